@@ -1,0 +1,76 @@
+# The two commands of a fresh clone are `make demo` and `make test`; each makes its own .venv.
+# PYTHON=/path/to/python picks another interpreter for that .venv.
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.daskptycho-installed
+EXTRAS := dev,fftw
+PIP := $(RUN) -m pip --disable-pip-version-check
+SOURCES := daskptycho tests benchmarks workflows
+CANDIDATES := $(or $(PYTHON),python3.11 python3)
+SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
+
+TESTS ?= tests
+PYTEST_FLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help:
+	@echo "make demo    simulate a scan, reconstruct it with and without sync, leave pictures in demo/"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make format  let ruff rewrite the sources"
+	@echo "make clean   remove what the other targets left behind, .venv included"
+
+demo: $(STAMP)
+	@$(RUN) -m daskptycho demo demo
+	@echo "The pictures are in $(CURDIR)/demo"
+
+test: $(STAMP)
+	@$(RUN) -m pytest $(PYTEST_FLAGS) $(TESTS)
+
+lint: $(STAMP)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: $(STAMP)
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+# The stamp is written last, so that an install that was cut short is taken up again. A .venv
+# that runs is completed in place; one whose Python is gone is made anew.
+$(STAMP): pyproject.toml
+	@set -e; \
+	rm -f $@; \
+	if ! $(RUN) -c pass 2>/dev/null; then \
+	    python=; \
+	    for candidate in $(CANDIDATES); do \
+	        if "$$candidate" -c "$(SUPPORTED)" >/dev/null 2>&1; then python=$$candidate; break; fi; \
+	    done; \
+	    if [ -z "$$python" ]; then \
+	        echo "daskptycho needs Python 3.11 or newer; tried: $(CANDIDATES)." \
+	             "Install it, or name it with 'make PYTHON=/path/to/python3.11 ...'." >&2; \
+	        exit 1; \
+	    fi; \
+	    echo "Making $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv --clear $(VENV) || { \
+	        echo "$$python could not make a virtual environment:" \
+	             "install its venv module (python3-venv on Debian and Ubuntu) and call make again." >&2; \
+	        rm -rf $(VENV); \
+	        exit 1; \
+	    }; \
+	elif ! $(RUN) -c "$(SUPPORTED)"; then \
+	    echo "$(VENV) holds $$($(RUN) --version), and daskptycho needs Python 3.11 or newer:" \
+	         "remove $(VENV) and call make again." >&2; \
+	    exit 1; \
+	fi; \
+	$(PIP) --version >/dev/null 2>&1 || $(RUN) -m ensurepip --default-pip >/dev/null; \
+	echo "Installing daskptycho and what it needs into $(VENV) (minutes the first time)"; \
+	$(PIP) install --quiet --editable ".[$(EXTRAS)]"; \
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

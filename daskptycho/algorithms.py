@@ -1,0 +1,271 @@
+"""AP, RAAR and the difference map: one sweep over one tile as a pure function, and momentum.
+
+`graph` calls this module, and so may anyone who wants to drive a reconstruction by hand; it calls
+`operators`. A sweep takes the tile's image and gives the weighted frames; summing them over tiles and
+dividing by the illumination, which makes the next image, is the caller's part (`merge`).
+
+Every algorithm is told by two formulas around the data projection ``p = P_a z``. With the *model*
+``m_i = P_i . psi[x_i + r]`` and the stack ``s`` that RAAR and the difference map carry from sweep to sweep:
+
+===============  ======================  ==============================  ====================
+algorithm        z                       the frames to overlap           the next stack
+===============  ======================  ==============================  ====================
+AP               m                       p                               none
+RAAR             s + beta m              2 p - z                         beta z + (1 - 2 beta) p
+difference map   2 m - s                 s + p - m                       s + p - m
+===============  ======================  ==============================  ====================
+
+RAAR after Luke, Inverse Problems 21, 37 (2005), with ``x' = [beta/2 (R_Q R_a + 1) + (1 - beta) P_a] x``
+split where the overlap needs all tiles: the stack holds what does not wait for it. The difference map
+after Thibault et al., Ultramicroscopy 109, 338 (2009), with beta = 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from daskptycho.backend import array_module
+from daskptycho.errors import OptionError
+from daskptycho.geometry import Tile
+from daskptycho.operators import frame_blocks, overlap, probe_terms, project_data, shift_probe, split, weigh
+
+__all__ = [
+    "AP",
+    "RAAR",
+    "Algorithm",
+    "DifferenceMap",
+    "TileSweep",
+    "algorithm_named",
+    "extrapolate",
+    "merge",
+    "next_momentum",
+    "sweep_tile",
+    "updated_probe",
+]
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class AP:
+    """Alternating projections; with momentum the default of the package. Keeps the object alone as state."""
+
+    name: ClassVar[str] = "ap"
+    has_stack: ClassVar[bool] = False
+
+    def before(self, model: Array, stack: Array | None) -> Array:
+        return model
+
+    def after(
+        self, model: Array, z: Array, projected: Array, stack: Array | None
+    ) -> tuple[Array, Array | None]:
+        return projected, None
+
+
+@dataclass(frozen=True)
+class RAAR:
+    """Relaxed averaged alternating reflections."""
+
+    beta: float = 0.75
+    """Relaxation, above 0 and up to 1."""
+
+    name: ClassVar[str] = "raar"
+    has_stack: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta <= 1:
+            raise OptionError(f"RAAR's beta is {self.beta}; expected above 0 and at most 1")
+
+    def before(self, model: Array, stack: Array | None) -> Array:
+        return model if stack is None else stack + np.float32(self.beta) * model
+
+    def after(
+        self, model: Array, z: Array, projected: Array, stack: Array | None
+    ) -> tuple[Array, Array | None]:
+        beta = np.float32(self.beta)
+        return 2 * projected - z, beta * z + (1 - 2 * beta) * projected
+
+
+@dataclass(frozen=True)
+class DifferenceMap:
+    """The difference map with beta = 1. It explores rather than settles: for hard starts."""
+
+    name: ClassVar[str] = "dm"
+    has_stack: ClassVar[bool] = True
+
+    def before(self, model: Array, stack: Array | None) -> Array:
+        return model if stack is None else 2 * model - stack
+
+    def after(
+        self, model: Array, z: Array, projected: Array, stack: Array | None
+    ) -> tuple[Array, Array | None]:
+        following = projected if stack is None else stack + projected - model
+        return following, following
+
+
+Algorithm = AP | RAAR | DifferenceMap
+_NAMED: dict[str, type[AP] | type[RAAR] | type[DifferenceMap]] = {
+    kind.name: kind for kind in (AP, RAAR, DifferenceMap)
+}
+
+
+def algorithm_named(algorithm: str | Algorithm) -> Algorithm:
+    """The algorithm of this name with its usual parameters; an algorithm is returned as it is."""
+    if isinstance(algorithm, str):
+        if algorithm not in _NAMED:
+            raise OptionError(f"algorithm is {algorithm!r}; expected one of {', '.join(_NAMED)}")
+        return _NAMED[algorithm]()
+    return algorithm
+
+
+class TileSweep(NamedTuple):
+    """What one sweep over one tile leaves. A tuple, so that dask sees how large it is."""
+
+    misfit: float
+    """sum (|Fz| - a)^2 over the tile's valid pixels."""
+    power: Array
+    """(frame,) |z_i|^2."""
+    weighted: Array | None
+    """(frame, N, N) weighted frames u_i, where they were asked for."""
+    image_sum: Array | None
+    """(y, x) overlap sum of the weighted frames, where they were not."""
+    stack: Array | None
+    """(frame, mode, N, N), for algorithms that have one."""
+    probe_sums: tuple[Array, Array] | None
+    """Numerator and denominator of the probe update."""
+
+
+def sweep_tile(
+    algorithm: Algorithm,
+    tile: Tile,
+    amplitude: Array,
+    image: Array,
+    probe: Array,
+    *,
+    stack: Array | None = None,
+    phase: Array | None = None,
+    keep_frames: bool = False,
+    update_probe: bool = False,
+) -> TileSweep:
+    """One sweep over the frames of a tile: split, data projection, weighted frames.
+
+    Parameters
+    ----------
+    algorithm : Algorithm
+    tile : Tile
+    amplitude : (frame, N, N) float32 array
+        From `operators.measured_amplitude`.
+    image : (y, x) complex64 array
+        The object on the tile's window.
+    probe : (mode, N, N) complex64 array
+    stack : (frame, mode, N, N) complex64 array, optional
+        From the sweep before; absent in the first.
+    phase : (frame,) complex64 array, optional
+        Phases found by the last synchronisation, for a stack that has not seen them.
+    keep_frames : bool
+        Keep the weighted frames (for a synchronisation) rather than their overlap sum.
+    update_probe : bool
+        Also sum up the terms of the probe update.
+    """
+    xp = array_module(image)
+    frame_shape = probe.shape[-2:]
+    power = xp.empty(len(tile), dtype=np.float64)
+    weighted = xp.empty((len(tile), *frame_shape), dtype=np.complex64) if keep_frames else None
+    image_sum = None if keep_frames else xp.zeros(tile.window.shape, dtype=np.complex64)
+    following = xp.empty((len(tile), *probe.shape), dtype=np.complex64) if algorithm.has_stack else None
+    numerator = xp.zeros(probe.shape, dtype=np.complex64)
+    denominator = xp.zeros(frame_shape, dtype=np.float32)
+    misfit = 0.0
+    for frames in frame_blocks(len(tile), math.prod(probe.shape)):
+        corner, fraction = tile.corner[frames], tile.fraction[frames]
+        own_probe = shift_probe(probe, fraction)
+        model = split(image, own_probe, corner)
+        own_stack = None
+        if stack is not None:
+            own_stack = stack[frames] if phase is None else stack[frames] * phase[frames, None, None, None]
+        z = algorithm.before(model, own_stack)
+        # The projection overwrites its waves; what `after` still needs is copied.
+        projected, block_misfit = project_data(z.copy() if algorithm.has_stack else z, amplitude[frames])
+        misfit += block_misfit
+        if update_probe:
+            terms = probe_terms(image, projected, corner, fraction)
+            numerator += terms[0]
+            denominator += terms[1]
+        waves, block_stack = algorithm.after(model, z, projected, own_stack)
+        if following is not None:
+            following[frames] = block_stack
+        block, power[frames] = weigh(waves, own_probe)
+        if weighted is not None:
+            weighted[frames] = block
+        else:
+            overlap(block, corner, tile.window.shape, out=image_sum)
+    probe_sums = (numerator, denominator) if update_probe else None
+    return TileSweep(misfit, power, weighted, image_sum, following, probe_sums)
+
+
+def merge(image_sum: Array, illumination: Array) -> Array:
+    """The image ``psi = sum_i u_i / N``, zero where nothing shone."""
+    xp = array_module(image_sum)
+    # Below a millionth of the brightest pixel the quotient would be rounding noise.
+    dark = illumination <= 1e-6 * illumination.max()
+    return xp.where(dark, 0, image_sum / xp.where(dark, 1, illumination)).astype(np.complex64)
+
+
+def updated_probe(probe: Array, sums: list[tuple[Array, Array]], relaxation: float) -> Array:
+    """Probe update ``P = sum_i conj(psi_i) z_i / sum_i |psi_i|^2``, summed over tiles and relaxed.
+
+    Object and probe are fitted to the same waves at the same time; a full step of both would
+    take twice the correction that the data ask for.
+
+    Parameters
+    ----------
+    probe : (mode, N, N) complex64 array
+    sums : list of (numerator, denominator)
+        One for each tile, from `sweep_tile`.
+    relaxation : float
+        Share of the full step, 0 to 1.
+    """
+    numerator = sum(own for own, _ in sums)
+    denominator = sum(own for _, own in sums)
+    # Where the object let little through, the probe stays rather than divide by nothing.
+    tiny = np.float32(1e-3) * denominator.mean()
+    fitted = (numerator + tiny * probe) / (denominator + tiny)
+    return (probe + np.float32(relaxation) * (fitted - probe)).astype(np.complex64)
+
+
+def extrapolate(current: Array, previous: Array | None, momentum: float) -> Array:
+    """``x + momentum (x - x_previous)``: the point that a sweep with momentum starts from."""
+    if previous is None or momentum == 0:
+        return current
+    return current + np.float32(momentum) * (current - previous)
+
+
+# Nesterov's sequence is entered here rather than at 1: measured on the two problems of
+# benchmarks/poster.py and benchmarks/raster.py, earlier costs sweeps in the first, later in the second.
+FIRST_MOMENTUM = 2.0
+
+
+def next_momentum(t: float | None, rising: bool) -> tuple[float, float]:
+    """Nesterov's sequence ``t' = (1 + sqrt(1 + 4 t^2)) / 2``, momentum ``(t - 1) / t'``.
+
+    It begins anew where the residual rises (O'Donoghue and Candès, Found. Comput. Math. 15, 715 (2015)).
+
+    Parameters
+    ----------
+    t : float or None
+        None before the first step.
+    rising : bool
+        The residual is above that of the sweep before.
+
+    Returns
+    -------
+    t, momentum : float
+    """
+    if t is None or rising:
+        t = FIRST_MOMENTUM
+    following = (1 + math.sqrt(1 + 4 * t * t)) / 2
+    return following, (t - 1) / following

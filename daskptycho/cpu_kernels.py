@@ -1,0 +1,222 @@
+"""Loops over frames and pixels that NumPy would be slow at, compiled by Numba. Called by ``backend`` alone.
+
+Each kernel works on the frames of one tile and releases the interpreter, so that tiles run side by side
+on threads. Shapes: ``frame`` counts the frames of a call, ``copy`` is 1 where all frames share the probe and
+``frame`` where each has its own (shifted by the sub-pixel part of its position), ``mode`` counts the
+incoherent probe modes. Corners are ``[y, x]`` in the tile's window and lie inside it.
+
+Complex numbers are handled as pairs of real ones: LLVM turns such loops into vector instructions,
+which it does not do for Numba's complex type.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+__all__ = [
+    "accumulate_illumination",
+    "accumulate_overlap",
+    "accumulate_probe",
+    "exit_waves",
+    "gramian",
+    "project_modulus",
+    "weigh_frames",
+]
+
+Array = Any
+
+# Reassociation lets sums run in vector registers; NaN and infinity keep their meaning.
+_compile = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+
+
+def _real(array: Array) -> Array:
+    """The same complex memory as pairs of reals along the last axis."""
+    return array.view(np.float32)
+
+
+@_compile
+def _exit_waves(image, probe, corner, out):  # type: ignore[no-untyped-def]
+    frames, modes, height, width2 = out.shape
+    own = probe.shape[0] > 1
+    for f in range(frames):
+        copy = f if own else 0
+        y0, x0 = corner[f, 0], 2 * corner[f, 1]
+        for m in range(modes):
+            for y in range(height):
+                o, p, z = image[y0 + y, x0 : x0 + width2], probe[copy, m, y], out[f, m, y]
+                for x in range(width2 // 2):
+                    a, b, c, d = o[2 * x], o[2 * x + 1], p[2 * x], p[2 * x + 1]
+                    z[2 * x] = a * c - b * d
+                    z[2 * x + 1] = a * d + b * c
+
+
+def exit_waves(image: Array, probe: Array, corner: Array, out: Array) -> None:
+    """``out[f, m] = probe[f or 0, m] * image[window of frame f]``, (frame, mode, N, N)."""
+    _exit_waves(_real(image), _real(probe), corner, _real(out))
+
+
+@_compile
+def _project_modulus(wave, amplitude, tiny):  # type: ignore[no-untyped-def]
+    frames, modes, height, width2 = wave.shape
+    misfit = 0.0
+    power = np.empty(width2 // 2, dtype=np.float32)
+    for f in range(frames):
+        for y in range(height):
+            a = amplitude[f, y]
+            for x in range(width2 // 2):
+                power[x] = tiny
+            for m in range(modes):
+                z = wave[f, m, y]
+                for x in range(width2 // 2):
+                    b, c = z[2 * x], z[2 * x + 1]
+                    power[x] += b * b + c * c
+            row = np.float32(0.0)
+            # A loop of its own: with the branch below in it, the root would not be vectorised.
+            for x in range(width2 // 2):
+                power[x] = np.sqrt(power[x])
+            for x in range(width2 // 2):
+                modulus, measured = power[x], a[x]
+                target = measured if measured >= 0 else modulus
+                difference = modulus - target
+                row += difference * difference
+                power[x] = target / modulus
+            misfit += row
+            for m in range(modes):
+                z = wave[f, m, y]
+                for x in range(width2 // 2):
+                    scale = power[x]
+                    z[2 * x] *= scale
+                    z[2 * x + 1] *= scale
+    return misfit
+
+
+def project_modulus(wave: Array, amplitude: Array) -> float:
+    """Give the modes' summed intensity the measured modulus, in place; return sum (|wave| - a)^2.
+
+    Pixels with a negative amplitude are not valid: they are left as they are and count nothing.
+    """
+    return float(_project_modulus(_real(wave), amplitude, np.float32(1e-30)))
+
+
+@_compile
+def _weigh_frames(wave, probe, out, power):  # type: ignore[no-untyped-def]
+    frames, modes, height, width2 = wave.shape
+    own = probe.shape[0] > 1
+    for f in range(frames):
+        copy = f if own else 0
+        total = 0.0
+        for y in range(height):
+            u = out[f, y]
+            for x in range(width2):
+                u[x] = 0
+            row = np.float32(0.0)
+            for m in range(modes):
+                p, z = probe[copy, m, y], wave[f, m, y]
+                for x in range(width2 // 2):
+                    a, b, c, d = p[2 * x], p[2 * x + 1], z[2 * x], z[2 * x + 1]
+                    u[2 * x] += a * c + b * d
+                    u[2 * x + 1] += a * d - b * c
+                    row += c * c + d * d
+            total += row
+        power[f] = total
+
+
+def weigh_frames(wave: Array, probe: Array, out: Array, power: Array) -> None:
+    """``out[f] = sum_m conj(probe) * wave`` and ``power[f] = sum |wave|^2``."""
+    _weigh_frames(_real(wave), _real(probe), _real(out), power)
+
+
+@_compile
+def _accumulate_overlap(weighted, phase, corner, image):  # type: ignore[no-untyped-def]
+    frames, height, width2 = weighted.shape
+    for f in range(frames):
+        y0, x0 = corner[f, 0], 2 * corner[f, 1]
+        c, s = phase[f].real, phase[f].imag
+        for y in range(height):
+            o, u = image[y0 + y, x0 : x0 + width2], weighted[f, y]
+            for x in range(width2 // 2):
+                a, b = u[2 * x], u[2 * x + 1]
+                o[2 * x] += c * a - s * b
+                o[2 * x + 1] += c * b + s * a
+
+
+def accumulate_overlap(weighted: Array, phase: Array, corner: Array, image: Array) -> None:
+    """``image[window of frame f] += phase[f] * weighted[f]``."""
+    _accumulate_overlap(_real(weighted), phase, corner, _real(image))
+
+
+@_compile
+def _accumulate_illumination(power, corner, image):  # type: ignore[no-untyped-def]
+    own = power.shape[0] > 1
+    for f in range(corner.shape[0]):
+        y0, x0 = corner[f, 0], corner[f, 1]
+        p = power[f if own else 0]
+        for y in range(p.shape[0]):
+            o, row = image[y0 + y, x0 : x0 + p.shape[1]], p[y]
+            for x in range(row.size):
+                o[x] += row[x]
+
+
+def accumulate_illumination(probe: Array, corner: Array, image: Array) -> None:
+    """``image[window of frame f] += sum_m |probe|^2``."""
+    power = (probe.real**2 + probe.imag**2).sum(axis=1)
+    _accumulate_illumination(power, corner, image)
+
+
+@_compile
+def _accumulate_probe(image, wave, corner, numerator, denominator):  # type: ignore[no-untyped-def]
+    frames, modes, height, width2 = wave.shape
+    own = numerator.shape[0] > 1
+    for f in range(frames):
+        copy = f if own else 0
+        y0, x0 = corner[f, 0], 2 * corner[f, 1]
+        for y in range(height):
+            o, d = image[y0 + y, x0 : x0 + width2], denominator[y]
+            for x in range(width2 // 2):
+                a, b = o[2 * x], o[2 * x + 1]
+                d[x] += a * a + b * b
+            for m in range(modes):
+                z, n = wave[f, m, y], numerator[copy, m, y]
+                for x in range(width2 // 2):
+                    a, b, c, e = o[2 * x], o[2 * x + 1], z[2 * x], z[2 * x + 1]
+                    n[2 * x] += a * c + b * e
+                    n[2 * x + 1] += a * e - b * c
+
+
+def accumulate_probe(image: Array, wave: Array, corner: Array, numerator: Array, denominator: Array) -> None:
+    """``numerator += conj(image) * wave`` over frames (or for each), ``denominator += |image|^2``."""
+    _accumulate_probe(_real(image), _real(wave), corner, _real(numerator), denominator)
+
+
+@_compile
+def _gramian(first, second, pair, offset, corner, weight, out):  # type: ignore[no-untyped-def]
+    height, width = first.shape[1], first.shape[2] // 2
+    for k in range(pair.shape[0]):
+        i, j = pair[k, 0], pair[k, 1]
+        dy, dx = offset[k, 0], offset[k, 1]
+        y0, x0 = max(0, dy), max(0, dx)
+        rows, columns = min(height, height + dy) - y0, min(width, width + dx) - x0
+        real, imaginary = 0.0, 0.0
+        for y in range(y0, y0 + rows):
+            a = first[i, y, 2 * x0 : 2 * (x0 + columns)]
+            b = second[j, y - dy, 2 * (x0 - dx) : 2 * (x0 - dx + columns)]
+            start = corner[i, 1] + x0
+            w = weight[corner[i, 0] + y, start : start + columns]
+            row_real, row_imaginary = np.float32(0.0), np.float32(0.0)
+            for x in range(columns):
+                c, d, e, g = a[2 * x], a[2 * x + 1], b[2 * x], b[2 * x + 1]
+                row_real += (c * e + d * g) * w[x]
+                row_imaginary += (c * g - d * e) * w[x]
+            real += row_real
+            imaginary += row_imaginary
+        out[k] = complex(real, imaginary)
+
+
+def gramian(
+    first: Array, second: Array, pair: Array, offset: Array, corner: Array, weight: Array, out: Array
+) -> None:
+    """``out[k] = sum_r conj(first[i]) second[j] weight`` over the pixels that pair k = (i, j) shares."""
+    _gramian(_real(first), _real(second), pair, offset, corner, weight, out)

@@ -1,0 +1,13 @@
+"""The two errors that a user can cause. Every module may raise them; this one imports nothing."""
+
+from __future__ import annotations
+
+__all__ = ["OptionError", "ScanError"]
+
+
+class ScanError(ValueError):
+    """Data or geometry that cannot be right: says which variable, what was found and what was expected."""
+
+
+class OptionError(ValueError):
+    """Options that make no sense, alone or together."""

@@ -1,0 +1,327 @@
+"""Where frames lie: order, tiles, windows, strips and the pairs of frames that overlap.
+
+Positions here are in object pixels, ``[y, x]``, and name the top-left corner of a frame.
+Nothing in this module reads data or knows an array library other than NumPy; every other
+module may call it, and it calls none of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+__all__ = [
+    "Pairs",
+    "Strip",
+    "Tile",
+    "Tiling",
+    "Window",
+    "compact_order",
+    "make_tiling",
+    "overlapping_pairs",
+    "split_position",
+]
+
+Shape = tuple[int, int]
+
+# A position this close to a whole pixel is that pixel: the phase ramp that would carry the
+# rest turns the outermost frequency by less than float32 can tell from a frame's photon noise.
+WHOLE_PIXEL = 1e-3
+
+
+def compact_order(position: NDArray, tile_frames: int) -> NDArray[np.int64]:
+    """Order that makes each run of `tile_frames` frames a spatially compact tile.
+
+    The frames are halved again and again across the longer side of their bounding box, at a
+    multiple of `tile_frames`, so that every tile but the last is full. Inside a tile the
+    frames keep the order of acquisition; an order already made comes out unchanged.
+
+    Parameters
+    ----------
+    position : (frame, 2) array
+        Scan positions, any unit.
+    tile_frames : int
+        Frames in a tile, at least one.
+
+    Returns
+    -------
+    (frame,) int64 array
+        ``position[order]`` is sorted into tiles.
+    """
+    if tile_frames < 1:
+        raise ValueError(f"tile_frames is {tile_frames}; expected at least 1")
+    position = np.asarray(position, dtype=float)
+    tiles: list[NDArray[np.int64]] = []
+    pending = [np.arange(len(position))]
+    while pending:
+        frames = pending.pop()
+        count = -(-len(frames) // tile_frames)
+        if count <= 1:
+            tiles.append(np.sort(frames))
+            continue
+        axis = int(np.argmax(np.ptp(position[frames], axis=0)))
+        # Ties are broken by the frame's number, which makes the order idempotent.
+        frames = frames[np.lexsort((frames, position[frames, axis]))]
+        middle = (count // 2) * tile_frames
+        pending.append(frames[middle:])
+        pending.append(frames[:middle])
+    return np.concatenate(tiles) if tiles else np.zeros(0, dtype=np.int64)
+
+
+def split_position(position: NDArray) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Whole pixel and remaining fraction of each position.
+
+    Returns
+    -------
+    corner : (frame, 2) int64 array
+        The nearest whole pixel.
+    fraction : (frame, 2) float64 array
+        ``position - corner``, from -0.5 to 0.5; exactly zero within a thousandth of a pixel.
+    """
+    position = np.asarray(position, dtype=float)
+    corner = np.rint(position).astype(np.int64)
+    fraction = position - corner
+    fraction[np.abs(fraction) < WHOLE_PIXEL] = 0.0
+    return corner, fraction
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of the canvas: first pixel and size. On a periodic canvas it may reach past the period."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> Shape:
+        return (self.height, self.width)
+
+    def moved(self, dy: int, dx: int) -> Window:
+        return Window(self.y + dy, self.x + dx, self.height, self.width)
+
+    def intersection(self, other: Window) -> Window | None:
+        """The rectangle that both share, or None."""
+        y, x = max(self.y, other.y), max(self.x, other.x)
+        height = min(self.y + self.height, other.y + other.height) - y
+        width = min(self.x + self.width, other.x + other.width) - x
+        return Window(y, x, height, width) if height > 0 and width > 0 else None
+
+    def slices_of(self, inner: Window) -> tuple[slice, slice]:
+        """Where `inner` lies in an image of this window."""
+        y, x = inner.y - self.y, inner.x - self.x
+        return slice(y, y + inner.height), slice(x, x + inner.width)
+
+    @staticmethod
+    def around(corner: NDArray, frame_shape: Shape) -> Window:
+        """Bounding box of the frames at these corners."""
+        low, high = corner.min(axis=0), corner.max(axis=0)
+        return Window(
+            int(low[0]),
+            int(low[1]),
+            int(high[0] - low[0]) + frame_shape[0],
+            int(high[1] - low[1]) + frame_shape[1],
+        )
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The frames of one tile.
+
+    Attributes
+    ----------
+    index : int
+        Number of the tile.
+    frames : slice
+        Its frames in the scan's order.
+    window : Window
+        The part of the canvas that its frames cover.
+    corner : (frame, 2) int64 array
+        Corner of each frame inside `window`.
+    fraction : (frame, 2) float64 array
+        Sub-pixel rest of each position.
+    """
+
+    index: int
+    frames: slice
+    window: Window
+    corner: NDArray[np.int64]
+    fraction: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return self.frames.stop - self.frames.start
+
+    @property
+    def whole_pixel(self) -> bool:
+        return not self.fraction.any()
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pixels that tile `target` takes over from tile `source`, each in its own window's slices."""
+
+    source: int
+    target: int
+    from_source: tuple[slice, slice]
+    to_target: tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """All tiles of a scan on its canvas.
+
+    Attributes
+    ----------
+    frame_shape : (int, int)
+    window : Window
+        The whole canvas: the bounding box of all frames, or one period.
+    period : (int, int) or None
+        The canvas wraps round at that many pixels.
+    corner : (frame, 2) int64 array
+        Whole-pixel corner of each frame on the canvas.
+    tiles : tuple of Tile
+    strips : tuple of Strip
+        What has to be added to each tile's overlap image to make it the canvas's. A tile that
+        wraps round onto itself has strips from itself.
+    """
+
+    frame_shape: Shape
+    window: Window
+    period: Shape | None
+    corner: NDArray[np.int64]
+    tiles: tuple[Tile, ...]
+    strips: tuple[Strip, ...]
+
+    def strips_into(self, target: int) -> list[Strip]:
+        return [strip for strip in self.strips if strip.target == target]
+
+
+def make_tiling(
+    position: NDArray,
+    frame_shape: Shape,
+    chunks: tuple[int, ...],
+    *,
+    period: Shape | None = None,
+    whole_pixel: bool = False,
+) -> Tiling:
+    """Lay out the tiles of a scan.
+
+    Parameters
+    ----------
+    position : (frame, 2) array
+        Positions in pixels, sorted into tiles.
+    frame_shape : (int, int)
+    chunks : tuple of int
+        Number of frames in each tile.
+    period : (int, int), optional
+        The canvas wraps round at that many pixels.
+    whole_pixel : bool
+        Round the positions and forget the fractions.
+    """
+    corner, fraction = split_position(position)
+    if whole_pixel:
+        fraction = np.zeros_like(fraction)
+    tiles = []
+    start = 0
+    for index, count in enumerate(chunks):
+        frames = slice(start, start + count)
+        window = Window.around(corner[frames], frame_shape)
+        local = corner[frames] - (window.y, window.x)
+        tiles.append(Tile(index, frames, window, local, fraction[frames]))
+        start += count
+    canvas = Window.around(corner, frame_shape) if period is None else Window(0, 0, *period)
+    return Tiling(frame_shape, canvas, period, corner, tuple(tiles), _strips(tiles, period))
+
+
+def _strips(tiles: list[Tile], period: Shape | None) -> tuple[Strip, ...]:
+    """Every overlap of a tile's window with another's, images across the period included."""
+    centre = np.array([[t.window.y + t.window.height / 2, t.window.x + t.window.width / 2] for t in tiles])
+    reach = np.array([[t.window.height / 2, t.window.width / 2] for t in tiles]).max(axis=0)
+    # Scaled by the largest half window, two windows can only meet within a distance of two.
+    tree = KDTree(centre / reach)
+    strips = []
+    for target in tiles:
+        for shift in _images(target.window, period):
+            near = tree.query_ball_point((centre[target.index] - shift) / reach, 2.0, p=np.inf)
+            for source_index in sorted(near):
+                source = tiles[source_index].window.moved(*shift)
+                if source_index == target.index and shift == (0, 0):
+                    continue
+                shared = source.intersection(target.window)
+                if shared is not None:
+                    strips.append(
+                        Strip(
+                            source_index,
+                            target.index,
+                            source.slices_of(shared),
+                            target.window.slices_of(shared),
+                        )
+                    )
+    return tuple(strips)
+
+
+def _images(window: Window, period: Shape | None) -> list[Shape]:
+    """Shifts by whole periods at which another window can meet this one."""
+    if period is None:
+        return [(0, 0)]
+    reach = [size // wrap + 1 for size, wrap in zip(window.shape, period, strict=True)]
+    return [(a * period[0], b * period[1]) for a, b in product(*(range(-n, n + 1) for n in reach))]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Overlapping pairs of frames, each pair once, self pairs included.
+
+    Attributes
+    ----------
+    first, second : (pair,) int64 arrays
+        Frame numbers, ``first <= second``.
+    offset : (pair, 2) int64 array
+        Corner of `second` minus corner of `first`, across the period where that is nearer.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    offset: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def overlapping_pairs(corner: NDArray, frame_shape: Shape, period: Shape | None = None) -> Pairs:
+    """All pairs of frames that share at least one pixel, found once with a KD-tree.
+
+    Raises
+    ------
+    ValueError
+        A period below twice the frame: two frames could then meet on both sides.
+    """
+    corner = np.asarray(corner, dtype=np.int64)
+    size = np.array(frame_shape)
+    boxsize = None
+    points = corner.astype(float)
+    if period is not None:
+        wrap = np.array(period)
+        if np.any(wrap < 2 * size):
+            raise ValueError(f"period is {period} pixels; expected at least twice the frame, {frame_shape}")
+        points = np.mod(points, wrap)
+        boxsize = wrap / size
+    # In units of the frame, frames overlap where they are nearer than one along both axes;
+    # whole pixels make half a pixel less a safe strict bound.
+    tree = KDTree(points / size, boxsize=boxsize)
+    found = tree.query_pairs(1.0 - 0.5 / size.max(), p=np.inf, output_type="ndarray").astype(np.int64)
+    found.sort(axis=1)
+    alone = np.arange(len(corner))
+    first = np.concatenate([alone, found[:, 0]])
+    second = np.concatenate([alone, found[:, 1]])
+    order = np.lexsort((second, first))
+    first, second = first[order], second[order]
+    offset = corner[second] - corner[first]
+    if period is not None:
+        offset = np.mod(offset + wrap // 2, wrap) - wrap // 2
+    return Pairs(first, second, offset)

@@ -1,0 +1,126 @@
+"""The Gramian H of overlapping pairs of frames: which pairs stand in which block, and their values.
+
+``H_ij = sum_r conj(u_i(r - x_i)) u_j(r - x_j) / N(r)`` over the pixels that frames i and j share
+(Marchesini et al., Inverse Problems 29, 115009 (2013)). The upper triangle is computed, the lower follows
+by conjugation, the diagonal is real. Which pairs overlap depends on the positions alone: it is found
+once, and the values are filled in at every synchronisation.
+
+`graph` calls this module; it calls `backend`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from daskptycho.backend import array_module, kernels, to_host
+from daskptycho.geometry import Tiling, overlapping_pairs
+
+__all__ = ["GramianBlock", "assemble", "block_matrix", "block_values", "gramian_blocks"]
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class GramianBlock:
+    """The overlapping pairs between the frames of two tiles (or of one tile with itself).
+
+    Attributes
+    ----------
+    row, column : int
+        The tiles; ``row <= column``.
+    shape : (int, int)
+        Frames in either.
+    pair : (pair, 2) int64 array
+        Frame in `row`, and position in `border` of the frame in `column`.
+    offset : (pair, 2) int64 array
+        Corner of the second frame minus corner of the first.
+    border : (n,) int64 array
+        Frames of `column` that meet a frame of `row`: all that has to travel.
+    """
+
+    row: int
+    column: int
+    shape: tuple[int, int]
+    pair: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    border: NDArray[np.int64]
+
+
+def gramian_blocks(tiling: Tiling) -> list[GramianBlock]:
+    """The blocks of H's upper triangle that are not empty, from the positions alone."""
+    pairs = overlapping_pairs(tiling.corner, tiling.frame_shape, tiling.period)
+    start = np.array([tile.frames.start for tile in tiling.tiles])
+    tile_of = np.searchsorted(start, np.arange(len(tiling.corner)), side="right") - 1
+    row, column = tile_of[pairs.first], tile_of[pairs.second]
+    order = np.lexsort((column, row))
+    changes = np.flatnonzero(np.diff(row[order]) | np.diff(column[order])) + 1
+    blocks = []
+    for members in np.split(order, changes):
+        r, c = int(row[members[0]]), int(column[members[0]])
+        border, second = np.unique(pairs.second[members] - start[c], return_inverse=True)
+        pair = np.stack([pairs.first[members] - start[r], second], axis=1)
+        shape = (len(tiling.tiles[r]), len(tiling.tiles[c]))
+        blocks.append(GramianBlock(r, c, shape, pair, pairs.offset[members], border))
+    return blocks
+
+
+def block_values(
+    block: GramianBlock, first: Array, border: Array, corner: NDArray[np.int64], illumination: Array
+) -> NDArray[np.complex128]:
+    """Values of H for the pairs of one block.
+
+    Parameters
+    ----------
+    block : GramianBlock
+    first : (frame, N, N) complex64 array
+        Weighted frames of tile ``block.row``.
+    border : (n, N, N) complex64 array
+        Weighted frames ``block.border`` of tile ``block.column``.
+    corner : (frame, 2) int64 array
+        Corners of the first tile's frames in its window.
+    illumination : (y, x) float32 array
+        N on that window, summed over all tiles.
+
+    Returns
+    -------
+    (pair,) complex128 array
+    """
+    xp = array_module(first)
+    brightest = illumination.max()
+    weight = xp.where(illumination > 1e-6 * brightest, 1 / xp.maximum(illumination, 1e-6 * brightest), 0)
+    values = xp.empty(len(block.pair), dtype=np.complex128)
+    kernels(first).gramian(first, border, block.pair, block.offset, corner, weight.astype(np.float32), values)
+    return to_host(values)
+
+
+def block_matrix(block: GramianBlock, values: NDArray[np.complex128]) -> sp.csr_array:
+    """One block of H as a sparse matrix; a block on the diagonal is completed by conjugation."""
+    row, column = block.pair[:, 0], block.border[block.pair[:, 1]]
+    if block.row != block.column:
+        return sp.csr_array((values, (row, column)), shape=block.shape)
+    alone = row == column
+    values = np.where(alone, values.real, values)
+    lower = ~alone
+    return sp.csr_array(
+        (
+            np.concatenate([values, values[lower].conj()]),
+            (np.concatenate([row, column[lower]]), np.concatenate([column, row[lower]])),
+        ),
+        shape=block.shape,
+    )
+
+
+def assemble(blocks: list[GramianBlock], matrices: list[sp.csr_array]) -> sp.csr_array:
+    """H over all frames from its upper blocks."""
+    tiles = 1 + max(block.column for block in blocks)
+    grid: list[list[Any]] = [[None] * tiles for _ in range(tiles)]
+    for block, matrix in zip(blocks, matrices, strict=True):
+        grid[block.row][block.column] = matrix
+        if block.row != block.column:
+            grid[block.column][block.row] = matrix.conj().T
+    return sp.csr_array(sp.block_array(grid, format="csr"))

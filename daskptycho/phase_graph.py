@@ -1,0 +1,145 @@
+"""The part of the Dask graph that finds the phases: blocks of H, the eigenvector, a phase for each frame.
+
+Only `graph` and `start` call this module; it puts the eager functions of `gramian` and `synchronise` into tasks.
+LOBPCG runs in one task on the assembled H; power iteration runs on the blocks where they lie, and
+only vectors travel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from dask.delayed import Delayed
+from numpy.typing import NDArray
+
+from daskptycho.algorithms import TileSweep
+from daskptycho.eigensolvers import Eigenpair
+from daskptycho.geometry import Tile
+from daskptycho.gramian import GramianBlock, assemble, block_matrix, block_values
+from daskptycho.plan import Plan
+from daskptycho.synchronise import Normalisation, Phases, Sync, frame_phases, normalise, solve
+from daskptycho.tasks import task
+
+__all__ = ["phases_of_tiles", "synchronise"]
+
+Array = Any
+
+
+def _border_frames(swept: TileSweep, block: GramianBlock) -> Array:
+    assert swept.weighted is not None
+    return swept.weighted if block.row == block.column else swept.weighted[block.border]
+
+
+def _block(block: GramianBlock, swept: TileSweep, border: Array, tile: Tile, illumination: Array) -> Any:
+    if block.row == block.column:
+        # A tile's own frames are all its border: spared the copy.
+        block = replace(block, pair=np.stack([block.pair[:, 0], block.border[block.pair[:, 1]]], axis=1))
+        block = replace(block, border=np.arange(block.shape[1]))
+    assert swept.weighted is not None
+    return block_matrix(block, block_values(block, swept.weighted, border, tile.corner, illumination))
+
+
+def _power(swept: TileSweep) -> Array:
+    return swept.power
+
+
+def _matrices(plan: Plan, swept: list[Delayed], lit: list[Delayed]) -> list[Delayed]:
+    """The upper blocks of H, each in a task beside its first tile."""
+    matrices = []
+    for block, pairs in zip(plan.outline, plan.pairs, strict=True):
+        border = task(_border_frames, swept[block.column], pairs)
+        matrices.append(task(_block, pairs, swept[block.row], border, plan.tiles[block.row], lit[block.row]))
+    return matrices
+
+
+def synchronise(
+    plan: Plan, swept: list[Delayed], lit: list[Delayed], sync: Sync, normalisation: Normalisation
+) -> Delayed:
+    matrices = _matrices(plan, swept, lit)
+    powers = [task(_power, tile) for tile in swept]
+    if sync.eigensolver == "lobpcg":
+        return task(_solve_assembled, plan.outline, matrices, powers, sync, normalisation)
+    return _power_iteration(plan, matrices, powers, sync.iterations, normalisation)
+
+
+def _solve_assembled(
+    blocks: list[GramianBlock],
+    matrices: list[Any],
+    powers: list[Array],
+    sync: Sync,
+    normalisation: Normalisation,
+) -> Phases:
+    power = np.concatenate(powers)
+    return frame_phases(solve(normalise(assemble(blocks, matrices), power, normalisation), sync), power)
+
+
+class _Row(NamedTuple):
+    """The blocks of H in the rows of one tile, and the consensus vector's square there."""
+
+    matrices: list[Any]
+    consensus_squared: NDArray[np.float64]
+
+
+def _row(upper: list[Any], lower: list[Any], power: Array, normalisation: Normalisation) -> _Row:
+    matrices = [*upper, *(matrix.conj().T.tocsr() for matrix in lower)]
+    if normalisation == "frame":
+        return _Row(matrices, power)
+    return _Row(matrices, sum(np.asarray(abs(matrix).sum(axis=1)).ravel() for matrix in matrices))
+
+
+def _first_vector(row: _Row) -> NDArray:
+    # v = D x starts as the consensus vector D, so x as ones.
+    return np.where(row.consensus_squared > 0, 1, 0).astype(np.complex128)
+
+
+def _power_step(row: _Row, vectors: list[NDArray]) -> NDArray:
+    """One step of ``x -> D^-2 H x``, the power iteration of ``D^-1 H D^-1`` on ``v = D x``."""
+    product = sum(matrix @ vector for matrix, vector in zip(row.matrices, vectors, strict=True))
+    squared = row.consensus_squared
+    return np.divide(product, squared, out=np.zeros_like(product), where=squared > 0)
+
+
+def _collect_vector(
+    rows: list[_Row], vectors: list[NDArray], products: list[NDArray], powers: list[Array]
+) -> Phases:
+    squared = np.concatenate([row.consensus_squared for row in rows])
+    x, image = np.concatenate(vectors), np.concatenate(products)
+    value = float((np.vdot(x, squared * image) / np.vdot(x, squared * x)).real)
+    return frame_phases(Eigenpair(value, np.sqrt(squared) * x, np.nan), np.concatenate(powers))
+
+
+def _power_iteration(
+    plan: Plan, matrices: list[Delayed], powers: list[Delayed], iterations: int, normalisation: Normalisation
+) -> Delayed:
+    """Power iteration on the blocks of H where they lie: only vectors travel between tiles."""
+    upper: list[list[tuple[int, Delayed]]] = [[] for _ in plan.tiles]
+    lower: list[list[tuple[int, Delayed]]] = [[] for _ in plan.tiles]
+    for block, matrix in zip(plan.outline, matrices, strict=True):
+        upper[block.row].append((block.column, matrix))
+        if block.row != block.column:
+            lower[block.column].append((block.row, matrix))
+    neighbours = [[t for t, _ in [*up, *low]] for up, low in zip(upper, lower, strict=True)]
+    rows = [
+        task(_row, [m for _, m in up], [m for _, m in low], power, normalisation)
+        for up, low, power in zip(upper, lower, powers, strict=True)
+    ]
+    vectors = [task(_first_vector, row) for row in rows]
+    for _ in range(iterations):
+        previous = vectors
+        vectors = [
+            task(_power_step, row, [previous[t] for t in own])
+            for row, own in zip(rows, neighbours, strict=True)
+        ]
+    return task(_collect_vector, rows, previous, vectors, powers)
+
+
+def _phase_of(found: Phases, frames: slice) -> Array:
+    return found.phase[frames].copy()
+
+
+def phases_of_tiles(plan: Plan, synced: Delayed | None) -> list[Delayed | None]:
+    if synced is None:
+        return [None] * len(plan.tiles)
+    return [task(_phase_of, synced, tile.frames) for tile in plan.tiling.tiles]

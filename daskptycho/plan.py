@@ -1,0 +1,74 @@
+"""What a run keeps on the workers from its first sweep to its last: tiles, pairs of frames, amplitudes.
+
+`reconstruct` makes a plan, `graph` and its parts read it; this module calls `geometry`, `gramian`
+and `operators`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import xarray as xr
+from dask.delayed import Delayed
+
+from daskptycho.geometry import Tiling
+from daskptycho.gramian import GramianBlock, gramian_blocks
+from daskptycho.operators import measured_amplitude
+from daskptycho.tasks import place, task
+
+__all__ = ["Plan", "make_plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What stays the same over a run.
+
+    Attributes
+    ----------
+    tiling : Tiling
+    outline : list of GramianBlock
+        Which blocks H has, without their pairs.
+    tiles, pairs : lists of Delayed
+        The tiles, and the blocks with their pairs, placed on the workers.
+    amplitudes : list of Delayed
+        Measured amplitudes of each tile, read from the scan by the task that needs them.
+    """
+
+    tiling: Tiling
+    outline: list[GramianBlock]
+    tiles: list[Delayed]
+    pairs: list[Delayed]
+    amplitudes: list[Delayed]
+
+
+def make_plan(scan: xr.Dataset, tiling: Tiling, *, pairs: bool) -> Plan:
+    """Lay out a run; nothing is computed yet.
+
+    Parameters
+    ----------
+    scan : xarray.Dataset
+    tiling : Tiling
+        Of the scan's own chunks.
+    pairs : bool
+        Look for the overlapping pairs of frames, which synchronisation needs.
+    """
+    blocks = gramian_blocks(tiling) if pairs else []
+    nothing = np.empty((0, 2), dtype=np.int64)
+    return Plan(
+        tiling=tiling,
+        outline=[replace(block, pair=nothing, offset=nothing, border=nothing[:, 0]) for block in blocks],
+        tiles=[place(tile) for tile in tiling.tiles],
+        pairs=[place(block) for block in blocks],
+        amplitudes=_amplitudes(scan, tiling),
+    )
+
+
+def _amplitudes(scan: xr.Dataset, tiling: Tiling) -> list[Delayed]:
+    detector = [place(scan[name].values) if name in scan else None for name in ("valid", "background")]
+    frames = scan["intensity"].data
+    if hasattr(frames, "to_delayed"):
+        blocks = frames.to_delayed().ravel()
+    else:
+        blocks = [place(frames[tile.frames]) for tile in tiling.tiles]
+    return [task(measured_amplitude, block, *detector) for block in blocks]

@@ -1,0 +1,124 @@
+"""The result of a run: tiles brought together on the canvas, coordinates, and a store written whole.
+
+`reconstruct` calls this module; users read what it writes with plain ``xarray.open_zarr``.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import dask.base
+import numpy as np
+import xarray as xr
+from dask.delayed import Delayed
+from numpy.typing import NDArray
+
+from daskptycho import __version__
+from daskptycho.backend import to_host
+from daskptycho.errors import ScanError
+from daskptycho.geometry import Tiling
+from daskptycho.graph import State
+from daskptycho.probe import orthogonal_modes
+from daskptycho.scan import pixel_size, position_in_pixels
+from daskptycho.scan_store import local_path
+
+__all__ = ["assemble", "open_result", "result_dataset", "write_result"]
+
+FORMAT = "daskptycho-result"
+FORMAT_VERSION = 1
+
+
+class _Sweep(Protocol):
+    residual: float
+    consensus: float
+    spread: float
+    seconds: float
+
+
+def assemble(tiling: Tiling, images: Sequence[Delayed]) -> NDArray:
+    """The tiles' images on the whole canvas, one tile in transit at a time."""
+    canvas: NDArray | None = None
+    for tile, image in zip(tiling.tiles, images, strict=True):
+        part = to_host(dask.base.compute(image)[0])
+        if canvas is None:
+            canvas = np.zeros(tiling.window.shape, dtype=part.dtype)
+        rows = np.arange(tile.window.height) + tile.window.y - tiling.window.y
+        columns = np.arange(tile.window.width) + tile.window.x - tiling.window.x
+        if tiling.period is not None:
+            rows, columns = rows % tiling.period[0], columns % tiling.period[1]
+        # Windows overlap, and hold the same merged pixels where they do.
+        canvas[np.ix_(rows, columns)] = part
+    assert canvas is not None
+    return canvas
+
+
+def result_dataset(
+    scan: xr.Dataset, tiling: Tiling, state: State, history: Iterable[_Sweep], options: Mapping[str, Any]
+) -> xr.Dataset:
+    """The result as a user sees it."""
+    history = list(history)
+    unit = scan["position"].attrs["units"]
+    size = pixel_size(scan) if unit == "m" else None
+    step = (1.0, 1.0) if size is None else size
+    first = (tiling.window.y, tiling.window.x)
+    coordinates = {
+        axis: (axis, (first[i] + np.arange(tiling.window.shape[i])) * step[i], {"units": unit})
+        for i, axis in enumerate(("y", "x"))
+    }
+    probe = orthogonal_modes(to_host(dask.base.compute(state.probe)[0]))
+    result = xr.Dataset(
+        {
+            "object": (("y", "x"), assemble(tiling, state.images)),
+            "illumination": (("y", "x"), assemble(tiling, state.illuminations)),
+            "probe": (("mode", "probe_y", "probe_x"), probe),
+            "position": scan["position"].variable.load(),
+            **{
+                name: ("sweep", np.array([getattr(sweep, name) for sweep in history]))
+                for name in ("residual", "consensus", "spread", "seconds")
+            },
+        },
+        coords={**coordinates, "sweep": np.arange(1, len(history) + 1)},
+        attrs={
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "options": json.dumps(options, sort_keys=True),
+            "version": __version__,
+            "source": str(scan.encoding.get("source", scan.attrs.get("source", "memory"))),
+        },
+    )
+    if pixel_size(scan) is not None:
+        result.attrs["pixel_size_m"] = list(pixel_size(scan) or ())
+    result["seconds"].attrs["units"] = "s"
+    result["spread"].attrs["units"] = "rad"
+    return result
+
+
+def write_result(result: xr.Dataset, folder: Path) -> None:
+    """Write a result that plain ``xarray.open_zarr`` opens into a new folder."""
+    with warnings.catch_warnings():
+        # Plain open_zarr warns where consolidated metadata are missing, and writing them warns
+        # that the v3 specification does not have them yet.
+        warnings.simplefilter("ignore")
+        result.to_zarr(folder, mode="w", zarr_format=3, consolidated=True)
+
+
+def open_result(url: str | Path) -> xr.Dataset:
+    """Open a result.
+
+    Raises
+    ------
+    ScanError
+        Nothing lies there, or something that is no result.
+    """
+    path = local_path(url)
+    try:
+        result = xr.open_zarr(path, chunks=None)
+    except Exception as error:
+        raise ScanError(f"{path} cannot be read as a result: {error}") from error
+    if result.attrs.get("format") != FORMAT:
+        raise ScanError(f"{path} is a {result.attrs.get('format')}; expected a result ({FORMAT})")
+    return result.load()

@@ -1,0 +1,195 @@
+"""Phase synchronisation: from the Gramian to one phase for each frame, and how often that pays.
+
+`graph` and `reconstruct` call this module; it calls `eigensolvers`. Nothing here depends on how H
+was computed.
+
+Two normalisations of H, both with largest eigenvalue one when all frames agree:
+
+``frame``
+    K = H_ij / (|z_i| |z_j|). From random phases its leading eigenvector sits on the few frames that
+    agree best, and grows a consistent region from that seed; under noise it does the same and
+    scrambles the rest.
+``degree``
+    L = H_ij / sqrt(d_i d_j) with d_i = sum_j |H_ij|, the connection Laplacian. It weighs all frames and
+    stays fair under noise; from random phases it freezes their vortices.
+
+So a random start begins with ``frame`` until its eigenvector has spread over the scan, which the inverse
+participation ratio tells; anything else uses ``degree``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from daskptycho.eigensolvers import Eigenpair, lobpcg, power
+from daskptycho.errors import OptionError
+
+__all__ = [
+    "Cadence",
+    "Normalised",
+    "Phases",
+    "Sync",
+    "frame_phases",
+    "localisation",
+    "normalise",
+    "solve",
+]
+
+Normalisation = Literal["frame", "degree"]
+
+# A seed region counts as grown once the eigenvector covers about half of the scan evenly.
+GROWN = 2.0
+# Phases that spread by less than this (radians) move nothing that a scientist could see in one sweep.
+AGREEMENT = 0.01
+# Above this the frames drift apart faster than the interval lets them be seen.
+DRIFT = 0.05
+
+
+@dataclass(frozen=True)
+class Sync:
+    """How frames are synchronised."""
+
+    method: Literal["full"] | None = "full"
+    """``"full"``: the exact H over all tiles. None: no synchronisation."""
+    eigensolver: Literal["lobpcg", "power"] = "lobpcg"
+    """SciPy's LOBPCG on the assembled matrix, or power iteration on its Dask blocks."""
+    iterations: int = 30
+    """Most steps of the eigensolver in one synchronisation."""
+    every: Literal["auto"] | int = "auto"
+    """Sweeps from one synchronisation to the next; ``"auto"`` follows the spread of the phases found."""
+    normalisation: Literal["auto", "frame", "degree"] = "auto"
+    """Which matrix; ``"auto"`` measures whether a random start is still growing its first region."""
+
+    def __post_init__(self) -> None:
+        if self.method not in ("full", None):
+            raise OptionError(f"sync method is {self.method!r}; expected 'full' or None")
+        if self.eigensolver not in ("lobpcg", "power"):
+            raise OptionError(f"eigensolver is {self.eigensolver!r}; expected 'lobpcg' or 'power'")
+        if not isinstance(self.iterations, int) or self.iterations < 1:
+            raise OptionError(f"sync iterations is {self.iterations!r}; expected a whole number, 1 or more")
+        if self.every != "auto" and (not isinstance(self.every, int) or self.every < 1):
+            raise OptionError(f"sync every is {self.every!r}; expected 'auto' or a whole number of sweeps")
+        if self.normalisation not in ("auto", "frame", "degree"):
+            raise OptionError(
+                f"normalisation is {self.normalisation!r}; expected 'auto', 'frame' or 'degree'"
+            )
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """H with both sides divided by the consensus vector, which is where an eigensolver starts."""
+
+    matrix: sp.csr_array
+    consensus: NDArray[np.float64]
+
+
+def normalise(h: sp.csr_array, power_of_frame: NDArray, normalisation: Normalisation) -> Normalised:
+    """K or L from H.
+
+    Parameters
+    ----------
+    h : (frame, frame) sparse Hermitian array
+    power_of_frame : (frame,) array
+        ``|z_i|^2``.
+    normalisation : "frame" or "degree"
+    """
+    if normalisation == "frame":
+        consensus = np.sqrt(power_of_frame)
+    else:
+        consensus = np.sqrt(np.asarray(abs(h).sum(axis=1)).ravel())
+    # A frame without a count has no phase to agree on.
+    inverse = np.divide(1.0, consensus, out=np.zeros_like(consensus), where=consensus > 0)
+    scale = sp.diags_array(inverse)
+    return Normalised(sp.csr_array(scale @ h @ scale), consensus)
+
+
+def solve(normalised: Normalised, sync: Sync) -> Eigenpair:
+    """Leading eigenpair, started from the consensus vector."""
+    solver = lobpcg if sync.eigensolver == "lobpcg" else power
+    return solver(normalised.matrix, normalised.consensus.astype(np.complex128), sync.iterations)
+
+
+def localisation(vector: NDArray) -> float:
+    """Inverse participation ratio ``k sum |v|^4 / (sum |v|^2)^2``: 1 where all frames take part, k where one does."""
+    share = np.abs(vector) ** 2
+    return float(len(share) * (share**2).sum() / share.sum() ** 2)
+
+
+@dataclass(frozen=True)
+class Phases:
+    """What a synchronisation found.
+
+    Attributes
+    ----------
+    phase : (frame,) complex64 array
+        omega, of unit modulus: to be multiplied onto the frames.
+    consensus : float
+        1 - lambda: zero where all frames agree.
+    spread : float
+        Root mean square of the angles of omega, weighted by the frames' power, in radians.
+    localisation : float
+    """
+
+    phase: NDArray[np.complex64]
+    consensus: float
+    spread: float
+    localisation: float
+
+
+def frame_phases(pair: Eigenpair, power_of_frame: NDArray) -> Phases:
+    """Unit-modulus phases of an eigenvector, their weighted mean removed."""
+    modulus = np.abs(pair.vector)
+    phase = np.where(modulus > 0, pair.vector / np.where(modulus > 0, modulus, 1), 1)
+    mean = (phase * power_of_frame).sum()
+    if abs(mean) > 0:
+        phase = phase * (abs(mean) / mean)
+    weight: Any = power_of_frame / power_of_frame.sum()
+    spread = float(np.sqrt((weight * np.angle(phase) ** 2).sum()))
+    return Phases(phase.astype(np.complex64), 1 - pair.value, spread, localisation(pair.vector))
+
+
+@dataclass
+class Cadence:
+    """When to synchronise, and on which matrix.
+
+    The interval doubles each time the phases found spread by less than a hundredth of a radian, and
+    falls back to every sweep where they spread by more than a twentieth: where frames already agree
+    the synchronisations thin out and cost nothing.
+    """
+
+    sync: Sync
+    growing: bool
+    """A random start is still growing its first consistent region."""
+    interval: int = 1
+    due_in: int = 1
+
+    @property
+    def normalisation(self) -> Normalisation:
+        if self.sync.normalisation != "auto":
+            return self.sync.normalisation
+        return "frame" if self.growing else "degree"
+
+    def due(self) -> bool:
+        """Whether the coming sweep synchronises."""
+        return self.sync.method is not None and self.due_in <= 1
+
+    def swept(self, spread: float, localisation: float) -> None:
+        """Take note of a sweep and of what its synchronisation found, NaN where it had none."""
+        if math.isnan(spread):
+            self.due_in -= 1
+            return
+        if self.growing and localisation < GROWN:
+            self.growing = False
+        if self.sync.every != "auto":
+            self.interval = self.sync.every
+        elif self.growing or spread > DRIFT:
+            self.interval = 1
+        elif spread < AGREEMENT:
+            self.interval *= 2
+        self.due_in = self.interval
