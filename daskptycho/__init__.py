@@ -2,11 +2,71 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from daskptycho.algorithms import AP, RAAR, DifferenceMap
+    from daskptycho.errors import OptionError, ScanError
+    from daskptycho.metrics import compare_images, relative_error
+    from daskptycho.plotting import plot_result
+    from daskptycho.result import open_result
+    from daskptycho.run import Progress, reconstruct
+    from daskptycho.scan import create_scan, open_scan
+    from daskptycho.simulate import simulate_scan
+    from daskptycho.synchronise import Sync
 
 try:
     __version__ = version("daskptycho")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
+
+# Where each public name lives: it is imported when it is first asked for, so that `import daskptycho`
+# costs nothing. No module may bear the name of a function here: importing it would hide the function.
+_HOME = {
+    "AP": "algorithms",
+    "DifferenceMap": "algorithms",
+    "OptionError": "errors",
+    "Progress": "run",
+    "RAAR": "algorithms",
+    "ScanError": "errors",
+    "Sync": "synchronise",
+    "compare_images": "metrics",
+    "create_scan": "scan",
+    "open_result": "result",
+    "open_scan": "scan",
+    "plot_result": "plotting",
+    "reconstruct": "run",
+    "relative_error": "metrics",
+    "simulate_scan": "simulate",
+}
+
+__all__ = [
+    "AP",
+    "RAAR",
+    "DifferenceMap",
+    "OptionError",
+    "Progress",
+    "ScanError",
+    "Sync",
+    "__version__",
+    "compare_images",
+    "create_scan",
+    "open_result",
+    "open_scan",
+    "plot_result",
+    "reconstruct",
+    "relative_error",
+    "simulate_scan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

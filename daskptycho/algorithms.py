@@ -39,12 +39,15 @@ __all__ = [
     "Algorithm",
     "DifferenceMap",
     "TileSweep",
+    "Weighted",
     "algorithm_named",
     "extrapolate",
     "merge",
     "next_momentum",
+    "overlap_waves",
     "sweep_tile",
     "updated_probe",
+    "weigh_tile",
 ]
 
 Array = Any
@@ -122,17 +125,29 @@ def algorithm_named(algorithm: str | Algorithm) -> Algorithm:
     return algorithm
 
 
+class Weighted(NamedTuple):
+    """The weighted frames of a tile."""
+
+    frames: Array
+    """(frame, N, N) u_i."""
+    power: Array
+    """(frame,) |z_i|^2."""
+
+
 class TileSweep(NamedTuple):
-    """What one sweep over one tile leaves. A tuple, so that dask sees how large it is."""
+    """What one sweep over one tile leaves. A tuple, so that dask sees how large it is.
+
+    Of `waves`, `weighted` and `image_sum` one is there, and the others are None.
+    """
 
     misfit: float
     """sum (|Fz| - a)^2 over the tile's valid pixels."""
-    power: Array
-    """(frame,) |z_i|^2."""
-    weighted: Array | None
-    """(frame, N, N) weighted frames u_i, where they were asked for."""
+    waves: Array | None
+    """(frame, mode, N, N) frames to overlap, where the probe is updated and has to weigh them anew."""
+    weighted: Weighted | None
+    """The weighted frames, where they wait for a synchronisation."""
     image_sum: Array | None
-    """(y, x) overlap sum of the weighted frames, where they were not."""
+    """(y, x) their overlap sum."""
     stack: Array | None
     """(frame, mode, N, N), for algorithms that have one."""
     probe_sums: tuple[Array, Array] | None
@@ -167,16 +182,22 @@ def sweep_tile(
     phase : (frame,) complex64 array, optional
         Phases found by the last synchronisation, for a stack that has not seen them.
     keep_frames : bool
-        Keep the weighted frames (for a synchronisation) rather than their overlap sum.
+        Leave the weighted frames (for a synchronisation) rather than their overlap sum.
     update_probe : bool
-        Also sum up the terms of the probe update.
+        Sum up the terms of the probe update, and leave the frames for `weigh_tile` or `overlap_waves`
+        to weigh with the new probe. Object and probe fitted to the same frames at once, rather
+        than one after the other, would take twice the correction that the data ask for.
     """
     xp = array_module(image)
     frame_shape = probe.shape[-2:]
-    power = xp.empty(len(tile), dtype=np.float64)
-    weighted = xp.empty((len(tile), *frame_shape), dtype=np.complex64) if keep_frames else None
-    image_sum = None if keep_frames else xp.zeros(tile.window.shape, dtype=np.complex64)
-    following = xp.empty((len(tile), *probe.shape), dtype=np.complex64) if algorithm.has_stack else None
+    stack_shape = (len(tile), *probe.shape)
+    following = xp.empty(stack_shape, dtype=np.complex64) if algorithm.has_stack else None
+    waves = xp.empty(stack_shape, dtype=np.complex64) if update_probe else None
+    weighted = image_sum = None
+    if not update_probe and keep_frames:
+        weighted = _empty_weighted(tile, frame_shape, xp)
+    elif not update_probe:
+        image_sum = xp.zeros(tile.window.shape, dtype=np.complex64)
     numerator = xp.zeros(probe.shape, dtype=np.complex64)
     denominator = xp.zeros(frame_shape, dtype=np.float32)
     misfit = 0.0
@@ -191,20 +212,46 @@ def sweep_tile(
         # The projection overwrites its waves; what `after` still needs is copied.
         projected, block_misfit = project_data(z.copy() if algorithm.has_stack else z, amplitude[frames])
         misfit += block_misfit
-        if update_probe:
+        to_overlap, block_stack = algorithm.after(model, z, projected, own_stack)
+        if following is not None:
+            following[frames] = block_stack
+        if waves is not None:
             terms = probe_terms(image, projected, corner, fraction)
             numerator += terms[0]
             denominator += terms[1]
-        waves, block_stack = algorithm.after(model, z, projected, own_stack)
-        if following is not None:
-            following[frames] = block_stack
-        block, power[frames] = weigh(waves, own_probe)
+            waves[frames] = to_overlap
+            continue
+        block, power = weigh(to_overlap, own_probe)
         if weighted is not None:
-            weighted[frames] = block
+            weighted.frames[frames], weighted.power[frames] = block, power
         else:
             overlap(block, corner, tile.window.shape, out=image_sum)
     probe_sums = (numerator, denominator) if update_probe else None
-    return TileSweep(misfit, power, weighted, image_sum, following, probe_sums)
+    return TileSweep(misfit, waves, weighted, image_sum, following, probe_sums)
+
+
+def _empty_weighted(tile: Tile, frame_shape: tuple[int, int], xp: Any) -> Weighted:
+    return Weighted(
+        xp.empty((len(tile), *frame_shape), dtype=np.complex64), xp.empty(len(tile), dtype=np.float64)
+    )
+
+
+def weigh_tile(tile: Tile, waves: Array, probe: Array) -> Weighted:
+    """Weighted frames of a tile from its exit waves, (frame, mode, N, N), and the probe, (mode, N, N)."""
+    weighted = _empty_weighted(tile, probe.shape[-2:], array_module(waves))
+    for frames in frame_blocks(len(tile), math.prod(probe.shape)):
+        own_probe = shift_probe(probe, tile.fraction[frames])
+        weighted.frames[frames], weighted.power[frames] = weigh(waves[frames], own_probe)
+    return weighted
+
+
+def overlap_waves(tile: Tile, waves: Array, probe: Array) -> Array:
+    """Overlap sum of `weigh_tile` without keeping the weighted frames, (y, x)."""
+    image_sum = array_module(waves).zeros(tile.window.shape, dtype=np.complex64)
+    for frames in frame_blocks(len(tile), math.prod(probe.shape)):
+        block, _ = weigh(waves[frames], shift_probe(probe, tile.fraction[frames]))
+        overlap(block, tile.corner[frames], tile.window.shape, out=image_sum)
+    return image_sum
 
 
 def merge(image_sum: Array, illumination: Array) -> Array:
@@ -215,26 +262,21 @@ def merge(image_sum: Array, illumination: Array) -> Array:
     return xp.where(dark, 0, image_sum / xp.where(dark, 1, illumination)).astype(np.complex64)
 
 
-def updated_probe(probe: Array, sums: list[tuple[Array, Array]], relaxation: float) -> Array:
-    """Probe update ``P = sum_i conj(psi_i) z_i / sum_i |psi_i|^2``, summed over tiles and relaxed.
-
-    Object and probe are fitted to the same waves at the same time; a full step of both would
-    take twice the correction that the data ask for.
+def updated_probe(probe: Array, sums: list[tuple[Array, Array]]) -> Array:
+    """Probe update ``P = sum_i conj(psi_i) z_i / sum_i |psi_i|^2``, summed over tiles.
 
     Parameters
     ----------
     probe : (mode, N, N) complex64 array
+        The one that the sweep used.
     sums : list of (numerator, denominator)
         One for each tile, from `sweep_tile`.
-    relaxation : float
-        Share of the full step, 0 to 1.
     """
     numerator = sum(own for own, _ in sums)
     denominator = sum(own for _, own in sums)
     # Where the object let little through, the probe stays rather than divide by nothing.
     tiny = np.float32(1e-3) * denominator.mean()
-    fitted = (numerator + tiny * probe) / (denominator + tiny)
-    return (probe + np.float32(relaxation) * (fitted - probe)).astype(np.complex64)
+    return ((numerator + tiny * probe) / (denominator + tiny)).astype(np.complex64)
 
 
 def extrapolate(current: Array, previous: Array | None, momentum: float) -> Array:

@@ -1,6 +1,6 @@
 """The Dask graph of a reconstruction: tiles as tasks, strips between neighbours, phases from `phase_graph`.
 
-`reconstruct` and `start` call this module; it puts the eager functions of `algorithms` and `operators`
+`run` and `start` call this module; it puts the eager functions of `algorithms` and `operators`
 into tasks and holds no mathematics of its own. One sweep is::
 
     image of a tile -> sweep_tile -> weighted frames -> block_values  -> H -> phases -> overlap
@@ -13,13 +13,23 @@ inputs are results that are already on the workers; a graph holds no array and s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from dask.delayed import Delayed
 
-from daskptycho.algorithms import Algorithm, TileSweep, extrapolate, merge, sweep_tile, updated_probe
+from daskptycho.algorithms import (
+    Algorithm,
+    TileSweep,
+    Weighted,
+    extrapolate,
+    merge,
+    overlap_waves,
+    sweep_tile,
+    updated_probe,
+    weigh_tile,
+)
 from daskptycho.geometry import Tile, Tiling
 from daskptycho.operators import frame_blocks, illuminate, overlap, shift_probe
 from daskptycho.phase_graph import phases_of_tiles, synchronise
@@ -27,7 +37,7 @@ from daskptycho.plan import Plan
 from daskptycho.synchronise import Normalisation, Phases, Sync
 from daskptycho.tasks import task
 
-__all__ = ["Report", "State", "illuminations", "next_images", "report", "sweep"]
+__all__ = ["Report", "State", "illuminations", "images_of", "overlap_sums", "summarise", "sweep"]
 
 Array = Any
 
@@ -92,17 +102,27 @@ def illuminations(plan: Plan, probe: Delayed) -> list[Delayed]:
     return _over_tiles([task(_illuminate_tile, tile, probe) for tile in plan.tiles], plan.tiling)
 
 
-def _overlap_tile(tile: Tile, swept: TileSweep, phase: Array | None) -> Array:
-    if swept.weighted is None:
-        return swept.image_sum
-    return overlap(swept.weighted, tile.corner, tile.window.shape, phase)
+def _overlap_tile(tile: Tile, weighted: Weighted, phase: Array | None) -> Array:
+    return overlap(weighted.frames, tile.corner, tile.window.shape, phase)
 
 
-def next_images(
-    plan: Plan, swept: list[Delayed], phases: list[Delayed | None], lit: list[Delayed]
-) -> list[Delayed]:
-    sums = [task(_overlap_tile, *of_tile) for of_tile in zip(plan.tiles, swept, phases, strict=True)]
-    return [task(merge, *of_tile) for of_tile in zip(_over_tiles(sums, plan.tiling), lit, strict=True)]
+def images_of(plan: Plan, sums: list[Delayed], lit: list[Delayed]) -> list[Delayed]:
+    """The tiles' images from their overlap sums, neighbours' strips added."""
+    totals = _over_tiles(sums, plan.tiling)
+    return [task(merge, total, illumination) for total, illumination in zip(totals, lit, strict=True)]
+
+
+def overlap_sums(plan: Plan, weighted: list[Delayed], phases: list[Delayed | None]) -> list[Delayed]:
+    """Overlap sums of weighted frames, turned by their phases."""
+    return [task(_overlap_tile, *of_tile) for of_tile in zip(plan.tiles, weighted, phases, strict=True)]
+
+
+def _weigh_swept(tile: Tile, swept: TileSweep, probe: Array) -> Weighted:
+    return weigh_tile(tile, swept.waves, probe) if swept.weighted is None else swept.weighted
+
+
+def _overlap_swept(tile: Tile, swept: TileSweep, probe: Array) -> Array:
+    return overlap_waves(tile, swept.waves, probe) if swept.image_sum is None else swept.image_sum
 
 
 def _misfit(swept: TileSweep) -> float:
@@ -117,15 +137,11 @@ def _probe_sums(swept: TileSweep) -> Any:
     return swept.probe_sums
 
 
-def _summarise(misfits: list[float], found: Phases | None) -> Report:
+def summarise(misfits: list[float], found: Phases | None) -> Report:
+    """The scalars of a sweep, brought together."""
     if found is None:
         return Report(sum(misfits), np.nan, np.nan, np.nan)
     return Report(sum(misfits), found.consensus, found.spread, found.localisation)
-
-
-def report(swept: list[Delayed], synced: Delayed | None) -> Delayed:
-    """The scalars of a sweep, brought together."""
-    return task(_summarise, [task(_misfit, tile) for tile in swept], synced)
 
 
 def sweep(
@@ -136,7 +152,7 @@ def sweep(
     sync: Sync,
     normalisation: Normalisation | None,
     momentum: float = 0.0,
-    probe_relaxation: float = 0.0,
+    update_probe: bool = False,
 ) -> tuple[State, Delayed]:
     """The graph of one sweep over all tiles.
 
@@ -149,8 +165,7 @@ def sweep(
         None: no synchronisation in this sweep.
     momentum : float
         The sweep starts from ``psi + momentum (psi - psi_previous)``, the probe likewise.
-    probe_relaxation : float
-        Share of the probe's full update; 0 keeps the probe.
+    update_probe : bool
 
     Returns
     -------
@@ -159,36 +174,41 @@ def sweep(
         Of a `Report`.
     """
     images, probe, lit = state.images, state.probe, state.illuminations
-    update_probe = probe_relaxation > 0
     if momentum and state.previous_images is not None:
-        images = [
-            task(extrapolate, now, before, momentum)
-            for now, before in zip(images, state.previous_images, strict=True)
-        ]
+        pairs = zip(images, state.previous_images, strict=True)
+        images = [task(extrapolate, now, before, momentum) for now, before in pairs]
         if update_probe and state.previous_probe is not None:
             probe = task(extrapolate, probe, state.previous_probe, momentum)
-    if update_probe:
-        lit = illuminations(plan, probe)
     nothing: list[Delayed | None] = [None] * len(plan.tiles)
+    stacks, old_phases = state.stacks or nothing, state.phases or nothing
     swept = [
         task(
             sweep_tile,
             algorithm,
-            *of_tile[:3],
+            *of_tile,
             probe,
-            stack=of_tile[3],
-            phase=of_tile[4],
+            stack=stack,
+            phase=phase,
             keep_frames=normalisation is not None,
             update_probe=update_probe,
         )
-        for of_tile in zip(
-            plan.tiles, plan.amplitudes, images, state.stacks or nothing, state.phases or nothing, strict=True
+        for *of_tile, stack, phase in zip(
+            plan.tiles, plan.amplitudes, images, stacks, old_phases, strict=True
         )
     ]
-    synced = None if normalisation is None else synchronise(plan, swept, lit, sync, normalisation)
-    phases = phases_of_tiles(plan, synced)
+    if update_probe:
+        probe = task(updated_probe, probe, [task(_probe_sums, tile) for tile in swept])
+        lit = illuminations(plan, probe)
+    synced, phases = None, nothing
+    if normalisation is None:
+        sums = [task(_overlap_swept, tile, own, probe) for tile, own in zip(plan.tiles, swept, strict=True)]
+    else:
+        weighted = [task(_weigh_swept, tile, own, probe) for tile, own in zip(plan.tiles, swept, strict=True)]
+        synced = synchronise(plan, weighted, lit, sync, normalisation)
+        phases = phases_of_tiles(plan, synced)
+        sums = overlap_sums(plan, weighted, phases)
     following = State(
-        images=next_images(plan, swept, phases, lit),
+        images=images_of(plan, sums, lit),
         illuminations=lit,
         probe=probe,
         previous_images=state.images,
@@ -196,7 +216,4 @@ def sweep(
         stacks=[task(_stack, tile) for tile in swept] if algorithm.has_stack else None,
         phases=[p for p in phases if p is not None] if algorithm.has_stack and synced is not None else None,
     )
-    if update_probe:
-        terms = [task(_probe_sums, tile) for tile in swept]
-        following = replace(following, probe=task(updated_probe, probe, terms, probe_relaxation))
-    return following, report(swept, synced)
+    return following, task(summarise, [task(_misfit, tile) for tile in swept], synced)

@@ -7,14 +7,13 @@ only vectors travel.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from dask.delayed import Delayed
 from numpy.typing import NDArray
 
-from daskptycho.algorithms import TileSweep
+from daskptycho.algorithms import Weighted
 from daskptycho.eigensolvers import Eigenpair
 from daskptycho.geometry import Tile
 from daskptycho.gramian import GramianBlock, assemble, block_matrix, block_values
@@ -27,38 +26,35 @@ __all__ = ["phases_of_tiles", "synchronise"]
 Array = Any
 
 
-def _border_frames(swept: TileSweep, block: GramianBlock) -> Array:
-    assert swept.weighted is not None
-    return swept.weighted if block.row == block.column else swept.weighted[block.border]
+def _border_frames(weighted: Weighted, block: GramianBlock) -> Array:
+    # Within a tile all frames are at hand: spared the copy.
+    return weighted.frames if block.row == block.column else weighted.frames[block.border]
 
 
-def _block(block: GramianBlock, swept: TileSweep, border: Array, tile: Tile, illumination: Array) -> Any:
-    if block.row == block.column:
-        # A tile's own frames are all its border: spared the copy.
-        block = replace(block, pair=np.stack([block.pair[:, 0], block.border[block.pair[:, 1]]], axis=1))
-        block = replace(block, border=np.arange(block.shape[1]))
-    assert swept.weighted is not None
-    return block_matrix(block, block_values(block, swept.weighted, border, tile.corner, illumination))
+def _block(block: GramianBlock, weighted: Weighted, border: Array, tile: Tile, illumination: Array) -> Any:
+    return block_matrix(block, block_values(block, weighted.frames, border, tile.corner, illumination))
 
 
-def _power(swept: TileSweep) -> Array:
-    return swept.power
+def _power(weighted: Weighted) -> Array:
+    return weighted.power
 
 
-def _matrices(plan: Plan, swept: list[Delayed], lit: list[Delayed]) -> list[Delayed]:
+def _matrices(plan: Plan, weighted: list[Delayed], lit: list[Delayed]) -> list[Delayed]:
     """The upper blocks of H, each in a task beside its first tile."""
     matrices = []
     for block, pairs in zip(plan.outline, plan.pairs, strict=True):
-        border = task(_border_frames, swept[block.column], pairs)
-        matrices.append(task(_block, pairs, swept[block.row], border, plan.tiles[block.row], lit[block.row]))
+        border = task(_border_frames, weighted[block.column], pairs)
+        matrices.append(
+            task(_block, pairs, weighted[block.row], border, plan.tiles[block.row], lit[block.row])
+        )
     return matrices
 
 
 def synchronise(
-    plan: Plan, swept: list[Delayed], lit: list[Delayed], sync: Sync, normalisation: Normalisation
+    plan: Plan, weighted: list[Delayed], lit: list[Delayed], sync: Sync, normalisation: Normalisation
 ) -> Delayed:
-    matrices = _matrices(plan, swept, lit)
-    powers = [task(_power, tile) for tile in swept]
+    matrices = _matrices(plan, weighted, lit)
+    powers = [task(_power, tile) for tile in weighted]
     if sync.eigensolver == "lobpcg":
         return task(_solve_assembled, plan.outline, matrices, powers, sync, normalisation)
     return _power_iteration(plan, matrices, powers, sync.iterations, normalisation)

@@ -1,6 +1,6 @@
 """What a run keeps on the workers from its first sweep to its last: tiles, pairs of frames, amplitudes.
 
-`reconstruct` makes a plan, `graph` and its parts read it; this module calls `geometry`, `gramian`
+`run` makes a plan, `graph` and its parts read it; this module calls `geometry`, `gramian`
 and `operators`.
 """
 

@@ -1,6 +1,6 @@
 """The probe at the start and at the end of a run: from the scan or the user, into modes, and orthogonal again.
 
-`reconstruct` and `result` call this module; it calls nothing but `errors`.
+`run` and `result` call this module; it calls nothing but `errors`.
 """
 
 from __future__ import annotations

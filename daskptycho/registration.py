@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, minimum_filter
 from scipy.ndimage import shift as spline_shift
 from scipy.signal.windows import tukey
 from skimage.registration import phase_cross_correlation
@@ -44,9 +44,11 @@ class Registration:
     Attributes
     ----------
     image : (y, x) complex array
-        The registered copy. What was shifted in from outside is a mirror image, of weight zero.
+        The registered copy. What lies outside it, and what had no weight, is a smooth guess of
+        weight zero.
     weight : (y, x) float64 array
-        The weight asked for, zero where the registered copy has no pixel of its own.
+        The weight asked for or, where that is less, the one of the pixel that was moved there;
+        zero where the registered copy has no pixel of its own.
     shift : (float, float)
         Pixels along y and x by which the image was moved.
     ramp : (float, float)
@@ -81,6 +83,7 @@ def register(image: ArrayLike, reference: ArrayLike, weight: ArrayLike | None = 
         Shapes that differ, a weight that is negative or not finite, a reference of zero.
     """
     a, b, w = checked_images(image, reference, weight)
+    a = _continued(a, w)
     shift, ramp = _coarse(a, b, w)
     return _refined(a, b, w, shift, ramp)
 
@@ -124,9 +127,11 @@ def _flattened(image: NDArray, w: NDArray) -> NDArray:
     planes = [np.ones(image.shape), *np.broadcast_arrays(*_coordinates(image.shape))]
     normal = np.array([[np.sum(w * p * q) for q in planes] for p in planes])
     right = np.array([np.sum(w * p * image) for p in planes])
+    flat = image
     for plane, factor in zip(planes, np.linalg.lstsq(normal, right)[0], strict=True):
-        image = image - factor * plane
-    return image
+        flat = flat - factor * plane
+    # An image that is a plane leaves rounding errors, and they have no place either.
+    return flat if np.abs(flat).max() > 1e-12 * np.abs(image).max() else np.zeros_like(flat)
 
 
 def _coarse(a: NDArray, b: NDArray, w: NDArray) -> tuple[NDArray, NDArray]:
@@ -151,7 +156,7 @@ def _coarse(a: NDArray, b: NDArray, w: NDArray) -> tuple[NDArray, NDArray]:
         return _peak(target, w * _flattened(a * np.exp(1j * _dot(ramp, r)), w))
 
     def agreement_of(shift: NDArray, ramp: NDArray) -> float:
-        inside = w * _inside(a.shape, np.rint(shift))
+        inside = _shared(w, np.rint(shift))
         if not inside.any():
             return 0.0
         turned = whole(shift) * np.exp(1j * _dot(ramp, r))
@@ -185,9 +190,9 @@ def _refined(a: NDArray, b: NDArray, w: NDArray, shift: NDArray, ramp: NDArray) 
     r = _coordinates(a.shape)
     half = np.array(a.shape) / 2
     trust = _trust(w)
-    inside = w * _inside(a.shape, shift)
+    inside = _shared(w, shift)
     if not inside.any():
-        shift, inside = np.zeros(2), w * _inside(a.shape, np.zeros(2))
+        shift, inside = np.zeros(2), _shared(w, np.zeros(2))
     # The mask stays while the shift moves, or the cost would follow the mask and not the images.
     total = np.sum(inside * np.abs(b) ** 2)
     best = None
@@ -220,7 +225,7 @@ def _refined(a: NDArray, b: NDArray, w: NDArray, shift: NDArray, ramp: NDArray) 
     _, scale, moved = best
     return Registration(
         scale * moved,
-        w * _inside(a.shape, shift),
+        _shared(w, shift),
         (float(shift[0]), float(shift[1])),
         (float(ramp[0]), float(ramp[1])),
         complex(scale),
@@ -272,20 +277,25 @@ def _shifted_by_trust(image: NDArray, trust: NDArray, shift: NDArray) -> list[ND
     return [image, *((slope - image * bend) / damping for slope, bend in zip(slopes, bends, strict=True))]
 
 
+def _continued(image: NDArray, w: NDArray) -> NDArray:
+    """Image continued smoothly over the pixels without weight, whatever they hold."""
+    if w.min() > 0:
+        return image
+    share = gaussian_filter(w / w.max(), TRUST_WIDTH)
+    blurred = gaussian_filter(image * (w / w.max()), TRUST_WIDTH)
+    return np.where(w > 0, image, blurred / np.maximum(share, LEAST_TRUST))
+
+
 def _trust(w: NDArray) -> NDArray[np.float64]:
     """Makes the noise even, where it goes as one over the weight's root; smooth, or it would ring."""
     return gaussian_filter(np.sqrt(w / w.max()), TRUST_WIDTH)
 
 
-def _inside(shape: tuple[int, ...], shift: NDArray) -> NDArray[np.float64]:
-    """One where a shifted image has pixels of its own; they fade in with the fraction of a pixel."""
-    flags = []
-    for size, by in zip(shape, shift, strict=True):
-        pixel = np.arange(size, dtype=float)
-        margin = min(MARGIN, size // 8)
-        low, high = max(by, 0.0) + margin, size - 1 + min(by, 0.0) - margin
-        flags.append(np.clip(np.minimum(pixel - low, high - pixel) + 1, 0, 1))
-    return np.outer(*flags)
+def _shared(w: NDArray, shift: NDArray) -> NDArray[np.float64]:
+    """Weight that a pixel has both in the reference and in the image moved over it."""
+    margin = min(MARGIN, min(w.shape) // 8)
+    own = minimum_filter(w, 2 * margin + 1, mode="constant")
+    return np.minimum(w, spline_shift(own, shift, order=1))
 
 
 def _coordinates(shape: tuple[int, ...]) -> tuple[NDArray, NDArray]:
@@ -299,7 +309,9 @@ def _dot(ramp: NDArray, r: tuple[NDArray, NDArray]) -> NDArray:
 
 
 def _peak(reference: NDArray, moving: NDArray) -> NDArray:
-    """Shift that lays `moving` over `reference`, to a tenth of a pixel."""
+    """Shift that lays `moving` over `reference`, to a tenth of a pixel; none for an empty image."""
+    if not (reference.any() and moving.any()):
+        return np.zeros(2)
     return np.asarray(phase_cross_correlation(reference, moving, upsample_factor=10, normalization=None)[0])
 
 

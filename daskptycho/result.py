@@ -1,6 +1,6 @@
 """The result of a run: tiles brought together on the canvas, coordinates, and a store written whole.
 
-`reconstruct` calls this module; users read what it writes with plain ``xarray.open_zarr``.
+`run` calls this module; users read what it writes with plain ``xarray.open_zarr``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from daskptycho import __version__
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
+from daskptycho.folder import local_path
 from daskptycho.geometry import Tiling
 from daskptycho.graph import State
 from daskptycho.probe import orthogonal_modes
-from daskptycho.scan import pixel_size, position_in_pixels
-from daskptycho.scan_store import local_path
+from daskptycho.scan import pixel_size
 
 __all__ = ["assemble", "open_result", "result_dataset", "write_result"]
 

@@ -1,6 +1,6 @@
 """The scan: an xarray.Dataset over a Zarr v3 group, written whole or not at all, opened lazily.
 
-`simulate`, `reconstruct` and the faces may call this module; it calls `geometry`, `errors` and
+`simulate`, `run` and the faces may call this module; it calls `geometry`, `errors` and
 its own parts: `scan_store` (the folder), `scan_check` (what a scan must be) and `scan_geometry`
 (its scale), whose functions for an opened scan are offered here under one roof.
 """
@@ -18,15 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from daskptycho import __version__
 from daskptycho.errors import OptionError, ScanError
+from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.geometry import compact_order
 from daskptycho.scan_check import VARIABLES, check_shapes, validate_scan
 from daskptycho.scan_geometry import geometry_attributes, pixel_size, position_in_pixels, scan_period
 from daskptycho.scan_store import (
     Progress,
     balanced_tile,
-    complete_or_absent,
     group_attributes,
-    local_path,
     missing_chunks,
     write_scan,
 )

@@ -7,12 +7,8 @@ is here.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,9 +25,7 @@ from daskptycho.scan_check import VARIABLES, check_counts
 __all__ = [
     "Progress",
     "balanced_tile",
-    "complete_or_absent",
     "group_attributes",
-    "local_path",
     "missing_chunks",
     "write_scan",
 ]
@@ -47,13 +41,6 @@ CHUNK_FRAMES = 16
 # Types that frames are stored as, in the order in which they are tried, and the largest whole
 # count that each holds.
 STORED = ((np.dtype(np.uint16), 2**16 - 1), (np.dtype(np.uint32), 2**32 - 1), (np.dtype(np.float32), np.inf))
-
-
-def local_path(url: str | Path) -> Path:
-    """The folder that a URL names."""
-    if "://" in str(url):
-        raise ScanError(f"{url} is not a local path; expected a folder on a mounted disk")
-    return Path(url).expanduser().resolve()
 
 
 def group_attributes(path: Path) -> dict[str, Any]:
@@ -93,32 +80,6 @@ def balanced_tile(frames: int, height: int, width: int) -> int:
     return size if size <= CHUNK_FRAMES else -(-size // CHUNK_FRAMES) * CHUNK_FRAMES
 
 
-@contextmanager
-def complete_or_absent(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A new folder beside the target that takes its place at the end, and vanishes if anything fails.
-
-    Raises
-    ------
-    ScanError
-        Something lies there already and is not to be overwritten.
-    """
-    partial = target.with_name(target.name + ".partial")
-    _refuse_to_lose(target, partial, overwrite)
-    if partial.exists():
-        shutil.rmtree(partial)
-    new_parents = [folder for folder in partial.parents if not folder.exists()]
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        _put_in_place(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        for folder in new_parents:
-            with suppress(OSError):
-                folder.rmdir()
-        raise
-
-
 def write_scan(
     folder: Path,
     header: xr.Dataset,
@@ -151,34 +112,6 @@ def write_scan(
         # that the v3 specification does not have them yet.
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(str(folder))
-
-
-def _refuse_to_lose(target: Path, partial: Path, overwrite: bool) -> None:
-    if not overwrite and target.exists():
-        raise ScanError(f"{target} exists already; pass overwrite=True (--overwrite) to replace it")
-    if not overwrite and partial.exists():
-        raise ScanError(
-            f"{partial} exists: another write is going on or was cut off; wait for it, remove it, "
-            "or pass overwrite=True (--overwrite)"
-        )
-    for path in (target, partial):
-        empty = path.is_dir() and not any(path.iterdir())
-        if path.exists() and not empty and not (path / "zarr.json").is_file():
-            raise ScanError(f"{path} is no Zarr group and is not overwritten; remove it or take another name")
-
-
-def _put_in_place(partial: Path, target: Path) -> None:
-    if not target.exists():
-        os.rename(partial, target)
-        return
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.old-") as aside:
-        old = Path(aside) / "scan"
-        os.rename(target, old)
-        try:
-            os.rename(partial, target)
-        except BaseException:
-            os.rename(old, target)
-            raise
 
 
 def _write_frames(

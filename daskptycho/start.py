@@ -1,6 +1,6 @@
 """Where a run begins: a constant object, a given one, or random phases in every frame.
 
-`reconstruct` calls this module; it builds on `graph` and `phase_graph`.
+`run` calls this module; it builds on `graph` and `phase_graph`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import numpy as np
 from dask.delayed import Delayed
 from numpy.typing import NDArray
 
-from daskptycho.algorithms import TileSweep
-from daskptycho.backend import array_module
+from daskptycho.algorithms import Weighted, weigh_tile
+from daskptycho.backend import array_module, inverse_transform
 from daskptycho.geometry import Shape, Tile, Window
-from daskptycho.graph import State, illuminations, next_images, report
-from daskptycho.operators import inverse_transform, shift_probe, weigh
+from daskptycho.graph import State, illuminations, images_of, overlap_sums, summarise
 from daskptycho.phase_graph import phases_of_tiles, synchronise
 from daskptycho.plan import Plan
 from daskptycho.synchronise import Normalisation, Sync
@@ -48,23 +47,18 @@ def uniform_start(plan: Plan, probe: Delayed, image: NDArray | None) -> State:
     return State(images, illuminations(plan, probe), probe)
 
 
-def _random_frames(tile: Tile, amplitude: Array, probe: Array, numbers: NDArray, seed: int) -> TileSweep:
+def _random_frames(tile: Tile, amplitude: Array, probe: Array, numbers: NDArray, seed: int) -> Weighted:
     """Frames of uniform random phase, the same for a frame whatever its tile."""
     xp = array_module(amplitude)
-    phase = np.empty(amplitude.shape, dtype=np.float32)
-    for own, number in zip(phase, numbers, strict=True):
-        own[:] = np.random.default_rng((seed, int(number))).random(own.shape, dtype=np.float32)
-    weighted = xp.empty(amplitude.shape, dtype=np.complex64)
-    power = xp.empty(len(tile), dtype=np.float64)
-    for f in range(len(tile)):
-        spectrum = xp.maximum(amplitude[f], 0) * xp.exp(2j * np.pi * xp.asarray(phase[f]))
-        wave = inverse_transform(spectrum.astype(np.complex64)[None, None])
-        # The random wave is shared out between the modes as the probe is.
-        share = xp.sqrt((xp.abs(probe) ** 2).sum(axis=(1, 2)) / (xp.abs(probe) ** 2).sum())
-        waves = (wave * share[None, :, None, None]).astype(np.complex64)
-        block, power[f : f + 1] = weigh(waves, shift_probe(probe, tile.fraction[f : f + 1]))
-        weighted[f] = block[0]
-    return TileSweep(0.0, power, weighted, None, None, None)
+    mode_power = (xp.abs(probe) ** 2).sum(axis=(1, 2))
+    # The random wave is shared out between the modes as the probe is.
+    share = xp.sqrt(mode_power / mode_power.sum()).astype(np.float32)
+    waves = xp.empty((len(tile), *probe.shape), dtype=np.complex64)
+    for wave, own, number in zip(waves, amplitude, numbers, strict=True):
+        phase = np.random.default_rng((seed, int(number))).random(own.shape, dtype=np.float32)
+        spectrum = xp.maximum(own, 0) * xp.exp(2j * np.pi * xp.asarray(phase))
+        wave[:] = inverse_transform(spectrum.astype(np.complex64)) * share[:, None, None]
+    return weigh_tile(tile, waves, probe)
 
 
 def random_start(
@@ -75,12 +69,29 @@ def random_start(
     sync: Sync,
     normalisation: Normalisation,
 ) -> tuple[State, Delayed]:
-    """The hard case of the poster: random phases in every frame, synchronised once, overlapped."""
+    """The hard case of the poster: random phases in every frame, synchronised once, overlapped.
+
+    Parameters
+    ----------
+    plan : Plan
+    probe : Delayed
+        Of a (mode, N, N) array.
+    numbers : sequence of (frame,) int arrays
+        The frames' own numbers, tile by tile: a frame's random phases follow its number.
+    seed : int
+    sync, normalisation : Sync, "frame" or "degree"
+
+    Returns
+    -------
+    state : State
+    report : Delayed
+        Of a `Report`.
+    """
     lit = illuminations(plan, probe)
-    swept = [
+    weighted = [
         task(_random_frames, tile, amplitude, probe, place(number), seed)
         for tile, amplitude, number in zip(plan.tiles, plan.amplitudes, numbers, strict=True)
     ]
-    synced = synchronise(plan, swept, lit, sync, normalisation) if sync.method else None
-    images = next_images(plan, swept, phases_of_tiles(plan, synced), lit)
-    return State(images, lit, probe), report(swept, synced)
+    synced = None if sync.method is None else synchronise(plan, weighted, lit, sync, normalisation)
+    sums = overlap_sums(plan, weighted, phases_of_tiles(plan, synced))
+    return State(images_of(plan, sums, lit), lit, probe), task(summarise, [], synced)

@@ -1,6 +1,6 @@
 """Phase synchronisation: from the Gramian to one phase for each frame, and how often that pays.
 
-`graph` and `reconstruct` call this module; it calls `eigensolvers`. Nothing here depends on how H
+`graph` and `run` call this module; it calls `eigensolvers`. Nothing here depends on how H
 was computed.
 
 Two normalisations of H, both with largest eigenvalue one when all frames agree:

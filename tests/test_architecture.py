@@ -16,9 +16,9 @@ PACKAGE = "daskptycho"
 # From the top down: a module may import its own layer and every layer below it.
 LAYERS: list[tuple[str, set[str]]] = [
     ("faces", {"__main__", "cli", "dashboard", "demo", "plotting"}),
-    ("reconstruct", {"reconstruct"}),
-    ("graph", {"graph"}),
-    ("mathematics", {"algorithms", "eigensolvers", "gramian"}),
+    ("run", {"result", "run"}),
+    ("graph", {"graph", "phase_graph", "plan", "start", "tasks"}),
+    ("mathematics", {"algorithms", "eigensolvers", "gramian", "synchronise"}),
     ("operators", {"operators"}),
     ("backend", {"backend"}),
     ("kernels", {"cpu_kernels", "gpu_kernels"}),
@@ -27,18 +27,24 @@ LAYERS: list[tuple[str, set[str]]] = [
 # Beside the layers: what each may import. None of them knows a layer.
 BESIDE: dict[str, set[str]] = {
     "errors": set(),
+    "folder": {"errors"},
     "geometry": {"errors"},
     "metrics": {"errors", "registration"},
     "registration": {"errors"},
-    "scan": {"errors", "geometry"},
-    "simulate": {"errors", "geometry", "scan"},
+    "phantom": set(),
+    "probe": {"errors"},
+    "scan": {"errors", "folder", "geometry", "scan_check", "scan_geometry", "scan_store"},
+    "scan_check": {"errors", "scan_geometry"},
+    "scan_geometry": {"errors"},
+    "scan_store": {"errors", "scan_check"},
+    "simulate": {"errors", "geometry", "phantom", "scan"},
     "formats": {"errors", "formats", "geometry", "scan"},
 }
 
 # Who of the layers may import what stands beside them.
 BESIDE_FOR = {
     "faces": set(BESIDE),
-    "reconstruct": {"errors", "geometry", "scan"},
+    "run": {"errors", "folder", "geometry", "probe", "scan"},
     "graph": {"errors", "geometry", "scan"},
 }
 BESIDE_FOR_CORE = {"errors", "geometry"}

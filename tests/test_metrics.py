@@ -75,7 +75,9 @@ def test_register_undoes_what_cannot_be_known(kind, seed, shift, turns, phase, s
     found = register(view(sample, shift) / phase_ramp(ramp) / factor, reference)
     np.testing.assert_allclose(found.shift, shift, atol=1e-2)
     np.testing.assert_allclose(np.multiply(found.ramp, SIZE), np.multiply(ramp, SIZE), atol=1e-2)
-    assert abs(found.scale / factor - 1) < 1e-2
+    # The ramp moves with the image, which turns it as a whole.
+    expected = factor * np.exp(-1j * np.dot(ramp, shift))
+    assert abs(found.scale / expected - 1) < 1e-2
     assert relative_error(found.image, reference, found.weight) < 1e-2
 
 
@@ -201,7 +203,7 @@ def test_half_bit_threshold_of_a_large_ring() -> None:
     # With many pixels in a ring the curve tends to half a bit: SNR = 0.2071 of each image.
     image = complex_noise(np.random.default_rng(5), (512, 512))
     threshold = fourier_ring_correlation(image, image).threshold
-    assert (np.diff(threshold)[5:] < 0.005).all()
+    assert (np.diff(threshold[::10]) < 0).all()
     assert 0.2071 / 1.2071 < threshold[-1] < 0.25
 
 
@@ -220,12 +222,12 @@ def test_compare_images_reports_error_and_resolution_of_the_bright_part() -> Non
     weight[10:-10, 10:-10] = 1
     image = np.where(weight > 0, view(sample, (0.3, 0.6)), 5 * complex_noise(rng, weight.shape))
     clean = compare_images(view(sample, (0.3, 0.6)), reference, weight, pixel_size=2e-9)
-    assert clean.error < 5e-3
+    assert clean.error < 1.5e-2
     assert clean.frc.correlation[:20].min() > 0.999
     assert clean.frc.frequency[-1] == pytest.approx(0.5 / 2e-9, rel=0.05)
     wild = compare_images(image, reference, weight)
-    assert wild.error < 0.3
-    np.testing.assert_allclose(wild.registration.shift, (0.3, 0.6), atol=0.05)
+    assert wild.error < 2e-2
+    np.testing.assert_allclose(wild.registration.shift, (0.3, 0.6), atol=1e-2)
 
 
 def image_at(start: tuple[float, float], shape: tuple[int, int], step: float, units: str) -> xr.DataArray:

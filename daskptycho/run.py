@@ -20,22 +20,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.algorithms import Algorithm, algorithm_named, next_momentum
 from daskptycho.errors import OptionError, ScanError
+from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.geometry import Tiling, make_tiling
 from daskptycho.graph import Report, State, sweep
 from daskptycho.plan import Plan, make_plan
 from daskptycho.probe import initial_probe
 from daskptycho.result import assemble, result_dataset, write_result
 from daskptycho.scan import position_in_pixels, scan_period, tile_chunks, validate_scan
-from daskptycho.scan_store import complete_or_absent, local_path
 from daskptycho.start import random_start, uniform_start
 from daskptycho.synchronise import Cadence, Sync
 from daskptycho.tasks import persisted, place, task
 
 __all__ = ["Progress", "reconstruct"]
-
-# Share of the full probe update taken in a sweep: object and probe are fitted to the same waves at the
-# same time, and two full steps would overshoot.
-PROBE_RELAXATION = 0.5
 
 # Sweeps before the probe begins to follow: the object's first guess would spoil a fair probe.
 PROBE_WAIT = 1
@@ -291,7 +287,7 @@ def _sweeps(
                 sync=run.sync,
                 normalisation=cadence.normalisation if cadence.due() else None,
                 momentum=momentum,
-                probe_relaxation=PROBE_RELAXATION if run.update_probe and number > PROBE_WAIT else 0.0,
+                update_probe=run.update_probe and number > PROBE_WAIT,
             )
         )
         found: Report = dask.base.compute(report)[0]

@@ -1,0 +1,79 @@
+"""A store's folder, there as a whole or not at all: what lets a killed run leave nothing half-written.
+
+`scan`, `run` and `result` call this module; it calls `errors` alone. With `scan_store` it is
+what knows that a store is a local folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from daskptycho.errors import ScanError
+
+__all__ = ["complete_or_absent", "local_path"]
+
+
+def local_path(url: str | Path) -> Path:
+    """The folder that a URL names."""
+    if "://" in str(url):
+        raise ScanError(f"{url} is not a local path; expected a folder on a mounted disk")
+    return Path(url).expanduser().resolve()
+
+
+@contextmanager
+def complete_or_absent(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A new folder beside the target that takes its place at the end, and vanishes if anything fails.
+
+    Raises
+    ------
+    ScanError
+        Something lies there already and is not to be overwritten.
+    """
+    partial = target.with_name(target.name + ".partial")
+    _refuse_to_lose(target, partial, overwrite)
+    if partial.exists():
+        shutil.rmtree(partial)
+    new_parents = [folder for folder in partial.parents if not folder.exists()]
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        _put_in_place(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        for folder in new_parents:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _refuse_to_lose(target: Path, partial: Path, overwrite: bool) -> None:
+    if not overwrite and target.exists():
+        raise ScanError(f"{target} exists already; pass overwrite=True (--overwrite) to replace it")
+    if not overwrite and partial.exists():
+        raise ScanError(
+            f"{partial} exists: another write is going on or was cut off; wait for it, remove it, "
+            "or pass overwrite=True (--overwrite)"
+        )
+    for path in (target, partial):
+        empty = path.is_dir() and not any(path.iterdir())
+        if path.exists() and not empty and not (path / "zarr.json").is_file():
+            raise ScanError(f"{path} is no Zarr group and is not overwritten; remove it or take another name")
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    if not target.exists():
+        os.rename(partial, target)
+        return
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.old-") as aside:
+        old = Path(aside) / "scan"
+        os.rename(target, old)
+        try:
+            os.rename(partial, target)
+        except BaseException:
+            os.rename(old, target)
+            raise

@@ -1,0 +1,248 @@
+"""Pictures for a talk: a result, a comparison of two images, and the difference that sync makes.
+
+Called by the command line and by users. Every function returns a matplotlib Figure of its own and
+leaves pyplot alone, so that it works in notebooks, in scripts and without a display.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from daskptycho.drawing import (
+    NORMAL,
+    SMALL,
+    Picture,
+    add_colour_bar,
+    add_scale,
+    complex_to_rgb,
+    length_unit,
+    make_picture,
+    phase_limit,
+    robust_limits,
+    show_phase,
+    show_values,
+)
+from daskptycho.errors import OptionError
+from daskptycho.metrics import FRC, Comparison, common_region
+
+__all__ = ["complex_to_rgb", "plot_comparison", "plot_result", "plot_sync_difference", "save_figure"]
+
+FIRST, SECOND, QUIET = "#1f4e79", "#c8553d", "#6b7280"
+MOST_MODES = 6
+LARGE = 15
+
+
+def plot_result(result: xr.Dataset, *, remove_ramp: bool = False) -> Figure:
+    """One picture of a result: amplitude, phase, probe modes, residual and consensus.
+
+    Parameters
+    ----------
+    result : Dataset
+        As `reconstruct` returns it.
+    remove_ramp : bool
+        Take the mean slope off the phase: it means nothing where the probe was recovered.
+    """
+    picture = make_picture(result["object"], result.get("illumination"), remove_ramp=remove_ramp)
+    aspect = float(np.clip(picture.height / picture.width, 0.3, 1.5))
+    figure = _figure(13, 5.6 * aspect + 4.0)
+    figure.suptitle(_headline(result), fontsize=LARGE)
+    top, bottom = _rows(figure, 5.6 * aspect + 0.5, 3.0)
+
+    left, right = top.subplots(1, 2)
+    amplitude = np.abs(picture.values)
+    shown = show_values(left, picture, amplitude, robust_limits(np.abs(picture.bright)), "gray")
+    left.set_title("amplitude", fontsize=NORMAL + 1)
+    add_colour_bar(left, shown, "amplitude")
+    add_scale(left, picture)
+    shown = show_phase(right, picture, phase_limit(picture))
+    right.set_title("phase", fontsize=NORMAL + 1)
+    add_colour_bar(right, shown, "phase (rad)")
+    add_scale(right, picture, bar=False, vertical=False)
+
+    modes, curve = bottom.subfigures(1, 2, width_ratios=[1.15, 1])
+    _draw_probe(modes, result["probe"].values)
+    _draw_convergence(curve.subplots(), result)
+    return figure
+
+
+def plot_comparison(
+    comparison: Comparison, reference: xr.DataArray, *, names: tuple[str, str] = ("image", "reference")
+) -> Figure:
+    """One picture of a comparison: both images, their difference and the Fourier ring correlation.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        From `metrics.compare_images`; its registered copy is what is drawn as the image.
+    reference : DataArray (y, x)
+        What it was compared with, with coordinates.
+    names : (str, str)
+        What to call the image and the reference.
+    """
+    registration = comparison.registration
+    image = reference.copy(data=registration.image)
+    # The reference's phase decides for both, or a difference of their means would hide.
+    turn = _common_turn(reference, registration.weight)
+    pictures = [_unturned(values * turn, registration.weight) for values in (image, reference)]
+    aspect = float(np.clip(pictures[0].height / pictures[0].width, 0.3, 1.4))
+    figure = _figure(14, 8.2 * aspect + 2.4)
+    shift, ramp = registration.shift, registration.ramp
+    figure.suptitle(
+        f"{names[0]} against {names[1]}: relative error {comparison.error:.3g}\n"
+        f"taken out: shift ({shift[0]:.2f}, {shift[1]:.2f}) pixels, "
+        f"ramp ({ramp[0]:.2g}, {ramp[1]:.2g}) rad/pixel, scale {abs(registration.scale):.3g}",
+        fontsize=NORMAL + 2,
+    )
+    axes = figure.subplots(2, 3)
+    limits = robust_limits(np.abs(np.concatenate([picture.bright for picture in pictures])))
+    turn_limit = phase_limit(*pictures)
+    for column, (picture, name) in enumerate(zip(pictures, names, strict=True)):
+        amplitude, phase = axes[0, column], axes[1, column]
+        shown = show_values(amplitude, picture, np.abs(picture.values), limits, "gray")
+        amplitude.set_title(f"{name}, amplitude", fontsize=NORMAL + 1)
+        add_scale(amplitude, picture, bar=column == 0, vertical=column == 0)
+        shown_phase = show_phase(phase, picture, turn_limit)
+        phase.set_title(f"{name}, phase", fontsize=NORMAL + 1)
+        add_scale(phase, picture, bar=False, vertical=column == 0)
+        if column == 1:
+            add_colour_bar(amplitude, shown, "amplitude")
+            add_colour_bar(phase, shown_phase, "phase (rad)")
+    size = float(np.sqrt(np.mean(np.abs(pictures[1].bright) ** 2))) if pictures[1].bright.size else 1.0
+    difference = np.abs(pictures[0].values - pictures[1].values) / size
+    high = robust_limits(difference[~pictures[0].rim])[1]
+    shown = show_values(axes[0, 2], pictures[0], difference, (0.0, high), "magma")
+    axes[0, 2].set_title("difference", fontsize=NORMAL + 1)
+    add_colour_bar(axes[0, 2], shown, "share of the reference's size")
+    add_scale(axes[0, 2], pictures[0], bar=False, vertical=False)
+    _draw_frc(axes[1, 2], comparison.frc, reference)
+    return figure
+
+
+def plot_sync_difference(
+    without_sync: xr.Dataset,
+    with_sync: xr.Dataset,
+    truth: xr.DataArray,
+    error_without: ArrayLike,
+    error_with: ArrayLike,
+) -> Figure:
+    """What sync changes: the phase without it, with it and in truth, and both errors sweep by sweep.
+
+    Parameters
+    ----------
+    without_sync, with_sync : Dataset
+        Two results of the same scan.
+    truth : DataArray (y, x)
+        The object that was simulated, with coordinates.
+    error_without, error_with : (sweep,) arrays
+        Relative error of the image after each sweep.
+    """
+    names = ("without sync", "with sync")
+    errors = [np.asarray(error, dtype=float) for error in (error_without, error_with)]
+    pictures = []
+    for result in (without_sync, with_sync):
+        image, target = common_region(result["object"], truth)
+        light, _ = common_region(result["illumination"], truth)
+        turn = _common_turn(target, light.values)
+        aligned = image * turn * np.exp(1j * np.angle(np.vdot(light.values * image.values, target.values)))
+        pictures.append(_unturned(aligned, light.values))
+    pictures.append(_unturned(target * turn, light.values))
+    aspect = float(np.clip(pictures[0].height / pictures[0].width, 0.3, 1.4))
+    figure = _figure(14, 4.1 * aspect + 4.6)
+    frames = with_sync.sizes.get("frame")
+    figure.suptitle(
+        "The same frames, the same number of sweeps" if frames is None else f"The same {frames} frames",
+        fontsize=LARGE,
+    )
+    top, bottom = _rows(figure, 4.1 * aspect + 0.7, 3.3)
+    limit = phase_limit(*pictures)
+    panels = top.subplots(1, 3)
+    for number, (axes, picture) in enumerate(zip(panels, pictures, strict=True)):
+        shown = show_phase(axes, picture, limit)
+        add_scale(axes, picture, bar=number == 0, vertical=number == 0)
+        if number < 2 and errors[number].size:
+            sweeps = errors[number].size
+            title = f"{names[number]}: error {errors[number][-1]:.2g} after {sweeps} sweeps"
+            axes.set_title(title, fontsize=NORMAL + 1, color=(FIRST, SECOND)[number])
+        else:
+            axes.set_title("truth", fontsize=NORMAL + 1)
+    add_colour_bar(panels[-1], shown, "phase (rad)")
+    axes = bottom.subplots()
+    for error, name, colour in zip(errors, names, (FIRST, SECOND), strict=True):
+        axes.semilogy(np.arange(1, error.size + 1), error, color=colour, linewidth=2.2, label=name)
+    axes.set_xlim(1, max(2, *(error.size for error in errors)))
+    axes.set_xlabel("sweep", fontsize=NORMAL)
+    axes.set_ylabel("relative error", fontsize=NORMAL)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(fontsize=NORMAL, frameon=False)
+    _dress(axes)
+    return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float = 150) -> Path:
+    """Write a figure: whole, or not at all.
+
+    Parameters
+    ----------
+    figure : Figure
+    path : path
+        Its suffix names the format.
+    dpi : float
+        Dots an inch of formats made of pixels.
+
+    Returns
+    -------
+    Path
+        Where it lies.
+
+    Raises
+    ------
+    OptionError
+        A suffix that is no format, or a folder that does not exist.
+    """
+    target = Path(path)
+    formats = figure.canvas.get_supported_filetypes()
+    suffix = target.suffix.lower().removeprefix(".")
+    if suffix not in formats:
+        known = ", ".join(sorted(f".{name}" for name in formats))
+        raise OptionError(f"{target} ends in {target.suffix or 'no suffix'}; expected one of {known}")
+    if not target.parent.is_dir():
+        raise OptionError(f"{target.parent} is no folder; make it, or name another place for the picture")
+    partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
+    try:
+        figure.savefig(partial, format=suffix, dpi=dpi)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _rows(figure: Figure, *heights: float) -> list[SubFigure]:
+    return list(figure.subfigures(len(heights), 1, height_ratios=heights))
+
+
+def _common_turn(image: xr.DataArray, weight: NDArray) -> complex:
+    """Factor that takes off the mean phase of what is lit."""
+    return complex(np.exp(-1j * np.angle(np.sum(weight * image.values))))
+
+
+def _unturned(image: xr.DataArray, weight: NDArray) -> Picture:
+    """A picture that keeps the phase it has."""
+    return make_picture(image, weight, remove_mean=False)
