@@ -33,11 +33,12 @@ __all__ = [
 ]
 
 # Below this share of the usual illumination a pixel is rim: mostly noise.
-RIM = 0.07
+RIM = 0.1
 RIM_COLOUR = "#d3d8e0"
 # More pixels a side than a slide can show.
 MOST_PIXELS = 1500
 SMALL, NORMAL = 9, 11
+TURN = (r"$-\pi$", r"$-\pi/2$", "0", r"$\pi/2$", r"$\pi$")
 LENGTHS = ((1e-12, "pm"), (1e-9, "nm"), (1e-6, "µm"), (1e-3, "mm"), (1.0, "m"))
 
 
@@ -101,7 +102,11 @@ def complex_to_rgb(values: ArrayLike, vmax: float | None = None) -> NDArray[np.f
 
 
 def make_picture(
-    image: xr.DataArray, illumination: ArrayLike | None = None, *, remove_ramp: bool = False
+    image: xr.DataArray,
+    illumination: ArrayLike | None = None,
+    *,
+    remove_mean: bool = True,
+    remove_ramp: bool = False,
 ) -> Picture:
     """Crop an image to its illuminated box, take off its mean phase and thin it out.
 
@@ -111,21 +116,21 @@ def make_picture(
         Complex, with coordinates y and x.
     illumination : (y, x) array, optional
         Not negative; the whole image counts as lit without it.
-    remove_ramp : bool
-        Also take off the mean slope of the phase.
+    remove_mean, remove_ramp : bool
+        Take off the mean phase, and the mean slope of the phase.
     """
     light = np.ones(image.shape) if illumination is None else np.nan_to_num(np.asarray(illumination, float))
     lit = light > RIM * _usual(light)
     if not lit.any():
         lit = np.ones(image.shape, dtype=bool)
-    rows, columns = (_span(lit.any(axis=1 - axis)) for axis in (0, 1))
+    rows, columns = (_span(np.flatnonzero(lit.any(axis=1 - axis))) for axis in (0, 1))
     values = np.asarray(image.values, dtype=complex)[rows, columns]
     weight = np.where(lit, np.minimum(light, _usual(light)), 0)[rows, columns]
     values = np.where(np.isfinite(values), values, 0)
     if remove_ramp:
         values = values * np.exp(-1j * _mean_ramp(values, weight))
-    mean = np.sum(weight * values)
-    values = values * np.exp(-1j * np.angle(mean))
+    if remove_mean:
+        values = values * np.exp(-1j * np.angle(np.sum(weight * values)))
     left, right = _edges(image["x"], columns)
     top, bottom = _edges(image["y"], rows)
     step = -(-max(values.shape) // MOST_PIXELS)
@@ -184,9 +189,9 @@ def add_colour_bar(axes: Axes, shown: ScalarMappable, label: str) -> None:
     bar = figure.colorbar(shown, cax=place)
     bar.set_label(label, fontsize=NORMAL)
     bar.ax.tick_params(labelsize=SMALL)
-    bar.outline.set_linewidth(0.5)  # type: ignore[operator]
-    if math.isclose(shown.norm.vmax or 0.0, np.pi) and math.isclose(shown.norm.vmin or 0.0, -np.pi):
-        bar.set_ticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], labels=["−π", "−π/2", "0", "π/2", "π"])
+    bar.outline.set_linewidth(0.5)
+    if np.allclose(shown.get_clim(), (-np.pi, np.pi)):
+        bar.set_ticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], labels=TURN)
 
 
 def length_unit(length: float) -> tuple[float, str]:
@@ -239,8 +244,7 @@ def _usual(light: NDArray) -> float:
     return float(np.percentile(lit, 90)) if lit.size else 0.0
 
 
-def _span(flags: NDArray[np.bool_]) -> slice:
-    where = np.flatnonzero(flags)
+def _span(where: NDArray[np.int64]) -> slice:
     return slice(int(where[0]), int(where[-1]) + 1)
 
 

@@ -180,7 +180,7 @@ def sweep(
         if update_probe and state.previous_probe is not None:
             probe = task(extrapolate, probe, state.previous_probe, momentum)
     nothing: list[Delayed | None] = [None] * len(plan.tiles)
-    stacks, old_phases = state.stacks or nothing, state.phases or nothing
+    stacks, old_phases = (state.stacks or nothing, state.phases or nothing) if algorithm.has_stack else (nothing, nothing)
     swept = [
         task(
             sweep_tile,

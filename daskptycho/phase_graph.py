@@ -57,7 +57,7 @@ def synchronise(
     powers = [task(_power, tile) for tile in weighted]
     if sync.eigensolver == "lobpcg":
         return task(_solve_assembled, plan.outline, matrices, powers, sync, normalisation)
-    return _power_iteration(plan, matrices, powers, sync.iterations, normalisation)
+    return _power_iteration(plan, matrices, powers, sync.steps(len(plan.tiling.corner)), normalisation)
 
 
 def _solve_assembled(

@@ -14,20 +14,17 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.drawing import (
     NORMAL,
-    SMALL,
-    Picture,
     add_colour_bar,
     add_scale,
     complex_to_rgb,
-    length_unit,
     make_picture,
     phase_limit,
     robust_limits,
@@ -35,30 +32,35 @@ from daskptycho.drawing import (
     show_values,
 )
 from daskptycho.errors import OptionError
-from daskptycho.metrics import FRC, Comparison, common_region
+from daskptycho.metrics import Comparison, common_region
+from daskptycho.panels import FIRST, SECOND, draw_convergence, draw_frc, draw_probe, dress, series
 
 __all__ = ["complex_to_rgb", "plot_comparison", "plot_result", "plot_sync_difference", "save_figure"]
 
-FIRST, SECOND, QUIET = "#1f4e79", "#c8553d", "#6b7280"
-MOST_MODES = 6
 LARGE = 15
 
 
-def plot_result(result: xr.Dataset, *, remove_ramp: bool = False) -> Figure:
+def plot_result(result: xr.Dataset, *, remove_ramp: bool | None = None) -> Figure:
     """One picture of a result: amplitude, phase, probe modes, residual and consensus.
 
     Parameters
     ----------
     result : Dataset
         As `reconstruct` returns it.
-    remove_ramp : bool
-        Take the mean slope off the phase: it means nothing where the probe was recovered.
+    remove_ramp : bool, optional
+        Take the mean slope off the phase. If not given, where the probe was recovered: the
+        probe may then have taken up any ramp, and the object's own is not known.
     """
+    options = _options(result)
+    if remove_ramp is None:
+        remove_ramp = bool(options.get("update_probe", False))
     picture = make_picture(result["object"], result.get("illumination"), remove_ramp=remove_ramp)
     aspect = float(np.clip(picture.height / picture.width, 0.3, 1.5))
-    figure = _figure(13, 5.6 * aspect + 4.0)
-    figure.suptitle(_headline(result), fontsize=LARGE)
-    top, bottom = _rows(figure, 5.6 * aspect + 0.5, 3.0)
+    # The second row of probe modes needs some room of its own.
+    above, below = 5.5 * aspect + 0.5, 3.0 if len(result["probe"]) <= 3 else 3.8
+    figure = _figure(13, above + below + 0.5)
+    figure.suptitle(_headline(result, options), fontsize=LARGE)
+    top, bottom = figure.subfigures(2, 1, height_ratios=[above, below], squeeze=False)[:, 0]
 
     left, right = top.subplots(1, 2)
     amplitude = np.abs(picture.values)
@@ -71,9 +73,9 @@ def plot_result(result: xr.Dataset, *, remove_ramp: bool = False) -> Figure:
     add_colour_bar(right, shown, "phase (rad)")
     add_scale(right, picture, bar=False, vertical=False)
 
-    modes, curve = bottom.subfigures(1, 2, width_ratios=[1.15, 1])
-    _draw_probe(modes, result["probe"].values)
-    _draw_convergence(curve.subplots(), result)
+    modes, curve = bottom.subfigures(1, 2, width_ratios=[1.15 if len(result["probe"]) > 1 else 0.7, 1])
+    draw_probe(modes, result["probe"].values)
+    draw_convergence(curve.subplots(), result)
     return figure
 
 
@@ -95,14 +97,16 @@ def plot_comparison(
     image = reference.copy(data=registration.image)
     # The reference's phase decides for both, or a difference of their means would hide.
     turn = _common_turn(reference, registration.weight)
-    pictures = [_unturned(values * turn, registration.weight) for values in (image, reference)]
+    pictures = [
+        make_picture(values * turn, registration.weight, remove_mean=False) for values in (image, reference)
+    ]
     aspect = float(np.clip(pictures[0].height / pictures[0].width, 0.3, 1.4))
-    figure = _figure(14, 8.2 * aspect + 2.4)
+    figure = _figure(14, 7.9 * aspect + 1.8)
     shift, ramp = registration.shift, registration.ramp
     figure.suptitle(
         f"{names[0]} against {names[1]}: relative error {comparison.error:.3g}\n"
         f"taken out: shift ({shift[0]:.2f}, {shift[1]:.2f}) pixels, "
-        f"ramp ({ramp[0]:.2g}, {ramp[1]:.2g}) rad/pixel, scale {abs(registration.scale):.3g}",
+        f"ramp ({ramp[0]:.4f}, {ramp[1]:.4f}) rad/pixel, scale {abs(registration.scale):.3g}",
         fontsize=NORMAL + 2,
     )
     axes = figure.subplots(2, 3)
@@ -124,9 +128,10 @@ def plot_comparison(
     high = robust_limits(difference[~pictures[0].rim])[1]
     shown = show_values(axes[0, 2], pictures[0], difference, (0.0, high), "magma")
     axes[0, 2].set_title("difference", fontsize=NORMAL + 1)
-    add_colour_bar(axes[0, 2], shown, "share of the reference's size")
+    add_colour_bar(axes[0, 2], shown, "relative to the reference's rms")
     add_scale(axes[0, 2], pictures[0], bar=False, vertical=False)
-    _draw_frc(axes[1, 2], comparison.frc, reference)
+    draw_frc(axes[1, 2], comparison.frc, reference)
+    axes[1, 2].set_box_aspect(pictures[0].height / pictures[0].width)
     return figure
 
 
@@ -156,8 +161,8 @@ def plot_sync_difference(
         light, _ = common_region(result["illumination"], truth)
         turn = _common_turn(target, light.values)
         aligned = image * turn * np.exp(1j * np.angle(np.vdot(light.values * image.values, target.values)))
-        pictures.append(_unturned(aligned, light.values))
-    pictures.append(_unturned(target * turn, light.values))
+        pictures.append(make_picture(aligned, light, remove_mean=False))
+    pictures.append(make_picture(target * turn, light, remove_mean=False))
     aspect = float(np.clip(pictures[0].height / pictures[0].width, 0.3, 1.4))
     figure = _figure(14, 4.1 * aspect + 4.6)
     frames = with_sync.sizes.get("frame")
@@ -165,7 +170,7 @@ def plot_sync_difference(
         "The same frames, the same number of sweeps" if frames is None else f"The same {frames} frames",
         fontsize=LARGE,
     )
-    top, bottom = _rows(figure, 4.1 * aspect + 0.7, 3.3)
+    top, bottom = figure.subfigures(2, 1, height_ratios=[4.1 * aspect + 0.7, 3.3], squeeze=False)[:, 0]
     limit = phase_limit(*pictures)
     panels = top.subplots(1, 3)
     for number, (axes, picture) in enumerate(zip(panels, pictures, strict=True)):
@@ -184,9 +189,9 @@ def plot_sync_difference(
     axes.set_xlim(1, max(2, *(error.size for error in errors)))
     axes.set_xlabel("sweep", fontsize=NORMAL)
     axes.set_ylabel("relative error", fontsize=NORMAL)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.legend(fontsize=NORMAL, frameon=False)
-    _dress(axes)
+    dress(axes)
     return figure
 
 
@@ -229,13 +234,9 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float = 150) 
 
 
 def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     FigureCanvasAgg(figure)
     return figure
-
-
-def _rows(figure: Figure, *heights: float) -> list[SubFigure]:
-    return list(figure.subfigures(len(heights), 1, height_ratios=heights))
 
 
 def _common_turn(image: xr.DataArray, weight: NDArray) -> complex:
@@ -243,6 +244,27 @@ def _common_turn(image: xr.DataArray, weight: NDArray) -> complex:
     return complex(np.exp(-1j * np.angle(np.sum(weight * image.values))))
 
 
-def _unturned(image: xr.DataArray, weight: NDArray) -> Picture:
-    """A picture that keeps the phase it has."""
-    return make_picture(image, weight, remove_mean=False)
+def _options(result: xr.Dataset) -> Mapping[str, Any]:
+    """The options of the run, as far as the result tells them."""
+    options = result.attrs.get("options", {})
+    if isinstance(options, str):
+        try:
+            options = json.loads(options)
+        except ValueError:
+            return {}
+    return options if isinstance(options, Mapping) else {}
+
+
+def _headline(result: xr.Dataset, options: Mapping[str, Any]) -> str:
+    """What was done, in one line: frames, algorithm, sweeps and where the residual ended."""
+    words = [f"{result.sizes['frame']} frames"] if "frame" in result.sizes else []
+    if "algorithm" in options:
+        name = str(options["algorithm"]).replace("-", " ")
+        extras = ["momentum"] if options.get("momentum") else []
+        extras += ["sync"] if np.isfinite(series(result, "consensus")).any() else []
+        name = name.upper() if name in ("ap", "raar") else name
+        words.append(" with ".join([name, *([" and ".join(extras)] if extras else [])]))
+    residual = series(result, "residual")
+    if residual.size:
+        words += [f"{residual.size} sweep{'s' * (residual.size > 1)}", f"$R^2$ = {residual[-1]:.3g}"]
+    return "   ·   ".join(words)

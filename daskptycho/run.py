@@ -83,6 +83,7 @@ class _Run:
 
     sweeps: int
     algorithm: Algorithm
+    opening: Algorithm | None
     momentum: float | Literal["nesterov"]
     sync: Sync
     update_probe: bool
@@ -101,7 +102,8 @@ class _Run:
 
     def described(self) -> dict[str, Any]:
         """For the attributes of a result: names and plain values."""
-        options = asdict(self) | {"algorithm": self.algorithm.name, **asdict(self.algorithm)}
+        opening = None if self.opening is None else self.opening.name
+        options = asdict(self) | {"algorithm": self.algorithm.name, "opening": opening, **asdict(self.algorithm)}
         return {name: value for name, value in options.items() if value is not None}
 
 
@@ -111,6 +113,7 @@ def reconstruct(
     *,
     sweeps: int = 100,
     algorithm: str | Algorithm = "ap",
+    opening: str | Algorithm | None = "raar",
     momentum: float | Literal["nesterov"] | None = None,
     sync: Sync | None = None,
     update_probe: bool = True,
@@ -138,6 +141,9 @@ def reconstruct(
         Most sweeps to make.
     algorithm : "ap", "raar", "dm", or `AP`, `RAAR`, `DifferenceMap`
         Alternating projections, relaxed averaged alternating reflections, difference map.
+    opening : algorithm or None
+        In place of `algorithm` while a random start that is synchronised grows its first consistent
+        region: reflections leave the wrong images there that momentum settles into.
     momentum : float or "nesterov", optional
         Of alternating projections; Nesterov's sequence unless given, 0 for none.
     sync : Sync, optional
@@ -179,6 +185,7 @@ def reconstruct(
     run = _Run(
         sweeps=sweeps,
         algorithm=algorithm_named(algorithm),
+        opening=None if opening is None else algorithm_named(opening),
         momentum=_checked_momentum(momentum, algorithm_named(algorithm)),
         sync=sync or Sync(),
         update_probe=update_probe,
@@ -258,7 +265,7 @@ def _sweeps(
     callback: Callable[[Progress], Any] | None,
 ) -> tuple[State, list[Progress]]:
     """Drive the sweeps; return the last state and what was noted after each sweep."""
-    cadence = Cadence(run.sync, growing=run.start == "random")
+    cadence = Cadence(run.sync, growing=run.start == "random" and run.sync.method is not None)
     if run.start == "random":
         of_tiles = [numbers[tile.frames] for tile in plan.tiling.tiles]
         state, first = persisted(
@@ -276,14 +283,15 @@ def _sweeps(
         begun = time.perf_counter()
         rising = bool(history) and history[-1].residual > residual
         residual = history[-1].residual if history else np.inf
-        momentum = 0.0 if run.momentum == "nesterov" else float(run.momentum)
-        if run.momentum == "nesterov" and history:
+        opening = cadence.growing and run.opening is not None
+        momentum = 0.0 if run.momentum == "nesterov" or opening else float(run.momentum)
+        if run.momentum == "nesterov" and history and not opening:
             step, momentum = next_momentum(step, rising)
         state, report = persisted(
             sweep(
                 plan,
                 state,
-                run.algorithm,
+                run.opening if opening else run.algorithm,
                 sync=run.sync,
                 normalisation=cadence.normalisation if cadence.due() else None,
                 momentum=momentum,

@@ -45,6 +45,7 @@ Normalisation = Literal["frame", "degree"]
 
 # A seed region counts as grown once the eigenvector covers about half of the scan evenly.
 GROWN = 2.0
+SETTLED = 0.02
 # Phases that spread by less than this (radians) move nothing that a scientist could see in one sweep.
 AGREEMENT = 0.01
 # Above this the frames drift apart faster than the interval lets them be seen.
@@ -59,8 +60,9 @@ class Sync:
     """``"full"``: the exact H over all tiles. None: no synchronisation."""
     eigensolver: Literal["lobpcg", "power"] = "lobpcg"
     """SciPy's LOBPCG on the assembled matrix, or power iteration on its Dask blocks."""
-    iterations: int = 30
-    """Most steps of the eigensolver in one synchronisation."""
+    iterations: Literal["auto"] | int = "auto"
+    """Steps of the eigensolver in one synchronisation; ``"auto"`` grows with the scan's side, and the
+    frames carry what one synchronisation leaves over to the next."""
     every: Literal["auto"] | int = "auto"
     """Sweeps from one synchronisation to the next; ``"auto"`` follows the spread of the phases found."""
     normalisation: Literal["auto", "frame", "degree"] = "auto"
@@ -71,14 +73,26 @@ class Sync:
             raise OptionError(f"sync method is {self.method!r}; expected 'full' or None")
         if self.eigensolver not in ("lobpcg", "power"):
             raise OptionError(f"eigensolver is {self.eigensolver!r}; expected 'lobpcg' or 'power'")
-        if not isinstance(self.iterations, int) or self.iterations < 1:
-            raise OptionError(f"sync iterations is {self.iterations!r}; expected a whole number, 1 or more")
+        if self.iterations != "auto" and (not isinstance(self.iterations, int) or self.iterations < 1):
+            raise OptionError(f"sync iterations is {self.iterations!r}; expected 'auto', or a whole number")
         if self.every != "auto" and (not isinstance(self.every, int) or self.every < 1):
             raise OptionError(f"sync every is {self.every!r}; expected 'auto' or a whole number of sweeps")
         if self.normalisation not in ("auto", "frame", "degree"):
             raise OptionError(
                 f"normalisation is {self.normalisation!r}; expected 'auto', 'frame' or 'degree'"
             )
+
+    def steps(self, frames: int) -> int:
+        """Steps of the eigensolver for so many frames.
+
+        The gap of a square scan's matrix is about 3.65 / frames: power iteration needs steps in
+        proportion to the frames, LOBPCG to their square root.
+        """
+        if self.iterations != "auto":
+            return self.iterations
+        if self.eigensolver == "power":
+            return max(50, frames // 4)
+        return math.ceil(max(8, math.sqrt(frames) / 2))
 
 
 @dataclass(frozen=True)
@@ -112,7 +126,9 @@ def normalise(h: sp.csr_array, power_of_frame: NDArray, normalisation: Normalisa
 def solve(normalised: Normalised, sync: Sync) -> Eigenpair:
     """Leading eigenpair, started from the consensus vector."""
     solver = lobpcg if sync.eigensolver == "lobpcg" else power
-    return solver(normalised.matrix, normalised.consensus.astype(np.complex128), sync.iterations)
+    return solver(
+        normalised.matrix, normalised.consensus.astype(np.complex128), sync.steps(len(normalised.consensus))
+    )
 
 
 def localisation(vector: NDArray) -> float:
@@ -184,7 +200,7 @@ class Cadence:
         if math.isnan(spread):
             self.due_in -= 1
             return
-        if self.growing and localisation < GROWN:
+        if self.growing and localisation < GROWN and spread < SETTLED:
             self.growing = False
         if self.sync.every != "auto":
             self.interval = self.sync.every

@@ -1,0 +1,53 @@
+"""The command line ``daskptycho``: one module of this folder for each command, and what they share.
+
+`refusals` decides how a command ends, `terminal` what progress and tables look like, `options` reads
+values, `cluster` finds the workers. A command imports what is heavy only when it runs, so that
+``--help`` is quick. Called by the console script and ``__main__``, and by nobody else.
+"""
+
+from __future__ import annotations
+
+import click
+
+from daskptycho import __version__
+from daskptycho.cli.compare import command as compare_command
+from daskptycho.cli.demo import command as demo_command
+from daskptycho.cli.import_file import command as import_file_command
+from daskptycho.cli.info import command as info_command
+from daskptycho.cli.reconstruct import command as reconstruct_command
+from daskptycho.cli.refusals import Commands
+from daskptycho.cli.simulate import command as simulate_command
+from daskptycho.cli.view import command as view_command
+
+__all__ = ["daskptycho", "main"]
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="daskptycho")
+def daskptycho() -> None:
+    r"""Ptychography of any size: frames in Zarr, tiles on Dask, phases synchronised across the whole scan.
+
+    \b
+    A first look:    daskptycho demo demo
+    Your own data:   daskptycho import frames.npz scan.zarr --position-unit pixel
+                     daskptycho info scan.zarr
+                     daskptycho reconstruct scan.zarr result.zarr
+                     daskptycho view result.zarr
+    """
+
+
+for _command in (
+    demo_command,
+    simulate_command,
+    import_file_command,
+    info_command,
+    reconstruct_command,
+    view_command,
+    compare_command,
+):
+    daskptycho.add_command(_command)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    daskptycho(prog_name="daskptycho")

@@ -1,0 +1,68 @@
+"""Where the tasks of a command run: threads of this process, workers of its own, or a running scheduler.
+
+`reconstruct` of the command line calls this module.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import click
+
+from daskptycho.errors import OptionError
+
+__all__ = ["running_on"]
+
+# Seconds to wait for a scheduler to answer.
+PATIENCE = 10
+
+
+@contextmanager
+def running_on(workers: int | None, scheduler: str | None) -> Iterator[None]:
+    """Run the block's Dask tasks on so many worker processes, or on the scheduler at that address.
+
+    Everything that was started is closed at the end, also where the block fails.
+
+    Raises
+    ------
+    OptionError
+        Both are given, no worker, or nothing answers at the address.
+    """
+    if workers is None and scheduler is None:
+        yield
+        return
+    if workers is not None and scheduler is not None:
+        raise OptionError(
+            "--workers and --scheduler are both given; expected one: a scheduler has its own workers"
+        )
+    if workers is not None and workers < 1:
+        raise OptionError(f"--workers is {workers}; expected 1 or more")
+    from distributed import Client, LocalCluster
+
+    with ExitStack() as opened:
+        if workers is not None:
+            cluster = opened.enter_context(
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    # Any free port: the usual one belongs to whoever came first.
+                    dashboard_address=":0" if importlib.util.find_spec("bokeh") else None,
+                    silence_logs=logging.CRITICAL,
+                )
+            )
+            client = opened.enter_context(Client(cluster))
+        else:
+            try:
+                client = opened.enter_context(Client(scheduler, timeout=PATIENCE))
+            except (OSError, ValueError) as error:
+                raise OptionError(
+                    f"no Dask scheduler answers at {scheduler} ({error}); "
+                    "expected an address such as tcp://127.0.0.1:8786, where 'dask scheduler' runs"
+                ) from error
+        if importlib.util.find_spec("bokeh"):
+            click.echo(f"Dask's dashboard: {client.dashboard_link}", err=True)
+        yield

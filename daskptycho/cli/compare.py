@@ -1,0 +1,119 @@
+"""``daskptycho compare``: how near two images are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from daskptycho.cli.terminal import length, show_facts
+from daskptycho.errors import ScanError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from daskptycho.metrics import Comparison
+
+__all__ = ["command"]
+
+
+@click.command("compare", short_help="Compare two images.")
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.argument("picture", metavar="[PICTURE]", required=False)
+def command(a: str, b: str, picture: str | None) -> None:
+    r"""Lay the image A over B and say how near it comes.
+
+    A and B are results, or simulated scans, whose true object is taken. What reconstruction leaves open,
+    a shift, a phase ramp and a factor, is taken out first. PICTURE gets both images, their difference and
+    the Fourier ring correlation.
+
+    \b
+    Example:
+      daskptycho compare result.zarr scan.zarr comparison.png
+    """
+    from daskptycho.metrics import common_region, compare_images
+
+    image, reference = _opened(a), _opened(b)
+    first, second = common_region(image.object, reference.object)
+    weight = None
+    for own, other in ((image, reference), (reference, image)):
+        if own.illumination is not None:
+            # Cut like its image; where both are lit, the dimmer of the two has the say.
+            light, _ = common_region(own.illumination, other.object)
+            relative = light.values / light.values.max()
+            weight = relative if weight is None else weight.clip(max=relative)
+    metres = first["y"].attrs.get("units") == "m"
+    pixel = abs(float(first["y"][1] - first["y"][0])) if metres and first.sizes["y"] > 1 else 1.0
+    comparison = compare_images(first.values, second.values, weight, pixel)
+    title = f"{a} against {b}{'' if reference.truth is False else ', the truth'}"
+    show_facts(title, [_facts(comparison, first.shape, metres)])
+    if picture is not None:
+        from daskptycho.plotting import plot_comparison, save_figure
+
+        names = (Path(a).name, "truth" if reference.truth else Path(b).name)
+        path = save_figure(plot_comparison(comparison, second, names=names), picture)
+        click.echo(f"\nPicture: {path}")
+
+
+@dataclass(frozen=True)
+class _Image:
+    object: xr.DataArray
+    illumination: xr.DataArray | None
+    truth: bool
+
+
+def _opened(url: str) -> _Image:
+    """The object of a result, or the true one of a simulated scan."""
+    from daskptycho.folder import local_path
+    from daskptycho.result import open_result
+    from daskptycho.scan import open_scan, pixel_size
+    from daskptycho.scan_store import group_attributes
+
+    if group_attributes(local_path(url)).get("format") != "daskptycho-scan":
+        result = open_result(url)
+        return _Image(result["object"], result["illumination"], False)
+    scan = open_scan(url)
+    if "truth_object" not in scan:
+        raise ScanError(
+            f"{url} is a measured scan; expected a result, or a simulated scan with its truth_object"
+        )
+    truth = scan["truth_object"].load().rename(object_y="y", object_x="x")
+    unit = scan["position"].attrs["units"]
+    for axis, step in zip(("y", "x"), pixel_size(scan) or (1.0, 1.0), strict=True):
+        if axis not in truth.coords:
+            # An object without coordinates starts at position 0.
+            numbers = range(truth.sizes[axis])
+            place = [number * (step if unit == "m" else 1.0) for number in numbers]
+            truth = truth.assign_coords({axis: (axis, place, {"units": unit})})
+    return _Image(truth, None, True)
+
+
+def _facts(comparison: Comparison, shape: tuple[int, ...], metres: bool) -> list[tuple[str, str]]:
+    registration, frc = comparison.registration, comparison.frc
+
+    def size(value: float) -> str:
+        return length(value) if metres else f"{value:.3g} pixels"
+
+    unit = "1/m" if metres else "1/pixel"
+    facts = [
+        ("relative error", f"{comparison.error:.4g}"),
+        ("compared", f"{shape[0]} x {shape[1]} pixels"),
+        ("shift", "{:.3f}, {:.3f} pixels (y, x)".format(*registration.shift)),
+        ("ramp", "{:.2g}, {:.2g} rad a pixel (y, x)".format(*registration.ramp)),
+        ("scale", f"{abs(registration.scale):.4g}"),
+    ]
+    if frc.crossing is None or frc.resolution is None:
+        finest = size(1 / float(frc.frequency[-1]))
+        return [
+            *facts,
+            ("FRC crossing", "none up to the Nyquist frequency"),
+            ("resolution", f"{finest} or better"),
+        ]
+    return [
+        *facts,
+        ("FRC crossing", f"{frc.crossing:.4g} {unit}"),
+        ("resolution", f"{size(frc.resolution)} (full period)"),
+    ]

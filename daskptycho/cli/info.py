@@ -1,0 +1,254 @@
+"""``daskptycho info``: what lies in a scan or a result."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from daskptycho.cli.terminal import bars, count, length, say_warning, show_facts
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
+__all__ = ["command"]
+
+Facts = list[tuple[str, str]]
+
+# Tiles that are read for the counts, spread over the scan: seconds, whatever the scan's size.
+MOST_TILES = 64
+# Below this linear overlap of the frames neighbours hardly constrain each other.
+LEAST_OVERLAP = 0.5
+
+
+@click.command("info", short_help="Say what lies in a scan or a result.")
+@click.argument("scan", metavar="SCAN")
+def command(scan: str) -> None:
+    r"""Say what SCAN holds: frames, counts, positions, geometry. Works on results too.
+
+    \b
+    Example:
+      daskptycho info scan.zarr
+    """
+    from daskptycho.folder import local_path
+    from daskptycho.result import open_result
+    from daskptycho.scan import open_scan
+    from daskptycho.scan_store import group_attributes
+
+    if group_attributes(local_path(scan)).get("format") == "daskptycho-result":
+        show_facts(f"{scan}, a result", _result_facts(open_result(scan)))
+        return
+    opened = open_scan(scan)
+    with bars(leave=False) as progress:
+        counts = _counts(opened, progress.tiles("Reading"))
+    show_facts(f"{scan}, a scan", _scan_facts(opened, counts))
+    for warning in _doubts(opened, counts):
+        say_warning(warning)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Counts of some tiles: sums of frames, and over the valid pixels the largest and the share of zeros."""
+
+    of_frame: NDArray[Any]
+    pixels: int
+    largest: float
+    zeros: float
+    tiles: int
+
+
+def _counts(scan: xr.Dataset, progress: Callable[[int, int], None]) -> _Counts:
+    """Read tiles one by one; the frames are never in memory together."""
+    import dask.base
+    import numpy as np
+
+    blocks = scan["intensity"].data.to_delayed().ravel()
+    chosen = np.unique(np.linspace(0, len(blocks) - 1, min(len(blocks), MOST_TILES)).round().astype(int))
+    valid = scan["valid"].values if "valid" in scan else np.ones(scan["intensity"].shape[1:], dtype=bool)
+    sums, largest, zeros = [], 0.0, 0
+    for number, index in enumerate(chosen, start=1):
+        frames = dask.base.compute(blocks[index])[0]
+        # Pixels that are not valid are stored as zero.
+        zeros += frames.size - int(np.count_nonzero(frames)) - len(frames) * int((~valid).sum())
+        sums.append(frames.sum(axis=(1, 2), dtype=np.float64))
+        largest = max(largest, float(frames.max()))
+        progress(number, len(chosen))
+    of_frame = np.concatenate(sums)
+    pixels = int(valid.sum())
+    return _Counts(of_frame, pixels, largest, zeros / (len(of_frame) * pixels), len(chosen))
+
+
+def _scan_facts(scan: xr.Dataset, counts: _Counts) -> list[Facts]:
+    from daskptycho.scan import tile_chunks
+
+    frames, height, width = scan["intensity"].shape
+    tiles = tile_chunks(scan)
+    sampled = "" if counts.tiles == len(tiles) else f"; read from {counts.tiles} tiles"
+    low, mean, high = counts.of_frame.min(), counts.of_frame.mean(), counts.of_frame.max()
+    measured: Facts = [
+        ("frames", f"{count(frames)} of {height} x {width} pixels, {scan['intensity'].dtype}"),
+        (
+            "tiles",
+            f"{count(len(tiles))} of {count(max(tiles))} frames"
+            + (" at most" if len(set(tiles)) > 1 else ""),
+        ),
+        ("counts a frame", f"{count(mean)} ({count(low)} to {count(high)}){sampled}"),
+        (
+            "photons a pixel",
+            f"{mean / counts.pixels:.3g} (at most {count(counts.largest)}, {100 * counts.zeros:.3g} % zeros)",
+        ),
+    ]
+    if "valid" in scan:
+        measured.append(("valid pixels", f"{100 * float(scan['valid'].mean()):.4g} %"))
+    if "background" in scan:
+        measured.append(("background", f"{float(scan['background'].mean()):.3g} a pixel"))
+    return [measured, _position_facts(scan), _geometry_facts(scan), _origin_facts(scan)]
+
+
+def _position_facts(scan: xr.Dataset) -> Facts:
+    import numpy as np
+
+    from daskptycho.geometry import split_position
+    from daskptycho.scan import pixel_size, position_in_pixels, scan_period
+
+    position, period = position_in_pixels(scan), scan_period(scan)
+    frame = np.array(scan["intensity"].shape[1:])
+    span = np.ptp(position, axis=0)
+    metres = pixel_size(scan)
+    real = "" if metres is None else f" ({length(span[0] * metres[0])} x {length(span[1] * metres[1])})"
+    whole = "whole pixels" if not split_position(position)[1].any() else "fractions of pixels"
+    canvas = tuple(np.ceil(span).astype(int) + frame) if period is None else period
+    lit = len(position) * float(frame.prod()) / float(np.prod(canvas, dtype=float))
+    facts = [
+        ("positions", f"{span[0]:.4g} x {span[1]:.4g} pixels{real}, {whole}"),
+        ("canvas", f"{canvas[0]} x {canvas[1]} pixels" + ("" if period is None else ", wraps round")),
+    ]
+    if len(position) > 1:
+        step = _mean_step(scan)
+        overlap = f"{100 * (1 - step / frame.min()):.0f} % of a frame" if step < frame.min() else "none"
+        facts += [
+            ("mean step", f"{step:.3g} pixels to the nearest frame"),
+            ("overlap", f"{overlap}; {lit:.3g} frames a pixel"),
+        ]
+    return facts
+
+
+def _mean_step(scan: xr.Dataset) -> float:
+    """Mean distance, in pixels, from a frame to its nearest."""
+    from scipy.spatial import KDTree
+
+    from daskptycho.scan import position_in_pixels, scan_period
+
+    position = position_in_pixels(scan)
+    distance, _ = KDTree(position, boxsize=scan_period(scan)).query(position, k=2)
+    return float(distance[:, 1].mean())
+
+
+def _geometry_facts(scan: xr.Dataset) -> Facts:
+    from daskptycho.scan import pixel_size
+
+    size = pixel_size(scan)
+    facts = [("pixel size", "unknown" if size is None else _two_lengths(size))]
+    if "energy_eV" in scan.attrs:
+        wavelength = (
+            f" (wavelength {length(scan.attrs['wavelength_m'])})" if "wavelength_m" in scan.attrs else ""
+        )
+        facts.append(("energy", f"{scan.attrs['energy_eV'] / 1000:.5g} keV{wavelength}"))
+    else:
+        facts.append(("energy", "unknown"))
+    distance, detector = (scan.attrs.get(f"detector_{name}_m") for name in ("distance", "pixel_size"))
+    facts.append(("detector distance", "unknown" if distance is None else length(distance)))
+    facts.append(("detector pixel", "unknown" if detector is None else _two_lengths(detector)))
+    return facts
+
+
+def _two_lengths(size: Any) -> str:
+    pair = [float(size)] * 2 if isinstance(size, int | float) else [float(one) for one in size]
+    return (
+        length(pair[0])
+        if math.isclose(*pair, rel_tol=1e-6)
+        else f"{length(pair[0])} x {length(pair[1])} (y, x)"
+    )
+
+
+def _origin_facts(scan: xr.Dataset) -> Facts:
+    facts = [("probe", _modes(scan) if "probe" in scan else "none")]
+    if "truth_object" in scan:
+        height, width = scan["truth_object"].shape
+        facts.append(("truth", f"an object of {height} x {width} pixels and its probe"))
+    names = (("source", "source"), ("written by", "created_by"))
+    return facts + [(name, str(scan.attrs[key])) for name, key in names if key in scan.attrs]
+
+
+def _modes(holder: xr.Dataset) -> str:
+    import numpy as np
+
+    power = (np.abs(holder["probe"].values) ** 2).sum(axis=(-2, -1))
+    if len(power) == 1:
+        return "1 mode"
+    shares = ", ".join(f"{share:.3g}" for share in 100 * power / power.sum())
+    return f"{len(power)} modes with {shares} % of the power"
+
+
+def _doubts(scan: xr.Dataset, counts: _Counts) -> list[str]:
+    """What is allowed and yet rarely meant."""
+    doubts = []
+    dark = int((counts.of_frame == 0).sum())
+    if dark:
+        doubts.append(f"{count(dark)} of {count(len(counts.of_frame))} frames read hold no counts at all")
+    if "probe" not in scan:
+        doubts.append("the scan has no probe; a reconstruction needs a first guess of it")
+    if scan.sizes["frame"] > 1:
+        step, frame = _mean_step(scan), min(scan["intensity"].shape[1:])
+        if 1 - step / frame < LEAST_OVERLAP:
+            doubts.append(
+                f"frames are {step:.3g} pixels from their nearest on the average, more than half of their "
+                f"own {frame} pixels: neighbours hardly overlap"
+            )
+    return doubts
+
+
+def _result_facts(result: xr.Dataset) -> list[Facts]:
+    options: dict[str, Any] = json.loads(result.attrs.get("options", "{}"))
+    consensus = [float(value) for value in result["consensus"].values if not math.isnan(value)]
+    height, width = result["object"].shape
+    unit = result["y"].attrs.get("units")
+    size = result.attrs.get("pixel_size_m")
+    image: Facts = [
+        ("object", f"{height} x {width} pixels, {result['object'].dtype}"),
+        ("pixel size", "unknown" if size is None else _two_lengths(size)),
+        ("probe", _modes(result)),
+        ("frames", f"{count(result.sizes['frame'])}, positions in {'metres' if unit == 'm' else 'pixels'}"),
+    ]
+    seconds = float(result["seconds"].sum())
+    run: Facts = [
+        ("sweeps", f"{result.sizes['sweep']} of {options.get('sweeps', '?')} in {seconds:.3g} s"),
+        ("residual", f"{float(result['residual'][-1]):.4g} (first {float(result['residual'][0]):.4g})"),
+        (
+            "consensus",
+            f"{consensus[-1]:.3g} after {len(consensus)} synchronisations"
+            if consensus
+            else "never synchronised",
+        ),
+    ]
+    return [
+        image,
+        run,
+        [(name.replace("_", " "), _spoken(value)) for name, value in options.items() if name != "sweeps"],
+        [(name, str(result.attrs[name])) for name in ("source", "version") if name in result.attrs],
+    ]
+
+
+def _spoken(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_spoken(one)}" for name, one in value.items())
+    return (
+        {True: "yes", False: "no", None: "none"}[value]
+        if value is None or isinstance(value, bool)
+        else str(value)
+    )

@@ -1,0 +1,71 @@
+"""How the command line reads values that are more than a number or a word. The commands call this module."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+__all__ = ["LENGTHS", "PAIR", "NumberOr", "given", "overwrite"]
+
+
+class _Pair(click.ParamType):
+    """Two whole numbers, y and x: ``8x8``."""
+
+    name = "YxX"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d+)x(\d+)", value)
+        if found is None:
+            self.fail(f"{value!r} is no pair of whole numbers; expected y and x, as in 8x8", param, ctx)
+        return int(found[1]), int(found[2])
+
+
+class _Lengths(click.ParamType):
+    """One length, or two for y and x: ``75e-6`` or ``75e-6x80e-6``."""
+
+    name = "METRES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            lengths = tuple(float(part) for part in value.split("x"))
+        except ValueError:
+            lengths = ()
+        if len(lengths) not in (1, 2):
+            self.fail(f"{value!r} is no length; expected metres, as in 75e-6 or 75e-6x80e-6", param, ctx)
+        return lengths if len(lengths) == 2 else lengths[0]
+
+
+class NumberOr(click.ParamType):
+    """A number of some kind, or one word in its place."""
+
+    def __init__(self, kind: type[int] | type[float], word: str) -> None:
+        self.kind, self.word = kind, word
+        self.name = f"{word}|N" if kind is int else f"{word}|NUMBER"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == self.word or isinstance(value, self.kind):
+            return value
+        try:
+            return self.kind(value)
+        except ValueError:
+            what = "a whole number" if self.kind is int else "a number"
+            self.fail(f"{value!r} is neither {self.word!r} nor {what}", param, ctx)
+
+
+PAIR = _Pair()
+LENGTHS = _Lengths()
+
+overwrite = click.option(
+    "--overwrite", is_flag=True, help="Replace what lies there, once the new one is complete."
+)
+
+
+def given(ctx: click.Context, *names: str) -> list[str]:
+    """Those of the named parameters that stand on the command line, as their options are written."""
+    options = {param.name: param.opts[0] for param in ctx.command.params}
+    spoken = click.core.ParameterSource.COMMANDLINE
+    return [options[name] for name in names if ctx.get_parameter_source(name) is spoken]

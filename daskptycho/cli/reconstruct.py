@@ -1,0 +1,162 @@
+"""``daskptycho reconstruct``: a scan becomes an image."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from daskptycho.cli.cluster import running_on
+from daskptycho.cli.options import NumberOr, given, overwrite
+from daskptycho.cli.terminal import bars
+from daskptycho.errors import OptionError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from daskptycho.algorithms import Algorithm
+    from daskptycho.synchronise import Sync
+
+__all__ = ["command"]
+
+
+@click.command("reconstruct", short_help="Reconstruct a scan.")
+@click.argument("scan", metavar="SCAN")
+@click.argument("out", metavar="OUT")
+@click.option("--sweeps", type=int, default=100, show_default=True, help="Most sweeps to make.")
+@click.option(
+    "--algorithm",
+    type=click.Choice(["ap", "raar", "dm"]),
+    default="ap",
+    show_default=True,
+    help="Alternating projections, RAAR or the difference map.",
+)
+@click.option("--beta", type=float, help="Relaxation of raar, above 0 and up to 1; 0.75 unless given.")
+@click.option(
+    "--momentum",
+    type=NumberOr(float, "nesterov"),
+    help="Of ap, from 0 (none) to below 1; Nesterov's sequence unless given.",
+)
+@click.option(
+    "--sync",
+    type=click.Choice(["full", "none"]),
+    default="full",
+    show_default=True,
+    help="Phase synchronisation of all frames, or none.",
+)
+@click.option(
+    "--sync-every",
+    type=NumberOr(int, "auto"),
+    default="auto",
+    show_default=True,
+    help="Sweeps from one synchronisation to the next.",
+)
+@click.option(
+    "--eigensolver",
+    type=click.Choice(["lobpcg", "power"]),
+    default="lobpcg",
+    show_default=True,
+    help="Of sync.",
+)
+@click.option("--iterations", type=int, default=30, show_default=True, help="Most steps of the eigensolver.")
+@click.option(
+    "--update-probe/--known-probe",
+    default=True,
+    show_default=True,
+    help="Recover the probe too, or take the scan's as it is.",
+)
+@click.option(
+    "--modes", type=int, help="Incoherent probe modes; as many as the scan's probe has unless given."
+)
+@click.option("--start", type=click.Choice(["ones", "random"]), default="ones", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random start.")
+@click.option("--tolerance", type=float, help="Stop once the residual falls below.")
+@click.option(
+    "--subpixel/--whole-pixel",
+    default=True,
+    show_default=True,
+    help="Carry the fractions of the positions, or round them.",
+)
+@overwrite
+@click.option("--workers", type=int, metavar="N", help="Run on N worker processes; on threads unless given.")
+@click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask scheduler at this address.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    scan: str,
+    out: str,
+    workers: int | None,
+    scheduler: str | None,
+    sweeps: int,
+    **options: Any,
+) -> None:
+    r"""Reconstruct SCAN and write the image, the probe and the history of the run to OUT.
+
+    OUT appears when it is complete and opens with plain xarray.open_zarr.
+
+    \b
+    Examples:
+      daskptycho reconstruct scan.zarr result.zarr --sweeps 50 --modes 3
+      daskptycho reconstruct scan.zarr result.zarr --workers 4
+    """
+    from daskptycho.run import Progress, reconstruct
+    from daskptycho.scan import open_scan
+
+    algorithm, sync = _algorithm(ctx), _sync(ctx)
+    for name in ("beta", "sync_every", "eigensolver", "iterations"):
+        options.pop(name)
+    opened = open_scan(scan)
+    last: list[Progress] = []
+    with running_on(workers, scheduler), bars() as progress:
+        swept = progress.sweeps("Reconstructing", sweeps)
+
+        def callback(state: Progress) -> None:
+            last[:] = [state]
+            swept(state)
+
+        result = reconstruct(
+            opened, out, sweeps=sweeps, callback=callback, **options | {"algorithm": algorithm, "sync": sync}
+        )
+    click.echo(_summary(result, sweeps))
+    click.echo(f"{out}: look at it with: daskptycho view {shlex.quote(out)}")
+
+
+def _algorithm(ctx: click.Context) -> Algorithm:
+    from daskptycho.algorithms import RAAR, algorithm_named
+
+    name, beta = ctx.params["algorithm"], ctx.params["beta"]
+    if beta is None:
+        return algorithm_named(name)
+    if name != RAAR.name:
+        raise OptionError(f"--beta is {beta} with --algorithm {name}; only raar has a beta")
+    return RAAR(beta)
+
+
+def _sync(ctx: click.Context) -> Sync:
+    from daskptycho.synchronise import Sync
+
+    if ctx.params["sync"] == "none":
+        useless = given(ctx, "sync_every", "eigensolver", "iterations")
+        if useless:
+            raise OptionError(
+                f"{' and '.join(useless)} with --sync none; expected --sync full, or none of them"
+            )
+        return Sync(method=None)
+    return Sync(
+        method=ctx.params["sync"],
+        eigensolver=ctx.params["eigensolver"],
+        iterations=ctx.params["iterations"],
+        every=ctx.params["sync_every"],
+    )
+
+
+def _summary(result: xr.Dataset, sweeps: int) -> str:
+    done, residual = result.sizes["sweep"], float(result["residual"][-1])
+    early = f" of {sweeps}" if done < sweeps else ""
+    consensus = result["consensus"].values
+    known = [value for value in consensus if not math.isnan(value)]
+    agreement = f", consensus {known[-1]:.2g}" if known else ""
+    seconds = float(result["seconds"].sum())
+    return f"Residual {residual:.4g}{agreement} after {done}{early} sweeps in {seconds:.3g} s."

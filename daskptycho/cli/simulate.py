@@ -1,0 +1,49 @@
+"""``daskptycho simulate``: a scan with known truth."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import click
+
+from daskptycho.cli.options import PAIR, overwrite
+from daskptycho.cli.terminal import bars, plural
+
+__all__ = ["command"]
+
+
+@click.command("simulate", short_help="Simulate a scan and keep the truth.")
+@click.argument("out", metavar="OUT")
+@click.option("--frames", type=PAIR, default=(64, 64), show_default="64x64", help="Frames along y and x.")
+@click.option("--frame-size", type=int, default=32, show_default=True, help="Pixels along a side of a frame.")
+@click.option("--step", type=float, default=8, show_default=True, help="Pixels from frame to frame.")
+@click.option("--periodic", is_flag=True, help="The canvas wraps round (rasters of whole steps).")
+@click.option(
+    "--jitter", type=float, default=0, show_default=True, help="Move each frame by up to so many pixels."
+)
+@click.option(
+    "--photons", type=float, help="Mean counts of a frame, with Poisson noise; no noise without it."
+)
+@click.option("--pattern", type=click.Choice(["raster", "spiral"]), default="raster", show_default=True)
+@click.option("--subpixel", is_flag=True, help="Keep the fractions of the positions; rounded otherwise.")
+@click.option("--modes", type=int, default=1, show_default=True, help="Incoherent modes of the probe.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the jitter and the noise.")
+@click.option("--tile-frames", type=int, help="Frames in a tile; balanced unless given.")
+@overwrite
+def command(out: str, **options: Any) -> None:
+    r"""Simulate a scan, write it to OUT and keep the true object and probe with it.
+
+    \b
+    Example:
+      daskptycho simulate scan.zarr --frames 16x16 --frame-size 32 --step 8 --jitter 1 --photons 1e5
+    """
+    from daskptycho.scan import tile_chunks
+    from daskptycho.simulate import simulate_scan
+
+    with bars() as progress:
+        scan = simulate_scan(out, progress=progress.frames("Simulating"), **options)
+    frames, height, width = scan["intensity"].shape
+    tiles = plural(len(tile_chunks(scan)), "tile")
+    click.echo(f"{out}: {plural(frames, 'frame')} of {height} x {width} pixels in {tiles}")
+    click.echo(f"Reconstruct it with: daskptycho reconstruct {shlex.quote(out)} result.zarr")

@@ -1,0 +1,39 @@
+"""``daskptycho view``: a picture of a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command("view", short_help="Draw a result.")
+@click.argument("result", metavar="RESULT")
+@click.argument("picture", metavar="[PICTURE]", required=False)
+@click.option(
+    "--remove-ramp/--keep-ramp",
+    default=None,
+    help="Take the mean slope off the phase, as is done unless the probe was known; or leave it.",
+)
+def command(result: str, picture: str | None, remove_ramp: bool | None) -> None:
+    r"""Draw amplitude, phase, probe modes and the residual of RESULT into PICTURE.
+
+    PICTURE ends in .png, .pdf, .svg or another format of matplotlib; without it the picture lies beside
+    RESULT, under its name.
+
+    \b
+    Example:
+      daskptycho view result.zarr star.png
+    """
+    from daskptycho.plotting import plot_result, save_figure
+    from daskptycho.result import open_result
+
+    opened = open_result(result)
+    target = Path(picture) if picture is not None else _beside(Path(result))
+    click.echo(save_figure(plot_result(opened, remove_ramp=remove_ramp), target))
+
+
+def _beside(result: Path) -> Path:
+    return result.with_name(f"{result.name.removesuffix('.zarr')}.png")

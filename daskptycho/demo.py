@@ -1,0 +1,148 @@
+"""The demonstration: one scan reconstructed with and without sync, and a picture of the difference.
+
+The command line calls `run_demo`, and users may; it builds on the public functions alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from daskptycho.folder import local_path
+from daskptycho.metrics import common_region, relative_error
+from daskptycho.phantom import phantom_object
+from daskptycho.plotting import plot_sync_difference, save_figure
+from daskptycho.run import Progress, reconstruct
+from daskptycho.simulate import simulate_scan
+from daskptycho.synchronise import Sync
+
+__all__ = ["SWEEPS", "Demo", "run_demo"]
+
+SWEEPS = 40
+FRAMES = (48, 48)
+FRAME_SIZE = 32
+STEP = 8
+JITTER = 1
+# Four and more tiles, so that every core has work and the phases are found across tiles.
+TILES = 4
+
+# Hills and valleys of the sample's thickness: height in radians, centre and width as shares of the field.
+HILLS = ((2.6, 0.32, 0.28, 0.20), (-2.2, 0.42, 0.76, 0.18), (1.8, 0.82, 0.62, 0.22), (-1.6, 0.86, 0.14, 0.16))
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a demonstration leaves.
+
+    Attributes
+    ----------
+    scan, picture : Path
+        Where they lie.
+    results : dict of Dataset
+        By name, "without sync" and "with sync".
+    error : dict of (sweep,) arrays
+        Relative error of the image after each sweep, by the same names.
+    """
+
+    scan: Path
+    picture: Path
+    results: dict[str, xr.Dataset]
+    error: dict[str, NDArray[np.float64]]
+
+
+def run_demo(
+    folder: str | Path,
+    *,
+    frames: tuple[int, int] = FRAMES,
+    frame_size: int = FRAME_SIZE,
+    step: int = STEP,
+    sweeps: int = SWEEPS,
+    seed: int = 0,
+    on_frames: Callable[[int, int], Any] | None = None,
+    on_sweep: Callable[[str, Progress], Any] | None = None,
+) -> Demo:
+    """Simulate a scan of a sample of uneven thickness and reconstruct it with and without sync.
+
+    Both runs know the probe and start from a constant object; they differ in sync alone. What a
+    run without sync lacks after as many sweeps is the smooth part, as wide as the field.
+
+    Parameters
+    ----------
+    folder : path
+        Gets ``scan.zarr``, ``without-sync.zarr``, ``with-sync.zarr`` and ``sync-difference.png``;
+        those of an earlier call are replaced.
+    frames : (int, int)
+    frame_size, step, sweeps, seed : int
+    on_frames : callable, optional
+        Called with (frames simulated, all frames).
+    on_sweep : callable, optional
+        Called with the run's name and its `Progress` after each sweep.
+
+    Raises
+    ------
+    ScanError
+        Something else lies where the demonstration wants to write.
+    OptionError
+        Options that make no sense.
+    """
+    folder = local_path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    canvas = tuple(n * step + frame_size + 2 * JITTER for n in frames)
+    scan = simulate_scan(
+        folder / "scan.zarr",
+        frames,
+        frame_size,
+        step,
+        jitter=JITTER,
+        seed=seed,
+        object=uneven_sample((canvas[0], canvas[1])),
+        tile_frames=-(-frames[0] * frames[1] // TILES),
+        overwrite=True,
+        progress=on_frames,
+    )
+    truth = scan["truth_object"].rename(object_y="y", object_x="x")
+    results, error = {}, {}
+    for name, sync in (("without sync", Sync(method=None)), ("with sync", Sync())):
+        images: list[NDArray] = []
+
+        def swept(state: Progress, name: str = name, images: list[NDArray] = images) -> None:
+            images.append(state.object())
+            if on_sweep is not None:
+                on_sweep(name, state)
+
+        out = folder / f"{name.replace(' ', '-')}.zarr"
+        results[name] = reconstruct(
+            scan, out, sweeps=sweeps, sync=sync, update_probe=False, callback=swept, overwrite=True
+        )
+        error[name] = _errors(images, results[name], truth)
+    figure = plot_sync_difference(
+        results["without sync"], results["with sync"], truth, error["without sync"], error["with sync"]
+    )
+    picture = save_figure(figure, folder / "sync-difference.png")
+    return Demo(folder / "scan.zarr", picture, results, error)
+
+
+def uneven_sample(shape: tuple[int, int]) -> NDArray[np.complex64]:
+    """The phantom on hills and valleys: a phase that no frame can see as a whole."""
+    y, x = (np.linspace(0, 1, size) for size in shape)
+    thickness = sum(
+        height * np.exp(-((y[:, np.newaxis] - cy) ** 2 + (x - cx) ** 2) / (2 * width**2))
+        for height, cy, cx, width in HILLS
+    )
+    return (phantom_object(shape) * np.exp(1j * thickness)).astype(np.complex64)
+
+
+def _errors(images: list[NDArray], result: xr.Dataset, truth: xr.DataArray) -> NDArray[np.float64]:
+    """Relative error of each image, weighted by the illumination, which a known probe keeps the same."""
+    weight, target = common_region(result["illumination"], truth)
+    errors = []
+    for image in images:
+        own, _ = common_region(result["object"].copy(data=image), truth)
+        errors.append(relative_error(own.values, target.values, weight.values))
+    return np.array(errors)
