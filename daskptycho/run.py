@@ -273,7 +273,7 @@ def _sweeps(
         )
         if run.sync.method is not None:
             start_found: Report = dask.base.compute(first)[0]
-            cadence.swept(start_found.spread, start_found.localisation)
+            cadence.swept(1.0, start_found.spread, start_found.localisation)
     else:
         state = persisted(uniform_start(plan, probe, image))
     history: list[Progress] = []
@@ -299,7 +299,7 @@ def _sweeps(
             )
         )
         found: Report = dask.base.compute(report)[0]
-        cadence.swept(found.spread, found.localisation)
+        cadence.swept(found.misfit / counts, found.spread, found.localisation)
         history.append(
             Progress(
                 number,

@@ -46,10 +46,9 @@ Normalisation = Literal["frame", "degree"]
 # A seed region counts as grown once the eigenvector covers about half of the scan evenly.
 GROWN = 2.0
 SETTLED = 0.02
-# Phases that spread by less than this (radians) move nothing that a scientist could see in one sweep.
-AGREEMENT = 0.01
-# Above this the frames drift apart faster than the interval lets them be seen.
-DRIFT = 0.05
+# Phases count as agreeing where their spread is below this share of the relative misfit sqrt(R2): they
+# then explain a few thousandths of the misfit at most, and the data cannot tell them from noise.
+AGREEMENT = 0.05
 
 
 @dataclass(frozen=True)
@@ -174,9 +173,9 @@ def frame_phases(pair: Eigenpair, power_of_frame: NDArray) -> Phases:
 class Cadence:
     """When to synchronise, and on which matrix.
 
-    The interval doubles each time the phases found spread by less than a hundredth of a radian, and
-    falls back to every sweep where they spread by more than a twentieth: where frames already agree
-    the synchronisations thin out and cost nothing.
+    The interval doubles each time the phases that gathered in it explain next to nothing of the
+    misfit (see `AGREEMENT`), and halves where they explain more: where frames already agree as well
+    as the noise lets them, the synchronisations thin out and cost nothing.
     """
 
     sync: Sync
@@ -195,8 +194,8 @@ class Cadence:
         """Whether the coming sweep synchronises."""
         return self.sync.method is not None and self.due_in <= 1
 
-    def swept(self, spread: float, localisation: float) -> None:
-        """Take note of a sweep and of what its synchronisation found, NaN where it had none."""
+    def swept(self, residual: float, spread: float, localisation: float) -> None:
+        """Take note of a sweep: its R2, and what its synchronisation found, NaN where it had none."""
         if math.isnan(spread):
             self.due_in -= 1
             return
@@ -204,8 +203,10 @@ class Cadence:
             self.growing = False
         if self.sync.every != "auto":
             self.interval = self.sync.every
-        elif self.growing or spread > DRIFT:
+        elif self.growing:
             self.interval = 1
-        elif spread < AGREEMENT:
+        elif spread < AGREEMENT * math.sqrt(residual):
             self.interval *= 2
+        elif spread > 2 * AGREEMENT * math.sqrt(residual):
+            self.interval = max(1, self.interval // 2)
         self.due_in = self.interval

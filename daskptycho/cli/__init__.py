@@ -22,18 +22,14 @@ from daskptycho.cli.view import command as view_command
 __all__ = ["daskptycho", "main"]
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with `daskptycho demo demo`; for your own data: import, info, reconstruct, view.",
+)
 @click.version_option(__version__, prog_name="daskptycho")
 def daskptycho() -> None:
-    r"""Ptychography of any size: frames in Zarr, tiles on Dask, phases synchronised across the whole scan.
-
-    \b
-    A first look:    daskptycho demo demo
-    Your own data:   daskptycho import frames.npz scan.zarr --position-unit pixel
-                     daskptycho info scan.zarr
-                     daskptycho reconstruct scan.zarr result.zarr
-                     daskptycho view result.zarr
-    """
+    """Ptychography of any size: frames in Zarr, tiles on Dask, phases synchronised across the whole scan."""
 
 
 for _command in (

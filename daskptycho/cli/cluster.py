@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 
 import click
 
@@ -44,8 +46,8 @@ def running_on(workers: int | None, scheduler: str | None) -> Iterator[None]:
 
     with ExitStack() as opened:
         if workers is not None:
-            cluster = opened.enter_context(
-                LocalCluster(
+            with _deaf_to_ctrl_c():
+                cluster = LocalCluster(
                     n_workers=workers,
                     threads_per_worker=1,
                     processes=True,
@@ -53,7 +55,7 @@ def running_on(workers: int | None, scheduler: str | None) -> Iterator[None]:
                     dashboard_address=":0" if importlib.util.find_spec("bokeh") else None,
                     silence_logs=logging.CRITICAL,
                 )
-            )
+                opened.push(cluster)
             client = opened.enter_context(Client(cluster))
         else:
             try:
@@ -66,3 +68,22 @@ def running_on(workers: int | None, scheduler: str | None) -> Iterator[None]:
         if importlib.util.find_spec("bokeh"):
             click.echo(f"Dask's dashboard: {client.dashboard_link}", err=True)
         yield
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Let the processes that the block starts inherit a blocked SIGINT.
+
+    A terminal sends Ctrl-C to all of them at once; this process alone answers, and closes the others.
+    One that comes meanwhile is answered when the block ends.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    # Whoever starts the first process starts this too, which would unblock the signal again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

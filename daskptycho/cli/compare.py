@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.terminal import length, show_facts
 from daskptycho.errors import ScanError
 
@@ -19,20 +20,21 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("compare", short_help="Compare two images.")
+@click.command(
+    "compare",
+    cls=CommandWithExamples,
+    short_help="Compare two images.",
+    examples=("daskptycho compare result.zarr scan.zarr comparison.png",),
+)
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.argument("picture", metavar="[PICTURE]", required=False)
 def command(a: str, b: str, picture: str | None) -> None:
-    r"""Lay the image A over B and say how near it comes.
+    """Lay the image A over B and say how near it comes.
 
     A and B are results, or simulated scans, whose true object is taken. What reconstruction leaves open,
     a shift, a phase ramp and a factor, is taken out first. PICTURE gets both images, their difference and
     the Fourier ring correlation.
-
-    \b
-    Example:
-      daskptycho compare result.zarr scan.zarr comparison.png
     """
     from daskptycho.metrics import common_region, compare_images
 
@@ -101,7 +103,10 @@ def _facts(comparison: Comparison, shape: tuple[int, ...], metres: bool) -> list
     facts = [
         ("relative error", f"{comparison.error:.4g}"),
         ("compared", f"{shape[0]} x {shape[1]} pixels"),
-        ("shift", "{:.3f}, {:.3f} pixels (y, x)".format(*registration.shift)),
+        (
+            "shift",
+            "{:.3f}, {:.3f} pixels (y, x)".format(*(round(one, 3) + 0.0 for one in registration.shift)),
+        ),
         ("ramp", "{:.2g}, {:.2g} rad a pixel (y, x)".format(*registration.ramp)),
         ("scale", f"{abs(registration.scale):.4g}"),
     ]

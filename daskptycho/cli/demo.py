@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.terminal import bars, show_table
 
 if TYPE_CHECKING:
@@ -15,17 +16,18 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("demo", short_help="See what synchronisation does, in a minute.")
+@click.command(
+    "demo",
+    cls=CommandWithExamples,
+    short_help="See what synchronisation does, in a minute.",
+    examples=("daskptycho demo demo",),
+)
 @click.argument("folder", metavar="FOLDER")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the jitter of the positions.")
 def command(folder: str, seed: int) -> None:
-    r"""Simulate a scan, reconstruct it with and without sync, and draw the difference.
+    """Simulate a scan, reconstruct it with and without sync, and draw the difference.
 
     FOLDER gets the scan, both results and the picture; a second call replaces them.
-
-    \b
-    Example:
-      daskptycho demo demo
     """
     from daskptycho.demo import SWEEPS, run_demo
 

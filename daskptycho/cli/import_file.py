@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from daskptycho.cli.options import LENGTHS, PAIR, overwrite
+from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.cli.options import LENGTHS, PAIR, overwrite, refuse_to_lose
 from daskptycho.cli.terminal import bars, plural
-from daskptycho.errors import OptionError, ScanError
+from daskptycho.errors import OptionError
 
 __all__ = ["command"]
 
@@ -24,7 +25,16 @@ READER_OPTIONS = (
 )
 
 
-@click.command("import", short_help="Turn a foreign file into a scan.")
+@click.command(
+    "import",
+    cls=CommandWithExamples,
+    short_help="Turn a foreign file into a scan.",
+    examples=(
+        "daskptycho import star.npz.bz2 scan.zarr --position-unit pixel",
+        "daskptycho import frames.npz scan.zarr --intensity-key data --position-key scan \\\n"
+        "--energy-eV 7200 --detector-distance-m 2 --detector-pixel-size-m 75e-6",
+    ),
+)
 @click.argument("file", metavar="FILE")
 @click.argument("scan", metavar="SCAN")
 @click.option("--intensity-key", metavar="NAME", help="The frames in FILE; usual names are found.")
@@ -61,21 +71,12 @@ READER_OPTIONS = (
 @click.option("--tile-frames", type=int, help="Frames in a tile; balanced unless given.")
 @overwrite
 def command(file: str, scan: str, **options: Any) -> None:
-    r"""Read FILE (npz, also compressed by bz2, xz or gzip) and write it as a scan to SCAN.
-
-    \b
-    Examples:
-      daskptycho import frames.npz scan.zarr --position-unit pixel --zero-frequency corner
-      daskptycho import frames.npz scan.zarr --intensity-key data --position-key scan \
-          --energy-eV 7200 --detector-distance-m 2 --detector-pixel-size-m 75e-6
-    """
-    from daskptycho.folder import local_path
+    """Read FILE (npz, also compressed by bz2, xz or gzip) and write it as a scan to SCAN."""
     from daskptycho.formats import read_file
     from daskptycho.scan import create_scan, tile_chunks
 
-    if local_path(scan).exists() and not options["overwrite"]:
-        # create_scan refuses too, but only once a file of gigabytes has been read.
-        raise ScanError(f"{scan} exists already; pass --overwrite to replace it")
+    # create_scan refuses too, but only once a file of gigabytes has been read.
+    refuse_to_lose(scan, options["overwrite"])
     reading = {name: options.pop(name) for name in READER_OPTIONS}
     found = read_file(file, **{name: value for name, value in reading.items() if value is not None})
     found |= {name: value for name, value in options.items() if value is not None}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.terminal import bars, count, length, say_warning, show_facts
 
 if TYPE_CHECKING:
@@ -26,15 +27,15 @@ MOST_TILES = 64
 LEAST_OVERLAP = 0.5
 
 
-@click.command("info", short_help="Say what lies in a scan or a result.")
+@click.command(
+    "info",
+    cls=CommandWithExamples,
+    short_help="Say what lies in a scan or a result.",
+    examples=("daskptycho info scan.zarr",),
+)
 @click.argument("scan", metavar="SCAN")
 def command(scan: str) -> None:
-    r"""Say what SCAN holds: frames, counts, positions, geometry. Works on results too.
-
-    \b
-    Example:
-      daskptycho info scan.zarr
-    """
+    """Say what SCAN holds: frames, counts, positions, geometry. Works on results too."""
     from daskptycho.folder import local_path
     from daskptycho.result import open_result
     from daskptycho.scan import open_scan

@@ -7,13 +7,18 @@ from typing import Any
 
 import click
 
-__all__ = ["LENGTHS", "PAIR", "NumberOr", "given", "overwrite"]
+from daskptycho.errors import ScanError
+
+__all__ = ["LENGTHS", "PAIR", "NumberOr", "given", "overwrite", "refuse_to_lose"]
 
 
 class _Pair(click.ParamType):
     """Two whole numbers, y and x: ``8x8``."""
 
-    name = "YxX"
+    name = "pair"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "YxX"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, tuple):
@@ -27,7 +32,7 @@ class _Pair(click.ParamType):
 class _Lengths(click.ParamType):
     """One length, or two for y and x: ``75e-6`` or ``75e-6x80e-6``."""
 
-    name = "METRES"
+    name = "metres"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
@@ -44,7 +49,10 @@ class NumberOr(click.ParamType):
 
     def __init__(self, kind: type[int] | type[float], word: str) -> None:
         self.kind, self.word = kind, word
-        self.name = f"{word}|N" if kind is int else f"{word}|NUMBER"
+        self.name = f"{kind.__name__} or {word}"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return f"[{self.word}|{'INTEGER' if self.kind is int else 'FLOAT'}]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == self.word or isinstance(value, self.kind):
@@ -62,6 +70,20 @@ LENGTHS = _Lengths()
 overwrite = click.option(
     "--overwrite", is_flag=True, help="Replace what lies there, once the new one is complete."
 )
+
+
+def refuse_to_lose(url: str, overwrite: bool) -> None:
+    """Refuse early, before long work, to write where something lies.
+
+    Raises
+    ------
+    ScanError
+        Something lies there and is not to be overwritten.
+    """
+    from daskptycho.folder import local_path
+
+    if not overwrite and local_path(url).exists():
+        raise ScanError(f"{url} exists already; pass --overwrite to replace it, or take another name")
 
 
 def given(ctx: click.Context, *names: str) -> list[str]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from daskptycho.cli.cluster import running_on
-from daskptycho.cli.options import NumberOr, given, overwrite
+from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.cli.options import NumberOr, given, overwrite, refuse_to_lose
 from daskptycho.cli.terminal import bars
 from daskptycho.errors import OptionError
 
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("reconstruct", short_help="Reconstruct a scan.")
+@click.command(
+    "reconstruct",
+    cls=CommandWithExamples,
+    short_help="Reconstruct a scan.",
+    examples=(
+        "daskptycho reconstruct scan.zarr result.zarr --sweeps 50 --modes 3",
+        "daskptycho reconstruct scan.zarr result.zarr --workers 4",
+    ),
+)
 @click.argument("scan", metavar="SCAN")
 @click.argument("out", metavar="OUT")
 @click.option("--sweeps", type=int, default=100, show_default=True, help="Most sweeps to make.")
@@ -34,6 +43,13 @@ __all__ = ["command"]
     help="Alternating projections, RAAR or the difference map.",
 )
 @click.option("--beta", type=float, help="Relaxation of raar, above 0 and up to 1; 0.75 unless given.")
+@click.option(
+    "--opening",
+    type=click.Choice(["ap", "raar", "dm", "none"]),
+    default="raar",
+    show_default=True,
+    help="Algorithm in its place while sync makes a region grow from a random start.",
+)
 @click.option(
     "--momentum",
     type=NumberOr(float, "nesterov"),
@@ -60,7 +76,13 @@ __all__ = ["command"]
     show_default=True,
     help="Of sync.",
 )
-@click.option("--iterations", type=int, default=30, show_default=True, help="Most steps of the eigensolver.")
+@click.option(
+    "--iterations",
+    type=NumberOr(int, "auto"),
+    default="auto",
+    show_default=True,
+    help="Steps of the eigensolver in one synchronisation.",
+)
 @click.option(
     "--update-probe/--known-probe",
     default=True,
@@ -92,14 +114,9 @@ def command(
     sweeps: int,
     **options: Any,
 ) -> None:
-    r"""Reconstruct SCAN and write the image, the probe and the history of the run to OUT.
+    """Reconstruct SCAN and write the image, the probe and the history of the run to OUT.
 
     OUT appears when it is complete and opens with plain xarray.open_zarr.
-
-    \b
-    Examples:
-      daskptycho reconstruct scan.zarr result.zarr --sweeps 50 --modes 3
-      daskptycho reconstruct scan.zarr result.zarr --workers 4
     """
     from daskptycho.run import Progress, reconstruct
     from daskptycho.scan import open_scan
@@ -107,7 +124,11 @@ def command(
     algorithm, sync = _algorithm(ctx), _sync(ctx)
     for name in ("beta", "sync_every", "eigensolver", "iterations"):
         options.pop(name)
+    if options["opening"] == "none":
+        options["opening"] = None
     opened = open_scan(scan)
+    # The run refuses too, but only once its workers have started.
+    refuse_to_lose(out, options["overwrite"])
     last: list[Progress] = []
     with running_on(workers, scheduler), bars() as progress:
         swept = progress.sweeps("Reconstructing", sweeps)

@@ -35,6 +35,12 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise _refused(error, ctx) from error
+
     def invoke(self, ctx: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):
             # A terminal that has no lambda shows a question mark rather than a traceback.
@@ -45,11 +51,7 @@ class Commands(click.Group):
             try:
                 return super().invoke(ctx)
             except click.UsageError as error:
-                if isinstance(error, click.exceptions.NoArgsIsHelpError):
-                    raise
-                path = error.ctx.command_path if error.ctx is not None else ctx.command_path
-                message = error.format_message().rstrip(".")
-                raise Refusal(f"{message}; see '{path} --help'") from error
+                raise _refused(error, ctx) from error
             except (ScanError, OptionError) as error:
                 raise Refusal(str(error)) from error
             except OSError as error:
@@ -59,6 +61,14 @@ class Commands(click.Group):
             except KeyboardInterrupt:
                 click.echo("Interrupted; nothing half-written is left behind.", err=True)
                 ctx.exit(INTERRUPTED)
+
+
+def _refused(error: click.UsageError, ctx: click.Context) -> click.ClickException:
+    """A command line that cannot be read; without any argument the help is the answer."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error
+    path = (error.ctx or ctx).command_path
+    return Refusal(f"{error.format_message().rstrip('.')}; see '{path} --help'")
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

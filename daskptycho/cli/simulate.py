@@ -7,15 +7,21 @@ from typing import Any
 
 import click
 
+from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.options import PAIR, overwrite
 from daskptycho.cli.terminal import bars, plural
 
 __all__ = ["command"]
 
 
-@click.command("simulate", short_help="Simulate a scan and keep the truth.")
+@click.command(
+    "simulate",
+    cls=CommandWithExamples,
+    short_help="Simulate a scan and keep the truth.",
+    examples=("daskptycho simulate scan.zarr --frames 16x16 --step 8 --jitter 1 --photons 1e5",),
+)
 @click.argument("out", metavar="OUT")
-@click.option("--frames", type=PAIR, default=(64, 64), show_default="64x64", help="Frames along y and x.")
+@click.option("--frames", type=PAIR, default="64x64", show_default=True, help="Frames along y and x.")
 @click.option("--frame-size", type=int, default=32, show_default=True, help="Pixels along a side of a frame.")
 @click.option("--step", type=float, default=8, show_default=True, help="Pixels from frame to frame.")
 @click.option("--periodic", is_flag=True, help="The canvas wraps round (rasters of whole steps).")
@@ -32,12 +38,7 @@ __all__ = ["command"]
 @click.option("--tile-frames", type=int, help="Frames in a tile; balanced unless given.")
 @overwrite
 def command(out: str, **options: Any) -> None:
-    r"""Simulate a scan, write it to OUT and keep the true object and probe with it.
-
-    \b
-    Example:
-      daskptycho simulate scan.zarr --frames 16x16 --frame-size 32 --step 8 --jitter 1 --photons 1e5
-    """
+    """Simulate a scan, write it to OUT and keep the true object and probe with it."""
     from daskptycho.scan import tile_chunks
     from daskptycho.simulate import simulate_scan
 

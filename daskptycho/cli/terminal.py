@@ -51,8 +51,8 @@ class Bars:
             nonlocal consensus
             if not math.isnan(state.consensus):
                 consensus = state.consensus
-            known = "" if math.isnan(consensus) else f"   consensus {consensus:.2g}"
-            note = f"residual {state.residual:.4g}{known}   {state.seconds:.2g} s a sweep"
+            known = "" if math.isnan(consensus) else f"   consensus {consensus:<7.2g}"
+            note = f"residual {state.residual:<9.4g}{known}   {state.seconds:.2g} s a sweep"
             self._progress.update(bar, completed=state.sweep, note="" if state.sweep == total else note)
             every = max(1, total // LOG_LINES)
             if self._echo is not None and (state.sweep == 1 or state.sweep % every == 0):
@@ -89,7 +89,7 @@ def bars(*, leave: bool = True) -> Iterator[Bars]:
     console = Console(stderr=True, highlight=False)
     progress = Noted(
         TextColumn("{task.description:<14}"),
-        BarColumn(bar_width=None),
+        BarColumn(bar_width=None, complete_style="cyan", finished_style="green", pulse_style="cyan"),
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]:<6}"),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),

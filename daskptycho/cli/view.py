@@ -6,10 +6,17 @@ from pathlib import Path
 
 import click
 
+from daskptycho.cli.examples import CommandWithExamples
+
 __all__ = ["command"]
 
 
-@click.command("view", short_help="Draw a result.")
+@click.command(
+    "view",
+    cls=CommandWithExamples,
+    short_help="Draw a result.",
+    examples=("daskptycho view result.zarr star.png",),
+)
 @click.argument("result", metavar="RESULT")
 @click.argument("picture", metavar="[PICTURE]", required=False)
 @click.option(
@@ -18,14 +25,10 @@ __all__ = ["command"]
     help="Take the mean slope off the phase, as is done unless the probe was known; or leave it.",
 )
 def command(result: str, picture: str | None, remove_ramp: bool | None) -> None:
-    r"""Draw amplitude, phase, probe modes and the residual of RESULT into PICTURE.
+    """Draw amplitude, phase, probe modes and the residual of RESULT into PICTURE.
 
     PICTURE ends in .png, .pdf, .svg or another format of matplotlib; without it the picture lies beside
     RESULT, under its name.
-
-    \b
-    Example:
-      daskptycho view result.zarr star.png
     """
     from daskptycho.plotting import plot_result, save_figure
     from daskptycho.result import open_result

@@ -1,0 +1,116 @@
+"""Each kernel against the plainest NumPy, on tiles of noise of every shape."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daskptycho import cpu_kernels
+from tests import plain
+from tests.plain import Case, cases, complex_noise
+
+# Sums of some hundred float32 products.
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+@settings(max_examples=60)
+@given(cases())
+def test_exit_waves(case: Case) -> None:
+    out = np.full_like(case.waves, np.nan)
+    cpu_kernels.exit_waves(case.image, case.own_probe, case.corner, out)
+    np.testing.assert_allclose(out, plain.split(case.image, case.probes, case.corner), **CLOSE)
+
+
+@settings(max_examples=60)
+@given(cases())
+def test_project_modulus(case: Case) -> None:
+    wave = case.waves.copy()
+    found = cpu_kernels.project_modulus(wave, case.amplitude)
+    modulus = np.sqrt((abs(case.waves.astype(complex)) ** 2).sum(axis=1))
+    valid = case.amplitude >= 0
+    ratio = np.where(valid, case.amplitude, modulus) / modulus
+    np.testing.assert_allclose(wave, case.waves * ratio[:, None], **CLOSE)
+    assert found == pytest.approx(((modulus - case.amplitude)[valid] ** 2).sum(), rel=1e-4, abs=1e-5)
+
+
+def test_project_modulus_of_dark_waves_is_finite() -> None:
+    wave = np.zeros((1, 2, 3, 4), dtype=np.complex64)
+    amplitude = np.array([[[0, 1, -1, 2]] * 3], dtype=np.float32)
+    assert cpu_kernels.project_modulus(wave, amplitude) == pytest.approx(15)
+    # A wave that is nowhere has no phase to keep: any finite answer will do.
+    assert np.isfinite(wave).all()
+    assert not wave[..., [0, 2]].any()
+
+
+@settings(max_examples=60)
+@given(cases())
+def test_weigh_frames(case: Case) -> None:
+    weighted = np.full((len(case.corner), *case.frame_shape), np.nan, dtype=np.complex64)
+    power = np.full(len(case.corner), np.nan)
+    cpu_kernels.weigh_frames(case.waves, case.own_probe, weighted, power)
+    np.testing.assert_allclose(weighted, plain.weigh(case.waves, case.probes), **CLOSE)
+    np.testing.assert_allclose(power, (abs(case.waves) ** 2).sum(axis=(1, 2, 3)), rtol=1e-5)
+
+
+@settings(max_examples=60)
+@given(cases())
+def test_accumulate_overlap_adds_frames_turned_by_their_phases(case: Case) -> None:
+    weighted = case.waves[:, 0].copy()
+    phase = np.exp(1j * np.arange(len(weighted))).astype(np.complex64)
+    image = case.image.copy()
+    cpu_kernels.accumulate_overlap(weighted, phase, case.corner, image)
+    turned = phase[:, None, None] * weighted.astype(complex)
+    np.testing.assert_allclose(
+        image, case.image + plain.overlap(turned, case.corner, case.image.shape), **CLOSE
+    )
+
+
+@settings(max_examples=60)
+@given(cases())
+def test_accumulate_illumination_adds(case: Case) -> None:
+    image = np.ones(case.image.shape, dtype=np.float32)
+    cpu_kernels.accumulate_illumination(case.own_probe, case.corner, image)
+    np.testing.assert_allclose(image, 1 + plain.illuminate(case.probes, case.corner, image.shape), **CLOSE)
+
+
+@settings(max_examples=60)
+@given(cases(), st.booleans())
+def test_accumulate_probe_adds(case: Case, own: bool) -> None:
+    numerator = np.ones((len(case.corner) if own else 1, *case.probe.shape), dtype=np.complex64)
+    denominator = np.ones(case.frame_shape, dtype=np.float32)
+    cpu_kernels.accumulate_probe(case.image, case.waves, case.corner, numerator, denominator)
+    patches = plain.windows(case.image, case.corner, case.frame_shape)
+    expected = patches.conj()[:, None] * case.waves
+    if not own:
+        expected = expected.sum(axis=0, keepdims=True)
+    np.testing.assert_allclose(numerator, 1 + expected, **CLOSE)
+    np.testing.assert_allclose(denominator, 1 + (abs(patches) ** 2).sum(axis=0), **CLOSE)
+
+
+@settings(max_examples=60)
+@given(cases(), st.integers(1, 5))
+def test_gramian_of_all_pairs_overlapping_or_not(case: Case, others: int) -> None:
+    random = np.random.default_rng(others)
+    height, width = case.frame_shape
+    first = case.waves[:, 0].copy()
+    second = complex_noise(random, (others, height, width))
+    # Frames of another tile stand anywhere, on the same window or beyond it.
+    corner = random.integers(-3, np.array(case.image.shape) + 3, (others, 2))
+    weight = random.random(case.image.shape).astype(np.float32)
+    pair = np.array([(i, j) for i in range(len(first)) for j in range(others)])
+    offset = corner[pair[:, 1]] - case.corner[pair[:, 0]]
+    out = np.full(len(pair), np.nan, dtype=complex)
+    cpu_kernels.gramian(first, second, pair, offset, case.corner, weight, out)
+
+    for (i, j), (dy, dx), found in zip(pair, offset, out, strict=True):
+        expected = 0j
+        for y in range(height):
+            for x in range(width):
+                if 0 <= y - dy < height and 0 <= x - dx < width:
+                    at = weight[case.corner[i, 0] + y, case.corner[i, 1] + x]
+                    expected += first[i, y, x].conj() * second[j, y - dy, x - dx] * complex(at)
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
+        if abs(dy) >= height or abs(dx) >= width:
+            assert found == 0
