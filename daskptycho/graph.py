@@ -32,7 +32,7 @@ from daskptycho.algorithms import (
 )
 from daskptycho.geometry import Tile, Tiling
 from daskptycho.operators import frame_blocks, illuminate, overlap, shift_probe
-from daskptycho.phase_graph import phases_of_tiles, synchronise
+from daskptycho.phase_graph import if_significant, phases_of_tiles, synchronise
 from daskptycho.plan import Plan
 from daskptycho.synchronise import Normalisation, Phases, Sync
 from daskptycho.tasks import task
@@ -149,6 +149,7 @@ def sweep(
     state: State,
     algorithm: Algorithm,
     *,
+    counts: float,
     sync: Sync,
     normalisation: Normalisation | None,
     momentum: float = 0.0,
@@ -160,6 +161,8 @@ def sweep(
     ----------
     plan, state : Plan, State
     algorithm : Algorithm
+    counts : float
+        sum a^2 over all valid pixels.
     sync : Sync
     normalisation : "frame", "degree" or None
         None: no synchronisation in this sweep.
@@ -196,6 +199,7 @@ def sweep(
             plan.tiles, plan.amplitudes, images, stacks, old_phases, strict=True
         )
     ]
+    misfits = [task(_misfit, tile) for tile in swept]
     if update_probe:
         probe = task(updated_probe, probe, [task(_probe_sums, tile) for tile in swept])
         lit = illuminations(plan, probe)
@@ -205,6 +209,8 @@ def sweep(
     else:
         weighted = [task(_weigh_swept, tile, own, probe) for tile, own in zip(plan.tiles, swept, strict=True)]
         synced = synchronise(plan, weighted, lit, sync, normalisation)
+        if sync.every == "auto" and normalisation == "degree":
+            synced = if_significant(synced, misfits, counts)
         phases = phases_of_tiles(plan, synced)
         sums = overlap_sums(plan, weighted, phases)
     following = State(
@@ -216,4 +222,4 @@ def sweep(
         stacks=[task(_stack, tile) for tile in swept] if algorithm.has_stack else None,
         phases=[p for p in phases if p is not None] if algorithm.has_stack and synced is not None else None,
     )
-    return following, task(summarise, [task(_misfit, tile) for tile in swept], synced)
+    return following, task(summarise, misfits, synced)

@@ -16,12 +16,12 @@ __all__ = ["phantom_object", "zone_plate_probe"]
 MODE_RATIO = 0.3
 
 # The pupil: rim and central stop in cycles a pixel, width of its soft edges as a share of the rim.
-RIM = 0.25
-STOP = 0.15
-SOFTNESS = 0.3
+RIM = 0.175
+STOP = 0.05
+SOFTNESS = 0.6
 
 # Where defocus carries the rim of the beam, as a share of the frame.
-SPREAD = 0.26
+SPREAD = 0.45
 
 # Radians from the darkest to the brightest of the photograph that makes the phase. Twice as much
 # makes the start from a constant object so poor that half of a run goes into leaving it.

@@ -18,10 +18,10 @@ from daskptycho.eigensolvers import Eigenpair
 from daskptycho.geometry import Tile
 from daskptycho.gramian import GramianBlock, assemble, block_matrix, block_values
 from daskptycho.plan import Plan
-from daskptycho.synchronise import Normalisation, Phases, Sync, frame_phases, normalise, solve
+from daskptycho.synchronise import Normalisation, Phases, Sync, frame_phases, normalise, significant, solve
 from daskptycho.tasks import task
 
-__all__ = ["phases_of_tiles", "synchronise"]
+__all__ = ["if_significant", "phases_of_tiles", "synchronise"]
 
 Array = Any
 
@@ -122,7 +122,8 @@ def _power_iteration(
         for up, low, power in zip(upper, lower, powers, strict=True)
     ]
     vectors = [task(_first_vector, row) for row in rows]
-    for _ in range(iterations):
+    # The last product is for the Rayleigh quotient: the vector that it belongs to is the result.
+    for _ in range(iterations + 1):
         previous = vectors
         vectors = [
             task(_power_step, row, [previous[t] for t in own])
@@ -133,6 +134,15 @@ def _power_iteration(
 
 def _phase_of(found: Phases, frames: slice) -> Array:
     return found.phase[frames].copy()
+
+
+def _only_significant(found: Phases, misfits: list[float], counts: float) -> Phases:
+    return significant(found, sum(misfits) / counts)
+
+
+def if_significant(synced: Delayed, misfits: list[Delayed], counts: float) -> Delayed:
+    """The phases found, or ones where the misfit of the sweep does not bear them out."""
+    return task(_only_significant, synced, misfits, counts)
 
 
 def phases_of_tiles(plan: Plan, synced: Delayed | None) -> list[Delayed | None]:

@@ -37,7 +37,7 @@ def initial_probe(scan: xr.Dataset, given: ArrayLike | None, modes: int | None) 
     frame_shape = (scan.sizes["qy"], scan.sizes["qx"])
     if given is None and "probe" not in scan:
         raise OptionError("the scan has no probe; expected a first guess as the option probe or in the scan")
-    probe = np.array(scan["probe"].values if given is None else given, dtype=np.complex64)
+    probe = np.array(scan["probe"].values if given is None else given, dtype=np.complex64, order="C")
     if probe.ndim == 2:
         probe = probe[None]
     if probe.ndim != 3 or probe.shape[1:] != frame_shape:

@@ -292,6 +292,7 @@ def _sweeps(
                 plan,
                 state,
                 run.opening if opening else run.algorithm,
+                counts=counts,
                 sync=run.sync,
                 normalisation=cadence.normalisation if cadence.due() else None,
                 momentum=momentum,

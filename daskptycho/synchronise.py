@@ -20,7 +20,7 @@ participation ratio tells; anything else uses ``degree``.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +38,7 @@ __all__ = [
     "frame_phases",
     "localisation",
     "normalise",
+    "significant",
     "solve",
 ]
 
@@ -46,9 +47,13 @@ Normalisation = Literal["frame", "degree"]
 # A seed region counts as grown once the eigenvector covers about half of the scan evenly.
 GROWN = 2.0
 SETTLED = 0.02
-# Phases count as agreeing where their spread is below this share of the relative misfit sqrt(R2): they
-# then explain a few thousandths of the misfit at most, and the data cannot tell them from noise.
-AGREEMENT = 0.05
+# Phases whose spread (radians) is below this share of R2 are left alone. Noise alone makes phases of 0.1 to
+# 0.2 R2, long-range errors of a clean scan phases of R2 and more (benchmarks/noise.py, raster.py).
+# Applied, the noise's phases would spoil a fair start's long range, and no frame could put it right.
+SIGNIFICANT = 0.5
+
+# A start that is not random is let settle: the first frames say more about it than about the sample.
+SETTLING_SWEEPS = 2
 
 
 @dataclass(frozen=True)
@@ -169,13 +174,20 @@ def frame_phases(pair: Eigenpair, power_of_frame: NDArray) -> Phases:
     return Phases(phase.astype(np.complex64), 1 - pair.value, spread, localisation(pair.vector))
 
 
+def significant(found: Phases, residual: float) -> Phases:
+    """The phases, or ones where the misfit does not bear them out (see `SIGNIFICANT`)."""
+    if found.spread >= SIGNIFICANT * residual:
+        return found
+    return replace(found, phase=np.ones_like(found.phase))
+
+
 @dataclass
 class Cadence:
     """When to synchronise, and on which matrix.
 
-    The interval doubles each time the phases that gathered in it explain next to nothing of the
-    misfit (see `AGREEMENT`), and halves where they explain more: where frames already agree as well
-    as the noise lets them, the synchronisations thin out and cost nothing.
+    The interval doubles each time the phases that gathered in it are not significant, and halves where
+    they are twice as large: where frames already agree as well as the noise lets them, the
+    synchronisations thin out and cost nothing.
     """
 
     sync: Sync
@@ -183,6 +195,10 @@ class Cadence:
     """A random start is still growing its first consistent region."""
     interval: int = 1
     due_in: int = 1
+
+    def __post_init__(self) -> None:
+        if self.sync.every == "auto" and not self.growing:
+            self.due_in = 1 + SETTLING_SWEEPS
 
     @property
     def normalisation(self) -> Normalisation:
@@ -205,8 +221,8 @@ class Cadence:
             self.interval = self.sync.every
         elif self.growing:
             self.interval = 1
-        elif spread < AGREEMENT * math.sqrt(residual):
+        elif spread < SIGNIFICANT * residual:
             self.interval *= 2
-        elif spread > 2 * AGREEMENT * math.sqrt(residual):
+        elif spread > 2 * SIGNIFICANT * residual:
             self.interval = max(1, self.interval // 2)
         self.due_in = self.interval

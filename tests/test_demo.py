@@ -39,7 +39,7 @@ def test_folder_holds_the_scan_both_results_and_one_picture(demo: Demo) -> None:
     with Image.open(demo.picture) as picture:
         assert picture.width > 800
         # A picture of something: many colours, not one.
-        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 1000
+        assert len(picture.convert("RGB").getcolors(picture.width * picture.height)) > 1000
 
 
 def test_second_call_replaces_its_own_things_and_tells_of_every_step(tmp_path: Path) -> None:

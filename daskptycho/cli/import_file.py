@@ -31,7 +31,7 @@ READER_OPTIONS = (
     short_help="Turn a foreign file into a scan.",
     examples=(
         "daskptycho import star.npz.bz2 scan.zarr --position-unit pixel",
-        "daskptycho import frames.npz scan.zarr --intensity-key data --position-key scan \\\n"
+        "daskptycho import frames.npz scan.zarr --zero-frequency corner \\\n"
         "--energy-eV 7200 --detector-distance-m 2 --detector-pixel-size-m 75e-6",
     ),
 )

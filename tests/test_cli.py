@@ -1,0 +1,701 @@
+"""The command line: a whole session, every refusal in one line with exit code 2, Ctrl-C, workers."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner, Result
+
+import daskptycho as dp
+from daskptycho.cli import daskptycho
+from daskptycho.result import write_result
+from daskptycho.synchronise import Sync
+
+ROOT = Path(__file__).resolve().parents[1]
+SIEMENS = ROOT.parent / "shared" / "data" / "siemens-star-small.npz.bz2"
+COMMANDS = list(daskptycho.commands)
+COMMAND = (sys.executable, "-m", "daskptycho")
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(daskptycho, [str(argument) for argument in arguments], prog_name="daskptycho")
+
+
+def run(*arguments: object) -> Result:
+    result = invoke(*arguments)
+    assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+    return result
+
+
+def refused(*arguments: object) -> str:
+    """The one line in which a command refuses."""
+    result = invoke(*arguments)
+    assert result.exit_code == 2, f"{result.output}\n{result.exception!r}"
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("Warning: ")]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("Error: ")
+    return lines[0]
+
+
+def in_a_shell(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+def facts(output: str) -> dict[str, str]:
+    """Names and values of a table such as `info` prints."""
+    rows = (re.fullmatch(r"(\S.*?)\s{2,}(\S.*?)\s*", line) for line in output.splitlines())
+    return {row[1]: row[2] for row in rows if row is not None}
+
+
+def contents(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small simulated scan of four tiles, and a result of it."""
+    folder = tmp_path_factory.mktemp("work")
+    run(
+        *("simulate", folder / "scan.zarr", "--frames", "8x8", "--frame-size", 16, "--step", 4),
+        *("--jitter", 1, "--tile-frames", 16),
+    )
+    run("reconstruct", folder / "scan.zarr", folder / "result.zarr", "--sweeps", 12, "--known-probe")
+    return folder
+
+
+def frames_file(path: Path, **changes: Any) -> Path:
+    """An npz file of a good scan in pixels, and what a test changes in it; None leaves an array out."""
+    y, x = np.mgrid[-8:8, -8:8]
+    arrays = {
+        "intensity": np.random.default_rng(3)
+        .poisson(50 * np.exp(-(y**2 + x**2) / 20), (30, 16, 16))
+        .astype(float),
+        "position": np.array([(y, x) for y in range(5) for x in range(6)], dtype=float) * 4,
+        "probe": np.exp(-(y**2 + x**2) / 20).astype(complex),
+    }
+    np.savez(path, **{name: array for name, array in (arrays | changes).items() if array is not None})
+    return path
+
+
+# A whole session
+
+
+def test_session_from_simulation_to_comparison(tmp_path: Path) -> None:
+    scan, result, picture = (tmp_path / name for name in ("scan.zarr", "result.zarr", "both.png"))
+    simulated = run(
+        *("simulate", scan, "--frames", "8x8", "--frame-size", "16", "--step", "4", "--jitter", "1"),
+        *("--tile-frames", "16"),
+    )
+    assert "64 frames of 16 x 16 pixels in 4 tiles" in simulated.stdout
+
+    told = facts(run("info", scan).stdout)
+    assert told["frames"] == "64 of 16 x 16 pixels, float32"
+    assert told["tiles"] == "4 of 16 frames"
+    assert told["pixel size"] == "unknown"
+
+    done = run("reconstruct", scan, result, "--sweeps", 30, "--known-probe")
+    residual, sweeps = re.search(r"Residual (\S+?), .* after (\d+) sweeps", done.stdout).groups()
+    assert (float(residual) < 1e-3, sweeps) == (True, "30")
+    assert f"daskptycho view {result}" in done.stdout
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened = xr.open_zarr(result).load()
+    assert opened["object"].dims == ("y", "x")
+    assert opened["residual"].values[-1] == pytest.approx(float(residual), rel=1e-3)
+
+    assert run("view", result).stdout.strip() == str(tmp_path / "result.png")
+    assert (tmp_path / "result.png").read_bytes().startswith(b"\x89PNG")
+
+    compared = run("compare", result, scan, picture).stdout
+    assert "the truth" in compared
+    assert float(facts(compared)["relative error"]) < 0.05
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert contents(tmp_path)[0] == "both.png"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "both.png",
+        "result.png",
+        "result.zarr",
+        "scan.zarr",
+    ]
+
+
+def test_every_option_of_simulate_reaches_the_scan(tmp_path: Path) -> None:
+    run(
+        *("simulate", tmp_path / "s.zarr", "--frames", "6x5", "--frame-size", 16, "--step", 3.5, "--seed", 4),
+        *(
+            "--pattern",
+            "spiral",
+            "--subpixel",
+            "--modes",
+            2,
+            "--photons",
+            1e4,
+            "--tile-frames",
+            10,
+            "--jitter",
+            0.5,
+        ),
+    )
+    expected = dp.simulate_scan(
+        *(tmp_path / "t.zarr", (6, 5), 16, 3.5),
+        seed=4,
+        pattern="spiral",
+        subpixel=True,
+        modes=2,
+        photons=1e4,
+        tile_frames=10,
+        jitter=0.5,
+    )
+    xr.testing.assert_identical(dp.open_scan(tmp_path / "s.zarr").load(), expected.load())
+    periodic = (
+        "simulate",
+        tmp_path / "s.zarr",
+        "--frames",
+        "8x9",
+        "--frame-size",
+        16,
+        "--step",
+        4,
+        "--periodic",
+    )
+    refused(*periodic)
+    run(*periodic, "--overwrite")
+    assert dp.open_scan(tmp_path / "s.zarr").attrs["period"] == [32, 36]
+
+
+def test_every_option_of_reconstruct_reaches_the_result(work: Path, tmp_path: Path) -> None:
+    run(
+        *(
+            "reconstruct",
+            work / "scan.zarr",
+            tmp_path / "r.zarr",
+            "--sweeps",
+            3,
+            "--algorithm",
+            "raar",
+            "--beta",
+            0.9,
+        ),
+        *("--sync-every", 2, "--eigensolver", "power", "--iterations", 7, "--known-probe", "--modes", 2),
+        *("--opening", "none", "--start", "random", "--seed", 5, "--whole-pixel"),
+    )
+    found = dp.open_result(tmp_path / "r.zarr")
+    expected = dp.reconstruct(
+        dp.open_scan(work / "scan.zarr"),
+        sweeps=3,
+        algorithm=dp.RAAR(0.9),
+        sync=Sync(eigensolver="power", iterations=7, every=2),
+        update_probe=False,
+        modes=2,
+        opening=None,
+        start="random",
+        seed=5,
+        subpixel=False,
+    )
+    assert found.attrs["options"] == expected.attrs["options"]
+    np.testing.assert_allclose(found["object"], expected["object"], rtol=1e-4, atol=1e-4)
+
+
+def test_tolerance_stops_early_and_says_so(work: Path, tmp_path: Path) -> None:
+    done = run(
+        *("reconstruct", work / "scan.zarr", tmp_path / "r.zarr", "--known-probe", "--tolerance", 0.01),
+        *("--momentum", 0.7, "--sync", "none"),
+    )
+    sweeps = dp.open_result(tmp_path / "r.zarr").sizes["sweep"]
+    assert sweeps < 100
+    assert f"after {sweeps} of 100 sweeps" in done.stdout
+    assert "consensus" not in done.stdout
+
+
+def test_every_option_of_import_reaches_the_scan(tmp_path: Path) -> None:
+    file = frames_file(tmp_path / "f.npz")
+    arrays = dict(np.load(file))
+    shifted = np.fft.ifftshift(arrays["intensity"], axes=(1, 2))
+    mask = np.ones((16, 16), dtype=bool)
+    mask[3, 5] = False
+    other = {
+        "counts": shifted,
+        "where": arrays["position"][:, ::-1] * 1e-8,
+        "light": arrays["probe"],
+        "good": np.fft.ifftshift(mask),
+        "dark": np.ones((16, 16)),
+    }
+    np.savez(file, **other)
+    run(
+        *("import", file, tmp_path / "s.zarr", "--intensity-key", "counts", "--position-key", "where"),
+        *(
+            "--probe-key",
+            "light",
+            "--valid-key",
+            "good",
+            "--background-key",
+            "dark",
+            "--zero-frequency",
+            "corner",
+        ),
+        *("--position-axes", "xy", "--energy-eV", 7200, "--detector-distance-m", 2),
+        *("--detector-pixel-size-m", "75e-6x150e-6", "--tile-frames", 7),
+    )
+    scan = dp.open_scan(tmp_path / "s.zarr").sortby("frame_number")
+    np.testing.assert_array_equal(scan["intensity"], arrays["intensity"] * mask)
+    np.testing.assert_allclose(scan["position"], arrays["position"] * 1e-8)
+    np.testing.assert_array_equal(scan["valid"], mask)
+    assert scan["probe"].shape == (1, 16, 16)
+    assert scan["position"].attrs["units"] == "m"
+    size = scan.attrs["pixel_size_m"]
+    assert size[0] == pytest.approx(2 * size[1])
+    told = facts(run("info", tmp_path / "s.zarr").stdout)
+    assert told["energy"] == "7.2 keV (wavelength 172.2 pm)"
+    assert told["pixel size"] == "287 nm x 143.5 nm (y, x)"
+    assert told["valid pixels"] == "99.61 %"
+    assert told["tiles"] == "5 of 7 frames at most"
+
+
+def test_import_of_a_periodic_scan_by_its_wavelength(tmp_path: Path) -> None:
+    run(
+        *("import", frames_file(tmp_path / "f.npz"), tmp_path / "s.zarr", "--position-unit", "pixel"),
+        *("--period", "40x50", "--wavelength-m", 1e-10),
+    )
+    scan = dp.open_scan(tmp_path / "s.zarr")
+    assert scan.attrs["period"] == [40, 50]
+    assert scan.attrs["wavelength_m"] == 1e-10
+    assert "40 x 50 pixels, wraps round" in run("info", tmp_path / "s.zarr").stdout
+
+
+def test_siemens_star_is_imported_in_one_command_and_reconstructed(tmp_path: Path) -> None:
+    if not SIEMENS.is_file():
+        pytest.skip(f"{SIEMENS} is not there: the real scan is no part of the project")
+    scan = tmp_path / "star.zarr"
+    run("import", SIEMENS, scan, "--position-unit", "pixel", "--zero-frequency", "corner")
+    told = facts(run("info", scan).stdout)
+    assert told["frames"] == "516 of 128 x 128 pixels, uint16"
+    assert told["counts a frame"] == "461,213 (432,703 to 491,441)"
+    assert told["photons a pixel"] == "28.2 (at most 963, 52.5 % zeros)"
+    assert told["pixel size"] == "unknown"
+    run("reconstruct", scan, tmp_path / "r.zarr", "--sweeps", 3)
+    assert dp.open_result(tmp_path / "r.zarr")["residual"][-1] < 0.06
+
+
+def test_result_is_described_too(work: Path) -> None:
+    told = facts(run("info", work / "result.zarr").stdout)
+    result = dp.open_result(work / "result.zarr")
+    assert told["sweeps"].startswith("12 of 12 in ")
+    assert told["residual"].startswith(f"{float(result['residual'][-1]):.4g} ")
+    assert told["object"] == "{} x {} pixels, complex64".format(*result["object"].shape)
+    assert told["algorithm"] == "ap"
+    assert told["update probe"] == "no"
+    assert told["source"] == str(work / "scan.zarr")
+
+
+def test_info_doubts_what_is_rarely_meant(tmp_path: Path) -> None:
+    file = frames_file(tmp_path / "f.npz", probe=None)
+    arrays = dict(np.load(file))
+    arrays["intensity"][7] = 0
+    np.savez(file, **arrays | {"position": arrays["position"] * 3})
+    run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel")
+    said = run("info", tmp_path / "s.zarr").stderr.splitlines()
+    assert [line.startswith("Warning: ") for line in said] == [True] * 3
+    for what in ("1 of 30 frames read hold no counts", "no probe", "hardly overlap"):
+        assert what in "\n".join(said)
+
+
+# Pictures and comparisons
+
+
+@pytest.mark.parametrize(("suffix", "start"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_picture_takes_the_format_of_its_name(work: Path, tmp_path: Path, suffix: str, start: bytes) -> None:
+    run("view", work / "result.zarr", tmp_path / f"p.{suffix}", "--keep-ramp")
+    assert (tmp_path / f"p.{suffix}").read_bytes().startswith(start)
+
+
+def shifted_result(source: Path, target: Path, offset: int, unit: str = "pixel", step: float = 1.0) -> Path:
+    """A copy of a result whose canvas is smaller and begins elsewhere."""
+    part = dp.open_result(source).isel(y=slice(offset, None), x=slice(0, -offset))
+    for axis in ("y", "x"):
+        part = part.assign_coords({axis: (axis, part[axis].values * step, {"units": unit})})
+    write_result(part, target)
+    return target
+
+
+def test_images_on_different_canvases_are_compared_where_both_are(work: Path, tmp_path: Path) -> None:
+    other = shifted_result(work / "result.zarr", tmp_path / "part.zarr", 3)
+    for pair in ((work / "result.zarr", other), (other, work / "result.zarr")):
+        told = facts(run("compare", *pair).stdout)
+        assert float(told["relative error"]) < 1e-6
+        assert told["shift"] == "0.000, 0.000 pixels (y, x)"
+        assert told["resolution"].endswith("pixels or better")
+
+
+def test_resolution_is_a_length_where_the_scale_is_known(work: Path, tmp_path: Path) -> None:
+    noisy = dp.open_result(work / "result.zarr")
+    noisy["object"] += np.random.default_rng(0).normal(0, 0.3, noisy["object"].shape)
+    write_result(noisy, tmp_path / "noisy.zarr")
+    paths = [
+        shifted_result(path, tmp_path / f"{name}-m.zarr", 1, "m", 1e-8)
+        for name, path in (("noisy", tmp_path / "noisy.zarr"), ("clean", work / "result.zarr"))
+    ]
+    told = facts(run("compare", *paths).stdout)
+    assert re.fullmatch(r"[\d.]+ nm \(full period\)", told["resolution"])
+    assert told["FRC crossing"].endswith(" 1/m")
+    assert "coordinate y is in pixel and in m" in refused("compare", work / "result.zarr", paths[0])
+
+
+# Refusals
+
+
+BAD_FILES = {
+    "NaN counts": ({"intensity": [(4, 2, 3, np.nan)]}, (), "1 NaN or infinite value in frame 4"),
+    "negative counts": ({"intensity": [(4, 2, 3, -1)]}, (), "1 negative value in frame 4"),
+    "position not finite": ({"position": [(6, 1, np.inf)]}, (), "position is not finite for 1 of 30 frames"),
+    "position outside the period": (
+        {"position": [(6, 1, 40.0)]},
+        ("--period", "32x32"),
+        "position lies outside the period for",
+    ),
+    "period too small": ({}, ("--period", "8x50"), "period is (8, 50) pixels; expected at least (32, 32)"),
+    "too few positions": ({"position": np.zeros((7, 2))}, (), "position has the shape (7, 2); expected"),
+    "frames of one dimension": (
+        {"intensity": np.zeros(30)},
+        (),
+        "has the shape (30,); expected 3 dimensions",
+    ),
+    "probe of another size": ({"probe": np.ones((8, 8))}, (), "probe has the shape (1, 8, 8); expected"),
+    "mask of another size": (
+        {"good": np.ones((8, 8), bool)},
+        ("--valid-key", "good"),
+        "valid has the shape (8, 8)",
+    ),
+    "no positions": ({"position": None}, (), "position is not found in"),
+    "a key that is not there": ({}, ("--probe-key", "beam"), "name the array with probe_key (--probe-key)"),
+    "no tile": ({}, ("--tile-frames", 0), "tile_frames is 0; expected at least 1"),
+    "negative energy": ({}, ("--energy-eV", -1), "energy_eV is -1.0; expected a positive number"),
+    "two energies": ({}, ("--energy-eV", 1e4, "--wavelength-m", 1e-9), "give one of the two"),
+}
+
+
+@pytest.mark.parametrize(("changes", "options", "said"), BAD_FILES.values(), ids=BAD_FILES)
+def test_bad_file_is_refused_and_nothing_is_left(
+    tmp_path: Path, changes: dict[str, Any], options: tuple[Any, ...], said: str
+) -> None:
+    good = dict(np.load(frames_file(tmp_path / "f.npz")))
+    arrays = {name: change for name, change in changes.items() if not isinstance(change, list)}
+    for name, change in changes.items():
+        if isinstance(change, list):
+            arrays[name] = good[name]
+            for *index, value in change:
+                arrays[name][tuple(index)] = value
+    frames_file(tmp_path / "f.npz", **arrays)
+    line = refused(
+        "import", tmp_path / "f.npz", tmp_path / "new" / "s.zarr", "--position-unit", "pixel", *options
+    )
+    assert said in line
+    assert contents(tmp_path) == ["f.npz"]
+
+
+def test_metres_without_geometry_are_refused_with_the_options_to_give(tmp_path: Path) -> None:
+    file = frames_file(tmp_path / "f.npz")
+    line = refused("import", file, tmp_path / "s.zarr", "--detector-distance-m", 2)
+    for option in ("--energy-eV", "--detector-pixel-size-m", "--position-unit pixel"):
+        assert option in line
+    assert "--detector-distance-m" not in line
+    assert contents(tmp_path) == ["f.npz"]
+
+
+@pytest.mark.filterwarnings("default:zero_frequency")
+def test_warning_is_one_line(tmp_path: Path) -> None:
+    file = frames_file(tmp_path / "f.npz")
+    done = run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel", "--zero-frequency", "corner")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Warning: ")
+    assert "--zero-frequency centre" in line
+
+
+def test_damaged_scan_is_refused_and_nothing_is_left(work: Path, tmp_path: Path) -> None:
+    scan = tmp_path / "s.zarr"
+    run("simulate", scan, "--frames", "6x6", "--frame-size", 16, "--step", 4, "--tile-frames", 9)
+    (scan / "intensity" / "c" / "2" / "0" / "0").unlink()
+    before = contents(tmp_path)
+    for command in (
+        ("info", scan),
+        ("reconstruct", scan, tmp_path / "r.zarr"),
+        ("compare", work / "result.zarr", scan),
+    ):
+        assert "1 of 4 chunks of intensity are missing" in refused(*command)
+    assert contents(tmp_path) == before
+
+
+def test_dark_scan_is_refused_once_it_is_read(tmp_path: Path) -> None:
+    file = frames_file(tmp_path / "f.npz", intensity=np.zeros((30, 16, 16)))
+    run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel")
+    before = contents(tmp_path)
+    assert "no counts at all" in refused("reconstruct", tmp_path / "s.zarr", tmp_path / "r.zarr")
+    assert contents(tmp_path) == before
+
+
+def test_scan_without_a_probe_needs_one(tmp_path: Path) -> None:
+    run(
+        "import", frames_file(tmp_path / "f.npz", probe=None), tmp_path / "s.zarr", "--position-unit", "pixel"
+    )
+    assert "has no probe" in refused("reconstruct", tmp_path / "s.zarr", tmp_path / "r.zarr")
+
+
+BAD_OPTIONS = {
+    ("--beta", 0.7): "--beta is 0.7 with --algorithm ap; only raar has a beta",
+    ("--beta", 0.7, "--algorithm", "dm"): "only raar has a beta",
+    ("--beta", 7, "--algorithm", "raar"): "expected above 0 and at most 1",
+    ("--momentum", 0.7, "--algorithm", "raar"): "only ap takes a momentum",
+    ("--momentum", 1.5): "momentum is 1.5",
+    ("--momentum", "fast"): "'fast' is neither 'nesterov' nor a number",
+    (
+        "--sync",
+        "none",
+        "--sync-every",
+        3,
+        "--iterations",
+        9,
+    ): "--sync-every and --iterations with --sync none",
+    ("--sync-every", 0): "sync every is 0",
+    ("--sync-every", 1.5): "'1.5' is neither 'auto' nor a whole number",
+    ("--iterations", 0): "iterations is 0",
+    ("--sweeps", 0): "sweeps is 0; expected a whole number, 1 or more",
+    ("--modes", 0): "modes is 0",
+    ("--tolerance", -1): "tolerance is -1.0; expected above 0",
+    ("--workers", 0): "--workers is 0; expected 1 or more",
+    ("--workers", 2, "--scheduler", "tcp://127.0.0.1:8786"): "--workers and --scheduler are both given",
+    ("--scheduler", "nowhere"): "no Dask scheduler answers at nowhere",
+    ("--scheduler", "carrier-pigeon://coop:1"): "no Dask scheduler answers at carrier-pigeon",
+    ("--algorithm", "magic"): "'magic' is not one of 'ap', 'raar', 'dm'",
+    ("--speed", 9): "No such option '--speed'",
+}
+
+
+@pytest.mark.parametrize(("options", "said"), BAD_OPTIONS.items(), ids=lambda value: str(value)[:40])
+def test_options_that_make_no_sense_are_refused(
+    work: Path, tmp_path: Path, options: tuple[Any, ...], said: str
+) -> None:
+    assert said in refused("reconstruct", work / "scan.zarr", tmp_path / "new" / "r.zarr", *options)
+    assert contents(tmp_path) == []
+
+
+REFUSED = {
+    "view nowhere.zarr": "nowhere.zarr does not exist",
+    "view scan.zarr": "is a daskptycho-scan; expected a result",
+    "view result.zarr picture.bmp9": "picture.bmp9 ends in .bmp9; expected one of",
+    "view result.zarr no/where.png": "no is no folder",
+    "info nowhere.zarr": "nowhere.zarr does not exist",
+    "info .": "holds no Zarr group",
+    "compare result.zarr nowhere.zarr": "nowhere.zarr does not exist",
+    "compare result.zarr": "Missing argument 'B'; see 'daskptycho compare --help'",
+    "reconstruct nowhere.zarr new.zarr": "nowhere.zarr does not exist",
+    "reconstruct result.zarr new.zarr": "is a result of daskptycho",
+    "reconstruct scan.zarr result.zarr": "result.zarr exists already; pass --overwrite",
+    "import nowhere.npz new.zarr": "nowhere.npz does not exist; expected a data file",
+    "import notes.txt new.zarr": "notes.txt is of no known format",
+    "import notes.txt result.zarr": "result.zarr exists already; pass --overwrite",
+    "simulate scan.zarr": "scan.zarr exists already",
+    "simulate new.zarr --frames 8x": "'8x' is no pair of whole numbers; expected y and x, as in 8x8",
+    "simulate new.zarr --frame-size 2": "frame_size is 2; expected at least 4 pixels",
+    "simulate new.zarr --pattern spiral --periodic": "a periodic spiral does not exist",
+    "simulate notes.txt/new.zarr": "notes.txt/new.zarr.partial: Not a directory",
+    "simulate s3://bucket/new.zarr": "is not a local path",
+    "import notes.txt new.zarr --detector-pixel-size-m wide": "'wide' is no length; expected metres",
+    "demo notes.txt": "notes.txt: File exists",
+    "dance": "No such command 'dance'; see 'daskptycho --help'",
+    "--dance": "No such option '--dance'; see 'daskptycho --help'",
+}
+
+
+@pytest.mark.parametrize(("line", "said"), REFUSED.items(), ids=REFUSED)
+def test_what_cannot_be_done_is_refused(
+    work: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str
+) -> None:
+    monkeypatch.chdir(work)
+    Path("notes.txt").write_text("nothing")
+    before = contents(work)
+    assert said in refused(*line.split())
+    assert contents(work) == before
+
+
+def test_measured_scan_has_no_image_to_compare_with(work: Path, tmp_path: Path) -> None:
+    run("import", frames_file(tmp_path / "f.npz"), tmp_path / "s.zarr", "--position-unit", "pixel")
+    assert "is a measured scan" in refused("compare", work / "result.zarr", tmp_path / "s.zarr")
+
+
+def test_bug_is_no_refusal(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(url: str) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("daskptycho.result.open_result", broken)
+    assert isinstance(invoke("view", work / "result.zarr").exception, RuntimeError)
+
+
+# Help
+
+
+def test_help_is_quick() -> None:
+    heavy = {"dask", "distributed", "matplotlib", "numba", "numpy", "rich", "scipy", "xarray", "zarr"}
+    code = (
+        "import sys\nfrom daskptycho.cli import main\nsys.argv = ['daskptycho', '--help']\n"
+        f"try: main()\nexcept SystemExit: print(*({heavy!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Commands:" in done.stdout
+    assert done.stderr.split() == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_a_purpose_and_examples_that_can_be_read(name: str) -> None:
+    command = daskptycho.commands[name]
+    shown = run(name, "--help").stdout
+    assert command.help
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    for example in command.examples:
+        assert example.splitlines()[0].rstrip("\\ ") in shown
+        program, spoken, *arguments = shlex.split(example.replace("\\\n", " "))
+        assert (program, spoken) == ("daskptycho", name)
+        command.make_context(name, arguments)
+
+
+def test_commands_are_those_of_the_design_in_the_order_of_use() -> None:
+    assert COMMANDS == ["demo", "simulate", "import", "info", "reconstruct", "view", "compare"]
+    listed = re.findall(r"^  (\S+)  +\S", run("--help").stdout.split("Commands:")[1], re.MULTILINE)
+    assert listed == COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [("simulate", dp.simulate_scan), ("import", dp.create_scan), ("reconstruct", dp.reconstruct)],
+)
+def test_defaults_are_those_of_python(name: str, function: Any) -> None:
+    command = daskptycho.commands[name]
+    arguments = [param.name for param in command.params if isinstance(param, click.Argument)]
+    spoken = command.make_context(name, list(arguments)).params
+    in_python = {key: value.default for key, value in inspect.signature(function).parameters.items()}
+    # The word after --sync is one field of Sync, whose defaults have their own test.
+    shared = (spoken.keys() & in_python.keys()) - {*arguments, "sync"}
+    assert len(shared) >= 8
+    assert {key: spoken[key] for key in shared} == {key: in_python[key] for key in shared}
+
+
+def test_defaults_of_sync_are_those_of_python() -> None:
+    spoken = daskptycho.commands["reconstruct"].make_context("reconstruct", ["scan", "out"]).params
+    asked = Sync(spoken["sync"], spoken["eigensolver"], spoken["iterations"], spoken["sync_every"])
+    assert asked == Sync()
+
+
+# As a process
+
+
+def test_module_is_the_same_command() -> None:
+    assert in_a_shell("--version").stdout == f"daskptycho, version {dp.__version__}\n"
+
+
+def test_refusal_of_a_process_has_no_traceback(tmp_path: Path) -> None:
+    done = in_a_shell("info", tmp_path / "nowhere.zarr")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr
+        == f"Error: {tmp_path}/nowhere.zarr does not exist; expected a scan, as create_scan writes it\n"
+    )
+
+
+def test_terminal_without_unicode_is_no_reason_to_fail(tmp_path: Path) -> None:
+    run(
+        *("import", frames_file(tmp_path / "f.npz"), tmp_path / "s.zarr", "--position-unit", "pixel"),
+        *("--energy-eV", 7200, "--detector-distance-m", 2, "--detector-pixel-size-m", 5e-6),
+    )
+    done = in_a_shell("info", tmp_path / "s.zarr", PYTHONIOENCODING="ascii", COLUMNS="100")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "4.305 ?m" in done.stdout
+
+
+@pytest.fixture
+def running(work: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A reconstruction that would go on for long, after its first sweep."""
+    process = subprocess.Popen(
+        [*COMMAND, "reconstruct", str(work / "scan.zarr"), str(tmp_path / "r.zarr"), "--sweeps", "1000000"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    assert "sweep 1 of 1000000" in process.stderr.readline()
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+def test_ctrl_c_leaves_nothing_half_written(running: subprocess.Popen[str], tmp_path: Path) -> None:
+    assert contents(tmp_path) == ["r.zarr.partial"]
+    # A terminal sends it to the whole group.
+    os.killpg(running.pid, signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert (out, err.splitlines()[-1]) == ("", "Interrupted; nothing half-written is left behind.")
+    assert "Traceback" not in err
+    assert contents(tmp_path) == []
+
+
+# On a cluster
+
+
+@pytest.mark.timeout(120)
+def test_workers_give_the_same_image_as_threads(work: Path, tmp_path: Path) -> None:
+    done = in_a_shell(
+        *(
+            "reconstruct",
+            work / "scan.zarr",
+            tmp_path / "r.zarr",
+            "--sweeps",
+            12,
+            "--known-probe",
+            "--workers",
+            2,
+        )
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (
+        0,
+        f"{tmp_path}/r.zarr: look at it with: daskptycho view {tmp_path}/r.zarr",
+    )
+    assert all(
+        line.startswith(("Reconstructing: ", "Dask's dashboard: ")) for line in done.stderr.splitlines()
+    )
+    paths = (tmp_path / "r.zarr", work / "result.zarr")
+    found, expected = (dp.open_result(path)["object"].values for path in paths)
+    assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+def test_running_scheduler_is_used_and_left_running(work: Path, tmp_path: Path) -> None:
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        options = ("--sweeps", 2, "--scheduler", cluster.scheduler_address)
+        run("reconstruct", work / "scan.zarr", tmp_path / "r.zarr", *options)
+        with Client(cluster) as client:
+            ran = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.task_prefixes))
+    assert ran > 0
