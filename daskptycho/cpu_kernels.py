@@ -61,7 +61,7 @@ def exit_waves(image: Array, probe: Array, corner: Array, out: Array) -> None:
 @_compile
 def _project_modulus(wave, amplitude, tiny):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = wave.shape
-    misfit = 0.0
+    misfit: Any = 0.0
     power = np.empty(width2 // 2, dtype=np.float32)
     for f in range(frames):
         for y in range(height):
@@ -107,7 +107,7 @@ def _weigh_frames(wave, probe, out, power):  # type: ignore[no-untyped-def]
     own = probe.shape[0] > 1
     for f in range(frames):
         copy = f if own else 0
-        total = 0.0
+        total: Any = 0.0
         for y in range(height):
             u = out[f, y]
             for x in range(width2):
@@ -199,7 +199,8 @@ def _gramian(first, second, pair, offset, corner, weight, out):  # type: ignore[
         dy, dx = offset[k, 0], offset[k, 1]
         y0, x0 = max(0, dy), max(0, dx)
         rows, columns = min(height, height + dy) - y0, min(width, width + dx) - x0
-        real, imaginary = 0.0, 0.0
+        real: Any = 0.0
+        imaginary: Any = 0.0
         for y in range(y0, y0 + rows):
             a = first[i, y, 2 * x0 : 2 * (x0 + columns)]
             b = second[j, y - dy, 2 * (x0 - dx) : 2 * (x0 - dx + columns)]

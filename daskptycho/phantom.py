@@ -56,7 +56,7 @@ def zone_plate_probe(frame_size: int, modes: int = 1) -> NDArray[np.complex128]:
     """The defocused focus of a zone plate with a central stop.
 
     An annular pupil with soft edges, half as wide as the detector, whose defocus spreads the
-    beam over about half of the frame whatever the frame's size. Further modes are Hermite-like:
+    beam over most of the frame whatever the frame's size. Further modes are Hermite-like:
     the first multiplied by polynomials, made orthogonal.
 
     Parameters

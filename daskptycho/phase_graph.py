@@ -1,7 +1,7 @@
 """The part of the Dask graph that finds the phases: blocks of H, the eigenvector, a phase for each frame.
 
-Only `graph` and `start` call this module; it puts the eager functions of `gramian` and `synchronise` into tasks.
-LOBPCG runs in one task on the assembled H; power iteration runs on the blocks where they lie, and
+Only `graph` and `start` call this module; it puts the functions of `gramian` and `synchronise` into tasks.
+Lanczos and LOBPCG run in one task on the assembled H; power iteration runs on the blocks where they lie, and
 only vectors travel.
 """
 
@@ -53,9 +53,10 @@ def _matrices(plan: Plan, weighted: list[Delayed], lit: list[Delayed]) -> list[D
 def synchronise(
     plan: Plan, weighted: list[Delayed], lit: list[Delayed], sync: Sync, normalisation: Normalisation
 ) -> Delayed:
+    """`Phases` of all frames, from their weighted frames and the illumination of each tile."""
     matrices = _matrices(plan, weighted, lit)
     powers = [task(_power, tile) for tile in weighted]
-    if sync.eigensolver == "lobpcg":
+    if sync.eigensolver != "power":
         return task(_solve_assembled, plan.outline, matrices, powers, sync, normalisation)
     return _power_iteration(plan, matrices, powers, sync.steps(len(plan.tiling.corner)), normalisation)
 
@@ -82,7 +83,7 @@ def _row(upper: list[Any], lower: list[Any], power: Array, normalisation: Normal
     matrices = [*upper, *(matrix.conj().T.tocsr() for matrix in lower)]
     if normalisation == "frame":
         return _Row(matrices, power)
-    return _Row(matrices, sum(np.asarray(abs(matrix).sum(axis=1)).ravel() for matrix in matrices))
+    return _Row(matrices, np.sum([abs(matrix).sum(axis=1) for matrix in matrices], axis=0))
 
 
 def _first_vector(row: _Row) -> NDArray:
@@ -146,6 +147,7 @@ def if_significant(synced: Delayed, misfits: list[Delayed], counts: float) -> De
 
 
 def phases_of_tiles(plan: Plan, synced: Delayed | None) -> list[Delayed | None]:
+    """Each tile's own phases; None where nothing was synchronised."""
     if synced is None:
         return [None] * len(plan.tiles)
     return [task(_phase_of, synced, tile.frames) for tile in plan.tiling.tiles]

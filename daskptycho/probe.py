@@ -1,4 +1,4 @@
-"""The probe at the start and at the end of a run: from the scan or the user, into modes, and orthogonal again.
+"""The probe of a run: at its start from the scan or the user, at its end in orthogonal modes.
 
 `run` and `result` call this module; it calls nothing but `errors`.
 """

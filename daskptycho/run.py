@@ -103,7 +103,11 @@ class _Run:
     def described(self) -> dict[str, Any]:
         """For the attributes of a result: names and plain values."""
         opening = None if self.opening is None else self.opening.name
-        options = asdict(self) | {"algorithm": self.algorithm.name, "opening": opening, **asdict(self.algorithm)}
+        options = asdict(self) | {
+            "algorithm": self.algorithm.name,
+            "opening": opening,
+            **asdict(self.algorithm),
+        }
         return {name: value for name, value in options.items() if value is not None}
 
 
@@ -234,8 +238,7 @@ def _reconstruct(
             raise OptionError(f"start has shape {image.shape}; expected the canvas's, {tiling.window.shape}")
     numbers = scan["frame_number"].values if "frame_number" in scan else np.arange(len(tiling.corner))
     state, history = _sweeps(run, plan, place(first_probe), image, numbers, counts, callback)
-    result = result_dataset(scan, tiling, state, history, run.described())
-    return result
+    return result_dataset(scan, tiling, state, history, run.described())
 
 
 def _checked_momentum(
@@ -283,15 +286,15 @@ def _sweeps(
         begun = time.perf_counter()
         rising = bool(history) and history[-1].residual > residual
         residual = history[-1].residual if history else np.inf
-        opening = cadence.growing and run.opening is not None
+        opening = run.opening if cadence.growing else None
         momentum = 0.0 if run.momentum == "nesterov" or opening else float(run.momentum)
-        if run.momentum == "nesterov" and history and not opening:
+        if run.momentum == "nesterov" and history and opening is None:
             step, momentum = next_momentum(step, rising)
         state, report = persisted(
             sweep(
                 plan,
                 state,
-                run.opening if opening else run.algorithm,
+                opening or run.algorithm,
                 counts=counts,
                 sync=run.sync,
                 normalisation=cadence.normalisation if cadence.due() else None,

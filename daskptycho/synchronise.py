@@ -27,7 +27,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from daskptycho.eigensolvers import Eigenpair, lobpcg, power
+from daskptycho.eigensolvers import Eigenpair, lanczos, lobpcg, power
 from daskptycho.errors import OptionError
 
 __all__ = [
@@ -44,7 +44,8 @@ __all__ = [
 
 Normalisation = Literal["frame", "degree"]
 
-# A seed region counts as grown once the eigenvector covers about half of the scan evenly.
+# A random start's seed region counts as grown once the eigenvector covers about half of the scan evenly
+# and the phases that it still finds (radians) are small.
 GROWN = 2.0
 SETTLED = 0.02
 # Phases whose spread (radians) is below this share of R2 are left alone. Noise alone makes phases of 0.1 to
@@ -62,8 +63,8 @@ class Sync:
 
     method: Literal["full"] | None = "full"
     """``"full"``: the exact H over all tiles. None: no synchronisation."""
-    eigensolver: Literal["lobpcg", "power"] = "lobpcg"
-    """SciPy's LOBPCG on the assembled matrix, or power iteration on its Dask blocks."""
+    eigensolver: Literal["lanczos", "lobpcg", "power"] = "lanczos"
+    """SciPy's Lanczos (ARPACK) or LOBPCG on the assembled matrix, or power iteration on its Dask blocks."""
     iterations: Literal["auto"] | int = "auto"
     """Steps of the eigensolver in one synchronisation; ``"auto"`` grows with the scan's side, and the
     frames carry what one synchronisation leaves over to the next."""
@@ -75,8 +76,8 @@ class Sync:
     def __post_init__(self) -> None:
         if self.method not in ("full", None):
             raise OptionError(f"sync method is {self.method!r}; expected 'full' or None")
-        if self.eigensolver not in ("lobpcg", "power"):
-            raise OptionError(f"eigensolver is {self.eigensolver!r}; expected 'lobpcg' or 'power'")
+        if self.eigensolver not in ("lanczos", "lobpcg", "power"):
+            raise OptionError(f"eigensolver is {self.eigensolver!r}; expected 'lanczos', 'lobpcg' or 'power'")
         if self.iterations != "auto" and (not isinstance(self.iterations, int) or self.iterations < 1):
             raise OptionError(f"sync iterations is {self.iterations!r}; expected 'auto', or a whole number")
         if self.every != "auto" and (not isinstance(self.every, int) or self.every < 1):
@@ -90,13 +91,13 @@ class Sync:
         """Steps of the eigensolver for so many frames.
 
         The gap of a square scan's matrix is about 3.65 / frames: power iteration needs steps in
-        proportion to the frames, LOBPCG to their square root.
+        proportion to the frames, Lanczos and LOBPCG to their square root.
         """
         if self.iterations != "auto":
             return self.iterations
         if self.eigensolver == "power":
             return max(50, frames // 4)
-        return math.ceil(max(8, math.sqrt(frames) / 2))
+        return math.ceil(max(12, math.sqrt(frames) / 2))
 
 
 @dataclass(frozen=True)
@@ -129,14 +130,14 @@ def normalise(h: sp.csr_array, power_of_frame: NDArray, normalisation: Normalisa
 
 def solve(normalised: Normalised, sync: Sync) -> Eigenpair:
     """Leading eigenpair, started from the consensus vector."""
-    solver = lobpcg if sync.eigensolver == "lobpcg" else power
+    solver = {"lanczos": lanczos, "lobpcg": lobpcg, "power": power}[sync.eigensolver]
     return solver(
         normalised.matrix, normalised.consensus.astype(np.complex128), sync.steps(len(normalised.consensus))
     )
 
 
 def localisation(vector: NDArray) -> float:
-    """Inverse participation ratio ``k sum |v|^4 / (sum |v|^2)^2``: 1 where all frames take part, k where one does."""
+    """Inverse participation ratio ``k sum |v|^4 / (sum |v|^2)^2``: from 1, all take part, to k, one does."""
     share = np.abs(vector) ** 2
     return float(len(share) * (share**2).sum() / share.sum() ** 2)
 

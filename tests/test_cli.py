@@ -324,10 +324,9 @@ def test_info_doubts_what_is_rarely_meant(tmp_path: Path) -> None:
 # Pictures and comparisons
 
 
-@pytest.mark.parametrize(("suffix", "start"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
-def test_picture_takes_the_format_of_its_name(work: Path, tmp_path: Path, suffix: str, start: bytes) -> None:
-    run("view", work / "result.zarr", tmp_path / f"p.{suffix}", "--keep-ramp")
-    assert (tmp_path / f"p.{suffix}").read_bytes().startswith(start)
+def test_picture_takes_the_format_of_its_name(work: Path, tmp_path: Path) -> None:
+    run("view", work / "result.zarr", tmp_path / "p.pdf", "--keep-ramp")
+    assert (tmp_path / "p.pdf").read_bytes().startswith(b"%PDF")
 
 
 def shifted_result(source: Path, target: Path, offset: int, unit: str = "pixel", step: float = 1.0) -> Path:
@@ -350,7 +349,7 @@ def test_images_on_different_canvases_are_compared_where_both_are(work: Path, tm
 
 def test_resolution_is_a_length_where_the_scale_is_known(work: Path, tmp_path: Path) -> None:
     noisy = dp.open_result(work / "result.zarr")
-    noisy["object"] += np.random.default_rng(0).normal(0, 0.3, noisy["object"].shape)
+    noisy["object"] += np.random.default_rng(0).normal(0, 1.5, noisy["object"].shape)
     write_result(noisy, tmp_path / "noisy.zarr")
     paths = [
         shifted_result(path, tmp_path / f"{name}-m.zarr", 1, "m", 1e-8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,20 +43,29 @@ def test_folder_holds_the_scan_both_results_and_one_picture(demo: Demo) -> None:
         assert len(picture.convert("RGB").getcolors(picture.width * picture.height)) > 1000
 
 
-def test_second_call_replaces_its_own_things_and_tells_of_every_step(tmp_path: Path) -> None:
-    small = {"frames": (6, 6), "frame_size": 16, "step": 4, "sweeps": 2}
-    first = run_demo(tmp_path, **small)
+def test_second_call_replaces_its_own_things_and_tells_of_every_step(demo: Demo, tmp_path: Path) -> None:
+    shutil.copytree(demo.scan.parent, tmp_path, dirs_exist_ok=True)
     (tmp_path / "notes.txt").write_text("mine")
     frames, sweeps = [], []
 
     def on_sweep(name: str, state: Progress) -> None:
         sweeps.append((name, state.sweep))
 
-    second = run_demo(tmp_path, **small, seed=1, on_frames=lambda *n: frames.append(n), on_sweep=on_sweep)
+    second = run_demo(
+        tmp_path,
+        frames=(6, 6),
+        frame_size=16,
+        step=4,
+        sweeps=2,
+        on_frames=lambda *done: frames.append(done),
+        on_sweep=on_sweep,
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*LEFT, "notes.txt"])
     assert frames[-1] == (36, 36)
     assert sweeps == [(name, n) for name in ("without sync", "with sync") for n in (1, 2)]
-    assert second.error["with sync"][-1] != first.error["with sync"][-1]
+    assert len(second.error["with sync"]) == 2
+    assert xr.open_zarr(second.scan).sizes["frame"] == 36
+    assert second.picture.read_bytes() != demo.picture.read_bytes()
 
 
 def test_somebody_elses_folder_is_not_overwritten(tmp_path: Path) -> None:

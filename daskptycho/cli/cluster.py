@@ -51,8 +51,8 @@ def running_on(workers: int | None, scheduler: str | None) -> Iterator[None]:
                     n_workers=workers,
                     threads_per_worker=1,
                     processes=True,
-                    # Any free port: the usual one belongs to whoever came first.
-                    dashboard_address=":0" if importlib.util.find_spec("bokeh") else None,
+                    # Any free port: the usual one belongs to whoever came first. For this machine alone.
+                    dashboard_address="127.0.0.1:0",
                     silence_logs=logging.CRITICAL,
                 )
                 opened.push(cluster)
@@ -65,7 +65,8 @@ def running_on(workers: int | None, scheduler: str | None) -> Iterator[None]:
                     f"no Dask scheduler answers at {scheduler} ({error}); "
                     "expected an address such as tcp://127.0.0.1:8786, where 'dask scheduler' runs"
                 ) from error
-        if importlib.util.find_spec("bokeh"):
+        # Without bokeh a scheduler names the address too, and has nothing to show there.
+        if importlib.util.find_spec("bokeh") and client.dashboard_link:
             click.echo(f"Dask's dashboard: {client.dashboard_link}", err=True)
         yield
 

@@ -71,8 +71,8 @@ __all__ = ["command"]
 )
 @click.option(
     "--eigensolver",
-    type=click.Choice(["lobpcg", "power"]),
-    default="lobpcg",
+    type=click.Choice(["lanczos", "lobpcg", "power"]),
+    default="lanczos",
     show_default=True,
     help="Of sync.",
 )

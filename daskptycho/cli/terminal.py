@@ -73,8 +73,15 @@ class Bars:
 def bars(*, leave: bool = True) -> Iterator[Bars]:
     """Show progress bars while the block runs; `leave` keeps them in view after it."""
     from rich.console import Console, Group
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.text import Text
+
+    class Done(ProgressColumn):
+        """How many of how many, as wide in every row."""
+
+        def render(self, task: Task) -> Text:
+            total = "?" if task.total is None else f"{task.total:.0f}"
+            return Text(f"{task.completed:.0f}/{total} {task.fields['unit']}".rjust(16), style="green")
 
     class Noted(Progress):
         """Bars with a line of numbers under each that has some to tell."""
@@ -90,8 +97,7 @@ def bars(*, leave: bool = True) -> Iterator[Bars]:
     progress = Noted(
         TextColumn("{task.description:<14}"),
         BarColumn(bar_width=None, complete_style="cyan", finished_style="green", pulse_style="cyan"),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]:<6}"),
+        Done(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         console=console,
         expand=True,
