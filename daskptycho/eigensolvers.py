@@ -7,7 +7,9 @@ eigenvalue above one, which is what lets the power iteration go without rescalin
 
 from __future__ import annotations
 
+import functools
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import eigsh
 from scipy.sparse.linalg import lobpcg as scipy_lobpcg
+from threadpoolctl import ThreadpoolController
 
 __all__ = ["Eigenpair", "lanczos", "lobpcg", "power"]
 
@@ -69,6 +72,16 @@ def power(matrix: sp.csr_array, start: Vector, iterations: int, tolerance: float
     return _eigenpair(matrix, vector)
 
 
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _one_blas_thread() -> AbstractContextManager[object]:
+    # On vectors this short, BLAS threads that wait for a busy core cost fifty times the arithmetic.
+    return _blas().limit(limits=1, user_api="blas")
+
+
 # Vectors that Lanczos keeps at most; more steps are taken in rounds, each from the vector of the one before.
 LANCZOS_BASIS = 64
 
@@ -91,7 +104,8 @@ def lanczos(matrix: sp.csr_array, start: Vector, iterations: int) -> Eigenpair:
         # The loose tolerance ends a round when its basis is full, which is what a limit on the steps asks
         # for; ARPACK would otherwise restart until it met the tolerance, or give nothing.
         basis = min(max(iterations, 3), LANCZOS_BASIS)
-        _, vectors = eigsh(matrix, k=1, which="LA", v0=vector, ncv=basis, tol=0.5)
+        with _one_blas_thread():
+            _, vectors = eigsh(matrix, k=1, which="LA", v0=vector, ncv=basis, tol=0.5)
         vector = vectors[:, 0]
     return _eigenpair(matrix, vector)
 
@@ -108,7 +122,7 @@ def lobpcg(matrix: sp.csr_array, start: Vector, iterations: int, tolerance: floa
         Residual norm at which to stop. SciPy's own default grows with the matrix and would stop
         far short of the long-range phases that a synchronisation is for.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _one_blas_thread():
         # It warns where it stops short of the tolerance, which is what a limit on the steps asks for.
         warnings.simplefilter("ignore", UserWarning)
         _, vectors = scipy_lobpcg(

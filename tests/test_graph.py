@@ -62,7 +62,7 @@ class Swept:
 def swept(
     ds: xr.Dataset,
     chunks: tuple[int, ...],
-    sweeps: int = 3,
+    sweeps: int = 2,
     algorithm: Algorithm = AP(),  # noqa: B008
     sync: Sync = SYNC,
     normalisation: Any = "degree",
@@ -134,11 +134,10 @@ def test_tiles_change_nothing(scan: dict, options: dict) -> None:
 
 
 def test_tiles_of_any_size_change_nothing() -> None:
-    ds = plain.scan(frames=(4, 5), fractional=True)
-    one = swept(ds, (20,))
-    for chunks in ((1,) * 20, (17, 3), (2, 9, 1, 8)):
-        assert plain.relative(swept(ds, chunks, sweeps=2).image, swept(ds, (20,), sweeps=2).image) < 1e-5
-    assert np.isfinite(one.image).all()
+    ds = plain.scan(frames=(3, 4), fractional=True)
+    one = swept(ds, (12,))
+    for chunks in ((1,) * 12, (11, 1), (2, 3, 1, 6)):
+        assert plain.relative(swept(ds, chunks).image, one.image) < 1e-5
 
 
 # The textbook

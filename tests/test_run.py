@@ -30,12 +30,10 @@ SIMULATED: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, xr.Dataset]:
-    """Simulated scans of 8 x 8 frames in four tiles."""
+    """Simulated scans of 8 x 8 frames, each one tile."""
     folder = tmp_path_factory.mktemp("scans")
     return {
-        name: dp.simulate_scan(
-            folder / f"{name}.zarr", frames=(8, 8), frame_size=16, step=4, tile_frames=16, **options
-        )
+        name: dp.simulate_scan(folder / f"{name}.zarr", frames=(8, 8), frame_size=16, step=4, **options)
         for name, options in SIMULATED.items()
     }
 
@@ -43,6 +41,12 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, xr.Dataset]:
 @pytest.fixture
 def raster(scans: dict[str, xr.Dataset]) -> xr.Dataset:
     return scans["raster"]
+
+
+@pytest.fixture
+def tiled(raster: xr.Dataset) -> xr.Dataset:
+    """The same frames in four tiles."""
+    return raster.chunk({"frame": 16})
 
 
 @pytest.fixture
@@ -112,7 +116,7 @@ def test_two_modes_from_one(scans: dict[str, xr.Dataset]) -> None:
     one = dp.reconstruct(ds, sweeps=60, probe=guess)
     two = dp.reconstruct(ds, sweeps=60, probe=guess, modes=2)
     assert two["probe"].shape == (2, 16, 16)
-    assert two["residual"][-1] < 0.1 * one["residual"][-1]
+    assert two["residual"][-1] < 0.5 * one["residual"][-1]
     assert registered_error(two, ds) < registered_error(one, ds)
 
 
@@ -200,18 +204,18 @@ def assert_same(found: xr.Dataset, expected: xr.Dataset) -> None:
         ({"jitter": 1}, {}),
         ({"jitter": 1, "subpixel": True, "modes": 2}, {"update_probe": True}),
         ({"periodic": True}, {"start": "random", "update_probe": False}),
-        ({"jitter": 1}, {"sync": dp.Sync()}),
+        ({"jitter": 1}, {"sync": dp.Sync(), "update_probe": False, "sweeps": 4}),
     ],
     ids=["raster", "hard", "random", "default-sync"],
 )
 def test_tiles_change_nothing(tmp_path: Path, simulated: dict, options: dict) -> None:
     found = []
-    for tile in (36, 9, 3):
+    for tile in (64, 16, 4):
         ds = dp.simulate_scan(
-            tmp_path / f"{tile}.zarr", frames=(6, 6), frame_size=16, step=6, tile_frames=tile, **simulated
+            tmp_path / f"{tile}.zarr", frames=(8, 8), frame_size=16, step=8, tile_frames=tile, **simulated
         )
-        assert len(ds["intensity"].chunks[0]) == 36 // tile
-        found.append(images(ds, **options))
+        assert len(ds["intensity"].chunks[0]) == 64 // tile
+        found.append(images(ds, **({"sweeps": 2} | options)))
     assert_same(found[1], found[0])
     assert_same(found[2], found[0])
 
@@ -233,33 +237,33 @@ def test_tiles_change_nothing_where_a_narrow_probe_leaves_pixels_dark(tmp_path: 
     assert_same(found[1], found[0])
 
 
-def test_threads_change_nothing(raster: xr.Dataset) -> None:
-    with dask.config.set(scheduler="synchronous"):
-        expected = images(raster)
-    with dask.config.set(scheduler="threads", num_workers=4):
-        assert_same(images(raster), expected)
+def test_threads_change_nothing(raster: xr.Dataset, tiled: xr.Dataset) -> None:
+    expected = images(raster, sweeps=4)
+    for scheduler in ("synchronous", "threads"):
+        with dask.config.set(scheduler=scheduler, num_workers=4):
+            assert_same(images(tiled, sweeps=4), expected)
 
 
 @pytest.mark.timeout(100)
-def test_worker_processes_change_nothing(raster: xr.Dataset, scans: dict[str, xr.Dataset]) -> None:
+def test_worker_processes_change_nothing(scans: dict[str, xr.Dataset], tiled: xr.Dataset) -> None:
     """A cluster of two processes: every part of a run travels."""
-    random: dict[str, Any] = {"start": "random", "update_probe": False, "algorithm": "raar"}
-    expected = images(raster), images(scans["periodic"], **random)
+    random: dict[str, Any] = {"start": "random", "update_probe": False, "algorithm": "raar", "sweeps": 1}
+    periodic = scans["periodic"]
+    raster = scans["raster"]
+    expected = images(raster, sweeps=3), images(periodic, **random), images(raster, sweeps=1)
     seen = []
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
         Client(cluster),
     ):
-        found = (
-            images(raster, callback=lambda progress: seen.append(progress.object())),
-            images(scans["periodic"], **random),
-        )
-        in_memory = images(raster.compute())
-    for one, other in zip(found, expected, strict=True):
+        run = images(tiled, sweeps=3, callback=lambda progress: seen.append(progress.object()))
+        found = run, images(periodic.chunk({"frame": 32}), **random)
+        in_memory = images(tiled.compute(), sweeps=1)
+    for one, other in zip(found, expected[:2], strict=True):
         assert_same(one, other)
-    assert_same(in_memory, expected[0])
-    assert len(seen) == 6
-    np.testing.assert_array_equal(seen[-1], found[0]["object"])
+    assert_same(in_memory, expected[2])
+    assert len(seen) == 3
+    np.testing.assert_array_equal(seen[-1], run["object"])
 
 
 @pytest.mark.usefixtures("threads")
@@ -271,23 +275,23 @@ def test_the_same_run_twice_is_the_same(scans: dict[str, xr.Dataset]) -> None:
 
 
 def test_a_scan_may_live_in_memory_alone(raster: xr.Dataset) -> None:
-    expected = images(raster)
-    assert_same(images(raster.compute()), expected)
-    assert_same(images(raster.compute().chunk({"frame": 20})), expected)
+    expected = images(raster, sweeps=3)
+    assert_same(images(raster.compute(), sweeps=3), expected)
+    assert_same(images(raster.compute().chunk({"frame": 20}), sweeps=3), expected)
     ds = xr.Dataset(
         {
             "intensity": (("frame", "qy", "qx"), raster["intensity"].values),
             "position": (("frame", "axis"), raster["position"].values, {"units": "pixel"}),
         }
     )
-    result = images(ds, probe=raster["probe"].values[0])
+    result = images(ds, probe=raster["probe"].values[0], sweeps=3)
     assert_same(result, expected)
     assert result.attrs["source"] == "memory"
 
 
 @pytest.mark.xfail(strict=True, raises=ValueError, reason="detector chunks are taken for tiles")
 def test_chunks_across_the_detector_change_nothing(raster: xr.Dataset) -> None:
-    assert_same(images(raster.chunk({"qy": 8})), images(raster))
+    assert_same(images(raster.chunk({"qy": 8}), sweeps=2), images(raster, sweeps=2))
 
 
 def test_a_part_of_a_scan_is_a_scan(raster: xr.Dataset) -> None:
