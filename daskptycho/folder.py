@@ -6,6 +6,7 @@ what knows that a store is a local folder.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -26,8 +27,15 @@ def local_path(url: str | Path) -> Path:
 
 
 @contextmanager
-def complete_or_absent(target: Path, *, overwrite: bool) -> Iterator[Path]:
+def complete_or_absent(target: Path, *, overwrite: bool, kind: str | None = None) -> Iterator[Path]:
     """A new folder beside the target that takes its place at the end, and vanishes if anything fails.
+
+    Parameters
+    ----------
+    target : Path
+    overwrite : bool
+    kind : str, optional
+        The ``format`` of what is written; a store of another kind is never replaced.
 
     Raises
     ------
@@ -35,6 +43,9 @@ def complete_or_absent(target: Path, *, overwrite: bool) -> Iterator[Path]:
         Something lies there already and is not to be overwritten.
     """
     partial = target.with_name(target.name + ".partial")
+    found = _format_of(target)
+    if kind is not None and found not in (None, kind):
+        raise ScanError(f"{target} is a {found} and is not replaced by a {kind}; take another name")
     _refuse_to_lose(target, partial, overwrite)
     if partial.exists():
         shutil.rmtree(partial)
@@ -49,6 +60,16 @@ def complete_or_absent(target: Path, *, overwrite: bool) -> Iterator[Path]:
             with suppress(OSError):
                 folder.rmdir()
         raise
+
+
+def _format_of(path: Path) -> str | None:
+    """What the Zarr group in a folder says it is; None where it says nothing."""
+    try:
+        attributes = json.loads((path / "zarr.json").read_text()).get("attributes", {})
+    except (OSError, ValueError):
+        return None
+    found = attributes.get("format")
+    return found if isinstance(found, str) else None
 
 
 def _refuse_to_lose(target: Path, partial: Path, overwrite: bool) -> None:

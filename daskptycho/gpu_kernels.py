@@ -97,7 +97,8 @@ project_modulus(float2* wave, const float* amplitude, double* misfit, int frames
 
 // One block a frame.
 extern "C" __global__ void __launch_bounds__(256)
-weigh_frames(const float2* wave, const float2* probe, float2* out, double* power, int own, int modes, int64 pixels) {
+weigh_frames(const float2* wave, const float2* probe, float2* out, double* power,
+             int own, int modes, int64 pixels) {
   const int64 f = blockIdx.x;
   const float2* z = wave + f * modes * pixels;
   const float2* p = probe + (own ? f * modes * pixels : 0);
@@ -236,7 +237,13 @@ def project_modulus(wave: Array, amplitude: Array) -> float:
     frames, modes, height, width = wave.shape
     misfit = cupy.empty(_blocks(amplitude.size), dtype=np.float64)
     _launch(
-        "project_modulus", len(misfit), wave, amplitude, misfit, *_int(frames, modes), np.int64(height * width)
+        "project_modulus",
+        len(misfit),
+        wave,
+        amplitude,
+        misfit,
+        *_int(frames, modes),
+        np.int64(height * width),
     )
     return float(misfit.sum())
 

@@ -70,7 +70,7 @@ def gramian_blocks(tiling: Tiling) -> list[GramianBlock]:
 
 
 def block_values(
-    block: GramianBlock, first: Array, border: Array, corner: NDArray[np.int64], illumination: Array
+    block: GramianBlock, first: Array, border: Array, corner: NDArray[np.int64], weight: Array
 ) -> NDArray[np.complex128]:
     """Values of H for the pairs of one block.
 
@@ -83,18 +83,15 @@ def block_values(
         Weighted frames ``block.border`` of tile ``block.column``.
     corner : (frame, 2) int64 array
         Corners of the first tile's frames in its window.
-    illumination : (y, x) float32 array
-        N on that window, summed over all tiles.
+    weight : (y, x) float32 array
+        1 / N on that window, N summed over all tiles.
 
     Returns
     -------
     (pair,) complex128 array
     """
-    xp = array_module(first)
-    brightest = illumination.max()
-    weight = xp.where(illumination > 1e-6 * brightest, 1 / xp.maximum(illumination, 1e-6 * brightest), 0)
-    values = xp.empty(len(block.pair), dtype=np.complex128)
-    kernels(first).gramian(first, border, block.pair, block.offset, corner, weight.astype(np.float32), values)
+    values = array_module(first).empty(len(block.pair), dtype=np.complex128)
+    kernels(first).gramian(first, border, block.pair, block.offset, corner, weight, values)
     return to_host(values)
 
 

@@ -106,10 +106,10 @@ def _overlap_tile(tile: Tile, weighted: Weighted, phase: Array | None) -> Array:
     return overlap(weighted.frames, tile.corner, tile.window.shape, phase)
 
 
-def images_of(plan: Plan, sums: list[Delayed], lit: list[Delayed]) -> list[Delayed]:
+def images_of(plan: Plan, sums: list[Delayed], lit: list[Delayed], probe: Delayed) -> list[Delayed]:
     """The tiles' images from their overlap sums, neighbours' strips added."""
     totals = _over_tiles(sums, plan.tiling)
-    return [task(merge, total, illumination) for total, illumination in zip(totals, lit, strict=True)]
+    return [task(merge, *of_tile, probe) for of_tile in zip(totals, lit, strict=True)]
 
 
 def overlap_sums(plan: Plan, weighted: list[Delayed], phases: list[Delayed | None]) -> list[Delayed]:
@@ -210,13 +210,13 @@ def sweep(
         sums = [task(_overlap_swept, tile, own, probe) for tile, own in zip(plan.tiles, swept, strict=True)]
     else:
         weighted = [task(_weigh_swept, tile, own, probe) for tile, own in zip(plan.tiles, swept, strict=True)]
-        synced = synchronise(plan, weighted, lit, sync, normalisation)
+        synced = synchronise(plan, weighted, lit, probe, sync, normalisation)
         if sync.every == "auto" and normalisation == "degree":
             synced = if_significant(synced, misfits, counts)
         phases = phases_of_tiles(plan, synced)
         sums = overlap_sums(plan, weighted, phases)
     following = State(
-        images=images_of(plan, sums, lit),
+        images=images_of(plan, sums, lit, probe),
         illuminations=lit,
         probe=probe,
         previous_images=state.images,

@@ -21,6 +21,7 @@ from daskptycho.backend import array_module, inverse_transform, kernels, transfo
 __all__ = [
     "frame_blocks",
     "illuminate",
+    "inverse_illumination",
     "measured_amplitude",
     "overlap",
     "probe_terms",
@@ -64,6 +65,9 @@ def measured_amplitude(
     """
     xp = array_module(intensity)
     amplitude = intensity.astype(np.float32)
+    if valid is not None:
+        # Whatever stands there, NaN too, is not looked at.
+        amplitude[:, ~xp.asarray(valid, dtype=bool)] = 0
     if background is not None:
         amplitude -= xp.asarray(background, dtype=np.float32)
         # Counts below the background carry no amplitude.
@@ -176,6 +180,17 @@ def illuminate(probe: Array, corner: Array, shape: tuple[int, int], out: Array |
     return out
 
 
+def inverse_illumination(illumination: Array, probe: Array) -> Array:
+    """``1 / N``, zero where nothing shone, (y, x) float32.
+
+    What counts as dark is told by the probe, which is the same for all tiles: a millionth of its
+    brightest pixel, below which a quotient would be rounding noise.
+    """
+    xp = array_module(illumination)
+    dark = illumination <= 1e-6 * (xp.abs(probe) ** 2).sum(axis=0).max()
+    return xp.where(dark, 0, 1 / xp.where(dark, 1, illumination)).astype(np.float32)
+
+
 def project_data(waves: Array, amplitude: Array) -> tuple[Array, float]:
     """Data projection ``F* (a . Fz / |Fz|)``: the nearest waves that have the measured amplitudes.
 
@@ -199,12 +214,13 @@ def probe_terms(image: Array, waves: Array, corner: Array, fraction: Array) -> t
     Returns
     -------
     numerator : (mode, N, N) complex64 array
+        Each frame's share moved back by its fraction.
     denominator : (N, N) float32 array
-        The sub-pixel part of the positions is left out here: ``|psi|^2`` is smooth once it is summed.
+        Of the whole pixels.
     """
     xp = array_module(waves)
     copies = len(corner) if fraction.any() else 1
     numerator = xp.zeros((copies, *waves.shape[1:]), dtype=np.complex64)
     denominator = xp.zeros(waves.shape[2:], dtype=np.float32)
-    kernels(waves).accumulate_probe(image, waves, corner, numerator, denominator)
+    kernels(image).accumulate_probe(image, waves, corner, numerator, denominator)
     return unshift_probe_sum(numerator, fraction), denominator

@@ -17,6 +17,7 @@ from daskptycho.algorithms import Weighted
 from daskptycho.eigensolvers import Eigenpair
 from daskptycho.geometry import Tile
 from daskptycho.gramian import GramianBlock, assemble, block_matrix, block_values
+from daskptycho.operators import inverse_illumination
 from daskptycho.plan import Plan
 from daskptycho.synchronise import Normalisation, Phases, Sync, frame_phases, normalise, significant, solve
 from daskptycho.tasks import task
@@ -31,30 +32,38 @@ def _border_frames(weighted: Weighted, block: GramianBlock) -> Array:
     return weighted.frames if block.row == block.column else weighted.frames[block.border]
 
 
-def _block(block: GramianBlock, weighted: Weighted, border: Array, tile: Tile, illumination: Array) -> Any:
-    return block_matrix(block, block_values(block, weighted.frames, border, tile.corner, illumination))
+def _block(
+    block: GramianBlock, weighted: Weighted, border: Array, tile: Tile, illumination: Array, probe: Array
+) -> Any:
+    weight = inverse_illumination(illumination, probe)
+    return block_matrix(block, block_values(block, weighted.frames, border, tile.corner, weight))
 
 
 def _power(weighted: Weighted) -> Array:
     return weighted.power
 
 
-def _matrices(plan: Plan, weighted: list[Delayed], lit: list[Delayed]) -> list[Delayed]:
+def _matrices(plan: Plan, weighted: list[Delayed], lit: list[Delayed], probe: Delayed) -> list[Delayed]:
     """The upper blocks of H, each in a task beside its first tile."""
     matrices = []
     for block, pairs in zip(plan.outline, plan.pairs, strict=True):
         border = task(_border_frames, weighted[block.column], pairs)
         matrices.append(
-            task(_block, pairs, weighted[block.row], border, plan.tiles[block.row], lit[block.row])
+            task(_block, pairs, weighted[block.row], border, plan.tiles[block.row], lit[block.row], probe)
         )
     return matrices
 
 
 def synchronise(
-    plan: Plan, weighted: list[Delayed], lit: list[Delayed], sync: Sync, normalisation: Normalisation
+    plan: Plan,
+    weighted: list[Delayed],
+    lit: list[Delayed],
+    probe: Delayed,
+    sync: Sync,
+    normalisation: Normalisation,
 ) -> Delayed:
     """`Phases` of all frames, from their weighted frames and the illumination of each tile."""
-    matrices = _matrices(plan, weighted, lit)
+    matrices = _matrices(plan, weighted, lit, probe)
     powers = [task(_power, tile) for tile in weighted]
     if sync.eigensolver != "power":
         return task(_solve_assembled, plan.outline, matrices, powers, sync, normalisation)
@@ -86,24 +95,47 @@ def _row(upper: list[Any], lower: list[Any], power: Array, normalisation: Normal
     return _Row(matrices, np.sum([abs(matrix).sum(axis=1) for matrix in matrices], axis=0))
 
 
-def _first_vector(row: _Row) -> NDArray:
+class _Scaled(NamedTuple):
+    """A tile's part of a vector, ``values * 2**exponent``: hundreds of steps would leave floating point."""
+
+    values: NDArray[np.complex128]
+    exponent: int
+
+
+def _rescaled(values: NDArray[np.complex128], exponent: int) -> _Scaled:
+    largest = np.abs(values).max(initial=0.0)
+    shift = 0 if largest == 0 else int(np.frexp(largest)[1])
+    return _Scaled(values * 2.0**-shift, exponent + shift)
+
+
+def _aligned(parts: list[_Scaled]) -> tuple[list[NDArray[np.complex128]], int]:
+    """The parts' values at the exponent of the largest."""
+    top = max(part.exponent for part in parts)
+    return [part.values * np.ldexp(1.0, part.exponent - top) for part in parts], top
+
+
+def _first_vector(row: _Row) -> _Scaled:
     # v = D x starts as the consensus vector D, so x as ones.
-    return np.where(row.consensus_squared > 0, 1, 0).astype(np.complex128)
+    return _Scaled(np.where(row.consensus_squared > 0, 1, 0).astype(np.complex128), 0)
 
 
-def _power_step(row: _Row, vectors: list[NDArray]) -> NDArray:
+def _power_step(row: _Row, vectors: list[_Scaled]) -> _Scaled:
     """One step of ``x -> D^-2 H x``, the power iteration of ``D^-1 H D^-1`` on ``v = D x``."""
-    product = sum(matrix @ vector for matrix, vector in zip(row.matrices, vectors, strict=True))
+    values, exponent = _aligned(vectors)
+    product = sum(matrix @ vector for matrix, vector in zip(row.matrices, values, strict=True))
     squared = row.consensus_squared
-    return np.divide(product, squared, out=np.zeros_like(product), where=squared > 0)
+    return _rescaled(np.divide(product, squared, out=np.zeros_like(product), where=squared > 0), exponent)
 
 
 def _collect_vector(
-    rows: list[_Row], vectors: list[NDArray], products: list[NDArray], powers: list[Array]
+    rows: list[_Row], vectors: list[_Scaled], products: list[_Scaled], powers: list[Array]
 ) -> Phases:
     squared = np.concatenate([row.consensus_squared for row in rows])
-    x, image = np.concatenate(vectors), np.concatenate(products)
-    value = float((np.vdot(x, squared * image) / np.vdot(x, squared * x)).real)
+    parts, exponent = _aligned(vectors)
+    product_parts, product_exponent = _aligned(products)
+    x, image = np.concatenate(parts), np.concatenate(product_parts)
+    quotient = (np.vdot(x, squared * image) / np.vdot(x, squared * x)).real
+    value = float(np.ldexp(quotient, product_exponent - exponent))
     return frame_phases(Eigenpair(value, np.sqrt(squared) * x, np.nan), np.concatenate(powers))
 
 

@@ -68,7 +68,8 @@ def _amplitudes(scan: xr.Dataset, tiling: Tiling) -> list[Delayed]:
     detector = [place(scan[name].values) if name in scan else None for name in ("valid", "background")]
     frames = scan["intensity"].data
     if hasattr(frames, "to_delayed"):
-        blocks = frames.to_delayed().ravel()
+        # A tile is all of its frames' detector pixels, however the scan was chunked.
+        blocks = frames.rechunk({1: -1, 2: -1}).to_delayed().ravel()
     else:
         blocks = [place(frames[tile.frames]) for tile in tiling.tiles]
     return [task(measured_amplitude, block, *detector) for block in blocks]

@@ -44,6 +44,9 @@ def initial_probe(scan: xr.Dataset, given: ArrayLike | None, modes: int | None) 
         raise OptionError(
             f"probe has shape {probe.shape}; expected (mode, y, x) with frames of {frame_shape}"
         )
+    if not np.isfinite(probe).all() or not probe.any():
+        found = "no light at all" if np.isfinite(probe).all() else "NaN or infinity"
+        raise OptionError(f"probe holds {found}; expected a first guess of the illumination")
     if modes is None:
         return probe
     if not isinstance(modes, int) or modes < 1:
@@ -66,12 +69,16 @@ def _further_modes(probe: NDArray[np.complex64], count: int) -> NDArray[np.compl
     found: list[NDArray] = []
     degree = 1
     while len(found) < count:
+        if degree > 2 * count:
+            raise OptionError(
+                f"the probe is too small for {count} further modes; give fewer, or a probe that has them"
+            )
         for power in range(degree + 1):
             mode = (first * (y / width) ** (degree - power) * (x / width) ** power).ravel()
             for other in [*basis, *found]:
                 mode = mode - other * (np.vdot(other, mode) / np.vdot(other, other))
             norm = np.linalg.norm(mode)
-            if len(found) < count and norm > 0:
+            if len(found) < count and norm > 1e-6 * np.linalg.norm(first):
                 found.append(mode * (np.linalg.norm(first) * np.sqrt(NEW_MODE_POWER) / norm))
         degree += 1
     return np.stack(found).reshape(count, *first.shape).astype(np.complex64)

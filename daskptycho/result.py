@@ -115,8 +115,10 @@ def open_result(url: str | Path) -> xr.Dataset:
         Nothing lies there, or something that is no result.
     """
     path = local_path(url)
+    if not path.exists():
+        raise ScanError(f"{path} does not exist; expected a result, as reconstruct writes it")
     try:
-        result = xr.open_zarr(path, chunks=None)
+        result = xr.open_zarr(path, chunks=None, consolidated=False)
     except Exception as error:
         raise ScanError(f"{path} cannot be read as a result: {error}") from error
     if result.attrs.get("format") != FORMAT:

@@ -25,7 +25,7 @@ from daskptycho.geometry import Tiling, make_tiling
 from daskptycho.graph import Report, State, sweep
 from daskptycho.plan import Plan, make_plan
 from daskptycho.probe import initial_probe
-from daskptycho.result import assemble, result_dataset, write_result
+from daskptycho.result import FORMAT, assemble, result_dataset, write_result
 from daskptycho.scan import position_in_pixels, scan_period, tile_chunks, validate_scan
 from daskptycho.start import random_start, uniform_start
 from daskptycho.synchronise import Cadence, Sync
@@ -202,7 +202,7 @@ def reconstruct(
     if out is None:
         return _reconstruct(scan, run, probe, modes, start, callback)
     # The target is claimed now: a refusal comes before hours of work rather than after.
-    with complete_or_absent(local_path(out), overwrite=overwrite) as folder:
+    with complete_or_absent(local_path(out), kind=FORMAT, overwrite=overwrite) as folder:
         result = _reconstruct(scan, run, probe, modes, start, callback)
         write_result(result, folder)
     return result

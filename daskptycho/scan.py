@@ -161,7 +161,7 @@ def create_scan(
     elif tile_frames < 1:
         raise OptionError(f"tile_frames is {tile_frames}; expected at least 1")
     order = compact_order(position_in_pixels(header), tile_frames)
-    with complete_or_absent(local_path(url), overwrite=overwrite) as folder:
+    with complete_or_absent(local_path(url), kind=FORMAT, overwrite=overwrite) as folder:
         write_scan(folder, header.drop_vars("intensity"), intensity, order, tile_frames, progress)
     return open_scan(url)
 

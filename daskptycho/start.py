@@ -92,6 +92,6 @@ def random_start(
         task(_random_frames, tile, amplitude, probe, place(number), seed)
         for tile, amplitude, number in zip(plan.tiles, plan.amplitudes, numbers, strict=True)
     ]
-    synced = None if sync.method is None else synchronise(plan, weighted, lit, sync, normalisation)
+    synced = None if sync.method is None else synchronise(plan, weighted, lit, probe, sync, normalisation)
     sums = overlap_sums(plan, weighted, phases_of_tiles(plan, synced))
-    return State(images_of(plan, sums, lit), lit, probe), task(summarise, [], synced)
+    return State(images_of(plan, sums, lit, probe), lit, probe), task(summarise, [], synced)

@@ -72,7 +72,7 @@ def by_hand(
     after = []
     for _ in range(sweeps):
         swept = sweep_tile(algorithm, tile, amplitude, image, probe, stack=stack, **options)
-        image, stack = merge(swept.image_sum, lit), swept.stack
+        image, stack = merge(swept.image_sum, lit, probe), swept.stack
         after.append((image, swept.misfit, stack))
     return after
 
@@ -214,9 +214,10 @@ def test_a_sweep_changes_nothing_that_it_was_given() -> None:
 
 
 def test_merge_divides_by_the_illumination_and_leaves_the_dark_at_zero() -> None:
+    probe = np.array([[[1, 0.5j], [1.5j, 0.1]]], dtype=np.complex64)
     lit = np.array([[4.0, 1.0, 1e-9, 0.0]], dtype=np.float32)
     total = np.array([[8.0, 1j, 1e-9, 0.0]], dtype=np.complex64)
-    image = merge(total, lit)
+    image = merge(total, lit, probe)
     assert image.dtype == np.complex64
     np.testing.assert_allclose(image, [[2, 1j, 0, 0]], rtol=1e-6)
 
@@ -224,9 +225,10 @@ def test_merge_divides_by_the_illumination_and_leaves_the_dark_at_zero() -> None
 @given(st.integers(0, 2**32))
 def test_merge_undoes_the_illumination(seed: int) -> None:
     random = np.random.default_rng(seed)
+    probe = complex_noise(random, (2, 4, 4))
     lit = random.uniform(1e-2, 5, (5, 6)).astype(np.float32)
     image = complex_noise(random, (5, 6))
-    np.testing.assert_allclose(merge(image * lit, lit), image, rtol=1e-5)
+    np.testing.assert_allclose(merge(image * lit, lit, probe), image, rtol=1e-5)
 
 
 # Probe

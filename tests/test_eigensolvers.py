@@ -1,4 +1,4 @@
-"""Power iteration and LOBPCG against a dense eigensolver."""
+"""Power iteration, LOBPCG and Lanczos against a dense eigensolver."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daskptycho.eigensolvers import Eigenpair, lobpcg, power
+from daskptycho.eigensolvers import Eigenpair, lanczos, lobpcg, power
 
-solvers = pytest.mark.parametrize("solver", [power, lobpcg])
+solvers = pytest.mark.parametrize("solver", [power, lobpcg, lanczos])
 
 
 def hermitian(random: np.random.Generator, eigenvalues: np.ndarray) -> np.ndarray:

@@ -50,8 +50,8 @@ def matrix_of(ds: xr.Dataset, waves: np.ndarray, chunks: tuple[int, ...] | None 
         assert len(second) == len(column)
         y = (np.arange(row.window.height) + row.window.y) % lit.shape[0]
         x = (np.arange(row.window.width) + row.window.x) % lit.shape[1]
-        window = lit[np.ix_(y, x)].astype(np.float32)
-        values = block_values(block, first, second[block.border], row.corner, window)
+        weight = operators.inverse_illumination(lit[np.ix_(y, x)].astype(np.float32), ds["probe"].values)
+        values = block_values(block, first, second[block.border], row.corner, weight)
         matrices.append(block_matrix(block, values))
     return assemble(blocks, matrices)
 
@@ -134,10 +134,11 @@ def test_dark_pixels_weigh_nothing() -> None:
     (block,) = gramian_blocks(tiling)
     weighted = weighted_of(ds, waves_of(ds), tiling, 0)
     lit = np.zeros(tiling.window.shape, dtype=np.float32)
-    lit[tuple(tiling.tiles[0].corner[0])] = 1
-    values = block_values(block, weighted, weighted, tiling.tiles[0].corner, lit)
+    lit[tuple(tiling.tiles[0].corner[0])] = 4
+    weight = operators.inverse_illumination(lit, ds["probe"].values)
+    values = block_values(block, weighted, weighted, tiling.tiles[0].corner, weight)
     assert np.isfinite(values).all()
-    assert values[0] == pytest.approx(abs(weighted[0, 0, 0]) ** 2, rel=1e-5)
+    assert values[0] == pytest.approx(abs(weighted[0, 0, 0]) ** 2 / 4, rel=1e-5)
 
 
 # Phases
@@ -178,9 +179,13 @@ def test_phases_of_the_eigenvector_bring_the_object_back(name: str, normalisatio
     lit = plain.illumination_of(ds)
     shone = lit > 0
     truth = ds["truth_object"].values[shone]
+
+    def image_of(total: np.ndarray) -> np.ndarray:
+        return merge(total, lit.astype(np.float32), ds["probe"].values)
+
     weighted = weighted_of(ds, waves, tiling, 0)
-    before = merge(plain.overlap(weighted, tiling.corner, lit.shape), lit.astype(np.float32))[shone]
+    before = image_of(plain.overlap(weighted, tiling.corner, lit.shape))[shone]
     assert plain.relative_up_to_a_factor(before, truth) > 0.3
     weighted *= found.phase[:, None, None]
-    image = merge(plain.overlap(weighted, tiling.corner, lit.shape), lit.astype(np.float32))[shone]
+    image = image_of(plain.overlap(weighted, tiling.corner, lit.shape))[shone]
     assert plain.relative_up_to_a_factor(image, truth) < 1e-3

@@ -214,16 +214,17 @@ def test_blockwise_power_iteration_is_the_eager_one(normalisation: Any, iteratio
     ds = plain.scan(**RASTER)
     plan = planned(ds, TILES[tiles])
     random = np.random.default_rng(0)
-    lit = persisted(illuminations(plan, place(ds["probe"].values)))
+    probe = place(ds["probe"].values)
+    lit = persisted(illuminations(plan, probe))
     weighted = [
         place(Weighted(plain.complex_noise(random, (len(tile), 12, 10)), random.uniform(0.5, 2, len(tile))))
         for tile in plan.tiling.tiles
     ]
     power = np.concatenate([tile.power for tile in compute(weighted)[0]])
-    matrix = assemble_matrix(compute(plan.pairs)[0], compute(_matrices(plan, weighted, lit))[0])
+    matrix = assemble_matrix(compute(plan.pairs)[0], compute(_matrices(plan, weighted, lit, probe))[0])
     sync = Sync(eigensolver="power", iterations=iterations)
     expected = frame_phases(solve(normalise(matrix, power, normalisation), sync), power)
-    found = compute(synchronise(plan, weighted, lit, sync, normalisation))[0]
+    found = compute(synchronise(plan, weighted, lit, probe, sync, normalisation))[0]
     np.testing.assert_allclose(found.phase, expected.phase, atol=1e-6)
     for name in ("consensus", "spread", "localisation"):
         assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-9)
@@ -236,11 +237,13 @@ def test_blockwise_power_iteration_goes_on_however_small_the_eigenvalue() -> Non
     """A random start's is 0.1 to 0.5, and hundreds of steps are asked for."""
     ds = plain.scan(frames=(3, 3))
     plan = planned(ds, (9,))
-    lit = illuminations(plan, place(ds["probe"].values))
+    probe = place(ds["probe"].values)
+    lit = illuminations(plan, probe)
     random = np.random.default_rng(0)
     # Weak frames for a bright illumination, rather than as many steps.
     weighted = [place(Weighted(plain.complex_noise(random, (9, 12, 10)), np.full(9, 1e12)))]
-    found = compute(synchronise(plan, weighted, lit, Sync(eigensolver="power", iterations=40), "frame"))[0]
+    sync = Sync(eigensolver="power", iterations=40)
+    found = compute(synchronise(plan, weighted, lit, probe, sync, "frame"))[0]
     assert np.isfinite(found.consensus)
     assert np.isfinite(found.localisation)
 
@@ -250,9 +253,10 @@ def test_phases_are_cut_into_tiles() -> None:
     plan = planned(ds, TILES[4])
     assert phases_of_tiles(plan, None) == [None] * 4
     random = np.random.default_rng(0)
-    lit = illuminations(plan, place(ds["probe"].values))
+    probe = place(ds["probe"].values)
+    lit = illuminations(plan, probe)
     weighted = [place(Weighted(plain.complex_noise(random, (9, 12, 10)), np.ones(9))) for _ in range(4)]
-    synced = persisted(synchronise(plan, weighted, lit, SYNC, "degree"))
+    synced = persisted(synchronise(plan, weighted, lit, probe, SYNC, "degree"))
     parts = compute(phases_of_tiles(plan, synced))[0]
     assert [len(part) for part in parts] == [9] * 4
     np.testing.assert_array_equal(np.concatenate(parts), compute(synced)[0].phase)

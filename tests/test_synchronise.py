@@ -225,7 +225,7 @@ def test_a_normalisation_that_is_asked_for_stays(growing: bool, normalisation: s
         ({"method": "two-level"}, "method is 'two-level'"),
         ({"method": "fast"}, "method is 'fast'"),
         ({"method": True}, "method is True"),
-        ({"eigensolver": "arnoldi"}, "eigensolver is 'arnoldi'; expected 'lobpcg' or 'power'"),
+        ({"eigensolver": "arnoldi"}, "eigensolver is 'arnoldi'; expected"),
         ({"iterations": 0}, "iterations is 0"),
         ({"iterations": 2.5}, "iterations is 2.5"),
         ({"iterations": "many"}, "iterations is 'many'"),
