@@ -91,6 +91,8 @@ class RAAR:
     def __post_init__(self) -> None:
         if not 0 < self.beta <= 1:
             raise OptionError(f"RAAR's beta is {self.beta}; expected above 0 and at most 1")
+        # A NumPy number would not be written with a result's options.
+        object.__setattr__(self, "beta", float(self.beta))
 
     def before(self, model: Array, stack: Array | None) -> Array:
         return model if stack is None else stack + np.float32(self.beta) * model

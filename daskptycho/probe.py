@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
@@ -49,7 +51,7 @@ def initial_probe(scan: xr.Dataset, given: ArrayLike | None, modes: int | None) 
         raise OptionError(f"probe holds {found}; expected a first guess of the illumination")
     if modes is None:
         return probe
-    if not isinstance(modes, int) or modes < 1:
+    if not isinstance(modes, numbers.Integral) or modes < 1:
         raise OptionError(f"modes is {modes!r}; expected a whole number, 1 or more")
     if modes > len(probe):
         probe = np.concatenate([probe, _further_modes(probe, modes - len(probe))])

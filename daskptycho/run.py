@@ -6,6 +6,7 @@ and `result`. The loop sees scalars alone: images, frames and probes stay where 
 
 from __future__ import annotations
 
+import numbers
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -32,6 +33,9 @@ from daskptycho.synchronise import Cadence, Sync
 from daskptycho.tasks import persisted, place, task
 
 __all__ = ["Progress", "reconstruct"]
+
+# What the options of a run call a start from an array.
+GIVEN = "given"
 
 # Sweeps before the probe begins to follow: the object's first guess would spoil a fair probe.
 PROBE_WAIT = 1
@@ -93,12 +97,10 @@ class _Run:
     subpixel: bool
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sweeps, int) or self.sweeps < 1:
-            raise OptionError(f"sweeps is {self.sweeps!r}; expected a whole number, 1 or more")
-        if self.start not in ("ones", "random", "given"):
+        if not isinstance(self.sync, Sync):
+            raise OptionError(f"sync is {self.sync!r}; expected a Sync, as Sync(method=None) for none")
+        if self.start not in ("ones", "random", GIVEN):
             raise OptionError(f"start is {self.start!r}; expected 'ones', 'random' or an array")
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise OptionError(f"tolerance is {self.tolerance!r}; expected above 0")
 
     def described(self) -> dict[str, Any]:
         """For the attributes of a result: names and plain values."""
@@ -187,17 +189,21 @@ def reconstruct(
         Options that make no sense, alone or together.
     """
     run = _Run(
-        sweeps=sweeps,
+        sweeps=_whole("sweeps", sweeps, least=1),
         algorithm=algorithm_named(algorithm),
         opening=None if opening is None else algorithm_named(opening),
         momentum=_checked_momentum(momentum, algorithm_named(algorithm)),
-        sync=sync or Sync(),
-        update_probe=update_probe,
-        start="given" if not isinstance(start, str) else start,
-        seed=seed,
-        tolerance=tolerance,
-        subpixel=subpixel,
+        sync=Sync() if sync is None else sync,
+        update_probe=bool(update_probe),
+        start=start if isinstance(start, str) else GIVEN,
+        seed=_whole("seed", seed, least=0),
+        tolerance=None if tolerance is None else _positive("tolerance", tolerance),
+        subpixel=bool(subpixel),
     )
+    if isinstance(start, str) and start == GIVEN:
+        raise OptionError(f"start is {start!r}; expected 'ones', 'random' or an array")
+    if callback is not None and not callable(callback):
+        raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
     validate_scan(scan)
     if out is None:
         return _reconstruct(scan, run, probe, modes, start, callback)
@@ -225,8 +231,9 @@ def _reconstruct(
     )
     plan = persisted(make_plan(scan, tiling, pairs=run.sync.method is not None))
     counts = sum(dask.base.compute([task(_counts, amplitude) for amplitude in plan.amplitudes])[0])
-    if counts == 0:
-        raise ScanError("intensity holds no counts at all; expected diffraction frames")
+    if not counts > 0 or not np.isfinite(counts):
+        found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"
+        raise ScanError(f"intensity holds {found}; expected diffraction frames")
     first_probe = initial_probe(scan, probe, modes)
     if run.update_probe:
         # The scale of a probe that is to be recovered means nothing: the frames tell it.
@@ -236,6 +243,8 @@ def _reconstruct(
         image = np.asarray(start)
         if image.shape != tiling.window.shape:
             raise OptionError(f"start has shape {image.shape}; expected the canvas's, {tiling.window.shape}")
+        if not np.isfinite(image).all():
+            raise OptionError("start holds NaN or infinity; expected an object")
     numbers = scan["frame_number"].values if "frame_number" in scan else np.arange(len(tiling.corner))
     state, history = _sweeps(run, plan, place(first_probe), image, numbers, counts, callback)
     return result_dataset(scan, tiling, state, history, run.described())
@@ -246,11 +255,23 @@ def _checked_momentum(
 ) -> float | Literal["nesterov"]:
     if momentum is None:
         return 0.0 if algorithm.has_stack else "nesterov"
-    if momentum != "nesterov" and not (isinstance(momentum, int | float) and 0 <= momentum < 1):
+    if momentum != "nesterov" and not (isinstance(momentum, numbers.Real) and 0 <= momentum < 1):
         raise OptionError(f"momentum is {momentum!r}; expected 'nesterov' or a number from 0 to below 1")
     if algorithm.has_stack and momentum != 0:
         raise OptionError(f"momentum is {momentum!r} with {algorithm.name}; only ap takes a momentum")
-    return momentum
+    return momentum if momentum == "nesterov" else float(momentum)
+
+
+def _whole(name: str, value: Any, *, least: int) -> int:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise OptionError(f"{name} is {value!r}; expected a whole number, {least} or more")
+    return int(value)
+
+
+def _positive(name: str, value: Any) -> float:
+    if not isinstance(value, numbers.Real) or not value > 0:
+        raise OptionError(f"{name} is {value!r}; expected a number above 0")
+    return float(value)
 
 
 def _counts(amplitude: Any) -> float:

@@ -230,9 +230,6 @@ def test_blockwise_power_iteration_is_the_eager_one(normalisation: Any, iteratio
         assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-9)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the vector is never scaled and underflows where the eigenvalue is small"
-)
 def test_blockwise_power_iteration_goes_on_however_small_the_eigenvalue() -> None:
     """A random start's is 0.1 to 0.5, and hundreds of steps are asked for."""
     ds = plain.scan(frames=(3, 3))

@@ -178,7 +178,6 @@ def test_measured_amplitude(shape: tuple, dtype: str, masked: bool, background: 
                     assert at == pytest.approx(np.sqrt(left), rel=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="the root is taken before the pixels that are not valid are set aside")
 def test_whatever_stands_in_pixels_that_are_not_valid_is_not_looked_at() -> None:
     counts = np.array([[[4, -1], [np.nan, 9]]], dtype=np.float32)
     with warnings.catch_warnings():
