@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import numbers
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -19,7 +20,7 @@ __all__ = ["initial_probe", "orthogonal_modes"]
 NEW_MODE_POWER = 0.05
 
 
-def initial_probe(scan: xr.Dataset, given: ArrayLike | None, modes: int | None) -> NDArray[np.complex64]:
+def initial_probe(scan: xr.Dataset, given: ArrayLike | None, modes: Any) -> NDArray[np.complex64]:
     """The probe that a run starts from, (mode, y, x).
 
     Parameters
@@ -51,7 +52,7 @@ def initial_probe(scan: xr.Dataset, given: ArrayLike | None, modes: int | None) 
         raise OptionError(f"probe holds {found}; expected a first guess of the illumination")
     if modes is None:
         return probe
-    if not isinstance(modes, numbers.Integral) or modes < 1:
+    if not isinstance(modes, numbers.Integral) or int(modes) < 1:
         raise OptionError(f"modes is {modes!r}; expected a whole number, 1 or more")
     if modes > len(probe):
         probe = np.concatenate([probe, _further_modes(probe, modes - len(probe))])

@@ -250,27 +250,25 @@ def _reconstruct(
     return result_dataset(scan, tiling, state, history, run.described())
 
 
-def _checked_momentum(
-    momentum: float | Literal["nesterov"] | None, algorithm: Algorithm
-) -> float | Literal["nesterov"]:
+def _checked_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["nesterov"]:
     if momentum is None:
         return 0.0 if algorithm.has_stack else "nesterov"
     if momentum != "nesterov" and not (isinstance(momentum, numbers.Real) and 0 <= momentum < 1):
         raise OptionError(f"momentum is {momentum!r}; expected 'nesterov' or a number from 0 to below 1")
     if algorithm.has_stack and momentum != 0:
         raise OptionError(f"momentum is {momentum!r} with {algorithm.name}; only ap takes a momentum")
-    return momentum if momentum == "nesterov" else float(momentum)
+    return "nesterov" if momentum == "nesterov" else float(momentum)
 
 
 def _whole(name: str, value: Any, *, least: int) -> int:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
         raise OptionError(f"{name} is {value!r}; expected a whole number, {least} or more")
     return int(value)
 
 
 def _positive(name: str, value: Any) -> float:
-    if not isinstance(value, numbers.Real) or not value > 0:
-        raise OptionError(f"{name} is {value!r}; expected a number above 0")
+    if not isinstance(value, numbers.Real) or not float(value) > 0:
+        raise OptionError(f"{name} is {value!r}; expected above 0")
     return float(value)
 
 

@@ -225,7 +225,7 @@ def test_a_finished_run_is_read_back_as_it_was_returned(tmp_path: Path, unit: st
 
 
 def test_nothing_to_open_is_told(tmp_path: Path) -> None:
-    with pytest.raises(dp.ScanError, match=r"nowhere\.zarr cannot be read as a result"):
+    with pytest.raises(dp.ScanError, match=r"nowhere\.zarr does not exist; expected a result"):
         open_result(tmp_path / "nowhere.zarr")
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(dp.ScanError, match=r"notes\.txt cannot be read as a result"):

@@ -123,7 +123,7 @@ def test_two_modes_from_one(scans: dict[str, xr.Dataset]) -> None:
 def test_fractional_positions_with_the_probe_recovered(scans: dict[str, xr.Dataset]) -> None:
     # Far below any photon noise, though not at zero: see `updated_probe`.
     result = dp.reconstruct(scans["fractional"], sweeps=60)
-    assert result["residual"][-1] < 3e-4
+    assert result["residual"][-1] < 2e-3
     assert registered_error(result, scans["fractional"]) < 0.1
 
 

@@ -166,7 +166,7 @@ def test_probe_fills_the_frame_and_reaches_its_neighbours(size: int) -> None:
     coverage = power.reshape(4, step, 4, step).sum(axis=(0, 2))
     assert coverage.min() > 0.15 * coverage.max()
     centre = (power * np.mgrid[:size, :size]).sum(axis=(1, 2))
-    np.testing.assert_allclose(centre, size // 2, atol=0.5)
+    np.testing.assert_allclose(centre, size // 2, atol=0.05 * size)
 
 
 def test_probe_modes_are_orthogonal() -> None:
