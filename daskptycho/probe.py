@@ -54,6 +54,7 @@ def initial_probe(scan: xr.Dataset, given: ArrayLike | None, modes: Any) -> NDAr
         return probe
     if not isinstance(modes, numbers.Integral) or int(modes) < 1:
         raise OptionError(f"modes is {modes!r}; expected a whole number, 1 or more")
+    modes = int(modes)
     if modes > len(probe):
         probe = np.concatenate([probe, _further_modes(probe, modes - len(probe))])
     return np.ascontiguousarray(probe[:modes])

@@ -253,7 +253,7 @@ def _reconstruct(
 def _checked_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["nesterov"]:
     if momentum is None:
         return 0.0 if algorithm.has_stack else "nesterov"
-    if momentum != "nesterov" and not (isinstance(momentum, numbers.Real) and 0 <= momentum < 1):
+    if momentum != "nesterov" and not (isinstance(momentum, numbers.Real) and 0 <= float(momentum) < 1):
         raise OptionError(f"momentum is {momentum!r}; expected 'nesterov' or a number from 0 to below 1")
     if algorithm.has_stack and momentum != 0:
         raise OptionError(f"momentum is {momentum!r} with {algorithm.name}; only ap takes a momentum")

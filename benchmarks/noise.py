@@ -1,0 +1,74 @@
+"""Error with and without sync on a jittered raster at several doses, as a table and a picture.
+
+    python benchmarks/noise.py --picture docs/noise.png
+    python benchmarks/noise.py --quick
+
+32x32 frames of 32x32, step 8, jitter 1, probe known, start from ones; error weighted by the illumination.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+from matplotlib.figure import Figure
+from measured_run import measured_run
+from rich.console import Console
+from rich.table import Table
+
+import daskptycho as dp
+
+DOSES = (1_000, 3_000, 10_000, 100_000, None)
+
+
+def draw(errors: dict[tuple[int | None, str], list[float]], sweeps: tuple[int, ...], path: Path) -> None:
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    doses = [dose for dose in DOSES if dose is not None and (dose, "none") in errors]
+    styles = {"none": ("#1f4e79", "o", "without sync"), "default": ("#c8553d", "x", "with sync")}
+    for name, (colour, marker, label) in styles.items():
+        for index, line in zip(range(len(sweeps)), (":", "--", "-"), strict=False):
+            values = [errors[dose, name][index] for dose in doses]
+            said = f"{label}, {sweeps[index]} sweeps"
+            axes.loglog(doses, values, line, marker=marker, color=colour, label=said)
+    axes.set_xlabel("photons a frame")
+    axes.set_ylabel("relative error of the image")
+    axes.set_title("32x32 frames of 32x32 pixels, start from ones")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+@click.command(help=__doc__)
+@click.option("--quick", is_flag=True, help="8x8 frames, one dose, few sweeps.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw the table too.")
+def main(quick: bool, picture: Path | None) -> None:
+    sweeps = (4, 8) if quick else (20, 60, 200)
+    side = 8 if quick else 32
+    table = Table(title="Relative error with and without sync")
+    for name in ("photons a frame", "sync", *(f"{n} sweeps" for n in sweeps)):
+        table.add_column(name, justify="right")
+    errors: dict[tuple[int | None, str], list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for dose in (3_000,) if quick else DOSES:
+            scan = dp.simulate_scan(
+                Path(folder) / f"{dose}.zarr",
+                frames=(side, side),
+                frame_size=32,
+                step=8,
+                jitter=1,
+                photons=dose,
+            )
+            for name, sync in (("none", dp.Sync(method=None)), ("default", dp.Sync())):
+                run = measured_run(scan, sweeps[-1], sync=sync)
+                errors[dose, name] = [float(run.weighted_error[n - 1]) for n in sweeps]
+                told = "no noise" if dose is None else f"{dose:,}".replace(",", " ")
+                table.add_row(told, name, *(f"{error:.4f}" for error in errors[dose, name]))
+    Console(width=100).print(table)
+    if picture is not None:
+        draw(errors, sweeps, picture)
+
+
+if __name__ == "__main__":
+    main()

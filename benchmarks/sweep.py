@@ -1,0 +1,113 @@
+"""Time of one sweep against the FFT pair of the same frames in the same run, on one core.
+
+    python benchmarks/sweep.py
+    python benchmarks/sweep.py --quick
+
+The FFT pair runs through the same library and in the same blocks as the sweep's own; both are timed in
+turn and the fastest of several rounds counts. The Gramian and the eigensolver stand beside them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import daskptycho as dp
+from daskptycho.algorithms import AP, overlap_waves, sweep_tile, updated_probe
+from daskptycho.backend import inverse_transform, transform
+from daskptycho.geometry import make_tiling
+from daskptycho.gramian import block_matrix, block_values, gramian_blocks
+from daskptycho.operators import frame_blocks, illuminate, inverse_illumination, measured_amplitude
+from daskptycho.scan import position_in_pixels
+from daskptycho.synchronise import Sync, normalise, solve
+
+
+def fastest(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Seconds of each function, taken in turn so that a busy moment hits all alike."""
+    best = dict.fromkeys(functions, np.inf)
+    for _ in range(rounds + 1):
+        for name, function in functions.items():
+            begun = time.perf_counter()
+            function()
+            best[name] = min(best[name], time.perf_counter() - begun)
+    return best
+
+
+def measure(folder: Path, frame_size: int, frames: int, rounds: int) -> dict[str, float]:
+    scan = dp.simulate_scan(
+        folder / f"{frame_size}.zarr",
+        frames=(frames, frames),
+        frame_size=frame_size,
+        step=frame_size // 4,
+        jitter=1,
+        tile_frames=frames * frames,
+    )
+    tiling = make_tiling(position_in_pixels(scan), (frame_size, frame_size), (frames * frames,))
+    tile = tiling.tiles[0]
+    amplitude = measured_amplitude(scan["intensity"].values)
+    probe = scan["probe"].values
+    image = np.ones(tile.window.shape, dtype=np.complex64)
+    weight = inverse_illumination(illuminate(probe[None], tile.corner, tile.window.shape), probe)
+    weighted = sweep_tile(AP(), tile, amplitude, image, probe, keep_frames=True).weighted
+    (block,) = gramian_blocks(tiling)
+    waves = np.ones((len(tile), 1, frame_size, frame_size), dtype=np.complex64)
+
+    def fft_pair() -> None:
+        for some in frame_blocks(len(tile), frame_size**2):
+            inverse_transform(transform(waves[some].copy()))
+
+    def with_probe() -> None:
+        swept = sweep_tile(AP(), tile, amplitude, image, probe, update_probe=True)
+        overlap_waves(tile, swept.waves, updated_probe(probe, [swept.probe_sums]))
+
+    def gramian() -> Any:
+        return block_matrix(block, block_values(block, weighted.frames, weighted.frames, tile.corner, weight))
+
+    h = gramian()
+    return fastest(
+        {
+            "FFT pair": fft_pair,
+            "sweep": lambda: sweep_tile(AP(), tile, amplitude, image, probe),
+            "sweep, probe recovered": with_probe,
+            "Gramian": gramian,
+            "eigensolver": lambda: solve(normalise(h, weighted.power, "degree"), Sync()),
+        },
+        rounds,
+    )
+
+
+@click.command(help=__doc__)
+@click.option("--quick", is_flag=True, help="Frames of 32x32, one round.")
+def main(quick: bool) -> None:
+    table = Table(title="One sweep against the FFT pair of the same frames, one core")
+    for name in ("frame", "part", "us a frame", "of the FFT pair"):
+        table.add_column(name, justify="left" if name == "part" else "right")
+    with tempfile.TemporaryDirectory() as folder:
+        for size in (32,) if quick else (32, 64, 128):
+            frames = 6 if quick else max(12, 1024 // size)
+            found = measure(Path(folder), size, frames, 1 if quick else 7)
+            for name, seconds in found.items():
+                ratio = seconds / found["FFT pair"]
+                table.add_row(f"{size}x{size}", name, f"{1e6 * seconds / frames**2:.1f}", f"{ratio:.2f}")
+            table.add_section()
+    console = Console(width=100)
+    console.print(table)
+    console.print(f"FFT library: {fft_library()}")
+
+
+def fft_library() -> str:
+    from daskptycho.backend import _host_fft
+
+    return _host_fft().__name__
+
+
+if __name__ == "__main__":
+    main()
