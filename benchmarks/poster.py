@@ -52,7 +52,7 @@ def told(run: MeasuredRun) -> tuple[str, str, str]:
 def main(quick: bool, most_sweeps: int, seed: int) -> None:
     console = Console(width=110)
     sizes = (8,) if quick else (8, 16, 32, 64)
-    most_sweeps = 150 if quick else most_sweeps
+    most_sweeps = 12 if quick else most_sweeps
     table = Table(title="Sweeps to squared error 1e-4, from random phases")
     for name in ("frames", "method", "poster", "sweeps", "time", "eigensolver"):
         table.add_column(name, justify="left" if name in ("frames", "method") else "right")
