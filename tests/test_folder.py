@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -142,6 +143,31 @@ def test_a_failure_at_the_last_step_keeps_the_old_group(
         write(target, overwrite=True)
     assert everything_in(tmp_path) == before
     assert (target / "content").read_text() == "old"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_store_of_another_kind_is_never_replaced(tmp_path: Path, overwrite: bool) -> None:
+    target = zarr_group(tmp_path / "a.zarr")
+    (target / "zarr.json").write_text(json.dumps({"attributes": {"format": "a-scan"}}))
+    before = everything_in(tmp_path)
+    with (
+        pytest.raises(ScanError, match="is a a-scan and is not replaced by a a-result; take another name"),
+        complete_or_absent(target, overwrite=overwrite, kind="a-result"),
+    ):
+        pass
+    assert everything_in(tmp_path) == before
+    with complete_or_absent(target, overwrite=True, kind="a-scan") as folder:
+        (folder / "content").write_text("new")
+    assert (target / "content").read_text() == "new"
+
+
+def test_a_group_that_says_nothing_of_its_kind_may_be_replaced(tmp_path: Path) -> None:
+    for name, said in (("a", "{}"), ("b", "no json"), ("c", '{"attributes": {"format": 3}}')):
+        target = zarr_group(tmp_path / name)
+        (target / "zarr.json").write_text(said)
+        with complete_or_absent(target, overwrite=True, kind="a-result") as folder:
+            (folder / "content").write_text("new")
+        assert everything_in(target) == ["content"]
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from daskptycho.eigensolvers import Eigenpair
 from daskptycho.errors import OptionError
-from daskptycho.synchronise import Cadence, Sync, frame_phases, localisation, normalise, solve
+from daskptycho.synchronise import (
+    Cadence,
+    Phases,
+    Sync,
+    frame_phases,
+    localisation,
+    normalise,
+    significant,
+    solve,
+)
 
 NAN = math.nan
 
@@ -59,7 +68,7 @@ def test_a_frame_without_a_count_has_no_say(normalisation: str) -> None:
     np.testing.assert_allclose(abs(found.phase), 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("eigensolver", ["lobpcg", "power"])
+@pytest.mark.parametrize("eigensolver", ["lanczos", "lobpcg", "power"])
 @pytest.mark.parametrize("normalisation", ["frame", "degree"])
 def test_solve_finds_the_leading_eigenvector_from_the_consensus(eigensolver: str, normalisation: str) -> None:
     random = np.random.default_rng(4)
@@ -74,14 +83,14 @@ def test_solve_finds_the_leading_eigenvector_from_the_consensus(eigensolver: str
 def test_more_steps_come_nearer() -> None:
     h = gramian(np.random.default_rng(1), 30, 0.5)
     normalised = normalise(h, h.diagonal().real, "degree")
-    for eigensolver in ("lobpcg", "power"):
+    for eigensolver in ("lanczos", "lobpcg", "power"):
         residuals = [
             solve(normalised, Sync(eigensolver=eigensolver, iterations=n)).residual for n in (1, 5, 60)
         ]
         assert residuals[0] > residuals[1] > residuals[2]
 
 
-@given(frames=st.integers(1, 10**6), solver=st.sampled_from(["lobpcg", "power"]))
+@given(frames=st.integers(1, 10**6), solver=st.sampled_from(["lanczos", "lobpcg", "power"]))
 def test_automatic_steps_grow_with_the_scan(frames: int, solver: str) -> None:
     sync = Sync(eigensolver=solver)
     assert isinstance(sync.steps(frames), int)
@@ -143,6 +152,17 @@ def test_localisation_counts_the_frames_that_take_part(frames: int, part: int) -
     vector = np.zeros(frames, dtype=complex)
     vector[:part] = 1j
     assert localisation(vector) == pytest.approx(frames / min(part, frames))
+
+
+def test_phases_that_the_misfit_does_not_bear_out_are_left_alone() -> None:
+    phase = np.exp(1j * np.linspace(-1, 1, 5)).astype(np.complex64)
+    found = Phases(phase, 0.2, 0.3, 1.5)
+    np.testing.assert_array_equal(significant(found, 1e-4).phase, phase)
+    ignored = significant(found, 1e4)
+    np.testing.assert_array_equal(ignored.phase, np.ones(5))
+    assert ignored.phase.dtype == np.complex64
+    # What was found is still told.
+    assert (ignored.consensus, ignored.spread, ignored.localisation) == (0.2, 0.3, 1.5)
 
 
 # Cadence
