@@ -134,7 +134,7 @@ def test_a_measured_scan_at_fractional_positions_does_not_diverge(tmp_path: Path
     file = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "siemens-star-small.npz.bz2"
     if not file.exists():
         pytest.skip(f"{file} is not here: the measured Siemens star is no part of the project")
-    measured = np.load(io.BytesIO(bz2.open(file).read()))
+    measured = np.load(io.BytesIO(bz2.decompress(file.read_bytes())))
     position = measured["scan"][0].astype(float)
     inner = (abs(position) < 60).all(axis=1)
     frames = np.fft.fftshift(measured["data"][0][inner], axes=(-2, -1))
