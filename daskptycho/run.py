@@ -322,6 +322,11 @@ def _sweeps(
             )
         )
         found: Report = dask.base.compute(report)[0]
+        if not np.isfinite(found.misfit):
+            raise ScanError(
+                f"the residual of sweep {number} is not finite: the reconstruction diverged; "
+                "check positions and probe, or try a smaller momentum"
+            )
         cadence.swept(found.misfit / counts, found.spread, found.localisation)
         history.append(
             Progress(

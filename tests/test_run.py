@@ -129,7 +129,6 @@ def test_fractional_positions_with_the_probe_recovered(scans: dict[str, xr.Datas
     assert registered_error(result, scans["fractional"]) < 0.1
 
 
-@pytest.mark.xfail(strict=True, reason="the rim, divided by next to no illumination, blows up")
 def test_a_measured_scan_at_fractional_positions_does_not_diverge(tmp_path: Path) -> None:
     file = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "siemens-star-small.npz.bz2"
     if not file.exists():
