@@ -277,8 +277,7 @@ def updated_probe(probe: Array, sums: list[tuple[Array, Array]]) -> Array:
 
     The least-squares fit for whole-pixel positions. Where they are fractional, the shifts mix the
     probe's pixels and the quotient is near the fit, not at it: with no noise at all, the residual
-    stalls at about 1e-4. A gradient step that has no such bias is either far slower or unstable on
-    measured scans, whose weakly lit rim makes sum_i |psi_i|^2 uneven.
+    stalls at about 1e-4.
 
     Parameters
     ----------
