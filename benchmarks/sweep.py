@@ -24,7 +24,7 @@ import daskptycho as dp
 from daskptycho.algorithms import AP, overlap_waves, sweep_tile, updated_probe
 from daskptycho.backend import inverse_transform, transform
 from daskptycho.geometry import make_tiling
-from daskptycho.gramian import block_matrix, block_values, gramian_blocks
+from daskptycho.gramian import Border, block_matrix, block_values, gramian_blocks
 from daskptycho.operators import frame_blocks, illuminate, inverse_illumination, measured_amplitude
 from daskptycho.scan import position_in_pixels
 from daskptycho.synchronise import Sync, normalise, solve
@@ -69,7 +69,8 @@ def measure(folder: Path, frame_size: int, frames: int, rounds: int) -> dict[str
         overlap_waves(tile, swept.waves, updated_probe(probe, [swept.probe_sums]))
 
     def gramian() -> Any:
-        return block_matrix(block, block_values(block, weighted.frames, weighted.frames, tile.corner, weight))
+        border = Border(weighted.frames, block.border)
+        return block_matrix(block, block_values(block, weighted.frames, border, tile.corner, weight))
 
     h = gramian()
     return fastest(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from daskptycho.backend import array_module, kernels, to_host
 from daskptycho.geometry import Tiling, overlapping_pairs
 
-__all__ = ["GramianBlock", "assemble", "block_matrix", "block_values", "gramian_blocks"]
+__all__ = ["Border", "GramianBlock", "assemble", "block_matrix", "block_values", "gramian_blocks"]
 
 Array = Any
 
@@ -51,6 +51,27 @@ class GramianBlock:
     border: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Border:
+    """Some frames of a tile, for a block of H beside a neighbour.
+
+    Where the tile lies they stay in its stack, with no second copy of them; what is sent to
+    another process is these frames alone.
+
+    Attributes
+    ----------
+    stack : (n, N, N) complex64 array
+    number : (frame,) int64 array
+        Which of `stack` they are.
+    """
+
+    stack: Array
+    number: NDArray[np.int64]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Border, (self.stack[self.number], np.arange(len(self.number)))
+
+
 def gramian_blocks(tiling: Tiling) -> list[GramianBlock]:
     """The blocks of H's upper triangle that are not empty, from the positions alone."""
     pairs = overlapping_pairs(tiling.corner, tiling.frame_shape, tiling.period)
@@ -70,7 +91,7 @@ def gramian_blocks(tiling: Tiling) -> list[GramianBlock]:
 
 
 def block_values(
-    block: GramianBlock, first: Array, border: Array, corner: NDArray[np.int64], weight: Array
+    block: GramianBlock, first: Array, border: Border, corner: NDArray[np.int64], weight: Array
 ) -> NDArray[np.complex128]:
     """Values of H for the pairs of one block.
 
@@ -79,7 +100,7 @@ def block_values(
     block : GramianBlock
     first : (frame, N, N) complex64 array
         Weighted frames of tile ``block.row``.
-    border : (n, N, N) complex64 array
+    border : Border
         Weighted frames ``block.border`` of tile ``block.column``.
     corner : (frame, 2) int64 array
         Corners of the first tile's frames in its window.
@@ -91,7 +112,8 @@ def block_values(
     (pair,) complex128 array
     """
     values = array_module(first).empty(len(block.pair), dtype=np.complex128)
-    kernels(first).gramian(first, border, block.pair, block.offset, corner, weight, values)
+    pair = np.stack([block.pair[:, 0], border.number[block.pair[:, 1]]], axis=1)
+    kernels(first).gramian(first, border.stack, pair, block.offset, corner, weight, values)
     return to_host(values)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from daskptycho.algorithms import Weighted
 from daskptycho.eigensolvers import Eigenpair
 from daskptycho.geometry import Tile
-from daskptycho.gramian import GramianBlock, assemble, block_matrix, block_values
+from daskptycho.gramian import Border, GramianBlock, assemble, block_matrix, block_values
 from daskptycho.operators import inverse_illumination
 from daskptycho.plan import Plan
 from daskptycho.synchronise import Normalisation, Phases, Sync, frame_phases, normalise, significant, solve
@@ -27,13 +27,12 @@ __all__ = ["if_significant", "phases_of_tiles", "synchronise"]
 Array = Any
 
 
-def _border_frames(weighted: Weighted, block: GramianBlock) -> Array:
-    # Within a tile all frames are at hand: spared the copy.
-    return weighted.frames if block.row == block.column else weighted.frames[block.border]
+def _border_frames(weighted: Weighted, block: GramianBlock) -> Border:
+    return Border(weighted.frames, block.border)
 
 
 def _block(
-    block: GramianBlock, weighted: Weighted, border: Array, tile: Tile, illumination: Array, probe: Array
+    block: GramianBlock, weighted: Weighted, border: Border, tile: Tile, illumination: Array, probe: Array
 ) -> Any:
     weight = inverse_illumination(illumination, probe)
     return block_matrix(block, block_values(block, weighted.frames, border, tile.corner, weight))

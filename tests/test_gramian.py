@@ -11,7 +11,7 @@ from daskptycho import operators
 from daskptycho.algorithms import merge
 from daskptycho.eigensolvers import lobpcg
 from daskptycho.geometry import Tiling
-from daskptycho.gramian import assemble, block_matrix, block_values, gramian_blocks
+from daskptycho.gramian import Border, assemble, block_matrix, block_values, gramian_blocks
 from daskptycho.synchronise import frame_phases, normalise
 from tests import plain
 
@@ -51,7 +51,7 @@ def matrix_of(ds: xr.Dataset, waves: np.ndarray, chunks: tuple[int, ...] | None 
         y = (np.arange(row.window.height) + row.window.y) % lit.shape[0]
         x = (np.arange(row.window.width) + row.window.x) % lit.shape[1]
         weight = operators.inverse_illumination(lit[np.ix_(y, x)].astype(np.float32), ds["probe"].values)
-        values = block_values(block, first, second[block.border], row.corner, weight)
+        values = block_values(block, first, Border(second, block.border), row.corner, weight)
         matrices.append(block_matrix(block, values))
     return assemble(blocks, matrices)
 
@@ -136,7 +136,7 @@ def test_dark_pixels_weigh_nothing() -> None:
     lit = np.zeros(tiling.window.shape, dtype=np.float32)
     lit[tuple(tiling.tiles[0].corner[0])] = 4
     weight = operators.inverse_illumination(lit, ds["probe"].values)
-    values = block_values(block, weighted, weighted, tiling.tiles[0].corner, weight)
+    values = block_values(block, weighted, Border(weighted, block.border), tiling.tiles[0].corner, weight)
     assert np.isfinite(values).all()
     assert values[0] == pytest.approx(abs(weighted[0, 0, 0]) ** 2 / 4, rel=1e-5)
 
