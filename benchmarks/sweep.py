@@ -25,7 +25,7 @@ from daskptycho.algorithms import AP, overlap_waves, sweep_tile, updated_probe
 from daskptycho.backend import inverse_transform, transform
 from daskptycho.geometry import make_tiling
 from daskptycho.gramian import Border, block_matrix, block_values, gramian_blocks
-from daskptycho.operators import frame_blocks, illuminate, inverse_illumination, measured_amplitude
+from daskptycho.operators import frame_blocks, illuminate, inverse_illumination, measured_amplitudes
 from daskptycho.scan import position_in_pixels
 from daskptycho.synchronise import Sync, normalise, solve
 
@@ -52,7 +52,7 @@ def measure(folder: Path, frame_size: int, frames: int, rounds: int) -> dict[str
     )
     tiling = make_tiling(position_in_pixels(scan), (frame_size, frame_size), (frames * frames,))
     tile = tiling.tiles[0]
-    amplitude = measured_amplitude(scan["intensity"].values)
+    amplitude = measured_amplitudes(scan["intensity"].values)
     probe = scan["probe"].values
     image = np.ones(tile.window.shape, dtype=np.complex64)
     weight = inverse_illumination(illuminate(probe[None], tile.corner, tile.window.shape), probe)

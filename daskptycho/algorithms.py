@@ -185,8 +185,8 @@ def sweep_tile(
     ----------
     algorithm : Algorithm
     tile : Tile
-    amplitude : (frame, N, N) float32 array
-        From `operators.measured_amplitude`.
+    amplitude : Amplitudes or (frame, N, N) float32 array
+        From `operators.measured_amplitudes`.
     image : (y, x) complex64 array
         The object on the tile's window.
     probe : (mode, N, N) complex64 array
@@ -223,13 +223,14 @@ def sweep_tile(
             own_stack = stack[frames] if phase is None else stack[frames] * phase[frames, None, None, None]
         z = algorithm.before(model, own_stack)
         # The projection overwrites its waves; what is needed afterwards is copied.
-        projected, block_misfit = project_data(z.copy() if algorithm.has_stack else z, amplitude[frames])
+        still_needed = algorithm.has_stack or update_probe
+        projected, block_misfit = project_data(z.copy() if still_needed else z, amplitude[frames])
         misfit += block_misfit
         to_overlap, block_stack = algorithm.after(model, z, projected, own_stack)
         if following is not None:
             following[frames] = block_stack
         if waves is not None:
-            terms = probe_terms(image, projected, corner, fraction)
+            terms = probe_terms(image, projected - model, corner, fraction)
             numerator += terms[0]
             denominator += terms[1]
             waves[frames] = to_overlap
@@ -273,11 +274,11 @@ def merge(image_sum: Array, illumination: Array, probe: Array) -> Array:
 
 
 def updated_probe(probe: Array, sums: list[tuple[Array, Array]]) -> Array:
-    """Probe update ``P = sum_i conj(psi_i) z_i / sum_i |psi_i|^2``, summed over tiles.
+    """Probe update ``P + sum_i conj(psi_i) (p_i - m_i) / sum_i |psi_i|^2``, summed over tiles.
 
-    The least-squares fit for whole-pixel positions. Where they are fractional, the shifts mix the
-    probe's pixels and the quotient is near the fit, not at it: with no noise at all, the residual
-    stalls at about 1e-4.
+    For whole-pixel positions that is the least-squares fit ``sum_i conj(psi_i) p_i / sum_i |psi_i|^2``.
+    Where they are fractional, the shifts mix the probe's pixels and the quotient is a step towards the
+    fit, not the fit; written as a step it vanishes where the frames agree.
 
     Parameters
     ----------
@@ -290,7 +291,7 @@ def updated_probe(probe: Array, sums: list[tuple[Array, Array]]) -> Array:
     denominator = sum(own for _, own in sums)
     # Where the object let little through, the probe stays rather than divide by nothing.
     tiny = np.float32(1e-3) * denominator.mean()
-    return ((numerator + tiny * probe) / (denominator + tiny)).astype(np.complex64)
+    return (probe + numerator / (denominator + tiny)).astype(np.complex64)
 
 
 def extrapolate(current: Array, previous: Array | None, momentum: float) -> Array:

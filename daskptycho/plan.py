@@ -14,7 +14,7 @@ from dask.delayed import Delayed
 
 from daskptycho.geometry import Tiling
 from daskptycho.gramian import GramianBlock, gramian_blocks
-from daskptycho.operators import measured_amplitude
+from daskptycho.operators import measured_amplitudes
 from daskptycho.tasks import place, task
 
 __all__ = ["Plan", "make_plan"]
@@ -32,7 +32,7 @@ class Plan:
     tiles, pairs : lists of Delayed
         The tiles, and the blocks with their pairs, placed on the workers.
     amplitudes : list of Delayed
-        Measured amplitudes of each tile, read from the scan by the task that needs them.
+        `Amplitudes` of each tile, read from the scan by the task that needs them.
     """
 
     tiling: Tiling
@@ -72,4 +72,4 @@ def _amplitudes(scan: xr.Dataset, tiling: Tiling) -> list[Delayed]:
         blocks = frames.rechunk({1: -1, 2: -1}).to_delayed().ravel()
     else:
         blocks = [place(frames[tile.frames]) for tile in tiling.tiles]
-    return [task(measured_amplitude, block, *detector) for block in blocks]
+    return [task(measured_amplitudes, block, *detector) for block in blocks]

@@ -24,6 +24,7 @@ from daskptycho.errors import OptionError, ScanError
 from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.geometry import Tiling, make_tiling
 from daskptycho.graph import Report, State, sweep
+from daskptycho.operators import Amplitudes
 from daskptycho.plan import Plan, make_plan
 from daskptycho.probe import initial_probe
 from daskptycho.result import FORMAT, assemble, result_dataset, write_result
@@ -230,7 +231,7 @@ def _reconstruct(
         whole_pixel=not run.subpixel,
     )
     plan = persisted(make_plan(scan, tiling, pairs=run.sync.method is not None))
-    counts = sum(dask.base.compute([task(_counts, amplitude) for amplitude in plan.amplitudes])[0])
+    counts = sum(dask.base.compute([task(Amplitudes.total, of_tile) for of_tile in plan.amplitudes])[0])
     if not counts > 0 or not np.isfinite(counts):
         found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"
         raise ScanError(f"intensity holds {found}; expected diffraction frames")
@@ -270,11 +271,6 @@ def _positive(name: str, value: Any) -> float:
     if not isinstance(value, numbers.Real) or not float(value) > 0:
         raise OptionError(f"{name} is {value!r}; expected above 0")
     return float(value)
-
-
-def _counts(amplitude: Any) -> float:
-    valid = amplitude.clip(0, None)
-    return float((valid * valid).sum(dtype=np.float64))
 
 
 def _sweeps(

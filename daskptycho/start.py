@@ -16,6 +16,7 @@ from daskptycho.algorithms import Weighted, weigh_tile
 from daskptycho.backend import array_module, inverse_transform
 from daskptycho.geometry import Shape, Tile, Window
 from daskptycho.graph import State, illuminations, images_of, overlap_sums, summarise
+from daskptycho.operators import Amplitudes
 from daskptycho.phase_graph import phases_of_tiles, synchronise
 from daskptycho.plan import Plan
 from daskptycho.synchronise import Normalisation, Sync
@@ -47,14 +48,15 @@ def uniform_start(plan: Plan, probe: Delayed, image: NDArray | None) -> State:
     return State(images, illuminations(plan, probe), probe)
 
 
-def _random_frames(tile: Tile, amplitude: Array, probe: Array, numbers: NDArray, seed: int) -> Weighted:
+def _random_frames(tile: Tile, amplitude: Amplitudes, probe: Array, numbers: NDArray, seed: int) -> Weighted:
     """Frames of uniform random phase, the same for a frame whatever its tile."""
-    xp = array_module(amplitude)
+    xp = array_module(probe)
     mode_power = (xp.abs(probe) ** 2).sum(axis=(1, 2))
     # The random wave is shared out between the modes as the probe is.
     share = xp.sqrt(mode_power / mode_power.sum()).astype(np.float32)
     waves = xp.empty((len(tile), *probe.shape), dtype=np.complex64)
-    for wave, own, number in zip(waves, amplitude, numbers, strict=True):
+    for frame, (wave, number) in enumerate(zip(waves, numbers, strict=True)):
+        own = amplitude[frame : frame + 1][0]
         phase = np.random.default_rng((seed, int(number))).random(own.shape, dtype=np.float32)
         spectrum = xp.maximum(own, 0) * xp.exp(2j * np.pi * xp.asarray(phase))
         wave[:] = inverse_transform(spectrum.astype(np.complex64)) * share[:, None, None]

@@ -163,7 +163,12 @@ def test_measured_amplitude(shape: tuple, dtype: str, masked: bool, background: 
     valid = random.random(shape[1:]) > 0.3 if masked else None
     dark = random.uniform(0, 9, shape[1:]).astype(np.float32) if background else None
     kept = counts.copy()
-    amplitude = operators.measured_amplitude(counts, valid, dark)
+    kept_as = operators.measured_amplitudes(counts, valid, dark)
+    amplitude = kept_as[:]
+    assert len(kept_as) == len(counts)
+    assert kept_as.total() == pytest.approx((amplitude.clip(0, None).astype(float) ** 2).sum(), rel=1e-5)
+    # Sixteen bits stay sixteen bits, unless something was taken off.
+    assert (kept_as.counts.dtype == np.uint16) == (dtype == "uint16" and not background)
     np.testing.assert_array_equal(counts, kept)
     assert amplitude.dtype == np.float32
     for frame, found in zip(counts, amplitude, strict=True):
@@ -182,7 +187,7 @@ def test_whatever_stands_in_pixels_that_are_not_valid_is_not_looked_at() -> None
     counts = np.array([[[4, -1], [np.nan, 9]]], dtype=np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        amplitude = operators.measured_amplitude(counts, np.array([[True, False], [False, True]]))
+        amplitude = operators.measured_amplitudes(counts, np.array([[True, False], [False, True]]))[:]
     np.testing.assert_array_equal(np.fft.fftshift(amplitude), [[[2, -1], [-1, 3]]])
 
 

@@ -123,10 +123,9 @@ def test_two_modes_from_one(scans: dict[str, xr.Dataset]) -> None:
 
 
 def test_fractional_positions_with_the_probe_recovered(scans: dict[str, xr.Dataset]) -> None:
-    # Far below any photon noise, though not at zero: see `updated_probe`.
     result = dp.reconstruct(scans["fractional"], sweeps=60)
-    assert result["residual"][-1] < 2e-3
-    assert registered_error(result, scans["fractional"]) < 0.1
+    assert result["residual"][-1] < 2e-4
+    assert registered_error(result, scans["fractional"]) < 0.02
 
 
 def test_a_measured_scan_at_fractional_positions_does_not_diverge(tmp_path: Path) -> None:
