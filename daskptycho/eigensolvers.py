@@ -100,10 +100,11 @@ def lanczos(matrix: sp.csr_array, start: Vector, iterations: int) -> Eigenpair:
     if len(vector) <= max(iterations, 3):
         _, vectors = np.linalg.eigh(matrix.toarray())
         return _eigenpair(matrix, vectors[:, -1])
-    for _ in range(-(-iterations // LANCZOS_BASIS)):
+    rounds = -(-iterations // LANCZOS_BASIS)
+    basis = max(-(-iterations // rounds), 3)
+    for _ in range(rounds):
         # The loose tolerance ends a round when its basis is full, which is what a limit on the steps asks
         # for; ARPACK would otherwise restart until it met the tolerance, or give nothing.
-        basis = min(max(iterations, 3), LANCZOS_BASIS)
         with _one_blas_thread():
             _, vectors = eigsh(matrix, k=1, which="LA", v0=vector, ncv=basis, tol=0.5)
         vector = vectors[:, 0]
