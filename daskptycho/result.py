@@ -24,7 +24,7 @@ from daskptycho.folder import local_path
 from daskptycho.geometry import Tiling
 from daskptycho.graph import State
 from daskptycho.probe import orthogonal_modes
-from daskptycho.scan import pixel_size
+from daskptycho.scan import frame_numbers, pixel_size
 
 __all__ = ["assemble", "open_result", "result_dataset", "write_result"]
 
@@ -76,6 +76,7 @@ def result_dataset(
             "illumination": (("y", "x"), assemble(tiling, state.illuminations)),
             "probe": (("mode", "probe_y", "probe_x"), probe),
             "position": scan["position"].variable.load(),
+            "frame_number": ("frame", frame_numbers(scan)),
             **{
                 name: ("sweep", np.array([getattr(sweep, name) for sweep in history]))
                 for name in ("residual", "consensus", "spread", "seconds")

@@ -20,15 +20,16 @@ from dask.delayed import Delayed
 from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.algorithms import Algorithm, algorithm_named, next_momentum
+from daskptycho.backend import to_host
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.geometry import Tiling, make_tiling
 from daskptycho.graph import Report, State, sweep
 from daskptycho.operators import Amplitudes
 from daskptycho.plan import Plan, make_plan
-from daskptycho.probe import initial_probe
+from daskptycho.probe import initial_probe, orthogonal_modes
 from daskptycho.result import FORMAT, assemble, result_dataset, write_result
-from daskptycho.scan import position_in_pixels, scan_period, tile_chunks, validate_scan
+from daskptycho.scan import frame_numbers, position_in_pixels, scan_period, tile_chunks, validate_scan
 from daskptycho.start import random_start, uniform_start
 from daskptycho.synchronise import Cadence, Sync
 from daskptycho.tasks import persisted, place, task
@@ -73,8 +74,8 @@ class Progress:
         return assemble(self._tiling, self._current().images)
 
     def probe(self) -> NDArray[np.complex64]:
-        """The current probe, (mode, y, x)."""
-        return dask.base.compute(self._current().probe)[0]
+        """The current probe in orthogonal modes of falling power, (mode, y, x)."""
+        return orthogonal_modes(to_host(dask.base.compute(self._current().probe)[0]))
 
     def _current(self) -> State:
         if self._state is None:
@@ -179,8 +180,8 @@ def reconstruct(
     -------
     xarray.Dataset
         ``object (y, x)`` complex64 with coordinates in the scan's unit, ``probe (mode, probe_y,
-        probe_x)``, ``illumination (y, x)``, ``position (frame, axis)``, and along ``sweep``: ``residual``,
-        ``consensus``, ``spread``, ``seconds``.
+        probe_x)``, ``illumination (y, x)``, ``position (frame, axis)``, ``frame_number (frame)``, and
+        along ``sweep``: ``residual``, ``consensus``, ``spread``, ``seconds``.
 
     Raises
     ------
@@ -230,25 +231,28 @@ def _reconstruct(
         period=scan_period(scan),
         whole_pixel=not run.subpixel,
     )
+    first_probe = initial_probe(scan, probe, modes)
+    image = None if isinstance(start, str) else _start_image(start, tiling)
     plan = persisted(make_plan(scan, tiling, pairs=run.sync.method is not None))
     counts = sum(dask.base.compute([task(Amplitudes.total, of_tile) for of_tile in plan.amplitudes])[0])
     if not counts > 0 or not np.isfinite(counts):
         found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"
         raise ScanError(f"intensity holds {found}; expected diffraction frames")
-    first_probe = initial_probe(scan, probe, modes)
     if run.update_probe:
         # The scale of a probe that is to be recovered means nothing: the frames tell it.
         first_probe *= np.float32(np.sqrt(counts / len(tiling.corner)) / np.linalg.norm(first_probe))
-    image = None
-    if not isinstance(start, str):
-        image = np.asarray(start)
-        if image.shape != tiling.window.shape:
-            raise OptionError(f"start has shape {image.shape}; expected the canvas's, {tiling.window.shape}")
-        if not np.isfinite(image).all():
-            raise OptionError("start holds NaN or infinity; expected an object")
-    numbers = scan["frame_number"].values if "frame_number" in scan else np.arange(len(tiling.corner))
+    numbers = frame_numbers(scan)
     state, history = _sweeps(run, plan, place(first_probe), image, numbers, counts, callback)
     return result_dataset(scan, tiling, state, history, run.described())
+
+
+def _start_image(start: ArrayLike, tiling: Tiling) -> NDArray:
+    image = np.asarray(start)
+    if image.shape != tiling.window.shape:
+        raise OptionError(f"start has shape {image.shape}; expected the canvas's, {tiling.window.shape}")
+    if not np.isfinite(image).all():
+        raise OptionError("start holds NaN or infinity; expected an object")
+    return image
 
 
 def _checked_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["nesterov"]:

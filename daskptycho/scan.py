@@ -33,6 +33,7 @@ from daskptycho.scan_store import (
 __all__ = [
     "balanced_tile",
     "create_scan",
+    "frame_numbers",
     "open_scan",
     "pixel_size",
     "position_in_pixels",
@@ -210,6 +211,11 @@ def tile_chunks(ds: xr.Dataset) -> tuple[int, ...]:
     """Frames in each tile: the chunks of `intensity`, or one tile where it is not chunked."""
     chunks = ds["intensity"].chunksizes.get("frame")
     return (ds.sizes["frame"],) if chunks is None else tuple(int(n) for n in chunks)
+
+
+def frame_numbers(ds: xr.Dataset) -> NDArray[np.int64]:
+    """Number of each frame in the order of acquisition; the scan's own order where it does not say."""
+    return ds["frame_number"].values if "frame_number" in ds else np.arange(ds.sizes["frame"])
 
 
 def _as_array(name: str, value: Any, dtype: Any) -> NDArray[Any]:

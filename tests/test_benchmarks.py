@@ -17,6 +17,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
         ("poster", ["no sync", "default", "eigensolver"]),
         ("raster", ["8x8", "default", "none"]),
         ("noise", ["3 000", "default"]),
+        ("memory", ["probe recovered", "of the amplitudes"]),
         ("sweep", ["FFT pair", "Gramian", "FFT library"]),
     ],
 )

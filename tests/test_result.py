@@ -53,7 +53,9 @@ def test_tiles_come_together_on_the_canvas(scan: dict, tile: int) -> None:
     chunks = tuple(min(tile, count - start) for start in range(0, count, tile))
     tiling = plain.tiling_of(ds, chunks)
     canvas = plain.complex_noise(np.random.default_rng(0), tiling.window.shape)
-    found = result_of(ds, canvas, chunks)["object"].values
+    result = result_of(ds, canvas, chunks)
+    np.testing.assert_array_equal(result["frame_number"], np.arange(count))
+    found = result["object"].values
     covered = plain.illumination_of(ds) > 0
     np.testing.assert_array_equal(found[covered], canvas[covered])
     if tile == 1:
