@@ -33,6 +33,7 @@ from daskptycho.errors import OptionError
 from daskptycho.geometry import Tile
 from daskptycho.operators import (
     frame_blocks,
+    illuminate,
     inverse_illumination,
     overlap,
     probe_terms,
@@ -51,6 +52,7 @@ __all__ = [
     "Weighted",
     "algorithm_named",
     "extrapolate",
+    "illuminate_tile",
     "merge",
     "next_momentum",
     "overlap_waves",
@@ -266,6 +268,16 @@ def overlap_waves(tile: Tile, waves: Array, probe: Array) -> Array:
         block, _ = weigh(waves[frames], shift_probe(probe, tile.fraction[frames]))
         overlap(block, tile.corner[frames], tile.window.shape, out=image_sum)
     return image_sum
+
+
+def illuminate_tile(tile: Tile, probe: Array) -> Array:
+    """Illumination of a tile's own frames on its window, (y, x) float32."""
+    out = None
+    # Each frame at a fraction of a pixel has its own copy of the probe: not all at once.
+    for frames in frame_blocks(len(tile), math.prod(probe.shape)):
+        own_probe = shift_probe(probe, tile.fraction[frames])
+        out = illuminate(own_probe, tile.corner[frames], tile.window.shape, out)
+    return out
 
 
 def merge(image_sum: Array, illumination: Array, probe: Array) -> Array:

@@ -18,9 +18,17 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from daskptycho.backend import array_module, kernels, to_host
-from daskptycho.geometry import Tiling, overlapping_pairs
+from daskptycho.geometry import Shape, Tile, Tiling, overlapping_pairs
 
-__all__ = ["Border", "GramianBlock", "assemble", "block_matrix", "block_values", "gramian_blocks"]
+__all__ = [
+    "Border",
+    "GramianBlock",
+    "assemble",
+    "block_matrix",
+    "block_values",
+    "block_within",
+    "gramian_blocks",
+]
 
 Array = Any
 
@@ -88,6 +96,19 @@ def gramian_blocks(tiling: Tiling) -> list[GramianBlock]:
         shape = (len(tiling.tiles[r]), len(tiling.tiles[c]))
         blocks.append(GramianBlock(r, c, shape, pair, pairs.offset[members], border))
     return blocks
+
+
+def block_within(tile: Tile, frame_shape: Shape, period: Shape | None) -> GramianBlock:
+    """The pairs of frames within one tile; its block is the tile's own H."""
+    pairs = overlapping_pairs(tile.corner, frame_shape, period)
+    return GramianBlock(
+        tile.index,
+        tile.index,
+        (len(tile), len(tile)),
+        np.stack([pairs.first, pairs.second], axis=1),
+        pairs.offset,
+        np.arange(len(tile)),
+    )
 
 
 def block_values(

@@ -12,7 +12,7 @@ inputs are results that are already on the workers; a graph holds no array and s
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,20 +24,33 @@ from daskptycho.algorithms import (
     TileSweep,
     Weighted,
     extrapolate,
+    illuminate_tile,
     merge,
     overlap_waves,
     sweep_tile,
     updated_probe,
     weigh_tile,
 )
-from daskptycho.geometry import Tile, Tiling
-from daskptycho.operators import frame_blocks, illuminate, overlap, shift_probe
+from daskptycho.exchange import over_tiles
+from daskptycho.geometry import Tile
+from daskptycho.operators import overlap
 from daskptycho.phase_graph import if_significant, phases_of_tiles, synchronise
 from daskptycho.plan import Plan
 from daskptycho.synchronise import Normalisation, Phases, Sync
 from daskptycho.tasks import task
+from daskptycho.two_level import inner_sweeps
+from daskptycho.two_level_graph import synchronise_two_level
 
-__all__ = ["Report", "State", "illuminations", "images_of", "overlap_sums", "summarise", "sweep"]
+__all__ = [
+    "Report",
+    "State",
+    "illuminations",
+    "images_of",
+    "overlap_sums",
+    "summarise",
+    "sweep",
+    "synchronised_images",
+]
 
 Array = Any
 
@@ -64,42 +77,9 @@ class Report(NamedTuple):
     localisation: float
 
 
-def _cut(image: Array, part: tuple[slice, slice]) -> Array:
-    return image[part].copy()
-
-
-def _add_strips(own: Array, strips: list[Array], parts: list[tuple[slice, slice]]) -> Array:
-    total = own.copy()
-    for strip, part in zip(strips, parts, strict=True):
-        total[part] += strip
-    return total
-
-
-def _over_tiles(sums: list[Delayed], tiling: Tiling) -> list[Delayed]:
-    """Each tile's sum with its neighbours' strips added: what the whole canvas holds on its window."""
-    totals = []
-    for tile, own in zip(tiling.tiles, sums, strict=True):
-        strips = tiling.strips_into(tile.index)
-        if not strips:
-            totals.append(own)
-            continue
-        pieces = [task(_cut, sums[strip.source], strip.from_source) for strip in strips]
-        totals.append(task(_add_strips, own, pieces, [strip.to_target for strip in strips]))
-    return totals
-
-
-def _illuminate_tile(tile: Tile, probe: Array) -> Array:
-    out = None
-    # Each frame at a fraction of a pixel has its own copy of the probe: not all at once.
-    for frames in frame_blocks(len(tile), math.prod(probe.shape)):
-        own_probe = shift_probe(probe, tile.fraction[frames])
-        out = illuminate(own_probe, tile.corner[frames], tile.window.shape, out)
-    return out
-
-
 def illuminations(plan: Plan, probe: Delayed) -> list[Delayed]:
     """N on each tile's window, summed over all tiles."""
-    return _over_tiles([task(_illuminate_tile, tile, probe) for tile in plan.tiles], plan.tiling)
+    return over_tiles([task(illuminate_tile, tile, probe) for tile in plan.tiles], plan.tiling)
 
 
 def _overlap_tile(tile: Tile, weighted: Weighted, phase: Array | None) -> Array:
@@ -108,11 +88,11 @@ def _overlap_tile(tile: Tile, weighted: Weighted, phase: Array | None) -> Array:
 
 def images_of(plan: Plan, sums: list[Delayed], lit: list[Delayed], probe: Delayed) -> list[Delayed]:
     """The tiles' images from their overlap sums, neighbours' strips added."""
-    totals = _over_tiles(sums, plan.tiling)
+    totals = over_tiles(sums, plan.tiling)
     return [task(merge, *of_tile, probe) for of_tile in zip(totals, lit, strict=True)]
 
 
-def overlap_sums(plan: Plan, weighted: list[Delayed], phases: list[Delayed | None]) -> list[Delayed]:
+def overlap_sums(plan: Plan, weighted: list[Delayed], phases: Sequence[Delayed | None]) -> list[Delayed]:
     """Overlap sums of weighted frames, turned by their phases."""
     return [task(_overlap_tile, *of_tile) for of_tile in zip(plan.tiles, weighted, phases, strict=True)]
 
@@ -135,6 +115,26 @@ def _stack(swept: TileSweep) -> Array:
 
 def _probe_sums(swept: TileSweep) -> Any:
     return swept.probe_sums
+
+
+def synchronised_images(
+    plan: Plan,
+    weighted: list[Delayed],
+    lit: list[Delayed],
+    probe: Delayed,
+    sync: Sync,
+    normalisation: Normalisation,
+    misfits: list[Delayed],
+    counts: float,
+) -> tuple[list[Delayed], list[Delayed], Delayed]:
+    """The tiles' images from weighted frames that are synchronised, the frames' phases, and `Phases`."""
+    if sync.method == "two-level":
+        return synchronise_two_level(plan, weighted, lit, probe, sync, normalisation, misfits, counts)
+    found = synchronise(plan, weighted, lit, probe, sync, normalisation)
+    if sync.only_significant(normalisation):
+        found = if_significant(found, misfits, counts)
+    phases = phases_of_tiles(plan, found)
+    return images_of(plan, overlap_sums(plan, weighted, phases), lit, probe), phases, found
 
 
 def summarise(misfits: list[float], found: Phases | None) -> Report:
@@ -182,46 +182,59 @@ def sweep(
         images = [task(extrapolate, now, before, momentum) for now, before in pairs]
         if update_probe and state.previous_probe is not None:
             probe = task(extrapolate, probe, state.previous_probe, momentum)
-    nothing: list[Delayed | None] = [None] * len(plan.tiles)
-    stacks, old_phases = (
-        (state.stacks or nothing, state.phases or nothing) if algorithm.has_stack else (nothing, nothing)
-    )
-    swept = [
-        task(
-            sweep_tile,
-            algorithm,
-            *of_tile,
-            probe,
-            stack=stack,
-            phase=phase,
-            keep_frames=normalisation is not None,
-            update_probe=update_probe,
-        )
-        for *of_tile, stack, phase in zip(
-            plan.tiles, plan.amplitudes, images, stacks, old_phases, strict=True
-        )
-    ]
+    swept = _swept(plan, state, algorithm, images, probe, sync, normalisation, update_probe)
     misfits = [task(_misfit, tile) for tile in swept]
     if update_probe:
         probe = task(updated_probe, probe, [task(_probe_sums, tile) for tile in swept])
         lit = illuminations(plan, probe)
-    synced, phases = None, nothing
+    found: Delayed | None = None
+    phases: list[Delayed] | None = None
     if normalisation is None:
         sums = [task(_overlap_swept, tile, own, probe) for tile, own in zip(plan.tiles, swept, strict=True)]
+        images = images_of(plan, sums, lit, probe)
     else:
         weighted = [task(_weigh_swept, tile, own, probe) for tile, own in zip(plan.tiles, swept, strict=True)]
-        synced = synchronise(plan, weighted, lit, probe, sync, normalisation)
-        if sync.every == "auto" and normalisation == "degree":
-            synced = if_significant(synced, misfits, counts)
-        phases = phases_of_tiles(plan, synced)
-        sums = overlap_sums(plan, weighted, phases)
+        images, phases, found = synchronised_images(
+            plan, weighted, lit, probe, sync, normalisation, misfits, counts
+        )
     following = State(
-        images=images_of(plan, sums, lit, probe),
+        images=images,
         illuminations=lit,
         probe=probe,
         previous_images=state.images,
         previous_probe=state.probe,
         stacks=[task(_stack, tile) for tile in swept] if algorithm.has_stack else None,
-        phases=[p for p in phases if p is not None] if algorithm.has_stack and synced is not None else None,
+        phases=phases if algorithm.has_stack else None,
     )
-    return following, task(summarise, misfits, synced)
+    return following, task(summarise, misfits, found)
+
+
+def _swept(
+    plan: Plan,
+    state: State,
+    algorithm: Algorithm,
+    images: list[Delayed],
+    probe: Delayed,
+    sync: Sync,
+    normalisation: Normalisation | None,
+    update_probe: bool,
+) -> list[Delayed]:
+    """A `TileSweep` of each tile."""
+    nothing: list[Delayed | None] = [None] * len(plan.tiles)
+    stacks, phases = nothing, nothing
+    if algorithm.has_stack:
+        stacks, phases = list(state.stacks or nothing), list(state.phases or nothing)
+    swept = []
+    for index, (tile, amplitude, image, stack, phase) in enumerate(
+        zip(plan.tiles, plan.amplitudes, images, stacks, phases, strict=True)
+    ):
+        given = (algorithm, tile, amplitude, image, probe)
+        options = {"stack": stack, "phase": phase, "update_probe": update_probe}
+        if sync.method == "two-level":
+            inside = (state.illuminations[index], plan.pairs[index])
+            swept.append(
+                task(inner_sweeps, *given, *inside, sync=sync, normalisation=normalisation, **options)
+            )
+        else:
+            swept.append(task(sweep_tile, *given, keep_frames=normalisation is not None, **options))
+    return swept

@@ -177,8 +177,6 @@ def if_significant(synced: Delayed, misfits: list[Delayed], counts: float) -> De
     return task(_only_significant, synced, misfits, counts)
 
 
-def phases_of_tiles(plan: Plan, synced: Delayed | None) -> list[Delayed | None]:
-    """Each tile's own phases; None where nothing was synchronised."""
-    if synced is None:
-        return [None] * len(plan.tiles)
+def phases_of_tiles(plan: Plan, synced: Delayed) -> list[Delayed]:
+    """Each tile's own phases."""
     return [task(_phase_of, synced, tile.frames) for tile in plan.tiling.tiles]

@@ -7,13 +7,14 @@ and `operators`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
 
 from daskptycho.geometry import Tiling
-from daskptycho.gramian import GramianBlock, gramian_blocks
+from daskptycho.gramian import GramianBlock, block_within, gramian_blocks
 from daskptycho.operators import measured_amplitudes
 from daskptycho.tasks import place, task
 
@@ -28,9 +29,10 @@ class Plan:
     ----------
     tiling : Tiling
     outline : list of GramianBlock
-        Which blocks H has, without their pairs.
+        Which blocks H has, without their pairs; empty unless H is assembled.
     tiles, pairs : lists of Delayed
-        The tiles, and the blocks with their pairs, placed on the workers.
+        The tiles, and the blocks with their pairs, on the workers: those of the outline, or
+        the one block within each tile.
     amplitudes : list of Delayed
         `Amplitudes` of each tile, read from the scan by the task that needs them.
     """
@@ -42,7 +44,7 @@ class Plan:
     amplitudes: list[Delayed]
 
 
-def make_plan(scan: xr.Dataset, tiling: Tiling, *, pairs: bool) -> Plan:
+def make_plan(scan: xr.Dataset, tiling: Tiling, method: Literal["two-level", "full"] | None) -> Plan:
     """Lay out a run; nothing is computed yet.
 
     Parameters
@@ -50,16 +52,21 @@ def make_plan(scan: xr.Dataset, tiling: Tiling, *, pairs: bool) -> Plan:
     scan : xarray.Dataset
     tiling : Tiling
         Of the scan's own chunks.
-    pairs : bool
-        Look for the overlapping pairs of frames, which synchronisation needs.
+    method : "two-level", "full" or None
+        How frames are synchronised, which tells the overlapping pairs of frames to look for.
     """
-    blocks = gramian_blocks(tiling) if pairs else []
+    blocks = gramian_blocks(tiling) if method == "full" else []
+    tiles = [place(tile) for tile in tiling.tiles]
+    pairs = [place(block) for block in blocks]
+    if method == "two-level":
+        # Each tile finds its own: the client need not know any pair.
+        pairs = [task(block_within, tile, tiling.frame_shape, tiling.period) for tile in tiles]
     nothing = np.empty((0, 2), dtype=np.int64)
     return Plan(
         tiling=tiling,
         outline=[replace(block, pair=nothing, offset=nothing, border=nothing[:, 0]) for block in blocks],
-        tiles=[place(tile) for tile in tiling.tiles],
-        pairs=[place(block) for block in blocks],
+        tiles=tiles,
+        pairs=pairs,
         amplitudes=_amplitudes(scan, tiling),
     )
 

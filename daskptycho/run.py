@@ -233,7 +233,7 @@ def _reconstruct(
     )
     first_probe = initial_probe(scan, probe, modes)
     image = None if isinstance(start, str) else _start_image(start, tiling)
-    plan = persisted(make_plan(scan, tiling, pairs=run.sync.method is not None))
+    plan = persisted(make_plan(scan, tiling, run.sync.method))
     counts = sum(dask.base.compute([task(Amplitudes.total, of_tile) for of_tile in plan.amplitudes])[0])
     if not counts > 0 or not np.isfinite(counts):
         found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from daskptycho.algorithms import Weighted, weigh_tile
 from daskptycho.backend import array_module, inverse_transform
 from daskptycho.geometry import Shape, Tile, Window
-from daskptycho.graph import State, illuminations, images_of, overlap_sums, summarise
+from daskptycho.graph import State, illuminations, images_of, overlap_sums, summarise, synchronised_images
 from daskptycho.operators import Amplitudes
-from daskptycho.phase_graph import phases_of_tiles, synchronise
 from daskptycho.plan import Plan
 from daskptycho.synchronise import Normalisation, Sync
 from daskptycho.tasks import place, task
@@ -94,6 +93,10 @@ def random_start(
         task(_random_frames, tile, amplitude, probe, place(number), seed)
         for tile, amplitude, number in zip(plan.tiles, plan.amplitudes, numbers, strict=True)
     ]
-    synced = None if sync.method is None else synchronise(plan, weighted, lit, probe, sync, normalisation)
-    sums = overlap_sums(plan, weighted, phases_of_tiles(plan, synced))
-    return State(images_of(plan, sums, lit, probe), lit, probe), task(summarise, [], synced)
+    if sync.method is None:
+        sums = overlap_sums(plan, weighted, [None] * len(weighted))
+        return State(images_of(plan, sums, lit, probe), lit, probe), task(summarise, [], None)
+    # Nothing has been swept: no misfit yet that phases could be measured against.
+    misfits = [place(0.0) for _ in weighted]
+    images, _, found = synchronised_images(plan, weighted, lit, probe, sync, normalisation, misfits, 1.0)
+    return State(images, lit, probe), task(summarise, [], found)

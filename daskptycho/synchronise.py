@@ -61,8 +61,11 @@ SETTLING_SWEEPS = 2
 class Sync:
     """How frames are synchronised."""
 
-    method: Literal["full"] | None = "full"
-    """``"full"``: the exact H over all tiles. None: no synchronisation."""
+    method: Literal["two-level", "full"] | None = "two-level"
+    """``"two-level"``: each tile's own H, then one phase for each tile, from the strips that tiles exchange
+    anyway. ``"full"``: the exact H over all tiles, the same whatever the tiles. None: no synchronisation."""
+    inner: int = 1
+    """Sweeps inside a tile between two rounds of communication; above one with ``"two-level"`` alone."""
     eigensolver: Literal["lanczos", "lobpcg", "power"] = "lanczos"
     """SciPy's Lanczos (ARPACK) or LOBPCG on the assembled matrix, or power iteration on its Dask blocks."""
     iterations: Literal["auto"] | int = "auto"
@@ -74,8 +77,14 @@ class Sync:
     """Which matrix; ``"auto"`` measures whether a random start is still growing its first region."""
 
     def __post_init__(self) -> None:
-        if self.method not in ("full", None):
-            raise OptionError(f"sync method is {self.method!r}; expected 'full' or None")
+        if self.method not in ("two-level", "full", None):
+            raise OptionError(f"sync method is {self.method!r}; expected 'two-level', 'full' or None")
+        if isinstance(self.inner, bool) or not isinstance(self.inner, int) or self.inner < 1:
+            raise OptionError(f"sync inner is {self.inner!r}; expected a whole number of sweeps")
+        if self.inner > 1 and self.method != "two-level":
+            raise OptionError(
+                f"sync inner is {self.inner} with method {self.method!r}; only 'two-level' has inner sweeps"
+            )
         if self.eigensolver not in ("lanczos", "lobpcg", "power"):
             raise OptionError(f"eigensolver is {self.eigensolver!r}; expected 'lanczos', 'lobpcg' or 'power'")
         if self.iterations != "auto" and (not isinstance(self.iterations, int) or self.iterations < 1):
@@ -86,6 +95,10 @@ class Sync:
             raise OptionError(
                 f"normalisation is {self.normalisation!r}; expected 'auto', 'frame' or 'degree'"
             )
+
+    def only_significant(self, normalisation: Normalisation) -> bool:
+        """Whether phases that the misfit does not bear out are left alone (see `significant`)."""
+        return self.every == "auto" and normalisation == "degree"
 
     def steps(self, frames: int) -> int:
         """Steps of the eigensolver for so many frames.

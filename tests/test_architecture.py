@@ -17,8 +17,8 @@ PACKAGE = "daskptycho"
 LAYERS: list[tuple[str, set[str]]] = [
     ("faces", {"__main__", "cli", "dashboard", "demo", "drawing", "panels", "plotting"}),
     ("run", {"result", "run"}),
-    ("graph", {"graph", "phase_graph", "plan", "start", "tasks"}),
-    ("mathematics", {"algorithms", "eigensolvers", "gramian", "synchronise"}),
+    ("graph", {"exchange", "graph", "phase_graph", "plan", "start", "tasks", "two_level_graph"}),
+    ("mathematics", {"algorithms", "eigensolvers", "gramian", "synchronise", "two_level"}),
     ("operators", {"operators"}),
     ("backend", {"backend"}),
     ("kernels", {"cpu_kernels", "gpu_kernels"}),

@@ -600,7 +600,9 @@ def test_defaults_are_those_of_python(name: str, function: Any) -> None:
 
 def test_defaults_of_sync_are_those_of_python() -> None:
     spoken = daskptycho.commands["reconstruct"].make_context("reconstruct", ["scan", "out"]).params
-    asked = Sync(spoken["sync"], spoken["eigensolver"], spoken["iterations"], spoken["sync_every"])
+    asked = Sync(
+        spoken["sync"], spoken["inner"], spoken["eigensolver"], spoken["iterations"], spoken["sync_every"]
+    )
     assert asked == Sync()
 
 

@@ -30,7 +30,7 @@ from tests import plain
 
 TILES = {1: (36,), 4: (9,) * 4, 9: (4,) * 9}
 # Eigenvectors to the last digit, so that nothing depends on where a solver stopped.
-SYNC = Sync(iterations=300, every=1)
+SYNC = Sync("full", iterations=300, every=1)
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def planned(ds: xr.Dataset, chunks: tuple[int, ...]) -> Plan:
-    return persisted(make_plan(ds.chunk({"frame": chunks}), plain.tiling_of(ds, chunks), pairs=True))
+    return persisted(make_plan(ds.chunk({"frame": chunks}), plain.tiling_of(ds, chunks), "full"))
 
 
 def next_sweep(plan: Plan, state: State, algorithm: Algorithm, **options: Any) -> tuple[State, Delayed]:
@@ -104,7 +104,7 @@ SWEEPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "momentum": (RASTER, {"momentum": 0.7}),
     "raar": (RASTER, {"algorithm": RAAR()}),
     "dm": (RASTER, {"algorithm": DifferenceMap()}),
-    "power": (RASTER, {"sync": Sync(eigensolver="power", iterations=5, every=1)}),
+    "power": (RASTER, {"sync": Sync("full", eigensolver="power", iterations=5, every=1)}),
     "update-probe": (RASTER, {"update_probe": True, "momentum": 0.5}),
     "periodic": (PERIODIC, {}),
     "periodic-raar-random": (PERIODIC, {"algorithm": RAAR(), "start": "random"}),
@@ -222,7 +222,7 @@ def test_blockwise_power_iteration_is_the_eager_one(normalisation: Any, iteratio
     ]
     power = np.concatenate([tile.power for tile in compute(weighted)[0]])
     matrix = assemble_matrix(compute(plan.pairs)[0], compute(_matrices(plan, weighted, lit, probe))[0])
-    sync = Sync(eigensolver="power", iterations=iterations)
+    sync = Sync("full", eigensolver="power", iterations=iterations)
     expected = frame_phases(solve(normalise(matrix, power, normalisation), sync), power)
     found = compute(synchronise(plan, weighted, lit, probe, sync, normalisation))[0]
     np.testing.assert_allclose(found.phase, expected.phase, atol=1e-6)
@@ -239,7 +239,7 @@ def test_blockwise_power_iteration_goes_on_however_small_the_eigenvalue() -> Non
     random = np.random.default_rng(0)
     # Weak frames for a bright illumination, rather than as many steps.
     weighted = [place(Weighted(plain.complex_noise(random, (9, 12, 10)), np.full(9, 1e12)))]
-    sync = Sync(eigensolver="power", iterations=40)
+    sync = Sync("full", eigensolver="power", iterations=40)
     found = compute(synchronise(plan, weighted, lit, probe, sync, "frame"))[0]
     assert np.isfinite(found.consensus)
     assert np.isfinite(found.localisation)
@@ -293,7 +293,7 @@ def test_no_array_is_baked_into_a_sweep(algorithm: Algorithm, eigensolver: Any) 
     ds = plain.scan(frames=(6, 6), frame_shape=(32, 32), step=8)
     plan = planned(ds, TILES[4])
     state = persisted(uniform_start(plan, place(ds["probe"].values), None))
-    sync = Sync(eigensolver=eigensolver, iterations=2, every=1)
+    sync = Sync("full", eigensolver=eigensolver, iterations=2, every=1)
     options: dict[str, Any] = {"sync": sync, "update_probe": True}
     state, _ = persisted(next_sweep(plan, state, algorithm, **options))
     tasks = tasks_of(next_sweep(plan, state, algorithm, **options), inputs_of(plan, state))
@@ -329,7 +329,7 @@ def test_a_graph_spans_one_sweep(update_probe: bool) -> None:
 
 def test_tasks_can_be_sent_to_another_process() -> None:
     ds = plain.scan(**RASTER)
-    plan = make_plan(ds.chunk({"frame": 9}), plain.tiling_of(ds, TILES[4]), pairs=True)
+    plan = make_plan(ds.chunk({"frame": 9}), plain.tiling_of(ds, TILES[4]), "full")
     state, report = random_start(plan, place(ds["probe"].values), [np.arange(9)] * 4, 0, SYNC, "frame")
     new = next_sweep(plan, state, RAAR(), update_probe=True)
     for key, task in tasks_of((new, report), set()).items():
@@ -345,7 +345,7 @@ def test_a_plan_holds_amplitudes_tiles_and_blocks(lazy: bool, chunks: tuple[int,
     ds = plain.scan(**HARD)
     ds["background"] = (("qy", "qx"), np.full((12, 10), 0.5))
     tiling = plain.tiling_of(ds, chunks)
-    plan = make_plan(ds.chunk({"frame": chunks}) if lazy else ds, tiling, pairs=True)
+    plan = make_plan(ds.chunk({"frame": chunks}) if lazy else ds, tiling, "full")
     counts = ds.copy()
     counts["intensity"] = np.maximum(ds["intensity"] - 0.5, 0)
     found = np.concatenate([amplitude[:] for amplitude in compute(plan.amplitudes)[0]])
@@ -361,7 +361,7 @@ def test_a_plan_holds_amplitudes_tiles_and_blocks(lazy: bool, chunks: tuple[int,
 
 def test_a_plan_without_sync_looks_for_no_pairs() -> None:
     ds = plain.scan(**RASTER)
-    plan = make_plan(ds, plain.tiling_of(ds), pairs=False)
+    plan = make_plan(ds, plain.tiling_of(ds), None)
     assert plan.outline == plan.pairs == []
 
 
@@ -376,7 +376,7 @@ def test_frames_are_read_once_and_by_the_tasks(monkeypatch: pytest.MonkeyPatch) 
 
     lazy = da.from_array(ds["intensity"].values, chunks=(9, -1, -1))
     ds["intensity"] = (("frame", "qy", "qx"), lazy.map_blocks(read, meta=np.empty((0, 0, 0))))
-    plan = make_plan(ds, plain.tiling_of(ds, TILES[4]), pairs=True)
+    plan = make_plan(ds, plain.tiling_of(ds, TILES[4]), "full")
     assert reads == []
     plan = persisted(plan)
     state = persisted(uniform_start(plan, place(ds["probe"].values), None))

@@ -19,7 +19,7 @@ import daskptycho as dp
 from tests import plain
 
 NO_SYNC = dp.Sync(method=None)
-EXACT = dp.Sync(every=1, iterations=200)
+EXACT = dp.Sync("full", every=1, iterations=200)
 
 SIMULATED: dict[str, dict[str, Any]] = {
     "raster": {"jitter": 1},
@@ -229,7 +229,7 @@ def assert_same(found: xr.Dataset, expected: xr.Dataset) -> None:
         ({"jitter": 1}, {}),
         ({"jitter": 1, "subpixel": True, "modes": 2}, {"update_probe": True}),
         ({"periodic": True}, {"start": "random", "update_probe": False}),
-        ({"jitter": 1}, {"sync": dp.Sync(), "update_probe": False, "sweeps": 4}),
+        ({"jitter": 1}, {"sync": dp.Sync("full"), "update_probe": False, "sweeps": 4}),
     ],
     ids=["raster", "hard", "random", "default-sync"],
 )

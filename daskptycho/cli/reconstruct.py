@@ -57,10 +57,17 @@ __all__ = ["command"]
 )
 @click.option(
     "--sync",
-    type=click.Choice(["full", "none"]),
-    default="full",
+    type=click.Choice(["two-level", "full", "none"]),
+    default="two-level",
     show_default=True,
-    help="Phase synchronisation of all frames, or none.",
+    help="Phases of frames in each tile, then of tiles; of all frames at once; or none.",
+)
+@click.option(
+    "--inner",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Sweeps inside a tile between two rounds of communication, with --sync two-level.",
 )
 @click.option(
     "--sync-every",
@@ -122,7 +129,7 @@ def command(
     from daskptycho.scan import open_scan
 
     algorithm, sync = _algorithm(ctx), _sync(ctx)
-    for name in ("beta", "sync_every", "eigensolver", "iterations"):
+    for name in ("beta", "inner", "sync_every", "eigensolver", "iterations"):
         options.pop(name)
     if options["opening"] == "none":
         options["opening"] = None
@@ -159,14 +166,15 @@ def _sync(ctx: click.Context) -> Sync:
     from daskptycho.synchronise import Sync
 
     if ctx.params["sync"] == "none":
-        useless = given(ctx, "sync_every", "eigensolver", "iterations")
+        useless = given(ctx, "inner", "sync_every", "eigensolver", "iterations")
         if useless:
             raise OptionError(
-                f"{' and '.join(useless)} with --sync none; expected --sync full, or none of them"
+                f"{' and '.join(useless)} with --sync none; expected another --sync, or none of them"
             )
         return Sync(method=None)
     return Sync(
         method=ctx.params["sync"],
+        inner=ctx.params["inner"],
         eigensolver=ctx.params["eigensolver"],
         iterations=ctx.params["iterations"],
         every=ctx.params["sync_every"],

@@ -1,0 +1,125 @@
+"""The part of the Dask graph that synchronises on two levels: tiles in themselves, then tile by tile.
+
+Only `graph` and `start` call this module; it puts the functions of `two_level` into tasks. The strips that G
+needs are those that the merge needs: each is cut and sent once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from dask.delayed import Delayed
+
+from daskptycho.algorithms import Weighted
+from daskptycho.exchange import strips_of
+from daskptycho.geometry import Strip, Tile
+from daskptycho.gramian import GramianBlock
+from daskptycho.operators import inverse_illumination
+from daskptycho.plan import Plan
+from daskptycho.synchronise import Normalisation, Phases, Sync
+from daskptycho.tasks import task
+from daskptycho.two_level import GalerkinRow, TileSum, galerkin_row, synchronise_tile, tile_phases
+
+__all__ = ["TwoLevel", "synchronise_two_level"]
+
+Array = Any
+
+
+class TwoLevel(NamedTuple):
+    """What a two-level synchronisation leaves."""
+
+    images: list[Delayed]
+    """The tiles' images, merged."""
+    phases: list[Delayed]
+    """Of each tile's frames, both levels together."""
+    found: Delayed
+    """`Phases` of the tiles."""
+
+
+def _synchronised(
+    tile: Tile,
+    weighted: Weighted,
+    block: GramianBlock,
+    illumination: Array,
+    probe: Array,
+    misfit: float,
+    sync: Sync,
+    normalisation: Normalisation,
+) -> TileSum:
+    weight = inverse_illumination(illumination, probe)
+    return synchronise_tile(tile, weighted, block, weight, sync, normalisation, misfit)
+
+
+def _cut_sum(own: TileSum, part: tuple[slice, slice]) -> Array:
+    return own.image_sum[part].copy()
+
+
+def _row(
+    index: int, own: TileSum, pieces: list[Array], strips: list[Strip], illumination: Array, probe: Array
+) -> GalerkinRow:
+    return galerkin_row(index, own, pieces, strips, inverse_illumination(illumination, probe))
+
+
+def _tile_phases(
+    rows: list[GalerkinRow], misfits: list[float], counts: float, sync: Sync, normalisation: Normalisation
+) -> Phases:
+    return tile_phases(rows, sync, normalisation, sum(misfits) / counts)
+
+
+def _merge(
+    index: int,
+    own: TileSum,
+    pieces: list[Array],
+    strips: list[Strip],
+    found: Phases,
+    illumination: Array,
+    probe: Array,
+) -> Array:
+    total = own.image_sum * found.phase[index]
+    for piece, strip in zip(pieces, strips, strict=True):
+        total[strip.to_target] += piece * found.phase[strip.source]
+    return total * inverse_illumination(illumination, probe)
+
+
+def _phase_of_frames(own: TileSum, found: Phases, index: int) -> Array:
+    return own.found.phase * found.phase[index]
+
+
+def synchronise_two_level(
+    plan: Plan,
+    weighted: list[Delayed],
+    lit: list[Delayed],
+    probe: Delayed,
+    sync: Sync,
+    normalisation: Normalisation,
+    misfits: list[Delayed],
+    counts: float,
+) -> TwoLevel:
+    """Synchronise tiles in themselves, then among each other, and merge, in one round of communication.
+
+    Parameters
+    ----------
+    plan : Plan
+    weighted, lit, probe, misfits : Delayed
+        Weighted frames, illumination and misfit of each tile; the probe.
+    sync : Sync
+    normalisation : "frame" or "degree"
+    counts : float
+        sum a^2 over all valid pixels.
+    """
+    sums = [
+        task(_synchronised, *of_tile, probe, misfit, sync, normalisation)
+        for *of_tile, misfit in zip(plan.tiles, weighted, plan.pairs, lit, misfits, strict=True)
+    ]
+    brought = strips_of(sums, plan.tiling, _cut_sum)
+    rows = [
+        task(_row, index, own, pieces, strips, lit[index], probe)
+        for index, (own, (pieces, strips)) in enumerate(zip(sums, brought, strict=True))
+    ]
+    found = task(_tile_phases, rows, misfits, counts, sync, normalisation)
+    images = [
+        task(_merge, index, own, pieces, strips, found, lit[index], probe)
+        for index, (own, (pieces, strips)) in enumerate(zip(sums, brought, strict=True))
+    ]
+    phases = [task(_phase_of_frames, own, found, index) for index, own in enumerate(sums)]
+    return TwoLevel(images, phases, found)
