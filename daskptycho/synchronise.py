@@ -83,7 +83,7 @@ class Sync:
             raise OptionError(f"sync inner is {self.inner!r}; expected a whole number of sweeps")
         if self.inner > 1 and self.method != "two-level":
             raise OptionError(
-                f"sync inner is {self.inner} with method {self.method!r}; only 'two-level' has inner sweeps"
+                f"sync inner is {self.inner} with method {self.method!r}; expected 1, or method 'two-level'"
             )
         if self.eigensolver not in ("lanczos", "lobpcg", "power"):
             raise OptionError(f"eigensolver is {self.eigensolver!r}; expected 'lanczos', 'lobpcg' or 'power'")

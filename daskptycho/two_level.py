@@ -53,6 +53,9 @@ def synchronise_tile(
 ) -> TileSum:
     """The tile's own eigenproblem, and its overlap sum with the phases found.
 
+    Frames of a tile that hang together through other tiles alone get no common phase from it: tiles have to
+    be compact, as `scan.create_scan` makes them.
+
     Parameters
     ----------
     tile : Tile

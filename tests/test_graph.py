@@ -248,7 +248,6 @@ def test_blockwise_power_iteration_goes_on_however_small_the_eigenvalue() -> Non
 def test_phases_are_cut_into_tiles() -> None:
     ds = plain.scan(**RASTER)
     plan = planned(ds, TILES[4])
-    assert phases_of_tiles(plan, None) == [None] * 4
     random = np.random.default_rng(0)
     probe = place(ds["probe"].values)
     lit = illuminations(plan, probe)

@@ -242,7 +242,10 @@ def test_a_normalisation_that_is_asked_for_stays(growing: bool, normalisation: s
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"method": "two-level"}, "method is 'two-level'"),
+        ({"inner": 0}, "inner is 0"),
+        ({"inner": True}, "inner is True"),
+        ({"inner": 2, "method": "full"}, "expected 1, or method 'two-level'"),
+        ({"inner": 2, "method": None}, "expected 1, or method 'two-level'"),
         ({"method": "fast"}, "method is 'fast'"),
         ({"method": True}, "method is True"),
         ({"eigensolver": "arnoldi"}, "eigensolver is 'arnoldi'; expected"),
