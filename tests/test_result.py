@@ -223,7 +223,7 @@ def test_a_finished_run_is_read_back_as_it_was_returned(tmp_path: Path, unit: st
     assert options["sweeps"] == 3
     assert options["algorithm"] == "ap"
     assert options["update_probe"] is True
-    assert options["sync"]["method"] == "full"
+    assert options["sync"]["method"] == "two-level"
 
 
 def test_nothing_to_open_is_told(tmp_path: Path) -> None:
