@@ -42,11 +42,12 @@ def draw(errors: dict[tuple[int | None, str], list[float]], sweeps: tuple[int, .
 
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="8x8 frames, one dose, few sweeps.")
+@click.option("--tiles", default=1, help="That each scan is cut into.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw the table too.")
-def main(quick: bool, picture: Path | None) -> None:
+def main(quick: bool, tiles: int, picture: Path | None) -> None:
     sweeps = (4, 8) if quick else (20, 60, 200)
     side = 8 if quick else 32
-    table = Table(title="Relative error with and without sync")
+    table = Table(title=f"Relative error with and without sync, tiles {tiles}")
     for name in ("photons a frame", "sync", *(f"{n} sweeps" for n in sweeps)):
         table.add_column(name, justify="right")
     errors: dict[tuple[int | None, str], list[float]] = {}
@@ -59,6 +60,7 @@ def main(quick: bool, picture: Path | None) -> None:
                 step=8,
                 jitter=1,
                 photons=dose,
+                tile_frames=-(-(side**2) // tiles),
             )
             for name, sync in (("none", dp.Sync(method=None)), ("default", dp.Sync())):
                 run = measured_run(scan, sweeps[-1], sync=sync)

@@ -20,6 +20,7 @@ from rich.table import Table
 
 import daskptycho as dp
 
+SIDES = ("8", "16", "32", "64")
 TARGET = 1e-2  # squared: the poster's 1e-4
 
 # Sweeps: no sync, sync every sweep, sync every 5 (200 power steps).
@@ -35,7 +36,7 @@ POSTER_STEPS = {
 
 def plain_ap(every: int, steps: int) -> dict[str, Any]:
     """The poster's method: AP without momentum, power iteration on K."""
-    sync = dp.Sync(eigensolver="power", iterations=steps, every=every, normalisation="frame")
+    sync = dp.Sync("full", eigensolver="power", iterations=steps, every=every, normalisation="frame")
     return {"sync": sync, "momentum": 0, "opening": None}
 
 
@@ -47,11 +48,14 @@ def told(run: MeasuredRun) -> tuple[str, str, str]:
 
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="8x8 frames alone, and few sweeps.")
+@click.option(
+    "--side", "sides", type=click.Choice(SIDES), multiple=True, help="Frames a side; all unless given."
+)
 @click.option("--most-sweeps", default=500, help="Where a run without sync is given up.")
 @click.option("--seed", default=0, help="Of the random phases.")
-def main(quick: bool, most_sweeps: int, seed: int) -> None:
+def main(quick: bool, sides: tuple[str, ...], most_sweeps: int, seed: int) -> None:
     console = Console(width=110)
-    sizes = (8,) if quick else (8, 16, 32, 64)
+    sizes = [8] if quick else [int(side) for side in sides or SIDES]
     most_sweeps = 12 if quick else most_sweeps
     table = Table(title="Sweeps to squared error 1e-4, from random phases")
     for name in ("frames", "method", "poster", "sweeps", "time", "eigensolver"):

@@ -22,18 +22,25 @@ import daskptycho as dp
 
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="8x8 frames alone.")
+@click.option("--tiles", default=1, help="That each scan is cut into.")
 @click.option("--seed", default=0, help="Of the jitter.")
-def main(quick: bool, seed: int) -> None:
-    table = Table(title=f"Sweeps to relative error, jittered raster, seed {seed}")
+def main(quick: bool, tiles: int, seed: int) -> None:
+    table = Table(title=f"Sweeps to relative error, jittered raster, tiles {tiles}, seed {seed}")
     for name in ("frames", "sync", "to 1e-2", "to 1e-3", "last error", "time"):
         table.add_column(name, justify="right")
     with tempfile.TemporaryDirectory() as folder:
         for size in (8,) if quick else (16, 32, 64):
             scan = dp.simulate_scan(
-                Path(folder) / f"{size}.zarr", frames=(size, size), frame_size=32, step=8, jitter=1, seed=seed
+                Path(folder) / f"{size}.zarr",
+                frames=(size, size),
+                frame_size=32,
+                step=8,
+                jitter=1,
+                seed=seed,
+                tile_frames=-(-(size**2) // tiles),
             )
             for name, sync in (("default", dp.Sync()), ("none", dp.Sync(method=None))):
-                run = measured_run(scan, 20 if quick else 80, stop_at=9e-4, sync=sync)
+                run = measured_run(scan, 20 if quick else 80, stop_at=9e-4, weighted=True, sync=sync)
                 sweeps = [run.sweeps_to(error, weighted=True) for error in (1e-2, 1e-3)]
                 told = [str(n) if n else f"over {len(run.error)}" for n in sweeps]
                 table.add_row(
