@@ -137,7 +137,8 @@ def reconstruct(
     """Reconstruct a scan.
 
     Runs on whatever Dask scheduler is in use: threads by default, a cluster where a
-    ``distributed.Client`` is open. The image does not depend on tiles, threads or workers.
+    ``distributed.Client`` is open. The image does not depend on threads or workers, and with
+    ``Sync("full")`` not on the tiles either.
 
     Parameters
     ----------
