@@ -152,7 +152,7 @@ class Weighted(NamedTuple):
 class TileSweep(NamedTuple):
     """What one sweep over one tile leaves. A tuple, so that dask sees how large it is.
 
-    Of `waves`, `weighted` and `image_sum` one is there, and the others are None.
+    Of `waves`, `weighted`, `image_sum` and `synchronised` at most one is there, and the others are None.
     """
 
     misfit: float
@@ -167,6 +167,8 @@ class TileSweep(NamedTuple):
     """(frame, mode, N, N), for algorithms that have one."""
     probe_sums: tuple[Array, Array] | None
     """Numerator and denominator of the probe update."""
+    synchronised: Any = None
+    """A `two_level.TileSum`, where the tile was synchronised in the same task."""
 
 
 def sweep_tile(
@@ -180,6 +182,8 @@ def sweep_tile(
     phase: Array | None = None,
     keep_frames: bool = False,
     update_probe: bool = False,
+    keep_waves: bool = True,
+    following_probe: Array | None = None,
 ) -> TileSweep:
     """One sweep over the frames of a tile: split, data projection, weighted frames.
 
@@ -202,12 +206,17 @@ def sweep_tile(
         Sum up the terms of the probe update, and leave the frames for `weigh_tile` or `overlap_waves`
         to weigh with the new probe. Object and probe fitted to the same frames at once, rather
         than one after the other, would take twice the correction that the data ask for.
+    keep_waves : bool
+        False: leave the terms of the probe update alone. Frames that find no room until the new probe is
+        known are computed a second time then.
+    following_probe : (mode, N, N) complex64 array, optional
+        The new probe, in that second time: the frames are swept with `probe` and weighed with this.
     """
     xp = array_module(image)
     frame_shape = probe.shape[-2:]
     stack_shape = (len(tile), *probe.shape)
     following = xp.empty(stack_shape, dtype=np.complex64) if algorithm.has_stack else None
-    waves = xp.empty(stack_shape, dtype=np.complex64) if update_probe else None
+    waves = xp.empty(stack_shape, dtype=np.complex64) if update_probe and keep_waves else None
     weighted = image_sum = None
     if not update_probe and keep_frames:
         weighted = _empty_weighted(tile, frame_shape, xp)
@@ -231,12 +240,15 @@ def sweep_tile(
         to_overlap, block_stack = algorithm.after(model, z, projected, own_stack)
         if following is not None:
             following[frames] = block_stack
-        if waves is not None:
+        if update_probe:
             terms = probe_terms(image, projected - model, corner, fraction)
             numerator += terms[0]
             denominator += terms[1]
-            waves[frames] = to_overlap
+            if waves is not None:
+                waves[frames] = to_overlap
             continue
+        if following_probe is not None:
+            own_probe = shift_probe(following_probe, fraction)
         block, power = weigh(to_overlap, own_probe)
         if weighted is not None:
             weighted.frames[frames], weighted.power[frames] = block, power

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,13 +34,14 @@ from daskptycho.algorithms import (
 )
 from daskptycho.exchange import over_tiles
 from daskptycho.geometry import Tile
-from daskptycho.operators import overlap
+from daskptycho.gramian import GramianBlock
+from daskptycho.operators import Amplitudes, overlap
 from daskptycho.phase_graph import if_significant, phases_of_tiles, synchronise
-from daskptycho.plan import Plan
+from daskptycho.plan import Plan, StoredAmplitudes, resident
 from daskptycho.synchronise import Normalisation, Phases, Sync
 from daskptycho.tasks import task
-from daskptycho.two_level import inner_sweeps
-from daskptycho.two_level_graph import synchronise_two_level
+from daskptycho.two_level import TileSum, inner_sweeps
+from daskptycho.two_level_graph import join_tiles, synchronised_tile
 
 __all__ = [
     "Report",
@@ -101,8 +103,50 @@ def _weigh_swept(tile: Tile, swept: TileSweep, probe: Array) -> Weighted:
     return weigh_tile(tile, swept.waves, probe) if swept.weighted is None else swept.weighted
 
 
+def _synchronise_swept(
+    tile: Tile,
+    swept: TileSweep,
+    pairs: GramianBlock,
+    illumination: Array,
+    probe: Array,
+    sync: Sync,
+    normalisation: Normalisation,
+) -> TileSum:
+    if swept.synchronised is not None:
+        return swept.synchronised
+    weighted = _weigh_swept(tile, swept, probe)
+    return synchronised_tile(tile, weighted, pairs, illumination, probe, swept.misfit, sync, normalisation)
+
+
 def _overlap_swept(tile: Tile, swept: TileSweep, probe: Array) -> Array:
     return overlap_waves(tile, swept.waves, probe) if swept.image_sum is None else swept.image_sum
+
+
+def _sweep(
+    tile: Tile,
+    amplitude: Amplitudes | StoredAmplitudes,
+    image: Array,
+    previous_image: Array | None,
+    illumination: Array,
+    pairs: GramianBlock | None,
+    merging: Array | None,
+    stack: Array | None,
+    phase: Array | None,
+    *,
+    algorithm: Algorithm,
+    probe: Array,
+    momentum: float,
+    sync: Sync,
+    normalisation: Normalisation | None,
+    **options: Any,
+) -> TileSweep:
+    start = extrapolate(image, previous_image, momentum)
+    given = (algorithm, tile, resident(amplitude), start, probe)
+    options |= {"stack": stack, "phase": phase}
+    if pairs is None:
+        return sweep_tile(*given, keep_frames=normalisation is not None, **options)
+    options |= {"sync": sync, "normalisation": normalisation, "merging": merging}
+    return inner_sweeps(*given, illumination, pairs, **options)
 
 
 def _misfit(swept: TileSweep) -> float:
@@ -129,7 +173,11 @@ def synchronised_images(
 ) -> tuple[list[Delayed], list[Delayed], Delayed]:
     """The tiles' images from weighted frames that are synchronised, the frames' phases, and `Phases`."""
     if sync.method == "two-level":
-        return synchronise_two_level(plan, weighted, lit, probe, sync, normalisation, misfits, counts)
+        sums = [
+            task(synchronised_tile, *of_tile, probe, misfit, sync, normalisation)
+            for *of_tile, misfit in zip(plan.tiles, weighted, plan.pairs, lit, misfits, strict=True)
+        ]
+        return join_tiles(plan, sums, lit, probe, sync, normalisation, misfits, counts)
     found = synchronise(plan, weighted, lit, probe, sync, normalisation)
     if sync.only_significant(normalisation):
         found = if_significant(found, misfits, counts)
@@ -176,22 +224,29 @@ def sweep(
     report : Delayed
         Of a `Report`.
     """
-    images, probe, lit = state.images, state.probe, state.illuminations
-    if momentum and state.previous_images is not None:
-        pairs = zip(images, state.previous_images, strict=True)
-        images = [task(extrapolate, now, before, momentum) for now, before in pairs]
-        if update_probe and state.previous_probe is not None:
-            probe = task(extrapolate, probe, state.previous_probe, momentum)
-    swept = _swept(plan, state, algorithm, images, probe, sync, normalisation, update_probe)
-    misfits = [task(_misfit, tile) for tile in swept]
+    probe, lit = state.probe, state.illuminations
+    if momentum and update_probe and state.previous_probe is not None:
+        probe = task(extrapolate, probe, state.previous_probe, momentum)
+    sweep_tiles = partial(_swept, plan, state, algorithm, probe, momentum, sync, normalisation)
     if update_probe:
+        swept = sweep_tiles(update_probe=True, keep_waves=not plan.streamed)
         probe = task(updated_probe, probe, [task(_probe_sums, tile) for tile in swept])
         lit = illuminations(plan, probe)
+        if plan.streamed:
+            # The waves of all tiles found no room while the probe waited for the last of them.
+            swept = sweep_tiles(merging=lit, following_probe=probe)
+    else:
+        swept = sweep_tiles(merging=lit)
+    misfits = [task(_misfit, tile) for tile in swept]
     found: Delayed | None = None
     phases: list[Delayed] | None = None
     if normalisation is None:
         sums = [task(_overlap_swept, tile, own, probe) for tile, own in zip(plan.tiles, swept, strict=True)]
         images = images_of(plan, sums, lit, probe)
+    elif sync.method == "two-level":
+        given = zip(plan.tiles, swept, plan.pairs, lit, strict=True)
+        sums = [task(_synchronise_swept, *of_tile, probe, sync, normalisation) for of_tile in given]
+        images, phases, found = join_tiles(plan, sums, lit, probe, sync, normalisation, misfits, counts)
     else:
         weighted = [task(_weigh_swept, tile, own, probe) for tile, own in zip(plan.tiles, swept, strict=True)]
         images, phases, found = synchronised_images(
@@ -213,28 +268,29 @@ def _swept(
     plan: Plan,
     state: State,
     algorithm: Algorithm,
-    images: list[Delayed],
     probe: Delayed,
+    momentum: float,
     sync: Sync,
     normalisation: Normalisation | None,
-    update_probe: bool,
+    *,
+    merging: list[Delayed] | None = None,
+    **options: Any,
 ) -> list[Delayed]:
-    """A `TileSweep` of each tile."""
+    """A `TileSweep` of each tile; `merging` is N of the coming merge where that is known already."""
     nothing: list[Delayed | None] = [None] * len(plan.tiles)
-    stacks, phases = nothing, nothing
-    if algorithm.has_stack:
-        stacks, phases = list(state.stacks or nothing), list(state.phases or nothing)
-    swept = []
-    for index, (tile, amplitude, image, stack, phase) in enumerate(
-        zip(plan.tiles, plan.amplitudes, images, stacks, phases, strict=True)
-    ):
-        given = (algorithm, tile, amplitude, image, probe)
-        options = {"stack": stack, "phase": phase, "update_probe": update_probe}
-        if sync.method == "two-level":
-            inside = (state.illuminations[index], plan.pairs[index])
-            swept.append(
-                task(inner_sweeps, *given, *inside, sync=sync, normalisation=normalisation, **options)
-            )
-        else:
-            swept.append(task(sweep_tile, *given, keep_frames=normalisation is not None, **options))
-    return swept
+    stacks, phases = (state.stacks, state.phases) if algorithm.has_stack else (None, None)
+    of_tiles = zip(
+        plan.tiles,
+        plan.amplitudes,
+        state.images,
+        (state.previous_images if momentum else None) or nothing,
+        state.illuminations,
+        plan.pairs if sync.method == "two-level" else nothing,
+        (merging if sync.method == "two-level" else None) or nothing,
+        stacks or nothing,
+        phases or nothing,
+        strict=True,
+    )
+    common: dict[str, Any] = {"algorithm": algorithm, "probe": probe, "momentum": momentum}
+    common |= {"sync": sync, "normalisation": normalisation, **options}
+    return [task(_sweep, *of_tile, **common) for of_tile in of_tiles]

@@ -6,19 +6,24 @@ and `operators`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
+from dask.local import get_sync
+from dask.optimization import cull
 
 from daskptycho.geometry import Tiling
 from daskptycho.gramian import GramianBlock, block_within, gramian_blocks
-from daskptycho.operators import measured_amplitudes
+from daskptycho.operators import Amplitudes, measured_amplitudes
 from daskptycho.tasks import place, task
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "StoredAmplitudes", "make_plan", "resident"]
+
+Array = Any
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,10 @@ class Plan:
         The tiles, and the blocks with their pairs, on the workers: those of the outline, or
         the one block within each tile.
     amplitudes : list of Delayed
-        `Amplitudes` of each tile, read from the scan by the task that needs them.
+        Of each tile `Amplitudes`, or, where they find no room, `StoredAmplitudes`; `resident` takes both.
+    streamed : bool
+        Amplitudes stay in the scan's store and are read by each task that needs them, and no frame stays in
+        memory from one task to a later one.
     """
 
     tiling: Tiling
@@ -42,9 +50,38 @@ class Plan:
     tiles: list[Delayed]
     pairs: list[Delayed]
     amplitudes: list[Delayed]
+    streamed: bool = False
 
 
-def make_plan(scan: xr.Dataset, tiling: Tiling, method: Literal["two-level", "full"] | None) -> Plan:
+@dataclass(frozen=True)
+class StoredAmplitudes:
+    """Amplitudes of a tile that lie where the scan lies.
+
+    Attributes
+    ----------
+    graph, key : mapping, str or tuple
+        Dask's graph of the tile's frames, which names the store.
+    valid, background : (qy, qx) arrays or None
+    """
+
+    graph: Mapping[Any, Any]
+    key: Any
+    valid: Array | None
+    background: Array | None
+
+    def read(self) -> Amplitudes:
+        """Read the tile's frames, in the task that calls."""
+        return measured_amplitudes(get_sync(self.graph, self.key), self.valid, self.background)
+
+
+def resident(amplitudes: Amplitudes | StoredAmplitudes) -> Amplitudes:
+    """A tile's amplitudes in memory."""
+    return amplitudes.read() if isinstance(amplitudes, StoredAmplitudes) else amplitudes
+
+
+def make_plan(
+    scan: xr.Dataset, tiling: Tiling, method: Literal["two-level", "full"] | None, *, streamed: bool = False
+) -> Plan:
     """Lay out a run; nothing is computed yet.
 
     Parameters
@@ -54,6 +91,8 @@ def make_plan(scan: xr.Dataset, tiling: Tiling, method: Literal["two-level", "fu
         Of the scan's own chunks.
     method : "two-level", "full" or None
         How frames are synchronised, which tells the overlapping pairs of frames to look for.
+    streamed : bool
+        Leave the amplitudes in the scan's store.
     """
     blocks = gramian_blocks(tiling) if method == "full" else []
     tiles = [place(tile) for tile in tiling.tiles]
@@ -67,16 +106,23 @@ def make_plan(scan: xr.Dataset, tiling: Tiling, method: Literal["two-level", "fu
         outline=[replace(block, pair=nothing, offset=nothing, border=nothing[:, 0]) for block in blocks],
         tiles=tiles,
         pairs=pairs,
-        amplitudes=_amplitudes(scan, tiling),
+        amplitudes=_amplitudes(scan, tiling, streamed),
+        streamed=streamed,
     )
 
 
-def _amplitudes(scan: xr.Dataset, tiling: Tiling) -> list[Delayed]:
+def _amplitudes(scan: xr.Dataset, tiling: Tiling, streamed: bool) -> list[Delayed]:
     detector = [place(scan[name].values) if name in scan else None for name in ("valid", "background")]
     frames = scan["intensity"].data
-    if hasattr(frames, "to_delayed"):
-        # A tile is all of its frames' detector pixels, however the scan was chunked.
-        blocks = frames.rechunk({1: -1, 2: -1}).to_delayed().ravel()
-    else:
+    if not hasattr(frames, "to_delayed"):
         blocks = [place(frames[tile.frames]) for tile in tiling.tiles]
-    return [task(measured_amplitudes, block, *detector) for block in blocks]
+        return [task(measured_amplitudes, block, *detector) for block in blocks]
+    # A tile is all of its frames' detector pixels, however the scan was chunked.
+    blocks = frames.rechunk({1: -1, 2: -1}).to_delayed().ravel()
+    whole = dict(blocks[0].__dask_graph__())
+    stored = [
+        # Its own part of the graph alone: the whole would travel with every tile.
+        task(StoredAmplitudes, cull(whole, [block.key])[0], block.key, *detector)
+        for block in blocks
+    ]
+    return stored if streamed else [task(StoredAmplitudes.read, tile) for tile in stored]

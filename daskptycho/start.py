@@ -17,7 +17,7 @@ from daskptycho.backend import array_module, inverse_transform
 from daskptycho.geometry import Shape, Tile, Window
 from daskptycho.graph import State, illuminations, images_of, overlap_sums, summarise, synchronised_images
 from daskptycho.operators import Amplitudes
-from daskptycho.plan import Plan
+from daskptycho.plan import Plan, StoredAmplitudes, resident
 from daskptycho.synchronise import Normalisation, Sync
 from daskptycho.tasks import place, task
 
@@ -47,9 +47,11 @@ def uniform_start(plan: Plan, probe: Delayed, image: NDArray | None) -> State:
     return State(images, illuminations(plan, probe), probe)
 
 
-def _random_frames(tile: Tile, amplitude: Amplitudes, probe: Array, numbers: NDArray, seed: int) -> Weighted:
+def _random_frames(
+    tile: Tile, amplitude: Amplitudes | StoredAmplitudes, probe: Array, numbers: NDArray, seed: int
+) -> Weighted:
     """Frames of uniform random phase, the same for a frame whatever its tile."""
-    xp = array_module(probe)
+    xp, amplitude = array_module(probe), resident(amplitude)
     mode_power = (xp.abs(probe) ** 2).sum(axis=(1, 2))
     # The random wave is shared out between the modes as the probe is.
     share = xp.sqrt(mode_power / mode_power.sum()).astype(np.float32)

@@ -94,14 +94,17 @@ def inner_sweeps(
     stack: Array | None = None,
     phase: Array | None = None,
     update_probe: bool = False,
+    keep_waves: bool = True,
+    following_probe: Array | None = None,
+    merging: Array | None = None,
 ) -> TileSweep:
-    """Sweeps inside a tile between two rounds of communication; the last is left to be synchronised.
+    """Sweeps inside a tile between two rounds of communication, and the synchronisation of its frames.
 
     While a tile sweeps, its neighbours' frames hold on to the image as it was at the start of the sweep.
 
     Parameters
     ----------
-    algorithm, tile, amplitude, image, probe, stack, phase, update_probe
+    algorithm, tile, amplitude, image, probe, stack, phase, update_probe, keep_waves, following_probe
         As `algorithms.sweep_tile` takes them.
     illumination : (y, x) float32 array
         N on the tile's window, summed over all tiles.
@@ -111,6 +114,9 @@ def inner_sweeps(
         ``sync.inner`` sweeps are made.
     normalisation : "frame", "degree" or None
         None: the frames are not synchronised.
+    merging : (y, x) float32 array, optional
+        N of the coming merge. Where it is not known yet, the last sweep's frames are left as they are, for
+        `synchronise_tile`.
 
     Returns
     -------
@@ -145,7 +151,14 @@ def inner_sweeps(
         phase=phase,
         keep_frames=normalisation is not None,
         update_probe=update_probe,
+        keep_waves=keep_waves,
+        following_probe=following_probe,
     )
+    if merging is not None and normalisation is not None:
+        assert last.weighted is not None
+        weight = inverse_illumination(merging, probe if following_probe is None else following_probe)
+        own = synchronise_tile(tile, last.weighted, block, weight, sync, normalisation, last.misfit)
+        last = last._replace(weighted=None, synchronised=own)
     return last if misfit is None else last._replace(misfit=misfit)
 
 

@@ -20,9 +20,24 @@ from daskptycho.synchronise import Normalisation, Phases, Sync
 from daskptycho.tasks import task
 from daskptycho.two_level import GalerkinRow, TileSum, galerkin_row, synchronise_tile, tile_phases
 
-__all__ = ["TwoLevel", "synchronise_two_level"]
+__all__ = ["TwoLevel", "join_tiles", "synchronised_tile"]
 
 Array = Any
+
+
+def synchronised_tile(
+    tile: Tile,
+    weighted: Weighted,
+    block: GramianBlock,
+    illumination: Array,
+    probe: Array,
+    misfit: float,
+    sync: Sync,
+    normalisation: Normalisation,
+) -> TileSum:
+    """The first level, in a tile's own task; `illumination` and `probe` are those of the merge."""
+    weight = inverse_illumination(illumination, probe)
+    return synchronise_tile(tile, weighted, block, weight, sync, normalisation, misfit)
 
 
 class TwoLevel(NamedTuple):
@@ -34,20 +49,6 @@ class TwoLevel(NamedTuple):
     """Of each tile's frames, both levels together."""
     found: Delayed
     """`Phases` of the tiles."""
-
-
-def _synchronised(
-    tile: Tile,
-    weighted: Weighted,
-    block: GramianBlock,
-    illumination: Array,
-    probe: Array,
-    misfit: float,
-    sync: Sync,
-    normalisation: Normalisation,
-) -> TileSum:
-    weight = inverse_illumination(illumination, probe)
-    return synchronise_tile(tile, weighted, block, weight, sync, normalisation, misfit)
 
 
 def _cut_sum(own: TileSum, part: tuple[slice, slice]) -> Array:
@@ -85,9 +86,9 @@ def _phase_of_frames(own: TileSum, found: Phases, index: int) -> Array:
     return own.found.phase * found.phase[index]
 
 
-def synchronise_two_level(
+def join_tiles(
     plan: Plan,
-    weighted: list[Delayed],
+    sums: list[Delayed],
     lit: list[Delayed],
     probe: Delayed,
     sync: Sync,
@@ -95,22 +96,18 @@ def synchronise_two_level(
     misfits: list[Delayed],
     counts: float,
 ) -> TwoLevel:
-    """Synchronise tiles in themselves, then among each other, and merge, in one round of communication.
+    """Synchronise tiles among each other, and merge, in one round of communication.
 
     Parameters
     ----------
     plan : Plan
-    weighted, lit, probe, misfits : Delayed
-        Weighted frames, illumination and misfit of each tile; the probe.
+    sums, lit, probe, misfits : Delayed
+        `TileSum`, illumination and misfit of each tile; the probe.
     sync : Sync
     normalisation : "frame" or "degree"
     counts : float
         sum a^2 over all valid pixels.
     """
-    sums = [
-        task(_synchronised, *of_tile, probe, misfit, sync, normalisation)
-        for *of_tile, misfit in zip(plan.tiles, weighted, plan.pairs, lit, misfits, strict=True)
-    ]
     brought = strips_of(sums, plan.tiling, _cut_sum)
     rows = [
         task(_row, index, own, pieces, strips, lit[index], probe)
