@@ -8,6 +8,7 @@ module may call it, and it calls none of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -198,7 +199,14 @@ class Tiling:
     strips: tuple[Strip, ...]
 
     def strips_into(self, target: int) -> list[Strip]:
-        return [strip for strip in self.strips if strip.target == target]
+        return self._strips_of_target.get(target, [])
+
+    @cached_property
+    def _strips_of_target(self) -> dict[int, list[Strip]]:
+        into: dict[int, list[Strip]] = {}
+        for strip in self.strips:
+            into.setdefault(strip.target, []).append(strip)
+        return into
 
 
 def make_tiling(

@@ -21,7 +21,7 @@ from daskptycho.gramian import GramianBlock, block_within, gramian_blocks
 from daskptycho.operators import Amplitudes, measured_amplitudes
 from daskptycho.tasks import place, task
 
-__all__ = ["Plan", "StoredAmplitudes", "make_plan", "resident"]
+__all__ = ["Plan", "StoredAmplitudes", "make_plan", "resident", "total_counts"]
 
 Array = Any
 
@@ -77,6 +77,11 @@ class StoredAmplitudes:
 def resident(amplitudes: Amplitudes | StoredAmplitudes) -> Amplitudes:
     """A tile's amplitudes in memory."""
     return amplitudes.read() if isinstance(amplitudes, StoredAmplitudes) else amplitudes
+
+
+def total_counts(amplitudes: Amplitudes | StoredAmplitudes) -> float:
+    """Sum of a tile's counts; NaN where one of them has no root."""
+    return resident(amplitudes).total()
 
 
 def make_plan(

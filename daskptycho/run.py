@@ -25,9 +25,9 @@ from daskptycho.errors import OptionError, ScanError
 from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.geometry import Tiling, make_tiling
 from daskptycho.graph import Report, State, sweep
-from daskptycho.operators import Amplitudes
-from daskptycho.plan import Plan, make_plan
+from daskptycho.plan import Plan, make_plan, total_counts
 from daskptycho.probe import initial_probe, orthogonal_modes
+from daskptycho.resources import Recipe, Workers, needs_of, workers_in_use
 from daskptycho.result import FORMAT, assemble, result_dataset, write_result
 from daskptycho.scan import frame_numbers, position_in_pixels, scan_period, tile_chunks, validate_scan
 from daskptycho.start import random_start, uniform_start
@@ -104,6 +104,12 @@ class _Run:
         if self.start not in ("ones", "random", GIVEN):
             raise OptionError(f"start is {self.start!r}; expected 'ones', 'random' or an array")
 
+    @property
+    def has_stack(self) -> bool:
+        """Whether a sweep of the run leaves a stack of frames to the next."""
+        opens = self.opening is not None and self.start == "random" and self.sync.method is not None
+        return self.algorithm.has_stack or (opens and self.opening is not None and self.opening.has_stack)
+
     def described(self) -> dict[str, Any]:
         """For the attributes of a result: names and plain values."""
         opening = None if self.opening is None else self.opening.name
@@ -131,6 +137,7 @@ def reconstruct(
     seed: int = 0,
     tolerance: float | None = None,
     subpixel: bool = True,
+    memory: str | int | None = None,
     callback: Callable[[Progress], Any] | None = None,
     overwrite: bool = False,
 ) -> xr.Dataset:
@@ -172,6 +179,9 @@ def reconstruct(
         Stop once the residual falls below.
     subpixel : bool
         Carry the fractions of the positions by shifting the probe; otherwise round them.
+    memory : int or str, optional
+        That each worker may take, as 16 * 2**30 or "16 GiB"; what Dask gives it unless given. Where the
+        amplitudes do not fit, each sweep reads them from the scan anew.
     callback : callable, optional
         Called with a `Progress` after each sweep; returning True stops the run.
     overwrite : bool
@@ -189,7 +199,7 @@ def reconstruct(
     ScanError
         The scan cannot be right.
     OptionError
-        Options that make no sense, alone or together.
+        Options that make no sense, alone or together, or a run that does not fit into memory.
     """
     run = _Run(
         sweeps=_whole("sweeps", sweeps, least=1),
@@ -207,12 +217,13 @@ def reconstruct(
         raise OptionError(f"start is {start!r}; expected 'ones', 'random' or an array")
     if callback is not None and not callable(callback):
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
+    workers = workers_in_use(memory)
     validate_scan(scan)
     if out is None:
-        return _reconstruct(scan, run, probe, modes, start, callback)
+        return _reconstruct(scan, run, workers, probe, modes, start, callback)
     # The target is claimed now: a refusal comes before hours of work rather than after.
     with complete_or_absent(local_path(out), kind=FORMAT, overwrite=overwrite) as folder:
-        result = _reconstruct(scan, run, probe, modes, start, callback)
+        result = _reconstruct(scan, run, workers, probe, modes, start, callback)
         write_result(result, folder)
     return result
 
@@ -220,6 +231,7 @@ def reconstruct(
 def _reconstruct(
     scan: xr.Dataset,
     run: _Run,
+    workers: Workers,
     probe: ArrayLike | None,
     modes: int | None,
     start: str | ArrayLike,
@@ -234,8 +246,20 @@ def _reconstruct(
     )
     first_probe = initial_probe(scan, probe, modes)
     image = None if isinstance(start, str) else _start_image(start, tiling)
-    plan = persisted(make_plan(scan, tiling, run.sync.method))
-    counts = sum(dask.base.compute([task(Amplitudes.total, of_tile) for of_tile in plan.amplitudes])[0])
+    needs = needs_of(
+        scan,
+        tiling,
+        workers,
+        Recipe(
+            modes=len(first_probe),
+            method=run.sync.method,
+            has_stack=run.has_stack,
+            momentum=run.momentum != 0,
+            update_probe=run.update_probe,
+        ),
+    )
+    plan = persisted(make_plan(scan, tiling, run.sync.method, streamed=needs.streamed))
+    counts = sum(dask.base.compute([task(total_counts, of_tile) for of_tile in plan.amplitudes])[0])
     if not counts > 0 or not np.isfinite(counts):
         found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"
         raise ScanError(f"intensity holds {found}; expected diffraction frames")

@@ -19,7 +19,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.threaded import get as threaded_get
 
-__all__ = ["persisted", "place", "task"]
+__all__ = ["count_tasks", "persisted", "place", "task"]
 
 
 class _Node(Delayed):
@@ -55,6 +55,12 @@ def _graph(ends: Sequence[Delayed]) -> dict[str, Any]:
         else:
             graph.update(value.dask)
     return graph
+
+
+def count_tasks(values: Any, given: Any) -> int:
+    """Tasks that `values`, lists and dataclasses of delayed values, need beyond what is `given`."""
+    there = _graph(list(_delayed_in(given)))
+    return len(set(_graph(list(_delayed_in(values)))) - set(there))
 
 
 def task(function: Callable[..., Any], *arguments: Any, **options: Any) -> Delayed:

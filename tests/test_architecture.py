@@ -16,7 +16,7 @@ PACKAGE = "daskptycho"
 # From the top down: a module may import its own layer and every layer below it.
 LAYERS: list[tuple[str, set[str]]] = [
     ("faces", {"__main__", "cli", "dashboard", "demo", "drawing", "panels", "plotting"}),
-    ("run", {"result", "run"}),
+    ("run", {"resources", "result", "run"}),
     ("graph", {"exchange", "graph", "phase_graph", "plan", "start", "tasks", "two_level_graph"}),
     ("mathematics", {"algorithms", "eigensolvers", "gramian", "synchronise", "two_level"}),
     ("operators", {"operators"}),

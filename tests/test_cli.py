@@ -578,7 +578,7 @@ def test_help_has_a_purpose_and_examples_that_can_be_read(name: str) -> None:
 
 
 def test_commands_are_those_of_the_design_in_the_order_of_use() -> None:
-    assert COMMANDS == ["demo", "simulate", "import", "info", "reconstruct", "view", "compare"]
+    assert COMMANDS == ["demo", "simulate", "import", "info", "plan", "reconstruct", "view", "compare"]
     listed = re.findall(r"^  (\S+)  +\S", run("--help").stdout.split("Commands:")[1], re.MULTILINE)
     assert listed == COMMANDS
 

@@ -14,6 +14,7 @@ from daskptycho.cli.compare import command as compare_command
 from daskptycho.cli.demo import command as demo_command
 from daskptycho.cli.import_file import command as import_file_command
 from daskptycho.cli.info import command as info_command
+from daskptycho.cli.plan import command as plan_command
 from daskptycho.cli.reconstruct import command as reconstruct_command
 from daskptycho.cli.refusals import Commands
 from daskptycho.cli.simulate import command as simulate_command
@@ -37,6 +38,7 @@ for _command in (
     simulate_command,
     import_file_command,
     info_command,
+    plan_command,
     reconstruct_command,
     view_command,
     compare_command,

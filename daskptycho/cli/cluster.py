@@ -23,8 +23,10 @@ PATIENCE = 10
 
 
 @contextmanager
-def running_on(workers: int | None, scheduler: str | None) -> Iterator[None]:
+def running_on(workers: int | None, scheduler: str | None, memory: str | None = None) -> Iterator[None]:
     """Run the block's Dask tasks on so many worker processes, or on the scheduler at that address.
+
+    Worker processes take `memory` bytes each, "16GiB" for instance; their share of the machine unless given.
 
     Everything that was started is closed at the end, also where the block fails.
 
@@ -51,6 +53,7 @@ def running_on(workers: int | None, scheduler: str | None) -> Iterator[None]:
                     n_workers=workers,
                     threads_per_worker=1,
                     processes=True,
+                    memory_limit="auto" if memory is None else memory,
                     # Any free port: the usual one belongs to whoever came first. For this machine alone.
                     dashboard_address="127.0.0.1:0",
                     silence_logs=logging.CRITICAL,

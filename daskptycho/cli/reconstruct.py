@@ -110,6 +110,9 @@ __all__ = ["command"]
 )
 @overwrite
 @click.option("--workers", type=int, metavar="N", help="Run on N worker processes; on threads unless given.")
+@click.option(
+    "--memory", metavar="BYTES", help="That each worker may take, as 16GiB; what Dask gives it unless given."
+)
 @click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask scheduler at this address.")
 @click.pass_context
 def command(
@@ -137,7 +140,7 @@ def command(
     # The run refuses too, but only once its workers have started.
     refuse_to_lose(out, options["overwrite"])
     last: list[Progress] = []
-    with running_on(workers, scheduler), bars() as progress:
+    with running_on(workers, scheduler, options["memory"]), bars() as progress:
         swept = progress.sweeps("Reconstructing", sweeps)
 
         def callback(state: Progress) -> None:

@@ -1,0 +1,253 @@
+"""What a run takes of its workers, told before anything is computed, and refused where it cannot fit.
+
+`run` and the command line call this module. The bytes are those of the arrays that `graph` leaves between
+tasks, tile by tile, and of those inside a task; benchmarks/memory.py measures them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import dask
+import dask.base
+import numpy as np
+import xarray as xr
+from dask.system import CPU_COUNT
+from dask.utils import format_bytes, parse_bytes
+from distributed import Client
+from distributed.system import MEMORY_LIMIT
+
+from daskptycho.algorithms import AP, RAAR
+from daskptycho.errors import OptionError
+from daskptycho.geometry import Strip, Tile, Tiling
+from daskptycho.graph import sweep
+from daskptycho.plan import make_plan
+from daskptycho.start import uniform_start
+from daskptycho.synchronise import Sync
+from daskptycho.tasks import count_tasks, place
+
+__all__ = ["Needs", "Recipe", "Workers", "needs_of", "tasks_of_sweep", "workers_in_use"]
+
+# What Python, its libraries and the compiled kernels take in a worker that has run a tiny scan: measured.
+INTERPRETER = 320_000_000
+# The share of its memory from which a Dask worker begins to spill to disk.
+FULL = 0.7
+
+COMPLEX, FLOAT = 8, 4
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who computes."""
+
+    count: int
+    threads: int
+    """Of each worker."""
+    memory: int | None
+    """Bytes that each may take; None where nothing limits them."""
+
+
+def workers_in_use(memory: str | int | None = None) -> Workers:
+    """Of the Dask cluster in use, the smallest of its workers standing for all; this process without one.
+
+    Raises
+    ------
+    OptionError
+        `memory`, bytes of each worker in place of Dask's own limit, is no number of bytes.
+    """
+    found = _workers_found()
+    if memory is None:
+        return found
+    try:
+        limit = parse_bytes(memory)
+    except ValueError:
+        limit = 0
+    if limit <= 0:
+        raise OptionError(f"memory is {memory!r}; expected bytes, as 16 * 2**30 or '16 GiB'")
+    return replace(found, memory=limit)
+
+
+def _workers_found() -> Workers:
+    client = getattr(dask.base.get_scheduler(), "__self__", None)
+    if not isinstance(client, Client):
+        return Workers(1, dask.config.get("num_workers", None) or CPU_COUNT, MEMORY_LIMIT)
+    found = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not found:
+        return Workers(1, 1, None)
+    least = min(worker["memory_limit"] for worker in found)
+    return Workers(len(found), max(worker["nthreads"] for worker in found), least or None)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What of a run's options decides about its memory."""
+
+    modes: int = 1
+    method: Literal["two-level", "full"] | None = "two-level"
+    has_stack: bool = False
+    momentum: bool = True
+    update_probe: bool = True
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run takes: bytes of arrays.
+
+    Attributes
+    ----------
+    workers : Workers
+    tiles, frames : int
+    amplitudes : int
+        Of all measured amplitudes as float32, for comparison.
+    streamed : bool
+        The amplitudes stay in the store and are read by each task that needs them.
+    held : int
+        On all workers from sweep to sweep: counts where they are held, images, illumination, stacks.
+    waiting : int
+        On all workers in the middle of a sweep: frames that wait for the probe, or for H.
+    task : int
+        In the largest task, with what it leaves.
+    read : int
+        Read from the store in a sweep, before decompression makes it this much.
+    strips : int
+        Of the strips that tiles exchange in a sweep, were every tile alone on its worker.
+    """
+
+    workers: Workers
+    tiles: int
+    frames: int
+    amplitudes: int
+    streamed: bool
+    held: int
+    waiting: int
+    task: int
+    read: int
+    strips: int
+
+    @property
+    def worker(self) -> int:
+        """Peak of one worker."""
+        busiest = math.ceil(self.tiles / self.workers.count) / self.tiles
+        return (
+            INTERPRETER + math.ceil((self.held + self.waiting) * busiest) + self.workers.threads * self.task
+        )
+
+    @property
+    def fits(self) -> bool:
+        return self.workers.memory is None or self.worker <= FULL * self.workers.memory
+
+
+def needs_of(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe) -> Needs:
+    """What a run of these options takes of these workers.
+
+    Parameters
+    ----------
+    scan : xarray.Dataset
+    tiling : Tiling
+    workers : Workers
+    recipe : Recipe
+
+    Returns
+    -------
+    Needs
+        With the amplitudes held, or streamed where they do not fit.
+
+    Raises
+    ------
+    OptionError
+        They do not fit, with what would.
+    """
+    can_stream = (
+        recipe.method != "full" and not recipe.has_stack and hasattr(scan["intensity"].data, "to_delayed")
+    )
+    choices = [_needs(scan, tiling, workers, recipe, streamed=False)]
+    if can_stream:
+        choices.append(_needs(scan, tiling, workers, recipe, streamed=True))
+    for choice in choices:
+        if choice.fits:
+            return choice
+    raise OptionError(_refusal(choices, recipe, max(tiling.tiles, key=len)))
+
+
+def _counts_itemsize(scan: xr.Dataset) -> int:
+    """Bytes of a count as `operators.measured_amplitudes` keeps it."""
+    dtype = scan["intensity"].dtype
+    return dtype.itemsize if "background" not in scan and dtype in (np.uint8, np.uint16) else FLOAT
+
+
+def _pixels(strip: Strip) -> int:
+    return math.prod(part.stop - part.start for part in strip.to_target)
+
+
+def _refusal(choices: list[Needs], recipe: Recipe, tile: Tile) -> str:
+    least = min(choices, key=lambda needs: needs.worker)
+    workers = least.workers
+    assert workers.memory is not None
+    room = FULL * workers.memory - INTERPRETER - workers.threads * least.task
+    said = (
+        f"the run needs {format_bytes(least.worker)} on each of {workers.count} workers, of which "
+        f"{format_bytes(workers.threads * least.task)} in the tasks of {workers.threads} threads; they have "
+        f"{format_bytes(workers.memory)}, {100 * FULL:.0f} % of it before Dask spills"
+    )
+    changes = []
+    if room > 0:
+        changes.append(f"{math.ceil((least.held + least.waiting) / room)} workers or more")
+    else:
+        changes.append(f"smaller tiles than the largest of {len(tile)} frames (tile_frames of the scan)")
+    if recipe.has_stack:
+        changes.append("algorithm 'ap', which keeps no stack of frames")
+    if recipe.method == "full":
+        changes.append("sync 'two-level', whose frames need not wait for each other")
+    return f"{said}; expected {', or '.join(changes)}, or more memory"
+
+
+def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, *, streamed: bool) -> Needs:
+    counts = _counts_itemsize(scan)
+    frame = math.prod(tiling.frame_shape)
+    pixels = [len(tile) * frame for tile in tiling.tiles]
+    windows = [math.prod(tile.window.shape) for tile in tiling.tiles]
+    wave = COMPLEX * recipe.modes
+    images = 3 if recipe.momentum else 2  # now, next, and the one before
+    lit = 2 if recipe.update_probe else 1
+    held = sum(windows) * (images * COMPLEX + lit * FLOAT)
+    held += sum(pixels) * ((0 if streamed else counts) + (wave if recipe.has_stack else 0))
+    # Held frames wait for the probe, which waits for all tiles; streamed ones are computed a second time.
+    wait_for_probe = recipe.update_probe and not streamed
+    waiting = sum(pixels) * (wave if wait_for_probe else COMPLEX if recipe.method == "full" else 0)
+    inside = (COMPLEX if recipe.method is not None else 0) + (wave if wait_for_probe else 0)
+    if streamed:
+        # Frames as they are read, and moved to the corner; then these and the weighted ones.
+        inside = counts + max(counts, inside)
+    return Needs(
+        workers=workers,
+        tiles=len(tiling.tiles),
+        frames=len(tiling.corner),
+        amplitudes=FLOAT * sum(pixels),
+        streamed=streamed,
+        held=held,
+        waiting=waiting,
+        task=max(pixels) * inside + 3 * COMPLEX * max(windows),
+        read=sum(pixels) * scan["intensity"].dtype.itemsize * (lit if streamed else 0),
+        strips=sum(_pixels(strip) for strip in tiling.strips)
+        * (COMPLEX + (FLOAT if recipe.update_probe else 0)),
+    )
+
+
+def tasks_of_sweep(scan: xr.Dataset, tiling: Tiling, recipe: Recipe, *, streamed: bool) -> int:
+    """Tasks of a sweep that synchronises, counted in its graph."""
+    plan = make_plan(scan, tiling, recipe.method, streamed=streamed)
+    probe = place(np.ones((recipe.modes, *tiling.frame_shape), dtype=np.complex64))
+    state = uniform_start(plan, probe, None)
+    following, report = sweep(
+        plan,
+        state,
+        RAAR() if recipe.has_stack else AP(),
+        counts=1.0,
+        sync=Sync(recipe.method),
+        normalisation=None if recipe.method is None else "degree",
+        momentum=0.5 if recipe.momentum else 0.0,
+        update_probe=recipe.update_probe,
+    )
+    return count_tasks([following, report], given=[plan, state])
