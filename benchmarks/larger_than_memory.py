@@ -64,7 +64,7 @@ def _spilled(dask_worker: Any) -> int:
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="A tiny scan, to see that it runs.")
 @click.option("--side", default=362, show_default=True, help="Frames a side, of 128x128.")
-@click.option("--step", default=8, show_default=True, help="Pixels.")
+@click.option("--step", default=5, show_default=True, help="Pixels.")
 @click.option("--sweeps", default=4, show_default=True)
 @click.option("--memory", default="1GiB", show_default=True, help="Of each worker.")
 @click.option("--update-probe/--known-probe", default=True)

@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 import xarray as xr
 from dask.diagnostics import Profiler
+from dask.utils import key_split
 
 import daskptycho as dp
 
@@ -96,7 +97,7 @@ def measured_run(
         result = dp.reconstruct(scan, sweeps=sweeps, update_probe=False, callback=note, **options)
     of_tasks: dict[str, float] = defaultdict(float)
     for task in profiler.results:
-        of_tasks[str(task.key).rsplit("-", 1)[0]] += task.end_time - task.start_time
+        of_tasks[key_split(task.key)] += task.end_time - task.start_time
     return MeasuredRun(
         np.array(error),
         np.array(weighted_error),

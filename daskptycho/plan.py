@@ -100,7 +100,7 @@ def make_plan(
         Leave the amplitudes in the scan's store.
     """
     blocks = gramian_blocks(tiling) if method == "full" else []
-    tiles = [place(tile) for tile in tiling.tiles]
+    tiles = [place(tile, home=tile.index) for tile in tiling.tiles]
     pairs = [place(block) for block in blocks]
     if method == "two-level":
         # Each tile finds its own: the client need not know any pair.
@@ -120,14 +120,14 @@ def _amplitudes(scan: xr.Dataset, tiling: Tiling, streamed: bool) -> list[Delaye
     detector = [place(scan[name].values) if name in scan else None for name in ("valid", "background")]
     frames = scan["intensity"].data
     if not hasattr(frames, "to_delayed"):
-        blocks = [place(frames[tile.frames]) for tile in tiling.tiles]
+        blocks = [place(frames[tile.frames], home=tile.index) for tile in tiling.tiles]
         return [task(measured_amplitudes, block, *detector) for block in blocks]
     # A tile is all of its frames' detector pixels, however the scan was chunked.
     blocks = frames.rechunk({1: -1, 2: -1}).to_delayed().ravel()
     whole = dict(blocks[0].__dask_graph__())
     stored = [
         # Its own part of the graph alone: the whole would travel with every tile.
-        task(StoredAmplitudes, cull(whole, [block.key])[0], block.key, *detector)
-        for block in blocks
+        task(StoredAmplitudes, cull(whole, [block.key])[0], block.key, *detector, home=index)
+        for index, block in enumerate(blocks)
     ]
     return stored if streamed else [task(StoredAmplitudes.read, tile) for tile in stored]

@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import dask
-import dask.base
 import numpy as np
 import xarray as xr
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes, parse_bytes
-from distributed import Client
 from distributed.system import MEMORY_LIMIT
 
 from daskptycho.algorithms import AP, RAAR
@@ -26,7 +24,7 @@ from daskptycho.graph import sweep
 from daskptycho.plan import make_plan
 from daskptycho.start import uniform_start
 from daskptycho.synchronise import Sync
-from daskptycho.tasks import count_tasks, place
+from daskptycho.tasks import client_in_use, count_tasks, place
 
 __all__ = ["Needs", "Recipe", "Workers", "needs_of", "tasks_of_sweep", "workers_in_use"]
 
@@ -70,8 +68,8 @@ def workers_in_use(memory: str | int | None = None) -> Workers:
 
 
 def _workers_found() -> Workers:
-    client = getattr(dask.base.get_scheduler(), "__self__", None)
-    if not isinstance(client, Client):
+    client = client_in_use()
+    if client is None:
         return Workers(1, dask.config.get("num_workers", None) or CPU_COUNT, MEMORY_LIMIT)
     found = client.scheduler_info(n_workers=-1)["workers"].values()
     if not found:

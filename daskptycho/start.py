@@ -38,11 +38,12 @@ def uniform_start(plan: Plan, probe: Delayed, image: NDArray | None) -> State:
     """A start from a constant object, or from the one given on the canvas."""
     tiling = plan.tiling
     if image is None:
-        images = [task(np.ones, tile.window.shape, np.complex64) for tile in tiling.tiles]
+        images = [task(np.ones, tile.window.shape, np.complex64, home=tile.index) for tile in tiling.tiles]
     else:
         canvas = place(image)
         images = [
-            task(_window_of, canvas, tile.window, tiling.window, tiling.period) for tile in tiling.tiles
+            task(_window_of, canvas, tile.window, tiling.window, tiling.period, home=tile.index)
+            for tile in tiling.tiles
         ]
     return State(images, illuminations(plan, probe), probe)
 

@@ -4,37 +4,59 @@ A task here knows the values it needs, and the graph, in the classes of Dask's o
 is written down only when something is computed.
 `dask.delayed` would merge, and where a list is among the arguments also cull, all of the graph so far
 at every call: time that grows as the square of a sweep's tasks.
+
+On a cluster every tile has a home: a task runs where the first of its arguments lives that has one, unless
+that worker is gone. Left to itself the scheduler sends whole tiles to whoever is idle for a moment, several
+times the bytes of the strips (docs/scale.md).
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import dask.base
 from dask._task_spec import DataNode, GraphNode, List, Task, TaskRef
+from dask.base import annotate
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.threaded import get as threaded_get
+from distributed import Client
 
-__all__ = ["count_tasks", "persisted", "place", "task"]
+__all__ = ["client_in_use", "count_tasks", "persisted", "place", "task"]
 
 
 class _Node(Delayed):
     """A delayed value that knows its own task and the values that this needs."""
 
-    __slots__ = ("_needs", "_node")
+    __slots__ = ("_home", "_needs", "_node")
 
-    def __init__(self, node: GraphNode, needs: Sequence[Delayed]) -> None:
+    def __init__(self, node: GraphNode, needs: Sequence[Delayed], home: int | None) -> None:
         super().__init__(node.key, None)
         object.__setattr__(self, "_node", node)
         object.__setattr__(self, "_needs", needs)
+        object.__setattr__(self, "_home", home)
 
     @property
     def dask(self) -> HighLevelGraph:
         return _one_layer(self.key, _graph([self]))
+
+
+class _Done(Delayed):
+    """A delayed value that the scheduler has, or is about to."""
+
+    __slots__ = ("_home",)
+
+    def __init__(self, key: str, value: Any, home: int | None) -> None:
+        super().__init__(key, _one_layer(key, {key: value}))
+        object.__setattr__(self, "_home", home)
+
+
+def _home_of(value: Any) -> int | None:
+    return value._home if isinstance(value, _Node | _Done) else None
 
 
 def _one_layer(key: str, graph: Mapping[str, Any]) -> HighLevelGraph:
@@ -63,11 +85,12 @@ def count_tasks(values: Any, given: Any) -> int:
     return len(set(_graph(list(_delayed_in(values)))) - set(there))
 
 
-def task(function: Callable[..., Any], *arguments: Any, **options: Any) -> Delayed:
+def task(function: Callable[..., Any], *arguments: Any, home: int | None = None, **options: Any) -> Delayed:
     """One task, named after its function so that Dask's dashboard tells what runs.
 
     The arguments are delayed values, lists of them, or plain Python values: hashing them to find
-    equal tasks would cost more than it saves, since no task of a sweep repeats.
+    equal tasks would cost more than it saves, since no task of a sweep repeats. `home` is the number of the
+    tile beside which it runs, where none of the arguments tells.
     """
     needs: list[Delayed] = []
 
@@ -77,14 +100,55 @@ def task(function: Callable[..., Any], *arguments: Any, **options: Any) -> Delay
             return TaskRef(value.key)
         return List(*map(referred, value)) if isinstance(value, list) else value
 
-    key = f"{function.__name__.strip('_').replace('_', '-')}-{uuid.uuid4().hex}"
+    if home is None:
+        home = next((own for own in map(_home_of, arguments) if own is not None), None)
+    key = _key(function.__name__.strip("_").replace("_", "-"), home)
     given = {name: referred(value) for name, value in options.items()}
-    return _Node(Task(key, function, *map(referred, arguments), **given), needs)
+    return _Node(Task(key, function, *map(referred, arguments), **given), needs, home)
 
 
-def place(value: Any) -> Delayed:
-    """A value put where tasks can take it from, once, rather than into every graph."""
-    return _Node(DataNode(f"place-{uuid.uuid4().hex}", value), ())
+def place(value: Any, home: int | None = None) -> Delayed:
+    """A value put where tasks can take it from, once, rather than into every graph.
+
+    `home` is the number of the tile that it belongs to.
+    """
+    return _Node(DataNode(_key("place", home), value), (), home)
+
+
+def _key(name: str, home: int | None) -> str:
+    return f"{name}-{uuid.uuid4().hex}" + ("" if home is None else f"-{home}")
+
+
+def client_in_use() -> Client | None:
+    """Of the cluster that computes, if one does."""
+    client = getattr(dask.base.get_scheduler(), "__self__", None)
+    return client if isinstance(client, Client) else None
+
+
+@dataclass(frozen=True)
+class _Homes:
+    """The worker of each tile. Neighbours in number are neighbours in space: a worker takes a run of them."""
+
+    tiles: int
+    workers: tuple[str, ...]
+    """Addresses, one for each thread."""
+
+    def __call__(self, key: Any) -> list[str]:
+        """Where the task of this key belongs; the scheduler asks."""
+        _, _, home = key.rpartition("-") if isinstance(key, str) else ("", "", "")
+        return [self.workers[int(home) * len(self.workers) // self.tiles]] if home.isdecimal() else []
+
+
+def _at_home(nodes: Sequence[_Node]) -> AbstractContextManager[Any]:
+    client = client_in_use()
+    homes = [node._home for node in nodes if node._home is not None]
+    if client is None or not homes:
+        return nullcontext()
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    threads = tuple(address for address in sorted(workers) for _ in range(workers[address]["nthreads"]))
+    if not threads:
+        return nullcontext()
+    return annotate(workers=_Homes(max(homes) + 1, threads), allow_other_workers=True)
 
 
 class _Together:
@@ -136,9 +200,8 @@ def persisted(state: Any) -> Any:
     """The same lists and dataclasses, their delayed values computed and kept by the scheduler in use."""
     ends = {value.key: value for value in _delayed_in(state)}
     new = [value for value in ends.values() if isinstance(value, _Node)]
-    (together,) = dask.base.persist(_Together(_graph(new), [value.key for value in new]))
+    with _at_home(new):
+        (together,) = dask.base.persist(_Together(_graph(new), [value.key for value in new]))
     values = together.__dask_graph__()
-    done = ends | {
-        value.key: Delayed(value.key, _one_layer(value.key, {value.key: values[value.key]})) for value in new
-    }
+    done = ends | {value.key: _Done(value.key, values[value.key], value._home) for value in new}
     return _exchanged(state, done)
