@@ -1,4 +1,4 @@
-"""How this package puts a function into a dask task. Only `graph` and its parts call this module.
+"""How this package puts a function into a dask task. `graph` and its parts, and the run, call this module.
 
 A task here knows the values it needs, and the graph, in the classes of Dask's own specification of graphs,
 is written down only when something is computed.
@@ -19,7 +19,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.threaded import get as threaded_get
 
-__all__ = ["persisted", "place", "task"]
+__all__ = ["cluster", "persisted", "place", "task"]
 
 
 class _Node(Delayed):
@@ -79,6 +79,12 @@ def task(function: Callable[..., Any], *arguments: Any, **options: Any) -> Delay
 def place(value: Any) -> Delayed:
     """A value put where tasks can take it from, once, rather than into every graph."""
     return _Node(DataNode(f"place-{uuid.uuid4().hex}", value), ())
+
+
+def cluster() -> Any:
+    """The ``distributed.Client`` that tasks run on, or None where they run in this process."""
+    client = getattr(dask.base.get_scheduler(), "__self__", None)
+    return client if hasattr(client, "persist") else None
 
 
 class _Together:
