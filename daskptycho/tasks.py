@@ -65,15 +65,18 @@ def task(function: Callable[..., Any], *arguments: Any, **options: Any) -> Delay
     """
     needs: list[Delayed] = []
 
-    def referred(value: Any) -> Any:
-        if isinstance(value, Delayed):
-            needs.append(value)
-            return TaskRef(value.key)
-        return List(*map(referred, value)) if isinstance(value, list) else value
-
     key = f"{function.__name__.strip('_').replace('_', '-')}-{uuid.uuid4().hex}"
-    given = {name: referred(value) for name, value in options.items()}
-    return _Node(Task(key, function, *map(referred, arguments), **given), needs)
+    given = {name: _referred(value, needs) for name, value in options.items()}
+    own = [_referred(value, needs) for value in arguments]
+    return _Node(Task(key, function, *own, **given), needs)
+
+
+def _referred(value: Any, needs: list[Delayed]) -> Any:
+    """The value as a task names it; what it needs is noted."""
+    if isinstance(value, Delayed):
+        needs.append(value)
+        return TaskRef(value.key)
+    return List(*(_referred(part, needs) for part in value)) if isinstance(value, list) else value
 
 
 def place(value: Any) -> Delayed:
