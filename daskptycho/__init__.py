@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from daskptycho.algorithms import AP, RAAR, DifferenceMap
+    from daskptycho.checkpoint_history import Checkpoint, checkpoints, open_checkpoint
     from daskptycho.errors import OptionError, ScanError
+    from daskptycho.loop import Progress
     from daskptycho.metrics import compare_images, relative_error
     from daskptycho.plotting import plot_result
     from daskptycho.result import open_result
-    from daskptycho.run import Progress, reconstruct
+    from daskptycho.resumption import resume
+    from daskptycho.run import reconstruct
     from daskptycho.scan import create_scan, open_scan
     from daskptycho.simulate import simulate_scan
     from daskptycho.synchronise import Sync
@@ -26,38 +29,46 @@ except PackageNotFoundError:  # a source tree that was never installed
 # costs nothing. No module may bear the name of a function here: importing it would hide the function.
 _HOME = {
     "AP": "algorithms",
+    "Checkpoint": "checkpoint_history",
     "DifferenceMap": "algorithms",
     "OptionError": "errors",
-    "Progress": "run",
+    "Progress": "loop",
     "RAAR": "algorithms",
     "ScanError": "errors",
     "Sync": "synchronise",
+    "checkpoints": "checkpoint_history",
     "compare_images": "metrics",
     "create_scan": "scan",
+    "open_checkpoint": "checkpoint_history",
     "open_result": "result",
     "open_scan": "scan",
     "plot_result": "plotting",
     "reconstruct": "run",
     "relative_error": "metrics",
+    "resume": "resumption",
     "simulate_scan": "simulate",
 }
 
 __all__ = [
     "AP",
     "RAAR",
+    "Checkpoint",
     "DifferenceMap",
     "OptionError",
     "Progress",
     "ScanError",
     "Sync",
     "__version__",
+    "checkpoints",
     "compare_images",
     "create_scan",
+    "open_checkpoint",
     "open_result",
     "open_scan",
     "plot_result",
     "reconstruct",
     "relative_error",
+    "resume",
     "simulate_scan",
 ]
 

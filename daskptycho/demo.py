@@ -15,10 +15,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskptycho.folder import local_path
+from daskptycho.loop import Progress
 from daskptycho.metrics import common_region, relative_error
 from daskptycho.phantom import phantom_object
 from daskptycho.plotting import plot_sync_difference, save_figure
-from daskptycho.run import Progress, reconstruct
+from daskptycho.run import reconstruct
 from daskptycho.simulate import simulate_scan
 from daskptycho.synchronise import Sync
 
@@ -118,7 +119,14 @@ def run_demo(
 
         out = folder / f"{name.replace(' ', '-')}.zarr"
         results[name] = reconstruct(
-            scan, out, sweeps=sweeps, sync=sync, update_probe=False, callback=swept, overwrite=True
+            scan,
+            out,
+            sweeps=sweeps,
+            sync=sync,
+            update_probe=False,
+            checkpoint_minutes=None,
+            callback=swept,
+            overwrite=True,
         )
         error[name] = _errors(images, results[name], truth)
     figure = plot_sync_difference(

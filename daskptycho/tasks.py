@@ -1,4 +1,4 @@
-"""How this package puts a function into a dask task. Only `graph` and its parts call this module.
+"""How this package puts a function into a dask task. `graph` and its parts, and the run, call this module.
 
 A task here knows the values it needs, and the graph, in the classes of Dask's own specification of graphs,
 is written down only when something is computed.
@@ -94,17 +94,20 @@ def task(function: Callable[..., Any], *arguments: Any, home: int | None = None,
     """
     needs: list[Delayed] = []
 
-    def referred(value: Any) -> Any:
-        if isinstance(value, Delayed):
-            needs.append(value)
-            return TaskRef(value.key)
-        return List(*map(referred, value)) if isinstance(value, list) else value
-
     if home is None:
         home = next((own for own in map(_home_of, arguments) if own is not None), None)
     key = _key(function.__name__.strip("_").replace("_", "-"), home)
-    given = {name: referred(value) for name, value in options.items()}
-    return _Node(Task(key, function, *map(referred, arguments), **given), needs, home)
+    given = {name: _referred(value, needs) for name, value in options.items()}
+    own = [_referred(value, needs) for value in arguments]
+    return _Node(Task(key, function, *own, **given), needs, home)
+
+
+def _referred(value: Any, needs: list[Delayed]) -> Any:
+    """The value as a task names it; what it needs is noted."""
+    if isinstance(value, Delayed):
+        needs.append(value)
+        return TaskRef(value.key)
+    return List(*(_referred(part, needs) for part in value)) if isinstance(value, list) else value
 
 
 def place(value: Any, home: int | None = None) -> Delayed:

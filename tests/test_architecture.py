@@ -16,7 +16,20 @@ PACKAGE = "daskptycho"
 # From the top down: a module may import its own layer and every layer below it.
 LAYERS: list[tuple[str, set[str]]] = [
     ("faces", {"__main__", "cli", "dashboard", "demo", "drawing", "panels", "plotting"}),
-    ("run", {"resources", "result", "run"}),
+    (
+        "run",
+        {
+            "checkpoint",
+            "checkpoint_history",
+            "keeper",
+            "loop",
+            "resources",
+            "result",
+            "resumption",
+            "run",
+            "run_options",
+        },
+    ),
     ("graph", {"exchange", "graph", "phase_graph", "plan", "start", "tasks", "two_level_graph"}),
     ("mathematics", {"algorithms", "eigensolvers", "gramian", "synchronise", "two_level"}),
     ("operators", {"operators"}),
@@ -26,6 +39,7 @@ LAYERS: list[tuple[str, set[str]]] = [
 
 # Beside the layers: what each may import. None of them knows a layer.
 BESIDE: dict[str, set[str]] = {
+    "checkpoint_store": {"errors", "retrying"},
     "errors": set(),
     "folder": {"errors"},
     "geometry": {"errors"},
@@ -33,6 +47,7 @@ BESIDE: dict[str, set[str]] = {
     "registration": {"errors"},
     "phantom": set(),
     "probe": {"errors"},
+    "retrying": set(),
     "scan": {"errors", "folder", "geometry", "scan_check", "scan_geometry", "scan_store"},
     "scan_check": {"errors", "scan_geometry"},
     "scan_geometry": {"errors"},
@@ -44,7 +59,7 @@ BESIDE: dict[str, set[str]] = {
 # Who of the layers may import what stands beside them.
 BESIDE_FOR = {
     "faces": set(BESIDE),
-    "run": {"errors", "folder", "geometry", "probe", "scan"},
+    "run": {"checkpoint_store", "errors", "folder", "geometry", "probe", "scan"},
     "graph": {"errors", "geometry", "scan"},
 }
 BESIDE_FOR_CORE = {"errors", "geometry"}

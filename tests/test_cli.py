@@ -137,6 +137,7 @@ def test_session_from_simulation_to_comparison(tmp_path: Path) -> None:
         "both.png",
         "result.png",
         "result.zarr",
+        "result.zarr.checkpoints",
         "scan.zarr",
     ]
 
@@ -578,7 +579,10 @@ def test_help_has_a_purpose_and_examples_that_can_be_read(name: str) -> None:
 
 
 def test_commands_are_those_of_the_design_in_the_order_of_use() -> None:
-    assert COMMANDS == ["demo", "simulate", "import", "info", "plan", "reconstruct", "view", "compare"]
+    assert [
+        *("demo", "simulate", "import", "info", "plan", "reconstruct"),
+        *("resume", "history", "view", "compare"),
+    ] == COMMANDS
     listed = re.findall(r"^  (\S+)  +\S", run("--help").stdout.split("Commands:")[1], re.MULTILINE)
     assert listed == COMMANDS
 
@@ -651,15 +655,25 @@ def running(work: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def test_ctrl_c_leaves_nothing_half_written(running: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_checkpoint_and_nothing_half_written(
+    running: subprocess.Popen[str], tmp_path: Path
+) -> None:
     assert contents(tmp_path) == ["r.zarr.partial"]
     # A terminal sends it to the whole group.
     os.killpg(running.pid, signal.SIGINT)
     out, err = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert (out, err.splitlines()[-1]) == ("", "Interrupted; nothing half-written is left behind.")
+    interrupted, kept = err.splitlines()[-2:]
+    assert (out, interrupted) == ("", "Interrupted; nothing half-written is left behind.")
+    assert kept.endswith(
+        f"is kept in {tmp_path}/r.zarr.checkpoints; go on with: daskptycho resume {tmp_path}/r.zarr"
+    )
     assert "Traceback" not in err
-    assert contents(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["r.zarr.checkpoints"]
+    sweep = dp.checkpoints(tmp_path / "r.zarr")[-1].sweep
+    assert f"Sweep {sweep} is kept" in kept
+    run("resume", tmp_path / "r.zarr", "--sweeps", sweep + 1)
+    assert dp.open_result(tmp_path / "r.zarr").sizes["sweep"] == sweep + 1
 
 
 # On a cluster

@@ -403,16 +403,40 @@ def test_result_is_written_whole(small: xr.Dataset, tmp_path: Path) -> None:
     out = tmp_path / "new" / "r.zarr"
     result = dp.reconstruct(small, out, sweeps=2, callback=lambda progress: not out.exists() and None)
     xr.testing.assert_identical(dp.open_result(out), result)
-    assert [path.name for path in out.parent.iterdir()] == ["r.zarr"]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["r.zarr", "r.zarr.checkpoints"]
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("stop"), KeyboardInterrupt()], ids=repr)
-def test_a_run_that_fails_leaves_nothing(small: xr.Dataset, tmp_path: Path, failure: BaseException) -> None:
+def test_a_run_that_fails_leaves_its_checkpoints_alone(
+    small: xr.Dataset, tmp_path: Path, failure: BaseException
+) -> None:
     def callback(progress: dp.Progress) -> None:
-        raise failure
+        if progress.sweep == 2:
+            raise failure
 
-    with pytest.raises(type(failure)):
-        dp.reconstruct(small, tmp_path / "new" / "r.zarr", sweeps=2, callback=callback)
+    with pytest.raises(type(failure)) as failed:
+        dp.reconstruct(small, tmp_path / "new" / "r.zarr", sweeps=3, callback=callback)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["r.zarr.checkpoints"]
+    assert failed.value.__notes__ == [
+        f"Sweep 2 is kept in {tmp_path}/new/r.zarr.checkpoints; "
+        f"go on with: daskptycho resume {tmp_path}/new/r.zarr"
+    ]
+    with pytest.raises(type(failure)) as failed:
+        dp.reconstruct(small, tmp_path / "off.zarr", checkpoint_minutes=None, callback=callback)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert failed.value.__notes__[-1:] == ["The 2 sweeps done are lost: no checkpoints were asked for."]
+
+
+def test_a_run_that_fails_before_its_first_sweep_leaves_nothing(
+    small: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(loop: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("daskptycho.loop.Loop.advance", fail)
+    with pytest.raises(KeyboardInterrupt) as failed:
+        dp.reconstruct(small, tmp_path / "new" / "r.zarr", sweeps=2)
+    assert failed.value.__notes__ == ["There is no checkpoint yet."]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,11 +12,13 @@ import click
 from daskptycho import __version__
 from daskptycho.cli.compare import command as compare_command
 from daskptycho.cli.demo import command as demo_command
+from daskptycho.cli.history import command as history_command
 from daskptycho.cli.import_file import command as import_file_command
 from daskptycho.cli.info import command as info_command
 from daskptycho.cli.plan import command as plan_command
 from daskptycho.cli.reconstruct import command as reconstruct_command
 from daskptycho.cli.refusals import Commands
+from daskptycho.cli.resume import command as resume_command
 from daskptycho.cli.simulate import command as simulate_command
 from daskptycho.cli.view import command as view_command
 
@@ -40,6 +42,8 @@ for _command in (
     info_command,
     plan_command,
     reconstruct_command,
+    resume_command,
+    history_command,
     view_command,
     compare_command,
 ):

@@ -1,6 +1,6 @@
 """Where the tasks of a command run: threads of this process, workers of its own, or a running scheduler.
 
-`reconstruct` of the command line calls this module.
+`reconstruct` and `resume` of the command line call this module.
 """
 
 from __future__ import annotations
@@ -8,18 +8,36 @@ from __future__ import annotations
 import importlib.util
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
+from typing import Any
 
 import click
 
 from daskptycho.errors import OptionError
 
-__all__ = ["running_on"]
+__all__ = ["cluster_options", "running_on"]
 
 # Seconds to wait for a scheduler to answer.
 PATIENCE = 10
+
+
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that `running_on` takes."""
+    for option in (
+        click.option(
+            "--memory",
+            metavar="BYTES",
+            help="That each worker may take, as 16GiB; what Dask gives it unless given.",
+        ),
+        click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask scheduler at this address."),
+        click.option(
+            "--workers", type=int, metavar="N", help="Run on N worker processes; on threads unless given."
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @contextmanager

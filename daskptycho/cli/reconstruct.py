@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from daskptycho.cli.cluster import running_on
+from daskptycho.cli.cluster import cluster_options, running_on
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.options import NumberOr, given, overwrite, refuse_to_lose
-from daskptycho.cli.terminal import bars
+from daskptycho.cli.terminal import bars, summary
 from daskptycho.errors import OptionError
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from daskptycho.algorithms import Algorithm
     from daskptycho.synchronise import Sync
 
@@ -108,12 +105,16 @@ __all__ = ["command"]
     show_default=True,
     help="Carry the fractions of the positions, or round them.",
 )
-@overwrite
-@click.option("--workers", type=int, metavar="N", help="Run on N worker processes; on threads unless given.")
+@click.option("--checkpoint-every", type=int, metavar="N", help="Keep every Nth sweep, to resume from.")
 @click.option(
-    "--memory", metavar="BYTES", help="That each worker may take, as 16GiB; what Dask gives it unless given."
+    "--checkpoint-minutes",
+    type=NumberOr(float, "none"),
+    default=10.0,
+    show_default=True,
+    help="Keep the run that often, to resume from; none without --checkpoint-every keeps nothing.",
 )
-@click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask scheduler at this address.")
+@overwrite
+@cluster_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -126,19 +127,26 @@ def command(
 ) -> None:
     """Reconstruct SCAN and write the image, the probe and the history of the run to OUT.
 
-    OUT appears when it is complete and opens with plain xarray.open_zarr.
+    OUT appears when it is complete and opens with plain xarray.open_zarr. Checkpoints lie beside it in
+    OUT.checkpoints: `daskptycho resume OUT` goes on from the last, `daskptycho history OUT` lists them.
     """
-    from daskptycho.run import Progress, reconstruct
+    from daskptycho.folder import local_path
+    from daskptycho.keeper import refuse_to_lose_checkpoints
+    from daskptycho.loop import Progress
+    from daskptycho.run import reconstruct
     from daskptycho.scan import open_scan
 
     algorithm, sync = _algorithm(ctx), _sync(ctx)
     for name in ("beta", "inner", "sync_every", "eigensolver", "iterations"):
         options.pop(name)
-    if options["opening"] == "none":
-        options["opening"] = None
+    for name in ("opening", "checkpoint_minutes"):
+        if options[name] == "none":
+            options[name] = None
     opened = open_scan(scan)
     # The run refuses too, but only once its workers have started.
     refuse_to_lose(out, options["overwrite"])
+    if not options["overwrite"]:
+        refuse_to_lose_checkpoints(local_path(out))
     last: list[Progress] = []
     with running_on(workers, scheduler, options["memory"]), bars() as progress:
         swept = progress.sweeps("Reconstructing", sweeps)
@@ -150,7 +158,7 @@ def command(
         result = reconstruct(
             opened, out, sweeps=sweeps, callback=callback, **options | {"algorithm": algorithm, "sync": sync}
         )
-    click.echo(_summary(result, sweeps))
+    click.echo(summary(result, sweeps))
     click.echo(f"{out}: look at it with: daskptycho view {shlex.quote(out)}")
 
 
@@ -182,13 +190,3 @@ def _sync(ctx: click.Context) -> Sync:
         iterations=ctx.params["iterations"],
         every=ctx.params["sync_every"],
     )
-
-
-def _summary(result: xr.Dataset, sweeps: int) -> str:
-    done, residual = result.sizes["sweep"], float(result["residual"][-1])
-    early = f" of {sweeps}" if done < sweeps else ""
-    consensus = result["consensus"].values
-    known = [value for value in consensus if not math.isnan(value)]
-    agreement = f", consensus {known[-1]:.2g}" if known else ""
-    seconds = float(result["seconds"].sum())
-    return f"Residual {residual:.4g}{agreement} after {done}{early} sweeps in {seconds:.3g} s."

@@ -58,8 +58,10 @@ class Commands(click.Group):
                 if error.filename is None:
                     raise
                 raise Refusal(f"{error.filename}: {error.strerror}") from error
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as error:
                 click.echo("Interrupted; nothing half-written is left behind.", err=True)
+                for note in getattr(error, "__notes__", ()):
+                    click.echo(note, err=True)
                 ctx.exit(INTERRUPTED)
 
 

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    import xarray as xr
     from rich.console import RenderableType
     from rich.progress import Progress as RichProgress
 
-    from daskptycho.run import Progress
+    from daskptycho.loop import Progress
 
-__all__ = ["Bars", "bars", "count", "length", "plural", "say_warning", "show_facts", "show_table"]
+__all__ = ["Bars", "bars", "count", "length", "plural", "say_warning", "show_facts", "show_table", "summary"]
 
 LENGTHS = ((1.0, "m"), (1e-3, "mm"), (1e-6, "µm"), (1e-9, "nm"), (1e-12, "pm"))
 # Lines that a run without a terminal leaves in its log, apart from the first sweep's.
@@ -142,6 +143,17 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     Console(highlight=False).print(table)
+
+
+def summary(result: xr.Dataset, sweeps: int) -> str:
+    """What a run has come to, in one line."""
+    done, residual = result.sizes["sweep"], float(result["residual"][-1])
+    early = f" of {sweeps}" if done < sweeps else ""
+    consensus = result["consensus"].values
+    known = [value for value in consensus if not math.isnan(value)]
+    agreement = f", consensus {known[-1]:.2g}" if known else ""
+    seconds = float(result["seconds"].sum())
+    return f"Residual {residual:.4g}{agreement} after {done}{early} sweeps in {seconds:.3g} s."
 
 
 def say_warning(message: str) -> None:

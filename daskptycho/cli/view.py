@@ -24,16 +24,18 @@ __all__ = ["command"]
     default=None,
     help="Take the mean slope off the phase, as is done unless the probe was known; or leave it.",
 )
-def command(result: str, picture: str | None, remove_ramp: bool | None) -> None:
+@click.option("--sweep", type=int, metavar="N", help="Draw the checkpoint of sweep N, not the result.")
+def command(result: str, picture: str | None, remove_ramp: bool | None, sweep: int | None) -> None:
     """Draw amplitude, phase, probe modes and the residual of RESULT into PICTURE.
 
     PICTURE ends in .png, .pdf, .svg or another format of matplotlib; without it the picture lies beside
     RESULT, under its name.
     """
+    from daskptycho.checkpoint_history import open_checkpoint
     from daskptycho.plotting import plot_result, save_figure
     from daskptycho.result import open_result
 
-    opened = open_result(result)
+    opened = open_result(result) if sweep is None else open_checkpoint(result, sweep)
     target = Path(picture) if picture is not None else _beside(Path(result))
     click.echo(save_figure(plot_result(opened, remove_ramp=remove_ramp), target))
 

@@ -1,0 +1,296 @@
+"""The store of a run's checkpoints, on Icechunk: one commit is one whole state, or it is not there.
+
+`checkpoint` calls this module, and puts `write_tile` and `read_tile` into tasks; no other module knows
+Icechunk. A store holds what stays the same over a run (its options, its scan without the frames), and in
+its group ``state`` an array for each part of the state whose chunks are tiles. Parts that a state
+lacks keep what an older state wrote there; the state's own attributes tell which parts it has.
+
+The branch ``main`` is the history. A branch ``passing-N`` is one commit beyond it, of sweep N, which goes
+once the next checkpoint is whole: what cuts the lineage of tasks need not be kept.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import icechunk
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+
+from daskptycho import __version__
+from daskptycho.errors import ScanError
+from daskptycho.retrying import retried
+
+__all__ = ["FORMAT", "Part", "Snapshot", "Store", "StoreUnseen", "read_tile", "write_tile"]
+
+FORMAT = "daskptycho-checkpoints"
+FORMAT_VERSION = 1
+
+HISTORY = ("residual", "consensus", "spread", "seconds")
+PASSING = "passing-"
+# A chunk of a large part, in bytes before compression.
+CHUNK_BYTES = 2**25
+
+FAILS = (OSError, icechunk.IcechunkError)
+
+
+class StoreUnseen(Exception):
+    """A worker does not see the folder that the store is in."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One array of the state, of values for each tile: its largest shape and type."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One commit."""
+
+    id: str
+    sweep: int
+    residual: float
+    written: datetime
+    passing: bool
+
+
+def _storage(location: str) -> icechunk.Storage:
+    """Where a store lies: the one place that would have to know of object stores."""
+    # Icechunk warns of concurrent commits to a local folder; a run is the only one to commit to its own.
+    icechunk.set_logs_filter("error")
+    return icechunk.local_filesystem_storage(location)
+
+
+class Store:
+    """The checkpoints of one run.
+
+    Parameters
+    ----------
+    location : str
+        A folder.
+    """
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self._repository = retried(
+            lambda: icechunk.Repository.open(_storage(location)), f"opening {location}", FAILS
+        )
+
+    @staticmethod
+    def there(location: str) -> bool:
+        """Whether a store lies there."""
+        return Path(location).is_dir() and icechunk.Repository.exists(_storage(location))
+
+    @staticmethod
+    def create(
+        location: str, header: xr.Dataset, fixed: Mapping[str, Any], parts: Mapping[str, Part], tiles: int
+    ) -> Store:
+        """A new store, complete or absent; one that lies there is replaced.
+
+        Parameters
+        ----------
+        location : str
+        header : xarray.Dataset
+            The scan without its frames.
+        fixed : mapping
+            Plain values that stay the same over the run.
+        parts : mapping
+            Name and largest shape of each part of the state that has values for each tile.
+        tiles : int
+        """
+        new = f"{location}.new"
+        shutil.rmtree(new, ignore_errors=True)
+        repository = icechunk.Repository.create(_storage(new))
+        session = repository.writable_session("main")
+        group = zarr.group(session.store, zarr_format=3)
+        group.attrs.update(
+            {"format": FORMAT, "format_version": FORMAT_VERSION, "version": __version__, **fixed}
+        )
+        header.to_zarr(session.store, group="scan", zarr_format=3, consolidated=False, mode="w")
+        state = group.create_group("state")
+        for name, part in parts.items():
+            state.create_array(
+                name,
+                shape=(tiles, *part.shape),
+                dtype=part.dtype,
+                chunks=(1, *_chunk(part)),
+                compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+                fill_value=0,
+                config={"write_empty_chunks": True},
+            )
+        session.commit("Options and scan of the run")
+        shutil.rmtree(location, ignore_errors=True)
+        Path(new).rename(location)
+        return Store(location)
+
+    def remove(self) -> None:
+        """Take the store away, with all that is in it."""
+        shutil.rmtree(self.location, ignore_errors=True)
+
+    def fixed(self) -> dict[str, Any]:
+        """What stays the same over the run.
+
+        Raises
+        ------
+        ScanError
+            Something else than checkpoints, or those of another version of the package.
+        """
+        attributes = dict(zarr.open_group(self._session().store, mode="r").attrs)
+        if attributes.get("format") != FORMAT or attributes.get("format_version") != FORMAT_VERSION:
+            raise ScanError(
+                f"{self.location} holds {attributes.get('format')} {attributes.get('format_version')}; "
+                f"expected {FORMAT} {FORMAT_VERSION}, as this version of daskptycho writes it"
+            )
+        return attributes
+
+    def header(self) -> xr.Dataset:
+        """The scan without its frames."""
+        return xr.open_zarr(
+            self._session().store, group="scan", consolidated=False, chunks=None, zarr_format=3
+        ).load()
+
+    def _session(self, snapshot: str | None = None) -> icechunk.Session:
+        if snapshot is None:
+            return self._repository.readonly_session("main")
+        return self._repository.readonly_session(snapshot_id=snapshot)
+
+    def snapshots(self) -> list[Snapshot]:
+        """All checkpoints, the oldest first."""
+        found: dict[str, Snapshot] = {}
+        for branch in ("main", *self._passing()):
+            for info in self._repository.ancestry(branch=branch):
+                # The commit that made the store is no checkpoint.
+                if "sweep" in info.metadata and info.id not in found:
+                    sweep, residual = int(info.metadata["sweep"]), float(info.metadata["residual"])
+                    found[info.id] = Snapshot(info.id, sweep, residual, info.written_at, branch != "main")
+        return sorted(found.values(), key=lambda snapshot: (snapshot.sweep, snapshot.written))
+
+    def _passing(self) -> list[str]:
+        return [name for name in self._repository.list_branches() if name.startswith(PASSING)]
+
+    def writing(self, sweep: int, *, passing: bool) -> icechunk.Session:
+        """A session whose forks the tasks write to."""
+        if not passing:
+            return self._repository.writable_session("main")
+        branch = f"{PASSING}{sweep}"
+        if branch in self._passing():
+            self._repository.delete_branch(branch)
+        self._repository.create_branch(branch, self._repository.lookup_branch("main"))
+        return self._repository.writable_session(branch)
+
+    def commit(
+        self,
+        session: icechunk.Session,
+        forks: Sequence[icechunk.ForkSession],
+        small: Mapping[str, NDArray],
+        attributes: Mapping[str, Any],
+        history: NDArray[np.float64],
+    ) -> str:
+        """Make a whole checkpoint of what the tasks have written; its id.
+
+        Parameters
+        ----------
+        session, forks : Session, sequence of ForkSession
+            From `writing`, and what `write_tile` returned.
+        small : mapping
+            Parts of the state that are no tile's.
+        attributes : mapping
+            Plain values of this state.
+        history : (sweep, 4) array
+            Columns `HISTORY`.
+        """
+        session.merge(*forks)
+        state = zarr.open_group(session.store, path="state", mode="r+")
+        for name, value in {**small, "history": history}.items():
+            state.create_array(name, data=value, chunks=value.shape or "auto", overwrite=True)
+        state.attrs.update(attributes)
+        sweep = len(history)
+        residual = float(history[-1][0])
+        return session.commit(f"Sweep {sweep}", metadata={"sweep": sweep, "residual": residual})
+
+    def forget_passing(self, *, but: str | None = None) -> None:
+        """Delete the commits that are no history, but that one, and all that nothing needs any more."""
+        for branch in self._passing():
+            if self._repository.lookup_branch(branch) != but:
+                self._repository.delete_branch(branch)
+        self._repository.garbage_collect(datetime.now(UTC))
+
+    def attributes(self, snapshot: str) -> dict[str, Any]:
+        """Plain values of a state."""
+        return dict(self._state(snapshot).attrs)
+
+    def small(self, snapshot: str, name: str) -> NDArray[Any]:
+        """A part of the state that is no tile's, or its history."""
+        found: Any = self._state(snapshot)[name]
+        return np.asarray(found[...])
+
+    def _state(self, snapshot: str) -> zarr.Group:
+        return zarr.open_group(self._session(snapshot).store, path="state", mode="r")
+
+
+def _chunk(part: Part) -> tuple[int, ...]:
+    """The whole of a tile, or so many frames of it as fill a chunk."""
+    row = int(np.prod(part.shape[1:])) * np.dtype(part.dtype).itemsize
+    return (max(1, min(part.shape[0], CHUNK_BYTES // max(row, 1))), *part.shape[1:])
+
+
+def write_tile(
+    location: str, fork: icechunk.ForkSession, tile: int, values: Mapping[str, NDArray]
+) -> icechunk.ForkSession:
+    """Write a tile's part of the state, where the tile is; the fork comes back to be merged.
+
+    Raises
+    ------
+    StoreUnseen
+        This process does not see the store: it runs on another machine.
+    """
+    if not Store.there(location):
+        raise StoreUnseen(location)
+
+    def write() -> None:
+        state = zarr.open_group(fork.store, path="state", mode="r+")
+        for name, value in values.items():
+            array: Any = state[name]
+            if value.shape != array.shape[1:]:
+                # Whole chunks: a part of one would be read before it is written.
+                whole = np.zeros(array.shape[1:], dtype=array.dtype)
+                whole[tuple(slice(size) for size in value.shape)] = value
+                value = whole
+            array[tile] = value
+
+    retried(write, f"writing tile {tile} to {location}", FAILS)
+    return fork
+
+
+@functools.lru_cache(maxsize=16)
+def _array(location: str, snapshot: str, name: str) -> Any:
+    return Store(location)._state(snapshot)[name]
+
+
+def read_tile(location: str, snapshot: str, name: str, tile: int, shape: tuple[int, ...]) -> NDArray:
+    """One tile's value of a part of the state.
+
+    Raises
+    ------
+    StoreUnseen
+        This process does not see the store: it runs on another machine.
+    """
+    if not Path(location).is_dir():
+        raise StoreUnseen(location)
+    cut = (tile, *(slice(size) for size in shape))
+    found = retried(
+        lambda: _array(location, snapshot, name)[cut], f"reading tile {tile} from {location}", FAILS
+    )
+    return np.ascontiguousarray(found)

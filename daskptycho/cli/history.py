@@ -1,0 +1,33 @@
+"""``daskptycho history``: the checkpoints of a run."""
+
+from __future__ import annotations
+
+import click
+
+from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.cli.terminal import show_table
+
+__all__ = ["command"]
+
+
+@click.command(
+    "history",
+    cls=CommandWithExamples,
+    short_help="List the checkpoints of a run.",
+    examples=("daskptycho history result.zarr",),
+)
+@click.argument("out", metavar="OUT")
+def command(out: str) -> None:
+    """List the checkpoints that lie beside OUT, the oldest first.
+
+    `daskptycho view OUT --sweep N` draws one of them, `daskptycho resume OUT` goes on from the last.
+    """
+    from daskptycho.checkpoint_history import checkpoints
+
+    show_table(
+        ("sweep", "residual", "written"),
+        [
+            (str(found.sweep), f"{found.residual:.4g}", f"{found.written.astimezone():%Y-%m-%d %H:%M:%S}")
+            for found in checkpoints(out)
+        ],
+    )
