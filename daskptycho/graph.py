@@ -37,7 +37,7 @@ from daskptycho.geometry import Tile
 from daskptycho.gramian import GramianBlock
 from daskptycho.operators import Amplitudes, overlap
 from daskptycho.phase_graph import if_significant, phases_of_tiles, synchronise
-from daskptycho.plan import Plan, StoredAmplitudes, resident
+from daskptycho.plan import PairsToFind, Plan, StoredAmplitudes, pairs_within, resident
 from daskptycho.synchronise import Normalisation, Phases, Sync
 from daskptycho.tasks import task
 from daskptycho.two_level import TileSum, inner_sweeps
@@ -128,7 +128,7 @@ def _sweep(
     image: Array,
     previous_image: Array | None,
     illumination: Array,
-    pairs: GramianBlock | None,
+    pairs: GramianBlock | PairsToFind | None,
     merging: Array | None,
     stack: Array | None,
     phase: Array | None,
@@ -146,7 +146,8 @@ def _sweep(
     if pairs is None:
         return sweep_tile(*given, keep_frames=normalisation is not None, **options)
     options |= {"sync": sync, "normalisation": normalisation, "merging": merging}
-    return inner_sweeps(*given, illumination, pairs, **options)
+    block = None if normalisation is None else pairs_within(pairs, tile)
+    return inner_sweeps(*given, illumination, block, **options)
 
 
 def _misfit(swept: TileSweep) -> float:

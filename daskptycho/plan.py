@@ -16,12 +16,20 @@ from dask.delayed import Delayed
 from dask.local import get_sync
 from dask.optimization import cull
 
-from daskptycho.geometry import Tiling
+from daskptycho.geometry import Shape, Tile, Tiling
 from daskptycho.gramian import GramianBlock, block_within, gramian_blocks
 from daskptycho.operators import Amplitudes, measured_amplitudes
 from daskptycho.tasks import place, task
 
-__all__ = ["Plan", "StoredAmplitudes", "make_plan", "resident", "total_counts"]
+__all__ = [
+    "PairsToFind",
+    "Plan",
+    "StoredAmplitudes",
+    "make_plan",
+    "pairs_within",
+    "resident",
+    "total_counts",
+]
 
 Array = Any
 
@@ -37,7 +45,7 @@ class Plan:
         Which blocks H has, without their pairs; empty unless H is assembled.
     tiles, pairs : lists of Delayed
         The tiles, and the blocks with their pairs, on the workers: those of the outline, or
-        the one block within each tile.
+        the one block within each tile, or, streamed, `PairsToFind`; `pairs_within` takes both.
     amplitudes : list of Delayed
         Of each tile `Amplitudes`, or, where they find no room, `StoredAmplitudes`; `resident` takes both.
     streamed : bool
@@ -74,6 +82,22 @@ class StoredAmplitudes:
         return measured_amplitudes(get_sync(self.graph, self.key), self.valid, self.background)
 
 
+@dataclass(frozen=True)
+class PairsToFind:
+    """The pairs of frames within a tile, found anew by each task that needs them.
+
+    A frame that overlaps with a hundred others would have pairs as large as a quarter of its counts.
+    """
+
+    frame_shape: Shape
+    period: Shape | None
+
+
+def pairs_within(pairs: GramianBlock | PairsToFind, tile: Tile) -> GramianBlock:
+    """The block within a tile, with its pairs."""
+    return block_within(tile, pairs.frame_shape, pairs.period) if isinstance(pairs, PairsToFind) else pairs
+
+
 def resident(amplitudes: Amplitudes | StoredAmplitudes) -> Amplitudes:
     """A tile's amplitudes in memory."""
     return amplitudes.read() if isinstance(amplitudes, StoredAmplitudes) else amplitudes
@@ -102,7 +126,11 @@ def make_plan(
     blocks = gramian_blocks(tiling) if method == "full" else []
     tiles = [place(tile, home=tile.index) for tile in tiling.tiles]
     pairs = [place(block) for block in blocks]
-    if method == "two-level":
+    if method == "two-level" and streamed:
+        pairs = [
+            place(PairsToFind(tiling.frame_shape, tiling.period), home=tile.index) for tile in tiling.tiles
+        ]
+    elif method == "two-level":
         # Each tile finds its own: the client need not know any pair.
         pairs = [task(block_within, tile, tiling.frame_shape, tiling.period) for tile in tiles]
     nothing = np.empty((0, 2), dtype=np.int64)

@@ -19,7 +19,7 @@ from distributed.system import MEMORY_LIMIT
 
 from daskptycho.algorithms import AP, RAAR
 from daskptycho.errors import OptionError
-from daskptycho.geometry import Strip, Tile, Tiling
+from daskptycho.geometry import Strip, Tile, Tiling, overlapping_pairs
 from daskptycho.graph import sweep
 from daskptycho.plan import make_plan
 from daskptycho.start import uniform_start
@@ -175,6 +175,17 @@ def _counts_itemsize(scan: xr.Dataset) -> int:
     return dtype.itemsize if "background" not in scan and dtype in (np.uint8, np.uint16) else FLOAT
 
 
+def _pair_bytes(tiling: Tiling, recipe: Recipe) -> int:
+    """Of the pairs of frames, two numbers and an offset each; all tiles are taken to be like the largest."""
+    if recipe.method is None:
+        return 0
+    if recipe.method == "full":
+        return 32 * len(overlapping_pairs(tiling.corner, tiling.frame_shape, tiling.period))
+    largest = max(tiling.tiles, key=len)
+    pairs = overlapping_pairs(largest.corner, tiling.frame_shape, tiling.period)
+    return 32 * len(pairs) * len(tiling.corner) // len(largest)
+
+
 def _pixels(strip: Strip) -> int:
     return math.prod(part.stop - part.start for part in strip.to_target)
 
@@ -210,6 +221,8 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, *
     images = 3 if recipe.momentum else 2  # now, next, and the one before
     lit = 2 if recipe.update_probe else 1
     held = sum(windows) * (images * COMPLEX + lit * FLOAT)
+    if not streamed:
+        held += _pair_bytes(tiling, recipe)
     held += sum(pixels) * ((0 if streamed else counts) + (wave if recipe.has_stack else 0))
     # Held frames wait for the probe, which waits for all tiles; streamed ones are computed a second time.
     wait_for_probe = recipe.update_probe and not streamed

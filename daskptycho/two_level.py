@@ -87,7 +87,7 @@ def inner_sweeps(
     image: Array,
     probe: Array,
     illumination: Array,
-    block: GramianBlock,
+    block: GramianBlock | None,
     *,
     sync: Sync,
     normalisation: Normalisation | None,
@@ -108,8 +108,8 @@ def inner_sweeps(
         As `algorithms.sweep_tile` takes them.
     illumination : (y, x) float32 array
         N on the tile's window, summed over all tiles.
-    block : GramianBlock
-        The pairs within the tile.
+    block : GramianBlock or None
+        The pairs within the tile; None where they are not synchronised.
     sync : Sync
         ``sync.inner`` sweeps are made.
     normalisation : "frame", "degree" or None
@@ -134,7 +134,7 @@ def inner_sweeps(
         assert swept.weighted is not None
         misfit = swept.misfit if misfit is None else misfit
         phase = None
-        if normalisation is None:
+        if normalisation is None or block is None:
             image_sum = overlap(swept.weighted.frames, tile.corner, tile.window.shape)
         else:
             own = synchronise_tile(tile, swept.weighted, block, weight, sync, normalisation, swept.misfit)
@@ -154,7 +154,7 @@ def inner_sweeps(
         keep_waves=keep_waves,
         following_probe=following_probe,
     )
-    if merging is not None and normalisation is not None:
+    if merging is not None and normalisation is not None and block is not None:
         assert last.weighted is not None
         weight = inverse_illumination(merging, probe if following_probe is None else following_probe)
         own = synchronise_tile(tile, last.weighted, block, weight, sync, normalisation, last.misfit)

@@ -15,7 +15,7 @@ from daskptycho.exchange import strips_of
 from daskptycho.geometry import Strip, Tile
 from daskptycho.gramian import GramianBlock
 from daskptycho.operators import inverse_illumination
-from daskptycho.plan import Plan
+from daskptycho.plan import PairsToFind, Plan, pairs_within
 from daskptycho.synchronise import Normalisation, Phases, Sync
 from daskptycho.tasks import task
 from daskptycho.two_level import GalerkinRow, TileSum, galerkin_row, synchronise_tile, tile_phases
@@ -28,7 +28,7 @@ Array = Any
 def synchronised_tile(
     tile: Tile,
     weighted: Weighted,
-    block: GramianBlock,
+    pairs: GramianBlock | PairsToFind,
     illumination: Array,
     probe: Array,
     misfit: float,
@@ -37,6 +37,7 @@ def synchronised_tile(
 ) -> TileSum:
     """The first level, in a tile's own task; `illumination` and `probe` are those of the merge."""
     weight = inverse_illumination(illumination, probe)
+    block = pairs_within(pairs, tile)
     return synchronise_tile(tile, weighted, block, weight, sync, normalisation, misfit)
 
 
