@@ -65,12 +65,20 @@ def _spilled(dask_worker: Any) -> int:
 @click.option("--quick", is_flag=True, help="A tiny scan, to see that it runs.")
 @click.option("--side", default=362, show_default=True, help="Frames a side, of 128x128.")
 @click.option("--step", default=5, show_default=True, help="Pixels.")
-@click.option("--sweeps", default=4, show_default=True)
+@click.option("--tile-frames", default=512, show_default=True)
+@click.option("--sweeps", default=3, show_default=True)
 @click.option("--memory", default="1GiB", show_default=True, help="Of each worker.")
 @click.option("--update-probe/--known-probe", default=True)
 @click.option("--scan", "kept", type=click.Path(path_type=Path), help="Made there and kept.")
 def main(
-    quick: bool, side: int, step: int, sweeps: int, memory: str, update_probe: bool, kept: Path | None
+    quick: bool,
+    side: int,
+    step: int,
+    tile_frames: int,
+    sweeps: int,
+    memory: str,
+    update_probe: bool,
+    kept: Path | None,
 ) -> None:
     size = 128
     if quick:
@@ -80,7 +88,15 @@ def main(
         path = kept or Path(name) / "scan.zarr"
         if not path.exists():
             begun = time.perf_counter()
-            dp.simulate_scan(path, frames=(side, side), frame_size=size, step=step, jitter=1, photons=1e5)
+            dp.simulate_scan(
+                path,
+                frames=(side, side),
+                frame_size=size,
+                step=step,
+                jitter=1,
+                photons=1e5,
+                tile_frames=tile_frames,
+            )
             console.print(f"simulated in {time.perf_counter() - begun:.0f} s")
         scan = dp.open_scan(path)
         with (

@@ -19,6 +19,8 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
         ("noise", ["3 000", "default"]),
         ("memory", ["probe recovered", "of the amplitudes"]),
         ("sweep", ["FFT pair", "Gramian", "FFT library"]),
+        ("larger_than_memory", ["amplitudes over", "workers lost: 0"]),
+        ("scale", ["strong", "received a sweep", "Modelled"]),
     ],
 )
 def test_benchmark_runs(name: str, said: list[str]) -> None:

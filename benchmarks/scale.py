@@ -1,0 +1,221 @@
+"""Scaling over worker processes, bytes on the wire, and a model of runs that this machine cannot make.
+
+    python benchmarks/scale.py            # a quarter of an hour
+    python benchmarks/scale.py --quick
+
+Measured: seconds a sweep on one and two worker processes (strong and weak scaling) and on the threads of one
+process; the bytes that workers really sent each other, from Dask's own log, against the strips and against
+whole tiles; the cost of a task, of planning a tile and of G's solution. Modelled from these, and from the
+time that docs/gpu.md models for a frame: scans of 10^6 and 10^9 frames on 100 and 1000 GPUs.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import dask
+import numpy as np
+from dask.utils import format_bytes, format_time
+from distributed import Client, LocalCluster
+from rich.console import Console
+from rich.table import Table
+
+import daskptycho as dp
+from daskptycho.geometry import Tiling, make_tiling
+from daskptycho.resources import Recipe, tasks_of_sweep
+from daskptycho.scan import position_in_pixels, tile_chunks
+from daskptycho.synchronise import Sync
+from daskptycho.tasks import persisted, task
+from daskptycho.two_level import GalerkinRow, tile_phases
+
+# Sweeps that are timed, after two that warm up and settle the cadence.
+WARM = 2
+# A modelled run: frames of 256x256, stepped by a quarter, 1024 to a tile, one mode, probe known.
+FRAME, STEP, TILE = 256, 64, 1024
+# Microseconds a frame on an H100, modelled (docs/gpu.md), and bytes a second between workers, assumed.
+GPU_FRAME, WIRE = 3.04e-6, 10e9
+
+
+@contextmanager
+def workers(count: int) -> Iterator[Client]:
+    """So many processes with one thread each."""
+    with (
+        LocalCluster(
+            n_workers=count, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _received(dask_worker: Any) -> int:
+    """Bytes that a worker received since this was last asked."""
+    log = dask_worker.transfer_incoming_log
+    total = sum(entry["total"] for entry in log)
+    log.clear()
+    return int(total)
+
+
+def sweep_seconds(scan: Any, sweeps: int, client: Client | None = None) -> tuple[float, float]:
+    """Median seconds of a sweep that synchronises, and median bytes received in one."""
+    received: list[int] = []
+
+    def note(_: dp.Progress) -> None:
+        if client is not None:
+            received.append(sum(client.run(_received).values()))
+
+    result = dp.reconstruct(scan, sweeps=WARM + sweeps, sync=Sync(every=1), update_probe=False, callback=note)
+    return float(np.median(result["seconds"].values[WARM:])), float(np.median(received[WARM:] or [0]))
+
+
+def strip_bytes(tiling: Tiling, owner: Any) -> int:
+    """Bytes of the strips between tiles of different owners."""
+    return 8 * sum(
+        math.prod(part.stop - part.start for part in strip.to_target)
+        for strip in tiling.strips
+        if owner(strip.source) != owner(strip.target)
+    )
+
+
+def g_seconds(tiles: int) -> float:
+    """Time to solve G for a square of so many tiles, each with eight neighbours."""
+    side = math.isqrt(tiles)
+    rows = []
+    for y in range(side):
+        for x in range(side):
+            near = [
+                (y + dy) * side + x + dx
+                for dy in (-1, 0, 1)
+                for dx in (-1, 0, 1)
+                if 0 <= y + dy < side and 0 <= x + dx < side
+            ]
+            values = np.where(np.array(near) == y * side + x, 1.0, 0.1).astype(complex)
+            rows.append(GalerkinRow(np.array(near), values, 1.0, 0.0, 1.0))
+    begun = time.perf_counter()
+    tile_phases(rows, Sync(), "degree", 1.0)
+    return time.perf_counter() - begun
+
+
+def task_seconds(client: Client, count: int) -> float:
+    """What a task costs that does nothing, each but the first needing another."""
+    values = [task(int, 1)]
+    for _ in range(count):
+        values.append(task(max, values[len(values) // 2], 1))
+    begun = time.perf_counter()
+    dask.compute(task(sum, persisted(values[1:])))
+    return (time.perf_counter() - begun) / count
+
+
+@click.command(help=__doc__)
+@click.option("--quick", is_flag=True, help="Small scans, few sweeps.")
+def main(quick: bool) -> None:
+    console = Console(width=110)
+    side, size, sweeps, per_tile = (8, 32, 2, 16) if quick else (64, 128, 5, 256)
+    with tempfile.TemporaryDirectory() as name:
+        made = {
+            frames: dp.simulate_scan(
+                Path(name) / f"{frames[1]}.zarr",
+                frames=frames,
+                frame_size=size,
+                step=size // 4,
+                photons=1e5,
+                tile_frames=per_tile,
+            )
+            for frames in ((side, side), (side, 2 * side))
+        }
+        scan, double = made.values()
+        measured = Table(title="Measured: seconds a sweep that synchronises, probe known")
+        for column in ("run", "tiles", "seconds", "against one worker"):
+            measured.add_column(column, justify="left" if column == "run" else "right")
+        tiling = make_tiling(position_in_pixels(scan), (size, size), tile_chunks(scan))
+        tiles = len(tiling.tiles)
+        with dask.config.set(scheduler="threads", num_workers=1):
+            one_thread, _ = sweep_seconds(scan, sweeps)
+        with dask.config.set(scheduler="threads", num_workers=2):
+            two_threads, _ = sweep_seconds(scan, sweeps)
+        with workers(1) as client:
+            one, _ = sweep_seconds(scan, sweeps, client)
+        with workers(2) as client:
+            two, wire = sweep_seconds(scan, sweeps, client)
+            weak, _ = sweep_seconds(double, sweeps, client)
+            each_task = task_seconds(client, 200 if quick else 2000)
+    for run, count, seconds in (
+        ("one process, one thread", tiles, one_thread),
+        ("one process, two threads", tiles, two_threads),
+        ("one worker process", tiles, one),
+        ("two worker processes (strong)", tiles, two),
+        ("two worker processes, twice the frames (weak)", 2 * tiles, weak),
+    ):
+        measured.add_row(run, str(count), f"{seconds:.3f}", f"{seconds / one:.2f}")
+    console.print(measured)
+    console.print(
+        f"a tile's sweep {one_thread / tiles:.3f} s; two worker processes over two threads of one process: "
+        f"{two / two_threads:.2f}; one worker process over one thread: {one / one_thread:.2f}"
+    )
+    crossing = strip_bytes(tiling, lambda tile: tile * 2 // tiles)
+    whole = 8 * sum(math.prod(tile.window.shape) for tile in tiling.tiles)
+    console.print(
+        f"received a sweep, two workers: {format_bytes(int(wire))}, {wire / crossing:.2f} of the strips "
+        f"between them ({format_bytes(crossing)}), {wire / strip_bytes(tiling, int):.2f} of the strips "
+        f"of all tiles, {wire / whole:.2f} of whole tiles"
+    )
+    planning = time.perf_counter()
+    per_sweep = tasks_of_sweep(scan, tiling, Recipe(update_probe=False), streamed=False) / tiles
+    planning = (time.perf_counter() - planning) / tiles
+    solved = {count: g_seconds(count) for count in ((100, 400) if quick else (1_000, 10_000, 100_000))}
+    console.print(
+        f"a task {format_time(each_task)}; {per_sweep:.0f} tasks a tile and sweep, planned in "
+        f"{format_time(planning)}; G solved in "
+        + ", ".join(f"{format_time(seconds)} for {count} tiles" for count, seconds in solved.items())
+    )
+    console.print(_model(each_task, per_sweep, planning, solved))
+
+
+def _model(each_task: float, per_sweep: float, planning: float, solved: dict[int, float]) -> Table:
+    table = Table(title="Modelled: seconds a sweep, frames of 256x256, 1024 to a tile")
+    for column in (
+        "frames",
+        "GPUs",
+        "tiles a GPU",
+        "compute",
+        "strips",
+        "G",
+        "scheduler",
+        "planning",
+        "counts a GPU",
+    ):
+        table.add_column(column, justify="right")
+    # Lanczos' steps grow with the square root of the tiles, and so a solution with their power 3/2.
+    most = max(solved)
+    window = (math.isqrt(TILE) - 1) * STEP + FRAME
+    halo = window**2 - (math.isqrt(TILE) * STEP) ** 2
+    for frames in (10**6, 10**9):
+        for gpus in (100, 1000):
+            tiles = frames / TILE
+            seconds = (
+                frames * GPU_FRAME / gpus,
+                tiles / gpus * 2 * 8 * halo / WIRE,
+                solved[most] * (tiles / most) ** 1.5,
+                tiles * per_sweep * each_task,
+                tiles * planning,
+            )
+            counts = 2 * frames * FRAME**2 / gpus
+            table.add_row(
+                f"{frames:.0e}",
+                str(gpus),
+                f"{tiles / gpus:.3g}",
+                *(f"{value:.3g}" for value in seconds),
+                format_bytes(int(counts)),
+            )
+    return table
+
+
+if __name__ == "__main__":
+    main()
