@@ -14,11 +14,12 @@ TESTS ?= tests
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test test-long lint format clean
 
 help:
 	@echo "make demo    simulate a scan, reconstruct it with and without sync, leave pictures in demo/"
 	@echo "make test    run the tests"
+	@echo "make test-long  run the tests that take minutes"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff rewrite the sources"
 	@echo "make clean   remove what the other targets left behind, .venv included"
@@ -29,6 +30,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(RUN) -m pytest $(PYTEST_FLAGS) $(TESTS)
+
+test-long: $(STAMP)
+	@$(RUN) -m pytest -m long $(PYTEST_FLAGS) $(TESTS)
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .
