@@ -35,6 +35,7 @@ from daskptycho.operators import (
     frame_blocks,
     illuminate,
     inverse_illumination,
+    kernel_of,
     overlap,
     probe_terms,
     project_data,
@@ -224,6 +225,7 @@ def sweep_tile(
         image_sum = xp.zeros(tile.window.shape, dtype=np.complex64)
     numerator = xp.zeros(probe.shape, dtype=np.complex64)
     denominator = xp.zeros(frame_shape, dtype=np.float32)
+    kernel = kernel_of(amplitude)
     misfit = 0.0
     for frames in frame_blocks(len(tile), math.prod(probe.shape)):
         corner, fraction = tile.corner[frames], tile.fraction[frames]
@@ -235,7 +237,7 @@ def sweep_tile(
         z = algorithm.before(model, own_stack)
         # The projection overwrites its waves; what is needed afterwards is copied.
         still_needed = algorithm.has_stack or update_probe
-        projected, block_misfit = project_data(z.copy() if still_needed else z, amplitude[frames])
+        projected, block_misfit = project_data(z.copy() if still_needed else z, amplitude[frames], kernel)
         misfit += block_misfit
         to_overlap, block_stack = algorithm.after(model, z, projected, own_stack)
         if following is not None:

@@ -7,6 +7,9 @@ Arrays: an image is ``(y, x)`` complex64 on a tile's window; exit waves are ``(f
 complex64; a probe is ``(copy, mode, N, N)`` with one copy for all frames, or one for each frame
 where positions are fractional; an amplitude is ``(frame, N, N)`` float32 with the zero frequency in
 the corner and -1 where a pixel is not valid; corners are ``(frame, 2)`` in the window.
+
+The detector stands in the far field, where F is one transform, or, with a Fresnel kernel, in the near
+field, where F is a convolution and an amplitude is an image, its first pixel first.
 """
 
 from __future__ import annotations
@@ -22,14 +25,17 @@ from daskptycho.backend import array_module, inverse_transform, kernels, transfo
 __all__ = [
     "Amplitudes",
     "frame_blocks",
+    "from_detector",
     "illuminate",
     "inverse_illumination",
+    "kernel_of",
     "measured_amplitudes",
     "overlap",
     "probe_terms",
     "project_data",
     "shift_probe",
     "split",
+    "to_detector",
     "unshift_probe_sum",
     "weigh",
 ]
@@ -49,7 +55,7 @@ def frame_blocks(frames: int, pixels_per_frame: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Amplitudes:
-    """Measured amplitudes of a tile, kept as its counts.
+    """Measured amplitudes of a tile, kept as its counts, and how waves get to where they were measured.
 
     ``amplitudes[frames]``, of a slice, is a ``(frame, N, N)`` float32 array with the zero frequency in the
     corner and -1 where a pixel is not valid. The root is taken anew for each block of frames: it costs a
@@ -60,10 +66,13 @@ class Amplitudes:
     counts : (frame, N, N) uint8, uint16 or float32 array
         Zero frequency in the corner, zero where not valid.
     invalid : (N, N) bool array or None
+    kernel : (N, N) complex64 array or None
+        Of the near field, as `to_detector` takes it.
     """
 
     counts: Array
     invalid: Array | None = None
+    kernel: Array | None = None
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -86,9 +95,12 @@ class Amplitudes:
 
 
 def measured_amplitudes(
-    intensity: Array, valid: Array | None = None, background: Array | None = None
+    intensity: Array,
+    valid: Array | None = None,
+    background: Array | None = None,
+    kernel: Array | None = None,
 ) -> Amplitudes:
-    """Amplitudes from counts: background taken off, zero frequency moved to the corner.
+    """Amplitudes from counts: background taken off, the far field's zero frequency moved to the corner.
 
     Parameters
     ----------
@@ -97,22 +109,34 @@ def measured_amplitudes(
     valid : (qy, qx) bool array, optional
     background : (qy, qx) array, optional
         Mean counts that do not come from the sample.
+    kernel : (N, N) complex64 array, optional
+        Of the near field, where frames are images and stay as they are.
     """
     xp = array_module(intensity)
     small = background is None and intensity.dtype in (np.uint8, np.uint16)
-    counts = xp.fft.ifftshift(intensity if small else intensity.astype(np.float32), axes=(-2, -1))
+    counts = _as_transformed(intensity if small else intensity.astype(np.float32), kernel)
     invalid = None
     if valid is not None:
-        invalid = xp.fft.ifftshift(~xp.asarray(valid, dtype=bool))
+        invalid = _as_transformed(~xp.asarray(valid, dtype=bool), kernel)
         # Whatever stands there, NaN too, is not looked at.
         xp.copyto(counts, counts.dtype.type(0), where=invalid)
     if background is not None:
-        counts -= xp.fft.ifftshift(xp.asarray(background, dtype=np.float32))
+        counts -= _as_transformed(xp.asarray(background, dtype=np.float32), kernel)
         # Counts below the background carry no amplitude.
         xp.maximum(counts, 0, out=counts)
         if invalid is not None:
             xp.copyto(counts, np.float32(0), where=invalid)
-    return Amplitudes(counts, invalid)
+    return Amplitudes(counts, invalid, None if kernel is None else xp.asarray(kernel))
+
+
+def _as_transformed(frames: Array, kernel: Array | None) -> Array:
+    """A copy in the order of `to_detector`: a far field's zero frequency in the corner, an image as it is."""
+    return frames.copy() if kernel is not None else array_module(frames).fft.ifftshift(frames, axes=(-2, -1))
+
+
+def kernel_of(amplitude: Array) -> Array | None:
+    """The near field's kernel that goes with measured amplitudes; a plain array of them has none."""
+    return amplitude.kernel if isinstance(amplitude, Amplitudes) else None
 
 
 def _ramps(fraction: Array, shape: tuple[int, int], xp: Any) -> Array:
@@ -228,11 +252,37 @@ def inverse_illumination(illumination: Array, probe: Array) -> Array:
     return xp.where(dark, 0, 1 / xp.where(dark, 1, illumination)).astype(np.float32)
 
 
-def project_data(waves: Array, amplitude: Array) -> tuple[Array, float]:
+def to_detector(waves: Array, kernel: Array | None) -> Array:
+    """Exit waves carried to the detector: Fz. `waves` may be overwritten.
+
+    Parameters
+    ----------
+    waves : (..., N, N) complex64 array
+    kernel : (N, N) complex64 array or None
+        Fresnel kernel of the near field in Fourier space, of modulus one, zero frequency in the corner; None
+        for the far field.
+    """
+    spectrum = transform(waves)
+    if kernel is None:
+        return spectrum
+    spectrum *= kernel
+    return inverse_transform(spectrum)
+
+
+def from_detector(waves: Array, kernel: Array | None) -> Array:
+    """Inverse, and adjoint, of `to_detector`. `waves` may be overwritten."""
+    if kernel is None:
+        return inverse_transform(waves)
+    spectrum = transform(waves)
+    spectrum *= kernel.conj()
+    return inverse_transform(spectrum)
+
+
+def project_data(waves: Array, amplitude: Array, kernel: Array | None = None) -> tuple[Array, float]:
     """Data projection ``F* (a . Fz / |Fz|)``: the nearest waves that have the measured amplitudes.
 
     With several modes ``|Fz|^2`` is summed over them. Pixels that are not valid stay as they are.
-    `waves` is overwritten.
+    `waves` is overwritten. `kernel` is the near field's, as `to_detector` takes it.
 
     Returns
     -------
@@ -240,9 +290,9 @@ def project_data(waves: Array, amplitude: Array) -> tuple[Array, float]:
     misfit : float
         ``sum (|Fz| - a)^2`` over the valid pixels.
     """
-    spectrum = transform(waves)
-    misfit = kernels(waves).project_modulus(spectrum, amplitude)
-    return inverse_transform(spectrum), misfit
+    detected = to_detector(waves, kernel)
+    misfit = kernels(waves).project_modulus(detected, amplitude)
+    return from_detector(detected, kernel), misfit
 
 
 def probe_terms(image: Array, waves: Array, corner: Array, fraction: Array) -> tuple[Array, Array]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from itertools import count
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["phantom_object", "zone_plate_probe"]
+__all__ = ["diffuser_probe", "phantom_object", "zone_plate_probe"]
 
 # Each next probe mode has this share of the power of the one before: 72, 22, 6 % for three.
 MODE_RATIO = 0.3
@@ -22,6 +22,10 @@ SOFTNESS = 0.6
 
 # Where defocus carries the rim of the beam, as a share of the frame.
 SPREAD = 0.45
+
+# A diffuser: the finest grain in pixels, the root mean square of its phase in radians.
+GRAIN = 6.0
+ROUGHNESS = 1.0
 
 # Radians from the darkest to the brightest of the photograph that makes the phase. Twice as much
 # makes the start from a constant object so poor that half of a run goes into leaving it.
@@ -80,10 +84,38 @@ def zone_plate_probe(frame_size: int, modes: int = 1) -> NDArray[np.complex128]:
     y, x = np.mgrid[:frame_size, :frame_size] / frame_size - 0.5
     powers = ((a, total - a) for total in count() for a in range(total + 1))
     family = [first * y**a * x**b for (a, b), _ in zip(powers, range(modes), strict=False)]
-    # Gram-Schmidt in order: the first mode stays what it is, up to its sign.
-    orthogonal, _ = np.linalg.qr(np.reshape(family, (modes, -1)).T)
+    return _orthogonal(family, modes)
+
+
+def diffuser_probe(frame_size: int, modes: int = 1) -> NDArray[np.complex128]:
+    """A beam as wide as the frame behind a diffuser: what a near-field scan needs to tell depths apart.
+
+    Parameters
+    ----------
+    frame_size : int
+    modes : int
+
+    Returns
+    -------
+    (mode, y, x) complex128 array
+        Of amplitude near one and random smooth phase, total power 1, orthogonal modes each with 0.3 of the
+        power of the one before.
+    """
+    random = np.random.default_rng(frame_size)
+    frequency = np.fft.fftfreq(frame_size)
+    smooth = np.exp(-((frequency[:, np.newaxis] ** 2 + frequency**2) * GRAIN**2))
+    noise = np.fft.ifft2(np.fft.fft2(random.normal(size=(2, modes, frame_size, frame_size))) * smooth).real
+    noise /= noise.std(axis=(-2, -1), keepdims=True)
+    family = (1 + 0.15 * noise[0]) * np.exp(1j * ROUGHNESS * noise[1])
+    return _orthogonal(family, modes)
+
+
+def _orthogonal(family: ArrayLike, modes: int) -> NDArray[np.complex128]:
+    """Gram-Schmidt in order: the first mode stays what it is, up to its sign."""
+    waves = np.asarray(family)
+    orthogonal, _ = np.linalg.qr(waves.reshape(modes, -1).T)
     share = MODE_RATIO ** np.arange(modes)
-    return orthogonal.T.reshape(modes, frame_size, frame_size) * np.sqrt(share / share.sum())[:, None, None]
+    return orthogonal.T.reshape(waves.shape) * np.sqrt(share / share.sum())[:, None, None]
 
 
 def _picture(photograph: NDArray[np.uint8], shape: tuple[int, int], periodic: bool) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """What a run keeps on the workers from its first sweep to its last: tiles, pairs of frames, amplitudes.
 
-`run` makes a plan, `graph` and its parts read it; this module calls `geometry`, `gramian`
+`run` makes a plan, `graph` and its parts read it; this module calls `scan`, `geometry`, `gramian`
 and `operators`.
 """
 
@@ -19,6 +19,7 @@ from dask.optimization import cull
 from daskptycho.geometry import Shape, Tile, Tiling
 from daskptycho.gramian import GramianBlock, block_within, gramian_blocks
 from daskptycho.operators import Amplitudes, measured_amplitudes
+from daskptycho.scan import fresnel_kernel
 from daskptycho.tasks import place, task
 
 __all__ = [
@@ -70,16 +71,21 @@ class StoredAmplitudes:
     graph, key : mapping, str or tuple
         Dask's graph of the tile's frames, which names the store.
     valid, background : (qy, qx) arrays or None
+    kernel : (qy, qx) complex64 array or None
+        Of the near field.
     """
 
     graph: Mapping[Any, Any]
     key: Any
     valid: Array | None
     background: Array | None
+    kernel: Array | None = None
 
     def read(self) -> Amplitudes:
         """Read the tile's frames, in the task that calls."""
-        return measured_amplitudes(get_sync(self.graph, self.key), self.valid, self.background)
+        return measured_amplitudes(
+            get_sync(self.graph, self.key), self.valid, self.background, self.kernel
+        )
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,8 @@ def make_plan(
 
 def _amplitudes(scan: xr.Dataset, tiling: Tiling, streamed: bool) -> list[Delayed]:
     detector = [place(scan[name].values) if name in scan else None for name in ("valid", "background")]
+    kernel = fresnel_kernel(scan.attrs, tiling.frame_shape)
+    detector.append(None if kernel is None else place(kernel))
     frames = scan["intensity"].data
     if not hasattr(frames, "to_delayed"):
         blocks = [place(frames[tile.frames], home=tile.index) for tile in tiling.tiles]

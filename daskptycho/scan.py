@@ -1,8 +1,8 @@
 """The scan: an xarray.Dataset over a Zarr v3 group, written whole or not at all, opened lazily.
 
 `simulate`, `run` and the faces may call this module; it calls `geometry`, `errors` and
-its own parts: `scan_store` (the folder), `scan_check` (what a scan must be) and `scan_geometry`
-(its scale), whose functions for an opened scan are offered here under one roof.
+its own parts: `scan_store` (the folder), `scan_check` (what a scan must be), `scan_geometry`
+(its scale) and `propagation` (far or near field), whose functions for an opened scan are offered here under one roof.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from daskptycho import __version__
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.geometry import compact_order
+from daskptycho.propagation import FAR_FIELD, fresnel_kernel
+from daskptycho.radiation import PHOTON
 from daskptycho.scan_check import VARIABLES, check_shapes, validate_scan
 from daskptycho.scan_geometry import geometry_attributes, pixel_size, position_in_pixels, scan_period
 from daskptycho.scan_store import (
@@ -34,6 +36,7 @@ __all__ = [
     "balanced_tile",
     "create_scan",
     "frame_numbers",
+    "fresnel_kernel",
     "open_scan",
     "pixel_size",
     "position_in_pixels",
@@ -58,6 +61,10 @@ def create_scan(
     wavelength_m: float | None = None,
     detector_distance_m: float | None = None,
     detector_pixel_size_m: float | tuple[float, float] | None = None,
+    source_distance_m: float | None = None,
+    pixel_size_m: float | tuple[float, float] | None = None,
+    propagation: str = FAR_FIELD,
+    radiation: str = PHOTON,
     position_unit: str = "m",
     period: Sequence[int] | None = None,
     tile_frames: int | None = None,
@@ -80,7 +87,7 @@ def create_scan(
     url : str or Path
         Folder of the new scan. It appears when it is complete and not before.
     intensity : (frame, qy, qx) array
-        Counts in detector order, the zero frequency at N//2. NumPy, dask, or anything that can
+        Counts in detector order, the zero frequency at N//2; in the near field an image. NumPy, dask, or anything that can
         be indexed by an array of frame numbers.
     position : (frame, 2) array
         [y, x] of each frame's first pixel, in `position_unit`.
@@ -93,7 +100,15 @@ def create_scan(
     energy_eV, wavelength_m : float, optional
         One of the two; each follows from the other.
     detector_distance_m, detector_pixel_size_m : float, optional
-        Far-field geometry; the pixel size may be two numbers, [y, x].
+        From the sample to the detector; the pixel size may be two numbers, [y, x].
+    source_distance_m : float, optional
+        From a point source to the sample, in the near field; a parallel beam without it.
+    pixel_size_m : float or (float, float), optional
+        Of the object, where it is known by calibration; otherwise it follows from the geometry.
+    propagation : {"far-field", "near-field"}
+        Whether frames are diffraction patterns or Fresnel images of the sample.
+    radiation : {"photon", "electron"}
+        What tells how energy and wavelength belong together.
     position_unit : {"m", "pixel"}
         Metres need the geometry, from which the pixel size follows.
     period : (int, int), optional
@@ -148,8 +163,12 @@ def create_scan(
         wavelength_m=wavelength_m,
         detector_distance_m=detector_distance_m,
         detector_pixel_size_m=detector_pixel_size_m,
+        source_distance_m=source_distance_m,
+        pixel_size_m=pixel_size_m,
+        propagation=propagation,
+        radiation=radiation,
     )
-    header.attrs |= {"propagation": "fraunhofer", "format": FORMAT, "format_version": FORMAT_VERSION}
+    header.attrs |= {"format": FORMAT, "format_version": FORMAT_VERSION}
     header.attrs["created_by"] = f"daskptycho {__version__}"
     if period is not None:
         header.attrs["period"] = period

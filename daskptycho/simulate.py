@@ -22,8 +22,11 @@ from scipy.signal import oaconvolve
 
 from daskptycho.errors import OptionError
 from daskptycho.geometry import Shape, Window, compact_order, split_position
-from daskptycho.phantom import phantom_object, zone_plate_probe
+from daskptycho.phantom import diffuser_probe, phantom_object, zone_plate_probe
+from daskptycho.propagation import FAR_FIELD, fresnel_kernel
+from daskptycho.radiation import PHOTON
 from daskptycho.scan import balanced_tile, create_scan
+from daskptycho.scan_geometry import geometry_attributes
 
 __all__ = ["simulate_scan"]
 
@@ -51,6 +54,12 @@ def simulate_scan(
     modes: int = 1,
     object: ArrayLike | None = None,
     probe: ArrayLike | None = None,
+    propagation: str = FAR_FIELD,
+    energy_eV: float | None = None,
+    detector_distance_m: float | None = None,
+    detector_pixel_size_m: float | tuple[float, float] | None = None,
+    source_distance_m: float | None = None,
+    radiation: str = PHOTON,
     tile_frames: int | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], Any] | None = None,
@@ -88,7 +97,10 @@ def simulate_scan(
     object : (y, x) complex array, optional
         At least as large as the canvas, or exactly one period. By default `phantom_object`.
     probe : (mode, y, x) or (y, x) complex array, optional
-        Its power is scaled as said above. By default `zone_plate_probe`.
+        Its power is scaled as said above. By default `zone_plate_probe`, and `diffuser_probe` in the
+        near field.
+    propagation, energy_eV, detector_distance_m, detector_pixel_size_m, source_distance_m, radiation
+        The scan's geometry, as of `create_scan`; the near field needs it.
     tile_frames : int, optional
         Frames in a tile, as for `create_scan`.
     overwrite : bool
@@ -105,7 +117,17 @@ def simulate_scan(
     ------
     OptionError
         Options that make no sense.
+    ScanError
+        A geometry that cannot be.
     """
+    geometry: dict[str, Any] = {
+        "propagation": propagation,
+        "energy_eV": energy_eV,
+        "detector_distance_m": detector_distance_m,
+        "detector_pixel_size_m": detector_pixel_size_m,
+        "source_distance_m": source_distance_m,
+        "radiation": radiation,
+    }
     frames = _checked_options(frames, frame_size, step, periodic, jitter, photons, pattern, modes, probe)
     if seed < 0:
         raise OptionError(f"seed is {seed}; expected 0 or more")
@@ -119,9 +141,12 @@ def simulate_scan(
     corner, fraction = split_position(position)
     canvas = Window.around(corner, (frame_size, frame_size)).shape if period is None else period
     sample = _checked_object(object, canvas, periodic)
-    beam = zone_plate_probe(frame_size, modes) if probe is None else _checked_probe(probe, frame_size)
+    shape = (frame_size, frame_size)
+    kernel = fresnel_kernel(geometry_attributes(shape, **geometry), shape)
+    usual = zone_plate_probe if kernel is None else diffuser_probe
+    beam = usual(frame_size, modes) if probe is None else _checked_probe(probe, frame_size)
     beam = (beam * _amplitude(sample, beam, corner, photons)).astype(np.complex64)
-    model = _Model(sample, beam.astype(np.complex128), photons, seed)
+    model = _Model(sample, beam.astype(np.complex128), photons, seed, kernel)
     return create_scan(
         url,
         _lazy_frames(model, np.column_stack([order, corner[order], fraction[order]]), tile_frames),
@@ -133,6 +158,7 @@ def simulate_scan(
         frame_number=order,
         truth_object=_with_coordinates(sample),
         truth_probe=beam,
+        **geometry,
         source=f"simulated: {pattern} of {frames[0]} x {frames[1]} frames, step {step} pixels",
         overwrite=overwrite,
         progress=progress,
@@ -141,12 +167,13 @@ def simulate_scan(
 
 @dataclass(frozen=True)
 class _Model:
-    """What frames are simulated from; `probe` is (mode, y, x) complex128."""
+    """What frames are simulated from; `probe` is (mode, y, x) complex128, `kernel` the near field's."""
 
     object: NDArray[np.complex64]
     probe: NDArray[np.complex128]
     photons: float | None
     seed: int
+    kernel: NDArray[np.complex64] | None = None
 
     def exit_waves(self, corner: NDArray[np.int64], fraction: NDArray[np.float64]) -> NDArray[np.complex128]:
         """Exit waves (frame, mode, y, x): the probe, moved by the fraction, times the object's patch."""
@@ -161,8 +188,12 @@ class _Model:
     def intensity(self, plan: NDArray[np.float64]) -> NDArray[Any]:
         """Frames in detector order for rows of (number, corner y, x, fraction y, x)."""
         waves = self.exit_waves(plan[:, 1:3].astype(np.int64), plan[:, 3:5])
-        spectrum = fft.fftshift(fft.fft2(waves, norm="ortho"), axes=(-2, -1))
-        expected = (np.abs(spectrum) ** 2).sum(axis=1)
+        spectrum = fft.fft2(waves, norm="ortho")
+        if self.kernel is None:
+            detected = fft.fftshift(spectrum, axes=(-2, -1))
+        else:
+            detected = fft.ifft2(spectrum * self.kernel, norm="ortho")
+        expected = (np.abs(detected) ** 2).sum(axis=1)
         if self.photons is None:
             return expected.astype(np.float32)
         bits = np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(NOISE_STREAM,)))

@@ -13,10 +13,10 @@ from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from daskptycho.algorithms import Weighted, weigh_tile
-from daskptycho.backend import array_module, inverse_transform
+from daskptycho.backend import array_module
 from daskptycho.geometry import Shape, Tile, Window
 from daskptycho.graph import State, illuminations, images_of, overlap_sums, summarise, synchronised_images
-from daskptycho.operators import Amplitudes
+from daskptycho.operators import Amplitudes, from_detector
 from daskptycho.plan import Plan, StoredAmplitudes, resident
 from daskptycho.synchronise import Normalisation, Sync
 from daskptycho.tasks import place, task
@@ -53,6 +53,7 @@ def _random_frames(
 ) -> Weighted:
     """Frames of uniform random phase, the same for a frame whatever its tile."""
     xp, amplitude = array_module(probe), resident(amplitude)
+    kernel = amplitude.kernel
     mode_power = (xp.abs(probe) ** 2).sum(axis=(1, 2))
     # The random wave is shared out between the modes as the probe is.
     share = xp.sqrt(mode_power / mode_power.sum()).astype(np.float32)
@@ -61,7 +62,7 @@ def _random_frames(
         own = amplitude[frame : frame + 1][0]
         phase = np.random.default_rng((seed, int(number))).random(own.shape, dtype=np.float32)
         spectrum = xp.maximum(own, 0) * xp.exp(2j * np.pi * xp.asarray(phase))
-        wave[:] = inverse_transform(spectrum.astype(np.complex64)) * share[:, None, None]
+        wave[:] = from_detector(spectrum.astype(np.complex64), kernel) * share[:, None, None]
     return weigh_tile(tile, waves, probe)
 
 

@@ -47,13 +47,24 @@ BESIDE: dict[str, set[str]] = {
     "registration": {"errors"},
     "phantom": set(),
     "probe": {"errors"},
+    "propagation": {"errors"},
+    "radiation": set(),
     "retrying": set(),
-    "scan": {"errors", "folder", "geometry", "scan_check", "scan_geometry", "scan_store"},
+    "scan": {
+        "errors",
+        "folder",
+        "geometry",
+        "propagation",
+        "radiation",
+        "scan_check",
+        "scan_geometry",
+        "scan_store",
+    },
     "scan_check": {"errors", "scan_geometry"},
-    "scan_geometry": {"errors"},
+    "scan_geometry": {"errors", "propagation", "radiation"},
     "scan_store": {"errors", "scan_check"},
-    "simulate": {"errors", "geometry", "phantom", "scan"},
-    "formats": {"errors", "formats", "geometry", "scan"},
+    "simulate": {"errors", "geometry", "phantom", "propagation", "radiation", "scan", "scan_geometry"},
+    "formats": {"errors", "folder", "formats", "geometry", "propagation", "radiation", "scan"},
 }
 
 # Who of the layers may import what stands beside them.

@@ -102,7 +102,7 @@ def test_plain_xarray_opens_it_without_a_warning(tmp_path: Path) -> None:
     assert ds.attrs["format"] == "daskptycho-scan"
     assert (ds.attrs["format_version"], ds.attrs["propagation"], ds.attrs["source"]) == (
         1,
-        "fraunhofer",
+        "far-field",
         "here",
     )
     assert ds.attrs["created_by"].startswith("daskptycho ")

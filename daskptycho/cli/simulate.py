@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
-from daskptycho.cli.options import PAIR, overwrite
+from daskptycho.cli.options import LENGTHS, PAIR, overwrite
 from daskptycho.cli.terminal import bars, plural
 
 __all__ = ["command"]
@@ -18,7 +18,11 @@ __all__ = ["command"]
     "simulate",
     cls=CommandWithExamples,
     short_help="Simulate a scan and keep the truth.",
-    examples=("daskptycho simulate scan.zarr --frames 16x16 --step 8 --jitter 1 --photons 1e5",),
+    examples=(
+        "daskptycho simulate scan.zarr --frames 16x16 --step 8 --jitter 1 --photons 1e5",
+        "daskptycho simulate near.zarr --propagation near-field --energy-eV 17000 \\\n"
+        "--source-distance-m 0.05 --detector-distance-m 1 --detector-pixel-size-m 2e-6",
+    ),
 )
 @click.argument("out", metavar="OUT")
 @click.option("--frames", type=PAIR, default="64x64", show_default=True, help="Frames along y and x.")
@@ -35,6 +39,18 @@ __all__ = ["command"]
 @click.option("--subpixel", is_flag=True, help="Keep the fractions of the positions; rounded otherwise.")
 @click.option("--modes", type=int, default=1, show_default=True, help="Incoherent modes of the probe.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the jitter and the noise.")
+@click.option(
+    "--propagation",
+    type=click.Choice(["far-field", "near-field"]),
+    default="far-field",
+    show_default=True,
+    help="Diffraction patterns, or Fresnel images, which need the geometry.",
+)
+@click.option("--energy-eV", "energy_eV", type=float, help="Energy of the photons or electrons.")
+@click.option("--detector-distance-m", type=float, help="From the sample to the detector.")
+@click.option("--detector-pixel-size-m", type=LENGTHS, help="One length, or two for y and x.")
+@click.option("--source-distance-m", type=float, help="From a point source to the sample (near field).")
+@click.option("--radiation", type=click.Choice(["photon", "electron"]), default="photon", show_default=True)
 @click.option("--tile-frames", type=int, help="Frames in a tile; balanced unless given.")
 @overwrite
 def command(out: str, **options: Any) -> None:
