@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from daskptycho.algorithms import AP, RAAR, DifferenceMap
     from daskptycho.checkpoint_history import Checkpoint, checkpoints, open_checkpoint
-    from daskptycho.errors import OptionError, ScanError
+    from daskptycho.errors import FaultError, OptionError, ScanError
     from daskptycho.loop import Progress
     from daskptycho.metrics import compare_images, relative_error
     from daskptycho.plotting import plot_result
@@ -31,6 +31,7 @@ _HOME = {
     "AP": "algorithms",
     "Checkpoint": "checkpoint_history",
     "DifferenceMap": "algorithms",
+    "FaultError": "errors",
     "OptionError": "errors",
     "Progress": "loop",
     "RAAR": "algorithms",
@@ -54,6 +55,7 @@ __all__ = [
     "RAAR",
     "Checkpoint",
     "DifferenceMap",
+    "FaultError",
     "OptionError",
     "Progress",
     "ScanError",

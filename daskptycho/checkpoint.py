@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import dask.base
 import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
@@ -24,6 +23,7 @@ from daskptycho.run_options import RunOptions
 from daskptycho.scan import frame_numbers, pixel_size, position_in_pixels, scan_period, tile_chunks
 from daskptycho.synchronise import Cadence
 from daskptycho.tasks import persisted, place, task
+from daskptycho.waiting import computed
 
 __all__ = ["Checkpoints", "header_of", "location_of", "tiling_of"]
 
@@ -135,7 +135,7 @@ class Checkpoints:
             {name: values[index] for name, values in tiled.items()} for index in range(len(self.tiling.tiles))
         ]
         forks = self._where_seen(
-            lambda: dask.base.compute(
+            lambda: computed(
                 [
                     task(
                         _write,
@@ -148,16 +148,16 @@ class Checkpoints:
                     )
                     for index, own in enumerate(of_tiles)
                 ]
-            )[0],
+            ),
             lambda: [
                 _write(
                     *(self.store.location, session.fork(), index, list(own)),
-                    dask.base.compute(list(own.values()))[0],
+                    computed(list(own.values())),
                 )
                 for index, own in enumerate(of_tiles)
             ],
         )
-        values = dask.base.compute(list(small.values()))[0]
+        values = computed(list(small.values()))
         return self.store.commit(
             session,
             forks,
@@ -245,5 +245,5 @@ def _there(value: Any) -> None:
 def _settled(state: State) -> State:
     """The same state once every value of it is there."""
     values = [value for name in TILED for value in getattr(state, name) or ()]
-    dask.base.compute([task(_there, value) for value in values])
+    computed([task(_there, value) for value in values])
     return state

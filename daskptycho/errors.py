@@ -1,8 +1,8 @@
-"""The two errors that a user can cause. Every module may raise them; this one imports nothing."""
+"""The errors that a user meets. Every module may raise them; this one imports nothing."""
 
 from __future__ import annotations
 
-__all__ = ["OptionError", "ScanError"]
+__all__ = ["FaultError", "OptionError", "ScanError"]
 
 
 class ScanError(ValueError):
@@ -11,3 +11,10 @@ class ScanError(ValueError):
 
 class OptionError(ValueError):
     """Options that make no sense, alone or together."""
+
+
+class FaultError(RuntimeError):
+    """What a run depends on has failed it: its workers, their memory, the scheduler or a store.
+
+    Its notes say what is kept and how to go on.
+    """

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import dask.base
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,10 +22,12 @@ from daskptycho.geometry import Tiling
 from daskptycho.graph import Report, State, sweep
 from daskptycho.plan import Plan
 from daskptycho.probe import orthogonal_modes
+from daskptycho.resources import Needs
 from daskptycho.result import assemble
 from daskptycho.run_options import RunOptions
 from daskptycho.synchronise import Cadence
 from daskptycho.tasks import persisted
+from daskptycho.waiting import computed
 
 __all__ = ["Loop", "Progress", "Standing"]
 
@@ -66,7 +67,7 @@ class Progress:
 
     def probe(self) -> NDArray[np.complex64]:
         """The current probe in orthogonal modes of falling power, (mode, y, x)."""
-        return orthogonal_modes(to_host(dask.base.compute(self._current().probe)[0]))
+        return orthogonal_modes(to_host(computed(self._current().probe)))
 
     def _current(self) -> State:
         if self._state is None:
@@ -112,6 +113,8 @@ class Loop:
     ----------
     options : RunOptions
     plan : Plan
+    needs : Needs
+        What the plan takes of the workers.
     counts : float
         sum a^2 over all valid pixels.
     standing : Standing
@@ -119,9 +122,12 @@ class Loop:
         a sweep finds the standing before it.
     """
 
-    def __init__(self, options: RunOptions, plan: Plan, counts: float, standing: Standing) -> None:
+    def __init__(
+        self, options: RunOptions, plan: Plan, needs: Needs, counts: float, standing: Standing
+    ) -> None:
         self.options = options
         self.plan = plan
+        self.needs = needs
         self.counts = counts
         self.standing = standing
 
@@ -173,7 +179,12 @@ class Loop:
                 update_probe=options.update_probe and number > PROBE_WAIT,
             )
         )
-        found: Report = dask.base.compute(report)[0]
+        try:
+            found: Report = computed(report)
+        except BaseException:
+            # A traceback would keep the sweep's tasks going, for which nobody waits any more.
+            del state, report
+            raise
         residual = found.misfit / self.counts
         if not np.isfinite(residual):
             raise ScanError(

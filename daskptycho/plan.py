@@ -6,7 +6,8 @@ and `operators`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from dask.optimization import cull
 from daskptycho.geometry import Shape, Tile, Tiling
 from daskptycho.gramian import GramianBlock, block_within, gramian_blocks
 from daskptycho.operators import Amplitudes, measured_amplitudes
+from daskptycho.retrying import retried
 from daskptycho.scan import fresnel_kernel
 from daskptycho.tasks import place, task
 
@@ -26,6 +28,7 @@ __all__ = [
     "PairsToFind",
     "Plan",
     "StoredAmplitudes",
+    "confirmed",
     "make_plan",
     "pairs_within",
     "resident",
@@ -33,6 +36,9 @@ __all__ = [
 ]
 
 Array = Any
+
+# A tile's counts are summed in the same order each time: they differ where the store does.
+SAME_COUNTS = 1e-9
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ class StoredAmplitudes:
     valid, background : (qy, qx) arrays or None
     kernel : (qy, qx) complex64 array or None
         Of the near field.
+    counts : float or None
+        What they add up to, once it is known.
     """
 
     graph: Mapping[Any, Any]
@@ -80,11 +88,28 @@ class StoredAmplitudes:
     valid: Array | None
     background: Array | None
     kernel: Array | None = None
+    counts: float | None = None
 
     def read(self) -> Amplitudes:
-        """Read the tile's frames, in the task that calls."""
-        return measured_amplitudes(
-            get_sync(self.graph, self.key), self.valid, self.background, self.kernel
+        """Read the tile's frames, in the task that calls.
+
+        Raises
+        ------
+        OSError
+            The store failed each time that it was tried.
+        """
+        return retried(self._read, f"reading {self.key} of the scan", OSError)
+
+    def _read(self) -> Amplitudes:
+        try:
+            frames = get_sync(self.graph, self.key)
+        except (MemoryError, TypeError):
+            raise
+        except Exception as error:
+            # Each kind of store has errors of its own.
+            raise OSError(f"frames of the scan cannot be read: {type(error).__name__}: {error}") from error
+        return _with_counts(
+            measured_amplitudes(frames, self.valid, self.background, self.kernel), self.counts
         )
 
 
@@ -112,6 +137,29 @@ def resident(amplitudes: Amplitudes | StoredAmplitudes) -> Amplitudes:
 def total_counts(amplitudes: Amplitudes | StoredAmplitudes) -> float:
     """Sum of a tile's counts; NaN where one of them has no root."""
     return resident(amplitudes).total()
+
+
+def _with_counts(amplitudes: Amplitudes, counts: float | None) -> Amplitudes:
+    """The amplitudes, if they have these counts."""
+    if counts is not None and not math.isclose(amplitudes.total(), counts, rel_tol=SAME_COUNTS):
+        # A chunk that is gone reads as zeros, and would spoil the image without a word.
+        raise OSError(
+            f"{len(amplitudes)} frames of the scan have {amplitudes.total():.9g} counts where they had "
+            f"{counts:.9g}: parts of its store are gone or have changed"
+        )
+    return amplitudes
+
+
+def _confirmed(amplitudes: Amplitudes | StoredAmplitudes, counts: float) -> Amplitudes | StoredAmplitudes:
+    if isinstance(amplitudes, StoredAmplitudes):
+        return replace(amplitudes, counts=counts)
+    return _with_counts(amplitudes, counts)
+
+
+def confirmed(plan: Plan, counts: Sequence[float]) -> Plan:
+    """The same plan, where a tile's frames that are read once more have to have the counts of the first time."""
+    of_tiles = zip(plan.amplitudes, counts, strict=True)
+    return replace(plan, amplitudes=[task(_confirmed, *of_tile) for of_tile in of_tiles])
 
 
 def make_plan(

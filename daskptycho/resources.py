@@ -99,7 +99,8 @@ class Needs:
     Attributes
     ----------
     workers : Workers
-    tiles, frames : int
+    tiles, frames, tile_frames : int
+        Of the scan, and frames of the largest tile.
     amplitudes : int
         Of all measured amplitudes as float32, for comparison.
     streamed : bool
@@ -121,6 +122,7 @@ class Needs:
     workers: Workers
     tiles: int
     frames: int
+    tile_frames: int
     amplitudes: int
     streamed: bool
     held: int
@@ -136,6 +138,15 @@ class Needs:
         busiest = math.ceil(self.tiles / self.workers.count) / self.tiles
         shared = self.held + self.waiting + self.bookkeeping
         return INTERPRETER + math.ceil(shared * busiest) + self.workers.threads * self.task
+
+    def told(self) -> str:
+        """What was planned, for a run that took more, and what would take less."""
+        limit = "" if self.workers.memory is None else f" of {format_bytes(self.workers.memory)}"
+        return (
+            f"{format_bytes(self.task)} were planned for its largest task, and "
+            f"{format_bytes(self.worker)}{limit} for each of {self.workers.count} workers; expected more memory for each, or smaller tiles than "
+            f"the largest of {self.tile_frames} frames (tile_frames of the scan), or more workers"
+        )
 
     @property
     def fits(self) -> bool:
@@ -242,6 +253,7 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, *
         workers=workers,
         tiles=len(tiling.tiles),
         frames=len(tiling.corner),
+        tile_frames=max(map(len, tiling.tiles)),
         amplitudes=FLOAT * sum(pixels),
         streamed=streamed,
         held=held,

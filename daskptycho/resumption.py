@@ -21,7 +21,7 @@ from daskptycho.keeper import Keeper
 from daskptycho.loop import Loop, Progress
 from daskptycho.resources import workers_in_use
 from daskptycho.result import FORMAT
-from daskptycho.run import driven, planned
+from daskptycho.run import driven, laid_out
 from daskptycho.run_options import RunOptions, whole
 from daskptycho.scan import open_scan, tile_chunks, validate_scan
 
@@ -65,6 +65,8 @@ def resume(
         There is no checkpoint, or the scan is another.
     OptionError
         Fewer sweeps than are done, or a run that does not fit into memory.
+    FaultError
+        As of `reconstruct`.
     """
     workers = workers_in_use(memory)
     target = local_path(out)
@@ -80,18 +82,20 @@ def resume(
         if options.sweeps < snapshot.sweep:
             raise OptionError(f"sweeps is {sweeps} and {snapshot.sweep} are done already; expected more")
     scan = _same_scan(scan, header, fixed)
-    with complete_or_absent(target, kind=FORMAT, overwrite=True) as folder:
-        plan, counts = planned(scan, checkpoints.tiling, options, workers, fixed["modes"])
-        if not np.isclose(counts, fixed["counts"], rtol=SAME_COUNTS, atol=0):
+
+    def lay_out() -> Loop:
+        loop = laid_out(scan, checkpoints.tiling, options, workers, fixed["modes"])
+        if not np.isclose(loop.counts, fixed["counts"], rtol=SAME_COUNTS, atol=0):
             raise ScanError(
-                f"the scan's counts add up to {counts:.9g}; expected {fixed['counts']:.9g}, "
+                f"the scan's counts add up to {loop.counts:.9g}; expected {fixed['counts']:.9g}, "
                 "those of the scan that the run began with"
             )
-        standing = checkpoints.load(snapshot.id)
-        standing = standing.moved(checkpoints.state(snapshot.id))
-        loop = Loop(options, plan, fixed["counts"], standing)
-        keeper = Keeper(loop, scan, target, checkpoints, kept=not snapshot.passing)
-        return driven(loop, scan, keeper, callback, folder)
+        loop.counts = fixed["counts"]
+        return loop
+
+    with complete_or_absent(target, kind=FORMAT, overwrite=True) as folder:
+        keeper = Keeper(lay_out, None, options, scan, target, checkpoints, snapshot)
+        return driven(keeper, scan, callback, folder)
 
 
 def opened_store(target: Path) -> Store:

@@ -26,7 +26,7 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.threaded import get as threaded_get
 from distributed import Client
 
-__all__ = ["client_in_use", "count_tasks", "persisted", "place", "task"]
+__all__ = ["client_in_use", "count_tasks", "exchanged", "futures_in", "persisted", "place", "task"]
 
 
 class _Node(Delayed):
@@ -187,16 +187,15 @@ def _delayed_in(value: Any) -> Iterator[Delayed]:
             yield from _delayed_in(getattr(value, part.name))
 
 
-def _exchanged(value: Any, done: Mapping[str, Delayed]) -> Any:
+def exchanged(value: Any, done: Mapping[str, Any]) -> Any:
+    """The same lists and dataclasses with what has been done in place of their delayed values."""
     if isinstance(value, Delayed):
         return done[value.key]
     if not any(True for _ in _delayed_in(value)):
         return value
     if isinstance(value, list | tuple):
-        return type(value)(_exchanged(part, done) for part in value)
-    return replace(
-        value, **{part.name: _exchanged(getattr(value, part.name), done) for part in fields(value)}
-    )
+        return type(value)(exchanged(part, done) for part in value)
+    return replace(value, **{part.name: exchanged(getattr(value, part.name), done) for part in fields(value)})
 
 
 def persisted(state: Any) -> Any:
@@ -207,4 +206,9 @@ def persisted(state: Any) -> Any:
         (together,) = dask.base.persist(_Together(_graph(new), [value.key for value in new]))
     values = together.__dask_graph__()
     done = ends | {value.key: _Done(value.key, values[value.key], value._home) for value in new}
-    return _exchanged(state, done)
+    return exchanged(state, done)
+
+
+def futures_in(state: Any) -> dict[str, Any]:
+    """What the scheduler in use keeps of values that are persisted, by key."""
+    return {value.key: value.dask[value.key] for value in _delayed_in(state)}

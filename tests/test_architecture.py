@@ -30,7 +30,7 @@ LAYERS: list[tuple[str, set[str]]] = [
             "run_options",
         },
     ),
-    ("graph", {"exchange", "graph", "phase_graph", "plan", "start", "tasks", "two_level_graph"}),
+    ("graph", {"exchange", "graph", "phase_graph", "plan", "start", "tasks", "two_level_graph", "waiting"}),
     ("mathematics", {"algorithms", "eigensolvers", "gramian", "synchronise", "two_level"}),
     ("operators", {"operators"}),
     ("backend", {"backend"}),
@@ -65,13 +65,14 @@ BESIDE: dict[str, set[str]] = {
     "scan_store": {"errors", "scan_check"},
     "simulate": {"errors", "geometry", "phantom", "propagation", "radiation", "scan", "scan_geometry"},
     "formats": {"errors", "folder", "formats", "geometry", "propagation", "radiation", "scan"},
+    "stopping": set(),
 }
 
 # Who of the layers may import what stands beside them.
 BESIDE_FOR = {
     "faces": set(BESIDE),
-    "run": {"checkpoint_store", "errors", "folder", "geometry", "probe", "scan"},
-    "graph": {"errors", "geometry", "scan"},
+    "run": {"checkpoint_store", "errors", "folder", "geometry", "probe", "scan", "stopping"},
+    "graph": {"errors", "geometry", "retrying", "scan"},
 }
 BESIDE_FOR_CORE = {"errors", "geometry"}
 

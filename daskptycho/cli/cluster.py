@@ -66,7 +66,7 @@ def running_on(workers: int | None, scheduler: str | None, memory: str | None = 
 
     with ExitStack() as opened:
         if workers is not None:
-            with _deaf_to_ctrl_c():
+            with _deaf_to_signals():
                 cluster = LocalCluster(
                     n_workers=workers,
                     threads_per_worker=1,
@@ -93,18 +93,18 @@ def running_on(workers: int | None, scheduler: str | None, memory: str | None = 
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Let the processes that the block starts inherit a blocked SIGINT.
+def _deaf_to_signals() -> Iterator[None]:
+    """Let the processes that the block starts inherit a blocked SIGINT and SIGTERM.
 
-    A terminal sends Ctrl-C to all of them at once; this process alone answers, and closes the others.
-    One that comes meanwhile is answered when the block ends.
+    A terminal sends Ctrl-C to all of them at once, and a batch system SIGTERM; this process alone answers, and
+    closes the others. One that comes meanwhile is answered when the block ends.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     # Whoever starts the first process starts this too, which would unblock the signal again.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
