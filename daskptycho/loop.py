@@ -43,7 +43,7 @@ class Progress:
     sweep : int
         Sweeps done.
     residual : float
-        R2 = sum (|Fz| - a)^2 / sum a^2 of the waves that the sweep began with.
+        R2 = ``sum (|Fz| - a)^2 / sum a^2`` of the waves that the sweep began with.
     consensus : float
         1 - lambda; NaN where the sweep did not synchronise.
     spread : float

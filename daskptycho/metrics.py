@@ -77,7 +77,7 @@ class Comparison:
 def relative_error(image: ArrayLike, reference: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Distance between two images, whatever the global phase of either.
 
-    The minimum over |c| = 1 of ``norm(sqrt(w) (c image - reference)) / norm(sqrt(w) reference)``.
+    The minimum over ``|c| = 1`` of ``norm(sqrt(w) (c image - reference)) / norm(sqrt(w) reference)``.
 
     Parameters
     ----------

@@ -1,0 +1,67 @@
+"""Settings of Sphinx. `make docs` builds the pages of this folder, without the internet."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from sphinx.application import Sphinx
+
+import daskptycho
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+project = "daskptycho"
+author = "daskptycho developers"
+copyright = author
+version = release = daskptycho.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.viewcode",
+    "sphinx_click",
+    "sphinx_copybutton",
+    "option_table",
+]
+exclude_patterns = ["build"]
+
+myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# A name in single backticks is a link where there is something of that name.
+default_role = "autolink"
+# The docstrings say what each parameter is, in words.
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+# The pages list what they show: the summaries write no files of their own.
+autosummary_generate = False
+numpydoc_show_class_members = False
+# Only this package's names can be looked up: the documents are built without the internet.
+nitpick_ignore_regex = [(r"py:.*", r"(?!daskptycho\b).*")]
+
+html_theme = "furo"
+html_title = f"daskptycho {version}"
+html_show_sphinx = False
+html_theme_options = {"navigation_with_keys": True}
+
+copybutton_prompt_text = "$ "
+copybutton_only_copy_prompt_lines = True
+
+
+def show_examples(_: Sphinx, ctx: click.Context, lines: list[str]) -> None:
+    """Put the examples of a command, which are no epilog of click's, below its options."""
+    examples = getattr(ctx.command, "examples", ())
+    if examples:
+        lines += [".. rubric:: " + ("Examples" if len(examples) > 1 else "Example"), ""]
+        lines += [".. code-block:: console", "   :class: example", ""]
+        lines += [f"   {line}" for example in examples for line in example.splitlines()] + [""]
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("sphinx-click-process-epilog", show_examples)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
