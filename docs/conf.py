@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_click",
     "sphinx_copybutton",
+    "mathml",
     "option_table",
 ]
 exclude_patterns = ["build"]
@@ -45,6 +47,9 @@ numpydoc_show_class_members = False
 nitpick_ignore_regex = [(r"py:.*", r"(?!daskptycho\b).*")]
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_math_renderer = "mathml"
 html_title = f"daskptycho {version}"
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
@@ -53,9 +58,20 @@ copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
 
 
-def show_examples(_: Sphinx, ctx: click.Context, lines: list[str]) -> None:
+def hide_arguments(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
+    """Leave out the list of arguments: the usage names them, and the description says what they are."""
+    lines.clear()
+
+
+def quote_commands(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
+    """A command in single backticks is to be typed."""
+    lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", line) for line in lines]
+
+
+def show_examples(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
     """Put the examples of a command, which are no epilog of click's, below its options."""
     examples = getattr(ctx.command, "examples", ())
+    quote_commands(app, ctx, lines)
     if examples:
         lines += [".. rubric:: " + ("Examples" if len(examples) > 1 else "Example"), ""]
         lines += [".. code-block:: console", "   :class: example", ""]
@@ -63,5 +79,8 @@ def show_examples(_: Sphinx, ctx: click.Context, lines: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("sphinx-click-process-arguments", hide_arguments)
+    app.connect("sphinx-click-process-description", quote_commands)
+    app.connect("sphinx-click-process-options", quote_commands)
     app.connect("sphinx-click-process-epilog", show_examples)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

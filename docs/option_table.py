@@ -74,12 +74,17 @@ def options_of(owner: Any) -> list[tuple[str, str, str]]:
         }
     else:
         meanings = {
-            name.strip(): "\n".join([f"*{parameter.type}*.", *parameter.desc])
+            name.strip(): "\n".join([f"*{plain(parameter.type)}*.", *parameter.desc])
             for parameter in FunctionDoc(owner)["Parameters"]
             for name in parameter.name.split(",")
         }
     found = inspect.signature(owner).parameters.values()
     return [(one.name, spoken(one.default), meanings[one.name].strip()) for one in found]
+
+
+def plain(kind: str) -> str:
+    """What a docstring says of a type, without its marks."""
+    return kind.replace("`", "").replace("*", "")
 
 
 def spoken(default: Any) -> str:

@@ -172,7 +172,7 @@ def gramian_of(
     change: Callable[[Any, Any], Any] = lambda tile, waves: waves,
     image: Any = None,
 ) -> tuple[sp.csr_array, Any]:
-    """H of the frames that have the measured amplitudes and the phases of an image, the true one unless given."""
+    """H of frames with the measured amplitudes and the phases of an image: the true one unless given."""
     probe = opened["truth_probe"].values
     if image is None:
         image = opened["truth_object"].values

@@ -1,11 +1,12 @@
 """The README and the pages of docs/ run: block after block, as a reader would type them.
 
-The blocks of a page share one empty folder and, where they are Python, one namespace. What a fence says decides:
+The blocks of a page share one empty folder and, where they are Python, one namespace. What a fence says
+decides:
 
 - ``python`` is executed here;
-- ``console``, ``bash`` or nothing is a shell script for the installed command. Where lines begin with ``$ ``, these
-  are typed and the others are output. A line of make or pip is looked up in the Makefile and pyproject.toml
-  instead;
+- ``console``, ``bash`` or nothing is a shell script for the installed command. Where lines begin with ``$ ``,
+  these are typed and the others are output. A line of make or pip is looked up in the Makefile and
+  pyproject.toml instead;
 - ``text``, data formats and MyST's directives in braces do not run: what needs a GPU, a bucket or a
   batch system is fenced as ``text``.
 
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,20 +102,20 @@ def run(block: Block, folder: Path, namespace: dict[str, Any]) -> None:
             env=os.environ | {"PATH": path},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=250,
             check=False,
         )
         assert done.returncode == 0, f"{block} ended with {done.returncode}:\n{script}\n{done.stderr}"
 
 
-def each_page() -> Iterator[Any]:
-    """The README in any test run, the other pages, which take longer, in the long one."""
-    for page in PAGES:
-        yield pytest.param(page, id=page.stem, marks=() if page == README else pytest.mark.long)
+# The README runs in any test run, the other pages, which take longer, in the long one.
+EACH_PAGE = [
+    pytest.param(page, id=page.stem, marks=() if page == README else pytest.mark.long) for page in PAGES
+]
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", each_page())
+@pytest.mark.parametrize("page", EACH_PAGE)
 def test_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = blocks_of(page)
     for name, make in GIVEN.items():
