@@ -6,8 +6,14 @@ __all__ = ["OptionError", "ScanError"]
 
 
 class ScanError(ValueError):
-    """Data or geometry that cannot be right: says which variable, what was found and what was expected."""
+    """Data or geometry that cannot be right: says which variable, what was found and what was expected.
+
+    A ``ValueError``. The command line shows it as one line and ends with the exit code 2.
+    """
 
 
 class OptionError(ValueError):
-    """Options that make no sense, alone or together."""
+    """Options that make no sense, alone or together, or a run that does not fit into memory.
+
+    A ``ValueError``. The command line shows it as one line and ends with the exit code 2.
+    """

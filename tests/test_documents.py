@@ -160,6 +160,33 @@ def test_what_a_page_links_to_is_there(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_python_page_has_every_public_name() -> None:
+    told = re.findall(r"^\.\. auto\w+:: (\w+)", (ROOT / "docs" / "api.md").read_text(), flags=re.MULTILINE)
+    assert sorted(told) == sorted(set(dp.__all__) - {"__version__"})
+
+
+def test_stores_page_has_every_name_in_a_store(tmp_path: Path) -> None:
+    scan = dp.simulate_scan(tmp_path / "simulated.zarr", (3, 3), frame_size=16, step=8)
+    geometry = {"energy_eV": 7200, "detector_distance_m": 2, "detector_pixel_size_m": 1e-3}
+    frame = np.ones(scan["intensity"].shape[1:])
+    arrays = {"valid": frame > 0, "background": 0 * frame, "probe": scan["probe"].values}
+    position = scan["position"].values * 1e-8
+    full = dp.create_scan(tmp_path / "full.zarr", scan["intensity"], position, **arrays, **geometry)
+    result = dp.reconstruct(full, tmp_path / "result.zarr", sweeps=2)
+    text = (ROOT / "docs" / "store.md").read_text()
+    for name in {name for store in (scan, full, result) for name in (*store.variables, *store.attrs)}:
+        assert f"`{name}`" in text, f"docs/store.md does not tell of {name}"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_pictures_of_the_pages_are_drawn(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "docs" / "pictures.py", tmp_path], check=True, timeout=500)
+    shown = {name for page in PAGES for name in re.findall(r"pictures/([\w-]+\.png)\)", page.read_text())}
+    assert shown
+    assert {path.name for path in tmp_path.iterdir()} >= shown
+
+
 def test_laptop_workflow_leaves_its_picture(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "workflows" / "laptop.py"), str(tmp_path)],
