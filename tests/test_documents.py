@@ -110,11 +110,13 @@ def run(block: Block, folder: Path, namespace: dict[str, Any]) -> None:
 
 # The README runs in any test run, the other pages, which take longer, in the long one.
 EACH_PAGE = [
-    pytest.param(page, id=page.stem, marks=() if page == README else pytest.mark.long) for page in PAGES
+    pytest.param(page, id=page.stem, marks=() if page == README else pytest.mark.long)
+    for page in PAGES
+    if any(block.language in {"python", *SHELL} for block in blocks_of(page))
 ]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", EACH_PAGE)
 def test_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = blocks_of(page)
