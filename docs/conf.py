@@ -37,6 +37,8 @@ myst_heading_anchors = 3
 
 # A name in single backticks is a link where there is something of that name.
 default_role = "autolink"
+# Quotes and dots are set well; two dashes begin an option and stay two.
+smartquotes_action = "qe"
 # The docstrings say what each parameter is, in words.
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
