@@ -4,9 +4,10 @@
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.daskptycho-installed
+DOCS_STAMP := $(VENV)/.daskptycho-docs-installed
 EXTRAS := dev,fftw
 PIP := $(RUN) -m pip --disable-pip-version-check
-SOURCES := daskptycho tests benchmarks workflows
+SOURCES := daskptycho tests benchmarks workflows docs
 CANDIDATES := $(or $(PYTHON),python3.11 python3)
 SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
 
@@ -14,13 +15,14 @@ TESTS ?= tests
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint format clean
+.PHONY: help demo test test-long lint format docs clean
 
 help:
 	@echo "make demo    simulate a scan, reconstruct it with and without sync, leave pictures in demo/"
 	@echo "make test    run the tests"
 	@echo "make test-long  run the tests that take minutes"
 	@echo "make lint    ruff and mypy"
+	@echo "make docs    build the documents into build/docs"
 	@echo "make format  let ruff rewrite the sources"
 	@echo "make clean   remove what the other targets left behind, .venv included"
 
@@ -42,6 +44,16 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+# Every warning is an error, and so is a link to something of the package that is not there.
+docs: $(DOCS_STAMP)
+	@$(RUN) -m sphinx -W --keep-going -n -q -d build/doctrees docs build/docs
+	@echo "The documents are in $(CURDIR)/build/docs/index.html"
+
+$(DOCS_STAMP): $(STAMP)
+	@echo "Installing what the documents are built with"
+	@$(PIP) install --quiet --editable ".[docs]"
+	@touch $@
 
 # The stamp is written last, so that an install that was cut short is taken up again. A .venv
 # that runs is completed in place; one whose Python is gone is made anew.

@@ -67,7 +67,10 @@ Array = Any
 
 @dataclass(frozen=True)
 class AP:
-    """Alternating projections; with momentum the default of the package. Keeps the object alone as state."""
+    """Alternating projections; with momentum the default of the package. Keeps the object alone as state.
+
+    Each sweep overlaps the data projections ``p = P_a m`` of the model ``m_i = P_i . psi[x_i + r]``.
+    """
 
     name: ClassVar[str] = "ap"
     has_stack: ClassVar[bool] = False
@@ -83,7 +86,11 @@ class AP:
 
 @dataclass(frozen=True)
 class RAAR:
-    """Relaxed averaged alternating reflections."""
+    """Relaxed averaged alternating reflections (Luke, Inverse Problems 21, 37 (2005)).
+
+    ``x' = [beta/2 (R_Q R_a + 1) + (1 - beta) P_a] x`` with the reflections ``R = 2 P - 1`` at overlap and
+    data. Keeps the exit waves of all frames from sweep to sweep.
+    """
 
     beta: float = 0.75
     """Relaxation, above 0 and up to 1."""
@@ -109,7 +116,11 @@ class RAAR:
 
 @dataclass(frozen=True)
 class DifferenceMap:
-    """The difference map with beta = 1. It explores rather than settles: for hard starts."""
+    """The difference map with beta = 1 (Thibault et al., Ultramicroscopy 109, 338 (2009)).
+
+    ``x' = x + P_a (2 P_Q - 1) x - P_Q x``. It explores rather than settles: for hard starts. Keeps the exit
+    waves of all frames from sweep to sweep.
+    """
 
     name: ClassVar[str] = "dm"
     has_stack: ClassVar[bool] = True

@@ -32,6 +32,7 @@ class Checkpoint:
     residual : float
         R2 of the last of them.
     written : datetime
+        With its time zone.
     snapshot : str
         The commit in the store, which is Icechunk's.
     """
@@ -49,6 +50,10 @@ def checkpoints(out: str | Path) -> list[Checkpoint]:
     ----------
     out : path
         Where the run's result is or would be.
+
+    Returns
+    -------
+    list of Checkpoint
 
     Raises
     ------

@@ -44,7 +44,7 @@ class Progress:
     sweep : int
         Sweeps done.
     residual : float
-        R2 = sum (|Fz| - a)^2 / sum a^2 of the waves that the sweep began with.
+        R2 = ``sum (|Fz| - a)^2 / sum a^2`` of the waves that the sweep began with.
     consensus : float
         1 - lambda; NaN where the sweep did not synchronise.
     spread : float
@@ -62,11 +62,31 @@ class Progress:
     _state: State | None = field(repr=False)
 
     def object(self) -> NDArray[np.complex64]:
-        """The current image on the whole canvas, (y, x), computed now."""
+        """The current image on the whole canvas, computed now.
+
+        Returns
+        -------
+        (y, x) complex64 array
+
+        Raises
+        ------
+        RuntimeError
+            The callback has returned already: the image of an older sweep is gone.
+        """
         return assemble(self._tiling, self._current().images)
 
     def probe(self) -> NDArray[np.complex64]:
-        """The current probe in orthogonal modes of falling power, (mode, y, x)."""
+        """The current probe in orthogonal modes of falling power.
+
+        Returns
+        -------
+        (mode, y, x) complex64 array
+
+        Raises
+        ------
+        RuntimeError
+            As of `object`.
+        """
         return orthogonal_modes(to_host(computed(self._current().probe)))
 
     def _current(self) -> State:

@@ -50,6 +50,11 @@ def plot_result(result: xr.Dataset, *, remove_ramp: bool | None = None) -> Figur
     remove_ramp : bool, optional
         Take the mean slope off the phase. If not given, where the probe was recovered: the
         probe may then have taken up any ramp, and the object's own is not known.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Its ``savefig`` writes it; pyplot knows nothing of it.
     """
     options = _options(result)
     if remove_ramp is None:

@@ -110,6 +110,16 @@ def write_result(result: xr.Dataset, folder: Path) -> None:
 def open_result(url: str | Path) -> xr.Dataset:
     """Open a result.
 
+    Parameters
+    ----------
+    url : str or Path
+        Where `reconstruct` wrote it.
+
+    Returns
+    -------
+    xarray.Dataset
+        As `reconstruct` returns it, in memory.
+
     Raises
     ------
     ScanError

@@ -97,7 +97,7 @@ def reconstruct(
     subpixel : bool
         Carry the fractions of the positions by shifting the probe; otherwise round them.
     memory : int or str, optional
-        That each worker may take, as 16 * 2**30 or "16 GiB"; what Dask gives it unless given. Where the
+        That each worker may take, as ``16 * 2**30`` or "16 GiB"; what Dask gives it unless given. Where the
         amplitudes do not fit, each sweep reads them from the scan anew.
     checkpoint_every : int, optional
         Keep where the run stands after every so many sweeps, beside `out`, from where `resume` goes on.

@@ -189,6 +189,19 @@ def create_scan(
 def open_scan(url: str | Path) -> xr.Dataset:
     """Open a scan, lazily: a tile of frames is a dask chunk, nothing is read but the small variables.
 
+    Parameters
+    ----------
+    url : str or Path
+        Where `create_scan` or ``daskptycho import`` wrote it.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``intensity (frame, qy, qx)`` as a dask array of counts, ``position (frame, axis)`` [y, x] in
+        its own ``units``, ``frame_number (frame)``, and where the scan has them ``valid (qy, qx)``,
+        ``background (qy, qx)``, ``probe (mode, y, x)``, ``truth_object``, ``truth_probe``. The attributes
+        hold the geometry, in metres and electronvolts.
+
     Raises
     ------
     ScanError

@@ -59,7 +59,15 @@ SETTLING_SWEEPS = 2
 
 @dataclass(frozen=True)
 class Sync:
-    """How frames are synchronised."""
+    """How frames are synchronised: phases from the leading eigenvector of their Gramian.
+
+    The Gramian after Marchesini et al., Inverse Problems 29, 115009 (2013).
+
+    Raises
+    ------
+    OptionError
+        A value that none of the fields has.
+    """
 
     method: Literal["two-level", "full"] | None = "two-level"
     """``"two-level"``: each tile's own H, then one phase for each tile, from the strips that tiles exchange
