@@ -230,8 +230,8 @@ def exit_waves(image: Array, probe: Array, corner: Array, out: Array) -> None:
     _launch("exit_waves", _blocks(out.size), image, probe, _on_device(corner), out, *sizes)
 
 
-def project_modulus(wave: Array, amplitude: Array) -> float:
-    """See `cpu_kernels.project_modulus`."""
+def project_modulus(wave: Array, amplitude: Array) -> Array:
+    """See `cpu_kernels.project_modulus`; the sum stays on the device, as an array without axes."""
     import cupy
 
     frames, modes, height, width = wave.shape
@@ -245,7 +245,7 @@ def project_modulus(wave: Array, amplitude: Array) -> float:
         *_int(frames, modes),
         np.int64(height * width),
     )
-    return float(misfit.sum())
+    return misfit.sum()
 
 
 def weigh_frames(wave: Array, probe: Array, out: Array, power: Array) -> None:

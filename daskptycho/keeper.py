@@ -20,7 +20,7 @@ from daskptycho.checkpoint import Checkpoints, location_of
 from daskptycho.checkpoint_store import Store
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.loop import Loop
-from daskptycho.tasks import client_in_use
+from daskptycho.tasks import client_in_use, task
 
 __all__ = ["Keeper", "refuse_to_lose_checkpoints"]
 
@@ -157,9 +157,15 @@ class Keeper:
             else:
                 self._aside = self._aside or tempfile.mkdtemp(prefix="daskptycho-")
                 location = str(Path(self._aside) / "run.checkpoints")
-            modes = len(dask.base.compute(loop.standing.state.probe)[0])
+            modes = dask.base.compute(task(len, loop.standing.state.probe))[0]
             self._checkpoints = Checkpoints.create(
-                location, self._scan, loop.options, loop.plan.tiling, modes, loop.counts
+                location,
+                self._scan,
+                loop.options,
+                loop.plan.tiling,
+                modes,
+                loop.counts,
+                device=loop.plan.device,
             )
         return self._checkpoints
 

@@ -26,7 +26,7 @@ from daskptycho.probe import orthogonal_modes
 from daskptycho.result import assemble
 from daskptycho.run_options import RunOptions
 from daskptycho.synchronise import Cadence
-from daskptycho.tasks import persisted
+from daskptycho.tasks import persisted, task
 
 __all__ = ["Loop", "Progress", "Standing"]
 
@@ -66,7 +66,7 @@ class Progress:
 
     def probe(self) -> NDArray[np.complex64]:
         """The current probe in orthogonal modes of falling power, (mode, y, x)."""
-        return orthogonal_modes(to_host(dask.base.compute(self._current().probe)[0]))
+        return orthogonal_modes(dask.base.compute(task(to_host, self._current().probe))[0])
 
     def _current(self) -> State:
         if self._state is None:

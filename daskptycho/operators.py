@@ -6,18 +6,20 @@ Every function is eager, takes NumPy or CuPy arrays and knows nothing of dask. `
 Arrays: an image is ``(y, x)`` complex64 on a tile's window; exit waves are ``(frame, mode, N, N)``
 complex64; a probe is ``(copy, mode, N, N)`` with one copy for all frames, or one for each frame
 where positions are fractional; an amplitude is ``(frame, N, N)`` float32 with the zero frequency in
-the corner and -1 where a pixel is not valid; corners are ``(frame, 2)`` in the window.
+the corner and -1 where a pixel is not valid; corners are ``(frame, 2)`` in the window. All arrays of a
+call are NumPy's, or all are CuPy's.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from daskptycho.backend import array_module, inverse_transform, kernels, transform
+from daskptycho.backend import array_module, inverse_transform, kernels, pixels_in_flight, transform
 
 __all__ = [
     "Amplitudes",
@@ -36,15 +38,22 @@ __all__ = [
 
 Array = Any
 
-# Pixels of exit waves in flight: 256 KiB of complex64, which stays in a core's second-level cache.
-BLOCK_PIXELS = 2**15
 
+def frame_blocks(frames: int, probe: Array) -> Iterator[slice]:
+    """Slices over the frames of a tile, each small enough for its exit waves to be worked on at once.
 
-def frame_blocks(frames: int, pixels_per_frame: int) -> Iterator[slice]:
-    """Slices over the frames of a tile, each small enough that its exit waves stay in cache."""
-    step = max(1, BLOCK_PIXELS // pixels_per_frame)
-    for start in range(0, frames, step):
-        yield slice(start, min(start + step, frames))
+    They are as equal as can be: the plans of an FFT library are made for one number of frames.
+
+    Parameters
+    ----------
+    frames : int
+    probe : (mode, N, N) array
+        An exit wave is as large; where it lives tells how much is worked on at once.
+    """
+    most = max(1, pixels_in_flight(probe) // math.prod(probe.shape))
+    blocks = -(-frames // most)
+    for number in range(blocks):
+        yield slice(number * frames // blocks, (number + 1) * frames // blocks)
 
 
 @dataclass(frozen=True)
@@ -117,21 +126,25 @@ def measured_amplitudes(
 
 def _ramps(fraction: Array, shape: tuple[int, int], xp: Any) -> Array:
     """Fourier factor ``exp(-2 pi i q . fraction)`` that shifts by a fraction of a pixel, (frame, 1, N, N)."""
-    fraction = xp.asarray(fraction)
     qy, qx = xp.fft.fftfreq(shape[0]), xp.fft.fftfreq(shape[1])
-    along_y = xp.exp(-2j * np.pi * fraction[:, 0, None] * qy)
-    along_x = xp.exp(-2j * np.pi * fraction[:, 1, None] * qx)
-    return (along_y[:, None, :, None] * along_x[:, None, None, :]).astype(np.complex64)
+    along_y = xp.exp(-2j * np.pi * fraction[:, 0, None] * qy).astype(np.complex64)
+    along_x = xp.exp(-2j * np.pi * fraction[:, 1, None] * qx).astype(np.complex64)
+    return along_y[:, None, :, None] * along_x[:, None, None, :]
 
 
-def shift_probe(probe: Array, fraction: Array) -> Array:
+def _whole(fraction: Array | None) -> bool:
+    """Whether these positions are known to be whole pixels; to ask a GPU would be to wait for it."""
+    return fraction is None or (isinstance(fraction, np.ndarray) and not fraction.any())
+
+
+def shift_probe(probe: Array, fraction: Array | None) -> Array:
     """The probe as each frame sees it: moved by the sub-pixel part of the frame's position.
 
     Parameters
     ----------
     probe : (mode, N, N) complex64 array
-    fraction : (frame, 2) array
-        In pixels.
+    fraction : (frame, 2) array or None
+        In pixels; None where all positions are whole pixels.
 
     Returns
     -------
@@ -139,15 +152,15 @@ def shift_probe(probe: Array, fraction: Array) -> Array:
         Or ``(1, mode, N, N)`` where all positions are whole pixels.
     """
     xp = array_module(probe)
-    if not fraction.any():
+    if _whole(fraction):
         return probe[None]
     return inverse_transform(transform(probe.copy())[None] * _ramps(fraction, probe.shape[-2:], xp))
 
 
-def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
+def unshift_probe_sum(moved: Array, fraction: Array | None) -> Array:
     """Adjoint of `shift_probe`: the sum over frames, each moved back by its fraction, (mode, N, N)."""
     xp = array_module(moved)
-    if not fraction.any():
+    if _whole(fraction):
         return moved.sum(axis=0)
     back = transform(moved) * _ramps(fraction, moved.shape[-2:], xp).conj()
     return inverse_transform(back.sum(axis=0))
@@ -228,7 +241,7 @@ def inverse_illumination(illumination: Array, probe: Array) -> Array:
     return xp.where(dark, 0, 1 / xp.where(dark, 1, illumination)).astype(np.float32)
 
 
-def project_data(waves: Array, amplitude: Array) -> tuple[Array, float]:
+def project_data(waves: Array, amplitude: Array) -> tuple[Array, Any]:
     """Data projection ``F* (a . Fz / |Fz|)``: the nearest waves that have the measured amplitudes.
 
     With several modes ``|Fz|^2`` is summed over them. Pixels that are not valid stay as they are.
@@ -237,15 +250,15 @@ def project_data(waves: Array, amplitude: Array) -> tuple[Array, float]:
     Returns
     -------
     waves : (frame, mode, N, N) complex64 array
-    misfit : float
-        ``sum (|Fz| - a)^2`` over the valid pixels.
+    misfit : float, or an array without axes
+        ``sum (|Fz| - a)^2`` over the valid pixels; where the waves are on a GPU, it stays there.
     """
     spectrum = transform(waves)
     misfit = kernels(waves).project_modulus(spectrum, amplitude)
     return inverse_transform(spectrum), misfit
 
 
-def probe_terms(image: Array, waves: Array, corner: Array, fraction: Array) -> tuple[Array, Array]:
+def probe_terms(image: Array, waves: Array, corner: Array, fraction: Array | None) -> tuple[Array, Array]:
     """Numerator and denominator of the probe update ``sum conj(psi_i) z_i / sum |psi_i|^2``.
 
     Returns
@@ -256,7 +269,7 @@ def probe_terms(image: Array, waves: Array, corner: Array, fraction: Array) -> t
         Of the whole pixels.
     """
     xp = array_module(waves)
-    copies = len(corner) if fraction.any() else 1
+    copies = 1 if _whole(fraction) else len(corner)
     numerator = xp.zeros((copies, *waves.shape[1:]), dtype=np.complex64)
     denominator = xp.zeros(waves.shape[2:], dtype=np.float32)
     kernels(image).accumulate_probe(image, waves, corner, numerator, denominator)

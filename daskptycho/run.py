@@ -16,6 +16,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.algorithms import Algorithm, algorithm_named
+from daskptycho.backend import Device, to_device
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.geometry import Tiling, make_tiling
@@ -24,7 +25,7 @@ from daskptycho.keeper import Keeper, refuse_to_lose_checkpoints
 from daskptycho.loop import Loop, Progress, Standing
 from daskptycho.plan import Plan, make_plan, total_counts
 from daskptycho.probe import initial_probe
-from daskptycho.resources import Workers, needs_of, workers_in_use
+from daskptycho.resources import Workers, needs_of, threads_for, workers_in_use
 from daskptycho.result import FORMAT, result_dataset, write_result
 from daskptycho.run_options import GIVEN, RunOptions, checked_momentum, positive, whole
 from daskptycho.scan import frame_numbers, position_in_pixels, scan_period, tile_chunks, validate_scan
@@ -52,6 +53,7 @@ def reconstruct(
     tolerance: float | None = None,
     subpixel: bool = True,
     memory: str | int | None = None,
+    device: Device = "cpu",
     checkpoint_every: int | None = None,
     checkpoint_minutes: float | None = 10.0,
     callback: Callable[[Progress], Any] | None = None,
@@ -97,7 +99,10 @@ def reconstruct(
         Carry the fractions of the positions by shifting the probe; otherwise round them.
     memory : int or str, optional
         That each worker may take, as 16 * 2**30 or "16 GiB"; what Dask gives it unless given. Where the
-        amplitudes do not fit, each sweep reads them from the scan anew.
+        amplitudes do not fit, each sweep reads them from the scan anew. Of the GPU with ``device="gpu"``.
+    device : "cpu" or "gpu"
+        Where the arrays of a run live: in memory, or on a GPU through CuPy, from the frames to the image.
+        A cluster's workers need one GPU each; without a cluster the run takes the current one.
     checkpoint_every : int, optional
         Keep where the run stands after every so many sweeps, beside `out`, from where `resume` goes on.
     checkpoint_minutes : float or None
@@ -120,7 +125,8 @@ def reconstruct(
     ScanError
         The scan cannot be right.
     OptionError
-        Options that make no sense, alone or together, or a run that does not fit into memory.
+        Options that make no sense, alone or together, a run that does not fit into memory, or no GPU to
+        run on.
     """
     options = RunOptions(
         sweeps=whole("sweeps", sweeps, least=1),
@@ -146,17 +152,18 @@ def reconstruct(
         raise OptionError(f"checkpoint_every is {checkpoint_every} without out; expected a place beside it")
     if callback is not None and not callable(callback):
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
-    workers = workers_in_use(memory)
+    workers = workers_in_use(memory, device)
     validate_scan(scan)
     if out is None:
-        loop = _begun(scan, options, workers, probe, modes, start)
-        return driven(loop, scan, Keeper(loop, scan, None), callback, None)
+        with threads_for(device):
+            loop = _begun(scan, options, workers, probe, modes, start, device)
+            return driven(loop, scan, Keeper(loop, scan, None), callback, None)
     target = local_path(out)
     if not overwrite and not target.exists():
         refuse_to_lose_checkpoints(target)
     # The target is claimed now: a refusal comes before hours of work rather than after.
-    with complete_or_absent(target, kind=FORMAT, overwrite=overwrite) as folder:
-        loop = _begun(scan, options, workers, probe, modes, start)
+    with complete_or_absent(target, kind=FORMAT, overwrite=overwrite) as folder, threads_for(device):
+        loop = _begun(scan, options, workers, probe, modes, start, device)
         return driven(loop, scan, Keeper(loop, scan, target), callback, folder)
 
 
@@ -182,7 +189,7 @@ def driven(
 
 
 def planned(
-    scan: xr.Dataset, tiling: Tiling, options: RunOptions, workers: Workers, modes: int
+    scan: xr.Dataset, tiling: Tiling, options: RunOptions, workers: Workers, modes: int, device: Device
 ) -> tuple[Plan, float]:
     """What a run keeps on the workers, and sum a^2 over all valid pixels.
 
@@ -194,7 +201,7 @@ def planned(
         There are no counts, or some that cannot be.
     """
     needs = needs_of(scan, tiling, workers, options.recipe(modes))
-    plan = persisted(make_plan(scan, tiling, options.sync.method, streamed=needs.streamed))
+    plan = persisted(make_plan(scan, tiling, options.sync.method, streamed=needs.streamed, device=device))
     counts = sum(dask.base.compute([task(total_counts, of_tile) for of_tile in plan.amplitudes])[0])
     if not counts > 0 or not np.isfinite(counts):
         found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"
@@ -209,6 +216,7 @@ def _begun(
     probe: ArrayLike | None,
     modes: int | None,
     start: str | ArrayLike,
+    device: Device,
 ) -> Loop:
     """The loop of a new run, no sweep done."""
     tiling = make_tiling(
@@ -220,19 +228,20 @@ def _begun(
     )
     first_probe = initial_probe(scan, probe, modes)
     image = None if isinstance(start, str) else _start_image(start, tiling)
-    plan, counts = planned(scan, tiling, options, workers, len(first_probe))
+    plan, counts = planned(scan, tiling, options, workers, len(first_probe), device)
     if options.update_probe:
         # The scale of a probe that is to be recovered means nothing: the frames tell it.
         first_probe *= np.float32(np.sqrt(counts / len(tiling.corner)) / np.linalg.norm(first_probe))
+    placed_probe = task(to_device, place(first_probe), device)
     sync = options.sync
     cadence = Cadence(sync, growing=options.start == "random" and sync.method is not None)
     if options.start != "random":
-        state = persisted(uniform_start(plan, place(first_probe), image))
+        state = persisted(uniform_start(plan, placed_probe, image))
         return Loop(options, plan, counts, Standing(state, cadence))
     numbers = frame_numbers(scan)
     of_tiles = [numbers[tile.frames] for tile in tiling.tiles]
     state, first = persisted(
-        random_start(plan, place(first_probe), of_tiles, options.seed, sync, cadence.normalisation)
+        random_start(plan, placed_probe, of_tiles, options.seed, sync, cadence.normalisation)
     )
     if sync.method is not None:
         found: Report = dask.base.compute(first)[0]

@@ -197,7 +197,9 @@ def test_whatever_stands_in_pixels_that_are_not_valid_is_not_looked_at() -> None
 @pytest.mark.parametrize("frames", [0, 1, 5, 64, 1000])
 @pytest.mark.parametrize("pixels", [1, 256, 4096, 2**20])
 def test_blocks_cover_all_frames_in_order(frames: int, pixels: int) -> None:
-    blocks = list(operators.frame_blocks(frames, pixels))
+    blocks = list(operators.frame_blocks(frames, np.broadcast_to(np.complex64(0), (1, 1, pixels))))
     assert [frame for block in blocks for frame in range(frames)[block]] == list(range(frames))
+    sizes = {len(range(frames)[block]) for block in blocks}
+    assert not sizes or max(sizes) - min(sizes) <= 1
     # More than one frame at a time only as long as their waves stay in cache.
     assert all(len(range(frames)[b]) == 1 or len(range(frames)[b]) * pixels <= 2**18 for b in blocks)
