@@ -35,11 +35,11 @@ from daskptycho.operators import (
     frame_blocks,
     illuminate,
     inverse_illumination,
-    overlap,
     probe_terms,
     project_data,
     shift_probe,
     split,
+    unsplit,
     weigh,
 )
 
@@ -249,11 +249,10 @@ def sweep_tile(
             continue
         if following_probe is not None:
             own_probe = shift_probe(following_probe, fraction)
-        block, power = weigh(to_overlap, own_probe)
         if weighted is not None:
-            weighted.frames[frames], weighted.power[frames] = block, power
+            weighted.frames[frames], weighted.power[frames] = weigh(to_overlap, own_probe)
         else:
-            overlap(block, corner, tile.window.shape, out=image_sum)
+            unsplit(to_overlap, own_probe, corner, image_sum)
     probe_sums = (numerator, denominator) if update_probe else None
     return TileSweep(misfit, waves, weighted, image_sum, following, probe_sums)
 
@@ -277,8 +276,8 @@ def overlap_waves(tile: Tile, waves: Array, probe: Array) -> Array:
     """Overlap sum of `weigh_tile` without keeping the weighted frames, (y, x)."""
     image_sum = array_module(waves).zeros(tile.window.shape, dtype=np.complex64)
     for frames in frame_blocks(len(tile), math.prod(probe.shape)):
-        block, _ = weigh(waves[frames], shift_probe(probe, tile.fraction[frames]))
-        overlap(block, tile.corner[frames], tile.window.shape, out=image_sum)
+        own_probe = shift_probe(probe, tile.fraction[frames])
+        unsplit(waves[frames], own_probe, tile.corner[frames], image_sum)
     return image_sum
 
 

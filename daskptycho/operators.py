@@ -11,6 +11,7 @@ the corner and -1 where a pixel is not valid; corners are ``(frame, 2)`` in the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ __all__ = [
     "shift_probe",
     "split",
     "unshift_probe_sum",
+    "unsplit",
     "weigh",
 ]
 
@@ -187,7 +189,7 @@ def overlap(
     phase: Array | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Overlap sum ``sum_i omega_i u_i(r - x_i)`` on a window: with `weigh`, the adjoint of `split`.
+    """Overlap sum ``sum_i omega_i u_i(r - x_i)`` of weighted frames on a window.
 
     Parameters
     ----------
@@ -207,6 +209,14 @@ def overlap(
         phase = xp.ones(len(corner), dtype=np.complex64)
     kernels(weighted).accumulate_overlap(weighted, phase, corner, out)
     return out
+
+
+def unsplit(waves: Array, probe: Array, corner: Array, out: Array) -> None:
+    """Add ``sum_i sum_m conj(P_im) . z_im`` to the window `out`, (y, x) complex64: the adjoint of `split`.
+
+    `weigh` and `overlap` in one pass, for where the weighted frames themselves are not wanted.
+    """
+    kernels(waves).accumulate_waves(waves, probe, corner, out)
 
 
 def illuminate(probe: Array, corner: Array, shape: tuple[int, int], out: Array | None = None) -> Array:
@@ -240,9 +250,9 @@ def project_data(waves: Array, amplitude: Array) -> tuple[Array, float]:
     misfit : float
         ``sum (|Fz| - a)^2`` over the valid pixels.
     """
-    spectrum = transform(waves)
-    misfit = kernels(waves).project_modulus(spectrum, amplitude)
-    return inverse_transform(spectrum), misfit
+    spectrum = transform(waves, unitary=False)
+    misfit = kernels(waves).project_modulus(spectrum, amplitude, 1 / math.prod(waves.shape[-2:]))
+    return inverse_transform(spectrum, unitary=False), misfit
 
 
 def probe_terms(image: Array, waves: Array, corner: Array, fraction: Array) -> tuple[Array, Array]:

@@ -122,7 +122,7 @@ class Compiled:
         if said:
             raise KernelError(f"{name}: {said}")
         for value, copy, kind in zip(args, held, kinds, strict=True):
-            if kind.endswith("*") and not kind.startswith("const") and value is not copy:
+            if _is_output(value, kind) and value is not copy:
                 value[...] = copy
 
     def _said(self) -> str:
@@ -204,6 +204,13 @@ def _check(where: str, value: Any, kind: str) -> None:
         raise KernelError(f"{where}: a {type(value).__name__}; expected a NumPy scalar of {np.dtype(kind)}")
     elif value.dtype != np.dtype(kind):
         raise KernelError(f"{where}: a scalar of {value.dtype} for a parameter of {np.dtype(kind)}")
+
+
+def _is_output(value: Any, kind: str) -> bool:
+    if not kind.endswith("*") or kind.startswith("const"):
+        return False
+    # Where the parameter does not tell what is written to, the array may.
+    return kind != "any*" or value.flags.writeable
 
 
 def _on_device(value: Any) -> Any:

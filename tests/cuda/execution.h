@@ -232,8 +232,11 @@ extern char __start_shared_memory[] __attribute__((weak));
 extern char __stop_shared_memory[] __attribute__((weak));
 }
 
+static char* shared_start() { return __start_shared_memory; }
+static char* shared_end() { return __stop_shared_memory; }
+
 static void poison_shared_memory() {
-  if (__start_shared_memory) memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
+  if (shared_start()) memset(shared_start(), 0xff, shared_end() - shared_start());
 }
 
 // Runs the given blocks in the given order; true where all went well, else `message` says what did not.

@@ -32,7 +32,7 @@ def is_fenced(array: NDArray) -> bool:
 
 
 def fenced(shape: Sequence[int], dtype: DTypeLike) -> NDArray:
-    """An array of zeros that ends where its memory ends, up to 15 bytes.
+    """An array of zeros that ends where its memory ends, but for up to 15 bytes of NaN.
 
     Memory is taken where it is touched: an array may be far larger than the machine.
     """
@@ -48,6 +48,8 @@ def fenced(shape: Sequence[int], dtype: DTypeLike) -> NDArray:
     if _libc.mprotect(start + FENCE, inside, mmap.PROT_READ | mmap.PROT_WRITE):
         raise MemoryError(f"no memory for {inside} bytes: {ctypes.get_errno()}")
     address = start + FENCE + inside - aligned
+    ctypes.memset(start + FENCE, 0xFF, inside - aligned)
+    ctypes.memset(address + size, 0xFF, aligned - size)
     memory = (ctypes.c_char * max(size, 1)).from_address(address)
     array = np.frombuffer(memory, dtype=dtype, count=math.prod(shape)).reshape(shape)
     _addresses.add(address)
