@@ -144,26 +144,22 @@ class Tile:
         The part of the canvas that its frames cover.
     corner : (frame, 2) int64 array
         Corner of each frame inside `window`.
-    fraction : (frame, 2) float64 array or None
-        Sub-pixel rest of each position; None for none.
+    fraction : (frame, 2) float64 array
+        Sub-pixel rest of each position.
     """
 
     index: int
     frames: slice
     window: Window
     corner: NDArray[np.int64]
-    fraction: NDArray[np.float64] | None
+    fraction: NDArray[np.float64]
 
     def __len__(self) -> int:
         return self.frames.stop - self.frames.start
 
     @property
     def whole_pixel(self) -> bool:
-        return self.fraction is None or not self.fraction.any()
-
-    def placed(self, frames: slice) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
-        """Corners and fractions of some of its frames."""
-        return self.corner[frames], None if self.fraction is None else self.fraction[frames]
+        return not self.fraction.any()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ Arrays: an image is ``(y, x)`` complex64 on a tile's window; exit waves are ``(f
 complex64; a probe is ``(copy, mode, N, N)`` with one copy for all frames, or one for each frame
 where positions are fractional; an amplitude is ``(frame, N, N)`` float32 with the zero frequency in
 the corner and -1 where a pixel is not valid; corners are ``(frame, 2)`` in the window. All arrays of a
-call are NumPy's, or all are CuPy's.
+call are NumPy's, or all are CuPy's but corners, of which `gpu_kernels` keeps what it needs on the device, and
+fractions that are all zero.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ __all__ = [
     "shift_probe",
     "split",
     "unshift_probe_sum",
+    "unsplit",
     "weigh",
 ]
 
@@ -132,19 +134,19 @@ def _ramps(fraction: Array, shape: tuple[int, int], xp: Any) -> Array:
     return along_y[:, None, :, None] * along_x[:, None, None, :]
 
 
-def _whole(fraction: Array | None) -> bool:
+def _whole(fraction: Array) -> bool:
     """Whether these positions are known to be whole pixels; to ask a GPU would be to wait for it."""
-    return fraction is None or (isinstance(fraction, np.ndarray) and not fraction.any())
+    return isinstance(fraction, np.ndarray) and not fraction.any()
 
 
-def shift_probe(probe: Array, fraction: Array | None) -> Array:
+def shift_probe(probe: Array, fraction: Array) -> Array:
     """The probe as each frame sees it: moved by the sub-pixel part of the frame's position.
 
     Parameters
     ----------
     probe : (mode, N, N) complex64 array
-    fraction : (frame, 2) array or None
-        In pixels; None where all positions are whole pixels.
+    fraction : (frame, 2) array
+        In pixels.
 
     Returns
     -------
@@ -157,7 +159,7 @@ def shift_probe(probe: Array, fraction: Array | None) -> Array:
     return inverse_transform(transform(probe.copy())[None] * _ramps(fraction, probe.shape[-2:], xp))
 
 
-def unshift_probe_sum(moved: Array, fraction: Array | None) -> Array:
+def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
     """Adjoint of `shift_probe`: the sum over frames, each moved back by its fraction, (mode, N, N)."""
     xp = array_module(moved)
     if _whole(fraction):
@@ -200,7 +202,7 @@ def overlap(
     phase: Array | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Overlap sum ``sum_i omega_i u_i(r - x_i)`` on a window: with `weigh`, the adjoint of `split`.
+    """Overlap sum ``sum_i omega_i u_i(r - x_i)`` of weighted frames on a window.
 
     Parameters
     ----------
@@ -220,6 +222,14 @@ def overlap(
         phase = xp.ones(len(corner), dtype=np.complex64)
     kernels(weighted).accumulate_overlap(weighted, phase, corner, out)
     return out
+
+
+def unsplit(waves: Array, probe: Array, corner: Array, out: Array) -> None:
+    """Add ``sum_i sum_m conj(P_im) . z_im`` to the window `out`, (y, x) complex64: the adjoint of `split`.
+
+    `weigh` and `overlap` in one pass, for where the weighted frames themselves are not wanted.
+    """
+    kernels(waves).accumulate_waves(waves, probe, corner, out)
 
 
 def illuminate(probe: Array, corner: Array, shape: tuple[int, int], out: Array | None = None) -> Array:
@@ -253,12 +263,12 @@ def project_data(waves: Array, amplitude: Array) -> tuple[Array, Any]:
     misfit : float, or an array without axes
         ``sum (|Fz| - a)^2`` over the valid pixels; where the waves are on a GPU, it stays there.
     """
-    spectrum = transform(waves)
-    misfit = kernels(waves).project_modulus(spectrum, amplitude)
-    return inverse_transform(spectrum), misfit
+    spectrum = transform(waves, unitary=False)
+    misfit = kernels(waves).project_modulus(spectrum, amplitude, 1 / math.prod(waves.shape[-2:]))
+    return inverse_transform(spectrum, unitary=False), misfit
 
 
-def probe_terms(image: Array, waves: Array, corner: Array, fraction: Array | None) -> tuple[Array, Array]:
+def probe_terms(image: Array, waves: Array, corner: Array, fraction: Array) -> tuple[Array, Array]:
     """Numerator and denominator of the probe update ``sum conj(psi_i) z_i / sum |psi_i|^2``.
 
     Returns

@@ -170,8 +170,7 @@ def make_plan(
 
 
 def _tile_on_device(tile: Tile) -> Tile:
-    fraction = None if tile.fraction is None or tile.whole_pixel else to_device(tile.fraction, "gpu")
-    return replace(tile, corner=to_device(tile.corner, "gpu"), fraction=fraction)
+    return tile if tile.whole_pixel else replace(tile, fraction=to_device(tile.fraction, "gpu"))
 
 
 def _pairs_on_device(block: GramianBlock) -> GramianBlock:

@@ -11,7 +11,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskptycho import backend
+from daskptycho import backend, operators
 from daskptycho.algorithms import (
     AP,
     RAAR,

@@ -28,6 +28,9 @@ def test_overlap_of_weighted_frames_is_the_adjoint_of_split(case: Case) -> None:
     probe = operators.shift_probe(case.probe, case.fraction)
     weighted, _ = operators.weigh(case.waves, probe)
     back = operators.overlap(weighted, case.corner, case.image.shape)
+    at_once = np.zeros_like(back)
+    operators.unsplit(case.waves, probe, case.corner, at_once)
+    np.testing.assert_allclose(at_once, back, rtol=1e-4, atol=1e-4)
     there = operators.split(case.image, probe, case.corner)
     scale = np.linalg.norm(there) * np.linalg.norm(case.waves)
     assert abs(inner(there, case.waves) - inner(case.image, back)) < 1e-5 * scale

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from . import _between_processes as _  # registers a serialiser
 from . import cuda, fft, linalg
 from ._array import behind, ndarray, uploaded, wrapped
+from ._between_processes import serialise
 from ._kernels import RawModule
 from ._memory import empty
 
 __version__ = "14.2.0+standin"
-__all__ = ["RawModule", "cuda", "empty", "fft", "linalg", "ndarray"]
+__all__ = ["RawModule", "cuda", "empty", "fft", "linalg", "ndarray", "serialise"]
 
 
 def asarray(a: Any, dtype: Any = None) -> ndarray:

@@ -78,8 +78,12 @@ class ndarray(NDArrayOperatorsMixin):
     def reshape(self, *shape: Any) -> ndarray:
         return ndarray(self._cells.reshape(*shape))
 
-    def sum(self, axis: Any = None, dtype: Any = None) -> ndarray:
-        return wrapped(self._cells.sum(axis=axis, dtype=dtype))
+    def sum(self, axis: Any = None, dtype: Any = None, out: ndarray | None = None) -> ndarray:
+        total = wrapped(self._cells.sum(axis=axis, dtype=dtype))
+        if out is None:
+            return total
+        out._cells[...] = total._cells
+        return out
 
     def mean(self) -> ndarray:
         return wrapped(self._cells.mean())

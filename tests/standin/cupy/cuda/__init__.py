@@ -14,6 +14,8 @@ allocator: Callable[[int], Any] | None = None
 
 
 class Device:
+    id = 0
+
     def synchronize(self) -> None:
         """Nothing is under way here."""
 
