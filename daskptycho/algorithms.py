@@ -36,11 +36,11 @@ from daskptycho.operators import (
     illuminate,
     inverse_illumination,
     kernel_of,
-    overlap,
     probe_terms,
     project_data,
     shift_probe,
     split,
+    unsplit,
     weigh,
 )
 
@@ -237,8 +237,8 @@ def sweep_tile(
     numerator = xp.zeros(probe.shape, dtype=np.complex64)
     denominator = xp.zeros(frame_shape, dtype=np.float32)
     kernel = kernel_of(amplitude)
-    misfit = 0.0
-    for frames in frame_blocks(len(tile), math.prod(probe.shape)):
+    misfit: Any = 0.0
+    for frames in frame_blocks(len(tile), probe):
         corner, fraction = tile.corner[frames], tile.fraction[frames]
         own_probe = shift_probe(probe, fraction)
         model = split(image, own_probe, corner)
@@ -262,13 +262,13 @@ def sweep_tile(
             continue
         if following_probe is not None:
             own_probe = shift_probe(following_probe, fraction)
-        block, power = weigh(to_overlap, own_probe)
         if weighted is not None:
-            weighted.frames[frames], weighted.power[frames] = block, power
+            weighted.frames[frames], weighted.power[frames] = weigh(to_overlap, own_probe)
         else:
-            overlap(block, corner, tile.window.shape, out=image_sum)
+            unsplit(to_overlap, own_probe, corner, image_sum)
     probe_sums = (numerator, denominator) if update_probe else None
-    return TileSweep(misfit, waves, weighted, image_sum, following, probe_sums)
+    # Read from a GPU once a sweep: each reading waits for all that was asked of it before.
+    return TileSweep(float(misfit), waves, weighted, image_sum, following, probe_sums)
 
 
 def _empty_weighted(tile: Tile, frame_shape: tuple[int, int], xp: Any) -> Weighted:
@@ -280,7 +280,7 @@ def _empty_weighted(tile: Tile, frame_shape: tuple[int, int], xp: Any) -> Weight
 def weigh_tile(tile: Tile, waves: Array, probe: Array) -> Weighted:
     """Weighted frames of a tile from its exit waves, (frame, mode, N, N), and the probe, (mode, N, N)."""
     weighted = _empty_weighted(tile, probe.shape[-2:], array_module(waves))
-    for frames in frame_blocks(len(tile), math.prod(probe.shape)):
+    for frames in frame_blocks(len(tile), probe):
         own_probe = shift_probe(probe, tile.fraction[frames])
         weighted.frames[frames], weighted.power[frames] = weigh(waves[frames], own_probe)
     return weighted
@@ -289,9 +289,9 @@ def weigh_tile(tile: Tile, waves: Array, probe: Array) -> Weighted:
 def overlap_waves(tile: Tile, waves: Array, probe: Array) -> Array:
     """Overlap sum of `weigh_tile` without keeping the weighted frames, (y, x)."""
     image_sum = array_module(waves).zeros(tile.window.shape, dtype=np.complex64)
-    for frames in frame_blocks(len(tile), math.prod(probe.shape)):
-        block, _ = weigh(waves[frames], shift_probe(probe, tile.fraction[frames]))
-        overlap(block, tile.corner[frames], tile.window.shape, out=image_sum)
+    for frames in frame_blocks(len(tile), probe):
+        own_probe = shift_probe(probe, tile.fraction[frames])
+        unsplit(waves[frames], own_probe, tile.corner[frames], image_sum)
     return image_sum
 
 
@@ -299,7 +299,7 @@ def illuminate_tile(tile: Tile, probe: Array) -> Array:
     """Illumination of a tile's own frames on its window, (y, x) float32."""
     out = None
     # Each frame at a fraction of a pixel has its own copy of the probe: not all at once.
-    for frames in frame_blocks(len(tile), math.prod(probe.shape)):
+    for frames in frame_blocks(len(tile), probe):
         own_probe = shift_probe(probe, tile.fraction[frames])
         out = illuminate(own_probe, tile.corner[frames], tile.window.shape, out)
     return out

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
 
-from daskptycho.backend import to_host
+from daskptycho.backend import Device, to_device, to_host
 from daskptycho.checkpoint_store import HISTORY, Part, Store, StoreUnseen, read_tile, write_tile
 from daskptycho.geometry import Tile, Tiling, make_tiling
 from daskptycho.graph import State
@@ -73,16 +73,26 @@ class Checkpoints:
     ----------
     store : Store
     tiling : Tiling
+    device : "cpu" or "gpu"
+        Where the state goes that is read.
     """
 
-    def __init__(self, store: Store, tiling: Tiling) -> None:
+    def __init__(self, store: Store, tiling: Tiling, device: Device = "cpu") -> None:
         self.store = store
         self.tiling = tiling
+        self.device = device
         self._seen = True
 
     @staticmethod
     def create(
-        location: str, scan: xr.Dataset, options: RunOptions, tiling: Tiling, modes: int, counts: float
+        location: str,
+        scan: xr.Dataset,
+        options: RunOptions,
+        tiling: Tiling,
+        modes: int,
+        counts: float,
+        *,
+        device: Device = "cpu",
     ) -> Checkpoints:
         """A new store for a run; one that lies there is replaced.
 
@@ -96,6 +106,8 @@ class Checkpoints:
             Of the probe.
         counts : float
             sum a^2 over all valid pixels, which tells one scan from another with the same positions.
+        device : "cpu" or "gpu"
+            Where the state goes that is read.
         """
         fixed = {
             "subpixel": options.subpixel,
@@ -114,7 +126,7 @@ class Checkpoints:
             "phases": Part((frames,), "complex64"),
         }
         store = Store.create(location, header_of(scan), fixed, parts, len(tiling.tiles))
-        return Checkpoints(store, tiling)
+        return Checkpoints(store, tiling, device)
 
     def save(self, options: RunOptions, standing: Standing, *, passing: bool = False) -> str:
         """Keep where a run stands; the checkpoint's id.
@@ -152,16 +164,16 @@ class Checkpoints:
             lambda: [
                 _write(
                     *(self.store.location, session.fork(), index, list(own)),
-                    computed(list(own.values())),
+                    computed([task(to_host, value) for value in own.values()]),
                 )
                 for index, own in enumerate(of_tiles)
             ],
         )
-        values = computed(list(small.values()))
+        values = computed([task(to_host, value) for value in small.values()])
         return self.store.commit(
             session,
             forks,
-            {name: to_host(value) for name, value in zip(small, values, strict=True)},
+            dict(zip(small, values, strict=True)),
             {
                 "options": options.kept(),
                 "parts": [*tiled, *small],
@@ -192,16 +204,23 @@ class Checkpoints:
             for number, found in enumerate(self.store.small(snapshot, "history"), start=1)
         )
         standing = Standing(None, cadence, attributes["step"], history)
-        return standing.moved(self._read(snapshot, lambda home, *given: task(read_tile, *given, home=home)))
+        return standing.moved(self._read(snapshot, self._there))
 
     def state(self, snapshot: str) -> State:
         """The state of that time, back on the workers and without a past of its own."""
         return self._where_seen(
-            lambda: _settled(
-                persisted(self._read(snapshot, lambda home, *given: task(read_tile, *given, home=home)))
-            ),
-            lambda: persisted(self._read(snapshot, lambda home, *given: place(read_tile(*given), home))),
+            lambda: _settled(persisted(self._read(snapshot, self._there))),
+            lambda: persisted(self._read(snapshot, self._here)),
         )
+
+    def _there(self, home: int, *given: Any) -> Delayed:
+        return task(_read_tile, *given, self.device, home=home)
+
+    def _here(self, home: int, *given: Any) -> Delayed:
+        return self._moved(place(read_tile(*given), home))
+
+    def _moved(self, value: Delayed) -> Delayed:
+        return value if self.device == "cpu" else task(to_device, value, self.device)
 
     def _read(self, snapshot: str, one: Callable[..., Delayed]) -> State:
         parts = self.store.attributes(snapshot)["parts"]
@@ -215,7 +234,7 @@ class Checkpoints:
         }
         for name in SMALL:
             if name in parts:
-                found[name] = place(self.store.small(snapshot, name))
+                found[name] = self._moved(place(self.store.small(snapshot, name)))
         return State(**found)
 
     def _where_seen(self, there: Callable[[], Any], here: Callable[[], Any]) -> Any:
@@ -231,6 +250,12 @@ class Checkpoints:
 def _shape(name: str, tile: Tile) -> tuple[int, ...]:
     """The axes along which a tile's value may be smaller than the largest tile's."""
     return (len(tile),) if name in ("stacks", "phases") else tile.window.shape
+
+
+def _read_tile(
+    location: str, snapshot: str, name: str, tile: int, shape: tuple[int, ...], device: Device
+) -> Any:
+    return to_device(read_tile(location, snapshot, name, tile, shape), device)
 
 
 def _write(location: str, fork: Any, tile: int, names: list[str], values: list[Any]) -> Any:

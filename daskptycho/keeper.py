@@ -22,7 +22,7 @@ from daskptycho.errors import FaultError, OptionError, ScanError
 from daskptycho.loop import Loop, Progress, Standing
 from daskptycho.run_options import RunOptions
 from daskptycho.stopping import termination_raised
-from daskptycho.tasks import client_in_use
+from daskptycho.tasks import client_in_use, task
 from daskptycho.waiting import OutOfMemory, WorkersLost, computed, despite_losses, workers_left
 
 T = TypeVar("T")
@@ -217,14 +217,20 @@ class Keeper:
         if self._checkpoints is None:
             loop = self._loop
             assert loop.standing.state is not None
-            modes = len(computed(loop.standing.state.probe))
+            modes = computed(task(len, loop.standing.state.probe))
             if self._keeps:
                 location = location_of(self._target())
             else:
                 self._aside = self._aside or tempfile.mkdtemp(prefix="daskptycho-")
                 location = str(Path(self._aside) / "run.checkpoints")
             self._checkpoints = Checkpoints.create(
-                location, self._scan, loop.options, loop.plan.tiling, modes, loop.counts
+                location,
+                self._scan,
+                loop.options,
+                loop.plan.tiling,
+                modes,
+                loop.counts,
+                device=loop.plan.device,
             )
         return self._checkpoints
 

@@ -26,7 +26,7 @@ from daskptycho.resources import Needs
 from daskptycho.result import assemble
 from daskptycho.run_options import RunOptions
 from daskptycho.synchronise import Cadence
-from daskptycho.tasks import persisted
+from daskptycho.tasks import persisted, task
 from daskptycho.waiting import computed
 
 __all__ = ["Loop", "Progress", "Standing"]
@@ -87,7 +87,7 @@ class Progress:
         RuntimeError
             As of `object`.
         """
-        return orthogonal_modes(to_host(computed(self._current().probe)))
+        return orthogonal_modes(computed(task(to_host, self._current().probe)))
 
     def _current(self) -> State:
         if self._state is None:

@@ -24,6 +24,7 @@ from daskptycho.geometry import Tiling
 from daskptycho.graph import State
 from daskptycho.probe import orthogonal_modes
 from daskptycho.scan import frame_numbers, pixel_size
+from daskptycho.tasks import task
 from daskptycho.waiting import computed
 
 __all__ = ["assemble", "open_result", "result_dataset", "write_result"]
@@ -43,7 +44,7 @@ def assemble(tiling: Tiling, images: Sequence[Delayed]) -> NDArray:
     """The tiles' images on the whole canvas, one tile in transit at a time."""
     canvas: NDArray | None = None
     for tile, image in zip(tiling.tiles, images, strict=True):
-        part = to_host(computed(image))
+        part = computed(task(to_host, image))
         if canvas is None:
             canvas = np.zeros(tiling.window.shape, dtype=part.dtype)
         rows = np.arange(tile.window.height) + tile.window.y - tiling.window.y
@@ -69,7 +70,7 @@ def result_dataset(
         axis: (axis, (first[i] + np.arange(tiling.window.shape[i])) * step[i], {"units": unit})
         for i, axis in enumerate(("y", "x"))
     }
-    probe = orthogonal_modes(to_host(computed(state.probe)))
+    probe = orthogonal_modes(computed(task(to_host, state.probe)))
     result = xr.Dataset(
         {
             "object": (("y", "x"), assemble(tiling, state.images)),

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from daskptycho.backend import Device
 from daskptycho.checkpoint import Checkpoints, header_of, location_of, tiling_of
 from daskptycho.checkpoint_store import Store
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.keeper import Keeper
 from daskptycho.loop import Loop, Progress
-from daskptycho.resources import workers_in_use
+from daskptycho.resources import threads_for, workers_in_use
 from daskptycho.result import FORMAT
 from daskptycho.run import driven, laid_out
 from daskptycho.run_options import RunOptions, whole
@@ -37,6 +38,7 @@ def resume(
     scan: xr.Dataset | None = None,
     sweeps: int | None = None,
     memory: str | int | None = None,
+    device: Device = "cpu",
     callback: Callable[[Progress], Any] | None = None,
 ) -> xr.Dataset:
     """Go on with a run from its last checkpoint, to the result of a run that was never cut off.
@@ -51,6 +53,8 @@ def resume(
         Most sweeps in all; as many as the run would have made unless given.
     memory : int or str, optional
         As of `reconstruct`.
+    device : "cpu" or "gpu"
+        As of `reconstruct`; it need not be the one that the run began on.
     callback : callable, optional
         As of `reconstruct`; the other options are those that the run had.
 
@@ -68,14 +72,14 @@ def resume(
     FaultError
         As of `reconstruct`.
     """
-    workers = workers_in_use(memory)
+    workers = workers_in_use(memory, device)
     target = local_path(out)
     if callback is not None and not callable(callback):
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
     store = opened_store(target)
     snapshot = store.snapshots()[-1]
     fixed, header = store.fixed(), store.header()
-    checkpoints = Checkpoints(store, tiling_of(header, fixed))
+    checkpoints = Checkpoints(store, tiling_of(header, fixed), device)
     options = checkpoints.options(snapshot.id)
     if sweeps is not None:
         options = replace(options, sweeps=whole("sweeps", sweeps, least=1))
@@ -84,7 +88,7 @@ def resume(
     scan = _same_scan(scan, header, fixed)
 
     def lay_out() -> Loop:
-        loop = laid_out(scan, checkpoints.tiling, options, workers, fixed["modes"])
+        loop = laid_out(scan, checkpoints.tiling, options, workers, fixed["modes"], device)
         if not np.isclose(loop.counts, fixed["counts"], rtol=SAME_COUNTS, atol=0):
             raise ScanError(
                 f"the scan's counts add up to {loop.counts:.9g}; expected {fixed['counts']:.9g}, "
@@ -93,7 +97,7 @@ def resume(
         loop.counts = fixed["counts"]
         return loop
 
-    with complete_or_absent(target, kind=FORMAT, overwrite=True) as folder:
+    with complete_or_absent(target, kind=FORMAT, overwrite=True) as folder, threads_for(device):
         keeper = Keeper(lay_out, None, options, scan, target, checkpoints, snapshot)
         return driven(keeper, scan, callback, folder)
 

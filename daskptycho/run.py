@@ -16,6 +16,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.algorithms import Algorithm, algorithm_named
+from daskptycho.backend import Device, to_device
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.geometry import Tiling, make_tiling
@@ -24,7 +25,7 @@ from daskptycho.keeper import Keeper, refuse_to_lose_checkpoints
 from daskptycho.loop import Loop, Progress, Standing
 from daskptycho.plan import confirmed, make_plan, total_counts
 from daskptycho.probe import initial_probe
-from daskptycho.resources import Workers, needs_of, workers_in_use
+from daskptycho.resources import Workers, needs_of, threads_for, workers_in_use
 from daskptycho.result import FORMAT, result_dataset, write_result
 from daskptycho.run_options import GIVEN, RunOptions, checked_momentum, positive, whole
 from daskptycho.scan import frame_numbers, position_in_pixels, scan_period, tile_chunks, validate_scan
@@ -53,6 +54,7 @@ def reconstruct(
     tolerance: float | None = None,
     subpixel: bool = True,
     memory: str | int | None = None,
+    device: Device = "cpu",
     checkpoint_every: int | None = None,
     checkpoint_minutes: float | None = 10.0,
     callback: Callable[[Progress], Any] | None = None,
@@ -98,7 +100,10 @@ def reconstruct(
         Carry the fractions of the positions by shifting the probe; otherwise round them.
     memory : int or str, optional
         That each worker may take, as ``16 * 2**30`` or "16 GiB"; what Dask gives it unless given. Where the
-        amplitudes do not fit, each sweep reads them from the scan anew.
+        amplitudes do not fit, each sweep reads them from the scan anew. Of the GPU with ``device="gpu"``.
+    device : "cpu" or "gpu"
+        Where the arrays of a run live: in memory, or on a GPU through CuPy, from the frames to the image.
+        A cluster's workers need one GPU each; without a cluster the run takes the current one.
     checkpoint_every : int, optional
         Keep where the run stands after every so many sweeps, beside `out`, from where `resume` goes on.
     checkpoint_minutes : float or None
@@ -121,7 +126,8 @@ def reconstruct(
     ScanError
         The scan cannot be right.
     OptionError
-        Options that make no sense, alone or together, or a run that does not fit into memory.
+        Options that make no sense, alone or together, a run that does not fit into memory, or no GPU to
+        run on.
     FaultError
         What the run depends on failed it: workers that stay away or run out of memory, the scheduler, a
         store. Workers that die are no such fault: what they had is computed anew, from the last checkpoint at
@@ -151,7 +157,7 @@ def reconstruct(
         raise OptionError(f"checkpoint_every is {checkpoint_every} without out; expected a place beside it")
     if callback is not None and not callable(callback):
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
-    workers = workers_in_use(memory)
+    workers = workers_in_use(memory, device)
     validate_scan(scan)
     tiling = make_tiling(
         position_in_pixels(scan),
@@ -163,16 +169,17 @@ def reconstruct(
     first_probe = initial_probe(scan, probe, modes)
     image = None if isinstance(start, str) else _start_image(start, tiling)
     begin = (
-        partial(laid_out, scan, tiling, options, workers, len(first_probe)),
+        partial(laid_out, scan, tiling, options, workers, len(first_probe), device),
         partial(_started, scan, first_probe, image),
     )
     if out is None:
-        return driven(Keeper(*begin, options, scan, None), scan, callback, None)
+        with threads_for(device):
+            return driven(Keeper(*begin, options, scan, None), scan, callback, None)
     target = local_path(out)
     if not overwrite and not target.exists():
         refuse_to_lose_checkpoints(target)
     # The target is claimed now: a refusal comes before hours of work rather than after.
-    with complete_or_absent(target, kind=FORMAT, overwrite=overwrite) as folder:
+    with complete_or_absent(target, kind=FORMAT, overwrite=overwrite) as folder, threads_for(device):
         return driven(Keeper(*begin, options, scan, target), scan, callback, folder)
 
 
@@ -195,7 +202,9 @@ def driven(
     return result
 
 
-def laid_out(scan: xr.Dataset, tiling: Tiling, options: RunOptions, workers: Workers, modes: int) -> Loop:
+def laid_out(
+    scan: xr.Dataset, tiling: Tiling, options: RunOptions, workers: Workers, modes: int, device: Device
+) -> Loop:
     """The loop of a run, with its plan on the workers and no state yet.
 
     Raises
@@ -206,7 +215,7 @@ def laid_out(scan: xr.Dataset, tiling: Tiling, options: RunOptions, workers: Wor
         There are no counts, or some that cannot be.
     """
     needs = needs_of(scan, tiling, workers, options.recipe(modes))
-    plan = persisted(make_plan(scan, tiling, options.sync.method, streamed=needs.streamed))
+    plan = persisted(make_plan(scan, tiling, options.sync.method, streamed=needs.streamed, device=device))
     of_tiles = computed([task(total_counts, of_tile) for of_tile in plan.amplitudes])
     counts = float(sum(of_tiles))
     if not counts > 0 or not np.isfinite(counts):
@@ -224,12 +233,13 @@ def _started(scan: xr.Dataset, first_probe: NDArray, image: NDArray | None, loop
         # The scale of a probe that is to be recovered means nothing: the frames tell it.
         scale = np.sqrt(loop.counts / len(plan.tiling.corner)) / np.linalg.norm(first_probe)
         first_probe = first_probe * np.float32(scale)
+    placed_probe = task(to_device, place(first_probe), plan.device)
     if options.start != "random":
-        return Standing(persisted(uniform_start(plan, place(first_probe), image)), cadence)
+        return Standing(persisted(uniform_start(plan, placed_probe, image)), cadence)
     numbers = frame_numbers(scan)
     of_tiles = [numbers[tile.frames] for tile in plan.tiling.tiles]
     state, first = persisted(
-        random_start(plan, place(first_probe), of_tiles, options.seed, options.sync, cadence.normalisation)
+        random_start(plan, placed_probe, of_tiles, options.seed, options.sync, cadence.normalisation)
     )
     if options.sync.method is not None:
         found: Report = computed(first)

@@ -162,6 +162,11 @@ class _Together:
 
     def __init__(self, graph: Mapping[str, Any], keys: list[str]) -> None:
         self._graph, self._keys = graph, keys
+        self._name = uuid.uuid4().hex
+
+    def __dask_tokenize__(self) -> str:
+        # Without a name of its own, Dask would pickle every array of the graph to make one, at every sweep.
+        return self._name
 
     def __dask_graph__(self) -> Mapping[str, Any]:
         return self._graph

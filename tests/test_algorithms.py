@@ -11,7 +11,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskptycho import operators
+from daskptycho import backend, operators
 from daskptycho.algorithms import (
     AP,
     RAAR,
@@ -136,7 +136,7 @@ def test_alternating_projections_never_lose_ground(options: dict) -> None:
 def test_small_blocks_of_frames_change_nothing(algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch) -> None:
     ds = plain.scan(modes=2, fractional=True)
     whole = by_hand(ds, algorithm, ones(ds), 2)
-    monkeypatch.setattr(operators, "BLOCK_PIXELS", 1000)
+    monkeypatch.setattr(backend, "CPU_PIXELS", 1000)
     for (image, misfit, _), (expected, expected_misfit, _) in zip(
         by_hand(ds, algorithm, ones(ds), 2), whole, strict=True
     ):

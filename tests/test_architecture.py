@@ -15,7 +15,7 @@ PACKAGE = "daskptycho"
 
 # From the top down: a module may import its own layer and every layer below it.
 LAYERS: list[tuple[str, set[str]]] = [
-    ("faces", {"__main__", "cli", "dashboard", "demo", "drawing", "panels", "plotting"}),
+    ("faces", {"__main__", "cli", "cuda_cluster", "dashboard", "demo", "drawing", "panels", "plotting"}),
     (
         "run",
         {
@@ -40,6 +40,7 @@ LAYERS: list[tuple[str, set[str]]] = [
 # Beside the layers: what each may import. None of them knows a layer.
 BESIDE: dict[str, set[str]] = {
     "checkpoint_store": {"errors", "retrying"},
+    "devices": {"errors"},
     "errors": set(),
     "folder": {"errors"},
     "geometry": {"errors"},
@@ -71,7 +72,7 @@ BESIDE: dict[str, set[str]] = {
 # Who of the layers may import what stands beside them.
 BESIDE_FOR = {
     "faces": set(BESIDE),
-    "run": {"checkpoint_store", "errors", "folder", "geometry", "probe", "scan", "stopping"},
+    "run": {"checkpoint_store", "devices", "errors", "folder", "geometry", "probe", "scan", "stopping"},
     "graph": {"errors", "geometry", "retrying", "scan"},
 }
 BESIDE_FOR_CORE = {"errors", "geometry"}

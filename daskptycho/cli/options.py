@@ -9,7 +9,7 @@ import click
 
 from daskptycho.errors import ScanError
 
-__all__ = ["LENGTHS", "PAIR", "NumberOr", "given", "overwrite", "refuse_to_lose"]
+__all__ = ["LENGTHS", "NUMBERS", "PAIR", "NumberOr", "given", "overwrite", "refuse_to_lose"]
 
 
 class _Pair(click.ParamType):
@@ -44,6 +44,20 @@ class _Lengths(click.ParamType):
         return lengths if len(lengths) == 2 else lengths[0]
 
 
+class _Numbers(click.ParamType):
+    """Whole numbers from zero: ``0,1``."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        parts = value.split(",")
+        if not all(part.strip().isdecimal() for part in parts):
+            self.fail(f"{value!r} is no list of whole numbers; expected some, as in 0,1", param, ctx)
+        return tuple(int(part) for part in parts)
+
+
 class NumberOr(click.ParamType):
     """A number of some kind, or one word in its place."""
 
@@ -64,6 +78,7 @@ class NumberOr(click.ParamType):
             self.fail(f"{value!r} is neither {self.word!r} nor {what}", param, ctx)
 
 
+NUMBERS = _Numbers()
 PAIR = _Pair()
 LENGTHS = _Lengths()
 

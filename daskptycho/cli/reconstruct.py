@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from daskptycho.cli.cluster import cluster_options, running_on
+from daskptycho.cli.cluster import Place, check_gpus, cluster_options, running_on
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.options import NumberOr, given, overwrite, refuse_to_lose
 from daskptycho.cli.terminal import bars, summary
@@ -27,6 +28,7 @@ __all__ = ["command"]
     examples=(
         "daskptycho reconstruct scan.zarr result.zarr --sweeps 50 --modes 3",
         "daskptycho reconstruct scan.zarr result.zarr --workers 4",
+        "daskptycho reconstruct scan.zarr result.zarr --gpus 0,1",
     ),
 )
 @click.argument("scan", metavar="SCAN")
@@ -120,8 +122,6 @@ def command(
     ctx: click.Context,
     scan: str,
     out: str,
-    workers: int | None,
-    scheduler: str | None,
     sweeps: int,
     **options: Any,
 ) -> None:
@@ -134,9 +134,10 @@ def command(
     from daskptycho.keeper import refuse_to_lose_checkpoints
     from daskptycho.loop import Progress
     from daskptycho.run import reconstruct
-    from daskptycho.scan import open_scan
+    from daskptycho.scan import open_scan, tile_chunks
 
     algorithm, sync = _algorithm(ctx), _sync(ctx)
+    place = Place(**{field.name: options.pop(field.name) for field in fields(Place)})
     for name in ("beta", "inner", "sync_every", "eigensolver", "iterations"):
         options.pop(name)
     for name in ("opening", "checkpoint_minutes"):
@@ -148,7 +149,7 @@ def command(
     if not options["overwrite"]:
         refuse_to_lose_checkpoints(local_path(out))
     last: list[Progress] = []
-    with running_on(workers, scheduler, options["memory"]), bars() as progress:
+    with running_on(place, tiles=len(tile_chunks(opened))) as client, bars() as progress:
         swept = progress.sweeps("Reconstructing", sweeps)
 
         def callback(state: Progress) -> None:
@@ -156,8 +157,15 @@ def command(
             swept(state)
 
         result = reconstruct(
-            opened, out, sweeps=sweeps, callback=callback, **options | {"algorithm": algorithm, "sync": sync}
+            opened,
+            out,
+            sweeps=sweeps,
+            memory=place.worker_memory,
+            device=place.device,
+            callback=callback,
+            **options | {"algorithm": algorithm, "sync": sync},
         )
+        check_gpus(place, client)
     click.echo(summary(result, sweeps))
     click.echo(f"{out}: look at it with: daskptycho view {shlex.quote(out)}")
 

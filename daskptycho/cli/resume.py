@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 import click
 
-from daskptycho.cli.cluster import cluster_options, running_on
+from daskptycho.cli.cluster import Place, check_gpus, cluster_options, running_on
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.terminal import bars, summary
 
@@ -30,23 +31,32 @@ def command(
     out: str,
     sweeps: int | None,
     scan: str | None,
-    workers: int | None,
-    scheduler: str | None,
-    memory: str | None,
+    **where: Any,
 ) -> None:
     """Go on with the run of OUT from its last checkpoint, with the options that it had.
 
     The result is that of a run that was never cut off. A run that is done can be given more sweeps.
     """
     from daskptycho.folder import local_path
-    from daskptycho.resumption import resume, stopped_at
+    from daskptycho.resumption import opened_store, resume, stopped_at
     from daskptycho.scan import open_scan
 
+    place = Place(**where)
     done, total = stopped_at(local_path(out))
+    tiles = len(opened_store(local_path(out)).fixed()["tiles"])
     total = sweeps or total
     opened = None if scan is None else open_scan(scan)
-    with running_on(workers, scheduler, memory), bars() as progress:
+    with running_on(place, tiles=tiles) as client, bars() as progress:
         swept = progress.sweeps(f"From sweep {done}", total)
-        result = resume(out, scan=opened, sweeps=sweeps, memory=memory, callback=swept)
+        result = resume(
+            out,
+            scan=opened,
+            sweeps=sweeps,
+            memory=place.worker_memory,
+            device=place.device,
+            callback=swept,
+        )
+        if result.sizes["sweep"] > done:
+            check_gpus(place, client)
     click.echo(summary(result, total))
     click.echo(f"{out}: look at it with: daskptycho view {shlex.quote(out)}")
