@@ -58,8 +58,8 @@ def _fft(array: Array) -> ModuleType:
 
 
 def transform(wave: Array) -> Array:
-    """Unitary two-dimensional FFT over the last two axes. `wave` may be overwritten."""
-    return _fft(wave).fft2(wave, norm="ortho", overwrite_x=True)
+    """Unitary two-dimensional FFT over the last two axes. `wave` stays as it is."""
+    return _fft(wave).fft2(wave, norm="ortho")
 
 
 def inverse_transform(wave: Array) -> Array:

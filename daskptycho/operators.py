@@ -141,7 +141,7 @@ def shift_probe(probe: Array, fraction: Array) -> Array:
     xp = array_module(probe)
     if not fraction.any():
         return probe[None]
-    return inverse_transform(transform(probe.copy())[None] * _ramps(fraction, probe.shape[-2:], xp))
+    return inverse_transform(transform(probe)[None] * _ramps(fraction, probe.shape[-2:], xp))
 
 
 def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
@@ -232,7 +232,6 @@ def project_data(waves: Array, amplitude: Array) -> tuple[Array, float]:
     """Data projection ``F* (a . Fz / |Fz|)``: the nearest waves that have the measured amplitudes.
 
     With several modes ``|Fz|^2`` is summed over them. Pixels that are not valid stay as they are.
-    `waves` is overwritten.
 
     Returns
     -------
