@@ -12,6 +12,8 @@ CANDIDATES := $(or $(PYTHON),python3.11 python3)
 SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
 
 TESTS ?= tests
+# Files of tests side by side on up to four cores; PYTEST_FLAGS="-n 0" for one after the other.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
@@ -31,7 +33,7 @@ demo: $(STAMP)
 	@echo "The pictures are in $(CURDIR)/demo"
 
 test: $(STAMP)
-	@$(RUN) -m pytest $(PYTEST_FLAGS) $(TESTS)
+	@$(RUN) -m pytest $(SIDE_BY_SIDE) $(PYTEST_FLAGS) $(TESTS)
 
 test-long: $(STAMP)
 	@$(RUN) -m pytest -m long $(PYTEST_FLAGS) $(TESTS)

@@ -62,7 +62,7 @@ def measure(folder: Path, frame_size: int, frames: int, rounds: int) -> dict[str
 
     def fft_pair() -> None:
         for some in frame_blocks(len(tile), probe):
-            inverse_transform(transform(waves[some].copy()))
+            inverse_transform(transform(waves[some]))
 
     def with_probe() -> None:
         swept = sweep_tile(AP(), tile, amplitude, image, probe, update_probe=True)

@@ -113,12 +113,12 @@ def _fft(array: Array) -> ModuleType:
 
 
 def transform(wave: Array, *, unitary: bool = True) -> Array:
-    """Two-dimensional FFT over the last two axes. `wave` may be overwritten.
+    """Two-dimensional FFT over the last two axes. `wave` stays as it is.
 
     Unitary, or without any factor: then what is done to the spectrum takes up ``1 / pixels``, the factor of
     both ways, which saves two passes over the waves where the library has one for it.
     """
-    return _fft(wave).fft2(wave, norm="ortho" if unitary else "backward", overwrite_x=True)
+    return _fft(wave).fft2(wave, norm="ortho" if unitary else "backward")
 
 
 def inverse_transform(wave: Array, *, unitary: bool = True) -> Array:

@@ -184,8 +184,7 @@ class Loop:
         step = standing.step
         momentum = 0.0 if options.momentum == "nesterov" or opening else float(options.momentum)
         if options.momentum == "nesterov" and history and opening is None:
-            rising = len(history) > 1 and history[-1].residual > history[-2].residual
-            step, momentum = next_momentum(step, rising)
+            step, momentum = next_momentum(step, [done.residual for done in history[-3:]])
         number = standing.sweep + 1
         state, report = persisted(
             sweep(

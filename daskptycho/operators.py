@@ -181,7 +181,7 @@ def shift_probe(probe: Array, fraction: Array) -> Array:
     xp = array_module(probe)
     if _whole(fraction):
         return probe[None]
-    return inverse_transform(transform(probe.copy())[None] * _ramps(fraction, probe.shape[-2:], xp))
+    return inverse_transform(transform(probe)[None] * _ramps(fraction, probe.shape[-2:], xp))
 
 
 def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
@@ -285,7 +285,7 @@ def detector_scale(shape: tuple[int, ...], kernel: Array | None) -> float:
 
 
 def to_detector(waves: Array, kernel: Array | None) -> Array:
-    """Exit waves carried to the detector: ``Fz / sqrt(detector_scale)``. `waves` may be overwritten.
+    """Exit waves carried to the detector: ``Fz / sqrt(detector_scale)``. `waves` stay as they are.
 
     Parameters
     ----------
@@ -317,7 +317,7 @@ def project_data(waves: Array, amplitude: Array, kernel: Array | None = None) ->
     """Data projection ``F* (a . Fz / |Fz|)``: the nearest waves that have the measured amplitudes.
 
     With several modes ``|Fz|^2`` is summed over them. Pixels that are not valid stay as they are.
-    `waves` is overwritten. `kernel` is the near field's, as `to_detector` takes it.
+    `kernel` is the near field's, as `to_detector` takes it.
 
     Returns
     -------
