@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cuda.emulation import Compiled, KernelError, compile_source, compiler_missing, kernel_names
+from tests.cuda.emulation import Compiled, compile_source, compiler_missing, kernel_names
 from tests.cuda.shipped import SOURCE, kernels_on
 from tests.cuda.trials import TRIALS, Trial
 

@@ -56,7 +56,7 @@ def compiler_missing() -> str | None:
 
 def kernel_names(source: str) -> list[str]:
     """Names of the kernels in a source, in their order."""
-    return re.findall(r'extern "C" __global__ void\s+(?:__launch_bounds__\(\d+\)\s+)?(\w+)\s*\(', source)
+    return re.findall(r'extern "C" __global__ void\s+(?:__launch_bounds__\([\d, ]+\)\s+)?(\w+)\s*\(', source)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ T __shfl_xor_sync(unsigned mask, T value, int step, int width = warpSize, int li
 
 static inline int max(int a, int b) { return a > b ? a : b; }
 static inline int min(int a, int b) { return a < b ? a : b; }
+static inline long long min(long long a, long long b) { return a < b ? a : b; }
 // Products that the compiler must not merge into a fused multiply-add.
 static inline float __fmul_rn(float a, float b) { return a * b; }
 

@@ -1,7 +1,7 @@
 """Each PTX instruction as a C++ statement. Called by ``ptx`` alone.
 
-After "Parallel Thread Execution ISA", NVIDIA. Integers wrap round, so they are added and multiplied as unsigned
-numbers. What the functions `as`, `set` and `shuffle` do stands in `races.h`.
+After "Parallel Thread Execution ISA", NVIDIA. Integers wrap round, so they are added and multiplied as
+unsigned numbers. What the functions `as`, `set` and `shuffle` do stands in `races.h`.
 """
 
 from __future__ import annotations
@@ -285,8 +285,9 @@ def _shuffle(i: Instruction) -> str:
         raise i.unknown()
     register, _, inside = i.operands[0].partition("|")
     value, step, limits, mask = (_value(operand, "b32") for operand in i.operands[1:])
-    code = f"bool inside; uint32_t got = shuffle('{i.operation[2][0]}', {value}, {step}, {limits}, {mask}, inside, {i.line}); "
-    return code + _set(register, "got") + (_set(inside, "inside") if inside else "")
+    call = f"shuffle('{i.operation[2][0]}', {value}, {step}, {limits}, {mask}, inside, {i.line})"
+    code = f"bool inside; uint32_t got = {call}; {_set(register, 'got')}"
+    return code + (_set(inside, "inside") if inside else "")
 
 
 def _return(_: Instruction) -> str:

@@ -63,7 +63,7 @@ def kernels_on(
     """
     with (
         mock.patch.dict(sys.modules, cupy=_cupy()),
-        mock.patch.object(gpu_kernels, "_module", lambda: _Module(compiled, seed, choose_blocks)),
+        mock.patch.object(gpu_kernels, "_module", return_value=_Module(compiled, seed, choose_blocks)),
     ):
         # Tables of another device would be no arrays here, and these none there.
         gpu_kernels._tables.cache_clear()

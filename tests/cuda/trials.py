@@ -1,8 +1,8 @@
 """What each kernel has to do, as trials: the shipped function on arrays of noise, against plain NumPy.
 
-A trial takes the functions of `daskptycho.gpu_kernels` and raises AssertionError where a number is wrong. Sizes
-are odd, as small as one pixel, and large enough for several blocks a frame; frames lie at the edges of the
-image, apart from each other and upon each other; stacks are empty. `TRIALS` has them by kernel.
+A trial takes the functions of `daskptycho.gpu_kernels` and raises AssertionError where a number is wrong.
+Sizes are odd, as small as one pixel, and large enough for several blocks a frame; frames lie at the edges
+of the image, apart from each other and upon each other; stacks are empty. `TRIALS` has them by kernel.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Layout(NamedTuple):
 
     @property
     def corner(self) -> NDArray[np.int64]:
-        """Corners anywhere; the first two frames at opposite edges of the image, the last two at one place."""
+        """Corners anywhere; the first two frames at opposite ends of the image, the last two at one place."""
         most = np.subtract(self.image, self.frame)
         corner = np.random.default_rng(self.frames).integers(0, most + 1, (self.frames, 2))
         if self.frames > 3:
@@ -177,7 +177,7 @@ def accumulate_probe(layout: Layout, kernels: Kernels) -> None:
 
 
 def gramian(layout: Layout, kernels: Kernels) -> None:
-    """Every pair of frames, those that share nothing and each with itself; conjugate pairs are so to the bit."""
+    """Every pair of frames, with nothing in common too, and each with itself; conjugate to the last bit."""
     arrays = arrays_for(layout)
     stack, corner = arrays.waves[:, 0].copy(), layout.corner
     weight = np.random.default_rng(0).random(layout.image).astype(np.float32)
