@@ -1,6 +1,8 @@
-"""Whether the trials of a kernel notice a fault in it."""
+"""Whether the trials of the kernels notice a fault in them."""
 
 from __future__ import annotations
+
+import itertools
 
 from tests.cuda.emulation import Compiled, KernelError
 from tests.cuda.large_trials import LARGE_TRIALS
@@ -10,30 +12,22 @@ from tests.cuda.trials import TRIALS
 
 __all__ = ["SEEDS", "caught"]
 
-# Of schedules: threads in order, the last one first, at random.
+# Of schedules: the first warp runs ahead, the last one does, whichever is drawn.
 SEEDS = (0, 1, 2)
 
 
-def caught(mutant: Mutant, compiled: Compiled) -> str | None:
-    """What noticed the fault, or None."""
-    for seed in SEEDS:
-        if mutant.large:
-            for large in LARGE_TRIALS[mutant.kernel]:
-                try:
-                    with kernels_on(compiled, seed, large.choose_blocks) as kernels:
-                        large.run(kernels)
-                except (AssertionError, KernelError) as error:
-                    return _said(error, large.what)
-            continue
-        for trial in TRIALS[mutant.kernel]:
-            try:
-                with kernels_on(compiled, seed) as kernels:
-                    trial.run(kernels)
-            except (AssertionError, KernelError) as error:
-                return _said(error, trial.what)
+def caught(mutant: Mutant, compiled: Compiled) -> dict[str, str | None]:
+    """What noticed the fault in each of the kernels that have it, or None."""
+    return {kernel: _noticed(kernel, compiled, mutant.large) for kernel in mutant.kernels}
+
+
+def _noticed(kernel: str, compiled: Compiled, large: bool) -> str | None:
+    for seed, trial in itertools.product(SEEDS, (LARGE_TRIALS if large else TRIALS)[kernel]):
+        try:
+            with kernels_on(compiled, seed, trial.choose_blocks) as kernels:
+                trial.run(kernels)
+        except KernelError as error:
+            return f"{error}, schedule {seed}, in the trial of {trial.what}"
+        except AssertionError:
+            return f"wrong numbers, schedule {seed}, in the trial of {trial.what}"
     return None
-
-
-def _said(error: Exception, what: str) -> str:
-    said = f"{error}" if isinstance(error, KernelError) else "wrong numbers"
-    return f"{said}, in the trial of {what}"

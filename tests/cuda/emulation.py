@@ -91,7 +91,8 @@ class Compiled:
         grid, block : up to three numbers
         args : arrays and NumPy scalars
         seed : int
-            Of the schedule. 0: blocks and threads in their order, 1: in the opposite one, else at random.
+            Of the schedule. 0: blocks, warps and lanes in their order, 1: in the opposite one, else at
+            random.
         blocks : sequence of int, optional
             Run these blocks of the grid alone, by their number with x the fastest.
         """

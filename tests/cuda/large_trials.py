@@ -7,7 +7,6 @@ are run, and the far end alone is compared. `LARGE_TRIALS` has them by kernel.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -17,10 +16,10 @@ from daskptycho import gpu_kernels
 from daskptycho.gpu_kernels import _cover
 from tests.cuda.memory import fenced
 from tests.cuda.shipped import ChooseBlocks
-from tests.cuda.trials import Kernels, close
+from tests.cuda.trials import Kernels, Trial, close
 from tests.plain import complex_noise
 
-__all__ = ["LARGE_TRIALS", "LargeTrial"]
+__all__ = ["LARGE_TRIALS"]
 
 # Frames of 2^20 pixels: the last one begins beyond element 2^31.
 SIZE = 1024
@@ -29,14 +28,6 @@ LAST = FRAMES - 1
 # An image of more than 2^31 pixels, with room for one small frame in its far corner.
 IMAGE = (1100, 2**21)
 SMALL = (6, 10)
-
-
-class LargeTrial(NamedTuple):
-    """One call of one kernel, of which some blocks are run."""
-
-    what: str
-    choose_blocks: ChooseBlocks
-    run: Callable[[Kernels], None]
 
 
 def _of_last_frame(grid: tuple[int, ...]) -> Sequence[int]:
@@ -196,11 +187,11 @@ def gramian_on_a_large_image(kernels: Kernels) -> None:
     close(out[0], 2 * np.vdot(frames, frames))
 
 
-def _trial(choose_blocks: ChooseBlocks, check: Callable[[Kernels], None]) -> LargeTrial:
-    return LargeTrial(check.__name__.replace("_", " "), choose_blocks, check)
+def _trial(choose_blocks: ChooseBlocks, check: Callable[[Kernels], None]) -> Trial:
+    return Trial(check.__name__.replace("_", " "), check, choose_blocks)
 
 
-LARGE_TRIALS: dict[str, list[LargeTrial]] = {
+LARGE_TRIALS: dict[str, list[Trial]] = {
     "exit_waves": [
         _trial(_of_last_frame, exit_waves_of_many_frames),
         _trial(_last, exit_waves_of_a_large_image),

@@ -1,8 +1,8 @@
 """Faults put into the kernels one at a time: what the trials and the checkers have to notice.
 
-A fault is a piece of a function's text that another one replaces. Most are wrong numbers or forbidden steps on
-the emulation of the source. Some are right there and wrong on a GPU, because threads of the emulation take
-turns at barriers alone and g++ fuses no products: those are seen in PTX, most of them by the race checker.
+A fault is a piece of a function's text that another one replaces. Most are wrong numbers or forbidden steps
+on the emulation of the source. Some are right there and wrong on a GPU, because threads of the emulation
+take turns at barriers alone and g++ fuses no products: those are seen in PTX, most by the race checker.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 from tests.cuda.shipped import SOURCE
 
-__all__ = ["MUTANTS", "Mutant", "source_of"]
+__all__ = ["MUTANTS", "Mutant"]
 
 
 class Mutant(NamedTuple):
-    """One fault, and the kernel whose trials have to notice it."""
+    """One fault."""
 
-    kernel: str
+    kernels: tuple[str, ...]
+    """Each of which has to notice it."""
     what: str
     function: str
     """Whose text is changed: the kernel itself, or one that it calls."""
@@ -30,25 +31,20 @@ class Mutant(NamedTuple):
     """Wrong beyond 2^31 elements alone."""
 
     def source(self) -> str:
-        """The kernel with this fault and what it calls, without the other kernels."""
-        return source_of(self.kernel, self)
-
-
-def source_of(kernel: str, mutant: Mutant | None = None) -> str:
-    """A kernel and what it calls, without the other kernels; with a fault where one is given."""
-    kept = []
-    # No function has an empty line in it: a paragraph is a function and what is said about it.
-    for paragraph in SOURCE.split("\n\n"):
-        if 'extern "C"' in paragraph and not _defines(paragraph, kernel):
-            continue
-        if mutant is not None and _defines(paragraph, mutant.function):
-            found = paragraph.count(mutant.before)
-            assert found == 1, f"{mutant.function} has {mutant.before!r} {found} times; expected once"
-            paragraph = paragraph.replace(mutant.before, mutant.after)
-            mutant = None
-        kept.append(paragraph)
-    assert mutant is None, f"{mutant} is not in the source"
-    return "\n\n".join(kept)
+        """The kernels with this fault and what they call, without the others."""
+        kept = []
+        changed = 0
+        # No function has an empty line in it: a paragraph is a function and what is said about it.
+        for paragraph in SOURCE.split("\n\n"):
+            if 'extern "C"' in paragraph and not any(_defines(paragraph, kernel) for kernel in self.kernels):
+                continue
+            if _defines(paragraph, self.function):
+                changed += paragraph.count(self.before)
+                kept.append(paragraph.replace(self.before, self.after))
+            else:
+                kept.append(paragraph)
+        assert changed == 1, f"{self.function} has {self.before!r} {changed} times; expected once"
+        return "\n\n".join(kept)
 
 
 def _defines(paragraph: str, function: str) -> bool:
@@ -62,11 +58,10 @@ def _in(
     in_ptx: bool = False,
     large: bool = False,
 ) -> list[Mutant]:
-    """Mutants of a function from (what, before, after), for each kernel that is to notice them."""
+    """Mutants of a function from (what, before, after)."""
     return [
-        Mutant(kernel, what, function, before, after, in_ptx, large)
+        Mutant(kernels or (function,), what, function, before, after, in_ptx, large)
         for what, before, after in faults
-        for kernel in kernels or (function,)
     ]
 
 
@@ -83,6 +78,24 @@ EVERY_BLOCK_DOES_ALL = (
     "for (int t = first_pixel(); t < pixels; t += next_pixel())",
     "for (int t = threadIdx.x; t < pixels; t += blockDim.x)",
 )
+
+# Neighbours share two pixels, and each adds every other frame to both of them.
+GATHERED = (
+    SOURCE[SOURCE.index("  const int row = patch") : SOURCE.index("  pixel = sum;\n")] + "  pixel = sum;\n"
+)
+SCATTERED = """\
+  const int row = patch / across * 8 + threadIdx.x / 32;
+  for (int side = 0; side < 2; ++side) {
+    const int column = patch % across * 32 + threadIdx.x % 32 / 2 * 2 + side;
+    if (row >= cover.rows || column >= cover.columns) continue;
+    Value& pixel = image[(int64)row * cover.columns + column];
+    for (int64 n = cover.start[patch] + threadIdx.x % 2; n < cover.start[patch + 1]; n += 2) {
+      const int64 f = cover.list[n];
+      const int64 y = row - cover.corner[2 * f], x = column - cover.corner[2 * f + 1];
+      if (y >= 0 && y < cover.height && x >= 0 && x < cover.width) add_frame(pixel, f, y * cover.width + x);
+    }
+  }
+"""
 
 MUTANTS: list[Mutant] = [
     *_in(
@@ -189,17 +202,7 @@ MUTANTS: list[Mutant] = [
         ("patches of half the height", "patch / across * 8", "patch / across * 4"),
         kernels=GATHERS,
     ),
-    *_in(
-        "gather",
-        (
-            "two threads a pixel add to it",
-            "  pixel = sum;",
-            "  pixel = sum;\n  if (row % 8 == 0 && cover.rows > row + 1) image[(int64)(row + 1) * cover.columns + column] = "
-            "image[(int64)(row + 1) * cover.columns + column];",
-        ),
-        kernels=GATHERS,
-        in_ptx=True,
-    ),
+    *_in("gather", ("two threads add to a pixel", GATHERED, SCATTERED), kernels=GATHERS, in_ptx=True),
     *_in(
         "gather",
         ("pixel of the image in 32 bits", "(int64)row * cover.columns", "row * cover.columns"),
@@ -209,7 +212,7 @@ MUTANTS: list[Mutant] = [
     *_in(
         "accumulate_overlap",
         ("conjugate phase", "times(phase[f], ", "conj_times(phase[f], "),
-        ("first phase for all", "phase[f]", "phase[0]"),
+        ("first phase for all", "phase[f], ", "phase[0], "),
     ),
     *_in("accumulate_overlap", ("frames in 32 bits", "f * pixels + t", "(int)(f * pixels) + t"), large=True),
     *_in(
@@ -272,9 +275,9 @@ MUTANTS: list[Mutant] = [
         ("pixels from the top of the first", "y0 = max(0, dy)", "y0 = 0"),
         ("rows to the end of the first", "min(height, height + dy) - y0", "height - y0"),
         (
-            "negative overlap",
-            "columns = max(0, min(width, width + dx) - x0)",
-            "columns = min(width, width + dx) - x0",
+            "overlap of frames far apart",
+            "rows = max(0, min(height, height + dy) - y0), columns = max(0, min(width, width + dx) - x0)",
+            "rows = min(height, height + dy) - y0, columns = min(width, width + dx) - x0",
         ),
         ("rows for columns", "t / columns, x = x0 + t % columns", "t / rows, x = x0 + t % rows"),
         (

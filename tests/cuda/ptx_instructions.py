@@ -118,11 +118,12 @@ def _multiply_add(i: Instruction) -> str:
 
 
 def _fused_multiply_add(i: Instruction) -> str:
+    """The sum a b + c, rounded once; fnma is c - a b and fms is a b - c, which the assembler makes."""
     if i.operation[1:-1] != ["rn"]:
         raise i.unknown()
-    return _set(
-        i.operands[0], f"std::fma({', '.join(_value(operand, i.type) for operand in i.operands[1:])})"
-    )
+    a, b, c = (_value(operand, i.type) for operand in i.operands[1:])
+    factor, term = "-" if i.name == "fnma" else "", "-" if i.name == "fms" else ""
+    return _set(i.operands[0], f"std::fma({factor}{a}, {b}, {term}{c})")
 
 
 def _divide(i: Instruction) -> str:
@@ -297,7 +298,7 @@ def _return(_: Instruction) -> str:
 _TRANSLATE: dict[str, Callable[[Instruction], str]] = {
     **dict.fromkeys(("add", "sub", "mul"), _binary),
     "mad": _multiply_add,
-    "fma": _fused_multiply_add,
+    **dict.fromkeys(("fma", "fnma", "fms"), _fused_multiply_add),
     **dict.fromkeys(("div", "rem"), _divide),
     "sqrt": _root,
     "neg": _negate,

@@ -15,7 +15,7 @@ import numpy as np
 from daskptycho import gpu_kernels
 from tests.cuda.emulation import Compiled
 
-__all__ = ["SOURCE", "kernels_on"]
+__all__ = ["SOURCE", "ChooseBlocks", "kernels_on"]
 
 SOURCE = gpu_kernels.SOURCE
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests import plain
+from tests.cuda.shipped import ChooseBlocks
 from tests.plain import complex_noise
 
 __all__ = ["TRIALS", "Trial"]
@@ -27,10 +28,12 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 
 
 class Trial(NamedTuple):
-    """One call of one kernel."""
+    """Calls of one kernel."""
 
     what: str
     run: Callable[[Kernels], None]
+    choose_blocks: ChooseBlocks | None = None
+    """Of a grid too large to be run as a whole."""
 
 
 class Layout(NamedTuple):
@@ -219,13 +222,15 @@ def power_of_a_bright_pixel_among_faint_ones(kernels: Kernels) -> None:
 
 def gramian_of_pixels_that_cancel(kernels: Kernels) -> None:
     first = np.ones((1, 32, 64), dtype=np.complex64)
-    second = np.full((1, 32, 64), 1 + 1j, dtype=np.complex64)
-    # One thread sums up all four of these, first the bright one and last its opposite.
-    second[0, 0, 0], second[0, 28, 0] = 2.0**25 * (1 + 1j), -(2.0**25) * (1 + 1j)
     zero = np.zeros((1, 2), dtype=np.int64)
-    out = np.empty(1, dtype=complex)
-    kernels.gramian(first, second, zero, zero, zero, np.ones((32, 64), dtype=np.float32), out)
-    same(out, np.array([(1 + 1j) * (32 * 64 - 2)]))
+    # A bright pixel and its opposite: summed up by one thread, one warp, and two warps.
+    for opposite in ((28, 0), (0, 16), (2, 1)):
+        second = np.full((1, 32, 64), 1 + 1j, dtype=np.complex64)
+        second[0, 0, 0] *= 2.0**25
+        second[0, *opposite] *= -(2.0**25)
+        out = np.empty(1, dtype=complex)
+        kernels.gramian(first, second, zero, zero, zero, np.ones((32, 64), dtype=np.float32), out)
+        same(out, np.array([(1 + 1j) * (32 * 64 - 2)]))
 
 
 def dark_waves_stay_finite(kernels: Kernels) -> None:
