@@ -26,8 +26,7 @@ from daskptycho.resources import Needs
 from daskptycho.result import assemble
 from daskptycho.run_options import RunOptions
 from daskptycho.synchronise import Cadence
-from daskptycho.tasks import persisted
-from daskptycho.waiting import computed
+from daskptycho.waiting import computed, persisted
 
 __all__ = ["Loop", "Progress", "Standing"]
 
