@@ -22,8 +22,8 @@ from daskptycho.loop import Progress, Standing
 from daskptycho.run_options import RunOptions
 from daskptycho.scan import frame_numbers, pixel_size, position_in_pixels, scan_period, tile_chunks
 from daskptycho.synchronise import Cadence
-from daskptycho.tasks import persisted, place, task
-from daskptycho.waiting import computed
+from daskptycho.tasks import place, task
+from daskptycho.waiting import computed, persisted
 
 __all__ = ["Checkpoints", "header_of", "location_of", "tiling_of"]
 

@@ -79,6 +79,7 @@ class Keeper:
         snapshot: Snapshot | None = None,
     ) -> None:
         self._lay_out, self._start = lay_out, start
+        self._client = client_in_use()
         self._current: Loop | None = None
         self._options = options
         self._scan = scan
@@ -171,15 +172,26 @@ class Keeper:
             raise
         except OutOfMemory as error:
             planned = "" if self._current is None else f"; {self._current.needs.told()}"
-            fault = FaultError(f"{error}{planned}")
+            out_of_memory = FaultError(f"{error}{planned}")
+            out_of_memory.add_note(self._rescued())
+            raise out_of_memory from error
+        except Exception as error:
+            fault: Exception = error
+            if self._abandoned() and not isinstance(error, FaultError):
+                # Whatever a client that has closed makes of the next thing that it is asked for.
+                fault = FaultError(f"the connection to the Dask scheduler is gone: {error!r}")
             fault.add_note(self._rescued())
-            raise fault from error
+            raise fault from (None if fault is error else error)
         except BaseException as error:
             error.add_note(self._rescued())
             raise
         finally:
             if self._aside is not None:
                 shutil.rmtree(self._aside, ignore_errors=True)
+
+    def _abandoned(self) -> bool:
+        """Whether the cluster that the run is on has gone."""
+        return self._client is not None and self._client.status == "closed"
 
     def _rescued(self) -> str:
         """Keep what can be kept; how to go on."""
@@ -189,7 +201,7 @@ class Keeper:
         lost = ""
         if sweep > self._saved:
             try:
-                if not workers_left():
+                if self._abandoned() or not workers_left():
                     raise WorkersLost("it went with the workers")
                 self._save(passing=False)
             except Exception as error:

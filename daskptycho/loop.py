@@ -26,8 +26,8 @@ from daskptycho.resources import Needs
 from daskptycho.result import assemble
 from daskptycho.run_options import RunOptions
 from daskptycho.synchronise import Cadence
-from daskptycho.tasks import persisted, task
-from daskptycho.waiting import computed
+from daskptycho.tasks import task
+from daskptycho.waiting import computed, persisted
 
 __all__ = ["Loop", "Progress", "Standing"]
 

@@ -172,7 +172,7 @@ def _confirmed(amplitudes: Amplitudes | StoredAmplitudes, counts: float) -> Ampl
 
 
 def confirmed(plan: Plan, counts: Sequence[float]) -> Plan:
-    """The same plan, where a tile's frames that are read once more have to have the counts of the first time."""
+    """The same plan; a tile whose frames are read once more has to have the counts of the first time."""
     of_tiles = zip(plan.amplitudes, counts, strict=True)
     return replace(plan, amplitudes=[task(_confirmed, *of_tile) for of_tile in of_tiles])
 

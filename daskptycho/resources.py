@@ -183,9 +183,9 @@ class Needs:
         """What was planned, for a run that took more, and what would take less."""
         limit = "" if self.workers.memory is None else f" of {format_bytes(self.workers.memory)}"
         return (
-            f"{format_bytes(self.task)} were planned for its largest task, and "
-            f"{format_bytes(self.worker)}{limit} for each of {self.workers.count} workers; expected more memory for each, or smaller tiles than "
-            f"the largest of {self.tile_frames} frames (tile_frames of the scan), or more workers"
+            f"{format_bytes(self.task)} were planned for its largest task, and {format_bytes(self.worker)}"
+            f"{limit} for each of {self.workers.count} workers; expected more memory for each, or smaller "
+            f"tiles than the largest of {self.tile_frames} frames (tile_frames of the scan), or more workers"
         )
 
     @property

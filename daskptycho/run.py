@@ -31,8 +31,8 @@ from daskptycho.run_options import GIVEN, RunOptions, checked_momentum, positive
 from daskptycho.scan import frame_numbers, position_in_pixels, scan_period, tile_chunks, validate_scan
 from daskptycho.start import random_start, uniform_start
 from daskptycho.synchronise import Cadence, Sync
-from daskptycho.tasks import persisted, place, task
-from daskptycho.waiting import computed
+from daskptycho.tasks import place, task
+from daskptycho.waiting import computed, persisted
 
 __all__ = ["driven", "laid_out", "reconstruct"]
 

@@ -147,7 +147,8 @@ def _at_home(nodes: Sequence[_Node]) -> AbstractContextManager[Any]:
     homes = [node._home for node in nodes if node._home is not None]
     if client is None or not homes:
         return nullcontext()
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    # A client that looks for its scheduler again knows of none.
+    workers = client.scheduler_info(n_workers=-1).get("workers", {})
     threads = tuple(address for address in sorted(workers) for _ in range(workers[address]["nthreads"]))
     if not threads:
         return nullcontext()

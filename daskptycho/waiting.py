@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, TimeoutError
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -20,10 +21,19 @@ from dask.utils import format_bytes
 from distributed import Client, KilledWorker
 from distributed.scheduler import NoValidWorkerError
 
+from daskptycho import tasks
 from daskptycho.errors import FaultError
-from daskptycho.tasks import client_in_use, exchanged, futures_in, persisted
+from daskptycho.tasks import client_in_use, exchanged, futures_in
 
-__all__ = ["OutOfMemory", "WorkersLost", "computed", "despite_losses", "wait_for_cluster", "workers_left"]
+__all__ = [
+    "OutOfMemory",
+    "WorkersLost",
+    "computed",
+    "despite_losses",
+    "persisted",
+    "wait_for_cluster",
+    "workers_left",
+]
 
 T = TypeVar("T")
 
@@ -63,8 +73,20 @@ def computed(values: Any) -> Any:
         No workers are left, the scheduler is gone, or a store does not answer.
     """
     client = client_in_use()
-    try:
+    with _faults_told():
         return dask.base.compute(values)[0] if client is None else _gathered(client, values)
+
+
+def persisted(state: Any) -> Any:
+    """As `tasks.persisted`, which computes at once without a cluster; raises as `computed` does."""
+    with _faults_told():
+        return tasks.persisted(state)
+
+
+@contextmanager
+def _faults_told() -> Iterator[None]:
+    try:
+        yield
     except LOST as error:
         raise WorkersLost(str(error).partition("\n")[0]) from error
     except MemoryError as error:
@@ -127,7 +149,7 @@ def _gathered(client: Client, values: Any) -> Any:
     """Gather in the client's own thread, and look after the workers here meanwhile."""
     if client not in _known:
         _known[client] = len(_reports(client))
-    futures = futures_in(persisted(values))
+    futures = futures_in(tasks.persisted(values))
     loop: Any = client.loop
     gathering = asyncio.run_coroutine_threadsafe(client.gather(futures, asynchronous=True), loop.asyncio_loop)
     begun = time.monotonic()
@@ -158,10 +180,10 @@ def _at_work(client: Client, waited: float) -> bool:
     try:
         reports = _reports(client)
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    except (OSError, RuntimeError, AttributeError) as error:
+    except Exception as error:
         # What a client does while it looks for its scheduler again, or has given up.
         if client.status == "closed" or waited > PATIENCE:
-            raise FaultError(f"the Dask scheduler {_address(client)} is gone: {error}") from error
+            raise FaultError(f"the connection to the Dask scheduler is gone: {error!r}") from error
         return False
     if len(reports) > _known.setdefault(client, len(reports)):
         _known[client] = len(reports)
@@ -174,13 +196,10 @@ def _at_work(client: Client, waited: float) -> bool:
     if waited > PATIENCE:
         if workers:
             raise OutOfMemory(f"all {len(workers)} workers have paused, full, for {waited:.0f} s")
-        raise FaultError(f"no worker is left on {_address(client)}, and none came in {waited:.0f} s")
+        address = "" if client.scheduler is None else client.scheduler.address
+        raise FaultError(f"no worker is left on {address}, and none came in {waited:.0f} s")
     return False
 
 
 def _reports(client: Client) -> Any:
     return client.get_events(KILLED_FOR_MEMORY)
-
-
-def _address(client: Client) -> str:
-    return "" if client.scheduler is None else str(client.scheduler.address)

@@ -182,8 +182,8 @@ def check_gpus(place: Place, client: Client | None) -> None:
 def _deaf_to_signals() -> Iterator[None]:
     """Let the processes that the block starts inherit a blocked SIGINT and SIGTERM.
 
-    A terminal sends Ctrl-C to all of them at once, and a batch system SIGTERM; this process alone answers, and
-    closes the others. One that comes meanwhile is answered when the block ends.
+    A terminal sends Ctrl-C to all of them at once, and a batch system SIGTERM; this process alone answers,
+    and closes the others. One that comes meanwhile is answered when the block ends.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
