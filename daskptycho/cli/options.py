@@ -9,7 +9,7 @@ import click
 
 from daskptycho.errors import ScanError
 
-__all__ = ["LENGTHS", "PAIR", "NumberOr", "given", "overwrite", "refuse_to_lose"]
+__all__ = ["LENGTHS", "PAIR", "SIZE", "NumberOr", "given", "overwrite", "refuse_to_lose"]
 
 
 class _Pair(click.ParamType):
@@ -44,6 +44,18 @@ class _Lengths(click.ParamType):
         return lengths if len(lengths) == 2 else lengths[0]
 
 
+class _Size(click.ParamType):
+    """A whole number of pixels, or two for y and x: ``256`` or ``256x192``."""
+
+    name = "pixels"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = re.fullmatch(r"(\d+)(?:x(\d+))?", value)
+        if found is None:
+            self.fail(f"{value!r} is no size; expected pixels, as in 256 or 256x192", param, ctx)
+        return int(found[1]) if found[2] is None else (int(found[1]), int(found[2]))
+
+
 class NumberOr(click.ParamType):
     """A number of some kind, or one word in its place."""
 
@@ -66,6 +78,7 @@ class NumberOr(click.ParamType):
 
 PAIR = _Pair()
 LENGTHS = _Lengths()
+SIZE = _Size()
 
 overwrite = click.option(
     "--overwrite", is_flag=True, help="Replace what lies there, once the new one is complete."
