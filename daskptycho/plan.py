@@ -83,9 +83,7 @@ class StoredAmplitudes:
 
     def read(self) -> Amplitudes:
         """Read the tile's frames, in the task that calls."""
-        return measured_amplitudes(
-            get_sync(self.graph, self.key), self.valid, self.background, self.kernel
-        )
+        return measured_amplitudes(get_sync(self.graph, self.key), self.valid, self.background, self.kernel)
 
 
 @dataclass(frozen=True)

@@ -93,5 +93,7 @@ def fresnel_kernel(
     """
     if not is_near_field(attributes):
         return None
-    turns = [np.fft.fftfreq(n) ** 2 / f for n, f in zip(frame_shape, fresnel_numbers(attributes), strict=True)]
+    turns = [
+        np.fft.fftfreq(n) ** 2 / f for n, f in zip(frame_shape, fresnel_numbers(attributes), strict=True)
+    ]
     return np.exp(-1j * np.pi * np.add.outer(*turns)).astype(np.complex64)

@@ -65,12 +65,11 @@ class _Key(click.ParamType):
     examples=(
         "daskptycho import star.npz.bz2 scan.zarr --position-unit pixel",
         "daskptycho import moonflower.ptyd scan.zarr --guess-probe",
-        "daskptycho import run_master.h5 scan.zarr --position-file positions.txt \\\n"
-        "--crop 256 --guess-probe",
-        "daskptycho import frames.h5 scan.zarr --position-key /motors/y+/motors/x \\\n"
-        "--key energy_eV=/beam/energy --assume detector_distance_m=2",
-        "daskptycho import scan_x64_y64.xml scan.zarr --guess-probe --rotation-deg 12 \\\n"
-        "--assume energy_eV=300e3 --assume scan_step_m=0.4e-10 --assume pixel_size_m=0.2e-10",
+        "daskptycho import master.h5 scan.zarr --position-file positions.txt \\\n--crop 256 --guess-probe",
+        "daskptycho import frames.h5 scan.zarr --position-key motors/y+motors/x \\\n"
+        "--key energy_eV=beam/energy --assume detector_distance_m=2",
+        "daskptycho import empad.xml scan.zarr --guess-probe --rotation-deg 12 \\\n"
+        "--assume energy_eV=300e3 --assume scan_step_m=0.4e-10",
     ),
 )
 @click.argument("file", metavar="FILE")
@@ -111,7 +110,9 @@ class _Key(click.ParamType):
 @click.option("--pixel-size-m", type=LENGTHS, help="Of the object, where it is known by calibration.")
 @click.option("--radiation", type=click.Choice(["photon", "electron"]), help="[default: the file's]")
 @click.option(
-    "--propagation", type=click.Choice(["far-field", "near-field"]), help="[default: the file's, or far-field]"
+    "--propagation",
+    type=click.Choice(["far-field", "near-field"]),
+    help="[default: the file's, or far-field]",
 )
 @click.option("--source-distance-m", type=float, help="From a point source to the sample (near field).")
 @click.option(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.arrange import Arrangement, arranged
 from daskptycho.formats.cxi import is_cxi, read_cxi
+from daskptycho.formats.export import export_result
 from daskptycho.formats.hdf5 import read_hdf5
 from daskptycho.formats.hdf5_file import is_hdf5
 from daskptycho.formats.nexus import is_nexus, read_nexus
@@ -27,7 +28,7 @@ from daskptycho.scan import create_scan
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["import_scan", "read_file", "read_npz"]
+__all__ = ["export_result", "import_scan", "read_file", "read_npz"]
 
 # Name, test and reader of each format, in the order in which they are tried: CXI before NeXus, since
 # NXcxi_ptycho is both, and plain HDF5 last.

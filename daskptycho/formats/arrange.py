@@ -20,7 +20,7 @@ from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.first_probe import first_probe
 from daskptycho.formats.lazy_frames import LazyFrames
 from daskptycho.formats.units import PLAUSIBLE, check_plausible
-from daskptycho.radiation import PHOTON, wavelength_of
+from daskptycho.radiation import PHOTON, energy_of, wavelength_of
 
 __all__ = ["ASSUMABLE", "Arrangement", "arranged", "turned"]
 
@@ -159,8 +159,7 @@ def arranged(
     source = scan.get("source", "the file")
     for name, value in assume.items():
         _assume(scan, name, value, source)
-    for name, value in given.items():
-        _give(scan, name, value, source)
+    _give(scan, given, source)
     # What a user gives is checked by `create_scan`, and believed where it is a number above zero.
     for name in PLAUSIBLE:
         if name in scan and name not in given and name not in assume:
@@ -187,17 +186,19 @@ def _assume(scan: dict[str, Any], name: str, value: Any, source: str) -> None:
         scan[name] = value
 
 
-def _give(scan: dict[str, Any], name: str, value: Any, source: str) -> None:
-    other = SAME.get(name)
-    if other in scan:
-        own = scan.pop(other)
-        if other in PLAUSIBLE:
-            scan[name] = wavelength_of(own, scan.get("radiation", PHOTON)) if other == "energy_eV" else None
-    if name in PLAUSIBLE and scan.get(name) is not None and not np.allclose(scan[name], value, rtol=1e-3):
-        warnings.warn(
-            f"{name} is {value} as given, though {source} says {scan[name]}", UserWarning, stacklevel=4
-        )
-    scan[name] = value
+def _give(scan: dict[str, Any], given: Mapping[str, Any], source: str) -> None:
+    """Put what was given before what the file says, and tell where they differ."""
+    radiation = given.get("radiation", scan.get("radiation", PHOTON))
+    for name, value in given.items():
+        own = scan.get(name)
+        other = SAME.get(name)
+        # Energy and wavelength are one number: the file's other name of it goes too.
+        if other is not None and other in scan and other not in given:
+            convert = wavelength_of if name == "wavelength_m" else energy_of
+            own = convert(float(scan.pop(other)), radiation)
+        if name in PLAUSIBLE and own is not None and not np.allclose(own, value, rtol=1e-3):
+            warnings.warn(f"{name} is {value} as given; {source} says {own}", UserWarning, stacklevel=4)
+    scan.update(given)
 
 
 def _positions(scan: dict[str, Any], order: Arrangement, source: str) -> NDArray[np.float64]:

@@ -199,4 +199,3 @@ def write_cxi(result: xr.Dataset, path: Path) -> None:
 
 def _step(coordinate: NDArray[np.float64]) -> float:
     return float(coordinate[1] - coordinate[0]) if len(coordinate) > 1 else 1.0
-

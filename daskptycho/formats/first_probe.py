@@ -99,7 +99,11 @@ def _carried(
     if wavelength is None and scan.get("energy_eV") is not None:
         wavelength = wavelength_of(float(scan["energy_eV"]), scan.get("radiation", PHOTON))
     size = scan.get("pixel_size_m")
-    if size is None and wavelength is not None and {"detector_distance_m", "detector_pixel_size_m"} <= set(scan):
+    if (
+        size is None
+        and wavelength is not None
+        and {"detector_distance_m", "detector_pixel_size_m"} <= set(scan)
+    ):
         detector = np.broadcast_to(np.asarray(scan["detector_pixel_size_m"], dtype=float), (2,))
         size = wavelength * float(scan["detector_distance_m"]) / (np.array(probe.shape) * detector)
     if size is None or wavelength is None:

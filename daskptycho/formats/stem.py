@@ -49,7 +49,7 @@ def _reader_name(path: Path) -> str | None:
         start = file.read(4096)
     if start.startswith((b"MQ1,", b"HDR,")):
         return "quantumdetector"
-    if start.lstrip().startswith(b"<") and b"<raw_file" in path.read_bytes()[:2**20]:
+    if start.lstrip().startswith(b"<") and b"<raw_file" in path.read_bytes()[: 2**20]:
         return "empad"
     version, order = int.from_bytes(start[:4], "big"), None
     if version in DM_VERSIONS:
