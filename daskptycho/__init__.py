@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from daskptycho.algorithms import AP, RAAR, DifferenceMap
     from daskptycho.checkpoint_history import Checkpoint, checkpoints, open_checkpoint
     from daskptycho.errors import FaultError, OptionError, ScanError
+    from daskptycho.formats import export_result, import_scan
     from daskptycho.loop import Progress
     from daskptycho.metrics import compare_images, relative_error
     from daskptycho.plotting import plot_result
@@ -40,6 +41,8 @@ _HOME = {
     "checkpoints": "checkpoint_history",
     "compare_images": "metrics",
     "create_scan": "scan",
+    "export_result": "formats",
+    "import_scan": "formats",
     "open_checkpoint": "checkpoint_history",
     "open_result": "result",
     "open_scan": "scan",
@@ -64,6 +67,8 @@ __all__ = [
     "checkpoints",
     "compare_images",
     "create_scan",
+    "export_result",
+    "import_scan",
     "open_checkpoint",
     "open_result",
     "open_scan",

@@ -13,6 +13,7 @@ from daskptycho import __version__
 from daskptycho.cli.check_gpu import command as check_gpu_command
 from daskptycho.cli.compare import command as compare_command
 from daskptycho.cli.demo import command as demo_command
+from daskptycho.cli.export import command as export_command
 from daskptycho.cli.history import command as history_command
 from daskptycho.cli.import_file import command as import_file_command
 from daskptycho.cli.info import command as info_command
@@ -47,6 +48,7 @@ for _command in (
     history_command,
     view_command,
     compare_command,
+    export_command,
     check_gpu_command,
 ):
     daskptycho.add_command(_command)

@@ -9,7 +9,7 @@ import click
 
 from daskptycho.errors import ScanError
 
-__all__ = ["LENGTHS", "NUMBERS", "PAIR", "NumberOr", "given", "overwrite", "refuse_to_lose"]
+__all__ = ["LENGTHS", "NUMBERS", "PAIR", "SIZE", "NumberOr", "given", "overwrite", "refuse_to_lose"]
 
 
 class _Pair(click.ParamType):
@@ -58,6 +58,18 @@ class _Numbers(click.ParamType):
         return tuple(int(part) for part in parts)
 
 
+class _Size(click.ParamType):
+    """A whole number of pixels, or two for y and x: ``256`` or ``256x192``."""
+
+    name = "pixels"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = re.fullmatch(r"(\d+)(?:x(\d+))?", value)
+        if found is None:
+            self.fail(f"{value!r} is no size; expected pixels, as in 256 or 256x192", param, ctx)
+        return int(found[1]) if found[2] is None else (int(found[1]), int(found[2]))
+
+
 class NumberOr(click.ParamType):
     """A number of some kind, or one word in its place."""
 
@@ -81,6 +93,7 @@ class NumberOr(click.ParamType):
 NUMBERS = _Numbers()
 PAIR = _Pair()
 LENGTHS = _Lengths()
+SIZE = _Size()
 
 overwrite = click.option(
     "--overwrite", is_flag=True, help="Replace what lies there, once the new one is complete."

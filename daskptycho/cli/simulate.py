@@ -20,8 +20,9 @@ __all__ = ["command"]
     short_help="Simulate a scan and keep the truth.",
     examples=(
         "daskptycho simulate scan.zarr --frames 16x16 --step 8 --jitter 1 --photons 1e5",
-        "daskptycho simulate near.zarr --propagation near-field --energy-eV 17000 \\\n"
-        "--source-distance-m 0.05 --detector-distance-m 1 --detector-pixel-size-m 2e-6",
+        "daskptycho simulate near.zarr --propagation near-field --frame-size 64 \\\n"
+        "--energy-eV 17000 --source-distance-m 0.005 --detector-distance-m 0.095 \\\n"
+        "--detector-pixel-size-m 2e-6",
     ),
 )
 @click.argument("out", metavar="OUT")

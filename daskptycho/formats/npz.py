@@ -1,6 +1,6 @@
 """NumPy's npz archives, plain or compressed as a whole by bz2, xz or gzip.
 
-`formats` calls this module, and users may; it calls `errors` alone.
+`formats` calls this module, and users may; it calls `arrange` and `errors`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.errors import OptionError, ScanError
+from daskptycho.formats.arrange import turned
 
 __all__ = ["is_npz", "read_npz"]
 
@@ -82,8 +83,8 @@ def read_npz(
         but for `valid`, which is True where the detector counts.
     zero_frequency : {"centre", "corner"}
         Where the zero frequency lies in the frames, `valid` and `background`: at N//2 or at 0.
-    position_axes : {"yx", "xy"}
-        Which of a position's two columns comes first.
+    position_axes : str
+        What the two columns of the positions are, as `arrange.turned` takes it.
 
     Returns
     -------
@@ -106,8 +107,6 @@ def read_npz(
     """
     if zero_frequency not in ("centre", "corner"):
         raise OptionError(f"zero_frequency is {zero_frequency!r}; expected 'centre' or 'corner'")
-    if position_axes not in ("yx", "xy"):
-        raise OptionError(f"position_axes is {position_axes!r}; expected 'yx' or 'xy'")
     path = Path(path).expanduser()
     wanted = {
         "intensity": intensity_key,
@@ -117,8 +116,7 @@ def read_npz(
         "background": background_key,
     }
     arrays = _load(path, wanted)
-    if position_axes == "xy":
-        arrays["position"] = arrays["position"][..., ::-1]
+    arrays["position"] = turned(arrays["position"], position_axes)
     if "valid" in arrays:
         arrays["valid"] = arrays["valid"].astype(bool)
     _warn_if_elsewhere(arrays["intensity"], arrays.get("valid"), zero_frequency)

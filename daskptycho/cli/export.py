@@ -1,0 +1,42 @@
+"""``daskptycho export``: a result in a format that other programs read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.cli.options import overwrite as overwrite_option
+from daskptycho.cli.options import refuse_to_lose
+
+__all__ = ["command"]
+
+
+@click.command(
+    "export",
+    cls=CommandWithExamples,
+    short_help="Write a result for other programs.",
+    examples=(
+        "daskptycho export result.zarr image.tif",
+        "daskptycho export result.zarr image.ome.zarr",
+    ),
+)
+@click.argument("result", metavar="RESULT")
+@click.argument("file", metavar="FILE")
+@click.option("--sweep", type=int, metavar="N", help="Write the checkpoint of sweep N, not the result.")
+@overwrite_option
+def command(result: str, file: str, sweep: int | None, overwrite: bool) -> None:
+    """Write RESULT to FILE, whose suffix names the format.
+
+    .tif is an OME-TIFF of phase and amplitude, .zarr an OME-Zarr of both at falling resolution for napari and
+    Neuroglancer; .h5 is plain HDF5, .nxs NeXus and .cxi CXI, each with object, probe and positions.
+    """
+    from daskptycho.checkpoint_history import open_checkpoint
+    from daskptycho.formats.export import export_result, writer_of
+    from daskptycho.result import open_result
+
+    writer_of(Path(file))
+    refuse_to_lose(file, overwrite)
+    opened = open_result(result) if sweep is None else open_checkpoint(result, sweep)
+    click.echo(export_result(opened, file, overwrite=overwrite))

@@ -1,0 +1,201 @@
+"""CXI files (cxidb.org), read and written: SI units, energies in joules, links, a mask of bits, basis vectors.
+
+What a CXI file translates is the sample; `laboratory` tells how that becomes positions. `formats` calls
+this module; it calls `hdf5_file`, `laboratory` and `errors`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from daskptycho.errors import ScanError
+from daskptycho.formats.hdf5_file import hdf5_frames, is_hdf5, needed, number, opened
+from daskptycho.formats.laboratory import DOWNWARDS, beam_on_sample, centre_of
+
+__all__ = ["is_cxi", "read_cxi", "valid_of_mask", "write_cxi"]
+
+ENTRY = "entry_1"
+DETECTOR = f"{ENTRY}/instrument_1/detector_1"
+VERSION = 160
+
+# Bits of the mask that say something of a pixel and yet let it count: it lies in the mask of a peak,
+# it has signal above the background.
+HARMLESS_BITS = 0x00000020 | 0x00001000
+
+
+def is_cxi(path: Path) -> bool:
+    """Whether a file is HDF5 with CXI's version, or with the names that CXI prescribes."""
+    if not is_hdf5(path):
+        return False
+    with opened(path) as file:
+        return "cxi_version" in file or DETECTOR in file
+
+
+def read_cxi(path: Path) -> dict[str, Any]:
+    """Read a CXI file's first entry.
+
+    Returns
+    -------
+    dict
+        For `arrange.arranged`.
+
+    Raises
+    ------
+    ScanError
+        No frames or translations, or a number with a unit that cannot be.
+    """
+    with opened(path) as file:
+        data = _first(file, f"{ENTRY}/data_1/data", f"{DETECTOR}/data")
+        if data is None:
+            raise ScanError(f"{path} has no {ENTRY}/data_1/data; expected the frames of a CXI file there")
+        found: dict[str, Any] = {"source": path.name}
+        basis = _basis(file)
+        pixel = _pixel(file, basis)
+        if pixel is not None:
+            found["detector_pixel_size_m"] = pixel
+        if f"{DETECTOR}/distance" in file:
+            distance = number(file[f"{DETECTOR}/distance"], "length", f"{DETECTOR}/distance", "m")
+            found["detector_distance_m"] = float(distance.ravel()[0])
+        found |= _energy(file)
+        corner = file.get(f"{DETECTOR}/corner_position")
+        if corner is not None and pixel is not None:
+            position = np.atleast_2d(number(corner, "length", corner.name, "m"))[0]
+            steps = np.asarray(DOWNWARDS if basis is None else basis)
+            steps = steps / np.linalg.norm(steps, axis=1, keepdims=True) * np.reshape(pixel, (2, 1))
+            found["centre"] = centre_of(position, steps)
+            found.setdefault("detector_distance_m", abs(float(position[2])))
+        translation = _first(
+            file,
+            f"{ENTRY}/data_1/translation",
+            f"{ENTRY}/sample_1/geometry_1/translation",
+            f"{DETECTOR}/translation",
+        )
+        if translation is not None:
+            moved = number(file[translation], "length", translation, "m")
+            moved = moved.reshape(-1, moved.shape[-1])
+            found["position"] = beam_on_sample(moved, DOWNWARDS if basis is None else basis)
+            found["position_unit"] = "m"
+        mask = file.get(f"{DETECTOR}/mask")
+        if mask is not None:
+            found["valid"] = valid_of_mask(mask, ~np.uint32(HARMLESS_BITS))
+        probe = _first(file, f"{ENTRY}/sample_1/probe", f"{ENTRY}/instrument_1/source_1/illumination")
+        if probe is not None and file[probe].dtype.kind == "c":
+            found["probe"] = file[probe][()]
+        dark = file.get(f"{DETECTOR}/data_dark")
+        if dark is not None:
+            frames = dark[()].astype(np.float64)
+            found["background"] = frames.mean(axis=tuple(range(frames.ndim - 2)))
+    found["intensity"] = hdf5_frames(path, [data])
+    return found
+
+
+def _first(file: Any, *names: str) -> str | None:
+    """The first of these names that is there; a broken link is not."""
+    return next((name for name in names if name in file), None)
+
+
+def _basis(file: Any) -> NDArray[np.float64] | None:
+    """To the next row and to the next pixel, (2, 3) in metres."""
+    item = file.get(f"{DETECTOR}/basis_vectors")
+    if item is None:
+        return None
+    basis = np.asarray(item[()], dtype=np.float64)
+    while basis.ndim > 2:
+        basis = basis[0]
+    # Some programs write the two vectors as columns.
+    if basis.shape == (3, 2):
+        basis = basis.T
+    if basis.shape != (2, 3):
+        raise ScanError(f"{item.name} has the shape {item.shape}; expected two vectors (x, y, z)")
+    return basis
+
+
+def _pixel(file: Any, basis: NDArray[np.float64] | None) -> tuple[float, float] | None:
+    """[y, x] size of the detector's pixels."""
+    sizes = []
+    for axis in ("y", "x"):
+        item = file.get(f"{DETECTOR}/{axis}_pixel_size")
+        sizes.append(None if item is None else float(np.ravel(number(item, "length", item.name, "m"))[0]))
+    if sizes[0] is None and sizes[1] is None:
+        if basis is None:
+            return None
+        sizes = [float(size) for size in np.linalg.norm(basis, axis=1)]
+    y = sizes[0] if sizes[0] is not None else sizes[1]
+    x = sizes[1] if sizes[1] is not None else sizes[0]
+    assert y is not None
+    assert x is not None
+    return y, x
+
+
+def _energy(file: Any) -> dict[str, float]:
+    """Energy of the beam; NXcxi_ptycho keeps the machine's own in source_1, and the beam's in beam_1."""
+    instrument = f"{ENTRY}/instrument_1"
+    names = (f"{instrument}/beam_1/energy", f"{instrument}/beam_1/incident_beam_energy")
+    for name in (*names, f"{instrument}/source_1/energy"):
+        if name in file:
+            energy = float(np.ravel(number(file[name], "energy", name, "J"))[0])
+            return {"energy_eV": energy}
+    name = f"{instrument}/source_1/wavelength"
+    if name in file:
+        return {"wavelength_m": float(np.ravel(number(file[name], "length", name, "m"))[0])}
+    return {}
+
+
+def valid_of_mask(mask: Any, bad: Any) -> NDArray[np.bool_]:
+    """Pixels without any of the bad bits, in every frame where the mask has frames."""
+    if mask.ndim == 2:
+        return (mask[()].astype(np.int64).astype(np.uint32) & bad) == 0
+    valid = np.ones(mask.shape[-2:], dtype=bool)
+    for index in np.ndindex(mask.shape[:-2]):
+        valid &= (mask[index].astype(np.int64).astype(np.uint32) & bad) == 0
+    return valid
+
+
+def write_cxi(result: xr.Dataset, path: Path) -> None:
+    """Write a result as CXI: the object as image_1, the probe beside it, the sample's translations.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+    path : Path
+        A new file.
+    """
+    h5py = needed("h5py")
+    with h5py.File(path, "w") as file:
+        file["cxi_version"] = VERSION
+        file["number_of_entries"] = 1
+        entry = file.create_group(ENTRY)
+        entry["program_name"] = f"daskptycho {result.attrs.get('version', '')}".strip()
+        image = entry.create_group("image_1")
+        image["data"] = result["object"].values
+        image["data_type"] = "complex refractive index transmission"
+        image["data_space"] = "real"
+        image["illumination"] = result["illumination"].values
+        in_metres = result["y"].attrs.get("units") == "m"
+        entry["result_1"] = h5py.SoftLink(f"/{ENTRY}/image_1")
+        image["probe"] = result["probe"].values
+        if in_metres:
+            step = np.array([_step(result[axis].values) for axis in ("y", "x")])
+            image["image_size"] = np.array([*(step[::-1] * result["object"].shape[::-1]), 0.0])
+            image["pixel_size"] = step
+            for key, unit in (("image_size", "m"), ("pixel_size", "m")):
+                image[key].attrs["units"] = unit
+            # The sample moves against the beam's position on it; the object's rows run downwards.
+            position = result["position"].values
+            moved = np.zeros((len(position), 3))
+            moved[:, 1], moved[:, 0] = position[:, 0], position[:, 1]
+            geometry = entry.create_group("sample_1/geometry_1")
+            geometry["translation"] = moved
+            geometry["translation"].attrs["units"] = "m"
+        process = image.create_group("process_1")
+        process["command"] = str(result.attrs.get("options", ""))
+        process["residual"] = result["residual"].values
+
+
+def _step(coordinate: NDArray[np.float64]) -> float:
+    return float(coordinate[1] - coordinate[0]) if len(coordinate) > 1 else 1.0

@@ -1,0 +1,93 @@
+"""Results out: which writer a file's name asks for, and that what is written is whole or absent.
+
+`formats` shows `export_result` to everyone; this module calls the formats that write.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import xarray as xr
+
+from daskptycho.errors import OptionError, ScanError
+from daskptycho.folder import complete_or_absent
+from daskptycho.formats.cxi import write_cxi
+from daskptycho.formats.hdf5 import write_hdf5
+from daskptycho.formats.nexus import write_nexus
+from daskptycho.formats.ome_zarr import write_ome_zarr
+from daskptycho.formats.tiff import write_tiff
+
+__all__ = ["SUFFIXES", "export_result", "writer_of"]
+
+WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
+    ".cxi": write_cxi,
+    ".nxs": write_nexus,
+    ".nexus": write_nexus,
+    ".h5": write_hdf5,
+    ".hdf5": write_hdf5,
+    ".zarr": write_ome_zarr,
+    ".tif": write_tiff,
+    ".tiff": write_tiff,
+}
+SUFFIXES = tuple(WRITERS)
+
+
+def writer_of(path: Path) -> Callable[[xr.Dataset, Path], None]:
+    """The writer that a file's name asks for.
+
+    Raises
+    ------
+    OptionError
+        A suffix of no format.
+    """
+    writer = WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise OptionError(
+            f"{path} ends in {path.suffix or 'no suffix'}; expected one of {', '.join(SUFFIXES)}"
+        )
+    return writer
+
+
+def export_result(result: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a result in a format that other programs read: whole, or not at all.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        From `reconstruct` or `open_result`.
+    path : path
+        Its suffix names the format: .cxi, .nxs (NeXus), .h5 (HDF5), .zarr (OME-Zarr), .tif (OME-TIFF).
+    overwrite : bool
+        Replace what lies there.
+
+    Returns
+    -------
+    Path
+        Where it lies.
+
+    Raises
+    ------
+    ScanError
+        Something lies there already, or the folder does not exist.
+    OptionError
+        A suffix of no format, or an extra that is not installed.
+    """
+    target = Path(path).expanduser()
+    writer = writer_of(target)
+    if not target.parent.is_dir():
+        raise ScanError(f"{target.parent} is no folder; make it, or name another place")
+    if writer is write_ome_zarr:
+        with complete_or_absent(target, overwrite=overwrite) as folder:
+            writer(result, folder)
+        return target
+    if target.is_dir() or (target.exists() and not overwrite):
+        raise ScanError(f"{target} exists already; pass overwrite=True (--overwrite) to replace it")
+    partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
+    try:
+        writer(result, partial)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target

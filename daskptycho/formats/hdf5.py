@@ -1,0 +1,237 @@
+"""Plain HDF5: arrays by their usual names or by keys that the user gives; and results written that way.
+
+`formats` calls this module; it calls `hdf5_file`, `units` and `errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from daskptycho.errors import OptionError, ScanError
+from daskptycho.formats.hdf5_file import hdf5_frames, needed, number, opened, text, walk
+
+__all__ = ["read_hdf5", "write_hdf5"]
+
+# Usual names, the whole path or its last part, in lower case; a plus joins the two columns of positions.
+# A mask is not guessed: True means valid to some, bad to others.
+USUAL_KEYS: Mapping[str, tuple[str, ...]] = {
+    "intensity": (
+        "intensity",
+        "intensities",
+        "diffraction",
+        "frames",
+        "dp",
+        "diffamp",
+        "data",
+    ),
+    "position": (
+        "position",
+        "positions",
+        "probe_positions",
+        "translation",
+        "scan",
+        "probe_position_y_m+probe_position_x_m",
+        "position_y+position_x",
+        "y+x",
+    ),
+    "probe": ("probe", "probe_guess", "probe_initial"),
+    "valid": (),
+    "background": ("background", "dark"),
+}
+# Names of numbers, their kind, and the unit of one that has none of its own.
+NUMBERS = {
+    "energy_eV": ("energy", "eV"),
+    "wavelength_m": ("length", "m"),
+    "detector_distance_m": ("length", "m"),
+    "detector_pixel_size_m": ("length", "m"),
+    "source_distance_m": ("length", "m"),
+    "pixel_size_m": ("length", "m"),
+}
+LOOSE = {
+    "energy": "energy_eV",
+    "photon_energy": "energy_eV",
+    "wavelength": "wavelength_m",
+    "lambda": "wavelength_m",
+    "distance": "detector_distance_m",
+    "detector_distance": "detector_distance_m",
+    "pixel_size": "detector_pixel_size_m",
+    "detector_pixel_size": "detector_pixel_size_m",
+}
+PIXELS = ("pixel", "pixels", "px")
+
+
+def read_hdf5(
+    path: Path,
+    *,
+    intensity_key: str | None = None,
+    position_key: str | None = None,
+    probe_key: str | None = None,
+    valid_key: str | None = None,
+    background_key: str | None = None,
+    keys: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Read a scan from datasets of an HDF5 file.
+
+    Parameters
+    ----------
+    path : Path
+    intensity_key, position_key, probe_key, valid_key, background_key : str, optional
+        Paths of the datasets. Two with a plus between them are the two columns of positions. Those not
+        given are looked for under their usual names, but for `valid`, which is True where the detector
+        counts.
+    keys : mapping, optional
+        Paths of numbers by name, such as ``{"energy_eV": "/beam/energy"}``; their units are read.
+
+    Returns
+    -------
+    dict
+        For `arrange.arranged`.
+
+    Raises
+    ------
+    ScanError
+        A dataset that is not there or has another shape than expected, or a unit that cannot be.
+    OptionError
+        A key of a name that no scan has.
+    """
+    given = {
+        "intensity": intensity_key,
+        "position": position_key,
+        "probe": probe_key,
+        "valid": valid_key,
+        "background": background_key,
+    }
+    for name in keys or {}:
+        if name not in NUMBERS:
+            raise OptionError(f"a key is given for {name!r}; expected one of {', '.join(NUMBERS)}")
+    found: dict[str, Any] = {"source": path.name}
+    with opened(path) as file:
+        datasets = {name: item for name, item in walk(file, lambda _, item: hasattr(item, "dtype"))}
+        names = {name: _find(path, datasets, name, key) for name, key in given.items()}
+        assert names["intensity"] is not None
+        if names["position"] is not None:
+            found |= _positions(file, names["position"])
+        for name in ("probe", "valid", "background"):
+            if names[name] is not None:
+                found[name] = _squeezed(file[names[name]], 3 if name == "probe" else 2, name)
+        found |= _numbers(path, file, datasets, keys or {})
+    if "valid" in found:
+        found["valid"] = found["valid"].astype(bool)
+    found["intensity"] = hdf5_frames(path, [names["intensity"]])
+    return found
+
+
+def _find(path: Path, datasets: Mapping[str, Any], name: str, given: str | None) -> str | None:
+    """The path of a variable's dataset, or two of them with a plus between."""
+    if given is not None:
+        parts = [part if part.startswith("/") else f"/{part}" for part in given.split("+")]
+        if all(part in datasets for part in parts):
+            return "+".join(parts)
+    else:
+        by_tail: dict[str, str] = {}
+        for own in sorted(datasets, key=lambda own: (-own.count("/"), own), reverse=False):
+            if name != "intensity" or datasets[own].ndim >= 3:
+                by_tail[own.rsplit("/", 1)[-1].lower()] = own
+        for usual in USUAL_KEYS[name]:
+            parts = usual.split("+")
+            if all(part in by_tail for part in parts):
+                return "+".join(by_tail[part] for part in parts)
+        if name not in ("intensity",):
+            return None
+    shapes = ", ".join(f"{own} {item.shape}" for own, item in list(datasets.items())[:20])
+    expected = repr(given) if given is not None else f"one of {', '.join(USUAL_KEYS[name])}"
+    option = f"{name}_key"
+    raise ScanError(
+        f"{name} is not found in {path}: it holds {shapes}; expected {expected}: "
+        f"name the dataset with {option} (--{option.replace('_', '-')})"
+    )
+
+
+def _positions(file: Any, name: str) -> dict[str, Any]:
+    """Positions and their unit, where they say one."""
+    parts = [file[part] for part in name.split("+")]
+    units = [text(part.attrs["units"]).strip() for part in parts if "units" in part.attrs]
+    if units and all(unit.lower() in PIXELS for unit in units):
+        columns, unit = [np.asarray(part[()], dtype=float) for part in parts], "pixel"
+    elif units:
+        columns, unit = [number(part, "length", part.name) for part in parts], "m"
+    else:
+        columns, unit = [np.asarray(part[()], dtype=float) for part in parts], None
+    if len(columns) == 2:
+        position = np.column_stack([column.ravel() for column in columns])
+    else:
+        position = columns[0].reshape(-1, columns[0].shape[-1])
+        if position.shape[1] != 2 and columns[0].shape[0] == 2:
+            position = columns[0].reshape(2, -1).T
+    return {"position": position} | ({} if unit is None else {"position_unit": unit})
+
+
+def _squeezed(item: Any, dimensions: int, name: str) -> NDArray[Any]:
+    array = np.asarray(item[()])
+    # Complex numbers of other languages are pairs of fields.
+    if array.dtype.names is not None and len(array.dtype.names) == 2:
+        real, imaginary = (array[field] for field in array.dtype.names)
+        array = real + 1j * imaginary
+    while array.ndim > dimensions and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim > dimensions:
+        raise ScanError(f"{name} ({item.name}) has the shape {item.shape}; expected {dimensions} dimensions")
+    return array
+
+
+def _numbers(path: Path, file: Any, datasets: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
+    """Energy, distances, pixel sizes: by key, by the argument's own name, or by a usual name with a unit."""
+    found: dict[str, Any] = {}
+    for name, (kind, unit) in NUMBERS.items():
+        if name in keys:
+            if keys[name] not in file:
+                raise ScanError(f"{keys[name]} is not in {path}; expected the {name} there")
+            found[name] = _value(file[keys[name]], kind, unit)
+        elif name in file.attrs:
+            found[name] = _plain(np.asarray(file.attrs[name], dtype=float))
+        else:
+            own = next((item for own, item in datasets.items() if own.rsplit("/", 1)[-1] == name), None)
+            if own is not None:
+                found[name] = _value(own, kind, unit)
+    for own, item in datasets.items():
+        name = LOOSE.get(own.rsplit("/", 1)[-1].lower(), "")
+        # A usual name alone is not believed: without a unit it may be anything.
+        if name and name not in found and "units" in item.attrs and item.size in (1, 2):
+            found[name] = _value(item, *NUMBERS[name])
+    if "energy_eV" in found:
+        found.pop("wavelength_m", None)
+    return found
+
+
+def _value(item: Any, kind: str, unit: str) -> Any:
+    return _plain(number(item, kind, item.name, unit))
+
+
+def _plain(value: NDArray[np.float64]) -> Any:
+    flat = value.ravel()
+    return float(flat[0]) if flat.size == 1 else (float(flat[0]), float(flat[1]))
+
+
+def write_hdf5(result: xr.Dataset, path: Path) -> None:
+    """Write a result's variables as datasets of a new HDF5 file, with units, dimensions and attributes."""
+    h5py = needed("h5py")
+    with h5py.File(path, "w") as file:
+        for name, value in result.attrs.items():
+            file.attrs[name] = value
+        for name, variable in result.variables.items():
+            dataset = file.create_dataset(str(name), data=variable.values)
+            for key, value in variable.attrs.items():
+                dataset.attrs[key] = value
+        for name, variable in result.variables.items():
+            for axis, dimension in enumerate(variable.dims):
+                file[str(name)].dims[axis].label = str(dimension)
+                if dimension in result.coords and name != dimension:
+                    if not file[str(dimension)].is_scale:
+                        file[str(dimension)].make_scale(str(dimension))
+                    file[str(name)].dims[axis].attach_scale(file[str(dimension)])

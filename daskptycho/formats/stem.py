@@ -1,0 +1,204 @@
+"""4D-STEM through RosettaSciIO: EMPAD, Merlin MIB, DigitalMicrograph, HyperSpy (.hspy, .zspy), py4DSTEM.
+
+The two axes of the scan are y and x of the beam's raster, of the detector qy and qx; their scales become
+positions and pixel size. How a microscope turns one against the other no file tells: see `position_axes`
+and `rotation_deg` of `arrange.Arrangement`. ARINA's master files are read by `nexus`, block by block. `formats`
+calls this module; it calls `hdf5_file`, `lazy_frames`, `units` and `radiation`.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from daskptycho.errors import ScanError
+from daskptycho.formats.hdf5_file import is_hdf5, needed, opened, text
+from daskptycho.formats.lazy_frames import LazyFrames
+from daskptycho.formats.units import in_si
+from daskptycho.radiation import ELECTRON
+
+__all__ = ["is_stem", "read_stem"]
+
+# How much RosettaSciIO's lazy arrays read at once.
+BLOCK = "16MiB"
+
+UNCALIBRATED = ("", "px", "pixel", "pixels", "none", "<undefined>", "1")
+DM_VERSIONS = (3, 4)
+
+
+def is_stem(path: Path) -> bool:
+    """Whether RosettaSciIO has a reader for a file, told by its content."""
+    return _reader_name(path) is not None
+
+
+def _reader_name(path: Path) -> str | None:
+    """The module of rsciio that reads a file."""
+    if path.is_dir() or zipfile.is_zipfile(path):
+        return "zspy" if _experiments(path) else None
+    if is_hdf5(path):
+        return _hdf5_reader(path)
+    with open(path, "rb") as file:
+        start = file.read(4096)
+    if start.startswith((b"MQ1,", b"HDR,")):
+        return "quantumdetector"
+    if start.lstrip().startswith(b"<") and b"<raw_file" in path.read_bytes()[: 2**20]:
+        return "empad"
+    version, order = int.from_bytes(start[:4], "big"), None
+    if version in DM_VERSIONS:
+        # The length of the file, of four bytes or eight, then the order of bytes.
+        place = 8 if version == 3 else 12
+        order = int.from_bytes(start[place : place + 4], "big")
+    return "digitalmicrograph" if order in (0, 1) and len(start) > 16 else None
+
+
+def _hdf5_reader(path: Path) -> str | None:
+    with opened(path) as file:
+        if text(file.attrs.get("file_format", "")) == "HyperSpy":
+            return "hspy"
+        if "4DSTEM_experiment" in file or "emd_group_type" in file.attrs:
+            return "emd"
+        roots = (file.get(name) for name in file)
+        return "emd" if any(root is not None and "emd_group_type" in root.attrs for root in roots) else None
+
+
+def read_stem(path: Path) -> dict[str, Any]:
+    """Read a 4D-STEM data set.
+
+    Returns
+    -------
+    dict
+        For `arrange.arranged`: `scan_shape` and `scan_step_m` of the raster in place of positions, and
+        `frequency_per_pixel` or `angle_per_pixel` of the detector, as far as the file is calibrated.
+
+    Raises
+    ------
+    ScanError
+        No four-dimensional data, or a unit that cannot be.
+    """
+    name = _reader_name(path)
+    if name == "zspy":
+        data, axes, metadata = _zspy(path)
+    else:
+        data, axes, metadata = _through_rosettasciio(path, str(name))
+    navigation = [axis for axis in axes if axis.get("navigate")]
+    signal = [axis for axis in axes if not axis.get("navigate")]
+    if len(axes) == data.ndim and len(signal) != 2:
+        # Not every format says which axes are the beam's: they come first.
+        navigation, signal = list(axes[:-2]), list(axes[-2:])
+    order = [axes.index(axis) for axis in (*navigation, *signal)]
+    if data.ndim not in (3, 4) or len(order) != data.ndim:
+        raise ScanError(f"{path} holds data of the shape {data.shape}; expected (y, x, qy, qx) of 4D-STEM")
+    found: dict[str, Any] = {"source": path.name, "radiation": ELECTRON}
+    data = data.transpose(order)
+    found["intensity"] = _flat(data)
+    if len(navigation) == 2:
+        found["scan_shape"] = tuple(int(n) for n in data.shape[:2])
+        step = _scales(navigation, "length", "the step of the scan")
+        if step is not None:
+            found["scan_step_m"] = step
+    found |= _calibration(signal)
+    energy = _item(metadata, "Acquisition_instrument", "TEM", "beam_energy")
+    if energy is not None and float(energy) > 0:
+        found["energy_eV"] = 1e3 * float(energy)
+    return found
+
+
+def _through_rosettasciio(path: Path, name: str) -> tuple[Any, list[dict[str, Any]], Mapping[str, Any]]:
+    reader = needed(f"rsciio.{name}")
+    options: dict[str, Any] = {"lazy": True}
+    if name == "emd":
+        options["stack_group"] = False
+    source = path.with_suffix(".mib") if path.suffix.lower() == ".hdr" else path
+    try:
+        with dask.config.set({"array.chunk-size": BLOCK}):
+            contents = reader.file_reader(str(source), **options)
+    except Exception as error:  # whatever a damaged file makes of a reader
+        raise ScanError(f"{path} cannot be read by RosettaSciIO's {name}: {error}") from error
+    fitting = [content for content in contents if content["data"].ndim in (3, 4)]
+    if not fitting:
+        shapes = ", ".join(str(content["data"].shape) for content in contents) or "nothing"
+        raise ScanError(f"{path} holds {shapes}; expected four-dimensional data (y, x, qy, qx)")
+    largest = max(fitting, key=lambda content: content["data"].size)
+    axes = sorted(largest["axes"], key=lambda axis: axis.get("index_in_array", largest["axes"].index(axis)))
+    return da.asarray(largest["data"]), axes, largest.get("metadata", {})
+
+
+def _experiments(path: Path) -> list[str]:
+    """Names of the experiments in a store of HyperSpy; none where it is another store."""
+    from zarr import open_group
+
+    try:
+        group = open_group(_store(path), mode="r")
+        return sorted(group["Experiments"].group_keys())
+    except Exception:  # no store at all, or another's
+        return []
+
+
+def _store(path: Path) -> Any:
+    from zarr.storage import ZipStore
+
+    return str(path) if path.is_dir() else ZipStore(path, mode="r")
+
+
+def _zspy(path: Path) -> tuple[Any, list[dict[str, Any]], Mapping[str, Any]]:
+    """HyperSpy's layout in Zarr: RosettaSciIO's own reader of it needs Zarr 2."""
+    from zarr import open_group
+
+    experiment = open_group(_store(path), mode="r")["Experiments"][_experiments(path)[0]]
+    data = da.from_zarr(experiment["data"])
+    axes = [dict(experiment[f"axis-{number}"].attrs) for number in range(data.ndim)]
+    metadata = _plain(experiment["metadata"]) if "metadata" in experiment else {}
+    return data, axes, metadata
+
+
+def _plain(group: Any) -> dict[str, Any]:
+    """Attributes of nested groups as nested dictionaries; HyperSpy marks groups with an underscore."""
+    found = {key: json.loads(json.dumps(value)) for key, value in group.attrs.items()}
+    return found | {key.removeprefix("_sig_"): _plain(group[key]) for key in group.group_keys()}
+
+
+def _flat(data: Any) -> LazyFrames:
+    """The frames of an array of three or four dimensions, one after the other."""
+    flat = data.reshape((-1, *data.shape[-2:]))
+
+    def read(numbers: NDArray[np.int64]) -> NDArray[Any]:
+        return np.asarray(flat[numbers].compute())
+
+    return LazyFrames(tuple(int(n) for n in flat.shape), flat.dtype, read)
+
+
+def _scales(axes: Sequence[Mapping[str, Any]], kind: str, what: str) -> tuple[float, float] | None:
+    """Scales of two axes in SI; None where they count pixels."""
+    units = [str(axis.get("units") or "").strip() for axis in axes]
+    if any(unit.lower() in UNCALIBRATED for unit in units):
+        return None
+    scales = [abs(float(axis.get("scale", 1.0))) for axis in axes]
+    y, x = (float(in_si(scale, unit, kind, what)) for scale, unit in zip(scales, units, strict=True))
+    return y, x
+
+
+def _calibration(signal: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How much of reciprocal space a detector pixel sees."""
+    unit = str(signal[0].get("units") or "").strip()
+    if unit.lower() in UNCALIBRATED:
+        return {}
+    what = "the scale of the detector"
+    if unit in ("mrad", "rad", "µrad", "μrad", "urad", "deg", "degree", "°"):
+        return {"angle_per_pixel": _scales(signal, "angle", what)}
+    return {"frequency_per_pixel": _scales(signal, "reciprocal length", what)}
+
+
+def _item(metadata: Any, *keys: str) -> Any:
+    for key in keys:
+        if not isinstance(metadata, Mapping) or key not in metadata:
+            return None
+        metadata = metadata[key]
+    return metadata

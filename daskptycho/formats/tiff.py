@@ -1,0 +1,30 @@
+"""TIFF: phase and amplitude as two channels of an OME-TIFF, with the pixel size. Called by `formats` alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from daskptycho.formats.hdf5_file import needed
+
+__all__ = ["write_tiff"]
+
+
+def write_tiff(result: xr.Dataset, path: Path) -> None:
+    """Write phase (radians) and amplitude as float32, channels in that order, into a new file.
+
+    ImageJ, Fiji and every reader of OME-TIFF find the size of a pixel; other programs, pixels a centimetre.
+    """
+    tifffile = needed("tifffile")
+    image = result["object"].values
+    channels = np.stack([np.angle(image), np.abs(image)]).astype(np.float32)
+    metadata: dict[str, object] = {"axes": "CYX", "Channel": {"Name": ["phase", "amplitude"]}}
+    options: dict[str, object] = {}
+    if "pixel_size_m" in result.attrs:
+        y, x = (float(size) for size in result.attrs["pixel_size_m"])
+        metadata |= {"PhysicalSizeX": x * 1e6, "PhysicalSizeXUnit": "µm"}
+        metadata |= {"PhysicalSizeY": y * 1e6, "PhysicalSizeYUnit": "µm"}
+        options = {"resolution": (1e-2 / x, 1e-2 / y), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, channels, ome=True, photometric="minisblack", metadata=metadata, **options)
