@@ -23,6 +23,7 @@ LAYERS: list[tuple[str, set[str]]] = [
             "checkpoint_history",
             "keeper",
             "loop",
+            "preview",
             "resources",
             "result",
             "resumption",
