@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from daskptycho.algorithms import AP, RAAR, DifferenceMap
     from daskptycho.checkpoint_history import Checkpoint, checkpoints, open_checkpoint
+    from daskptycho.dashboard import LivePage
     from daskptycho.errors import OptionError, ScanError
     from daskptycho.loop import Progress
     from daskptycho.metrics import compare_images, relative_error
@@ -31,6 +32,7 @@ _HOME = {
     "AP": "algorithms",
     "Checkpoint": "checkpoint_history",
     "DifferenceMap": "algorithms",
+    "LivePage": "dashboard",
     "OptionError": "errors",
     "Progress": "loop",
     "RAAR": "algorithms",
@@ -54,6 +56,7 @@ __all__ = [
     "RAAR",
     "Checkpoint",
     "DifferenceMap",
+    "LivePage",
     "OptionError",
     "Progress",
     "ScanError",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from daskptycho.algorithms import next_momentum
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
-from daskptycho.geometry import Tile, Tiling, Window
+from daskptycho.geometry import Tiling, Window
 from daskptycho.graph import Report, State, sweep
 from daskptycho.plan import Plan
 from daskptycho.preview import Preview, thinned
@@ -81,14 +81,9 @@ class Progress:
         return thinned(self._tiling, state.images, state.illuminations, most, window)
 
     @property
-    def tiles(self) -> tuple[Tile, ...]:
-        """The tiles of the run."""
-        return self._tiling.tiles
-
-    @property
-    def canvas(self) -> Window:
-        """The part of the plane that the image covers, in pixels."""
-        return self._tiling.window
+    def tiling(self) -> Tiling:
+        """The tiles of the run and the canvas."""
+        return self._tiling
 
     def homes(self) -> list[str]:
         """Address of the worker that has the image of each tile; empty ones without a cluster."""

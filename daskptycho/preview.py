@@ -90,7 +90,9 @@ def thinned(
     return Preview((image / pixels).astype(np.complex64), (light / pixels).astype(np.float32), window, step)
 
 
-def _thin(image: Any, illumination: Any, own: Window, period: Shape | None, window: Window, step: int) -> _Part:
+def _thin(
+    image: Any, illumination: Any, own: Window, period: Shape | None, window: Window, step: int
+) -> _Part:
     """Sums of a tile's pixels over the blocks of the window."""
     selected, starts, blocks, pixels = [], [], [], []
     for axis, (first, size) in enumerate(((own.y, own.height), (own.x, own.width))):

@@ -9,6 +9,7 @@ import click
 
 from daskptycho.cli.cluster import cluster_options, running_on
 from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.cli.live import dashboard_option, watched
 from daskptycho.cli.options import NumberOr, given, overwrite, refuse_to_lose
 from daskptycho.cli.terminal import bars, summary
 from daskptycho.errors import OptionError
@@ -115,6 +116,7 @@ __all__ = ["command"]
 )
 @overwrite
 @cluster_options
+@dashboard_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -122,6 +124,7 @@ def command(
     out: str,
     workers: int | None,
     scheduler: str | None,
+    dashboard: bool,
     sweeps: int,
     **options: Any,
 ) -> None:
@@ -147,13 +150,16 @@ def command(
     refuse_to_lose(out, options["overwrite"])
     if not options["overwrite"]:
         refuse_to_lose_checkpoints(local_path(out))
-    last: list[Progress] = []
-    with running_on(workers, scheduler, options["memory"]), bars() as progress:
+    with (
+        running_on(workers, scheduler, options["memory"]),
+        watched(dashboard, opened, out) as page,
+        bars() as progress,
+    ):
         swept = progress.sweeps("Reconstructing", sweeps)
 
         def callback(state: Progress) -> None:
-            last[:] = [state]
             swept(state)
+            page(state)
 
         result = reconstruct(
             opened, out, sweeps=sweeps, callback=callback, **options | {"algorithm": algorithm, "sync": sync}

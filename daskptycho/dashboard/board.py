@@ -35,7 +35,7 @@ class Board:
         self._lock = threading.Lock()
 
     def put(self, view: View) -> bool:
-        """Show this view from now on, the older one's pictures where it has none; say whether anyone looks."""
+        """Show this view, the older one's pictures where it has none; say whether anyone looks."""
         with self._lock:
             pictures = {
                 name: getattr(self._view, name)

@@ -18,34 +18,38 @@ from bokeh.models import (
     DataRange1d,
     HoverTool,
     LinearColorMapper,
+    LogTicker,
+    Range1d,
     WheelZoomTool,
 )
 from bokeh.plotting import figure
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
-from daskptycho.dashboard.view import Image, Probe, Scale, Tiles
+from daskptycho.dashboard.view import Image, Probe, Scale, Tiles, View
 from daskptycho.dashboard.wording import home_colours
 
 __all__ = [
     "amplitude_and_phase",
-    "consensus_figure",
+    "curve_figure",
+    "draw_curve",
     "draw_image",
     "draw_probe",
     "draw_tiles",
     "probe_figure",
-    "residual_figure",
     "tiles_figure",
 ]
 
 RIM_COLOUR = "#d3d8e0"
-FIRST, SECOND = "#1f4e79", "#c8553d"
+# Smallest value on a logarithmic axis: what rounding leaves may be below zero.
+LEAST = 1e-9
 # Parts of pi are written as such.
 RADIANS = """
 const part = tick / Math.PI
-const names = {"-1": "−π", "-0.5": "−π/2", "0": "0", "0.5": "π/2", "1": "π"}
+const names = {"-1": "-π", "-0.5": "-π/2", "0": "0", "0.5": "π/2", "1": "π"}
 return names[part.toFixed(3).replace(/\\.?0+$/, "")] ?? tick.toFixed(2)
 """
+SHORT = "return tick >= 0.001 && tick < 1000 ? String(+tick.toPrecision(3)) : tick.toExponential(0)"
 
 
 def _palette(name: str) -> list[str]:
@@ -69,7 +73,9 @@ def _dressed(shown: Any) -> Any:
 
 def amplitude_and_phase(source: ColumnDataSource) -> tuple[Any, Any]:
     """Two figures of one image that are moved and zoomed together."""
-    source.data = {name: [] for name in ("amplitude", "phase", "x", "y", "dw", "dh")}
+    # A figure without any data would complain of having no range.
+    nothing = [np.full((1, 1), np.nan, np.float32)]
+    source.data = {"amplitude": nothing, "phase": nothing, "x": [0], "y": [0], "dw": [1], "dh": [1]}
     amplitude = _image_figure("Amplitude", source, "gray")
     phase = _image_figure("Phase (rad)", source, "twilight", amplitude)
     bar = phase.right[0]
@@ -105,6 +111,7 @@ def _image_figure(title: str, source: ColumnDataSource, cmap: str, other: Any = 
     shown.toolbar.active_inspect = hover
     shown.grid.visible = False
     dressed = _dressed(shown)
+    shown.axis.visible = shown.right[0].visible = False
     shown.background_fill_color = "#f4f6f9"
     return dressed
 
@@ -120,6 +127,7 @@ def draw_image(source: ColumnDataSource, amplitude: Any, phase: Any, image: Imag
         mapper = shown.right[0].color_mapper
         if abs(mapper.low - low) + abs(mapper.high - high) > 0.02 * (high - low):
             mapper.update(low=low, high=high)
+        shown.axis.visible = shown.right[0].visible = True
         shown.xaxis.axis_label, shown.yaxis.axis_label = f"x ({scale.unit})", f"y ({scale.unit})"
     if math.isclose(image.phase_limit, math.pi):
         phase.right[0].ticker.update(desired_num_ticks=5, mantissas=[math.pi / 2, math.pi])
@@ -144,7 +152,11 @@ def _after(image: Image) -> str:
 
 def probe_figure(source: ColumnDataSource) -> Any:
     """The probe's modes side by side, no axes."""
-    source.data = {name: [] for name in ("image", "x", "y", "dw", "dh", "text", "middle", "above")}
+    source.data = {
+        "image": [np.zeros((1, 1), np.uint32)],
+        **{"x": [0], "y": [0], "middle": [0], "above": [0]},
+        **{"dw": [1], "dh": [1], "text": [""]},
+    }
     shown = figure(
         title="Probe",
         match_aspect=True,
@@ -193,38 +205,48 @@ def _rgba(colours: NDArray[np.uint8]) -> NDArray[np.uint32]:
     return np.ascontiguousarray(np.concatenate([colours, opaque], axis=-1)[::-1]).view(np.uint32)[..., 0]
 
 
-def residual_figure(source: ColumnDataSource) -> Any:
-    """R2 against sweeps."""
-    return _curve("Residual R²", "residual", "sweep", source, FIRST)
-
-
-def consensus_figure(source: ColumnDataSource) -> Any:
-    """1 - lambda of the sweeps that were synchronised."""
-    return _curve("Consensus 1 − λ", "consensus", "sweep", source, SECOND)
-
-
-def _curve(title: str, name: str, against: str, source: ColumnDataSource, colour: str) -> Any:
+def curve_figure(title: str, name: str, source: ColumnDataSource, colour: str) -> Any:
+    """A quantity against sweeps, logarithmic."""
+    source.data = {"sweep": [], name: []}
     shown = figure(
         title=title,
         y_axis_type="log",
         sizing_mode="stretch_both",
-        tools="pan,box_zoom,reset,save",
+        x_range=Range1d(0, 10),
+        y_range=Range1d(0.1, 1),
+        tools="",
         toolbar_location=None,
     )
-    shown.line(against, name, source=source, color=colour, line_width=2)
-    shown.scatter(against, name, source=source, color=colour, size=5)
-    shown.add_tools(
-        HoverTool(tooltips=[("sweep", f"@{against}"), (name, f"@{name}")], mode="vline", line_policy="none")
-    )
+    shown.line("sweep", name, source=source, color=colour, line_width=2)
+    shown.scatter("sweep", name, source=source, color=colour, size=5)
+    shown.add_tools(HoverTool(tooltips=[("sweep", "@sweep"), (name, f"@{name}")], mode="vline"))
+    shown.yaxis.ticker = LogTicker(mantissas=[1, 2, 5], desired_num_ticks=5)
+    shown.yaxis.formatter = CustomJSTickFormatter(code=SHORT)
+    shown.ygrid.ticker = shown.yaxis[0].ticker
     shown.xaxis.axis_label = "sweep"
     shown.xaxis.ticker = BasicTicker(min_interval=1)
     return _dressed(shown)
 
 
+def draw_curve(source: ColumnDataSource, shown: Any, name: str, view: View) -> None:
+    """Put a quantity of the history into its figure, as far as it is known and has a place on the axis."""
+    sweep, values = np.array(view.sweep), np.array(getattr(view, name), dtype=float)
+    known = np.isfinite(values)
+    sweep, values = sweep[known], np.maximum(values[known], LEAST)
+    source.data = {"sweep": sweep, name: values}
+    if len(sweep):
+        low, high = values.min(), values.max()
+        # At least a decade, or noise looks like a trend.
+        margin = max(1.3, math.sqrt(10 * low / high))
+        shown.y_range.update(start=low / margin, end=high * margin)
+        shown.x_range.update(start=view.sweep[0] - 1, end=max(view.sweep[-1], view.sweep[0] + 4) + 0.5)
+
+
 def tiles_figure(source: ColumnDataSource) -> Any:
     """The tiles on the canvas, in the colour of the worker that has them."""
     source.data = {
-        name: [] for name in ("left", "right", "top", "bottom", "colour", "frames", "home", "tile")
+        **{"left": [0], "right": [1], "top": [0], "bottom": [1]},
+        **{"colour": ["white"], "frames": [0], "home": [""], "tile": [0]},
     }
     shown = figure(
         title="Tiles",

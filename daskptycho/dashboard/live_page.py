@@ -22,10 +22,9 @@ from daskptycho.tasks import client_in_use
 
 __all__ = ["LivePage"]
 
-# Seconds from one view to the next, and from one picture to the next: with somebody there, and without.
-VIEWS = 0.5
+# Seconds from one picture to the next at least, with somebody there and without.
 PICTURES, UNWATCHED = 1.0, 20.0
-# Share of the run's time that pictures may take, with somebody there and without.
+# Share of the run's time that numbers and pictures may take each, with somebody there and without.
 SHARE, UNWATCHED_SHARE = 0.05, 0.005
 # Seconds that the end of a run waits for open pages to have it.
 FAREWELL = 3.0
@@ -34,10 +33,11 @@ FAREWELL = 3.0
 class LivePage:
     """A web page on which a run can be watched, and the callback of `reconstruct` or `resume` that feeds it.
 
-    On a cluster the page lies on the scheduler's own server, beside Dask's dashboard, which links to it; without
-    one a server on a free port of this machine shows the same page. It shows the image so far, the probe, residual
-    and consensus sweep by sweep, and the tiles where they run. Pictures are thinned out beside the tiles, come at most
-    once a second, and take at most a twentieth of the run's time, next to nothing while nobody looks.
+    On a cluster the page lies on the scheduler's own server, beside Dask's dashboard, which links to it;
+    without one a server on a free port of this machine shows the same page. It shows the image so far, the
+    probe, residual and consensus sweep by sweep, and the tiles where they run. Pictures are thinned out
+    beside the tiles, come at most once a second, and take at most a twentieth of the run's time, a
+    two-hundredth while nobody looks.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class LivePage:
         self._failed = False
         self._last: Progress | None = None
         self._pictured = 0
-        self._next_view = self._next_picture = 0.0
+        self._next_numbers = self._next_picture = self._next_unwatched = 0.0
 
     def __call__(self, progress: Progress) -> None:
         """Take note of a sweep, and show it where it is time to."""
@@ -96,19 +96,19 @@ class LivePage:
             status="running",
             note=f"The result will be in {view.out}." if view.out else "",
             sweeps=progress.options.sweeps,
-            frames=sum(map(len, progress.tiles)),
+            frames=len(progress.tiling.corner),
             sweep=(*view.sweep, progress.sweep),
             residual=(*view.residual, progress.residual),
             consensus=(*view.consensus, progress.consensus),
             seconds=(*view.seconds, progress.seconds),
-            scale=scale_of(self._scan, progress.canvas),
+            scale=scale_of(self._scan, progress.tiling.window),
         )
         self._last = progress
         now = time.monotonic()
         last = progress.sweep == progress.options.sweeps
-        if last or now >= self._next_picture or (self._watched and now >= self._next_watched):
+        if last or now >= (self._next_picture if self._watched else self._next_unwatched):
             self._show(pictures=True)
-        elif now >= self._next_view:
+        elif now >= self._next_numbers:
             self._show()
 
     def done(self) -> None:
@@ -164,11 +164,12 @@ class LivePage:
             self._give_up(error)
             return
         now = time.monotonic()
-        self._next_view = now + VIEWS
+        cost = now - begun
         if pictures:
-            cost = now - begun
-            self._next_watched = now + max(PICTURES, cost / SHARE)
-            self._next_picture = now + max(UNWATCHED, cost / UNWATCHED_SHARE)
+            self._next_picture = now + max(PICTURES, cost / SHARE)
+            self._next_unwatched = now + max(UNWATCHED, cost / UNWATCHED_SHARE)
+        else:
+            self._next_numbers = now + cost / SHARE
 
     def _with_pictures(self, progress: Progress) -> View:
         view = self._view
@@ -183,7 +184,7 @@ class LivePage:
                 remove_ramp=progress.options.update_probe,
             ),
             probe=probe_of(progress.probe()),
-            tiles=tiles_of(progress.tiles, progress.homes(), view.scale),
+            tiles=tiles_of(progress.tiling, progress.homes(), view.scale),
         )
 
     def _give_up(self, error: Exception) -> None:

@@ -134,7 +134,7 @@ def _boards(scheduler: Any) -> dict[str, Board]:
 
 
 def _begin_run(run: str, view: View, dask_scheduler: Any) -> bool:
-    """In the scheduler's process: have a board for this run, and the page; False where there is no dashboard."""
+    """In the scheduler's process: make a board and the page; False where there is no dashboard."""
     applications = dask_scheduler.http_application.applications
     beside = next((one for one in applications if isinstance(one, BokehTornado)), None)
     if beside is None:

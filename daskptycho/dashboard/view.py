@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskptycho.geometry import Tile, Window
+from daskptycho.geometry import Tiling, Window
 from daskptycho.preview import Preview
 from daskptycho.scan import pixel_size
 
@@ -195,17 +195,16 @@ def probe_of(probe: NDArray[np.complex64]) -> Probe:
     return Probe((255 * np.stack(modes)).astype(np.uint8), tuple(map(float, shares[:MOST_MODES])))
 
 
-def tiles_of(tiles: tuple[Tile, ...], homes: list[str], scale: Scale) -> Tiles:
-    """Where the tiles lie and who has them."""
-    high, wide = scale.pixel
-    extent = [
-        (
-            (window.x - 0.5) * wide,
-            (window.x + window.width - 0.5) * wide,
-            (window.y - 0.5) * high,
-            (window.y + window.height - 0.5) * high,
-        )
-        for window in (tile.window for tile in tiles)
-    ]
+def tiles_of(tiling: Tiling, homes: list[str], scale: Scale) -> Tiles:
+    """Where the tiles lie and who has them: the box of each tile's frame centres, half a step around it."""
+    tiles = tiling.tiles
+    extent = np.empty((len(tiles), 4))
+    for own, tile in zip(extent, tiles, strict=True):
+        low, high = tile.corner.min(axis=0), tile.corner.max(axis=0)
+        step = np.sqrt(np.prod(high - low + 1.0) / len(tile))
+        for axis, first in ((1, tile.window.x), (0, tile.window.y)):
+            middle = first + (tiling.frame_shape[axis] - 1) / 2
+            edges = middle + np.array([low[axis] - step / 2, high[axis] + step / 2])
+            own[2 - 2 * axis :][:2] = edges * scale.pixel[axis]
     names = tuple(home.rpartition("://")[2] for home in homes)
-    return Tiles(np.array(extent), np.array([len(tile) for tile in tiles]), names)
+    return Tiles(extent, np.array([len(tile) for tile in tiles]), names)

@@ -16,13 +16,13 @@ __all__ = ["COLOURS", "duration", "facts", "headline", "home_colours", "workers_
 
 # Of workers: told apart by eye, also where red and green are not.
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#994f00")
-STATUS = {"waiting": "waiting", "running": "running", "done": "done", "stopped": "stopped"}
+UNKNOWN = "-"
 
 
 def duration(seconds: float) -> str:
     """A time as one says it: 4.2 s, 3 min 20 s, 2 h 5 min."""
     if not math.isfinite(seconds):
-        return "–"
+        return UNKNOWN
     if seconds < 9.95:
         return f"{seconds:.2g} s"
     whole = round(seconds)
@@ -38,7 +38,7 @@ def headline(view: View) -> str:
     name = escape(view.scan) or "A run of daskptycho"
     done = view.sweep[-1] if view.sweep else 0
     share = 100 * min(1.0, done / view.sweeps) if view.sweeps else 0
-    status = STATUS[view.status]
+    status = view.status
     return (
         f"<h1>{name}<span class='status {status}'>{status}</span></h1>"
         f"<div class='note'>{escape(view.note)}</div>"
@@ -54,12 +54,13 @@ def facts(view: View) -> str:
     running = view.status in ("waiting", "running")
     shown = [
         (f"{done} of {view.sweeps}" if view.sweeps else f"{done}", "sweeps"),
-        (duration(view.left) if running else duration(sum(view.seconds)), "left" if running else "in sweeps"),
-        (f"{view.residual[-1]:.4g}" if view.residual else "–", "residual R²"),
-        (f"{synchronised[-1]:.3g}" if synchronised else "–", "consensus 1 − λ"),
+        (duration(view.left) if running else duration(sum(view.seconds)), "left" if running else "taken"),
+        (f"{view.residual[-1]:.4g}" if view.residual else UNKNOWN, "residual R²"),
+        (f"{synchronised[-1]:.3g}" if synchronised else UNKNOWN, "consensus 1 - λ"),
         (duration(pace), "a sweep"),
-        (f"{view.frames / pace:,.0f}" if view.frames and pace > 0 else "–", "frames a second"),
-        (f"{view.frames:,}" if view.frames else "–", "frames"),
+        (f"{view.frames / pace:,.0f}" if view.frames and pace > 0 else UNKNOWN, "frames a second"),
+        (f"{view.frames:,}" if view.frames else UNKNOWN, "frames"),
+        (f"{len(view.tiles.homes):,}" if view.tiles else UNKNOWN, "tiles"),
     ]
     cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for value, name in shown)
     return f"<div class='facts'>{cells}</div>"
@@ -74,7 +75,7 @@ def workers_table(view: View) -> str:
     """Which worker has how many tiles and frames."""
     tiles = view.tiles
     if tiles is None:
-        return "<table><tr><th>tiles</th></tr><tr><td>after the first sweep</td></tr></table>"
+        return "<table><tr><th>Workers appear after the first sweep.</th></tr></table>"
     colours = home_colours(tiles.homes)
     number = Counter(tiles.homes)
     frames: Counter[str] = Counter()
