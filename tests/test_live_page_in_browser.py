@@ -138,7 +138,8 @@ def shown(chromium: Browser) -> dict[str, Any] | None:
         const roots = Object.fromEntries(Bokeh.documents[0].roots().map(root => [root.name, root]))
         const data = root => root.renderers[0].data_source.data
         const after = /after sweep (\\d+)/.exec(roots.phase.title.text)
-        if (after == null) return null
+        // The placeholders of tiles have no home.
+        if (after == null || data(roots.tiles).home[0] == "") return null
         const view = Bokeh.index.find_one(roots.amplitude)
         const {x_range, y_range} = roots.amplitude, box = view.frame.bbox
         return {

@@ -1,4 +1,4 @@
-"""Thinned images: block means of the canvas, whatever the tiles, the period and the part that is asked for."""
+"""Thinned images are block means of the canvas, whatever the tiles, the period and the part asked for."""
 
 from __future__ import annotations
 
