@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from daskptycho.algorithms import AP, RAAR, DifferenceMap
     from daskptycho.checkpoint_history import Checkpoint, checkpoints, open_checkpoint
-    from daskptycho.dashboard import LivePage
+    from daskptycho.dashboard import LiveCell, LivePage
     from daskptycho.errors import OptionError, ScanError
     from daskptycho.loop import Progress
     from daskptycho.metrics import compare_images, relative_error
@@ -32,6 +32,7 @@ _HOME = {
     "AP": "algorithms",
     "Checkpoint": "checkpoint_history",
     "DifferenceMap": "algorithms",
+    "LiveCell": "dashboard",
     "LivePage": "dashboard",
     "OptionError": "errors",
     "Progress": "loop",
@@ -51,11 +52,22 @@ _HOME = {
     "simulate_scan": "simulate",
 }
 
+_HAND_OUT_DATASETS = {
+    "create_scan",
+    "open_checkpoint",
+    "open_result",
+    "open_scan",
+    "reconstruct",
+    "resume",
+    "simulate_scan",
+}
+
 __all__ = [
     "AP",
     "RAAR",
     "Checkpoint",
     "DifferenceMap",
+    "LiveCell",
     "LivePage",
     "OptionError",
     "Progress",
@@ -79,7 +91,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    found = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in _HAND_OUT_DATASETS:
+        # Their ``ds.ptycho``; importing it earlier would load xarray with the package.
+        import_module(f"{__name__}.accessor")
+    return found
 
 
 def __dir__() -> list[str]:

@@ -15,7 +15,7 @@ PACKAGE = "daskptycho"
 
 # From the top down: a module may import its own layer and every layer below it.
 LAYERS: list[tuple[str, set[str]]] = [
-    ("faces", {"__main__", "cli", "dashboard", "demo", "drawing", "panels", "plotting"}),
+    ("faces", {"__main__", "accessor", "cli", "dashboard", "demo", "drawing", "panels", "plotting"}),
     (
         "run",
         {

@@ -19,7 +19,7 @@ from distributed import Client, LocalCluster
 
 import daskptycho as dp
 from daskptycho.cli import daskptycho
-from daskptycho.dashboard import board, live_page
+from daskptycho.dashboard import board, feed
 from daskptycho.dashboard.board import Board
 from daskptycho.dashboard.view import Scale, View
 from daskptycho.dashboard.wording import duration, facts, headline
@@ -93,8 +93,8 @@ def test_page_shows_what_the_result_will_be(scan: xr.Dataset, recorded: Any) -> 
 def test_nobody_looks_so_pictures_are_few(
     scan: xr.Dataset, recorded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_page, "PICTURES", 0.0)
-    monkeypatch.setattr(live_page, "SHARE", 1e9)
+    monkeypatch.setattr(feed, "PICTURES", 0.0)
+    monkeypatch.setattr(feed, "SHARE", 1e9)
     for watched, most in ((False, 2), (True, 9)):
         page, recorder = recorded(scan, watched)
         dp.reconstruct(scan, sweeps=9, callback=page)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from daskptycho.dashboard.view import Image, Probe, Scale, Tiles, View
 from daskptycho.dashboard.wording import home_colours
+from daskptycho.drawing import RIM_COLOUR
 
 __all__ = [
     "amplitude_and_phase",
@@ -40,7 +41,6 @@ __all__ = [
     "tiles_figure",
 ]
 
-RIM_COLOUR = "#d3d8e0"
 # Smallest value on a logarithmic axis: what rounding leaves may be below zero.
 LEAST = 1e-9
 # Parts of pi are written as such.

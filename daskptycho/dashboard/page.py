@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from bokeh.document import Document
-from bokeh.models import ColumnDataSource, Div, InlineStyleSheet
+from bokeh.models import ColumnDataSource, CustomJS, Div, InlineStyleSheet
 from jinja2 import Template
 
 from daskptycho.dashboard.board import Board
@@ -34,6 +34,13 @@ PATH = "/daskptycho"
 NO_RUN = View(note="No run with a live page has begun here yet.")
 # Milliseconds between two looks at the board.
 PERIOD = 500
+# With a run its server may end: what is seen then is right, and no connection to be mourned.
+AT_THE_END = """
+if (/status (done|stopped)/.test(cb_obj.text)) {
+    const changes = {reconnect_session: false, notify_connection_status: false}
+    cb_obj.document.config.setv(changes, {sync: false})
+}
+"""
 
 
 def open_page(doc: Document, board: Board | None, dask_page: str = "") -> None:
@@ -52,6 +59,7 @@ def open_page(doc: Document, board: Board | None, dask_page: str = "") -> None:
         name: Div(name=name, stylesheets=[sheet], sizing_mode="stretch_width", margin=0, disable_math=True)
         for name in ("head", "facts", "workers")
     }
+    words["head"].js_on_change("text", CustomJS(code=AT_THE_END))
     image, residual, consensus, probe, tiles = (ColumnDataSource() for _ in range(5))
     amplitude, phase = amplitude_and_phase(image)
     figures = {
@@ -68,37 +76,28 @@ def open_page(doc: Document, board: Board | None, dask_page: str = "") -> None:
     doc.template_variables["dask_page"] = escape(dask_page)
     for root in (*words.values(), *figures.values()):
         doc.add_root(root)
-    shown: dict[str, Any] = {"number": None}
+    last: dict[str, Any] = {"number": None}
 
     def show() -> None:
         number, view = (0, NO_RUN) if board is None else board.look()
-        if number == shown["number"]:
+        if number == last["number"]:
             return
         words["head"].text, words["facts"].text = headline(view), facts(view)
         words["workers"].text = workers_table(view)
         doc.title = _title(view)
-        if view.status in ("done", "stopped"):
-            _expect_the_server_to_go(doc)
         draw_curve(residual, figures["residual"], "residual", view)
         draw_curve(consensus, figures["consensus"], "consensus", view)
         # Pictures travel once.
-        if view.image is not None and view.image is not shown.get("image"):
+        if view.image is not None and view.image is not last.get("image"):
             draw_image(image, amplitude, phase, view.image, view.scale)
-        if view.probe is not None and view.probe is not shown.get("probe"):
+        if view.probe is not None and view.probe is not last.get("probe"):
             draw_probe(probe, figures["probe"], view.probe)
-        if view.tiles is not None and view.tiles is not shown.get("tiles"):
+        if view.tiles is not None and view.tiles is not last.get("tiles"):
             draw_tiles(tiles, figures["tiles"], view.tiles)
-        shown.update(number=number, image=view.image, probe=view.probe, tiles=view.tiles)
+        last.update(number=number, image=view.image, probe=view.probe, tiles=view.tiles)
 
     show()
     doc.add_periodic_callback(show, PERIOD)
-
-
-def _expect_the_server_to_go(doc: Document) -> None:
-    """With the run its server may end: what is seen then is right, and no connection to be mourned."""
-    for name in ("reconnect_session", "notify_connection_status"):
-        if name in doc.config.properties():
-            setattr(doc.config, name, False)
 
 
 def _text(name: str) -> str:
