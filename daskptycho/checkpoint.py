@@ -192,12 +192,14 @@ class Checkpoints:
     def load(self, snapshot: str) -> Standing:
         """Where the run stood; the values of its state are tasks that read them."""
         attributes = self.store.attributes(snapshot)
-        cadence = Cadence(self.options(snapshot).sync, attributes["growing"])
+        options = self.options(snapshot)
+        cadence = Cadence(options.sync, attributes["growing"])
         cadence.interval, cadence.due_in = attributes["interval"], attributes["due_in"]
         history = tuple(
             Progress(
                 number,
                 **dict(zip(HISTORY, map(float, found), strict=True)),
+                options=options,
                 _tiling=self.tiling,
                 _state=None,
             )

@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from daskptycho.algorithms import next_momentum
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
-from daskptycho.geometry import Tiling
+from daskptycho.geometry import Tiling, Window
 from daskptycho.graph import Report, State, sweep
 from daskptycho.plan import Plan
+from daskptycho.preview import Preview, thinned
 from daskptycho.probe import orthogonal_modes
 from daskptycho.resources import Needs
 from daskptycho.result import assemble
 from daskptycho.run_options import RunOptions
 from daskptycho.synchronise import Cadence
-from daskptycho.tasks import task
+from daskptycho.tasks import homes, task
 from daskptycho.waiting import computed, persisted
 
 __all__ = ["Loop", "Progress", "Standing"]
@@ -51,6 +52,8 @@ class Progress:
         Root mean square of the phases found, radians; NaN likewise.
     seconds : float
         Time of this sweep.
+    options : RunOptions
+        Of the run, as checked.
     """
 
     sweep: int
@@ -58,6 +61,7 @@ class Progress:
     consensus: float
     spread: float
     seconds: float
+    options: RunOptions = field(repr=False)
     _tiling: Tiling = field(repr=False)
     _state: State | None = field(repr=False)
 
@@ -74,6 +78,27 @@ class Progress:
             The callback has returned already: the image of an older sweep is gone.
         """
         return assemble(self._tiling, self._current().images)
+
+    def preview(self, most: int = 600, window: Window | None = None) -> Preview:
+        """The current image, thinned out beside the tiles to at most so many pixels along a side.
+
+        Parameters
+        ----------
+        most : int
+        window : Window, optional
+            A part of the canvas; all of it unless given.
+        """
+        state = self._current()
+        return thinned(self._tiling, state.images, state.illuminations, most, window)
+
+    @property
+    def tiling(self) -> Tiling:
+        """The tiles of the run and the canvas."""
+        return self._tiling
+
+    def homes(self) -> list[str]:
+        """Address of the worker that has the image of each tile; empty ones without a cluster."""
+        return homes(self._current().images)
 
     def probe(self) -> NDArray[np.complex64]:
         """The current probe in orthogonal modes of falling power.
@@ -212,7 +237,8 @@ class Loop:
             )
         cadence.swept(residual, found.spread, found.localisation)
         seconds = time.perf_counter() - begun
-        progress = Progress(number, residual, found.consensus, found.spread, seconds, self.plan.tiling, state)
+        known = (number, residual, found.consensus, found.spread, seconds)
+        progress = Progress(*known, options, self.plan.tiling, state)
         self.standing = Standing(state, cadence, step, (*history, progress))
         if history:
             # An older state is nobody's any more: let go of its images.

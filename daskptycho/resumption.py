@@ -26,7 +26,7 @@ from daskptycho.run import driven, laid_out
 from daskptycho.run_options import RunOptions, whole
 from daskptycho.scan import open_scan, tile_chunks, validate_scan
 
-__all__ = ["opened_store", "resume", "stopped_at"]
+__all__ = ["begun_with", "opened_store", "resume", "stopped_at"]
 
 # Sums of counts differ by the order of their terms, and by no more.
 SAME_COUNTS = 1e-9
@@ -126,6 +126,13 @@ def stopped_at(target: Path) -> tuple[int, int]:
     store = opened_store(target)
     snapshot = store.snapshots()[-1]
     return snapshot.sweep, RunOptions.remembered(store.attributes(snapshot.id)["options"]).sweeps
+
+
+def begun_with(target: Path) -> xr.Dataset:
+    """The scan that a result is of, without its frames, as the checkpoints keep it."""
+    header = opened_store(target).header()
+    header.encoding["source"] = header.attrs.get("opened_from", header.attrs.get("source", ""))
+    return header
 
 
 def _same_scan(scan: xr.Dataset | None, header: xr.Dataset, fixed: dict[str, Any]) -> xr.Dataset:

@@ -26,7 +26,7 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.threaded import get as threaded_get
 from distributed import Client
 
-__all__ = ["client_in_use", "count_tasks", "exchanged", "futures_in", "persisted", "place", "task"]
+__all__ = ["client_in_use", "count_tasks", "exchanged", "futures_in", "homes", "persisted", "place", "task"]
 
 
 class _Node(Delayed):
@@ -126,6 +126,15 @@ def client_in_use() -> Client | None:
     """Of the cluster that computes, if one does."""
     client = getattr(dask.base.get_scheduler(), "__self__", None)
     return client if isinstance(client, Client) else None
+
+
+def homes(values: Sequence[Delayed]) -> list[str]:
+    """Address of the worker where each persisted value lies, as far as a cluster knows."""
+    client = client_in_use()
+    if client is None:
+        return [""] * len(values)
+    found = client.who_has([value.dask[value.key] for value in values])
+    return [next(iter(found.get(value.key, ())), "") for value in values]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,20 @@ PACKAGE = "daskptycho"
 
 # From the top down: a module may import its own layer and every layer below it.
 LAYERS: list[tuple[str, set[str]]] = [
-    ("faces", {"__main__", "cli", "cuda_cluster", "dashboard", "demo", "drawing", "panels", "plotting"}),
+    (
+        "faces",
+        {
+            "__main__",
+            "accessor",
+            "cli",
+            "cuda_cluster",
+            "dashboard",
+            "demo",
+            "drawing",
+            "panels",
+            "plotting",
+        },
+    ),
     (
         "run",
         {
@@ -23,6 +36,7 @@ LAYERS: list[tuple[str, set[str]]] = [
             "checkpoint_history",
             "keeper",
             "loop",
+            "preview",
             "resources",
             "result",
             "resumption",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-__all__ = ["command"]
+__all__ = ["command", "counts_of", "result_facts", "scan_facts"]
 
 Facts = list[tuple[str, str]]
 
@@ -42,12 +42,12 @@ def command(scan: str) -> None:
     from daskptycho.scan_store import group_attributes
 
     if group_attributes(local_path(scan)).get("format") == "daskptycho-result":
-        show_facts(f"{scan}, a result", _result_facts(open_result(scan)))
+        show_facts(f"{scan}, a result", result_facts(open_result(scan)))
         return
     opened = open_scan(scan)
     with bars(leave=False) as progress:
-        counts = _counts(opened, progress.tiles("Reading"))
-    show_facts(f"{scan}, a scan", _scan_facts(opened, counts))
+        counts = counts_of(opened, progress.tiles("Reading"))
+    show_facts(f"{scan}, a scan", scan_facts(opened, counts))
     for warning in _doubts(opened, counts):
         say_warning(warning)
 
@@ -63,13 +63,15 @@ class _Counts:
     tiles: int
 
 
-def _counts(scan: xr.Dataset, progress: Callable[[int, int], None]) -> _Counts:
-    """Read tiles one by one; the frames are never in memory together."""
+def counts_of(
+    scan: xr.Dataset, progress: Callable[[int, int], None] | None = None, most: int = MOST_TILES
+) -> _Counts:
+    """Read so many tiles, one by one; the frames are never in memory together."""
     import dask.base
     import numpy as np
 
     blocks = scan["intensity"].data.to_delayed().ravel()
-    chosen = np.unique(np.linspace(0, len(blocks) - 1, min(len(blocks), MOST_TILES)).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(blocks) - 1, min(len(blocks), most)).round().astype(int))
     valid = scan["valid"].values if "valid" in scan else np.ones(scan["intensity"].shape[1:], dtype=bool)
     sums, largest, zeros = [], 0.0, 0
     for number, index in enumerate(chosen, start=1):
@@ -78,13 +80,15 @@ def _counts(scan: xr.Dataset, progress: Callable[[int, int], None]) -> _Counts:
         zeros += frames.size - int(np.count_nonzero(frames)) - len(frames) * int((~valid).sum())
         sums.append(frames.sum(axis=(1, 2), dtype=np.float64))
         largest = max(largest, float(frames.max()))
-        progress(number, len(chosen))
+        if progress is not None:
+            progress(number, len(chosen))
     of_frame = np.concatenate(sums)
     pixels = int(valid.sum())
     return _Counts(of_frame, pixels, largest, zeros / (len(of_frame) * pixels), len(chosen))
 
 
-def _scan_facts(scan: xr.Dataset, counts: _Counts) -> list[Facts]:
+def scan_facts(scan: xr.Dataset, counts: _Counts) -> list[Facts]:
+    """Names and values of what a scan holds, in groups."""
     from daskptycho.scan import tile_chunks
 
     frames, height, width = scan["intensity"].shape
@@ -214,7 +218,8 @@ def _doubts(scan: xr.Dataset, counts: _Counts) -> list[str]:
     return doubts
 
 
-def _result_facts(result: xr.Dataset) -> list[Facts]:
+def result_facts(result: xr.Dataset) -> list[Facts]:
+    """Names and values of what a result holds, in groups."""
     options: dict[str, Any] = json.loads(result.attrs.get("options", "{}"))
     consensus = [float(value) for value in result["consensus"].values if not math.isnan(value)]
     height, width = result["object"].shape

@@ -10,6 +10,7 @@ import click
 
 from daskptycho.cli.cluster import Place, check_gpus, cluster_options, running_on
 from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.cli.live import dashboard_option, watched
 from daskptycho.cli.options import NumberOr, given, overwrite, refuse_to_lose
 from daskptycho.cli.terminal import bars, summary
 from daskptycho.errors import OptionError
@@ -117,11 +118,13 @@ __all__ = ["command"]
 )
 @overwrite
 @cluster_options
+@dashboard_option
 @click.pass_context
 def command(
     ctx: click.Context,
     scan: str,
     out: str,
+    dashboard: bool,
     sweeps: int,
     **options: Any,
 ) -> None:
@@ -148,13 +151,16 @@ def command(
     refuse_to_lose(out, options["overwrite"])
     if not options["overwrite"]:
         refuse_to_lose_checkpoints(local_path(out))
-    last: list[Progress] = []
-    with running_on(place, tiles=len(tile_chunks(opened))) as client, bars() as progress:
+    with (
+        running_on(place, tiles=len(tile_chunks(opened))) as client,
+        watched(dashboard, opened, out) as page,
+        bars() as progress,
+    ):
         swept = progress.sweeps("Reconstructing", sweeps)
 
         def callback(state: Progress) -> None:
-            last[:] = [state]
             swept(state)
+            page(state)
 
         result = reconstruct(
             opened,
