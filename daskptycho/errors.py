@@ -1,8 +1,8 @@
-"""The two errors that a user can cause. Every module may raise them; this one imports nothing."""
+"""The errors that a user can cause or meet. Every module may raise them; this one imports nothing."""
 
 from __future__ import annotations
 
-__all__ = ["OptionError", "ScanError"]
+__all__ = ["OptionError", "ScanError", "StoreError"]
 
 
 class ScanError(ValueError):
@@ -11,3 +11,7 @@ class ScanError(ValueError):
 
 class OptionError(ValueError):
     """Options that make no sense, alone or together."""
+
+
+class StoreError(OSError):
+    """A store that does not answer, or that lets nobody in: says which, and what it said."""

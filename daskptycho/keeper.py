@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import dask.base
@@ -20,6 +20,8 @@ from daskptycho.checkpoint import Checkpoints, location_of
 from daskptycho.checkpoint_store import Store
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.loop import Loop
+from daskptycho.retrying import impatient
+from daskptycho.store import Location, located
 from daskptycho.tasks import client_in_use
 
 __all__ = ["Keeper", "refuse_to_lose_checkpoints"]
@@ -29,7 +31,7 @@ __all__ = ["Keeper", "refuse_to_lose_checkpoints"]
 LINEAGE_SWEEPS = 10
 
 
-def refuse_to_lose_checkpoints(out: Path) -> None:
+def refuse_to_lose_checkpoints(out: Location) -> None:
     """Refuse to begin a run where an earlier one can be gone on with.
 
     Raises
@@ -40,7 +42,7 @@ def refuse_to_lose_checkpoints(out: Path) -> None:
     if Store.there(location):
         raise ScanError(
             f"{location} holds checkpoints of an earlier run; go on with it by resume "
-            f"(daskptycho resume {out}), or pass overwrite=True (--overwrite) to begin anew"
+            f"(daskptycho resume {shlex.quote(str(out))}), or pass overwrite=True (--overwrite) to begin anew"
         )
 
 
@@ -51,7 +53,7 @@ class Keeper:
     ----------
     loop : Loop
     scan : xarray.Dataset
-    out : Path or None
+    out : Location or None
         Where the result will be; without it checkpoints are for the run itself, and vanish with it.
     checkpoints : Checkpoints, optional
         Of the run that is gone on with.
@@ -63,7 +65,7 @@ class Keeper:
         self,
         loop: Loop,
         scan: xr.Dataset,
-        out: Path | None,
+        out: Location | None,
         checkpoints: Checkpoints | None = None,
         *,
         kept: bool = False,
@@ -115,7 +117,9 @@ class Keeper:
             # Neither would a run that goes on be better.
             raise
         except BaseException as error:
-            error.add_note(self._rescued())
+            # A store that has been waited for in vain is asked once more and not waited for again.
+            with impatient() if isinstance(error, StoreError) else nullcontext():
+                error.add_note(self._rescued())
             raise
         finally:
             if self._aside is not None:
@@ -129,6 +133,8 @@ class Keeper:
         lost = ""
         if sweep > self._saved:
             try:
+                if self._checkpoints is not None:
+                    self._checkpoints.store.answers()
                 self._save(passing=False)
             except Exception as error:
                 lost = f"Sweep {sweep} could not be kept ({error}). "
@@ -156,13 +162,13 @@ class Keeper:
                 location = location_of(self._target())
             else:
                 self._aside = self._aside or tempfile.mkdtemp(prefix="daskptycho-")
-                location = str(Path(self._aside) / "run.checkpoints")
+                location = located(Path(self._aside) / "run.checkpoints")
             modes = len(dask.base.compute(loop.standing.state.probe)[0])
             self._checkpoints = Checkpoints.create(
                 location, self._scan, loop.options, loop.plan.tiling, modes, loop.counts
             )
         return self._checkpoints
 
-    def _target(self) -> Path:
+    def _target(self) -> Location:
         assert self._out is not None
         return self._out

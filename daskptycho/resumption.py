@@ -16,7 +16,6 @@ import xarray as xr
 from daskptycho.checkpoint import Checkpoints, header_of, location_of, tiling_of
 from daskptycho.checkpoint_store import Store
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.keeper import Keeper
 from daskptycho.loop import Loop, Progress
 from daskptycho.resources import workers_in_use
@@ -24,6 +23,7 @@ from daskptycho.result import FORMAT
 from daskptycho.run import driven, planned
 from daskptycho.run_options import RunOptions, whole
 from daskptycho.scan import open_scan, tile_chunks, validate_scan
+from daskptycho.store import Location, complete_or_absent, located
 
 __all__ = ["opened_store", "resume", "stopped_at"]
 
@@ -43,7 +43,7 @@ def resume(
 
     Parameters
     ----------
-    out : path
+    out : path or URL
         Where the result of the run would be, or is; it is replaced once the new one is complete.
     scan : xarray.Dataset, optional
         The scan of that run; opened from where it was unless given.
@@ -67,7 +67,7 @@ def resume(
         Fewer sweeps than are done, or a run that does not fit into memory.
     """
     workers = workers_in_use(memory)
-    target = local_path(out)
+    target = located(out)
     if callback is not None and not callable(callback):
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
     store = opened_store(target)
@@ -80,7 +80,7 @@ def resume(
         if options.sweeps < snapshot.sweep:
             raise OptionError(f"sweeps is {sweeps} and {snapshot.sweep} are done already; expected more")
     scan = _same_scan(scan, header, fixed)
-    with complete_or_absent(target, kind=FORMAT, overwrite=True) as folder:
+    with complete_or_absent(target, kind=FORMAT, overwrite=True) as writable:
         plan, counts = planned(scan, checkpoints.tiling, options, workers, fixed["modes"])
         if not np.isclose(counts, fixed["counts"], rtol=SAME_COUNTS, atol=0):
             raise ScanError(
@@ -91,10 +91,10 @@ def resume(
         standing = standing.moved(checkpoints.state(snapshot.id))
         loop = Loop(options, plan, fixed["counts"], standing)
         keeper = Keeper(loop, scan, target, checkpoints, kept=not snapshot.passing)
-        return driven(loop, scan, keeper, callback, folder)
+        return driven(loop, scan, keeper, callback, writable)
 
 
-def opened_store(target: Path) -> Store:
+def opened_store(target: Location) -> Store:
     """The checkpoints of a result.
 
     Raises
@@ -113,7 +113,7 @@ def opened_store(target: Path) -> Store:
     )
 
 
-def stopped_at(target: Path) -> tuple[int, int]:
+def stopped_at(target: Location) -> tuple[int, int]:
     """Sweeps that the last checkpoint of a result has, and sweeps that its run was to make."""
     store = opened_store(target)
     snapshot = store.snapshots()[-1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import dask.base
 import numpy as np
@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.algorithms import Algorithm, algorithm_named
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.geometry import Tiling, make_tiling
 from daskptycho.graph import Report
 from daskptycho.keeper import Keeper, refuse_to_lose_checkpoints
@@ -29,8 +28,12 @@ from daskptycho.result import FORMAT, result_dataset, write_result
 from daskptycho.run_options import GIVEN, RunOptions, checked_momentum, positive, whole
 from daskptycho.scan import frame_numbers, position_in_pixels, scan_period, tile_chunks, validate_scan
 from daskptycho.start import random_start, uniform_start
+from daskptycho.store import complete_or_absent, exists, located
 from daskptycho.synchronise import Cadence, Sync
 from daskptycho.tasks import persisted, place, task
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 __all__ = ["driven", "planned", "reconstruct"]
 
@@ -67,8 +70,8 @@ def reconstruct(
     ----------
     scan : xarray.Dataset
         From `open_scan` or `simulate_scan`.
-    out : path, optional
-        Write the result there, whole or not at all.
+    out : path or URL, optional
+        Write the result there, whole or not at all: into a folder, or a place in a bucket.
     sweeps : int
         Most sweeps to make.
     algorithm : "ap", "raar", "dm", or `AP`, `RAAR`, `DifferenceMap`
@@ -119,6 +122,8 @@ def reconstruct(
     ------
     ScanError
         The scan cannot be right.
+    StoreError
+        The scan or `out` does not answer for longer than a minute, or lets nobody in.
     OptionError
         Options that make no sense, alone or together, or a run that does not fit into memory.
     """
@@ -151,13 +156,13 @@ def reconstruct(
     if out is None:
         loop = _begun(scan, options, workers, probe, modes, start)
         return driven(loop, scan, Keeper(loop, scan, None), callback, None)
-    target = local_path(out)
-    if not overwrite and not target.exists():
+    target = located(out)
+    if not overwrite and not exists(target):
         refuse_to_lose_checkpoints(target)
     # The target is claimed now: a refusal comes before hours of work rather than after.
-    with complete_or_absent(target, kind=FORMAT, overwrite=overwrite) as folder:
+    with complete_or_absent(target, kind=FORMAT, overwrite=overwrite) as store:
         loop = _begun(scan, options, workers, probe, modes, start)
-        return driven(loop, scan, Keeper(loop, scan, target), callback, folder)
+        return driven(loop, scan, Keeper(loop, scan, target), callback, store)
 
 
 def driven(
@@ -165,9 +170,9 @@ def driven(
     scan: xr.Dataset,
     keeper: Keeper,
     callback: Callable[[Progress], Any] | None,
-    folder: Path | None,
+    store: Store | None,
 ) -> xr.Dataset:
-    """The result of a loop that is driven to its end, written into the folder."""
+    """The result of a loop that is driven to its end, written into the store."""
     with keeper.guarding():
         loop.drive(callback, keeper.between_sweeps)
         keeper.finish()
@@ -176,8 +181,8 @@ def driven(
         result = result_dataset(
             scan, loop.plan.tiling, standing.state, standing.history, loop.options.described()
         )
-        if folder is not None:
-            write_result(result, folder)
+        if store is not None:
+            write_result(result, store)
     return result
 
 

@@ -39,19 +39,24 @@ LAYERS: list[tuple[str, set[str]]] = [
 
 # Beside the layers: what each may import. None of them knows a layer.
 BESIDE: dict[str, set[str]] = {
-    "checkpoint_store": {"errors", "retrying"},
+    "bucket": {"errors", "location", "retrying"},
+    "checkpoint_storage": {"bucket", "errors", "location", "object_store", "retrying"},
+    "checkpoint_store": {"checkpoint_storage", "errors", "location"},
     "errors": set(),
-    "folder": {"errors"},
+    "folder": {"errors", "location"},
     "geometry": {"errors"},
+    "location": {"errors"},
     "metrics": {"errors", "registration"},
+    "object_store": {"bucket", "errors", "location", "retrying"},
     "registration": {"errors"},
     "phantom": set(),
     "probe": {"errors"},
-    "retrying": set(),
-    "scan": {"errors", "folder", "geometry", "scan_check", "scan_geometry", "scan_store"},
+    "retrying": {"errors"},
+    "scan": {"errors", "geometry", "scan_check", "scan_geometry", "scan_store", "store"},
     "scan_check": {"errors", "scan_geometry"},
     "scan_geometry": {"errors"},
-    "scan_store": {"errors", "scan_check"},
+    "scan_store": {"scan_check", "store"},
+    "store": {"bucket", "errors", "folder", "location", "object_store", "retrying"},
     "simulate": {"errors", "geometry", "phantom", "scan"},
     "formats": {"errors", "formats", "geometry", "scan"},
 }
@@ -59,7 +64,7 @@ BESIDE: dict[str, set[str]] = {
 # Who of the layers may import what stands beside them.
 BESIDE_FOR = {
     "faces": set(BESIDE),
-    "run": {"checkpoint_store", "errors", "folder", "geometry", "probe", "scan"},
+    "run": {"checkpoint_store", "errors", "geometry", "probe", "retrying", "scan", "store"},
     "graph": {"errors", "geometry", "scan"},
 }
 BESIDE_FOR_CORE = {"errors", "geometry"}

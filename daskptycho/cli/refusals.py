@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from daskptycho.cli.terminal import say_warning
-from daskptycho.errors import OptionError, ScanError
+from daskptycho.errors import OptionError, ScanError, StoreError
 
 __all__ = ["Commands"]
 
@@ -54,6 +54,8 @@ class Commands(click.Group):
                 raise _refused(error, ctx) from error
             except (ScanError, OptionError) as error:
                 raise Refusal(str(error)) from error
+            except StoreError as error:
+                raise Refusal(" ".join([f"{error}.", *getattr(error, "__notes__", ())])) from error
             except OSError as error:
                 if error.filename is None:
                     raise

@@ -38,11 +38,11 @@ def command(
 
     The result is that of a run that was never cut off. A run that is done can be given more sweeps.
     """
-    from daskptycho.folder import local_path
     from daskptycho.resumption import resume, stopped_at
     from daskptycho.scan import open_scan
+    from daskptycho.store import located
 
-    done, total = stopped_at(local_path(out))
+    done, total = stopped_at(located(out))
     total = sweeps or total
     opened = None if scan is None else open_scan(scan)
     with running_on(workers, scheduler, memory), bars() as progress:
