@@ -7,7 +7,6 @@ Where the workers do not see the store's folder, tile after tile goes through th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from daskptycho.graph import State
 from daskptycho.loop import Progress, Standing
 from daskptycho.run_options import RunOptions
 from daskptycho.scan import frame_numbers, pixel_size, position_in_pixels, scan_period, tile_chunks
+from daskptycho.store import Location
 from daskptycho.synchronise import Cadence
 from daskptycho.tasks import place, task
 from daskptycho.waiting import computed, persisted
@@ -32,9 +32,9 @@ TILED = ("images", "illuminations", "previous_images", "stacks", "phases")
 SMALL = ("probe", "previous_probe")
 
 
-def location_of(out: Path) -> str:
+def location_of(out: Location) -> Location:
     """Where the checkpoints of a result lie: beside it."""
-    return str(out.with_name(out.name + ".checkpoints"))
+    return out.beside(f"{out.name}.checkpoints")
 
 
 def header_of(scan: xr.Dataset) -> xr.Dataset:
@@ -85,7 +85,7 @@ class Checkpoints:
 
     @staticmethod
     def create(
-        location: str,
+        location: Location,
         scan: xr.Dataset,
         options: RunOptions,
         tiling: Tiling,
@@ -98,7 +98,7 @@ class Checkpoints:
 
         Parameters
         ----------
-        location : str
+        location : Location
         scan : xarray.Dataset
         options : RunOptions
         tiling : Tiling
@@ -255,12 +255,12 @@ def _shape(name: str, tile: Tile) -> tuple[int, ...]:
 
 
 def _read_tile(
-    location: str, snapshot: str, name: str, tile: int, shape: tuple[int, ...], device: Device
+    location: Location, snapshot: str, name: str, tile: int, shape: tuple[int, ...], device: Device
 ) -> Any:
     return to_device(read_tile(location, snapshot, name, tile, shape), device)
 
 
-def _write(location: str, fork: Any, tile: int, names: list[str], values: list[Any]) -> Any:
+def _write(location: Location, fork: Any, tile: int, names: list[str], values: list[Any]) -> Any:
     named = zip(names, values, strict=True)
     return write_tile(location, fork, tile, {name: to_host(value) for name, value in named})
 

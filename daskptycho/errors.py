@@ -1,8 +1,8 @@
-"""The errors that a user meets. Every module may raise them; this one imports nothing."""
+"""The errors that a user can cause or meet. Every module may raise them; this one imports nothing."""
 
 from __future__ import annotations
 
-__all__ = ["FaultError", "OptionError", "ScanError"]
+__all__ = ["FaultError", "OptionError", "ScanError", "StoreError"]
 
 
 class ScanError(ValueError):
@@ -16,6 +16,13 @@ class OptionError(ValueError):
     """Options that make no sense, alone or together, or a run that does not fit into memory.
 
     A ``ValueError``. The command line shows it as one line and ends with the exit code 2.
+    """
+
+
+class StoreError(OSError):
+    """A store that does not answer, or that lets nobody in: says which, and what it said.
+
+    An ``OSError``. The command line shows it as one line and ends with the exit code 2.
     """
 
 

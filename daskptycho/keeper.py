@@ -10,18 +10,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 import xarray as xr
 
 from daskptycho.checkpoint import Checkpoints, location_of
-from daskptycho.checkpoint_store import FAILS, Snapshot, Store
-from daskptycho.errors import FaultError, OptionError, ScanError
+from daskptycho.checkpoint_store import Snapshot, Store
+from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
 from daskptycho.loop import Loop, Progress, Standing
+from daskptycho.retrying import impatient
 from daskptycho.run_options import RunOptions
 from daskptycho.stopping import termination_raised
+from daskptycho.store import Location, located
 from daskptycho.tasks import client_in_use, task
 from daskptycho.waiting import OutOfMemory, WorkersLost, computed, despite_losses, workers_left
 
@@ -34,7 +36,7 @@ __all__ = ["Keeper", "refuse_to_lose_checkpoints"]
 LINEAGE_SWEEPS = 10
 
 
-def refuse_to_lose_checkpoints(out: Path) -> None:
+def refuse_to_lose_checkpoints(out: Location) -> None:
     """Refuse to begin a run where an earlier one can be gone on with.
 
     Raises
@@ -45,7 +47,7 @@ def refuse_to_lose_checkpoints(out: Path) -> None:
     if Store.there(location):
         raise ScanError(
             f"{location} holds checkpoints of an earlier run; go on with it by resume "
-            f"(daskptycho resume {out}), or pass overwrite=True (--overwrite) to begin anew"
+            f"(daskptycho resume {shlex.quote(str(out))}), or pass overwrite=True (--overwrite) to begin anew"
         )
 
 
@@ -60,7 +62,7 @@ class Keeper:
         Where a loop begins; None where it goes on from a checkpoint.
     options : RunOptions
     scan : xarray.Dataset
-    out : Path or None
+    out : Location or None
         Where the result will be; without it checkpoints are for the run itself, and vanish with it.
     checkpoints : Checkpoints, optional
         Of the run that is gone on with.
@@ -74,7 +76,7 @@ class Keeper:
         start: Callable[[Loop], Standing] | None,
         options: RunOptions,
         scan: xr.Dataset,
-        out: Path | None,
+        out: Location | None,
         checkpoints: Checkpoints | None = None,
         snapshot: Snapshot | None = None,
     ) -> None:
@@ -180,7 +182,9 @@ class Keeper:
             if self._abandoned() and not isinstance(error, FaultError):
                 # Whatever a client that has closed makes of the next thing that it is asked for.
                 fault = FaultError(f"the connection to the Dask scheduler is gone: {error!r}")
-            fault.add_note(self._rescued())
+            # A store that has been waited for in vain is asked once more and not waited for again.
+            with impatient() if isinstance(error.__cause__ or error, OSError) else nullcontext():
+                fault.add_note(self._rescued())
             raise fault from (None if fault is error else error)
         except BaseException as error:
             error.add_note(self._rescued())
@@ -203,6 +207,8 @@ class Keeper:
             try:
                 if self._abandoned() or not workers_left():
                     raise WorkersLost("it went with the workers")
+                if self._checkpoints is not None:
+                    self._checkpoints.store.answers()
                 self._save(passing=False)
             except Exception as error:
                 lost = f"Sweep {sweep} could not be kept ({error}). "
@@ -217,7 +223,7 @@ class Keeper:
         loop = self._loop
         try:
             snapshot = self._made().save(loop.options, loop.standing, passing=passing)
-        except FAILS as error:
+        except StoreError as error:
             raise FaultError(f"a checkpoint cannot be written: {error}") from error
         self._snapshot, self._saved = snapshot, loop.standing.sweep
         if not passing:
@@ -234,7 +240,7 @@ class Keeper:
                 location = location_of(self._target())
             else:
                 self._aside = self._aside or tempfile.mkdtemp(prefix="daskptycho-")
-                location = str(Path(self._aside) / "run.checkpoints")
+                location = located(Path(self._aside) / "run.checkpoints")
             self._checkpoints = Checkpoints.create(
                 location,
                 self._scan,
@@ -246,6 +252,6 @@ class Keeper:
             )
         return self._checkpoints
 
-    def _target(self) -> Path:
+    def _target(self) -> Location:
         assert self._out is not None
         return self._out

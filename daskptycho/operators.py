@@ -279,7 +279,7 @@ def inverse_illumination(illumination: Array, probe: Array) -> Array:
 def detector_scale(shape: tuple[int, ...], kernel: Array | None) -> float:
     """The factor that `to_detector` leaves out, squared, for frames of this shape.
 
-    A far field's ``1 / pixels`` is taken up by what is done at the detector: that saves passes over the waves.
+    A far field's ``1 / pixels`` is taken up by what is done at the detector: fewer passes over the waves.
     """
     return 1.0 if kernel is not None else 1 / math.prod(shape)
 
@@ -304,7 +304,7 @@ def to_detector(waves: Array, kernel: Array | None) -> Array:
 def from_detector(waves: Array, kernel: Array | None) -> Array:
     """Exit waves from what they are at the detector, times ``sqrt(detector_scale)``.
 
-    With the same factor left out it is the inverse, and the adjoint, of `to_detector`. `waves` may be overwritten.
+    With that factor it is the inverse, and the adjoint, of `to_detector`. `waves` may be overwritten.
     """
     if kernel is None:
         return inverse_transform(waves, unitary=False)

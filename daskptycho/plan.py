@@ -1,8 +1,9 @@
 """What a run keeps on the workers from its first sweep to its last: tiles, pairs of frames, amplitudes.
 
-`run` makes a plan, `graph` and its parts read it; this module calls `scan`, `geometry`, `gramian`, `operators`
-and `backend`. On a GPU all of it is brought to the device once: frames are read on the host, as no decompressor
-of a Zarr store runs anywhere else, and the counts are moved as they are, half as large as amplitudes.
+`run` makes a plan, `graph` and its parts read it; this module calls `scan`, `geometry`, `gramian`,
+`operators` and `backend`. On a GPU all of it is brought to the device once: frames are read on the host, as
+no decompressor of a Zarr store runs anywhere else, and the counts are moved as they are, half as large as
+amplitudes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dask.local import get_sync
 from dask.optimization import cull
 
 from daskptycho.backend import Device, to_device
+from daskptycho.errors import StoreError
 from daskptycho.geometry import Shape, Tile, Tiling
 from daskptycho.gramian import GramianBlock, block_within, gramian_blocks
 from daskptycho.operators import Amplitudes, measured_amplitudes
@@ -111,7 +113,7 @@ class StoredAmplitudes:
     def _read(self) -> Amplitudes:
         try:
             frames = get_sync(self.graph, self.key)
-        except (MemoryError, TypeError):
+        except (MemoryError, StoreError, TypeError):
             raise
         except Exception as error:
             # Each kind of store has errors of its own.

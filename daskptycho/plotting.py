@@ -7,9 +7,9 @@ leaves pyplot alone, so that it works in notebooks, in scripts and without a dis
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
+from io import BytesIO
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ from daskptycho.errors import OptionError
 from daskptycho.metrics import Comparison, common_region
 from daskptycho.panels import FIRST, SECOND, draw_convergence, draw_frc, draw_probe, dress, series
 from daskptycho.scan import pixel_size, position_in_pixels, tile_chunks
+from daskptycho.store import located, write_bytes
 
 __all__ = [
     "complex_to_rgb",
@@ -260,42 +261,42 @@ def plot_sync_difference(
     return figure
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float = 150) -> Path:
+def save_figure(figure: Figure, path: str | Path, dpi: float = 150) -> str | Path:
     """Write a figure: whole, or not at all.
 
     Parameters
     ----------
     figure : Figure
-    path : path
+    path : path or URL
         Its suffix names the format.
     dpi : float
         Dots an inch of formats made of pixels.
 
     Returns
     -------
-    Path
-        Where it lies.
+    str or Path
+        Where it lies, as it was given.
 
     Raises
     ------
     OptionError
         A suffix that is no format, or a folder that does not exist.
+    StoreError
+        The bucket does not answer, or lets nobody in.
     """
-    target = Path(path)
+    target = located(path)
     formats = figure.canvas.get_supported_filetypes()
-    suffix = target.suffix.lower().removeprefix(".")
-    if suffix not in formats:
+    suffix = PurePath(target.name).suffix
+    if suffix.lower().removeprefix(".") not in formats:
         known = ", ".join(sorted(f".{name}" for name in formats))
-        raise OptionError(f"{target} ends in {target.suffix or 'no suffix'}; expected one of {known}")
-    if not target.parent.is_dir():
-        raise OptionError(f"{target.parent} is no folder; make it, or name another place for the picture")
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
-    try:
-        figure.savefig(partial, format=suffix, dpi=dpi)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
+        raise OptionError(f"{path} ends in {suffix or 'no suffix'}; expected one of {known}")
+    if target.local and not target.folder.parent.is_dir():
+        parent = Path(path).parent
+        raise OptionError(f"{parent} is no folder; make it, or name another place for the picture")
+    content = BytesIO()
+    figure.savefig(content, format=suffix.lower().removeprefix("."), dpi=dpi)
+    write_bytes(target, content.getvalue())
+    return path
 
 
 def _figure(width: float, height: float) -> Figure:

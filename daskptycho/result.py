@@ -9,7 +9,7 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import xarray as xr
@@ -19,13 +19,16 @@ from numpy.typing import NDArray
 from daskptycho import __version__
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
-from daskptycho.folder import local_path
 from daskptycho.geometry import Tiling
 from daskptycho.graph import State
 from daskptycho.probe import orthogonal_modes
 from daskptycho.scan import frame_numbers, pixel_size
+from daskptycho.store import group_attributes, located, opened_dataset, told
 from daskptycho.tasks import task
 from daskptycho.waiting import computed
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 __all__ = ["assemble", "open_result", "result_dataset", "write_result"]
 
@@ -99,13 +102,13 @@ def result_dataset(
     return result
 
 
-def write_result(result: xr.Dataset, folder: Path) -> None:
-    """Write a result that plain ``xarray.open_zarr`` opens into a new folder."""
+def write_result(result: xr.Dataset, store: Store) -> None:
+    """Write a result that plain ``xarray.open_zarr`` opens into a new store."""
     with warnings.catch_warnings():
         # Plain open_zarr warns where consolidated metadata are missing, and writing them warns
         # that the v3 specification does not have them yet.
         warnings.simplefilter("ignore")
-        result.to_zarr(folder, mode="w", zarr_format=3, consolidated=True)
+        result.to_zarr(store, mode="w-", zarr_format=3, consolidated=True)
 
 
 def open_result(url: str | Path) -> xr.Dataset:
@@ -114,7 +117,7 @@ def open_result(url: str | Path) -> xr.Dataset:
     Parameters
     ----------
     url : str or Path
-        Where `reconstruct` wrote it.
+        Where `reconstruct` wrote it: a folder, or a place in a bucket or on a web server.
 
     Returns
     -------
@@ -125,14 +128,16 @@ def open_result(url: str | Path) -> xr.Dataset:
     ------
     ScanError
         Nothing lies there, or something that is no result.
+    StoreError
+        The place does not answer, or lets nobody in.
+    OptionError
+        A URL that cannot be read.
     """
-    path = local_path(url)
-    if not path.exists():
-        raise ScanError(f"{path} does not exist; expected a result, as reconstruct writes it")
-    try:
-        result = xr.open_zarr(path, chunks=None, consolidated=False)
-    except Exception as error:
-        raise ScanError(f"{path} cannot be read as a result: {error}") from error
-    if result.attrs.get("format") != FORMAT:
-        raise ScanError(f"{path} is a {result.attrs.get('format')}; expected a result ({FORMAT})")
-    return result.load()
+    location = located(url)
+    attributes = group_attributes(location, "a result, as reconstruct writes it")
+    if attributes.get("format") != FORMAT:
+        raise ScanError(f"{location} is a {attributes.get('format')}; expected a result ({FORMAT})")
+    with told(location):
+        opened = opened_dataset(location).load()
+    # A dataset of its own: the opened one holds on to its store, and that to credentials.
+    return xr.Dataset(dict(opened.variables), attrs=opened.attrs)

@@ -17,7 +17,6 @@ from daskptycho.backend import Device
 from daskptycho.checkpoint import Checkpoints, header_of, location_of, tiling_of
 from daskptycho.checkpoint_store import Store
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.keeper import Keeper
 from daskptycho.loop import Loop, Progress
 from daskptycho.resources import threads_for, workers_in_use
@@ -25,6 +24,7 @@ from daskptycho.result import FORMAT
 from daskptycho.run import driven, laid_out
 from daskptycho.run_options import RunOptions, whole
 from daskptycho.scan import open_scan, tile_chunks, validate_scan
+from daskptycho.store import Location, complete_or_absent, located
 
 __all__ = ["begun_with", "opened_store", "resume", "stopped_at"]
 
@@ -45,7 +45,7 @@ def resume(
 
     Parameters
     ----------
-    out : path
+    out : path or URL
         Where the result of the run would be, or is; it is replaced once the new one is complete.
     scan : xarray.Dataset, optional
         The scan of that run; opened from where it was unless given.
@@ -73,7 +73,7 @@ def resume(
         As of `reconstruct`.
     """
     workers = workers_in_use(memory, device)
-    target = local_path(out)
+    target = located(out)
     if callback is not None and not callable(callback):
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
     store = opened_store(target)
@@ -97,12 +97,12 @@ def resume(
         loop.counts = fixed["counts"]
         return loop
 
-    with complete_or_absent(target, kind=FORMAT, overwrite=True) as folder, threads_for(device):
+    with complete_or_absent(target, kind=FORMAT, overwrite=True) as writable, threads_for(device):
         keeper = Keeper(lay_out, None, options, scan, target, checkpoints, snapshot)
-        return driven(keeper, scan, callback, folder)
+        return driven(keeper, scan, callback, writable)
 
 
-def opened_store(target: Path) -> Store:
+def opened_store(target: Location) -> Store:
     """The checkpoints of a result.
 
     Raises
@@ -121,14 +121,14 @@ def opened_store(target: Path) -> Store:
     )
 
 
-def stopped_at(target: Path) -> tuple[int, int]:
+def stopped_at(target: Location) -> tuple[int, int]:
     """Sweeps that the last checkpoint of a result has, and sweeps that its run was to make."""
     store = opened_store(target)
     snapshot = store.snapshots()[-1]
     return snapshot.sweep, RunOptions.remembered(store.attributes(snapshot.id)["options"]).sweeps
 
 
-def begun_with(target: Path) -> xr.Dataset:
+def begun_with(target: Location) -> xr.Dataset:
     """The scan that a result is of, without its frames, as the checkpoints keep it."""
     header = opened_store(target).header()
     header.encoding["source"] = header.attrs.get("opened_from", header.attrs.get("source", ""))

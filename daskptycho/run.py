@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 from daskptycho.algorithms import Algorithm, algorithm_named
 from daskptycho.backend import Device, to_device
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.geometry import Tiling, make_tiling
 from daskptycho.graph import Report
 from daskptycho.keeper import Keeper, refuse_to_lose_checkpoints
@@ -30,9 +29,13 @@ from daskptycho.result import FORMAT, result_dataset, write_result
 from daskptycho.run_options import GIVEN, RunOptions, checked_momentum, positive, whole
 from daskptycho.scan import frame_numbers, position_in_pixels, scan_period, tile_chunks, validate_scan
 from daskptycho.start import random_start, uniform_start
+from daskptycho.store import complete_or_absent, exists, located
 from daskptycho.synchronise import Cadence, Sync
 from daskptycho.tasks import place, task
 from daskptycho.waiting import computed, persisted
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 __all__ = ["driven", "laid_out", "reconstruct"]
 
@@ -70,8 +73,8 @@ def reconstruct(
     ----------
     scan : xarray.Dataset
         From `open_scan` or `simulate_scan`.
-    out : path, optional
-        Write the result there, whole or not at all.
+    out : path or URL, optional
+        Write the result there, whole or not at all: into a folder, or a place in a bucket.
     sweeps : int
         Most sweeps to make.
     algorithm : "ap", "raar", "dm", or `AP`, `RAAR`, `DifferenceMap`
@@ -125,6 +128,8 @@ def reconstruct(
     ------
     ScanError
         The scan cannot be right.
+    StoreError
+        The scan or `out` does not answer for longer than a minute, or lets nobody in.
     OptionError
         Options that make no sense, alone or together, a run that does not fit into memory, or no GPU to
         run on.
@@ -175,18 +180,18 @@ def reconstruct(
     if out is None:
         with threads_for(device):
             return driven(Keeper(*begin, options, scan, None), scan, callback, None)
-    target = local_path(out)
-    if not overwrite and not target.exists():
+    target = located(out)
+    if not overwrite and not exists(target):
         refuse_to_lose_checkpoints(target)
     # The target is claimed now: a refusal comes before hours of work rather than after.
-    with complete_or_absent(target, kind=FORMAT, overwrite=overwrite) as folder, threads_for(device):
-        return driven(Keeper(*begin, options, scan, target), scan, callback, folder)
+    with complete_or_absent(target, kind=FORMAT, overwrite=overwrite) as store, threads_for(device):
+        return driven(Keeper(*begin, options, scan, target), scan, callback, store)
 
 
 def driven(
-    keeper: Keeper, scan: xr.Dataset, callback: Callable[[Progress], Any] | None, folder: Path | None
+    keeper: Keeper, scan: xr.Dataset, callback: Callable[[Progress], Any] | None, store: Store | None
 ) -> xr.Dataset:
-    """The result of a run that is driven to its end, written into the folder."""
+    """The result of a run that is driven to its end, written into the store."""
 
     def result_of(loop: Loop) -> xr.Dataset:
         standing = loop.standing
@@ -197,8 +202,8 @@ def driven(
 
     with keeper.guarding():
         result = keeper.drive(callback, result_of)
-        if folder is not None:
-            write_result(result, folder)
+        if store is not None:
+            write_result(result, store)
     return result
 
 

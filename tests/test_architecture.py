@@ -53,40 +53,55 @@ LAYERS: list[tuple[str, set[str]]] = [
 
 # Beside the layers: what each may import. None of them knows a layer.
 BESIDE: dict[str, set[str]] = {
-    "checkpoint_store": {"errors", "retrying"},
+    "bucket": {"errors", "location", "retrying"},
+    "checkpoint_storage": {"bucket", "errors", "location", "object_store", "retrying"},
+    "checkpoint_store": {"checkpoint_storage", "errors", "location"},
     "devices": {"errors"},
     "errors": set(),
-    "folder": {"errors"},
+    "folder": {"errors", "location"},
     "geometry": {"errors"},
+    "location": {"errors"},
     "metrics": {"errors", "registration"},
+    "object_store": {"bucket", "errors", "location", "retrying"},
     "registration": {"errors"},
     "phantom": set(),
     "probe": {"errors"},
     "propagation": {"errors"},
     "radiation": set(),
-    "retrying": set(),
+    "retrying": {"errors"},
     "scan": {
         "errors",
-        "folder",
         "geometry",
         "propagation",
         "radiation",
         "scan_check",
         "scan_geometry",
         "scan_store",
+        "store",
     },
     "scan_check": {"errors", "scan_geometry"},
     "scan_geometry": {"errors", "propagation", "radiation"},
-    "scan_store": {"errors", "scan_check"},
+    "scan_store": {"scan_check", "store"},
     "simulate": {"errors", "geometry", "phantom", "propagation", "radiation", "scan", "scan_geometry"},
-    "formats": {"errors", "folder", "formats", "geometry", "propagation", "radiation", "scan"},
     "stopping": set(),
+    "store": {"bucket", "errors", "folder", "location", "object_store", "retrying"},
+    "formats": {"errors", "folder", "formats", "geometry", "propagation", "radiation", "scan"},
 }
 
 # Who of the layers may import what stands beside them.
 BESIDE_FOR = {
     "faces": set(BESIDE),
-    "run": {"checkpoint_store", "devices", "errors", "folder", "geometry", "probe", "scan", "stopping"},
+    "run": {
+        "checkpoint_store",
+        "devices",
+        "errors",
+        "geometry",
+        "probe",
+        "retrying",
+        "scan",
+        "stopping",
+        "store",
+    },
     "graph": {"errors", "geometry", "retrying", "scan"},
 }
 BESIDE_FOR_CORE = {"errors", "geometry"}

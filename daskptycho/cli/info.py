@@ -36,12 +36,11 @@ LEAST_OVERLAP = 0.5
 @click.argument("scan", metavar="SCAN")
 def command(scan: str) -> None:
     """Say what SCAN holds: frames, counts, positions, geometry. Works on results too."""
-    from daskptycho.folder import local_path
     from daskptycho.result import open_result
     from daskptycho.scan import open_scan
-    from daskptycho.scan_store import group_attributes
+    from daskptycho.store import group_attributes, located
 
-    if group_attributes(local_path(scan)).get("format") == "daskptycho-result":
+    if group_attributes(located(scan)).get("format") == "daskptycho-result":
         show_facts(f"{scan}, a result", result_facts(open_result(scan)))
         return
     opened = open_scan(scan)

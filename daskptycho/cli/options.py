@@ -108,9 +108,9 @@ def refuse_to_lose(url: str, overwrite: bool) -> None:
     ScanError
         Something lies there and is not to be overwritten.
     """
-    from daskptycho.folder import local_path
+    from daskptycho.store import exists, located
 
-    if not overwrite and local_path(url).exists():
+    if not overwrite and exists(located(url)):
         raise ScanError(f"{url} exists already; pass --overwrite to replace it, or take another name")
 
 

@@ -133,11 +133,11 @@ def command(
     OUT appears when it is complete and opens with plain xarray.open_zarr. Checkpoints lie beside it in
     OUT.checkpoints: `daskptycho resume OUT` goes on from the last, `daskptycho history OUT` lists them.
     """
-    from daskptycho.folder import local_path
     from daskptycho.keeper import refuse_to_lose_checkpoints
     from daskptycho.loop import Progress
     from daskptycho.run import reconstruct
     from daskptycho.scan import open_scan, tile_chunks
+    from daskptycho.store import located
 
     algorithm, sync = _algorithm(ctx), _sync(ctx)
     place = Place(**{field.name: options.pop(field.name) for field in fields(Place)})
@@ -150,7 +150,7 @@ def command(
     # The run refuses too, but only once its workers have started.
     refuse_to_lose(out, options["overwrite"])
     if not options["overwrite"]:
-        refuse_to_lose_checkpoints(local_path(out))
+        refuse_to_lose_checkpoints(located(out))
     with (
         running_on(place, tiles=len(tile_chunks(opened))) as client,
         watched(dashboard, opened, out) as page,

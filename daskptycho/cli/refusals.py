@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from daskptycho.cli.terminal import say_warning
-from daskptycho.errors import FaultError, OptionError, ScanError
+from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
 from daskptycho.stopping import Terminated
 
 __all__ = ["Commands"]
@@ -71,6 +71,8 @@ class Commands(click.Group):
                 raise _refused(error, ctx) from error
             except (ScanError, OptionError) as error:
                 raise Refusal(str(error)) from error
+            except StoreError as error:
+                raise Refusal(" ".join([f"{error}.", *_notes(error)])) from error
             except FaultError as error:
                 raise Fault(error) from error
             except OSError as error:

@@ -43,16 +43,17 @@ def command(
 
     The result is that of a run that was never cut off. A run that is done can be given more sweeps.
     """
-    from daskptycho.folder import local_path
     from daskptycho.resumption import begun_with, opened_store, resume, stopped_at
     from daskptycho.scan import open_scan
+    from daskptycho.store import located
 
     place = Place(**where)
-    done, total = stopped_at(local_path(out))
-    tiles = len(opened_store(local_path(out)).fixed()["tiles"])
+    target = located(out)
+    done, total = stopped_at(target)
+    tiles = len(opened_store(target).fixed()["tiles"])
     total = sweeps or total
     opened = None if scan is None else open_scan(scan)
-    begun = begun_with(local_path(out))
+    begun = begun_with(target)
     with (
         running_on(place, tiles=tiles) as client,
         watched(dashboard, begun, out) as page,
