@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.util
-import io
 from importlib.resources import files
 from pathlib import Path
 
@@ -84,7 +82,6 @@ def _words(view: View) -> str:
 
 def _picture(view: View) -> str:
     from daskptycho.dashboard.live_figure import live_figure
+    from daskptycho.plotting import inline_picture
 
-    data = io.BytesIO()
-    live_figure(view).savefig(data, format="png", dpi=80)
-    return f"<img src='data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}'>"
+    return f"<img style='max-width: 100%' src='{inline_picture(live_figure(view), dpi=80)}'>"
