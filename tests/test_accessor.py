@@ -73,7 +73,7 @@ def test_scan_and_result_are_shown_with_picture_geometry_and_options(
     html = {name: ds.ptycho._repr_html_() for name, ds in shown.items()}
     for text in html.values():
         assert re.search(r"<img src='data:image/jpeg;base64,\S{9000,}'", text)
-    for said in ("Scan", "36 of 16 x 16 pixels", "333.3 nm", "6.199 keV", "&lt;beamline&gt;"):
+    for said in ("Scan", "36 of 16 x 16 pixels", "333.3 nm", "6.1992 keV", "&lt;beamline&gt;"):
         assert said in html["scan"]
     for said in ("Result", "333.3 nm", "5 of 5 in", "<td>update probe</td><td>no</td>"):
         assert said in html["result"]
