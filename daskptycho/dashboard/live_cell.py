@@ -74,8 +74,9 @@ class _Cell:
 
 def _words(view: View) -> str:
     style = files("daskptycho.dashboard").joinpath("words.css").read_text("utf-8").replace(":host", "&")
-    # One sheet for the cell alone: the notebook's own headings and tables are not meant.
-    return f"<div class='dp-live'><style>.dp-live {{ display: grid; gap: 8px; {style} }}</style>{headline(view)}{facts(view)}</div>"
+    # A sheet for the cell alone: the notebook's own headings and tables are not meant.
+    sheet = f".dp-live {{ display: grid; gap: 8px; {style} }}"
+    return f"<div class='dp-live'><style>{sheet}</style>{headline(view)}{facts(view)}</div>"
 
 
 def _picture(view: View) -> str:
