@@ -6,6 +6,8 @@ leaves pyplot alone, so that it works in notebooks, in scripts and without a dis
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Mapping
 from io import BytesIO
@@ -43,6 +45,7 @@ from daskptycho.store import located, write_bytes
 
 __all__ = [
     "complex_to_rgb",
+    "inline_picture",
     "picture_of",
     "plot_comparison",
     "plot_result",
@@ -297,6 +300,13 @@ def save_figure(figure: Figure, path: str | Path, dpi: float = 150) -> str | Pat
     figure.savefig(content, format=suffix.lower().removeprefix("."), dpi=dpi)
     write_bytes(target, content.getvalue())
     return path
+
+
+def inline_picture(figure: Figure, dpi: float) -> str:
+    """A figure as the source of an HTML image. Noise makes a PNG of it several times as large as a JPEG."""
+    data = io.BytesIO()
+    figure.savefig(data, format="jpeg", dpi=dpi, pil_kwargs={"quality": 90})
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def _figure(width: float, height: float) -> Figure:
