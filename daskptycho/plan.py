@@ -52,6 +52,8 @@ class Plan:
     streamed : bool
         Amplitudes stay in the scan's store and are read by each task that needs them, and no frame stays in
         memory from one task to a later one.
+    fractional : bool
+        Some position is a fraction of a pixel.
     """
 
     tiling: Tiling
@@ -60,6 +62,7 @@ class Plan:
     pairs: list[Delayed]
     amplitudes: list[Delayed]
     streamed: bool = False
+    fractional: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,7 @@ def make_plan(
         pairs=pairs,
         amplitudes=_amplitudes(scan, tiling, streamed),
         streamed=streamed,
+        fractional=any(tile.fraction.any() for tile in tiling.tiles),
     )
 
 

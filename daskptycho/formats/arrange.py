@@ -2,7 +2,7 @@
 
 Every reader of this folder gives its findings in the file's own order and with what the file knows; here
 they are put into the order of a scan, with what the user says and assumes. Called by `formats` alone; it
-calls `first_probe`, `lazy_frames`, `units`, `radiation` and `errors`.
+calls `first_probe`, `lazy_frames`, `units`, `propagation`, `radiation` and `errors`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.first_probe import first_probe
 from daskptycho.formats.lazy_frames import LazyFrames
 from daskptycho.formats.units import PLAUSIBLE, check_plausible
+from daskptycho.propagation import NEAR_FIELD
 from daskptycho.radiation import PHOTON, energy_of, wavelength_of
 
 __all__ = ["ASSUMABLE", "Arrangement", "arranged", "turned"]
@@ -199,6 +200,9 @@ def _give(scan: dict[str, Any], given: Mapping[str, Any], source: str) -> None:
         if name in PLAUSIBLE and own is not None and not np.allclose(own, value, rtol=1e-3):
             warnings.warn(f"{name} is {value} as given; {source} says {own}", UserWarning, stacklevel=4)
     scan.update(given)
+    if "pixel_size_m" in given and scan.get("propagation") != NEAR_FIELD and "detector_distance_m" not in given:
+        # A calibration goes before the distance that a camera was told.
+        scan.pop("detector_distance_m", None)
 
 
 def _positions(scan: dict[str, Any], order: Arrangement, source: str) -> NDArray[np.float64]:
@@ -244,7 +248,7 @@ def _cut(scan: dict[str, Any], order: Arrangement) -> None:
         _change(scan, lambda frames: np.fft.fftshift(frames, axes=(-2, -1)), None)
     middle = shape // 2
     centre = order.centre if order.centre is not None else scan.get("centre")
-    near_field = scan.get("propagation") == "near-field"
+    near_field = scan.get("propagation") == NEAR_FIELD
     if centre is None or near_field:
         at = middle
     else:
