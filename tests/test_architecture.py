@@ -15,7 +15,7 @@ PACKAGE = "daskptycho"
 
 # From the top down: a module may import its own layer and every layer below it.
 LAYERS: list[tuple[str, set[str]]] = [
-    ("faces", {"__main__", "cli", "dashboard", "demo", "drawing", "panels", "plotting"}),
+    ("faces", {"__main__", "cli", "dashboard", "demo", "drawing", "panels", "plotting", "scan_picture"}),
     (
         "run",
         {
@@ -63,6 +63,7 @@ BESIDE: dict[str, set[str]] = {
     "scan_check": {"errors", "scan_geometry"},
     "scan_geometry": {"errors", "propagation", "radiation"},
     "scan_store": {"errors", "scan_check"},
+    "sketch": set(),
     "simulate": {"errors", "geometry", "phantom", "propagation", "radiation", "scan", "scan_geometry"},
     "formats": {"errors", "folder", "formats", "geometry", "propagation", "radiation", "scan"},
 }

@@ -62,7 +62,8 @@ def test_raster_of_each_format_reconstructs_with_its_own_signs_only(
         result = dp.reconstruct(scan, sweeps=25, probe=truth["probe"].values, update_probe=False)
         residuals[axes] = float(result["residual"][-1])
     scan = dp.open_scan(tmp_path / "yx.zarr").sortby("frame_number")
-    np.testing.assert_array_equal(scan["intensity"], truth["intensity"])
+    valid = scan["valid"] if "valid" in scan else True
+    np.testing.assert_array_equal(scan["intensity"], truth["intensity"] * valid)
     np.testing.assert_allclose(scan.attrs["pixel_size_m"], sources.STEM_STEP_M / 4, rtol=1e-6)
     pixels = scan["position"].values / (sources.STEM_STEP_M / 4)
     np.testing.assert_allclose(pixels - pixels[0], truth["position"] - truth["position"][0], atol=1e-6)
