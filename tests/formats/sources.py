@@ -44,6 +44,17 @@ def simulated(folder: Path, **options: Any) -> xr.Dataset:
     return scan.load().sortby("frame_number")
 
 
+def with_other_signs(scan: xr.Dataset, probe: Any, **options: Any) -> dict[tuple[int, int], float]:
+    """Last residual for each of the three wrong choices of the positions' signs."""
+    residuals = {}
+    for signs in ((-1, 1), (1, -1), (-1, -1)):
+        turned = scan.assign(position=scan["position"] * np.array(signs))
+        turned["position"].attrs |= scan["position"].attrs
+        result = dp.reconstruct(turned, probe=probe, update_probe=False, **options)
+        residuals[signs] = float(result["residual"][-1])
+    return residuals
+
+
 def metres(scan: xr.Dataset) -> np.ndarray:
     """[y, x] of the beam on the sample in metres."""
     return scan["position"].values * np.asarray(scan.attrs["pixel_size_m"])
@@ -239,11 +250,12 @@ def write_hspy(scan: xr.Dataset, path: Path) -> None:
     file_writer(str(path), signal | {"learning_results": {}, "attributes": {"_lazy": False}})
 
 
-def write_zspy(scan: xr.Dataset, path: Path) -> None:
+def write_zspy(scan: xr.Dataset, path: Path, axes: list[dict[str, Any]] | None = None) -> None:
     """After HyperSpy's layout, in Zarr 2, which is what its writer makes."""
     import zarr
 
-    data, axes = stem_axes(scan)
+    data, usual = stem_axes(scan)
+    axes = usual if axes is None else axes
     group = zarr.open_group(str(path), mode="w", zarr_format=2)
     group.attrs.update({"file_format": "ZSpy", "file_format_version": "3.3"})
     experiment = group.create_group("Experiments/simulated")
