@@ -2,7 +2,8 @@
 
 `simulate`, `run` and the faces may call this module; it calls `geometry`, `errors` and
 its own parts: `scan_store` (the folder), `scan_check` (what a scan must be), `scan_geometry`
-(its scale) and `propagation` (far or near field), whose functions for an opened scan are offered here under one roof.
+(its scale) and `propagation` (far or near field), whose functions for an opened scan are offered here
+under one roof.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ def create_scan(
     url : str or Path
         Folder of the new scan. It appears when it is complete and not before.
     intensity : (frame, qy, qx) array
-        Counts in detector order, the zero frequency at N//2; in the near field an image. NumPy, dask, or anything that can
-        be indexed by an array of frame numbers.
+        Counts in detector order, the zero frequency at N//2; in the near field an image. NumPy, dask,
+        or anything that can be indexed by an array of frame numbers.
     position : (frame, 2) array
         [y, x] of each frame's first pixel, in `position_unit`.
     probe : (mode, y, x) or (y, x) array, optional

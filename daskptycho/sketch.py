@@ -43,7 +43,12 @@ def sketch_positions(position: ArrayLike, frame_shape: Sequence[int]) -> list[st
 def side_by_side(*pictures: tuple[str, list[str]]) -> str:
     """Titles and pictures in a row, in frames of lines."""
     blocks = [
-        [title.ljust(COLUMNS + 2), f"┌{'─' * COLUMNS}┐", *(f"│{line}│" for line in lines), f"└{'─' * COLUMNS}┘"]
+        [
+            title.ljust(COLUMNS + 2),
+            f"┌{'─' * COLUMNS}┐",
+            *(f"│{line}│" for line in lines),
+            f"└{'─' * COLUMNS}┘",
+        ]
         for title, lines in pictures
     ]
     return "\n".join("  ".join(row).rstrip() for row in zip(*blocks, strict=True))

@@ -82,7 +82,9 @@ def test_scaling_theorem_in_numbers() -> None:
 
 
 @given(st.integers(4, 12), st.integers(4, 12), st.floats(0.2, 3))
-def test_kernel_is_unitary_and_its_projection_keeps_what_agrees(height: int, width: int, number: float) -> None:
+def test_kernel_is_unitary_and_its_projection_keeps_what_agrees(
+    height: int, width: int, number: float
+) -> None:
     reach = 1e-14 / number
     kernel = fresnel_kernel(
         {

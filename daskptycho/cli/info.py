@@ -105,7 +105,9 @@ def _counts(scan: xr.Dataset, progress: Callable[[int, int], None]) -> _Counts:
         progress(number, len(chosen))
     of_frame = np.concatenate(sums)
     pixels = int(valid.sum())
-    return _Counts(total / len(of_frame), of_frame, pixels, largest, zeros / (len(of_frame) * pixels), len(chosen))
+    return _Counts(
+        total / len(of_frame), of_frame, pixels, largest, zeros / (len(of_frame) * pixels), len(chosen)
+    )
 
 
 def _scan_facts(scan: xr.Dataset, counts: _Counts) -> list[Facts]:
@@ -182,11 +184,11 @@ def _geometry_facts(scan: xr.Dataset) -> Facts:
     facts = [("pixel size", "unknown" if size is None else _two_lengths(size))]
     if is_near_field(scan.attrs):
         numbers = fresnel_numbers(scan.attrs)
-        distance = length(effective_distance(scan.attrs))
+        effective = length(effective_distance(scan.attrs))
         facts.append(
             (
                 "near field",
-                f"effective distance {distance}, magnified {magnification(scan.attrs):.4g} times, "
+                f"effective distance {effective}, magnified {magnification(scan.attrs):.4g} times, "
                 f"Fresnel number of a pixel {numbers[0]:.3g}",
             )
         )
@@ -266,7 +268,9 @@ def _off_centre(counts: _Counts) -> list[str]:
     # The middle of gravity of the bright half: single hot pixels have no weight.
     bright = np.minimum(mean, np.percentile(mean, 99))
     bright = np.where(bright > 0.5 * bright.max(), bright, 0)
-    middle = [float(np.average(np.arange(n), weights=bright.sum(axis=1 - a))) for a, n in enumerate(mean.shape)]
+    middle = [
+        float(np.average(np.arange(n), weights=bright.sum(axis=1 - a))) for a, n in enumerate(mean.shape)
+    ]
     off = [place - size // 2 for place, size in zip(middle, mean.shape, strict=True)]
     if max(abs(distance) / size for distance, size in zip(off, mean.shape, strict=True)) < OFF_CENTRE:
         return []

@@ -200,7 +200,11 @@ def _give(scan: dict[str, Any], given: Mapping[str, Any], source: str) -> None:
         if name in PLAUSIBLE and own is not None and not np.allclose(own, value, rtol=1e-3):
             warnings.warn(f"{name} is {value} as given; {source} says {own}", UserWarning, stacklevel=4)
     scan.update(given)
-    if "pixel_size_m" in given and scan.get("propagation") != NEAR_FIELD and "detector_distance_m" not in given:
+    if (
+        "pixel_size_m" in given
+        and scan.get("propagation") != NEAR_FIELD
+        and "detector_distance_m" not in given
+    ):
         # A calibration goes before the distance that a camera was told.
         scan.pop("detector_distance_m", None)
 
@@ -255,8 +259,8 @@ def _cut(scan: dict[str, Any], order: Arrangement) -> None:
         at = np.rint(np.asarray(centre, dtype=float)).astype(int)
         if (at < 1).any() or (at > shape - 1).any():
             raise ScanError(
-                f"the zero frequency lies at {tuple(np.round(centre, 2).tolist())} of frames of {tuple(shape)} "
-                "pixels; expected it on the detector: give centre (--centre)"
+                f"the zero frequency lies at {tuple(np.round(centre, 2).tolist())} of frames of "
+                f"{tuple(shape.tolist())} pixels; expected it on the detector: give centre (--centre)"
             )
     if np.abs(at - middle).max() < OFF_CENTRE and order.crop is None:
         return
@@ -266,15 +270,15 @@ def _cut(scan: dict[str, Any], order: Arrangement) -> None:
         # Frames stay square: an object pixel has one size then.
         wanted = np.minimum(room, room.min()) if shape[0] == shape[1] else room
         warnings.warn(
-            f"the zero frequency lies at {tuple(at.tolist())}, off the middle {tuple(middle.tolist())}: frames "
-            f"are cut to {wanted[0]} x {wanted[1]} pixels round it",
+            f"the zero frequency lies at {tuple(at.tolist())}, off the middle {tuple(middle.tolist())}: "
+            f"frames are cut to {wanted[0]} x {wanted[1]} pixels round it",
             UserWarning,
             stacklevel=4,
         )
     if (wanted < 2).any() or (at - wanted // 2 < 0).any() or (at + (wanted + 1) // 2 > shape).any():
         raise OptionError(
-            f"crop is {tuple(wanted.tolist())} round {tuple(at.tolist())} of frames of {tuple(shape.tolist())} "
-            f"pixels; expected at most {tuple(room.tolist())}"
+            f"crop is {tuple(wanted.tolist())} round {tuple(at.tolist())} of frames of "
+            f"{tuple(shape.tolist())} pixels; expected at most {tuple(room.tolist())}"
         )
     start = at - wanted // 2
     rows, columns = (slice(int(a), int(a + n)) for a, n in zip(start, wanted, strict=True))

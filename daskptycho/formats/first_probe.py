@@ -1,10 +1,10 @@
 """A first guess of the probe, as wide as the frames themselves tell.
 
 Electrons are focused by an aperture, which the frames show: the inverse transform of the mean frame's root,
-defocused where that is known. For x-rays a disc on the sample: the inverse transform of a frame is the autocorrelation of its exit wave, which lies within the probe's own:
-over many frames of a sample, the mean of its square is that of |P|^2 with itself. Of a disc of radius R
-the mean square distance is R^2. `arrange` calls this module; it calls `lazy_frames`, `propagation` and
-`radiation`.
+defocused where that is known. For x-rays a disc on the sample: the inverse transform of what differs from
+frame to frame is the autocorrelation of the sample's part of the exit wave, which lies within the probe's
+own. The mean of its square is the autocorrelation of |P|^2; of a disc of radius R its mean square distance is
+R^2. `arrange` calls this module; it calls `lazy_frames`, `propagation` and `radiation`.
 """
 
 from __future__ import annotations

@@ -84,7 +84,8 @@ def hdf5_frames(path: Path, names: Sequence[str]) -> LazyFrames:
     ScanError
         A dataset that holds no frames, or frames of another size than the first.
     """
-    shapes, dtypes = [], []
+    shapes: list[tuple[int, ...]] = []
+    dtypes = []
     with opened(path) as file:
         for name in names:
             shape = tuple(int(n) for n in file[name].shape)

@@ -100,8 +100,14 @@ def write_cxi(scan: xr.Dataset, path: Path, basis: Any = None, *, energy_unit: s
     with h5py.File(path, "w") as file:
         file["cxi_version"] = 160
         detector = file.create_group("entry_1/instrument_1/detector_1")
-        detector.create_dataset("data", data=scan["intensity"].values.astype(np.uint32), chunks=(4, SIZE, SIZE))
-        detector["distance"], detector["x_pixel_size"], detector["y_pixel_size"] = DISTANCE_M, PIXEL_M, PIXEL_M
+        detector.create_dataset(
+            "data", data=scan["intensity"].values.astype(np.uint32), chunks=(4, SIZE, SIZE)
+        )
+        detector["distance"], detector["x_pixel_size"], detector["y_pixel_size"] = (
+            DISTANCE_M,
+            PIXEL_M,
+            PIXEL_M,
+        )
         detector["mask"] = mask
         if basis is not None:
             detector["basis_vectors"] = np.asarray(basis) * PIXEL_M
@@ -305,7 +311,7 @@ def write_empad(scan: xr.Dataset, path: Path) -> None:
 
 
 def write_mib(scan: xr.Dataset, path: Path) -> None:
-    """After Merlin's files: each frame behind a header of 384 bytes, the big end first, rows from the lowest."""
+    """After Merlin's files: each frame behind a header of 384 bytes, big end first, rows from the lowest."""
     data, _ = stem_axes(scan)
     with open(path, "wb") as file:
         for number, frame in enumerate(data.reshape(-1, SIZE, SIZE), start=1):

@@ -59,7 +59,7 @@ def test_raster_of_each_format_reconstructs_with_its_own_signs_only(
     write(truth, tmp_path / file)
     scan = dp.import_scan(tmp_path / file, tmp_path / "s.zarr", **options).load()
     in_order = scan.sortby("frame_number")
-    valid = scan["valid"] if "valid" in scan else True
+    valid = scan.get("valid", True)
     np.testing.assert_array_equal(in_order["intensity"], truth["intensity"] * valid)
     np.testing.assert_allclose(scan.attrs["pixel_size_m"], sources.STEM_STEP_M / 4, rtol=1e-6)
     pixels = in_order["position"].values / (sources.STEM_STEP_M / 4)
@@ -81,7 +81,7 @@ def test_electrons_have_their_own_wavelength(truth: xr.Dataset, tmp_path: Path) 
 
 
 def test_detector_calibrated_in_angles_needs_the_energy(truth: xr.Dataset, tmp_path: Path) -> None:
-    data, axes = sources.stem_axes(truth)
+    _, axes = sources.stem_axes(truth)
     angle = 4.1757e-12 * 4 / (sources.SIZE * sources.STEM_STEP_M) * 1e3
     for axis in axes[2:]:
         axis.update(scale=angle, units="mrad")
