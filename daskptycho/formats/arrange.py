@@ -295,8 +295,12 @@ def _change(scan: dict[str, Any], change: Any, frame_shape: tuple[int, int] | No
         if scan.get(name) is not None:
             scan[name] = change(np.asarray(scan[name]))
     if "probe" in scan and frame_shape is not None:
-        # A probe of frames of another size has another pixel.
         del scan["probe"]
+        warnings.warn(
+            "the file's probe is left out: frames of another size have another pixel on the sample",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def _calibrate(scan: dict[str, Any]) -> None:

@@ -59,7 +59,8 @@ def _entries(file: Any) -> Iterator[Any]:
 
 def _is_ours(entry: Any) -> bool:
     definition = text(entry["definition"][()]) if "definition" in entry else ""
-    return definition in DEFINITIONS or ("data" in entry and any(map(PARTS.fullmatch, entry["data"])))
+    data = entry.get("data")
+    return definition in DEFINITIONS or (hasattr(data, "keys") and any(map(PARTS.fullmatch, data)))
 
 
 def read_nexus(path: Path) -> dict[str, Any]:

@@ -150,6 +150,20 @@ def test_positions_may_lie_in_a_file_of_their_own(truth: xr.Dataset, tmp_path: P
         read_file(tmp_path / "a_master.h5", position_file=tmp_path / "p.txt")
 
 
+def test_links_round_and_round_are_not_followed(truth: xr.Dataset, tmp_path: Path) -> None:
+    sources.write_nxmx(truth, tmp_path / "a_master.h5")
+    with h5py.File(tmp_path / "a_master.h5", "a") as file:
+        file["entry/sample/whole"] = h5py.SoftLink("/entry")
+        file["entry/instrument/nowhere"] = h5py.SoftLink("/nowhere")
+    assert len(read_file(tmp_path / "a_master.h5")["position"]) == 25
+
+
+def test_probe_of_whole_frames_is_no_probe_of_cut_ones(truth: xr.Dataset, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", data=truth["intensity"], position=truth["position"], probe=truth["probe"])
+    with pytest.warns(UserWarning, match="the file's probe is left out"):
+        assert "probe" not in read_file(tmp_path / "a.npz", crop=24)
+
+
 def test_linked_file_that_is_missing_is_named(truth: xr.Dataset, tmp_path: Path) -> None:
     sources.write_nxmx(truth, tmp_path / "a_master.h5")
     (tmp_path / "a_data_000002.h5").unlink()
