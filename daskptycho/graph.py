@@ -231,7 +231,8 @@ def sweep(
     sweep_tiles = partial(_swept, plan, state, algorithm, probe, momentum, sync, normalisation)
     if update_probe:
         swept = sweep_tiles(update_probe=True, keep_waves=not plan.streamed)
-        probe = task(updated_probe, probe, [task(_probe_sums, tile) for tile in swept])
+        sums_of_probe = [task(_probe_sums, tile) for tile in swept]
+        probe = task(updated_probe, probe, sums_of_probe, plan.fractional)
         lit = illuminations(plan, probe)
         if plan.streamed:
             # The waves of all tiles found no room while the probe waited for the last of them.

@@ -64,6 +64,8 @@ class Plan:
         memory from one task to a later one.
     device : "cpu" or "gpu"
         Where the arrays of all tasks live.
+    fractional : bool
+        Some position is a fraction of a pixel.
     """
 
     tiling: Tiling
@@ -73,6 +75,7 @@ class Plan:
     amplitudes: list[Delayed]
     streamed: bool = False
     device: Device = "cpu"
+    fractional: bool = False
 
 
 @dataclass(frozen=True)
@@ -222,6 +225,7 @@ def make_plan(
         amplitudes=_amplitudes(scan, tiling, streamed, device),
         streamed=streamed,
         device=device,
+        fractional=any(tile.fraction.any() for tile in tiling.tiles),
     )
 
 

@@ -207,17 +207,17 @@ def _computed_pixel(
 def _check_near_field(attributes: Mapping[str, Any], frame_shape: tuple[int, int]) -> None:
     if "pixel_size_m" not in attributes or "detector_distance_m" not in attributes:
         raise ScanError(
-            f"propagation is 'near-field', without {_missing(attributes)}; expected energy_eV or wavelength_m, "
-            "detector_distance_m and detector_pixel_size_m, and source_distance_m where the beam is no "
-            "parallel one"
+            f"propagation is 'near-field', without {_missing(attributes)}; expected energy_eV or "
+            "wavelength_m, detector_distance_m and detector_pixel_size_m, and source_distance_m where the "
+            "beam is no parallel one"
         )
     numbers = fresnel_numbers(attributes)
     for axis, number, size in zip("yx", numbers, frame_shape, strict=True):
         # The kernel's phase turns by pi / (N F) from one frequency to the next at most.
         if size * number < 1:
             raise ScanError(
-                f"propagation is 'near-field', but along {axis} the {size} pixels times the Fresnel number of "
-                f"a pixel are {size * number:.3g}; expected 1 or more: the detector is too far for this "
+                f"propagation is 'near-field', but along {axis} the {size} pixels times the Fresnel number "
+                f"of a pixel are {size * number:.3g}; expected 1 or more: the detector is too far for this "
                 "frame, or a distance or the wavelength is wrong"
             )
 

@@ -82,6 +82,7 @@ BESIDE: dict[str, set[str]] = {
     "scan_check": {"errors", "scan_geometry"},
     "scan_geometry": {"errors", "propagation", "radiation"},
     "scan_store": {"scan_check", "store"},
+    "sketch": set(),
     "simulate": {"errors", "geometry", "phantom", "propagation", "radiation", "scan", "scan_geometry"},
     "stopping": set(),
     "store": {"bucket", "errors", "folder", "location", "object_store", "retrying"},

@@ -127,9 +127,9 @@ class _Key(click.ParamType):
 def command(file: str, scan: str, **options: Any) -> None:
     """Read FILE and write it as a scan to SCAN, block by block.
 
-    FILE is npz, HDF5, CXI, NeXus, PtyPy's ptyd, or 4D-STEM of EMPAD, Merlin, ARINA, DigitalMicrograph, HyperSpy
-    or py4DSTEM; its content tells which. What an option says goes before what FILE says, what is assumed
-    after it.
+    FILE is npz, HDF5, CXI, NeXus, PtyPy's ptyd, or 4D-STEM of EMPAD, Merlin, ARINA, DigitalMicrograph,
+    HyperSpy or py4DSTEM; its content tells which. What an option says goes before what FILE says, what is
+    assumed after it.
     """
     from daskptycho.formats import read_file
     from daskptycho.scan import create_scan, tile_chunks

@@ -25,19 +25,27 @@ Facts = list[tuple[str, str]]
 MOST_TILES = 64
 # Below this linear overlap of the frames neighbours hardly constrain each other.
 LEAST_OVERLAP = 0.5
+# A bright middle off the frame's by more than this share of it is doubted.
+OFF_CENTRE = 0.1
 
 
 @click.command(
     "info",
     cls=CommandWithExamples,
     short_help="Say what lies in a scan or a result.",
-    examples=("daskptycho info scan.zarr",),
+    examples=("daskptycho info scan.zarr", "daskptycho info scan.zarr --picture scan.png"),
 )
 @click.argument("scan", metavar="SCAN")
-def command(scan: str) -> None:
-    """Say what SCAN holds: frames, counts, positions, geometry. Works on results too."""
+@click.option("--picture", metavar="PICTURE", help="Draw the mean frame and the positions there too.")
+def command(scan: str, picture: str | None) -> None:
+    """Say what SCAN holds: frames, counts, positions, geometry, and what looks odd.
+
+    The mean frame and the positions are drawn in characters, the frame's counts by their logarithm. Works on
+    results too.
+    """
     from daskptycho.result import open_result
-    from daskptycho.scan import open_scan
+    from daskptycho.scan import open_scan, position_in_pixels
+    from daskptycho.sketch import side_by_side, sketch_frame, sketch_positions
     from daskptycho.store import group_attributes, located
 
     if group_attributes(located(scan)).get("format") == "daskptycho-result":
@@ -47,14 +55,27 @@ def command(scan: str) -> None:
     with bars(leave=False) as progress:
         counts = counts_of(opened, progress.tiles("Reading"))
     show_facts(f"{scan}, a scan", scan_facts(opened, counts))
+    position = position_in_pixels(opened)
+    click.echo()
+    click.echo(
+        side_by_side(
+            ("mean frame (log)", sketch_frame(counts.mean)),
+            ("positions", sketch_positions(position, opened["intensity"].shape[1:])),
+        )
+    )
+    if picture is not None:
+        from daskptycho.plotting import plot_scan, save_figure
+
+        click.echo(save_figure(plot_scan(opened, counts.mean), picture))
     for warning in _doubts(opened, counts):
         say_warning(warning)
 
 
 @dataclass(frozen=True)
 class _Counts:
-    """Counts of some tiles: sums of frames, and over the valid pixels the largest and the share of zeros."""
+    """Counts of some tiles: the mean frame, sums of frames, the largest count and the share of zeros."""
 
+    mean: NDArray[Any]
     of_frame: NDArray[Any]
     pixels: int
     largest: float
@@ -73,17 +94,21 @@ def counts_of(
     chosen = np.unique(np.linspace(0, len(blocks) - 1, min(len(blocks), most)).round().astype(int))
     valid = scan["valid"].values if "valid" in scan else np.ones(scan["intensity"].shape[1:], dtype=bool)
     sums, largest, zeros = [], 0.0, 0
+    total = np.zeros(scan["intensity"].shape[1:])
     for number, index in enumerate(chosen, start=1):
         frames = dask.base.compute(blocks[index])[0]
         # Pixels that are not valid are stored as zero.
         zeros += frames.size - int(np.count_nonzero(frames)) - len(frames) * int((~valid).sum())
+        total += frames.sum(axis=0, dtype=np.float64)
         sums.append(frames.sum(axis=(1, 2), dtype=np.float64))
         largest = max(largest, float(frames.max()))
         if progress is not None:
             progress(number, len(chosen))
     of_frame = np.concatenate(sums)
     pixels = int(valid.sum())
-    return _Counts(of_frame, pixels, largest, zeros / (len(of_frame) * pixels), len(chosen))
+    return _Counts(
+        total / len(of_frame), of_frame, pixels, largest, zeros / (len(of_frame) * pixels), len(chosen)
+    )
 
 
 def scan_facts(scan: xr.Dataset, counts: _Counts) -> list[Facts]:
@@ -154,19 +179,33 @@ def _mean_step(scan: xr.Dataset) -> float:
 
 
 def _geometry_facts(scan: xr.Dataset) -> Facts:
+    from daskptycho.propagation import effective_distance, fresnel_numbers, is_near_field, magnification
     from daskptycho.scan import pixel_size
 
     size = pixel_size(scan)
     facts = [("pixel size", "unknown" if size is None else _two_lengths(size))]
+    if is_near_field(scan.attrs):
+        numbers = fresnel_numbers(scan.attrs)
+        effective = length(effective_distance(scan.attrs))
+        facts.append(
+            (
+                "near field",
+                f"effective distance {effective}, magnified {magnification(scan.attrs):.4g} times, "
+                f"Fresnel number of a pixel {numbers[0]:.3g}",
+            )
+        )
     if "energy_eV" in scan.attrs:
         wavelength = (
             f" (wavelength {length(scan.attrs['wavelength_m'])})" if "wavelength_m" in scan.attrs else ""
         )
-        facts.append(("energy", f"{scan.attrs['energy_eV'] / 1000:.5g} keV{wavelength}"))
+        radiation = " electrons" if scan.attrs.get("radiation") == "electron" else ""
+        facts.append(("energy", f"{scan.attrs['energy_eV'] / 1000:.5g} keV{radiation}{wavelength}"))
     else:
         facts.append(("energy", "unknown"))
     distance, detector = (scan.attrs.get(f"detector_{name}_m") for name in ("distance", "pixel_size"))
     facts.append(("detector distance", "unknown" if distance is None else length(distance)))
+    if "source_distance_m" in scan.attrs:
+        facts.append(("source distance", length(scan.attrs["source_distance_m"])))
     facts.append(("detector pixel", "unknown" if detector is None else _two_lengths(detector)))
     return facts
 
@@ -206,7 +245,11 @@ def _doubts(scan: xr.Dataset, counts: _Counts) -> list[str]:
     if dark:
         doubts.append(f"{count(dark)} of {count(len(counts.of_frame))} frames read hold no counts at all")
     if "probe" not in scan:
-        doubts.append("the scan has no probe; a reconstruction needs a first guess of it")
+        doubts.append(
+            "the scan has no probe; a reconstruction needs a first guess of it (import with --guess-probe)"
+        )
+    if scan.attrs.get("propagation") != "near-field":
+        doubts += _off_centre(counts)
     if scan.sizes["frame"] > 1:
         step, frame = _mean_step(scan), min(scan["intensity"].shape[1:])
         if 1 - step / frame < LEAST_OVERLAP:
@@ -215,6 +258,28 @@ def _doubts(scan: xr.Dataset, counts: _Counts) -> list[str]:
                 f"own {frame} pixels: neighbours hardly overlap"
             )
     return doubts
+
+
+def _off_centre(counts: _Counts) -> list[str]:
+    """Where the mean frame's middle lies far from where the zero frequency should be."""
+    import numpy as np
+
+    mean = counts.mean
+    if not mean.any():
+        return []
+    # The middle of gravity of the bright half: single hot pixels have no weight.
+    bright = np.minimum(mean, np.percentile(mean, 99))
+    bright = np.where(bright > 0.5 * bright.max(), bright, 0)
+    middle = [
+        float(np.average(np.arange(n), weights=bright.sum(axis=1 - a))) for a, n in enumerate(mean.shape)
+    ]
+    off = [place - size // 2 for place, size in zip(middle, mean.shape, strict=True)]
+    if max(abs(distance) / size for distance, size in zip(off, mean.shape, strict=True)) < OFF_CENTRE:
+        return []
+    return [
+        f"the frames' bright middle lies at {middle[0]:.1f}, {middle[1]:.1f}, not at {mean.shape[0] // 2}, "
+        f"{mean.shape[1] // 2}, where the zero frequency is taken to be (import with --centre)"
+    ]
 
 
 def result_facts(result: xr.Dataset) -> list[Facts]:

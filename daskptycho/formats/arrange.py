@@ -2,7 +2,7 @@
 
 Every reader of this folder gives its findings in the file's own order and with what the file knows; here
 they are put into the order of a scan, with what the user says and assumes. Called by `formats` alone; it
-calls `first_probe`, `lazy_frames`, `units`, `radiation` and `errors`.
+calls `first_probe`, `lazy_frames`, `units`, `propagation`, `radiation` and `errors`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.first_probe import first_probe
 from daskptycho.formats.lazy_frames import LazyFrames
 from daskptycho.formats.units import PLAUSIBLE, check_plausible
+from daskptycho.propagation import NEAR_FIELD
 from daskptycho.radiation import PHOTON, energy_of, wavelength_of
 
 __all__ = ["ASSUMABLE", "Arrangement", "arranged", "turned"]
@@ -199,6 +200,13 @@ def _give(scan: dict[str, Any], given: Mapping[str, Any], source: str) -> None:
         if name in PLAUSIBLE and own is not None and not np.allclose(own, value, rtol=1e-3):
             warnings.warn(f"{name} is {value} as given; {source} says {own}", UserWarning, stacklevel=4)
     scan.update(given)
+    if (
+        "pixel_size_m" in given
+        and scan.get("propagation") != NEAR_FIELD
+        and "detector_distance_m" not in given
+    ):
+        # A calibration goes before the distance that a camera was told.
+        scan.pop("detector_distance_m", None)
 
 
 def _positions(scan: dict[str, Any], order: Arrangement, source: str) -> NDArray[np.float64]:
@@ -244,15 +252,15 @@ def _cut(scan: dict[str, Any], order: Arrangement) -> None:
         _change(scan, lambda frames: np.fft.fftshift(frames, axes=(-2, -1)), None)
     middle = shape // 2
     centre = order.centre if order.centre is not None else scan.get("centre")
-    near_field = scan.get("propagation") == "near-field"
+    near_field = scan.get("propagation") == NEAR_FIELD
     if centre is None or near_field:
         at = middle
     else:
         at = np.rint(np.asarray(centre, dtype=float)).astype(int)
         if (at < 1).any() or (at > shape - 1).any():
             raise ScanError(
-                f"the zero frequency lies at {tuple(np.round(centre, 2).tolist())} of frames of {tuple(shape)} "
-                "pixels; expected it on the detector: give centre (--centre)"
+                f"the zero frequency lies at {tuple(np.round(centre, 2).tolist())} of frames of "
+                f"{tuple(shape.tolist())} pixels; expected it on the detector: give centre (--centre)"
             )
     if np.abs(at - middle).max() < OFF_CENTRE and order.crop is None:
         return
@@ -262,15 +270,15 @@ def _cut(scan: dict[str, Any], order: Arrangement) -> None:
         # Frames stay square: an object pixel has one size then.
         wanted = np.minimum(room, room.min()) if shape[0] == shape[1] else room
         warnings.warn(
-            f"the zero frequency lies at {tuple(at.tolist())}, off the middle {tuple(middle.tolist())}: frames "
-            f"are cut to {wanted[0]} x {wanted[1]} pixels round it",
+            f"the zero frequency lies at {tuple(at.tolist())}, off the middle {tuple(middle.tolist())}: "
+            f"frames are cut to {wanted[0]} x {wanted[1]} pixels round it",
             UserWarning,
             stacklevel=4,
         )
     if (wanted < 2).any() or (at - wanted // 2 < 0).any() or (at + (wanted + 1) // 2 > shape).any():
         raise OptionError(
-            f"crop is {tuple(wanted.tolist())} round {tuple(at.tolist())} of frames of {tuple(shape.tolist())} "
-            f"pixels; expected at most {tuple(room.tolist())}"
+            f"crop is {tuple(wanted.tolist())} round {tuple(at.tolist())} of frames of "
+            f"{tuple(shape.tolist())} pixels; expected at most {tuple(room.tolist())}"
         )
     start = at - wanted // 2
     rows, columns = (slice(int(a), int(a + n)) for a, n in zip(start, wanted, strict=True))
@@ -287,8 +295,12 @@ def _change(scan: dict[str, Any], change: Any, frame_shape: tuple[int, int] | No
         if scan.get(name) is not None:
             scan[name] = change(np.asarray(scan[name]))
     if "probe" in scan and frame_shape is not None:
-        # A probe of frames of another size has another pixel.
         del scan["probe"]
+        warnings.warn(
+            "the file's probe is left out: frames of another size have another pixel on the sample",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def _calibrate(scan: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""CXI files (cxidb.org), read and written: SI units, energies in joules, links, a mask of bits, basis vectors.
+"""CXI files (cxidb.org), read and written: SI units, energies in joules, links, bits of masks, basis vectors.
 
 What a CXI file translates is the sample; `laboratory` tells how that becomes positions. `formats` calls
 this module; it calls `hdf5_file`, `laboratory` and `errors`.

@@ -1,9 +1,10 @@
 """A first guess of the probe, as wide as the frames themselves tell.
 
-The inverse transform of a frame is the autocorrelation of its exit wave, which lies within the probe's own:
-over many frames of a sample, the mean of its square is that of |P|^2 with itself. Of a disc of radius R
-the mean square distance is R^2. `arrange` calls this module; it calls `lazy_frames`, `propagation` and
-`radiation`.
+Electrons are focused by an aperture, which the frames show: the inverse transform of the mean frame's root,
+defocused where that is known. For x-rays a disc on the sample: the inverse transform of what differs from
+frame to frame is the autocorrelation of the sample's part of the exit wave, which lies within the probe's
+own. The mean of its square is the autocorrelation of |P|^2; of a disc of radius R its mean square distance is
+R^2. `arrange` calls this module; it calls `lazy_frames`, `propagation` and `radiation`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from daskptycho.formats.lazy_frames import sampled
 from daskptycho.propagation import NEAR_FIELD, fresnel_kernel
-from daskptycho.radiation import PHOTON, wavelength_of
+from daskptycho.radiation import ELECTRON, PHOTON, wavelength_of
 
 __all__ = ["first_probe"]
 
@@ -31,9 +32,9 @@ EDGE = 2.0
 def first_probe(
     scan: Mapping[str, Any], diameter: float | None = None, defocus_m: float = 0.0
 ) -> NDArray[np.complex64]:
-    """A disc of the width that the frames tell, with flat phase, or carried on by a defocus.
+    """A disc of the width that the frames tell, or an electron microscope's aperture in focus, defocused.
 
-    In the near field the beam fills the frame: a constant.
+    Phases are flat but for the defocus. In the near field the beam fills the frame: a constant.
 
     Parameters
     ----------
@@ -55,6 +56,10 @@ def first_probe(
     frames = sampled(scan["intensity"])
     if scan.get("valid") is not None:
         frames = frames * np.asarray(scan["valid"], dtype=bool)
+    if scan.get("radiation") == ELECTRON and diameter is None:
+        aperture = np.fft.ifftshift(np.sqrt(np.maximum(frames.mean(axis=0), 0)))
+        probe = np.fft.fftshift(np.fft.ifft2(aperture, norm="ortho")).astype(np.complex64)
+        return (_carried(probe, scan, defocus_m) if defocus_m else probe)[None]
     told = _radius(frames) if diameter is None else diameter / 2
     radius = float(np.clip(told, SMALLEST * min(shape), LARGEST * min(shape)))
     y, x = (np.arange(n) - n // 2 for n in shape)

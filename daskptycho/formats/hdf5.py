@@ -112,7 +112,7 @@ def read_hdf5(
             raise OptionError(f"a key is given for {name!r}; expected one of {', '.join(NUMBERS)}")
     found: dict[str, Any] = {"source": path.name}
     with opened(path) as file:
-        datasets = {name: item for name, item in walk(file, lambda _, item: hasattr(item, "dtype"))}
+        datasets = dict(walk(file, lambda _, item: hasattr(item, "dtype")))
         names = {name: _find(path, datasets, name, key) for name, key in given.items()}
         assert names["intensity"] is not None
         if names["position"] is not None:

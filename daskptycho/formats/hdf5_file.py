@@ -84,7 +84,8 @@ def hdf5_frames(path: Path, names: Sequence[str]) -> LazyFrames:
     ScanError
         A dataset that holds no frames, or frames of another size than the first.
     """
-    shapes, dtypes = [], []
+    shapes: list[tuple[int, ...]] = []
+    dtypes = []
     with opened(path) as file:
         for name in names:
             shape = tuple(int(n) for n in file[name].shape)
@@ -153,8 +154,14 @@ def text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def walk(group: Any, wanted: Callable[[str, Any], bool], depth: int = 12) -> Iterator[tuple[str, Any]]:
-    """Names and objects below a group for which `wanted` is true; links are followed, broken ones not."""
+def walk(
+    group: Any, wanted: Callable[[str, Any], bool], depth: int = 12, above: tuple[Any, ...] = ()
+) -> Iterator[tuple[str, Any]]:
+    """Names and objects below a group for which `wanted` is true; links are followed, broken ones not.
+
+    A link back to a group above is not followed round and round: `above` are those groups.
+    """
+    above = (*above, group)
     for name in group:
         try:
             item = group[name]
@@ -162,5 +169,5 @@ def walk(group: Any, wanted: Callable[[str, Any], bool], depth: int = 12) -> Ite
             continue
         if wanted(name, item):
             yield item.name, item
-        if depth > 0 and hasattr(item, "keys"):
-            yield from walk(item, wanted, depth - 1)
+        if depth > 0 and hasattr(item, "keys") and item not in above:
+            yield from walk(item, wanted, depth - 1, above)

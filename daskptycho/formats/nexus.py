@@ -59,7 +59,8 @@ def _entries(file: Any) -> Iterator[Any]:
 
 def _is_ours(entry: Any) -> bool:
     definition = text(entry["definition"][()]) if "definition" in entry else ""
-    return definition in DEFINITIONS or ("data" in entry and any(map(PARTS.fullmatch, entry["data"])))
+    data = entry.get("data")
+    return definition in DEFINITIONS or (hasattr(data, "keys") and any(map(PARTS.fullmatch, data)))
 
 
 def read_nexus(path: Path) -> dict[str, Any]:
@@ -86,14 +87,14 @@ def read_nexus(path: Path) -> dict[str, Any]:
         if detector is not None:
             found |= _detector(detector)
         found |= _energy(entry)
-        shape = tuple(int(n) for n in file[names[0]].shape)
+        frames = hdf5_frames(path, names)
+        shape = frames.shape if len(names) > 1 else tuple(int(n) for n in file[names[0]].shape)
         directions = DOWNWARDS if detector is None else _directions(detector)
         position = _positions(entry, detector, directions, shape)
         if position is not None:
             found |= {"position": position, "position_unit": "m"}
         elif len(shape) == 4:
             found["scan_shape"] = shape[:2]
-        frames = hdf5_frames(path, names)
     found["intensity"] = frames
     if position is not None and len(position) != len(frames):
         raise ScanError(f"{path} has {len(frames)} frames and {len(position)} positions; expected as many")

@@ -7,6 +7,7 @@ level before, so that phases that wrap round do no harm.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -65,7 +66,7 @@ def write_ome_zarr(result: xr.Dataset, folder: Path) -> None:
     axes = [{"name": "c", "type": "channel"}, *({"name": a, "type": "space", **unit} for a in "yx")]
     image = result["object"].values
     windows = ((-np.pi, np.pi), tuple(float(v) for v in np.percentile(np.abs(image), [0, 99.5])))
-    channels_shown = [
+    channels_shown: list[dict[str, Any]] = [
         {
             "label": label,
             "active": label == "phase",
@@ -74,11 +75,12 @@ def write_ome_zarr(result: xr.Dataset, folder: Path) -> None:
         }
         for label, colour, (low, high) in zip(("phase", "amplitude"), COLOURS, windows, strict=True)
     ]
-    group.attrs["ome"] = {
+    described: Any = {
         "version": VERSION,
         "multiscales": [{"name": "object", "axes": axes, "datasets": datasets, "type": "mean"}],
         "omero": {"channels": channels_shown},
     }
+    group.attrs["ome"] = described
 
 
 def _scale(result: xr.Dataset) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -92,7 +94,7 @@ def _scale(result: xr.Dataset) -> tuple[tuple[float, float], tuple[float, float]
     return (step[0], step[1]), (first[0] * factors[0], first[1] * factors[1])
 
 
-def _halved(image: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
+def _halved(image: NDArray[Any]) -> NDArray[Any]:
     """Means over blocks of two by two; the last row and column stand for themselves where they are odd."""
     for axis in (0, 1):
         starts = np.arange(0, image.shape[axis], 2)

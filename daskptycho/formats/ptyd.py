@@ -7,6 +7,7 @@ files of their own. `formats` calls this module; it calls `hdf5_file`, `lazy_fra
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def _weights(file: Any, chunks: list[str]) -> NDArray[np.bool_] | None:
     per_frame = [file[chunk]["weights"] for chunk in chunks if "weights" in file[chunk]]
     for weights in [*common, *per_frame]:
         if weights.shape == shape:
-            parts = [weights[()]]
+            parts: Iterable[Any] = [weights[()]]
         elif weights.ndim == 3 and weights.shape[1:] == shape:
             parts = (weights[start : start + 16].min(axis=0) for start in range(0, len(weights), 16))
         else:

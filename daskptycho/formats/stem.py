@@ -2,8 +2,8 @@
 
 The two axes of the scan are y and x of the beam's raster, of the detector qy and qx; their scales become
 positions and pixel size. How a microscope turns one against the other no file tells: see `position_axes`
-and `rotation_deg` of `arrange.Arrangement`. ARINA's master files are read by `nexus`, block by block. `formats`
-calls this module; it calls `hdf5_file`, `lazy_frames`, `units` and `radiation`.
+and `rotation_deg` of `arrange.Arrangement`. ARINA's master files are read by `nexus`, block by block.
+`formats` calls this module; it calls `hdf5_file`, `lazy_frames`, `units` and `radiation`.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _experiments(path: Path) -> list[str]:
     from zarr import open_group
 
     try:
-        group = open_group(_store(path), mode="r")
+        group: Any = open_group(_store(path), mode="r")
         return sorted(group["Experiments"].group_keys())
     except Exception:  # no store at all, or another's
         return []
@@ -152,7 +152,8 @@ def _zspy(path: Path) -> tuple[Any, list[dict[str, Any]], Mapping[str, Any]]:
     """HyperSpy's layout in Zarr: RosettaSciIO's own reader of it needs Zarr 2."""
     from zarr import open_group
 
-    experiment = open_group(_store(path), mode="r")["Experiments"][_experiments(path)[0]]
+    group: Any = open_group(_store(path), mode="r")
+    experiment = group["Experiments"][_experiments(path)[0]]
     data = da.from_zarr(experiment["data"])
     axes = [dict(experiment[f"axis-{number}"].attrs) for number in range(data.ndim)]
     metadata = _plain(experiment["metadata"]) if "metadata" in experiment else {}
@@ -172,7 +173,8 @@ def _flat(data: Any) -> LazyFrames:
     def read(numbers: NDArray[np.int64]) -> NDArray[Any]:
         return np.asarray(flat[numbers].compute())
 
-    return LazyFrames(tuple(int(n) for n in flat.shape), flat.dtype, read)
+    frames, height, width = (int(n) for n in flat.shape)
+    return LazyFrames((frames, height, width), flat.dtype, read)
 
 
 def _scales(axes: Sequence[Mapping[str, Any]], kind: str, what: str) -> tuple[float, float] | None:

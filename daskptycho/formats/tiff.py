@@ -1,4 +1,4 @@
-"""TIFF: phase and amplitude as two channels of an OME-TIFF, with the pixel size. Called by `formats` alone."""
+"""TIFF: phase and amplitude as channels of an OME-TIFF, with the pixel size. `export` calls this module."""
 
 from __future__ import annotations
 

@@ -1,0 +1,354 @@
+"""What each reader takes over: geometry with its units, masks, links; and what it refuses."""
+
+from __future__ import annotations
+
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner, Result
+
+import daskptycho as dp
+from daskptycho.cli import daskptycho
+from daskptycho.errors import OptionError, ScanError
+from daskptycho.formats import read_file
+from daskptycho.formats.arrange import turned
+from daskptycho.formats.units import in_si
+from tests.formats import sources
+
+MOONFLOWER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "moonflower.ptyd"
+GEOMETRY = {"energy_eV": 8000.0, "detector_distance_m": 2.0, "detector_pixel_size_m": 172e-6}
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    return sources.simulated(tmp_path_factory.mktemp("truth"))
+
+
+def plain_hdf5(truth: xr.Dataset, path: Path, **more: Any) -> Path:
+    """Frames and positions under names of a beamline's own, positions in micrometres in two datasets."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset(
+            "scan/eiger/frames", data=truth["intensity"].values, chunks=(2, 32, 32), **hdf5plugin.LZ4()
+        )
+        for axis, column in zip("yx", sources.metres(truth).T, strict=True):
+            file[f"motors/{axis}"] = column * 1e6
+            file[f"motors/{axis}"].attrs["units"] = "µm"
+        for name, (value, unit) in more.items():
+            file[name] = value
+            if unit is not None:
+                file[name].attrs["units"] = unit
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (sources.write_ptyd, "a.ptyd"),
+        (sources.write_cxi, "a.cxi"),
+        (sources.write_nxptycho, "a.nxs"),
+        (sources.write_nxmx, "a_master.h5"),
+    ],
+)
+def test_geometry_is_taken_over_in_si(write: Any, name: str, truth: xr.Dataset, tmp_path: Path) -> None:
+    # A name tells nothing: the content does.
+    write(truth, tmp_path / name)
+    (tmp_path / name).rename(tmp_path / "measured.dat")
+    found = read_file(tmp_path / "measured.dat")
+    wavelength = 1.23984198e-6 / found["energy_eV"] if "energy_eV" in found else found["wavelength_m"]
+    assert wavelength == pytest.approx(1.23984198e-6 / 8000)
+    assert found["detector_distance_m"] == pytest.approx(2)
+    np.testing.assert_allclose(np.broadcast_to(found["detector_pixel_size_m"], 2), 172e-6)
+    np.testing.assert_array_equal(found["intensity"][:], truth["intensity"])
+    np.testing.assert_array_equal(found["intensity"][[4, 2, 2]], truth["intensity"][[4, 2, 2]])
+
+
+def test_bits_of_masks_decide_what_counts(truth: xr.Dataset, tmp_path: Path) -> None:
+    sources.write_cxi(truth, tmp_path / "a.cxi")
+    sources.write_nxmx(truth, tmp_path / "a_master.h5")
+    sources.write_ptyd(truth, tmp_path / "a.ptyd")
+    # Signal and a peak's mask say nothing against a pixel, unless it is hot as well.
+    bad = {"a.cxi": [[3, 4], [8, 9]], "a_master.h5": [[3, 4], [5, 6]], "a.ptyd": [[3, 4]]}
+    for name, pixels in bad.items():
+        assert np.argwhere(~read_file(tmp_path / name)["valid"]).tolist() == pixels
+
+
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        ("mm", "has the unit 'mm', which is of a length; expected one of an energy"),
+        ("parsec", "has the unit 'parsec', which is unknown"),
+        ("eV", "energy_eV comes out as 1.28174e-15 .*expected 1 to 1e"),
+    ],
+)
+def test_impossible_units_are_refused(unit: str, said: str, truth: xr.Dataset, tmp_path: Path) -> None:
+    sources.write_cxi(truth, tmp_path / "a.cxi", energy_unit=unit)
+    with pytest.raises(ScanError, match=said):
+        read_file(tmp_path / "a.cxi")
+
+
+def test_energy_in_volts_without_a_unit_is_no_energy_in_joules(truth: xr.Dataset, tmp_path: Path) -> None:
+    sources.write_cxi(truth, tmp_path / "a.cxi")
+    with h5py.File(tmp_path / "a.cxi", "a") as file:
+        file["entry_1/instrument_1/source_1/energy"][()] = 8000.0
+    with pytest.raises(ScanError, match=r"energy_eV comes out as .*e\+22 from a.cxi; .*--energy-eV"):
+        read_file(tmp_path / "a.cxi")
+    with pytest.warns(UserWarning, match=r"energy_eV is 8000\.0 as given; a\.cxi says"):
+        assert read_file(tmp_path / "a.cxi", energy_eV=8000.0)["energy_eV"] == 8000.0
+
+
+def test_what_is_given_goes_first_and_what_is_assumed_last(truth: xr.Dataset, tmp_path: Path) -> None:
+    sources.write_ptyd(truth, tmp_path / "a.ptyd")
+    with pytest.warns(UserWarning, match="detector_distance_m is 3.0 as given; a.ptyd says 2.0"):
+        assert read_file(tmp_path / "a.ptyd", detector_distance_m=3.0)["detector_distance_m"] == 3.0
+    with pytest.warns(UserWarning, match="wavelength_m is not assumed: a.ptyd says energy_eV 8000"):
+        found = read_file(tmp_path / "a.ptyd", assume={"wavelength_m": 1e-10, "source_distance_m": 1.0})
+    assert (found["energy_eV"], found["source_distance_m"]) == (8000, 1.0)
+    assert "wavelength_m" not in found
+    with pytest.raises(OptionError, match="weather cannot be assumed; expected one of energy_eV"):
+        read_file(tmp_path / "a.ptyd", assume={"weather": 1})
+
+
+def test_plain_hdf5_by_usual_names_keys_and_assumptions(truth: xr.Dataset, tmp_path: Path) -> None:
+    path = plain_hdf5(truth, tmp_path / "a.h5", **{"beam/E": (8.0, "keV"), "camera/distance": (2000.0, "mm")})
+    scan = dp.import_scan(
+        path,
+        tmp_path / "s.zarr",
+        keys={"energy_eV": "beam/E"},
+        assume={"detector_pixel_size_m": 172e-6},
+    ).sortby("frame_number")
+    np.testing.assert_array_equal(scan["intensity"], truth["intensity"])
+    np.testing.assert_allclose(scan["position"], sources.metres(truth))
+    np.testing.assert_allclose(scan.attrs["pixel_size_m"], truth.attrs["pixel_size_m"])
+    named = read_file(path, intensity_key="scan/eiger/frames", position_key="motors/x+motors/y")
+    np.testing.assert_allclose(named["position"], sources.metres(truth)[:, ::-1])
+    with pytest.raises(ScanError, match=r"valid is not found in .*/motors/x \(25,\).*--valid-key"):
+        read_file(path, valid_key="mask")
+    with pytest.raises(OptionError, match=r"centring: .* read by read_hdf5, which has no such option"):
+        read_file(path, centring=True)
+
+
+def test_positions_may_lie_in_a_file_of_their_own(truth: xr.Dataset, tmp_path: Path) -> None:
+    sources.write_nxmx(truth, tmp_path / "a_master.h5", positions=False)
+    with pytest.raises(
+        ScanError, match=r"25 frames and no positions; expected .*--scan-shape.*--position-file"
+    ):
+        read_file(tmp_path / "a_master.h5")
+    np.savetxt(tmp_path / "p.txt", sources.metres(truth)[:, ::-1], delimiter=", ", header="x, y")
+    np.save(tmp_path / "p.npy", sources.metres(truth))
+    for name, axes in (("p.txt", "xy"), ("p.npy", "yx")):
+        found = read_file(tmp_path / "a_master.h5", position_file=tmp_path / name, position_axes=axes)
+        np.testing.assert_allclose(found["position"], sources.metres(truth))
+    (tmp_path / "p.txt").write_text("1 2 3\n")
+    with pytest.raises(ScanError, match=r"numbers of the shape \(1, 3\); expected two columns"):
+        read_file(tmp_path / "a_master.h5", position_file=tmp_path / "p.txt")
+
+
+def test_links_round_and_round_are_not_followed(truth: xr.Dataset, tmp_path: Path) -> None:
+    sources.write_nxmx(truth, tmp_path / "a_master.h5")
+    with h5py.File(tmp_path / "a_master.h5", "a") as file:
+        file["entry/sample/whole"] = h5py.SoftLink("/entry")
+        file["entry/instrument/nowhere"] = h5py.SoftLink("/nowhere")
+    assert len(read_file(tmp_path / "a_master.h5")["position"]) == 25
+
+
+def test_probe_of_whole_frames_is_no_probe_of_cut_ones(truth: xr.Dataset, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", data=truth["intensity"], position=truth["position"], probe=truth["probe"])
+    with pytest.warns(UserWarning, match="the file's probe is left out"):
+        assert "probe" not in read_file(tmp_path / "a.npz", crop=24)
+
+
+def test_linked_file_that_is_missing_is_named(truth: xr.Dataset, tmp_path: Path) -> None:
+    sources.write_nxmx(truth, tmp_path / "a_master.h5")
+    (tmp_path / "a_data_000002.h5").unlink()
+    with pytest.raises(ScanError, match="data_000002 of /entry/data is a link to a file that is not there"):
+        read_file(tmp_path / "a_master.h5")
+
+
+def test_frames_are_cut_round_the_zero_frequency(truth: xr.Dataset, tmp_path: Path) -> None:
+    frames = np.zeros((25, 40, 40), dtype=np.uint32)
+    frames[:, 5:37, 2:34] = truth["intensity"].values.astype(np.uint32)
+    np.savez(tmp_path / "a.npz", data=frames, position=truth["position"], good=frames[0] >= 0)
+    with pytest.warns(
+        UserWarning, match=r"lies at \(21, 18\), off the middle \(20, 20\): frames are cut to 36"
+    ):
+        found = read_file(tmp_path / "a.npz", centre=(21, 18), valid_key="good")
+    assert np.asarray(found["intensity"]).shape == (25, 36, 36)
+    found = read_file(tmp_path / "a.npz", centre=(21, 18), crop=32, valid_key="good")
+    np.testing.assert_array_equal(found["intensity"], truth["intensity"])
+    assert found["valid"].shape == (32, 32)
+    with pytest.raises(
+        OptionError, match=r"crop is \(38, 38\) round \(21, 18\).*expected at most \(38, 36\)"
+    ):
+        read_file(tmp_path / "a.npz", centre=(21, 18), crop=38)
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [("yx", [1, 2]), ("xy", [2, 1]), ("-yx", [-1, 2]), ("y-x", [1, -2]), ("-xy", [2, -1])],
+)
+def test_axes_of_positions_by_letters_and_signs(axes: str, expected: list[float]) -> None:
+    assert turned([[1.0, 2.0]], axes).tolist() == [expected]
+    for wrong in ("yy", "zx", "y", ""):
+        with pytest.raises(OptionError, match="position_axes is"):
+            turned([[1.0, 2.0]], wrong)
+
+
+def test_positions_turn_from_the_first_axis_to_the_second(truth: xr.Dataset, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", data=truth["intensity"], position=np.tile([[1.0, 0.0]], (25, 1)))
+    found = read_file(tmp_path / "a.npz", rotation_deg=90)
+    np.testing.assert_allclose(found["position"][0], [0, 1], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "kind", "expected"),
+    [
+        (7.2, "keV", "energy", 7200),
+        (1.602176634e-16, "J", "energy", 1000),
+        (5, b"um", "length", 5e-6),
+        (2, "Å", "length", 2e-10),
+        (3, "mrad", "angle", 3e-3),
+        (0.5, "1/Å", "reciprocal length", 5e9),
+    ],
+)
+def test_units_that_occur(number: float, unit: Any, kind: str, expected: float) -> None:
+    assert float(in_si(number, unit, kind, "it")) == pytest.approx(expected)
+
+
+def test_stack_is_never_in_memory(tmp_path: Path) -> None:
+    frames, size = 200, 96
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = file.create_dataset(
+            "data",
+            shape=(frames, size, size),
+            dtype=np.uint16,
+            chunks=(1, size, size),
+            **hdf5plugin.Bitshuffle(),
+        )
+        for start in range(0, frames, 50):
+            data[start : start + 50] = start + 1
+        file["positions"] = np.argwhere(np.ones((20, 10))) * 12.0
+    tracemalloc.start()
+    dp.import_scan(tmp_path / "a.h5", tmp_path / "s.zarr", position_unit="pixel", tile_frames=20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * 2 * frames * size**2
+
+
+def test_extra_that_is_not_installed_is_named(
+    truth: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources.write_cxi(truth, tmp_path / "a.cxi")
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    with pytest.raises(OptionError, match=r"needs hdf5plugin, .*pip install 'daskptycho\[formats\]'"):
+        read_file(tmp_path / "a.cxi")
+
+
+def test_damaged_hdf5_is_refused(truth: xr.Dataset, tmp_path: Path) -> None:
+    path = plain_hdf5(truth, tmp_path / "a.h5")
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ScanError, match=r"a\.h5 cannot be read as HDF5"):
+        read_file(path)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["data"] = np.zeros((3, 4))
+    with pytest.raises(ScanError, match=r"intensity is not found in .*/data \(3, 4\)"):
+        read_file(tmp_path / "b.h5")
+
+
+@pytest.mark.skipif(not MOONFLOWER.exists(), reason="moonflower.ptyd is not in ../shared/data")
+def test_moonflower_is_imported(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="first guess of the probe is a disc of 6"):
+        scan = dp.import_scan(MOONFLOWER, tmp_path / "s.zarr", guess_probe=True)
+    assert scan.sizes["frame"] == 92
+    assert scan.attrs["energy_eV"] == 7200
+    assert scan.attrs["pixel_size_m"][0] == pytest.approx(172.2e-12 * 7.19 / (128 * 172e-6), rel=1e-3)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:the first guess")
+@pytest.mark.skipif(not MOONFLOWER.exists(), reason="moonflower.ptyd is not in ../shared/data")
+def test_moonflower_is_reconstructed_with_its_own_signs_only(tmp_path: Path) -> None:
+    scan = dp.import_scan(MOONFLOWER, tmp_path / "s.zarr", guess_probe=True).load()
+    # PtyPy simulated these frames at whole pixels.
+    result = dp.reconstruct(scan, sweeps=60, subpixel=False)
+    own = float(result["residual"][-1])
+    assert own < 1.5e-3
+    # The recovered probe is a photograph of the full moon, which no mirror leaves as it is.
+    residuals = sources.with_other_signs(scan, result["probe"].values, sweeps=30, subpixel=False)
+    assert min(residuals.values()) > 5 * own, (own, residuals)
+
+
+# The command line
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(daskptycho, [str(argument) for argument in arguments])
+
+
+@pytest.mark.filterwarnings("ignore:the first guess")
+def test_command_line_says_all_that_python_can(truth: xr.Dataset, tmp_path: Path) -> None:
+    path = plain_hdf5(truth, tmp_path / "a.h5", **{"beam/E": (8.0, "keV")})
+    done = command(
+        *(
+            "import",
+            path,
+            tmp_path / "s.zarr",
+            "--key",
+            "energy_eV=beam/E",
+            "--centre",
+            "15,17",
+            "--crop",
+            28,
+        ),
+        *("--assume", "detector_distance_m=2", "--assume", "detector_pixel_size_m=172e-6x172e-6"),
+        *("--position-axes", "-yx", "--rotation-deg", 90, "--guess-probe", "--probe-diameter", 12),
+        *("--probe-defocus-m", 1e-6, "--tile-frames", 5),
+    )
+    assert done.exit_code == 0, done.output
+    scan = dp.open_scan(tmp_path / "s.zarr").sortby("frame_number")
+    np.testing.assert_array_equal(scan["intensity"], truth["intensity"][:, 1:29, 3:31])
+    y, x = sources.metres(truth).T
+    np.testing.assert_allclose(scan["position"], np.column_stack([-x, -y]), atol=1e-15)
+    assert scan["probe"].shape == (1, 28, 28)
+    told = command("info", tmp_path / "s.zarr", "--picture", tmp_path / "s.png")
+    assert "mean frame (log)" in told.stdout
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--assume", "8000"), "'8000' is no assumption; expected key=value, as in energy_eV=8000"),
+        (("--assume", "speed=3"), "speed cannot be assumed"),
+        (("--key", "energy_eV"), "'energy_eV' is no key; expected name=path"),
+        (("--key", "colour=beam/E"), "a key is given for 'colour'; expected one of energy_eV"),
+        (("--centre", "middle"), "'middle' is no place in pixels; expected y and x, as in 257.5,260"),
+        (("--crop", "wide"), "'wide' is no size; expected pixels, as in 256 or 256x192"),
+        (("--position-axes", "zx"), "position_axes is 'zx'; expected 'yx' or 'xy'"),
+        (("--probe-defocus-m", 1e-6), "are of a guess; expected guess_probe (--guess-probe) too"),
+        (("--scan-shape", "5x5"), "positions are taken to be metres, without --energy-eV"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_in_one_line(
+    options: tuple[object, ...], said: str, truth: xr.Dataset, tmp_path: Path
+) -> None:
+    path = plain_hdf5(truth, tmp_path / "a.h5")
+    done = command("import", path, tmp_path / "s.zarr", *options)
+    assert done.exit_code == 2, done.output
+    (line,) = done.stderr.splitlines()
+    assert said in line
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_info_doubts_a_middle_that_is_elsewhere(truth: xr.Dataset, tmp_path: Path) -> None:
+    rolled = np.roll(truth["intensity"].values, 6, axis=1)
+    dp.create_scan(tmp_path / "s.zarr", rolled, truth["position"].values, position_unit="pixel")
+    said = command("info", tmp_path / "s.zarr").stderr
+    assert "bright middle lies at 2" in said
+    assert "16, 16, where the zero frequency is taken to be (import with --centre)" in said

@@ -1,0 +1,120 @@
+"""4D-STEM becomes scans: rasters with units, electrons, axes proven by reconstructing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import daskptycho as dp
+from daskptycho.errors import ScanError
+from daskptycho.formats import read_file
+from tests.formats import sources
+
+WRITERS: dict[str, tuple[Callable[..., None], str, dict[str, Any]]] = {
+    "hspy": (sources.write_hspy, "scan.hspy", {}),
+    "zspy": (sources.write_zspy, "scan.zspy", {}),
+    "py4DSTEM": (sources.write_py4dstem, "scan.h5", {}),
+    "DM4": (sources.write_dm4, "scan.dm4", {}),
+    "EMPAD": (
+        sources.write_empad,
+        "scan.xml",
+        {"crop": sources.SIZE, "pixel_size_m": sources.STEM_STEP_M / 4},
+    ),
+    "MIB": (
+        sources.write_mib,
+        "scan.mib",
+        {
+            "scan_shape": (6, 5),
+            "assume": {"scan_step_m": sources.STEM_STEP_M},
+            "pixel_size_m": sources.STEM_STEP_M / 4,
+        },
+    ),
+    "Dectris": (
+        lambda scan, path: sources.write_nxmx(scan, path, positions=False),
+        "scan_master.h5",
+        {
+            "scan_shape": (6, 5),
+            "scan_step_m": sources.STEM_STEP_M,
+            "pixel_size_m": sources.STEM_STEP_M / 4,
+        },
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    return sources.raster(tmp_path_factory.mktemp("truth"))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_raster_of_each_format_reconstructs_with_its_own_signs_only(
+    name: str, truth: xr.Dataset, tmp_path: Path
+) -> None:
+    write, file, options = WRITERS[name]
+    write(truth, tmp_path / file)
+    scan = dp.import_scan(tmp_path / file, tmp_path / "s.zarr", **options).load()
+    in_order = scan.sortby("frame_number")
+    valid = scan.get("valid", True)
+    np.testing.assert_array_equal(in_order["intensity"], truth["intensity"] * valid)
+    np.testing.assert_allclose(scan.attrs["pixel_size_m"], sources.STEM_STEP_M / 4, rtol=1e-6)
+    pixels = in_order["position"].values / (sources.STEM_STEP_M / 4)
+    np.testing.assert_allclose(pixels - pixels[0], truth["position"] - truth["position"][0], atol=1e-6)
+    probe = truth["probe"].values
+    result = dp.reconstruct(scan, sweeps=25, probe=probe, update_probe=False)
+    own = float(result["residual"][-1])
+    others = sources.with_other_signs(scan, probe, sweeps=25)
+    assert min(others.values()) > 10 * own, (own, others)
+
+
+def test_electrons_have_their_own_wavelength(truth: xr.Dataset, tmp_path: Path) -> None:
+    sources.write_hspy(truth, tmp_path / "a.hspy")
+    scan = dp.import_scan(tmp_path / "a.hspy", tmp_path / "s.zarr")
+    assert scan.attrs["energy_eV"] == sources.STEM_ENERGY_EV
+    # De Broglie's at 80 keV, as tables of electron microscopy have it.
+    assert scan.attrs["wavelength_m"] == pytest.approx(4.1757e-12, rel=1e-4)
+    assert scan.attrs["radiation"] == "electron"
+
+
+def test_detector_calibrated_in_angles_needs_the_energy(truth: xr.Dataset, tmp_path: Path) -> None:
+    _, axes = sources.stem_axes(truth)
+    angle = 4.1757e-12 * 4 / (sources.SIZE * sources.STEM_STEP_M) * 1e3
+    for axis in axes[2:]:
+        axis.update(scale=angle, units="mrad")
+    sources.write_zspy(truth, tmp_path / "a.zspy", axes)
+    found = read_file(tmp_path / "a.zspy")
+    assert found["pixel_size_m"] == pytest.approx([sources.STEM_STEP_M / 4] * 2, rel=1e-3)
+
+
+def test_raster_needs_its_shape_and_step(truth: xr.Dataset, tmp_path: Path) -> None:
+    sources.write_mib(truth, tmp_path / "a.mib")
+    with pytest.raises(ScanError, match=r"30 frames and no positions; expected scan_shape \(--scan-shape\)"):
+        read_file(tmp_path / "a.mib")
+    with pytest.raises(ScanError, match=r"scan_shape is \(5, 5\) for 30 frames"):
+        read_file(tmp_path / "a.mib", scan_shape=(5, 5), scan_step_m=1e-10)
+    with pytest.raises(ScanError, match="does not say how far the beam moves"):
+        read_file(tmp_path / "a.mib", scan_shape=(6, 5))
+    with pytest.raises(ScanError, match=r"scan_step_m comes out as 0\.4 .*expected 1e-13 to 0\.01"):
+        read_file(tmp_path / "a.mib", scan_shape=(6, 5), scan_step_m=0.4)
+
+
+def test_first_probe_of_electrons_is_the_aperture_defocused(truth: xr.Dataset, tmp_path: Path) -> None:
+    sources.write_hspy(truth, tmp_path / "a.hspy")
+    focused = read_file(tmp_path / "a.hspy", guess_probe=True)["probe"]
+    spread = read_file(tmp_path / "a.hspy", guess_probe=True, probe_defocus_m=2e-9)["probe"]
+    frame = np.abs(np.fft.fft2(focused[0], norm="ortho")) ** 2
+    mean = np.fft.ifftshift(truth["intensity"].mean("frame").values)
+    np.testing.assert_allclose(frame, mean, rtol=1e-3, atol=1e-3 * mean.max())
+    assert np.abs(spread).max() < 0.8 * np.abs(focused).max()
+    np.testing.assert_allclose(np.linalg.norm(spread), np.linalg.norm(focused), rtol=1e-5)
+
+
+def test_damaged_files_are_refused_with_the_reader_s_word(truth: xr.Dataset, tmp_path: Path) -> None:
+    sources.write_dm4(truth, tmp_path / "a.dm4")
+    (tmp_path / "a.dm4").write_bytes((tmp_path / "a.dm4").read_bytes()[:200])
+    with pytest.raises(ScanError, match="cannot be read by RosettaSciIO's digitalmicrograph"):
+        read_file(tmp_path / "a.dm4")
