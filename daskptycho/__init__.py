@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from daskptycho.algorithms import AP, RAAR, DifferenceMap
     from daskptycho.checkpoint_history import Checkpoint, checkpoints, open_checkpoint
-    from daskptycho.errors import OptionError, ScanError
+    from daskptycho.errors import OptionError, ScanError, StoreError
     from daskptycho.loop import Progress
     from daskptycho.metrics import compare_images, relative_error
     from daskptycho.plotting import plot_result
@@ -35,6 +35,7 @@ _HOME = {
     "Progress": "loop",
     "RAAR": "algorithms",
     "ScanError": "errors",
+    "StoreError": "errors",
     "Sync": "synchronise",
     "checkpoints": "checkpoint_history",
     "compare_images": "metrics",
@@ -57,6 +58,7 @@ __all__ = [
     "OptionError",
     "Progress",
     "ScanError",
+    "StoreError",
     "Sync",
     "__version__",
     "checkpoints",

@@ -1,7 +1,7 @@
 """Where a store of checkpoints lies: Icechunk's storage for a location, its errors in one line, its retries.
 
-`checkpoint_store` calls this module; it calls `bucket`, `object_store`, `location`, `retrying` and `errors`. A
-storage may be put into a task: each process that opens it finds its own credentials.
+`checkpoint_store` calls this module; it calls `bucket`, `object_store`, `location`, `retrying` and `errors`.
+A storage may be put into a task: each process that opens it finds its own credentials.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import xarray as xr
 
 from daskptycho.checkpoint import Checkpoints, location_of
 from daskptycho.checkpoint_store import Store
-from daskptycho.errors import OptionError, ScanError
+from daskptycho.errors import OptionError, ScanError, StoreError
 from daskptycho.loop import Loop
 from daskptycho.retrying import impatient
 from daskptycho.store import Location, located
