@@ -4,7 +4,7 @@
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.daskptycho-installed
-EXTRAS := dev,fftw
+EXTRAS := dev,fftw,slurm
 PIP := $(RUN) -m pip --disable-pip-version-check
 SOURCES := daskptycho tests benchmarks workflows
 CANDIDATES := $(or $(PYTHON),python3.11 python3)

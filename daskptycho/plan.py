@@ -57,6 +57,8 @@ class Plan:
     streamed : bool
         Amplitudes stay in the scan's store and are read by each task that needs them, and no frame stays in
         memory from one task to a later one.
+    overlaps : int
+        Pairs of overlapping frames in all blocks of the outline.
     """
 
     tiling: Tiling
@@ -65,6 +67,7 @@ class Plan:
     pairs: list[Delayed]
     amplitudes: list[Delayed]
     streamed: bool = False
+    overlaps: int = 0
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,7 @@ def make_plan(
         pairs=pairs,
         amplitudes=_amplitudes(scan, tiling, streamed),
         streamed=streamed,
+        overlaps=sum(len(block.pair) for block in blocks),
     )
 
 
