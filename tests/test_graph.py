@@ -247,7 +247,7 @@ def test_blockwise_lobpcg_is_as_good_as_scipys(
     plan, weighted, lit, probe, matrix, power = random_frames(tiles)
     assert plan.overlaps > 0
     normalised = normalise(matrix, power, normalisation)
-    for iterations in (2, 3, 6, 60):
+    for iterations in (2, 3, 6, 100):
         sync = Sync("full", eigensolver="lobpcg", iterations=iterations)
         found = compute(synchronise(plan, weighted, lit, probe, sync, normalisation))[0]
         stepped = frame_phases(
