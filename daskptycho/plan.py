@@ -66,6 +66,8 @@ class Plan:
         Where the arrays of all tasks live.
     fractional : bool
         Some position is a fraction of a pixel.
+    overlaps : int
+        Pairs of overlapping frames in all blocks of the outline.
     """
 
     tiling: Tiling
@@ -76,6 +78,7 @@ class Plan:
     streamed: bool = False
     device: Device = "cpu"
     fractional: bool = False
+    overlaps: int = 0
 
 
 @dataclass(frozen=True)
@@ -226,6 +229,7 @@ def make_plan(
         streamed=streamed,
         device=device,
         fractional=any(tile.fraction.any() for tile in tiling.tiles),
+        overlaps=sum(len(block.pair) for block in blocks),
     )
 
 
