@@ -62,7 +62,10 @@ def _all_on_device(arrays: Any) -> Any:
 def _of_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
     """NumPy's function of arrays and scalars, at least one of them on the device."""
 
-    def on_device(*arguments: Any, **options: Any) -> Any:
+    def on_device(*arguments: Any, out: ndarray | None = None, **options: Any) -> Any:
+        if out is not None:
+            function(*map(behind, arguments), out=behind(out), **options)
+            return out
         return wrapped(function(*map(behind, arguments), **options))
 
     on_device.__name__ = function.__name__
