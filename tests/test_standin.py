@@ -162,5 +162,6 @@ def test_cupy_has_every_name_of_the_stand_in(standin: ModuleType) -> None:
     for module in modules:
         for name in asked[module.__name__]:
             own, theirs = getattr(module, name, None), parameters.get(f"{module.__name__}.{name}")
-            if inspect.isfunction(own) and theirs and own.__module__ == module.__name__:
-                assert set(inspect.signature(own).parameters) - {"arguments", "options"} <= set(theirs), name
+            # NumPy's functions behind the wall take NumPy's arguments; those written out are CuPy's.
+            if inspect.isfunction(own) and theirs and own.__code__.co_name == own.__name__:
+                assert set(inspect.signature(own).parameters) <= set(theirs), name
