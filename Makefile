@@ -4,7 +4,10 @@
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.daskptycho-installed
+LONG_STAMP := $(VENV)/.daskptycho-long-installed
 EXTRAS := dev,fftw
+# Too large for everybody who runs the tests.
+LONG_EXTRAS := nvrtc
 PIP := $(RUN) -m pip --disable-pip-version-check
 SOURCES := daskptycho tests benchmarks workflows
 CANDIDATES := $(or $(PYTHON),python3.11 python3)
@@ -31,7 +34,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(RUN) -m pytest $(PYTEST_FLAGS) $(TESTS)
 
-test-long: $(STAMP)
+test-long: $(LONG_STAMP)
 	@$(RUN) -m pytest -m long $(PYTEST_FLAGS) $(TESTS)
 
 lint: $(STAMP)
@@ -74,6 +77,11 @@ $(STAMP): pyproject.toml
 	echo "Installing daskptycho and what it needs into $(VENV) (minutes the first time)"; \
 	$(PIP) install --quiet --editable ".[$(EXTRAS)]"; \
 	touch $@
+
+$(LONG_STAMP): $(STAMP)
+	@echo "Installing what the long tests need besides"
+	@$(PIP) install --quiet --editable ".[$(EXTRAS),$(LONG_EXTRAS)]"
+	@touch $@
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -98,8 +98,8 @@ def project_modulus(wave: Array, amplitude: Array, scale: float) -> float:
     """Give the modes' summed intensity the measured modulus, in place; return sum (|Fz| - a)^2.
 
     `wave` is ``Fz / sqrt(scale)``, from an FFT that leaves its factor out, and becomes the projection times
-    ``sqrt(scale)``, for an inverse that does so too. Pixels with a negative amplitude are not valid: they keep
-    their ``Fz`` and count nothing.
+    ``sqrt(scale)``, for an inverse that does so too. Pixels with a negative amplitude are not valid:
+    they keep their ``Fz`` and count nothing.
     """
     return float(_project_modulus(_real(wave), amplitude, np.float32(scale), np.float32(1e-30)))
 

@@ -1,7 +1,8 @@
 // The kernels of gpu_kernels.py, which says what they share; each line of a signature there and here is the same.
 //
 // float2 is a complex number of 64 bits. Blocks have 256 threads. An index into a stack of frames has 64 bits:
-// a stack may have more than 2^31 elements, a frame may not.
+// a stack may have more than 2^31 elements, a frame may not. Modes are few: their loops are not unrolled, which
+// would only cost registers.
 
 typedef long long int64;
 
@@ -50,6 +51,7 @@ exit_waves(const float2* image, const float2* probe, const int64* corner, float2
   for (int t = first_pixel(); t < pixels; t += next_pixel()) {
     const int y = t / width, x = t % width;
     const float2 under = o[(int64)y * stride + x];
+    #pragma unroll 1
     for (int m = 0; m < modes; ++m) z[(int64)m * pixels + t] = times(under, p[(int64)m * pixels + t]);
   }
 }
@@ -67,6 +69,7 @@ project_modulus(float2* wave, const float* amplitude, double* misfit, int modes,
     float factor = scale;
     if (measured >= 0.0f) {
       float power = 0.0f;
+      #pragma unroll 1
       for (int m = 0; m < modes; ++m) power += square(z[(int64)m * pixels + t]);
       // A wave that is nowhere has no phase to keep; it stays finite.
       const float modulus = sqrtf(power * scale + 1e-30f);
@@ -74,6 +77,7 @@ project_modulus(float2* wave, const float* amplitude, double* misfit, int modes,
       factor *= measured / modulus;
       total += difference * difference;
     }
+    #pragma unroll 1
     for (int m = 0; m < modes; ++m) {
       float2& own = z[(int64)m * pixels + t];
       own = make_float2(factor * own.x, factor * own.y);
@@ -92,6 +96,7 @@ weigh_frames(const float2* wave, const float2* probe, float2* out, double* power
   double total = 0.0;
   for (int t = first_pixel(); t < pixels; t += next_pixel()) {
     float2 sum = make_float2(0.0f, 0.0f);
+    #pragma unroll 1
     for (int m = 0; m < modes; ++m) {
       const float2 at = z[(int64)m * pixels + t];
       add(sum, conj_times(p[(int64)m * pixels + t], at));
@@ -147,6 +152,7 @@ accumulate_waves(const float2* wave, const float2* probe, const int64* corner, c
   gather({corner, start, list, height, width, rows, columns}, image, [=](float2& sum, int64 f, int t) {
     const float2* z = wave + f * modes * pixels + t;
     const float2* p = probe + (own ? f * modes * pixels : 0) + t;
+    #pragma unroll 1
     for (int m = 0; m < modes; ++m) add(sum, conj_times(p[m * pixels], z[m * pixels]));
   });
 }
@@ -186,8 +192,8 @@ accumulate_probe(const float2* image, const float2* wave, const int64* corner, f
 }
 
 // out[k] = sum over the pixels that frames i and j of pair k share of conj(first[i]) * second[j] * weight. One block
-// a pair, threads over the shared pixels.
-extern "C" __global__ void __launch_bounds__(256)
+// a pair, threads over the shared pixels; eight blocks are to fit on a multiprocessor, as of the other kernels.
+extern "C" __global__ void __launch_bounds__(256, 8)
 gramian(const float2* first, const float2* second, const int64* pair, const int64* offset, const int64* corner,
         const float* weight, double2* out, int height, int width, int stride) {
   const int64 k = blockIdx.x, i = pair[2 * k], j = pair[2 * k + 1];

@@ -1,4 +1,4 @@
-"""The kernels of `cpu_kernels` for CuPy arrays, in the CUDA C of ``gpu_kernels.cu``. Called by ``backend`` alone.
+"""The kernels of `cpu_kernels` for CuPy arrays, in CUDA C (``gpu_kernels.cu``). Called by ``backend`` alone.
 
 Same functions, same arguments, same shapes. No kernel uses atomics: each output element is written by one
 thread that gathers what belongs to it, so that a sum has the same bits each time. Corners come from
@@ -99,7 +99,7 @@ def _cover(
     """Which frames touch each patch of a window: corners, where each patch's list starts, and the lists."""
     frames = np.arange(len(corner))
     first = corner // PATCH
-    count = (corner + (height - 1, width - 1)) // PATCH - first + 1
+    count = (corner + np.array([height - 1, width - 1])) // PATCH - first + 1
     touched = count.prod(axis=1)
     # Every frame as often as it touches a patch, and which of its patches that is.
     frame = np.repeat(frames, touched)

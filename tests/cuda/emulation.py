@@ -33,8 +33,9 @@ HERE = Path(__file__).parent
 # What a GPU's compiler may do in its own way must not hide a fault: no vectors, no fused multiply-add.
 FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing"]
 FLAGS += ["-w", "-U_FORTIFY_SOURCE", f"-I{HERE}"]
-# Without its library UBSan traps, which the execution model turns into an error with its line.
-SANITISE = ["-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
+# Without its library UBSan traps, which the execution model turns into an error with its line. Code that is
+# not optimised is compiled sooner and loses nothing that could be noticed.
+SANITISE = ["-O0", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
 
 MOST_THREADS = 1024
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
@@ -56,7 +57,7 @@ def compiler_missing() -> str | None:
 
 def kernel_names(source: str) -> list[str]:
     """Names of the kernels in a source, in their order."""
-    return re.findall(r'extern "C" __global__ void\s+(?:__launch_bounds__\(\d+\)\s+)?(\w+)\s*\(', source)
+    return re.findall(r'extern "C" __global__ void\s+(?:__launch_bounds__\([\d, ]+\)\s+)?(\w+)\s*\(', source)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Compiled:
         """Kinds of a kernel's parameters in NumPy's codes, such as i4, c8* and const c8*."""
         buffer = ctypes.create_string_buffer(1024)
         self.library[f"parameters_of_{name}"](buffer, ctypes.c_size_t(len(buffer)))
-        return buffer.value.decode().rstrip(",").split(",")
+        return [kind for kind in buffer.value.decode().split(",") if kind]
 
     def launch(
         self,
@@ -91,7 +92,8 @@ class Compiled:
         grid, block : up to three numbers
         args : arrays and NumPy scalars
         seed : int
-            Of the schedule. 0: blocks and threads in their order, 1: in the opposite one, else at random.
+            Of the schedule. 0: blocks, warps and lanes in their order, 1: in the opposite one, else at
+            random.
         blocks : sequence of int, optional
             Run these blocks of the grid alone, by their number with x the fastest.
         """

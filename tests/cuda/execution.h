@@ -181,22 +181,31 @@ static unsigned draw(unsigned& random) {
   return random ^= random << 5;
 }
 
-// Seed 0: threads in order; 1: from the last to the first; else a new random order after each wait.
+static bool has_ready(int warp) {
+  for (int t = warp * WARP; t < count && t < (warp + 1) * WARP; ++t)
+    if (threads[t].state == READY) return true;
+  return false;
+}
+
+// The warp that goes on. Seed 0: the first that can, so that one runs ahead of the others as far as it gets;
+// 1: the last; else any.
+static int choose_warp(unsigned seed, unsigned& random) {
+  const int warps = (count + WARP - 1) / WARP;
+  int warp = seed == 0 ? 0 : seed == 1 ? warps - 1 : draw(random) % warps;
+  while (!has_ready(warp)) warp = seed == 1 ? warp - 1 : (warp + 1) % warps;
+  return warp;
+}
+
 static bool run_block(unsigned seed, unsigned& random) {
-  int order[MOST_THREADS];
-  for (int t = 0; t < count; ++t) {
-    order[t] = seed == 1 ? count - 1 - t : t;
-    threads[t].state = READY;
-  }
+  for (int t = 0; t < count; ++t) threads[t].state = READY;
   for (int exited = 0; exited < count;) {
-    if (seed > 1)
-      for (int t = count - 1; t > 0; --t) {
-        const int other = draw(random) % (t + 1), own = order[t];
-        order[t] = order[other];
-        order[other] = own;
-      }
-    for (int n = 0; n < count; ++n)
-      if (threads[order[n]].state == READY && go_on(order[n]) == FAILED) return false;
+    const int first = choose_warp(seed, random) * WARP, lanes = count - first < WARP ? count - first : WARP;
+    // A warp's lanes need not go in step: forwards, backwards, or from any of them on.
+    const int start = seed > 1 ? draw(random) % lanes : 0;
+    for (int n = 0; n < lanes; ++n) {
+      const int t = first + (seed == 1 ? lanes - 1 - n : (start + n) % lanes);
+      if (threads[t].state == READY && go_on(t) == FAILED) return false;
+    }
     if (!release()) return false;
     exited = 0;
     for (int t = 0; t < count; ++t) exited += threads[t].state == EXITED;

@@ -53,6 +53,7 @@ T __shfl_xor_sync(unsigned mask, T value, int step, int width = warpSize, int li
 
 static inline int max(int a, int b) { return a > b ? a : b; }
 static inline int min(int a, int b) { return a < b ? a : b; }
+static inline long long min(long long a, long long b) { return a < b ? a : b; }
 // Products that the compiler must not merge into a fused multiply-add.
 static inline float __fmul_rn(float a, float b) { return a * b; }
 
@@ -110,8 +111,8 @@ extern "C" const char* emulated_message() { return emulation::message; }
 extern "C" uint64_t emulated_fault() { return emulation::fault; }
 
 #define EMULATED(name)                                                                                            \
-  extern "C" void parameters_of_##name(char* to, size_t size) { emulation::parameters_of(&name, to, size); }      \
+  extern "C" void parameters_of_##name(char* to, size_t size) { emulation::parameters_of(&::name, to, size); }      \
   extern "C" bool launch_##name(void** values, const unsigned* grid, const unsigned* block, const int64_t* order, \
                                 int64_t blocks, unsigned seed) {                                                  \
-    return emulation::launch(&name, values, grid, block, order, blocks, seed);                                    \
+    return emulation::launch(&::name, values, grid, block, order, blocks, seed);                                    \
   }

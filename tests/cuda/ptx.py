@@ -3,6 +3,9 @@
 The source that g++ compiles is what was written; PTX is what NVIDIA's compiler made of it: loops unrolled,
 products and sums fused, indices rearranged. Each access to memory goes through the race checker of `races.h`.
 An instruction that is not known here is an error, never a guess.
+
+The assembler, which makes the chip's own code from PTX, may fuse a product and a sum that name no rounding.
+It is not run here; it is taken to fuse all that it may.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ SHARED = re.compile(r"^\s*\.shared \.align (\d+) \.b8 ([\w$]+)\[(\d+)\];", re.MU
 REGISTERS = re.compile(r"\.reg \.(\w+)\s+%(\w+)<(\d+)>;")
 LABEL = re.compile(r"\$(\w+):$")
 INSTRUCTION = re.compile(r"(?:@(!?)%(\w+)\s+)?([a-z][\w.:]*)\s*(.*);$")
+SUM = re.compile(r"(add|sub)\.(f32|f64)\s+(%\w+), (%\w+), (%\w+);")
+PRODUCT = re.compile(r"mul\.f(?:32|64)\s+(%\w+), (.+);")
 OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s]+")
 
 
@@ -55,8 +60,29 @@ def _kernel(ptx: str, entry: re.Match[str]) -> str:
     # The next line that g++ sees has the number of the next line of PTX.
     line = ptx.count("\n", 0, entry.start(4)) + 1
     lines = [f'extern "C" __global__ void {name}({", ".join(signature)}) {{', f'#line {line} "kernel.ptx"']
-    lines += [_line(text.strip(), line + n) for n, text in enumerate(body.split("\n"))]
+    lines += [_line(text, line + n) for n, text in enumerate(_fused(body))]
     return "\n".join([*lines, "return_: return;", "}"])
+
+
+def _fused(body: str) -> list[str]:
+    """Lines of a kernel's body in which sums take in the products that they add up."""
+    lines = []
+    products: dict[str, str] = {}
+    for text in map(str.strip, body.split("\n")):
+        line = text
+        if found := SUM.fullmatch(text):
+            name, kind, to, a, b = found.groups()
+            if b in products:
+                line = f"{'fma' if name == 'add' else 'fnma'}.rn.{kind} {to}, {products[b]}, {a};"
+            elif a in products:
+                line = f"{'fma' if name == 'add' else 'fms'}.rn.{kind} {to}, {products[a]}, {b};"
+        elif found := PRODUCT.fullmatch(text):
+            products[found[1]] = found[2]
+        elif LABEL.fullmatch(text):
+            # Whoever jumps here may come with other products.
+            products.clear()
+        lines.append(line)
+    return lines
 
 
 def _line(text: str, line: int) -> str:

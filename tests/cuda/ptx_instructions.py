@@ -1,7 +1,7 @@
 """Each PTX instruction as a C++ statement. Called by ``ptx`` alone.
 
-After "Parallel Thread Execution ISA", NVIDIA. Integers wrap round, so they are added and multiplied as unsigned
-numbers. What the functions `as`, `set` and `shuffle` do stands in `races.h`.
+After "Parallel Thread Execution ISA", NVIDIA. Integers wrap round, so they are added and multiplied as
+unsigned numbers. What the functions `as`, `set` and `shuffle` do stands in `races.h`.
 """
 
 from __future__ import annotations
@@ -118,11 +118,12 @@ def _multiply_add(i: Instruction) -> str:
 
 
 def _fused_multiply_add(i: Instruction) -> str:
+    """The sum a b + c, rounded once; fnma is c - a b and fms is a b - c, which the assembler makes."""
     if i.operation[1:-1] != ["rn"]:
         raise i.unknown()
-    return _set(
-        i.operands[0], f"std::fma({', '.join(_value(operand, i.type) for operand in i.operands[1:])})"
-    )
+    a, b, c = (_value(operand, i.type) for operand in i.operands[1:])
+    factor, term = "-" if i.name == "fnma" else "", "-" if i.name == "fms" else ""
+    return _set(i.operands[0], f"std::fma({factor}{a}, {b}, {term}{c})")
 
 
 def _divide(i: Instruction) -> str:
@@ -285,8 +286,9 @@ def _shuffle(i: Instruction) -> str:
         raise i.unknown()
     register, _, inside = i.operands[0].partition("|")
     value, step, limits, mask = (_value(operand, "b32") for operand in i.operands[1:])
-    code = f"bool inside; uint32_t got = shuffle('{i.operation[2][0]}', {value}, {step}, {limits}, {mask}, inside, {i.line}); "
-    return code + _set(register, "got") + (_set(inside, "inside") if inside else "")
+    call = f"shuffle('{i.operation[2][0]}', {value}, {step}, {limits}, {mask}, inside, {i.line})"
+    code = f"bool inside; uint32_t got = {call}; {_set(register, 'got')}"
+    return code + (_set(inside, "inside") if inside else "")
 
 
 def _return(_: Instruction) -> str:
@@ -296,7 +298,7 @@ def _return(_: Instruction) -> str:
 _TRANSLATE: dict[str, Callable[[Instruction], str]] = {
     **dict.fromkeys(("add", "sub", "mul"), _binary),
     "mad": _multiply_add,
-    "fma": _fused_multiply_add,
+    **dict.fromkeys(("fma", "fnma", "fms"), _fused_multiply_add),
     **dict.fromkeys(("div", "rem"), _divide),
     "sqrt": _root,
     "neg": _negate,

@@ -15,7 +15,7 @@ import numpy as np
 from daskptycho import gpu_kernels
 from tests.cuda.emulation import Compiled
 
-__all__ = ["SOURCE", "kernels_on"]
+__all__ = ["SOURCE", "ChooseBlocks", "kernels_on"]
 
 SOURCE = gpu_kernels.SOURCE
 
@@ -63,7 +63,7 @@ def kernels_on(
     """
     with (
         mock.patch.dict(sys.modules, cupy=_cupy()),
-        mock.patch.object(gpu_kernels, "_module", lambda: _Module(compiled, seed, choose_blocks)),
+        mock.patch.object(gpu_kernels, "_module", return_value=_Module(compiled, seed, choose_blocks)),
     ):
         # Tables of another device would be no arrays here, and these none there.
         gpu_kernels._tables.cache_clear()

@@ -1,8 +1,8 @@
 """What each kernel has to do, as trials: the shipped function on arrays of noise, against plain NumPy.
 
-A trial takes the functions of `daskptycho.gpu_kernels` and raises AssertionError where a number is wrong. Sizes
-are odd, as small as one pixel, and large enough for several blocks a frame; frames lie at the edges of the
-image, apart from each other and upon each other; stacks are empty. `TRIALS` has them by kernel.
+A trial takes the functions of `daskptycho.gpu_kernels` and raises AssertionError where a number is wrong.
+Sizes are odd, as small as one pixel, and large enough for several blocks a frame; frames lie at the edges
+of the image, apart from each other and upon each other; stacks are empty. `TRIALS` has them by kernel.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests import plain
+from tests.cuda.shipped import ChooseBlocks
 from tests.plain import complex_noise
 
 __all__ = ["TRIALS", "Trial"]
@@ -27,10 +28,12 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 
 
 class Trial(NamedTuple):
-    """One call of one kernel."""
+    """Calls of one kernel."""
 
     what: str
     run: Callable[[Kernels], None]
+    choose_blocks: ChooseBlocks | None = None
+    """Of a grid too large to be run as a whole."""
 
 
 class Layout(NamedTuple):
@@ -44,7 +47,7 @@ class Layout(NamedTuple):
 
     @property
     def corner(self) -> NDArray[np.int64]:
-        """Corners anywhere; the first two frames at opposite edges of the image, the last two at one place."""
+        """Corners anywhere; the first two frames at opposite ends of the image, the last two at one place."""
         most = np.subtract(self.image, self.frame)
         corner = np.random.default_rng(self.frames).integers(0, most + 1, (self.frames, 2))
         if self.frames > 3:
@@ -177,7 +180,7 @@ def accumulate_probe(layout: Layout, kernels: Kernels) -> None:
 
 
 def gramian(layout: Layout, kernels: Kernels) -> None:
-    """Every pair of frames, those that share nothing and each with itself; conjugate pairs are so to the bit."""
+    """Every pair of frames, with nothing in common too, and each with itself; conjugate to the last bit."""
     arrays = arrays_for(layout)
     stack, corner = arrays.waves[:, 0].copy(), layout.corner
     weight = np.random.default_rng(0).random(layout.image).astype(np.float32)
@@ -219,13 +222,15 @@ def power_of_a_bright_pixel_among_faint_ones(kernels: Kernels) -> None:
 
 def gramian_of_pixels_that_cancel(kernels: Kernels) -> None:
     first = np.ones((1, 32, 64), dtype=np.complex64)
-    second = np.full((1, 32, 64), 1 + 1j, dtype=np.complex64)
-    # One thread sums up all four of these, first the bright one and last its opposite.
-    second[0, 0, 0], second[0, 28, 0] = 2.0**25 * (1 + 1j), -(2.0**25) * (1 + 1j)
     zero = np.zeros((1, 2), dtype=np.int64)
-    out = np.empty(1, dtype=complex)
-    kernels.gramian(first, second, zero, zero, zero, np.ones((32, 64), dtype=np.float32), out)
-    same(out, np.array([(1 + 1j) * (32 * 64 - 2)]))
+    # A bright pixel and its opposite: summed up by one thread, one warp, and two warps.
+    for opposite in ((28, 0), (0, 16), (2, 1)):
+        second = np.full((1, 32, 64), 1 + 1j, dtype=np.complex64)
+        second[0, 0, 0] *= 2.0**25
+        second[0, *opposite] *= -(2.0**25)
+        out = np.empty(1, dtype=complex)
+        kernels.gramian(first, second, zero, zero, zero, np.ones((32, 64), dtype=np.float32), out)
+        same(out, np.array([(1 + 1j) * (32 * 64 - 2)]))
 
 
 def dark_waves_stay_finite(kernels: Kernels) -> None:
