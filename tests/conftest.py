@@ -45,3 +45,14 @@ def standin() -> Iterator[ModuleType]:
         sys.path.remove(str(STANDIN))
         _forget()
         sys.modules.update(real)
+
+
+@pytest.fixture(scope="module")
+def card() -> ModuleType:
+    """CuPy with a real card; where there is none the test is skipped, and says what is missing."""
+    from daskptycho.devices import gpu_or_reason
+
+    found = gpu_or_reason()
+    if isinstance(found, str):
+        pytest.skip(f"no card here: {found}")
+    return importlib.import_module("cupy")
