@@ -73,9 +73,9 @@ def _fused(body: str) -> list[str]:
         if found := SUM.fullmatch(text):
             name, kind, to, a, b = found.groups()
             if b in products:
-                line = f"{'fma' if name == 'add' else 'fnma'}.rn.{kind} {to}, {products[b]}, {a};"
+                line = f"{name}_product.{kind} {to}, {products[b]}, {a};"
             elif a in products:
-                line = f"{'fma' if name == 'add' else 'fms'}.rn.{kind} {to}, {products[a]}, {b};"
+                line = f"product_{name}.{kind} {to}, {products[a]}, {b};"
         elif found := PRODUCT.fullmatch(text):
             products[found[1]] = found[2]
         elif LABEL.fullmatch(text):
