@@ -28,7 +28,7 @@ REGISTER = {
 PARAMETER = {"u64": "void*", "u32": "int", "f32": "float", "f64": "double"}
 
 ENTRY = re.compile(r"\.entry (\w+)\((.*?)\)(.*?)\n\{\n(.*?)\n\}", re.DOTALL)
-SHARED = re.compile(r"^\s*\.shared \.align (\d+) \.b8 ([\w$]+)\[(\d+)\];", re.MULTILINE)
+SHARED = re.compile(r"^\s*\.shared \.align (\d+) \.[bsuf](\d+) ([\w$]+)(?:\[(\d+)\])?;", re.MULTILINE)
 REGISTERS = re.compile(r"\.reg \.(\w+)\s+%(\w+)<(\d+)>;")
 LABEL = re.compile(r"\$(\w+):$")
 INSTRUCTION = re.compile(r"(?:@(!?)%(\w+)\s+)?([a-z][\w.:]*)\s*(.*);$")
@@ -47,7 +47,8 @@ def translate(ptx: str) -> str:
 
 
 def _shared_array(match: re.Match[str]) -> str:
-    alignment, name, size = match.groups()
+    alignment, bits, name, count = match.groups()
+    size = int(bits) // 8 * int(count or 1)
     return f"__shared__ char {name}[{size}] __attribute__((aligned({alignment})));"
 
 
