@@ -4,23 +4,30 @@
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.daskptycho-installed
-EXTRAS := dev,fftw,formats
+DOCS_STAMP := $(VENV)/.daskptycho-docs-installed
+LONG_STAMP := $(VENV)/.daskptycho-long-installed
+EXTRAS := cloud,dashboard,dev,fftw,formats
+# Too large for everybody who runs the tests.
+LONG_EXTRAS := nvrtc
 PIP := $(RUN) -m pip --disable-pip-version-check
-SOURCES := daskptycho tests benchmarks workflows
+SOURCES := daskptycho tests benchmarks workflows docs
 CANDIDATES := $(or $(PYTHON),python3.11 python3)
 SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
 
 TESTS ?= tests
+# Files of tests side by side on up to four cores; PYTEST_FLAGS="-n 0" for one after the other.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint format clean
+.PHONY: help demo test test-long lint format docs clean
 
 help:
 	@echo "make demo    simulate a scan, reconstruct it with and without sync, leave pictures in demo/"
 	@echo "make test    run the tests"
 	@echo "make test-long  run the tests that take minutes"
 	@echo "make lint    ruff and mypy"
+	@echo "make docs    build the documents into build/docs"
 	@echo "make format  let ruff rewrite the sources"
 	@echo "make clean   remove what the other targets left behind, .venv included"
 
@@ -29,9 +36,9 @@ demo: $(STAMP)
 	@echo "The pictures are in $(CURDIR)/demo"
 
 test: $(STAMP)
-	@$(RUN) -m pytest $(PYTEST_FLAGS) $(TESTS)
+	@$(RUN) -m pytest $(SIDE_BY_SIDE) $(PYTEST_FLAGS) $(TESTS)
 
-test-long: $(STAMP)
+test-long: $(LONG_STAMP)
 	@$(RUN) -m pytest -m long $(PYTEST_FLAGS) $(TESTS)
 
 lint: $(STAMP)
@@ -42,6 +49,16 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+# Every warning is an error, and so is a link to something of the package that is not there.
+docs: $(DOCS_STAMP)
+	@$(RUN) -m sphinx -W --keep-going -n -q -d build/doctrees docs build/docs
+	@echo "The documents are in $(CURDIR)/build/docs/index.html"
+
+$(DOCS_STAMP): $(STAMP)
+	@echo "Installing what the documents are built with"
+	@$(PIP) install --quiet --editable ".[docs]"
+	@touch $@
 
 # The stamp is written last, so that an install that was cut short is taken up again. A .venv
 # that runs is completed in place; one whose Python is gone is made anew.
@@ -74,6 +91,11 @@ $(STAMP): pyproject.toml
 	echo "Installing daskptycho and what it needs into $(VENV) (minutes the first time)"; \
 	$(PIP) install --quiet --editable ".[$(EXTRAS)]"; \
 	touch $@
+
+$(LONG_STAMP): $(STAMP)
+	@echo "Installing what the long tests need besides"
+	@$(PIP) install --quiet --editable ".[$(EXTRAS),$(LONG_EXTRAS)]"
+	@touch $@
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -59,9 +59,9 @@ def _elsewhere(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 @click.command(help=__doc__)
-@click.option("--quick", is_flag=True, help="24x24 frames.")
+@click.option("--quick", is_flag=True, help="12x12 frames.")
 def main(quick: bool) -> None:
-    size, sweeps = (24, 3) if quick else (80, 4)
+    size, sweeps = (12, 2) if quick else (80, 4)
     table = Table(title=f"Peak memory, {size}x{size} frames of 128x128")
     for name in ("run", "amplitudes", "peak", "of the amplitudes"):
         table.add_column(name, justify="right")

@@ -1,25 +1,45 @@
 """Error with and without sync on a jittered raster at several doses, as a table and a picture.
 
     python benchmarks/noise.py --picture docs/noise.png
+    python benchmarks/noise.py --blur 0.5
     python benchmarks/noise.py --quick
 
-32x32 frames of 32x32, step 8, jitter 1, probe known, start from ones; error weighted by the illumination.
+32x32 frames of 32x32, step 8, jitter 1, probe known, start from ones; error weighted by the illumination. A
+third run starts from the truth and tells what the noise alone leaves of it.
 """
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
+import xarray as xr
 from matplotlib.figure import Figure
 from measured_run import measured_run
 from rich.console import Console
 from rich.table import Table
+from scipy.ndimage import gaussian_filter
 
 import daskptycho as dp
 
 DOSES = (1_000, 3_000, 10_000, 100_000, None)
+
+
+def blurred(sample: np.ndarray, width: float) -> np.ndarray:
+    return gaussian_filter(sample.real, width) + 1j * gaussian_filter(sample.imag, width)
+
+
+def simulate(path: Path, side: int, photons: int | None, blur: float, tiles: int) -> xr.Dataset:
+    options: dict[str, Any] = {"frames": (side, side), "frame_size": 32, "step": 8, "jitter": 1}
+    options |= {"photons": photons, "tile_frames": -(-(side**2) // tiles)}
+    scan = dp.simulate_scan(path, **options)
+    if not blur:
+        return scan
+    sample = blurred(scan["truth_object"].values, blur)
+    return dp.simulate_scan(path, **options, object=sample, overwrite=True)
 
 
 def draw(errors: dict[tuple[int | None, str], list[float]], sweeps: tuple[int, ...], path: Path) -> None:
@@ -43,27 +63,26 @@ def draw(errors: dict[tuple[int | None, str], list[float]], sweeps: tuple[int, .
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="8x8 frames, one dose, few sweeps.")
 @click.option("--tiles", default=1, help="That each scan is cut into.")
+@click.option("--blur", default=0.0, help="Of the object, in pixels (standard deviation of a Gaussian).")
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw the table too.")
-def main(quick: bool, tiles: int, picture: Path | None) -> None:
+def main(quick: bool, tiles: int, blur: float, picture: Path | None) -> None:
     sweeps = (4, 8) if quick else (20, 60, 200)
     side = 8 if quick else 32
-    table = Table(title=f"Relative error with and without sync, tiles {tiles}")
+    table = Table(title=f"Relative error with and without sync, tiles {tiles}, blur {blur}")
     for name in ("photons a frame", "sync", *(f"{n} sweeps" for n in sweeps)):
         table.add_column(name, justify="right")
     errors: dict[tuple[int | None, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for dose in (3_000,) if quick else DOSES:
-            scan = dp.simulate_scan(
-                Path(folder) / f"{dose}.zarr",
-                frames=(side, side),
-                frame_size=32,
-                step=8,
-                jitter=1,
-                photons=dose,
-                tile_frames=-(-(side**2) // tiles),
-            )
-            for name, sync in (("none", dp.Sync(method=None)), ("default", dp.Sync())):
-                run = measured_run(scan, sweeps[-1], sync=sync)
+            scan = simulate(Path(folder) / f"{dose}.zarr", side, dose, blur, tiles)
+            none = dp.Sync(method=None)
+            runs: dict[str, dict[str, Any]] = {
+                "none": {"sync": none},
+                "default": {},
+                "none, from the truth": {"sync": none, "start": scan["truth_object"].values},
+            }
+            for name, options in runs.items():
+                run = measured_run(scan, sweeps[-1], **options)
                 errors[dose, name] = [float(run.weighted_error[n - 1]) for n in sweeps]
                 told = "no noise" if dose is None else f"{dose:,}".replace(",", " ")
                 table.add_row(told, name, *(f"{error:.4f}" for error in errors[dose, name]))

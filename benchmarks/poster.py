@@ -2,6 +2,7 @@
 
     python benchmarks/poster.py            # half an hour
     python benchmarks/poster.py --quick    # a minute
+    python benchmarks/poster.py --tiles --side 32 --side 64 --side 128 --side 256 --inner 1 --inner 2
 
 Frames of 16x16, step 4, periodic, probe known. The poster's own numbers stand beside ours (POSTER tables 1
 and 2); its sample and probe are not published, so only the trends compare.
@@ -21,6 +22,10 @@ from rich.table import Table
 import daskptycho as dp
 
 SIDES = ("8", "16", "32", "64")
+LARGE = ("128", "256")
+# Frames of a tile where a scan is cut into tiles: 64x64 frames in 8x8 tiles. A scan of more frames than
+# ONE_TILE is not made in one tile for comparison.
+TILE_FRAMES, ONE_TILE = 64, 64 * 64
 TARGET = 1e-2  # squared: the poster's 1e-4
 
 # Sweeps: no sync, sync every sweep, sync every 5 (200 power steps).
@@ -46,14 +51,52 @@ def told(run: MeasuredRun) -> tuple[str, str, str]:
     return count, f"{run.seconds:.2f} s", f"{100 * run.eigensolver_share:.0f} %"
 
 
+def in_tiles(folder: Path, sizes: list[int], inner: tuple[int, ...], most: int, seed: int) -> Table:
+    """Rounds of communication of the two-level method in tiles, against one tile and the exact H."""
+    table = Table(title="Rounds to squared error 1e-4, from random phases")
+    for name in ("frames", "tiles", "method", "rounds", "time"):
+        table.add_column(name, justify="left" if name in ("frames", "method") else "right")
+    for size in sizes:
+        for frames, methods in (
+            (TILE_FRAMES, {f"two-level, inner {count}": dp.Sync(inner=count) for count in inner}),
+            (size * size, {"one tile": dp.Sync()}),
+        ):
+            if frames > max(TILE_FRAMES, ONE_TILE):
+                continue
+            scan = dp.simulate_scan(
+                folder / f"{size}-{frames}.zarr",
+                frames=(size, size),
+                frame_size=16,
+                step=4,
+                periodic=True,
+                tile_frames=frames,
+            )
+            for name, sync in methods.items():
+                run = measured_run(scan, most, stop_at=TARGET, start="random", seed=seed, sync=sync)
+                rounds, seconds, _ = told(run)
+                table.add_row(f"{size}x{size}", str(size * size // frames), name, rounds, seconds)
+        table.add_section()
+    return table
+
+
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="8x8 frames alone, and few sweeps.")
 @click.option(
-    "--side", "sides", type=click.Choice(SIDES), multiple=True, help="Frames a side; all unless given."
+    "--side",
+    "sides",
+    type=click.Choice(SIDES + LARGE),
+    multiple=True,
+    help="Frames a side; all to 64 unless given.",
+)
+@click.option("--tiles", is_flag=True, help="The two-level method in tiles of 8x8 frames alone.")
+@click.option(
+    "--inner", type=int, multiple=True, default=(1,), help="With --tiles: sweeps in a tile a round."
 )
 @click.option("--most-sweeps", default=500, help="Where a run without sync is given up.")
 @click.option("--seed", default=0, help="Of the random phases.")
-def main(quick: bool, sides: tuple[str, ...], most_sweeps: int, seed: int) -> None:
+def main(
+    quick: bool, sides: tuple[str, ...], tiles: bool, inner: tuple[int, ...], most_sweeps: int, seed: int
+) -> None:
     console = Console(width=110)
     sizes = [8] if quick else [int(side) for side in sides or SIDES]
     most_sweeps = 12 if quick else most_sweeps
@@ -61,17 +104,20 @@ def main(quick: bool, sides: tuple[str, ...], most_sweeps: int, seed: int) -> No
     for name in ("frames", "method", "poster", "sweeps", "time", "eigensolver"):
         table.add_column(name, justify="left" if name in ("frames", "method") else "right")
     with tempfile.TemporaryDirectory() as folder:
+        if tiles:
+            console.print(in_tiles(Path(folder), sizes, inner, most_sweeps, seed))
+            return
         for size in sizes:
             scan = dp.simulate_scan(
                 Path(folder) / f"{size}.zarr", frames=(size, size), frame_size=16, step=4, periodic=True
             )
-            none, every, fifth = POSTER_SYNC[size]
+            none, every, fifth = POSTER_SYNC.get(size, ("", "", ""))
             methods: list[tuple[str, str, dict[str, Any]]] = [
                 ("AP, no sync", str(none), {"sync": dp.Sync(method=None), "momentum": 0}),
                 ("AP, 200 power steps", str(every), plain_ap(1, 200)),
                 ("AP, 200 power steps, every 5", str(fifth), plain_ap(5, 200)),
             ]
-            for steps, (sweeps, share) in POSTER_STEPS[size].items():
+            for steps, (sweeps, share) in POSTER_STEPS.get(size, {}).items():
                 methods.append((f"AP, {steps} power steps", f"{sweeps}, {share} %", plain_ap(1, steps)))
             methods.append(("daskptycho's default", f"best {every}", {}))
             for name, poster, options in methods:

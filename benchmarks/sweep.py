@@ -61,8 +61,8 @@ def measure(folder: Path, frame_size: int, frames: int, rounds: int) -> dict[str
     waves = np.ones((len(tile), 1, frame_size, frame_size), dtype=np.complex64)
 
     def fft_pair() -> None:
-        for some in frame_blocks(len(tile), frame_size**2):
-            inverse_transform(transform(waves[some].copy()))
+        for some in frame_blocks(len(tile), probe):
+            inverse_transform(transform(waves[some]))
 
     def with_probe() -> None:
         swept = sweep_tile(AP(), tile, amplitude, image, probe, update_probe=True)

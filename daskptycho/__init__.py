@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from daskptycho.algorithms import AP, RAAR, DifferenceMap
     from daskptycho.checkpoint_history import Checkpoint, checkpoints, open_checkpoint
-    from daskptycho.errors import OptionError, ScanError
+    from daskptycho.dashboard import LiveCell, LivePage
+    from daskptycho.errors import FaultError, OptionError, ScanError
     from daskptycho.formats import export_result, import_scan
     from daskptycho.loop import Progress
     from daskptycho.metrics import compare_images, relative_error
@@ -32,6 +33,9 @@ _HOME = {
     "AP": "algorithms",
     "Checkpoint": "checkpoint_history",
     "DifferenceMap": "algorithms",
+    "FaultError": "errors",
+    "LiveCell": "dashboard",
+    "LivePage": "dashboard",
     "OptionError": "errors",
     "Progress": "loop",
     "RAAR": "algorithms",
@@ -52,11 +56,24 @@ _HOME = {
     "simulate_scan": "simulate",
 }
 
+_HAND_OUT_DATASETS = {
+    "create_scan",
+    "open_checkpoint",
+    "open_result",
+    "open_scan",
+    "reconstruct",
+    "resume",
+    "simulate_scan",
+}
+
 __all__ = [
     "AP",
     "RAAR",
     "Checkpoint",
     "DifferenceMap",
+    "FaultError",
+    "LiveCell",
+    "LivePage",
     "OptionError",
     "Progress",
     "ScanError",
@@ -81,7 +98,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    found = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in _HAND_OUT_DATASETS:
+        # Their ``ds.ptycho``; importing it earlier would load xarray with the package.
+        import_module(f"{__name__}.accessor")
+    return found
 
 
 def __dir__() -> list[str]:

@@ -23,7 +23,9 @@ after Thibault et al., Ultramicroscopy 109, 338 (2009), with beta = 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -36,11 +38,11 @@ from daskptycho.operators import (
     illuminate,
     inverse_illumination,
     kernel_of,
-    overlap,
     probe_terms,
     project_data,
     shift_probe,
     split,
+    unsplit,
     weigh,
 )
 
@@ -67,7 +69,10 @@ Array = Any
 
 @dataclass(frozen=True)
 class AP:
-    """Alternating projections; with momentum the default of the package. Keeps the object alone as state."""
+    """Alternating projections; with momentum the default of the package. Keeps the object alone as state.
+
+    Each sweep overlaps the data projections ``p = P_a m`` of the model ``m_i = P_i . psi[x_i + r]``.
+    """
 
     name: ClassVar[str] = "ap"
     has_stack: ClassVar[bool] = False
@@ -83,7 +88,11 @@ class AP:
 
 @dataclass(frozen=True)
 class RAAR:
-    """Relaxed averaged alternating reflections."""
+    """Relaxed averaged alternating reflections (Luke, Inverse Problems 21, 37 (2005)).
+
+    ``x' = [beta/2 (R_Q R_a + 1) + (1 - beta) P_a] x`` with the reflections ``R = 2 P - 1`` at overlap and
+    data. Keeps the exit waves of all frames from sweep to sweep.
+    """
 
     beta: float = 0.75
     """Relaxation, above 0 and up to 1."""
@@ -109,7 +118,11 @@ class RAAR:
 
 @dataclass(frozen=True)
 class DifferenceMap:
-    """The difference map with beta = 1. It explores rather than settles: for hard starts."""
+    """The difference map with beta = 1 (Thibault et al., Ultramicroscopy 109, 338 (2009)).
+
+    ``x' = x + P_a (2 P_Q - 1) x - P_Q x``. It explores rather than settles: for hard starts. Keeps the exit
+    waves of all frames from sweep to sweep.
+    """
 
     name: ClassVar[str] = "dm"
     has_stack: ClassVar[bool] = True
@@ -226,8 +239,8 @@ def sweep_tile(
     numerator = xp.zeros(probe.shape, dtype=np.complex64)
     denominator = xp.zeros(frame_shape, dtype=np.float32)
     kernel = kernel_of(amplitude)
-    misfit = 0.0
-    for frames in frame_blocks(len(tile), math.prod(probe.shape)):
+    misfit: Any = 0.0
+    for frames in frame_blocks(len(tile), probe):
         corner, fraction = tile.corner[frames], tile.fraction[frames]
         own_probe = shift_probe(probe, fraction)
         model = split(image, own_probe, corner)
@@ -235,15 +248,14 @@ def sweep_tile(
         if stack is not None:
             own_stack = stack[frames] if phase is None else stack[frames] * phase[frames, None, None, None]
         z = algorithm.before(model, own_stack)
-        # The projection overwrites its waves; what is needed afterwards is copied.
-        still_needed = algorithm.has_stack or update_probe
-        projected, block_misfit = project_data(z.copy() if still_needed else z, amplitude[frames], kernel)
+        projected, block_misfit = project_data(z, amplitude[frames], kernel)
         misfit += block_misfit
         to_overlap, block_stack = algorithm.after(model, z, projected, own_stack)
         if following is not None:
             following[frames] = block_stack
         if update_probe:
-            terms = probe_terms(image, projected - model, corner, fraction)
+            # Nobody needs the model any more: the change is written over it.
+            terms = probe_terms(image, xp.subtract(projected, model, out=model), corner, fraction)
             numerator += terms[0]
             denominator += terms[1]
             if waves is not None:
@@ -251,13 +263,13 @@ def sweep_tile(
             continue
         if following_probe is not None:
             own_probe = shift_probe(following_probe, fraction)
-        block, power = weigh(to_overlap, own_probe)
         if weighted is not None:
-            weighted.frames[frames], weighted.power[frames] = block, power
+            weighted.frames[frames], weighted.power[frames] = weigh(to_overlap, own_probe)
         else:
-            overlap(block, corner, tile.window.shape, out=image_sum)
+            unsplit(to_overlap, own_probe, corner, image_sum)
     probe_sums = (numerator, denominator) if update_probe else None
-    return TileSweep(misfit, waves, weighted, image_sum, following, probe_sums)
+    # Read from a GPU once a sweep: each reading waits for all that was asked of it before.
+    return TileSweep(float(misfit), waves, weighted, image_sum, following, probe_sums)
 
 
 def _empty_weighted(tile: Tile, frame_shape: tuple[int, int], xp: Any) -> Weighted:
@@ -269,7 +281,7 @@ def _empty_weighted(tile: Tile, frame_shape: tuple[int, int], xp: Any) -> Weight
 def weigh_tile(tile: Tile, waves: Array, probe: Array) -> Weighted:
     """Weighted frames of a tile from its exit waves, (frame, mode, N, N), and the probe, (mode, N, N)."""
     weighted = _empty_weighted(tile, probe.shape[-2:], array_module(waves))
-    for frames in frame_blocks(len(tile), math.prod(probe.shape)):
+    for frames in frame_blocks(len(tile), probe):
         own_probe = shift_probe(probe, tile.fraction[frames])
         weighted.frames[frames], weighted.power[frames] = weigh(waves[frames], own_probe)
     return weighted
@@ -278,9 +290,9 @@ def weigh_tile(tile: Tile, waves: Array, probe: Array) -> Weighted:
 def overlap_waves(tile: Tile, waves: Array, probe: Array) -> Array:
     """Overlap sum of `weigh_tile` without keeping the weighted frames, (y, x)."""
     image_sum = array_module(waves).zeros(tile.window.shape, dtype=np.complex64)
-    for frames in frame_blocks(len(tile), math.prod(probe.shape)):
-        block, _ = weigh(waves[frames], shift_probe(probe, tile.fraction[frames]))
-        overlap(block, tile.corner[frames], tile.window.shape, out=image_sum)
+    for frames in frame_blocks(len(tile), probe):
+        own_probe = shift_probe(probe, tile.fraction[frames])
+        unsplit(waves[frames], own_probe, tile.corner[frames], image_sum)
     return image_sum
 
 
@@ -288,7 +300,7 @@ def illuminate_tile(tile: Tile, probe: Array) -> Array:
     """Illumination of a tile's own frames on its window, (y, x) float32."""
     out = None
     # Each frame at a fraction of a pixel has its own copy of the probe: not all at once.
-    for frames in frame_blocks(len(tile), math.prod(probe.shape)):
+    for frames in frame_blocks(len(tile), probe):
         own_probe = shift_probe(probe, tile.fraction[frames])
         out = illuminate(own_probe, tile.corner[frames], tile.window.shape, out)
     return out
@@ -339,24 +351,34 @@ def extrapolate(current: Array, previous: Array | None, momentum: float) -> Arra
 # benchmarks/poster.py and benchmarks/raster.py, earlier costs sweeps in the first, later in the second.
 FIRST_MOMENTUM = 2.0
 
+# A residual that moves by a smaller share of itself is at rest: what is left of it is noise. Clean scans move
+# by per cents until the end, the measured one of docs/benchmarks.md by 3e-4 after 100 sweeps.
+REST = 1e-4
 
-def next_momentum(t: float | None, rising: bool) -> tuple[float, float]:
+
+def next_momentum(t: float | None, residuals: Sequence[float]) -> tuple[float, float]:
     """Nesterov's sequence ``t' = (1 + sqrt(1 + 4 t^2)) / 2``, momentum ``(t - 1) / t'``.
 
-    It begins anew where the residual rises (O'Donoghue and Candès, Found. Comput. Math. 15, 715 (2015)).
+    It begins anew where the residual rises (O'Donoghue and Candès, Found. Comput. Math. 15, 715 (2015)), and
+    pauses where the residual is at rest: further along the directions that the data hardly
+    tell, momentum would carry the image to where the noise wants it.
 
     Parameters
     ----------
     t : float or None
         None before the first step.
-    rising : bool
-        The residual is above that of the sweep before.
+    residuals : sequence of float
+        R2 of the sweeps so far, at least of the last three.
 
     Returns
     -------
     t, momentum : float
     """
-    if t is None or rising:
+    changes = [later - earlier for earlier, later in pairwise(residuals[-3:])]
+    # Twice: where a residual turns from falling to rising, it stands still for one sweep.
+    if len(changes) == 2 and max(map(abs, changes)) < REST * residuals[-1]:
+        return FIRST_MOMENTUM, 0.0
+    if t is None or (changes and changes[-1] > 0):
         t = FIRST_MOMENTUM
     following = (1 + math.sqrt(1 + 4 * t * t)) / 2
     return following, (t - 1) / following

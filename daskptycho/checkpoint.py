@@ -7,23 +7,23 @@ Where the workers do not see the store's folder, tile after tile goes through th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import dask.base
 import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
 
-from daskptycho.backend import to_host
+from daskptycho.backend import Device, to_device, to_host
 from daskptycho.checkpoint_store import HISTORY, Part, Store, StoreUnseen, read_tile, write_tile
 from daskptycho.geometry import Tile, Tiling, make_tiling
 from daskptycho.graph import State
 from daskptycho.loop import Progress, Standing
 from daskptycho.run_options import RunOptions
 from daskptycho.scan import frame_numbers, pixel_size, position_in_pixels, scan_period, tile_chunks
+from daskptycho.store import Location
 from daskptycho.synchronise import Cadence
-from daskptycho.tasks import persisted, place, task
+from daskptycho.tasks import place, task
+from daskptycho.waiting import computed, persisted
 
 __all__ = ["Checkpoints", "header_of", "location_of", "tiling_of"]
 
@@ -32,9 +32,9 @@ TILED = ("images", "illuminations", "previous_images", "stacks", "phases")
 SMALL = ("probe", "previous_probe")
 
 
-def location_of(out: Path) -> str:
+def location_of(out: Location) -> Location:
     """Where the checkpoints of a result lie: beside it."""
-    return str(out.with_name(out.name + ".checkpoints"))
+    return out.beside(f"{out.name}.checkpoints")
 
 
 def header_of(scan: xr.Dataset) -> xr.Dataset:
@@ -73,22 +73,32 @@ class Checkpoints:
     ----------
     store : Store
     tiling : Tiling
+    device : "cpu" or "gpu"
+        Where the state goes that is read.
     """
 
-    def __init__(self, store: Store, tiling: Tiling) -> None:
+    def __init__(self, store: Store, tiling: Tiling, device: Device = "cpu") -> None:
         self.store = store
         self.tiling = tiling
+        self.device = device
         self._seen = True
 
     @staticmethod
     def create(
-        location: str, scan: xr.Dataset, options: RunOptions, tiling: Tiling, modes: int, counts: float
+        location: Location,
+        scan: xr.Dataset,
+        options: RunOptions,
+        tiling: Tiling,
+        modes: int,
+        counts: float,
+        *,
+        device: Device = "cpu",
     ) -> Checkpoints:
         """A new store for a run; one that lies there is replaced.
 
         Parameters
         ----------
-        location : str
+        location : Location
         scan : xarray.Dataset
         options : RunOptions
         tiling : Tiling
@@ -96,6 +106,8 @@ class Checkpoints:
             Of the probe.
         counts : float
             sum a^2 over all valid pixels, which tells one scan from another with the same positions.
+        device : "cpu" or "gpu"
+            Where the state goes that is read.
         """
         fixed = {
             "subpixel": options.subpixel,
@@ -114,7 +126,7 @@ class Checkpoints:
             "phases": Part((frames,), "complex64"),
         }
         store = Store.create(location, header_of(scan), fixed, parts, len(tiling.tiles))
-        return Checkpoints(store, tiling)
+        return Checkpoints(store, tiling, device)
 
     def save(self, options: RunOptions, standing: Standing, *, passing: bool = False) -> str:
         """Keep where a run stands; the checkpoint's id.
@@ -135,7 +147,7 @@ class Checkpoints:
             {name: values[index] for name, values in tiled.items()} for index in range(len(self.tiling.tiles))
         ]
         forks = self._where_seen(
-            lambda: dask.base.compute(
+            lambda: computed(
                 [
                     task(
                         _write,
@@ -148,20 +160,20 @@ class Checkpoints:
                     )
                     for index, own in enumerate(of_tiles)
                 ]
-            )[0],
+            ),
             lambda: [
                 _write(
                     *(self.store.location, session.fork(), index, list(own)),
-                    dask.base.compute(list(own.values()))[0],
+                    computed([task(to_host, value) for value in own.values()]),
                 )
                 for index, own in enumerate(of_tiles)
             ],
         )
-        values = dask.base.compute(list(small.values()))[0]
+        values = computed([task(to_host, value) for value in small.values()])
         return self.store.commit(
             session,
             forks,
-            {name: to_host(value) for name, value in zip(small, values, strict=True)},
+            dict(zip(small, values, strict=True)),
             {
                 "options": options.kept(),
                 "parts": [*tiled, *small],
@@ -180,28 +192,37 @@ class Checkpoints:
     def load(self, snapshot: str) -> Standing:
         """Where the run stood; the values of its state are tasks that read them."""
         attributes = self.store.attributes(snapshot)
-        cadence = Cadence(self.options(snapshot).sync, attributes["growing"])
+        options = self.options(snapshot)
+        cadence = Cadence(options.sync, attributes["growing"])
         cadence.interval, cadence.due_in = attributes["interval"], attributes["due_in"]
         history = tuple(
             Progress(
                 number,
                 **dict(zip(HISTORY, map(float, found), strict=True)),
+                options=options,
                 _tiling=self.tiling,
                 _state=None,
             )
             for number, found in enumerate(self.store.small(snapshot, "history"), start=1)
         )
         standing = Standing(None, cadence, attributes["step"], history)
-        return standing.moved(self._read(snapshot, lambda home, *given: task(read_tile, *given, home=home)))
+        return standing.moved(self._read(snapshot, self._there))
 
     def state(self, snapshot: str) -> State:
         """The state of that time, back on the workers and without a past of its own."""
         return self._where_seen(
-            lambda: _settled(
-                persisted(self._read(snapshot, lambda home, *given: task(read_tile, *given, home=home)))
-            ),
-            lambda: persisted(self._read(snapshot, lambda home, *given: place(read_tile(*given), home))),
+            lambda: _settled(persisted(self._read(snapshot, self._there))),
+            lambda: persisted(self._read(snapshot, self._here)),
         )
+
+    def _there(self, home: int, *given: Any) -> Delayed:
+        return task(_read_tile, *given, self.device, home=home)
+
+    def _here(self, home: int, *given: Any) -> Delayed:
+        return self._moved(place(read_tile(*given), home))
+
+    def _moved(self, value: Delayed) -> Delayed:
+        return value if self.device == "cpu" else task(to_device, value, self.device)
 
     def _read(self, snapshot: str, one: Callable[..., Delayed]) -> State:
         parts = self.store.attributes(snapshot)["parts"]
@@ -215,7 +236,7 @@ class Checkpoints:
         }
         for name in SMALL:
             if name in parts:
-                found[name] = place(self.store.small(snapshot, name))
+                found[name] = self._moved(place(self.store.small(snapshot, name)))
         return State(**found)
 
     def _where_seen(self, there: Callable[[], Any], here: Callable[[], Any]) -> Any:
@@ -233,7 +254,13 @@ def _shape(name: str, tile: Tile) -> tuple[int, ...]:
     return (len(tile),) if name in ("stacks", "phases") else tile.window.shape
 
 
-def _write(location: str, fork: Any, tile: int, names: list[str], values: list[Any]) -> Any:
+def _read_tile(
+    location: Location, snapshot: str, name: str, tile: int, shape: tuple[int, ...], device: Device
+) -> Any:
+    return to_device(read_tile(location, snapshot, name, tile, shape), device)
+
+
+def _write(location: Location, fork: Any, tile: int, names: list[str], values: list[Any]) -> Any:
     named = zip(names, values, strict=True)
     return write_tile(location, fork, tile, {name: to_host(value) for name, value in named})
 
@@ -245,5 +272,5 @@ def _there(value: Any) -> None:
 def _settled(state: State) -> State:
     """The same state once every value of it is there."""
     values = [value for name in TILED for value in getattr(state, name) or ()]
-    dask.base.compute([task(_there, value) for value in values])
+    computed([task(_there, value) for value in values])
     return state

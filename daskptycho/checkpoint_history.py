@@ -14,9 +14,9 @@ import xarray as xr
 
 from daskptycho.checkpoint import Checkpoints, tiling_of
 from daskptycho.errors import OptionError
-from daskptycho.folder import local_path
 from daskptycho.result import result_dataset
 from daskptycho.resumption import opened_store
+from daskptycho.store import located
 
 __all__ = ["Checkpoint", "checkpoints", "open_checkpoint"]
 
@@ -32,6 +32,7 @@ class Checkpoint:
     residual : float
         R2 of the last of them.
     written : datetime
+        With its time zone.
     snapshot : str
         The commit in the store, which is Icechunk's.
     """
@@ -47,8 +48,12 @@ def checkpoints(out: str | Path) -> list[Checkpoint]:
 
     Parameters
     ----------
-    out : path
+    out : path or URL
         Where the run's result is or would be.
+
+    Returns
+    -------
+    list of Checkpoint
 
     Raises
     ------
@@ -57,7 +62,7 @@ def checkpoints(out: str | Path) -> list[Checkpoint]:
     """
     return [
         Checkpoint(found.sweep, found.residual, found.written, found.id)
-        for found in opened_store(local_path(out)).snapshots()
+        for found in opened_store(located(out)).snapshots()
     ]
 
 
@@ -66,7 +71,7 @@ def open_checkpoint(out: str | Path, sweep: int | None = None) -> xr.Dataset:
 
     Parameters
     ----------
-    out : path
+    out : path or URL
         Where the run's result is or would be.
     sweep : int, optional
         Of the checkpoint; the last one unless given.
@@ -83,7 +88,7 @@ def open_checkpoint(out: str | Path, sweep: int | None = None) -> xr.Dataset:
     OptionError
         There is none of that sweep.
     """
-    store = opened_store(local_path(out))
+    store = opened_store(located(out))
     found = {snapshot.sweep: snapshot for snapshot in store.snapshots()}
     number = max(found) if sweep is None else sweep
     if number not in found:

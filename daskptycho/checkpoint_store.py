@@ -1,9 +1,10 @@
 """The store of a run's checkpoints, on Icechunk: one commit is one whole state, or it is not there.
 
-`checkpoint` calls this module, and puts `write_tile` and `read_tile` into tasks; no other module knows
-Icechunk. A store holds what stays the same over a run (its options, its scan without the frames), and in
-its group ``state`` an array for each part of the state whose chunks are tiles. Parts that a state
-lacks keep what an older state wrote there; the state's own attributes tell which parts it has.
+`checkpoint` calls this module, and puts `write_tile` and `read_tile` into tasks; `checkpoint_storage` knows
+where such stores lie, and no other module knows Icechunk. A store holds what stays the same over a run (its
+options, its scan without the frames), and in its group ``state`` an array for each part of the state whose
+chunks are tiles. Parts that a state lacks keep what an older state wrote there; the state's own attributes
+tell which parts it has.
 
 The branch ``main`` is the history. A branch ``passing-N`` is one commit beyond it, of sweep N, which goes
 once the next checkpoint is whole: what cuts the lineage of tasks need not be kept.
@@ -12,11 +13,9 @@ once the next checkpoint is whole: what cuts the lineage of tasks need not be ke
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import icechunk
@@ -27,8 +26,9 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from daskptycho import __version__
+from daskptycho.checkpoint_storage import config, remove, storage, telling, told, tried
 from daskptycho.errors import ScanError
-from daskptycho.retrying import retried
+from daskptycho.location import Location
 
 __all__ = ["FORMAT", "Part", "Snapshot", "Store", "StoreUnseen", "read_tile", "write_tile"]
 
@@ -39,8 +39,6 @@ HISTORY = ("residual", "consensus", "spread", "seconds")
 PASSING = "passing-"
 # A chunk of a large part, in bytes before compression.
 CHUNK_BYTES = 2**25
-
-FAILS = (OSError, icechunk.IcechunkError)
 
 
 class StoreUnseen(Exception):
@@ -66,42 +64,47 @@ class Snapshot:
     passing: bool
 
 
-def _storage(location: str) -> icechunk.Storage:
-    """Where a store lies: the one place that would have to know of object stores."""
-    # Icechunk warns of concurrent commits to a local folder; a run is the only one to commit to its own.
-    icechunk.set_logs_filter("error")
-    return icechunk.local_filesystem_storage(location)
-
-
 class Store:
     """The checkpoints of one run.
 
     Parameters
     ----------
-    location : str
-        A folder.
+    location : Location
+        A folder, or a place in a bucket.
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: Location) -> None:
         self.location = location
-        self._repository = retried(
-            lambda: icechunk.Repository.open(_storage(location)), f"opening {location}", FAILS
+        self._repository = tried(
+            lambda: icechunk.Repository.open(storage(location), config(location)),
+            f"opening {location}",
+            location,
         )
 
     @staticmethod
-    def there(location: str) -> bool:
+    def there(location: Location) -> bool:
         """Whether a store lies there."""
-        return Path(location).is_dir() and icechunk.Repository.exists(_storage(location))
+        if location.local:
+            return location.folder.is_dir() and icechunk.Repository.exists(storage(location))
+        return tried(
+            lambda: icechunk.Repository.exists(storage(location)), f"looking for {location}", location
+        )
 
     @staticmethod
     def create(
-        location: str, header: xr.Dataset, fixed: Mapping[str, Any], parts: Mapping[str, Part], tiles: int
+        location: Location,
+        header: xr.Dataset,
+        fixed: Mapping[str, Any],
+        parts: Mapping[str, Part],
+        tiles: int,
     ) -> Store:
         """A new store, complete or absent; one that lies there is replaced.
 
+        In a bucket, where nothing can be renamed, the old one goes first.
+
         Parameters
         ----------
-        location : str
+        location : Location
         header : xarray.Dataset
             The scan without its frames.
         fixed : mapping
@@ -110,35 +113,30 @@ class Store:
             Name and largest shape of each part of the state that has values for each tile.
         tiles : int
         """
-        new = f"{location}.new"
-        shutil.rmtree(new, ignore_errors=True)
-        repository = icechunk.Repository.create(_storage(new))
-        session = repository.writable_session("main")
-        group = zarr.group(session.store, zarr_format=3)
-        group.attrs.update(
-            {"format": FORMAT, "format_version": FORMAT_VERSION, "version": __version__, **fixed}
-        )
-        header.to_zarr(session.store, group="scan", zarr_format=3, consolidated=False, mode="w")
-        state = group.create_group("state")
-        for name, part in parts.items():
-            state.create_array(
-                name,
-                shape=(tiles, *part.shape),
-                dtype=part.dtype,
-                chunks=(1, *_chunk(part)),
-                compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
-                fill_value=0,
-                config={"write_empty_chunks": True},
-            )
-        session.commit("Options and scan of the run")
-        shutil.rmtree(location, ignore_errors=True)
-        Path(new).rename(location)
+        new = location.beside(f"{location.name}.new") if location.local else location
+        remove(new)
+        with told(location):
+            _fill(new, header, fixed, parts, tiles)
+        if location.local:
+            remove(location)
+            new.folder.rename(location.folder)
         return Store(location)
+
+    def answers(self) -> None:
+        """Nothing, where the store is within reach.
+
+        Raises
+        ------
+        StoreError
+            It does not answer.
+        """
+        self.there(self.location)
 
     def remove(self) -> None:
         """Take the store away, with all that is in it."""
-        shutil.rmtree(self.location, ignore_errors=True)
+        remove(self.location)
 
+    @telling
     def fixed(self) -> dict[str, Any]:
         """What stays the same over the run.
 
@@ -155,6 +153,7 @@ class Store:
             )
         return attributes
 
+    @telling
     def header(self) -> xr.Dataset:
         """The scan without its frames."""
         return xr.open_zarr(
@@ -166,6 +165,7 @@ class Store:
             return self._repository.readonly_session("main")
         return self._repository.readonly_session(snapshot_id=snapshot)
 
+    @telling
     def snapshots(self) -> list[Snapshot]:
         """All checkpoints, the oldest first."""
         found: dict[str, Snapshot] = {}
@@ -180,6 +180,7 @@ class Store:
     def _passing(self) -> list[str]:
         return [name for name in self._repository.list_branches() if name.startswith(PASSING)]
 
+    @telling
     def writing(self, sweep: int, *, passing: bool) -> icechunk.Session:
         """A session whose forks the tasks write to."""
         if not passing:
@@ -190,6 +191,7 @@ class Store:
         self._repository.create_branch(branch, self._repository.lookup_branch("main"))
         return self._repository.writable_session(branch)
 
+    @telling
     def commit(
         self,
         session: icechunk.Session,
@@ -220,6 +222,7 @@ class Store:
         residual = float(history[-1][0])
         return session.commit(f"Sweep {sweep}", metadata={"sweep": sweep, "residual": residual})
 
+    @telling
     def forget_passing(self, *, but: str | None = None) -> None:
         """Delete the commits that are no history, but that one, and all that nothing needs any more."""
         for branch in self._passing():
@@ -227,10 +230,12 @@ class Store:
                 self._repository.delete_branch(branch)
         self._repository.garbage_collect(datetime.now(UTC))
 
+    @telling
     def attributes(self, snapshot: str) -> dict[str, Any]:
         """Plain values of a state."""
         return dict(self._state(snapshot).attrs)
 
+    @telling
     def small(self, snapshot: str, name: str) -> NDArray[Any]:
         """A part of the state that is no tile's, or its history."""
         found: Any = self._state(snapshot)[name]
@@ -240,6 +245,29 @@ class Store:
         return zarr.open_group(self._session(snapshot).store, path="state", mode="r")
 
 
+def _fill(
+    location: Location, header: xr.Dataset, fixed: Mapping[str, Any], parts: Mapping[str, Part], tiles: int
+) -> None:
+    """Make a store with what stays the same over the run, and room for the rest."""
+    repository = icechunk.Repository.create(storage(location), config(location))
+    session = repository.writable_session("main")
+    group = zarr.group(session.store, zarr_format=3)
+    group.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "version": __version__, **fixed})
+    header.to_zarr(session.store, group="scan", zarr_format=3, consolidated=False, mode="w")
+    state = group.create_group("state")
+    for name, part in parts.items():
+        state.create_array(
+            name,
+            shape=(tiles, *part.shape),
+            dtype=part.dtype,
+            chunks=(1, *_chunk(part)),
+            compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+            fill_value=0,
+            config={"write_empty_chunks": True},
+        )
+    session.commit("Options and scan of the run")
+
+
 def _chunk(part: Part) -> tuple[int, ...]:
     """The whole of a tile, or so many frames of it as fill a chunk."""
     row = int(np.prod(part.shape[1:])) * np.dtype(part.dtype).itemsize
@@ -247,7 +275,7 @@ def _chunk(part: Part) -> tuple[int, ...]:
 
 
 def write_tile(
-    location: str, fork: icechunk.ForkSession, tile: int, values: Mapping[str, NDArray]
+    location: Location, fork: icechunk.ForkSession, tile: int, values: Mapping[str, NDArray]
 ) -> icechunk.ForkSession:
     """Write a tile's part of the state, where the tile is; the fork comes back to be merged.
 
@@ -256,7 +284,7 @@ def write_tile(
     StoreUnseen
         This process does not see the store: it runs on another machine.
     """
-    if not Store.there(location):
+    if location.local and not Store.there(location):
         raise StoreUnseen(location)
 
     def write() -> None:
@@ -270,16 +298,16 @@ def write_tile(
                 value = whole
             array[tile] = value
 
-    retried(write, f"writing tile {tile} to {location}", FAILS)
+    tried(write, f"writing tile {tile} to {location}", location)
     return fork
 
 
 @functools.lru_cache(maxsize=16)
-def _array(location: str, snapshot: str, name: str) -> Any:
+def _array(location: Location, snapshot: str, name: str) -> Any:
     return Store(location)._state(snapshot)[name]
 
 
-def read_tile(location: str, snapshot: str, name: str, tile: int, shape: tuple[int, ...]) -> NDArray:
+def read_tile(location: Location, snapshot: str, name: str, tile: int, shape: tuple[int, ...]) -> NDArray:
     """One tile's value of a part of the state.
 
     Raises
@@ -287,10 +315,10 @@ def read_tile(location: str, snapshot: str, name: str, tile: int, shape: tuple[i
     StoreUnseen
         This process does not see the store: it runs on another machine.
     """
-    if not Path(location).is_dir():
+    if location.local and not location.folder.is_dir():
         raise StoreUnseen(location)
     cut = (tile, *(slice(size) for size in shape))
-    found = retried(
-        lambda: _array(location, snapshot, name)[cut], f"reading tile {tile} from {location}", FAILS
+    found = tried(
+        lambda: _array(location, snapshot, name)[cut], f"reading tile {tile} from {location}", location
     )
     return np.ascontiguousarray(found)

@@ -20,6 +20,7 @@ __all__ = [
     "accumulate_illumination",
     "accumulate_overlap",
     "accumulate_probe",
+    "accumulate_waves",
     "exit_waves",
     "gramian",
     "project_modulus",
@@ -59,7 +60,7 @@ def exit_waves(image: Array, probe: Array, corner: Array, out: Array) -> None:
 
 
 @_compile
-def _project_modulus(wave, amplitude, tiny):  # type: ignore[no-untyped-def]
+def _project_modulus(wave, amplitude, scale, tiny):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = wave.shape
     misfit: Any = 0.0
     power = np.empty(width2 // 2, dtype=np.float32)
@@ -67,7 +68,7 @@ def _project_modulus(wave, amplitude, tiny):  # type: ignore[no-untyped-def]
         for y in range(height):
             a = amplitude[f, y]
             for x in range(width2 // 2):
-                power[x] = tiny
+                power[x] = 0
             for m in range(modes):
                 z = wave[f, m, y]
                 for x in range(width2 // 2):
@@ -76,29 +77,31 @@ def _project_modulus(wave, amplitude, tiny):  # type: ignore[no-untyped-def]
             row = np.float32(0.0)
             # A loop of its own: with the branch below in it, the root would not be vectorised.
             for x in range(width2 // 2):
-                power[x] = np.sqrt(power[x])
+                power[x] = np.sqrt(power[x] * scale + tiny)
             for x in range(width2 // 2):
                 modulus, measured = power[x], a[x]
                 target = measured if measured >= 0 else modulus
                 difference = modulus - target
                 row += difference * difference
-                power[x] = target / modulus
+                power[x] = scale * target / modulus
             misfit += row
             for m in range(modes):
                 z = wave[f, m, y]
                 for x in range(width2 // 2):
-                    scale = power[x]
-                    z[2 * x] *= scale
-                    z[2 * x + 1] *= scale
+                    factor = power[x]
+                    z[2 * x] *= factor
+                    z[2 * x + 1] *= factor
     return misfit
 
 
-def project_modulus(wave: Array, amplitude: Array) -> float:
-    """Give the modes' summed intensity the measured modulus, in place; return sum (|wave| - a)^2.
+def project_modulus(wave: Array, amplitude: Array, scale: float) -> float:
+    """Give the modes' summed intensity the measured modulus, in place; return sum (|Fz| - a)^2.
 
-    Pixels with a negative amplitude are not valid: they are left as they are and count nothing.
+    `wave` is ``Fz / sqrt(scale)``, from an FFT that leaves its factor out, and becomes the projection times
+    ``sqrt(scale)``, for an inverse that does so too. Pixels with a negative amplitude are not valid:
+    they keep their ``Fz`` and count nothing.
     """
-    return float(_project_modulus(_real(wave), amplitude, np.float32(1e-30)))
+    return float(_project_modulus(_real(wave), amplitude, np.float32(scale), np.float32(1e-30)))
 
 
 @_compile
@@ -146,6 +149,27 @@ def _accumulate_overlap(weighted, phase, corner, image):  # type: ignore[no-unty
 def accumulate_overlap(weighted: Array, phase: Array, corner: Array, image: Array) -> None:
     """``image[window of frame f] += phase[f] * weighted[f]``."""
     _accumulate_overlap(_real(weighted), phase, corner, _real(image))
+
+
+@_compile
+def _accumulate_waves(wave, probe, corner, image):  # type: ignore[no-untyped-def]
+    frames, modes, height, width2 = wave.shape
+    own = probe.shape[0] > 1
+    for f in range(frames):
+        copy = f if own else 0
+        y0, x0 = corner[f, 0], 2 * corner[f, 1]
+        for m in range(modes):
+            for y in range(height):
+                o, p, z = image[y0 + y, x0 : x0 + width2], probe[copy, m, y], wave[f, m, y]
+                for x in range(width2 // 2):
+                    a, b, c, d = p[2 * x], p[2 * x + 1], z[2 * x], z[2 * x + 1]
+                    o[2 * x] += a * c + b * d
+                    o[2 * x + 1] += a * d - b * c
+
+
+def accumulate_waves(wave: Array, probe: Array, corner: Array, image: Array) -> None:
+    """``image[window of frame f] += sum_m conj(probe) * wave``: what is weighed is not kept."""
+    _accumulate_waves(_real(wave), _real(probe), corner, _real(image))
 
 
 @_compile

@@ -14,7 +14,6 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskptycho.folder import local_path
 from daskptycho.loop import Progress
 from daskptycho.metrics import common_region, relative_error
 from daskptycho.phantom import phantom_object
@@ -92,7 +91,7 @@ def run_demo(
     OptionError
         Options that make no sense.
     """
-    folder = local_path(folder)
+    folder = Path(folder).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     canvas = tuple(n * step + frame_size + 2 * JITTER for n in frames)
     scan = simulate_scan(
@@ -132,7 +131,8 @@ def run_demo(
     figure = plot_sync_difference(
         results["without sync"], results["with sync"], truth, error["without sync"], error["with sync"]
     )
-    picture = save_figure(figure, folder / "sync-difference.png")
+    picture = folder / "sync-difference.png"
+    save_figure(figure, picture)
     return Demo(folder / "scan.zarr", picture, results, error)
 
 

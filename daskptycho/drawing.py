@@ -20,6 +20,11 @@ from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "MOST_PIXELS",
+    "NORMAL",
+    "RIM_COLOUR",
+    "SMALL",
+    "TURN",
     "Picture",
     "add_colour_bar",
     "add_scale",
@@ -56,12 +61,15 @@ class Picture:
         Outer edges of the box in `unit`.
     unit : str
         "m", "pixel", or whatever the coordinates say.
+    box : (slice, slice)
+        Rows and columns of the image that it was made of.
     """
 
     values: NDArray
     rim: NDArray[np.bool_]
     extent: tuple[float, float, float, float]
     unit: str
+    box: tuple[slice, slice]
 
     @property
     def width(self) -> float:
@@ -107,6 +115,7 @@ def make_picture(
     *,
     remove_mean: bool = True,
     remove_ramp: bool = False,
+    most: int = MOST_PIXELS,
 ) -> Picture:
     """Crop an image to its illuminated box, take off its mean phase and thin it out.
 
@@ -118,6 +127,8 @@ def make_picture(
         Not negative; the whole image counts as lit without it.
     remove_mean, remove_ramp : bool
         Take off the mean phase, and the mean slope of the phase.
+    most : int
+        Pixels along a side, beyond which the image is thinned out.
     """
     light = np.ones(image.shape) if illumination is None else np.nan_to_num(np.asarray(illumination, float))
     lit = light > RIM * _usual(light)
@@ -133,10 +144,10 @@ def make_picture(
         values = values * np.exp(-1j * np.angle(np.sum(weight * values)))
     left, right = _edges(image["x"], columns)
     top, bottom = _edges(image["y"], rows)
-    step = -(-max(values.shape) // MOST_PIXELS)
+    step = -(-max(values.shape) // most)
     rim = _thinned((~lit[rows, columns]).astype(float), step) > 0.5
     unit = str(image["y"].attrs.get("units", "pixel"))
-    return Picture(_thinned(values, step), rim, (left, right, bottom, top), unit)
+    return Picture(_thinned(values, step), rim, (left, right, bottom, top), unit, (rows, columns))
 
 
 def robust_limits(values: NDArray, below: float = 0.5, above: float = 99.5) -> tuple[float, float]:

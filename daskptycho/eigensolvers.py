@@ -1,8 +1,9 @@
 """Leading eigenvector of the normalised Gramian: Lanczos, LOBPCG and power iteration.
 
-`synchronise` and `graph` call this module; it calls nothing of the package. Solvers are plain functions
+`synchronise` and `graph` call this module; it calls `backend`. Solvers are plain functions
 that return value, vector and statistics, and print nothing. The matrix is sparse, Hermitian and has no
-eigenvalue above one, which is what lets the power iteration go without rescaling.
+eigenvalue above one, which is what lets the power iteration go without rescaling. They run where the
+matrix lies: nothing but scalars leaves a GPU.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ import functools
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
-from numpy.typing import NDArray
-from scipy.sparse.linalg import eigsh
-from scipy.sparse.linalg import lobpcg as scipy_lobpcg
 from threadpoolctl import ThreadpoolController
+
+from daskptycho.backend import array_module, sparse_solvers
 
 __all__ = ["Eigenpair", "lanczos", "lobpcg", "power"]
 
-Vector = NDArray[np.complex128]
+Vector = Any
+"""A (frame,) complex128 array."""
+Matrix = Any
+"""A (frame, frame) sparse Hermitian matrix, SciPy's or CuPy's."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Eigenpair:
     value : float
         Rayleigh quotient of `vector`.
     vector : (frame,) complex128 array
-        Of unit norm.
+        Of unit norm; zero where the start was zero.
     residual : float
         Norm of ``matrix @ vector - value * vector``.
     """
@@ -43,14 +46,22 @@ class Eigenpair:
     residual: float
 
 
-def _eigenpair(matrix: sp.csr_array, vector: Vector) -> Eigenpair:
-    vector = vector / np.linalg.norm(vector)
+def _normed(vector: Vector) -> Vector:
+    """The vector with a norm of one; zero stays zero."""
+    xp = array_module(vector)
+    norm = xp.linalg.norm(vector)
+    return vector / xp.where(norm > 0, norm, 1)
+
+
+def _eigenpair(matrix: Matrix, vector: Vector) -> Eigenpair:
+    xp = array_module(vector)
+    vector = _normed(vector)
     product = matrix @ vector
-    value = float(np.vdot(vector, product).real)
-    return Eigenpair(value, vector, float(np.linalg.norm(product - value * vector)))
+    value = float(xp.vdot(vector, product).real)
+    return Eigenpair(value, vector, float(xp.linalg.norm(product - value * vector)))
 
 
-def power(matrix: sp.csr_array, start: Vector, iterations: int, tolerance: float = 0.0) -> Eigenpair:
+def power(matrix: Matrix, start: Vector, iterations: int, tolerance: float = 0.0) -> Eigenpair:
     """Power iteration: about as many steps as there are frames to cross the scan.
 
     Parameters
@@ -61,13 +72,13 @@ def power(matrix: sp.csr_array, start: Vector, iterations: int, tolerance: float
     tolerance : float
         Stop once a step changes the normalised vector by less.
     """
-    vector = start / np.linalg.norm(start)
+    vector = _normed(start)
     for _ in range(iterations):
-        following = matrix @ vector
-        following /= np.linalg.norm(following)
-        change = np.linalg.norm(following - vector)
+        following = _normed(matrix @ vector)
+        # Not asked of a GPU in vain: it would have to be waited for at every step.
+        settled = tolerance > 0 and float(array_module(vector).linalg.norm(following - vector)) < tolerance
         vector = following
-        if change < tolerance:
+        if settled:
             break
     return _eigenpair(matrix, vector)
 
@@ -84,10 +95,12 @@ def _one_blas_thread() -> AbstractContextManager[object]:
 
 # Vectors that Lanczos keeps at most; more steps are taken in rounds, each from the vector of the one before.
 LANCZOS_BASIS = 64
+# Norm, relative to the matrix's of about one, below which a step has found nothing new but rounding.
+NOTHING_NEW = 1e-12
 
 
-def lanczos(matrix: sp.csr_array, start: Vector, iterations: int) -> Eigenpair:
-    """Lanczos iteration by ARPACK: the steps of `lobpcg` at a third of their cost or less.
+def lanczos(matrix: Matrix, start: Vector, iterations: int) -> Eigenpair:
+    """Lanczos iteration: the steps of `lobpcg` at a third of their cost or less.
 
     Parameters
     ----------
@@ -98,21 +111,48 @@ def lanczos(matrix: sp.csr_array, start: Vector, iterations: int) -> Eigenpair:
     """
     vector = start.astype(np.complex128)
     if len(vector) <= max(iterations, 3):
-        _, vectors = np.linalg.eigh(matrix.toarray())
+        _, vectors = array_module(vector).linalg.eigh(matrix.toarray())
         return _eigenpair(matrix, vectors[:, -1])
     rounds = -(-iterations // LANCZOS_BASIS)
-    basis = max(-(-iterations // rounds), 3)
-    for _ in range(rounds):
-        # The loose tolerance ends a round when its basis is full, which is what a limit on the steps asks
-        # for; ARPACK would otherwise restart until it met the tolerance, or give nothing.
-        with _one_blas_thread():
-            _, vectors = eigsh(matrix, k=1, which="LA", v0=vector, ncv=basis, tol=0.5)
-        vector = vectors[:, 0]
+    steps = max(-(-iterations // rounds), 3)
+    with _one_blas_thread():
+        for _ in range(rounds):
+            vector = _ritz_vector(matrix, vector, steps)
     return _eigenpair(matrix, vector)
 
 
-def lobpcg(matrix: sp.csr_array, start: Vector, iterations: int, tolerance: float = 1e-10) -> Eigenpair:
-    """SciPy's LOBPCG with one vector: about the square root of the steps of `power`.
+def _ritz_vector(matrix: Matrix, start: Vector, steps: int) -> Vector:
+    """The best vector for the largest eigenvalue among those that so many steps from the start reach.
+
+    Every vector is made orthogonal to all before it, not to the last two alone: left to rounding, the largest
+    eigenvalue would appear again and again (Golub and Van Loan, Matrix Computations, 10.3). In exact
+    arithmetic, the vector is ARPACK's after as many steps.
+    """
+    xp = array_module(start)
+    basis = xp.zeros((steps + 1, len(start)), dtype=np.complex128)
+    diagonal, beside = xp.zeros(steps + 1), xp.zeros(steps + 1)
+    vector = _normed(start)
+    for step in range(steps + 1):
+        basis[step] = vector
+        known = basis[: step + 1]
+        product = matrix @ vector
+        shares = (known @ product.conj()).conj()
+        diagonal[step] = shares[step].real
+        product = product - shares @ known
+        # Once more: what cancelled in the first subtraction has left an error behind.
+        product = product - (known @ product.conj()).conj() @ known
+        size = xp.linalg.norm(product)
+        is_new = size > NOTHING_NEW
+        # The branch is an array: a GPU need not be waited for.
+        beside[step] = xp.where(is_new, size, 0)
+        vector = product * xp.where(is_new, 1 / xp.where(is_new, size, 1), 0)
+    tridiagonal = xp.diag(diagonal) + xp.diag(beside[:-1], 1) + xp.diag(beside[:-1], -1)
+    _, mixture = xp.linalg.eigh(tridiagonal)
+    return mixture[:, -1] @ basis
+
+
+def lobpcg(matrix: Matrix, start: Vector, iterations: int, tolerance: float = 1e-10) -> Eigenpair:
+    """SciPy's or CuPy's LOBPCG with one vector: about the square root of the steps of `power`.
 
     Parameters
     ----------
@@ -120,13 +160,13 @@ def lobpcg(matrix: sp.csr_array, start: Vector, iterations: int, tolerance: floa
     start : (frame,) array
     iterations : int
     tolerance : float
-        Residual norm at which to stop. SciPy's own default grows with the matrix and would stop
+        Residual norm at which to stop. The libraries' own default grows with the matrix and would stop
         far short of the long-range phases that a synchronisation is for.
     """
     with warnings.catch_warnings(), _one_blas_thread():
         # It warns where it stops short of the tolerance, which is what a limit on the steps asks for.
         warnings.simplefilter("ignore", UserWarning)
-        _, vectors = scipy_lobpcg(
+        _, vectors = sparse_solvers(start).lobpcg(
             matrix, start.astype(np.complex128)[:, None], largest=True, maxiter=iterations, tol=tolerance
         )
     return _eigenpair(matrix, vectors[:, 0])

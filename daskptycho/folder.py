@@ -1,7 +1,6 @@
 """A store's folder, there as a whole or not at all: what lets a killed run leave nothing half-written.
 
-`scan`, `run` and `result` call this module; it calls `errors` alone. With `scan_store` it is
-what knows that a store is a local folder.
+`store` calls this module, which knows of local disks alone; it calls `location` and `errors`.
 """
 
 from __future__ import annotations
@@ -14,16 +13,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from zarr.storage import LocalStore
+
 from daskptycho.errors import ScanError
+from daskptycho.location import Location
 
-__all__ = ["complete_or_absent", "local_path"]
+__all__ = ["complete_or_absent", "exists", "missing", "read_bytes", "write_bytes", "zarr_store"]
 
 
-def local_path(url: str | Path) -> Path:
-    """The folder that a URL names."""
-    if "://" in str(url):
-        raise ScanError(f"{url} is not a local path; expected a folder on a mounted disk")
-    return Path(url).expanduser().resolve()
+def exists(location: Location) -> bool:
+    """Whether a folder or a file lies there."""
+    return location.folder.exists()
+
+
+def read_bytes(location: Location, key: str) -> bytes | None:
+    """One file of a store whole; None where it is not there."""
+    try:
+        return (location.folder / key).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def write_bytes(location: Location, content: bytes) -> None:
+    """Write one file: it appears whole, or not at all."""
+    target = location.folder
+    partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def missing(location: Location, expected: list[str]) -> list[str]:
+    """Those of the files that are not there."""
+    return [key for key in expected if not (location.folder / key).is_file()]
+
+
+def zarr_store(location: Location) -> LocalStore:
+    """The folder as a Zarr store to read from."""
+    return LocalStore(location.folder, read_only=True)
 
 
 @contextmanager

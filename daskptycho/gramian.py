@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from daskptycho.backend import array_module, kernels, to_host
+from daskptycho.backend import array_module, kernels, sparse_module
 from daskptycho.geometry import Shape, Tile, Tiling, overlapping_pairs
 
 __all__ = [
@@ -31,6 +30,8 @@ __all__ = [
 ]
 
 Array = Any
+Matrix = Any
+"""A sparse matrix, SciPy's or CuPy's."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Border:
     number: NDArray[np.int64]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Border, (self.stack[self.number], np.arange(len(self.number)))
+        there = array_module(self.stack)
+        return Border, (self.stack[self.number], there.arange(len(self.number)))
 
 
 def gramian_blocks(tiling: Tiling) -> list[GramianBlock]:
@@ -113,8 +115,8 @@ def block_within(tile: Tile, frame_shape: Shape, period: Shape | None) -> Gramia
 
 def block_values(
     block: GramianBlock, first: Array, border: Border, corner: NDArray[np.int64], weight: Array
-) -> NDArray[np.complex128]:
-    """Values of H for the pairs of one block.
+) -> Array:
+    """Values of H for the pairs of one block, where the frames are.
 
     Parameters
     ----------
@@ -132,35 +134,38 @@ def block_values(
     -------
     (pair,) complex128 array
     """
-    values = array_module(first).empty(len(block.pair), dtype=np.complex128)
-    pair = np.stack([block.pair[:, 0], border.number[block.pair[:, 1]]], axis=1)
+    xp = array_module(first)
+    values = xp.empty(len(block.pair), dtype=np.complex128)
+    pair = xp.stack([block.pair[:, 0], border.number[block.pair[:, 1]]], axis=1)
     kernels(first).gramian(first, border.stack, pair, block.offset, corner, weight, values)
-    return to_host(values)
+    return values
 
 
-def block_matrix(block: GramianBlock, values: NDArray[np.complex128]) -> sp.csr_array:
+def block_matrix(block: GramianBlock, values: Array) -> Matrix:
     """One block of H as a sparse matrix; a block on the diagonal is completed by conjugation."""
+    xp, sparse = array_module(values), sparse_module(values)
     row, column = block.pair[:, 0], block.border[block.pair[:, 1]]
     if block.row != block.column:
-        return sp.csr_array((values, (row, column)), shape=block.shape)
+        return sparse.csr_array((values, (row, column)), shape=block.shape)
     alone = row == column
-    values = np.where(alone, values.real, values)
+    values = xp.where(alone, values.real, values)
     lower = ~alone
-    return sp.csr_array(
+    return sparse.csr_array(
         (
-            np.concatenate([values, values[lower].conj()]),
-            (np.concatenate([row, column[lower]]), np.concatenate([column, row[lower]])),
+            xp.concatenate([values, values[lower].conj()]),
+            (xp.concatenate([row, column[lower]]), xp.concatenate([column, row[lower]])),
         ),
         shape=block.shape,
     )
 
 
-def assemble(blocks: list[GramianBlock], matrices: list[sp.csr_array]) -> sp.csr_array:
+def assemble(blocks: list[GramianBlock], matrices: list[Matrix]) -> Matrix:
     """H over all frames from its upper blocks."""
+    sparse = sparse_module(matrices[0].data)
     tiles = 1 + max(block.column for block in blocks)
     grid: list[list[Any]] = [[None] * tiles for _ in range(tiles)]
     for block, matrix in zip(blocks, matrices, strict=True):
         grid[block.row][block.column] = matrix
         if block.row != block.column:
             grid[block.column][block.row] = matrix.conj().T
-    return sp.csr_array(sp.block_array(grid, format="csr"))
+    return sparse.block_array(grid, format="csr")

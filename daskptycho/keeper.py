@@ -9,18 +9,25 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any, TypeVar
 
-import dask.base
 import xarray as xr
 
 from daskptycho.checkpoint import Checkpoints, location_of
-from daskptycho.checkpoint_store import Store
-from daskptycho.errors import OptionError, ScanError
-from daskptycho.loop import Loop
-from daskptycho.tasks import client_in_use
+from daskptycho.checkpoint_store import Snapshot, Store
+from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
+from daskptycho.loop import Loop, Progress, Standing
+from daskptycho.retrying import impatient
+from daskptycho.run_options import RunOptions
+from daskptycho.stopping import termination_raised
+from daskptycho.store import Location, located
+from daskptycho.tasks import client_in_use, task
+from daskptycho.waiting import OutOfMemory, WorkersLost, computed, despite_losses, workers_left
+
+T = TypeVar("T")
 
 __all__ = ["Keeper", "refuse_to_lose_checkpoints"]
 
@@ -29,7 +36,7 @@ __all__ = ["Keeper", "refuse_to_lose_checkpoints"]
 LINEAGE_SWEEPS = 10
 
 
-def refuse_to_lose_checkpoints(out: Path) -> None:
+def refuse_to_lose_checkpoints(out: Location) -> None:
     """Refuse to begin a run where an earlier one can be gone on with.
 
     Raises
@@ -40,45 +47,95 @@ def refuse_to_lose_checkpoints(out: Path) -> None:
     if Store.there(location):
         raise ScanError(
             f"{location} holds checkpoints of an earlier run; go on with it by resume "
-            f"(daskptycho resume {out}), or pass overwrite=True (--overwrite) to begin anew"
+            f"(daskptycho resume {shlex.quote(str(out))}), or pass overwrite=True (--overwrite) to begin anew"
         )
 
 
 class Keeper:
-    """Keeps a run.
+    """Keeps a run: drives its loop, and takes it up again where workers are lost.
 
     Parameters
     ----------
-    loop : Loop
+    lay_out : callable
+        The loop, with a plan on the workers and no state yet.
+    start : callable or None
+        Where a loop begins; None where it goes on from a checkpoint.
+    options : RunOptions
     scan : xarray.Dataset
-    out : Path or None
+    out : Location or None
         Where the result will be; without it checkpoints are for the run itself, and vanish with it.
     checkpoints : Checkpoints, optional
         Of the run that is gone on with.
-    kept : bool
-        Whether these have in their history what the loop begins with.
+    snapshot : Snapshot, optional
+        The one that it goes on from.
     """
 
     def __init__(
         self,
-        loop: Loop,
+        lay_out: Callable[[], Loop],
+        start: Callable[[Loop], Standing] | None,
+        options: RunOptions,
         scan: xr.Dataset,
-        out: Path | None,
+        out: Location | None,
         checkpoints: Checkpoints | None = None,
-        *,
-        kept: bool = False,
+        snapshot: Snapshot | None = None,
     ) -> None:
-        self._loop = loop
+        self._lay_out, self._start = lay_out, start
+        self._client = client_in_use()
+        self._current: Loop | None = None
+        self._options = options
         self._scan = scan
         self._out = out
         self._checkpoints = checkpoints
         self._aside: str | None = None
-        self._every, self._minutes = loop.options.checkpoint_every, loop.options.checkpoint_minutes
+        self._every, self._minutes = options.checkpoint_every, options.checkpoint_minutes
         self._keeps = out is not None and (self._every is not None or self._minutes is not None)
-        begun = loop.standing.sweep
-        # Sweeps of the last checkpoint, and of the last one that is history.
-        self._saved, self._kept = begun, begun if kept else 0
+        # The last checkpoint and its sweep, and the sweep of the last one that is history.
+        self._snapshot = None if snapshot is None else snapshot.id
+        self._saved = 0 if snapshot is None else snapshot.sweep
+        self._kept = self._saved if snapshot is not None and not snapshot.passing else 0
         self._kept_at = time.monotonic()
+
+    @property
+    def _loop(self) -> Loop:
+        assert self._current is not None
+        return self._current
+
+    def drive(self, callback: Callable[[Progress], Any] | None, result: Callable[[Loop], T]) -> T:
+        """Drive the loop to its end, and return the result of it.
+
+        Where Dask cannot bring back what lost workers had, the run goes on from its last checkpoint, or
+        begins anew where it has none yet.
+
+        Raises
+        ------
+        FaultError
+            Workers were lost again and again, and the run came no further.
+        """
+
+        def attempt() -> T:
+            try:
+                self._take_up()
+                self._loop.drive(callback, self.between_sweeps)
+                self.finish()
+                return result(self._loop)
+            except WorkersLost:
+                # All that the run has on the workers goes before it is put there anew.
+                self._current = None
+                raise
+
+        return despite_losses(attempt, lambda: self._saved)
+
+    def _take_up(self) -> None:
+        """Begin the run, or go back to where it stood last."""
+        loop = self._lay_out()
+        if self._snapshot is None:
+            assert self._start is not None
+            loop.standing = self._start(loop)
+        else:
+            checkpoints = self._made()
+            loop.standing = checkpoints.load(self._snapshot).moved(checkpoints.state(self._snapshot))
+        self._current = loop
 
     def between_sweeps(self) -> None:
         """Keep the run where it is time to, and cut the lineage of its tasks."""
@@ -110,10 +167,25 @@ class Keeper:
     def guarding(self) -> Iterator[None]:
         """Where the block is cut off, keep where the run stands, and say in the error how to go on."""
         try:
-            yield
+            with termination_raised():
+                yield
         except (ScanError, OptionError):
             # Neither would a run that goes on be better.
             raise
+        except OutOfMemory as error:
+            planned = "" if self._current is None else f"; {self._current.needs.told()}"
+            out_of_memory = FaultError(f"{error}{planned}")
+            out_of_memory.add_note(self._rescued())
+            raise out_of_memory from error
+        except Exception as error:
+            fault: Exception = error
+            if self._abandoned() and not isinstance(error, FaultError):
+                # Whatever a client that has closed makes of the next thing that it is asked for.
+                fault = FaultError(f"the connection to the Dask scheduler is gone: {error!r}")
+            # A store that has been waited for in vain is asked once more and not waited for again.
+            with impatient() if isinstance(error.__cause__ or error, OSError) else nullcontext():
+                fault.add_note(self._rescued())
+            raise fault from (None if fault is error else error)
         except BaseException as error:
             error.add_note(self._rescued())
             raise
@@ -121,14 +193,22 @@ class Keeper:
             if self._aside is not None:
                 shutil.rmtree(self._aside, ignore_errors=True)
 
+    def _abandoned(self) -> bool:
+        """Whether the cluster that the run is on has gone."""
+        return self._client is not None and self._client.status == "closed"
+
     def _rescued(self) -> str:
         """Keep what can be kept; how to go on."""
-        sweep = self._loop.standing.sweep
+        sweep = self._saved if self._current is None else self._current.standing.sweep
         if not self._keeps:
             return f"The {sweep} sweeps done are lost: no checkpoints were asked for."
         lost = ""
         if sweep > self._saved:
             try:
+                if self._abandoned() or not workers_left():
+                    raise WorkersLost("it went with the workers")
+                if self._checkpoints is not None:
+                    self._checkpoints.store.answers()
                 self._save(passing=False)
             except Exception as error:
                 lost = f"Sweep {sweep} could not be kept ({error}). "
@@ -141,8 +221,11 @@ class Keeper:
 
     def _save(self, *, passing: bool) -> str:
         loop = self._loop
-        snapshot = self._made().save(loop.options, loop.standing, passing=passing)
-        self._saved = loop.standing.sweep
+        try:
+            snapshot = self._made().save(loop.options, loop.standing, passing=passing)
+        except StoreError as error:
+            raise FaultError(f"a checkpoint cannot be written: {error}") from error
+        self._snapshot, self._saved = snapshot, loop.standing.sweep
         if not passing:
             self._kept, self._kept_at = self._saved, time.monotonic()
         return snapshot
@@ -152,17 +235,23 @@ class Keeper:
         if self._checkpoints is None:
             loop = self._loop
             assert loop.standing.state is not None
+            modes = computed(task(len, loop.standing.state.probe))
             if self._keeps:
                 location = location_of(self._target())
             else:
                 self._aside = self._aside or tempfile.mkdtemp(prefix="daskptycho-")
-                location = str(Path(self._aside) / "run.checkpoints")
-            modes = len(dask.base.compute(loop.standing.state.probe)[0])
+                location = located(Path(self._aside) / "run.checkpoints")
             self._checkpoints = Checkpoints.create(
-                location, self._scan, loop.options, loop.plan.tiling, modes, loop.counts
+                location,
+                self._scan,
+                loop.options,
+                loop.plan.tiling,
+                modes,
+                loop.counts,
+                device=loop.plan.device,
             )
         return self._checkpoints
 
-    def _target(self) -> Path:
+    def _target(self) -> Location:
         assert self._out is not None
         return self._out

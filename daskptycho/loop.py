@@ -12,21 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import dask.base
 import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.algorithms import next_momentum
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
-from daskptycho.geometry import Tiling
+from daskptycho.geometry import Tiling, Window
 from daskptycho.graph import Report, State, sweep
 from daskptycho.plan import Plan
+from daskptycho.preview import Preview, thinned
 from daskptycho.probe import orthogonal_modes
+from daskptycho.resources import Needs
 from daskptycho.result import assemble
 from daskptycho.run_options import RunOptions
 from daskptycho.synchronise import Cadence
-from daskptycho.tasks import persisted
+from daskptycho.tasks import homes, task
+from daskptycho.waiting import computed, persisted
 
 __all__ = ["Loop", "Progress", "Standing"]
 
@@ -43,13 +45,15 @@ class Progress:
     sweep : int
         Sweeps done.
     residual : float
-        R2 = sum (|Fz| - a)^2 / sum a^2 of the waves that the sweep began with.
+        R2 = ``sum (|Fz| - a)^2 / sum a^2`` of the waves that the sweep began with.
     consensus : float
         1 - lambda; NaN where the sweep did not synchronise.
     spread : float
         Root mean square of the phases found, radians; NaN likewise.
     seconds : float
         Time of this sweep.
+    options : RunOptions
+        Of the run, as checked.
     """
 
     sweep: int
@@ -57,16 +61,58 @@ class Progress:
     consensus: float
     spread: float
     seconds: float
+    options: RunOptions = field(repr=False)
     _tiling: Tiling = field(repr=False)
     _state: State | None = field(repr=False)
 
     def object(self) -> NDArray[np.complex64]:
-        """The current image on the whole canvas, (y, x), computed now."""
+        """The current image on the whole canvas, computed now.
+
+        Returns
+        -------
+        (y, x) complex64 array
+
+        Raises
+        ------
+        RuntimeError
+            The callback has returned already: the image of an older sweep is gone.
+        """
         return assemble(self._tiling, self._current().images)
 
+    def preview(self, most: int = 600, window: Window | None = None) -> Preview:
+        """The current image, thinned out beside the tiles to at most so many pixels along a side.
+
+        Parameters
+        ----------
+        most : int
+        window : Window, optional
+            A part of the canvas; all of it unless given.
+        """
+        state = self._current()
+        return thinned(self._tiling, state.images, state.illuminations, most, window)
+
+    @property
+    def tiling(self) -> Tiling:
+        """The tiles of the run and the canvas."""
+        return self._tiling
+
+    def homes(self) -> list[str]:
+        """Address of the worker that has the image of each tile; empty ones without a cluster."""
+        return homes(self._current().images)
+
     def probe(self) -> NDArray[np.complex64]:
-        """The current probe in orthogonal modes of falling power, (mode, y, x)."""
-        return orthogonal_modes(to_host(dask.base.compute(self._current().probe)[0]))
+        """The current probe in orthogonal modes of falling power.
+
+        Returns
+        -------
+        (mode, y, x) complex64 array
+
+        Raises
+        ------
+        RuntimeError
+            As of `object`.
+        """
+        return orthogonal_modes(computed(task(to_host, self._current().probe)))
 
     def _current(self) -> State:
         if self._state is None:
@@ -112,6 +158,8 @@ class Loop:
     ----------
     options : RunOptions
     plan : Plan
+    needs : Needs
+        What the plan takes of the workers.
     counts : float
         sum a^2 over all valid pixels.
     standing : Standing
@@ -119,9 +167,12 @@ class Loop:
         a sweep finds the standing before it.
     """
 
-    def __init__(self, options: RunOptions, plan: Plan, counts: float, standing: Standing) -> None:
+    def __init__(
+        self, options: RunOptions, plan: Plan, needs: Needs, counts: float, standing: Standing
+    ) -> None:
         self.options = options
         self.plan = plan
+        self.needs = needs
         self.counts = counts
         self.standing = standing
 
@@ -158,8 +209,7 @@ class Loop:
         step = standing.step
         momentum = 0.0 if options.momentum == "nesterov" or opening else float(options.momentum)
         if options.momentum == "nesterov" and history and opening is None:
-            rising = len(history) > 1 and history[-1].residual > history[-2].residual
-            step, momentum = next_momentum(step, rising)
+            step, momentum = next_momentum(step, [done.residual for done in history[-3:]])
         number = standing.sweep + 1
         state, report = persisted(
             sweep(
@@ -173,7 +223,12 @@ class Loop:
                 update_probe=options.update_probe and number > PROBE_WAIT,
             )
         )
-        found: Report = dask.base.compute(report)[0]
+        try:
+            found: Report = computed(report)
+        except BaseException:
+            # A traceback would keep the sweep's tasks going, for which nobody waits any more.
+            del state, report
+            raise
         residual = found.misfit / self.counts
         if not np.isfinite(residual):
             raise ScanError(
@@ -182,7 +237,8 @@ class Loop:
             )
         cadence.swept(residual, found.spread, found.localisation)
         seconds = time.perf_counter() - begun
-        progress = Progress(number, residual, found.consensus, found.spread, seconds, self.plan.tiling, state)
+        known = (number, residual, found.consensus, found.spread, seconds)
+        progress = Progress(*known, options, self.plan.tiling, state)
         self.standing = Standing(state, cadence, step, (*history, progress))
         if history:
             # An older state is nobody's any more: let go of its images.

@@ -77,13 +77,19 @@ class Comparison:
 def relative_error(image: ArrayLike, reference: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Distance between two images, whatever the global phase of either.
 
-    The minimum over |c| = 1 of ``norm(sqrt(w) (c image - reference)) / norm(sqrt(w) reference)``.
+    The minimum over ``|c| = 1`` of ``norm(sqrt(w) (c image - reference)) / norm(sqrt(w) reference)``.
 
     Parameters
     ----------
     image, reference : (y, x) arrays
+        Complex or real, of one shape.
     weight : (y, x) array, optional
         Not negative; all pixels count alike without it.
+
+    Returns
+    -------
+    float
+        0 where they are the same.
 
     Raises
     ------
@@ -162,11 +168,19 @@ def compare_images(
     Parameters
     ----------
     image, reference : (y, x) arrays
+        Complex or real, of one shape.
     weight : (y, x) array, optional
         Not negative. The Fourier ring correlation is taken where it exceeds a tenth of its
         99th percentile, with soft edges.
     pixel_size : float
         Unit of the Fourier ring correlation's frequencies.
+
+    Returns
+    -------
+    Comparison
+        ``error``, the `relative_error` after registration; ``registration`` with the shift in pixels, the
+        ramp in radians a pixel, the scale and the registered image; ``frc`` with frequencies,
+        correlation, half-bit threshold and the resolution where they cross.
 
     Raises
     ------

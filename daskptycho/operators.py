@@ -6,7 +6,9 @@ Every function is eager, takes NumPy or CuPy arrays and knows nothing of dask. `
 Arrays: an image is ``(y, x)`` complex64 on a tile's window; exit waves are ``(frame, mode, N, N)``
 complex64; a probe is ``(copy, mode, N, N)`` with one copy for all frames, or one for each frame
 where positions are fractional; an amplitude is ``(frame, N, N)`` float32 with the zero frequency in
-the corner and -1 where a pixel is not valid; corners are ``(frame, 2)`` in the window.
+the corner and -1 where a pixel is not valid; corners are ``(frame, 2)`` in the window. All arrays of a
+call are NumPy's, or all are CuPy's but corners, of which `gpu_kernels` keeps what it needs on the device, and
+fractions that are all zero.
 
 The detector stands in the far field, where F is one transform, or, with a Fresnel kernel, in the near
 field, where F is a convolution and an amplitude is an image, its first pixel first.
@@ -14,16 +16,18 @@ field, where F is a convolution and an amplitude is an image, its first pixel fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from daskptycho.backend import array_module, inverse_transform, kernels, transform
+from daskptycho.backend import array_module, inverse_transform, kernels, pixels_in_flight, transform
 
 __all__ = [
     "Amplitudes",
+    "detector_scale",
     "frame_blocks",
     "from_detector",
     "illuminate",
@@ -37,20 +41,28 @@ __all__ = [
     "split",
     "to_detector",
     "unshift_probe_sum",
+    "unsplit",
     "weigh",
 ]
 
 Array = Any
 
-# Pixels of exit waves in flight: 256 KiB of complex64, which stays in a core's second-level cache.
-BLOCK_PIXELS = 2**15
 
+def frame_blocks(frames: int, probe: Array) -> Iterator[slice]:
+    """Slices over the frames of a tile, each small enough for its exit waves to be worked on at once.
 
-def frame_blocks(frames: int, pixels_per_frame: int) -> Iterator[slice]:
-    """Slices over the frames of a tile, each small enough that its exit waves stay in cache."""
-    step = max(1, BLOCK_PIXELS // pixels_per_frame)
-    for start in range(0, frames, step):
-        yield slice(start, min(start + step, frames))
+    They are as equal as can be: the plans of an FFT library are made for one number of frames.
+
+    Parameters
+    ----------
+    frames : int
+    probe : (mode, N, N) array
+        An exit wave is as large; where it lives tells how much is worked on at once.
+    """
+    most = max(1, pixels_in_flight(probe) // math.prod(probe.shape))
+    blocks = -(-frames // most)
+    for number in range(blocks):
+        yield slice(number * frames // blocks, (number + 1) * frames // blocks)
 
 
 @dataclass(frozen=True)
@@ -141,11 +153,15 @@ def kernel_of(amplitude: Array) -> Array | None:
 
 def _ramps(fraction: Array, shape: tuple[int, int], xp: Any) -> Array:
     """Fourier factor ``exp(-2 pi i q . fraction)`` that shifts by a fraction of a pixel, (frame, 1, N, N)."""
-    fraction = xp.asarray(fraction)
     qy, qx = xp.fft.fftfreq(shape[0]), xp.fft.fftfreq(shape[1])
-    along_y = xp.exp(-2j * np.pi * fraction[:, 0, None] * qy)
-    along_x = xp.exp(-2j * np.pi * fraction[:, 1, None] * qx)
-    return (along_y[:, None, :, None] * along_x[:, None, None, :]).astype(np.complex64)
+    along_y = xp.exp(-2j * np.pi * fraction[:, 0, None] * qy).astype(np.complex64)
+    along_x = xp.exp(-2j * np.pi * fraction[:, 1, None] * qx).astype(np.complex64)
+    return along_y[:, None, :, None] * along_x[:, None, None, :]
+
+
+def _whole(fraction: Array) -> bool:
+    """Whether these positions are known to be whole pixels; to ask a GPU would be to wait for it."""
+    return isinstance(fraction, np.ndarray) and not fraction.any()
 
 
 def shift_probe(probe: Array, fraction: Array) -> Array:
@@ -163,15 +179,15 @@ def shift_probe(probe: Array, fraction: Array) -> Array:
         Or ``(1, mode, N, N)`` where all positions are whole pixels.
     """
     xp = array_module(probe)
-    if not fraction.any():
+    if _whole(fraction):
         return probe[None]
-    return inverse_transform(transform(probe.copy())[None] * _ramps(fraction, probe.shape[-2:], xp))
+    return inverse_transform(transform(probe)[None] * _ramps(fraction, probe.shape[-2:], xp))
 
 
 def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
     """Adjoint of `shift_probe`: the sum over frames, each moved back by its fraction, (mode, N, N)."""
     xp = array_module(moved)
-    if not fraction.any():
+    if _whole(fraction):
         return moved.sum(axis=0)
     back = transform(moved) * _ramps(fraction, moved.shape[-2:], xp).conj()
     return inverse_transform(back.sum(axis=0))
@@ -211,7 +227,7 @@ def overlap(
     phase: Array | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Overlap sum ``sum_i omega_i u_i(r - x_i)`` on a window: with `weigh`, the adjoint of `split`.
+    """Overlap sum ``sum_i omega_i u_i(r - x_i)`` of weighted frames on a window.
 
     Parameters
     ----------
@@ -233,6 +249,14 @@ def overlap(
     return out
 
 
+def unsplit(waves: Array, probe: Array, corner: Array, out: Array) -> None:
+    """Add ``sum_i sum_m conj(P_im) . z_im`` to the window `out`, (y, x) complex64: the adjoint of `split`.
+
+    `weigh` and `overlap` in one pass, for where the weighted frames themselves are not wanted.
+    """
+    kernels(waves).accumulate_waves(waves, probe, corner, out)
+
+
 def illuminate(probe: Array, corner: Array, shape: tuple[int, int], out: Array | None = None) -> Array:
     """Illumination ``N = sum_i sum_m |P_im(r - x_i)|^2`` on a window, (y, x) float32."""
     if out is None:
@@ -252,8 +276,16 @@ def inverse_illumination(illumination: Array, probe: Array) -> Array:
     return xp.where(dark, 0, 1 / xp.where(dark, 1, illumination)).astype(np.float32)
 
 
+def detector_scale(shape: tuple[int, ...], kernel: Array | None) -> float:
+    """The factor that `to_detector` leaves out, squared, for frames of this shape.
+
+    A far field's ``1 / pixels`` is taken up by what is done at the detector: fewer passes over the waves.
+    """
+    return 1.0 if kernel is not None else 1 / math.prod(shape)
+
+
 def to_detector(waves: Array, kernel: Array | None) -> Array:
-    """Exit waves carried to the detector: Fz. `waves` may be overwritten.
+    """Exit waves carried to the detector: ``Fz / sqrt(detector_scale)``. `waves` stay as they are.
 
     Parameters
     ----------
@@ -262,36 +294,40 @@ def to_detector(waves: Array, kernel: Array | None) -> Array:
         Fresnel kernel of the near field in Fourier space, of modulus one, zero frequency in the corner; None
         for the far field.
     """
-    spectrum = transform(waves)
     if kernel is None:
-        return spectrum
+        return transform(waves, unitary=False)
+    spectrum = transform(waves)
     spectrum *= kernel
     return inverse_transform(spectrum)
 
 
 def from_detector(waves: Array, kernel: Array | None) -> Array:
-    """Inverse, and adjoint, of `to_detector`. `waves` may be overwritten."""
+    """Exit waves from what they are at the detector, times ``sqrt(detector_scale)``.
+
+    With that factor it is the inverse, and the adjoint, of `to_detector`. `waves` may be overwritten.
+    """
     if kernel is None:
-        return inverse_transform(waves)
+        return inverse_transform(waves, unitary=False)
     spectrum = transform(waves)
     spectrum *= kernel.conj()
     return inverse_transform(spectrum)
 
 
-def project_data(waves: Array, amplitude: Array, kernel: Array | None = None) -> tuple[Array, float]:
+def project_data(waves: Array, amplitude: Array, kernel: Array | None = None) -> tuple[Array, Any]:
     """Data projection ``F* (a . Fz / |Fz|)``: the nearest waves that have the measured amplitudes.
 
     With several modes ``|Fz|^2`` is summed over them. Pixels that are not valid stay as they are.
-    `waves` is overwritten. `kernel` is the near field's, as `to_detector` takes it.
+    `kernel` is the near field's, as `to_detector` takes it.
 
     Returns
     -------
     waves : (frame, mode, N, N) complex64 array
-    misfit : float
-        ``sum (|Fz| - a)^2`` over the valid pixels.
+    misfit : float, or an array without axes
+        ``sum (|Fz| - a)^2`` over the valid pixels; where the waves are on a GPU, it stays there.
     """
+    scale = detector_scale(waves.shape[-2:], kernel)
     detected = to_detector(waves, kernel)
-    misfit = kernels(waves).project_modulus(detected, amplitude)
+    misfit = kernels(waves).project_modulus(detected, amplitude, scale)
     return from_detector(detected, kernel), misfit
 
 
@@ -306,7 +342,7 @@ def probe_terms(image: Array, waves: Array, corner: Array, fraction: Array) -> t
         Of the whole pixels.
     """
     xp = array_module(waves)
-    copies = len(corner) if fraction.any() else 1
+    copies = 1 if _whole(fraction) else len(corner)
     numerator = xp.zeros((copies, *waves.shape[1:]), dtype=np.complex64)
     denominator = xp.zeros(waves.shape[2:], dtype=np.float32)
     kernels(image).accumulate_probe(image, waves, corner, numerator, denominator)

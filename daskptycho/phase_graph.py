@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from dask.delayed import Delayed
-from numpy.typing import NDArray
 
 from daskptycho.algorithms import Weighted
+from daskptycho.backend import array_module
 from daskptycho.eigensolvers import Eigenpair
 from daskptycho.geometry import Tile
 from daskptycho.gramian import Border, GramianBlock, assemble, block_matrix, block_values
@@ -76,7 +76,7 @@ def _solve_assembled(
     sync: Sync,
     normalisation: Normalisation,
 ) -> Phases:
-    power = np.concatenate(powers)
+    power = array_module(powers[0]).concatenate(powers)
     return frame_phases(solve(normalise(assemble(blocks, matrices), power, normalisation), sync), power)
 
 
@@ -84,30 +84,31 @@ class _Row(NamedTuple):
     """The blocks of H in the rows of one tile, and the consensus vector's square there."""
 
     matrices: list[Any]
-    consensus_squared: NDArray[np.float64]
+    consensus_squared: Array
 
 
 def _row(upper: list[Any], lower: list[Any], power: Array, normalisation: Normalisation) -> _Row:
     matrices = [*upper, *(matrix.conj().T.tocsr() for matrix in lower)]
     if normalisation == "frame":
         return _Row(matrices, power)
-    return _Row(matrices, np.sum([abs(matrix).sum(axis=1) for matrix in matrices], axis=0))
+    xp = array_module(power)
+    return _Row(matrices, sum(abs(matrix) @ xp.ones(matrix.shape[1]) for matrix in matrices))
 
 
 class _Scaled(NamedTuple):
     """A tile's part of a vector, ``values * 2**exponent``: hundreds of steps would leave floating point."""
 
-    values: NDArray[np.complex128]
+    values: Array
     exponent: int
 
 
-def _rescaled(values: NDArray[np.complex128], exponent: int) -> _Scaled:
-    largest = np.abs(values).max(initial=0.0)
+def _rescaled(values: Array, exponent: int) -> _Scaled:
+    largest = float(abs(values).max())
     shift = 0 if largest == 0 else int(np.frexp(largest)[1])
     return _Scaled(values * 2.0**-shift, exponent + shift)
 
 
-def _aligned(parts: list[_Scaled]) -> tuple[list[NDArray[np.complex128]], int]:
+def _aligned(parts: list[_Scaled]) -> tuple[list[Array], int]:
     """The parts' values at the exponent of the largest."""
     top = max(part.exponent for part in parts)
     return [part.values * np.ldexp(1.0, part.exponent - top) for part in parts], top
@@ -115,7 +116,7 @@ def _aligned(parts: list[_Scaled]) -> tuple[list[NDArray[np.complex128]], int]:
 
 def _first_vector(row: _Row) -> _Scaled:
     # v = D x starts as the consensus vector D, so x as ones.
-    return _Scaled(np.where(row.consensus_squared > 0, 1, 0).astype(np.complex128), 0)
+    return _Scaled((row.consensus_squared > 0).astype(np.complex128), 0)
 
 
 def _power_step(row: _Row, vectors: list[_Scaled]) -> _Scaled:
@@ -123,19 +124,21 @@ def _power_step(row: _Row, vectors: list[_Scaled]) -> _Scaled:
     values, exponent = _aligned(vectors)
     product = sum(matrix @ vector for matrix, vector in zip(row.matrices, values, strict=True))
     squared = row.consensus_squared
-    return _rescaled(np.divide(product, squared, out=np.zeros_like(product), where=squared > 0), exponent)
+    xp = array_module(squared)
+    return _rescaled(xp.where(squared > 0, product / xp.where(squared > 0, squared, 1), 0), exponent)
 
 
 def _collect_vector(
     rows: list[_Row], vectors: list[_Scaled], products: list[_Scaled], powers: list[Array]
 ) -> Phases:
-    squared = np.concatenate([row.consensus_squared for row in rows])
+    xp = array_module(powers[0])
+    squared = xp.concatenate([row.consensus_squared for row in rows])
     parts, exponent = _aligned(vectors)
     product_parts, product_exponent = _aligned(products)
-    x, image = np.concatenate(parts), np.concatenate(product_parts)
-    quotient = (np.vdot(x, squared * image) / np.vdot(x, squared * x)).real
+    x, image = xp.concatenate(parts), xp.concatenate(product_parts)
+    quotient = float((xp.vdot(x, squared * image) / xp.vdot(x, squared * x)).real)
     value = float(np.ldexp(quotient, product_exponent - exponent))
-    return frame_phases(Eigenpair(value, np.sqrt(squared) * x, np.nan), np.concatenate(powers))
+    return frame_phases(Eigenpair(value, xp.sqrt(squared) * x, np.nan), xp.concatenate(powers))
 
 
 def _power_iteration(

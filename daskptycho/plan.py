@@ -1,12 +1,15 @@
 """What a run keeps on the workers from its first sweep to its last: tiles, pairs of frames, amplitudes.
 
-`run` makes a plan, `graph` and its parts read it; this module calls `scan`, `geometry`, `gramian`
-and `operators`.
+`run` makes a plan, `graph` and its parts read it; this module calls `scan`, `geometry`, `gramian`,
+`operators` and `backend`. On a GPU all of it is brought to the device once: frames are read on the host, as
+no decompressor of a Zarr store runs anywhere else, and the counts are moved as they are, half as large as
+amplitudes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,9 +19,12 @@ from dask.delayed import Delayed
 from dask.local import get_sync
 from dask.optimization import cull
 
+from daskptycho.backend import Device, to_device
+from daskptycho.errors import StoreError
 from daskptycho.geometry import Shape, Tile, Tiling
 from daskptycho.gramian import GramianBlock, block_within, gramian_blocks
 from daskptycho.operators import Amplitudes, measured_amplitudes
+from daskptycho.retrying import retried
 from daskptycho.scan import fresnel_kernel
 from daskptycho.tasks import place, task
 
@@ -26,6 +32,7 @@ __all__ = [
     "PairsToFind",
     "Plan",
     "StoredAmplitudes",
+    "confirmed",
     "make_plan",
     "pairs_within",
     "resident",
@@ -33,6 +40,9 @@ __all__ = [
 ]
 
 Array = Any
+
+# A tile's counts are summed in the same order each time: they differ where the store does.
+SAME_COUNTS = 1e-9
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,8 @@ class Plan:
         memory from one task to a later one.
     fractional : bool
         Some position is a fraction of a pixel.
+    device : "cpu" or "gpu"
+        Where the arrays of all tasks live.
     """
 
     tiling: Tiling
@@ -63,6 +75,7 @@ class Plan:
     amplitudes: list[Delayed]
     streamed: bool = False
     fractional: bool = False
+    device: Device = "cpu"
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,10 @@ class StoredAmplitudes:
     valid, background : (qy, qx) arrays or None
     kernel : (qy, qx) complex64 array or None
         Of the near field.
+    device : "cpu" or "gpu"
+        Where they go.
+    counts : float or None
+        What they add up to, once it is known.
     """
 
     graph: Mapping[Any, Any]
@@ -83,15 +100,42 @@ class StoredAmplitudes:
     valid: Array | None
     background: Array | None
     kernel: Array | None = None
+    device: Device = "cpu"
+    counts: float | None = None
 
     def read(self) -> Amplitudes:
-        """Read the tile's frames, in the task that calls."""
-        return measured_amplitudes(get_sync(self.graph, self.key), self.valid, self.background, self.kernel)
+        """Read the tile's frames, in the task that calls.
+
+        Raises
+        ------
+        OSError
+            The store failed each time that it was tried.
+        """
+        return retried(self._read, f"reading {self.key} of the scan", OSError)
+
+    def _read(self) -> Amplitudes:
+        try:
+            frames = get_sync(self.graph, self.key)
+        except (MemoryError, StoreError, TypeError):
+            raise
+        except Exception as error:
+            # Each kind of store has errors of its own.
+            raise OSError(f"frames of the scan cannot be read: {type(error).__name__}: {error}") from error
+        return _with_counts(
+            _amplitudes_of(frames, self.valid, self.background, self.kernel, self.device), self.counts
+        )
+
+
+def _amplitudes_of(
+    frames: Array, valid: Array | None, background: Array | None, kernel: Array | None, device: Device
+) -> Amplitudes:
+    detector = [None if own is None else to_device(own, device) for own in (valid, background, kernel)]
+    return measured_amplitudes(to_device(frames, device), *detector)
 
 
 @dataclass(frozen=True)
 class PairsToFind:
-    """The pairs of frames within a tile, found anew by each task that needs them.
+    """The pairs of frames within a tile, found anew by each task that needs them, on the host.
 
     A frame that overlaps with a hundred others would have pairs as large as a quarter of its counts.
     """
@@ -115,8 +159,36 @@ def total_counts(amplitudes: Amplitudes | StoredAmplitudes) -> float:
     return resident(amplitudes).total()
 
 
+def _with_counts(amplitudes: Amplitudes, counts: float | None) -> Amplitudes:
+    """The amplitudes, if they have these counts."""
+    if counts is not None and not math.isclose(amplitudes.total(), counts, rel_tol=SAME_COUNTS):
+        # A chunk that is gone reads as zeros, and would spoil the image without a word.
+        raise OSError(
+            f"{len(amplitudes)} frames of the scan have {amplitudes.total():.9g} counts where they had "
+            f"{counts:.9g}: parts of its store are gone or have changed"
+        )
+    return amplitudes
+
+
+def _confirmed(amplitudes: Amplitudes | StoredAmplitudes, counts: float) -> Amplitudes | StoredAmplitudes:
+    if isinstance(amplitudes, StoredAmplitudes):
+        return replace(amplitudes, counts=counts)
+    return _with_counts(amplitudes, counts)
+
+
+def confirmed(plan: Plan, counts: Sequence[float]) -> Plan:
+    """The same plan; a tile whose frames are read once more has to have the counts of the first time."""
+    of_tiles = zip(plan.amplitudes, counts, strict=True)
+    return replace(plan, amplitudes=[task(_confirmed, *of_tile) for of_tile in of_tiles])
+
+
 def make_plan(
-    scan: xr.Dataset, tiling: Tiling, method: Literal["two-level", "full"] | None, *, streamed: bool = False
+    scan: xr.Dataset,
+    tiling: Tiling,
+    method: Literal["two-level", "full"] | None,
+    *,
+    streamed: bool = False,
+    device: Device = "cpu",
 ) -> Plan:
     """Lay out a run; nothing is computed yet.
 
@@ -129,43 +201,61 @@ def make_plan(
         How frames are synchronised, which tells the overlapping pairs of frames to look for.
     streamed : bool
         Leave the amplitudes in the scan's store.
+    device : "cpu" or "gpu"
     """
     blocks = gramian_blocks(tiling) if method == "full" else []
     tiles = [place(tile, home=tile.index) for tile in tiling.tiles]
     pairs = [place(block) for block in blocks]
-    if method == "two-level" and streamed:
+    if method == "two-level" and streamed and device == "cpu":
         pairs = [
             place(PairsToFind(tiling.frame_shape, tiling.period), home=tile.index) for tile in tiling.tiles
         ]
     elif method == "two-level":
         # Each tile finds its own: the client need not know any pair.
         pairs = [task(block_within, tile, tiling.frame_shape, tiling.period) for tile in tiles]
+    if device == "gpu":
+        pairs = [task(_pairs_on_device, block) for block in pairs]
+        tiles = [task(_tile_on_device, tile) for tile in tiles]
     nothing = np.empty((0, 2), dtype=np.int64)
     return Plan(
         tiling=tiling,
         outline=[replace(block, pair=nothing, offset=nothing, border=nothing[:, 0]) for block in blocks],
         tiles=tiles,
         pairs=pairs,
-        amplitudes=_amplitudes(scan, tiling, streamed),
+        amplitudes=_amplitudes(scan, tiling, streamed, device),
         streamed=streamed,
-        fractional=any(tile.fraction.any() for tile in tiling.tiles),
+        fractional=not all(tile.whole_pixel for tile in tiling.tiles),
+        device=device,
     )
 
 
-def _amplitudes(scan: xr.Dataset, tiling: Tiling, streamed: bool) -> list[Delayed]:
+def _tile_on_device(tile: Tile) -> Tile:
+    return tile if tile.whole_pixel else replace(tile, fraction=to_device(tile.fraction, "gpu"))
+
+
+def _pairs_on_device(block: GramianBlock) -> GramianBlock:
+    return replace(
+        block,
+        pair=to_device(block.pair, "gpu"),
+        offset=to_device(block.offset, "gpu"),
+        border=to_device(block.border, "gpu"),
+    )
+
+
+def _amplitudes(scan: xr.Dataset, tiling: Tiling, streamed: bool, device: Device) -> list[Delayed]:
     detector = [place(scan[name].values) if name in scan else None for name in ("valid", "background")]
     kernel = fresnel_kernel(scan.attrs, tiling.frame_shape)
     detector.append(None if kernel is None else place(kernel))
     frames = scan["intensity"].data
     if not hasattr(frames, "to_delayed"):
         blocks = [place(frames[tile.frames], home=tile.index) for tile in tiling.tiles]
-        return [task(measured_amplitudes, block, *detector) for block in blocks]
+        return [task(_amplitudes_of, block, *detector, device) for block in blocks]
     # A tile is all of its frames' detector pixels, however the scan was chunked.
     blocks = frames.rechunk({1: -1, 2: -1}).to_delayed().ravel()
     whole = dict(blocks[0].__dask_graph__())
     stored = [
         # Its own part of the graph alone: the whole would travel with every tile.
-        task(StoredAmplitudes, cull(whole, [block.key])[0], block.key, *detector, home=index)
+        task(StoredAmplitudes, cull(whole, [block.key])[0], block.key, *detector, device, home=index)
         for index, block in enumerate(blocks)
     ]
     return stored if streamed else [task(StoredAmplitudes.read, tile) for tile in stored]

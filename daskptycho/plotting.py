@@ -7,24 +7,28 @@ leaves pyplot alone, so that it works in notebooks, in scripts and without a dis
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
+from io import BytesIO
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.drawing import (
+    MOST_PIXELS,
     NORMAL,
+    Picture,
     add_colour_bar,
     add_scale,
     complex_to_rgb,
+    length_unit,
     make_picture,
     phase_limit,
     robust_limits,
@@ -34,8 +38,18 @@ from daskptycho.drawing import (
 from daskptycho.errors import OptionError
 from daskptycho.metrics import Comparison, common_region
 from daskptycho.panels import FIRST, SECOND, draw_convergence, draw_frc, draw_probe, dress, series
+from daskptycho.scan import pixel_size, position_in_pixels, tile_chunks
+from daskptycho.store import located, write_bytes
 
-__all__ = ["complex_to_rgb", "plot_comparison", "plot_result", "plot_sync_difference", "save_figure"]
+__all__ = [
+    "complex_to_rgb",
+    "picture_of",
+    "plot_comparison",
+    "plot_result",
+    "plot_scan",
+    "plot_sync_difference",
+    "save_figure",
+]
 
 LARGE = 15
 
@@ -50,16 +64,18 @@ def plot_result(result: xr.Dataset, *, remove_ramp: bool | None = None) -> Figur
     remove_ramp : bool, optional
         Take the mean slope off the phase. If not given, where the probe was recovered: the
         probe may then have taken up any ramp, and the object's own is not known.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Its ``savefig`` writes it; pyplot knows nothing of it.
     """
-    options = _options(result)
-    if remove_ramp is None:
-        remove_ramp = bool(options.get("update_probe", False))
-    picture = make_picture(result["object"], result.get("illumination"), remove_ramp=remove_ramp)
+    picture = picture_of(result, remove_ramp=remove_ramp)
     aspect = float(np.clip(picture.height / picture.width, 0.3, 1.5))
     # The second row of probe modes needs some room of its own.
     above, below = 5.5 * aspect + 0.5, 3.0 if len(result["probe"]) <= 3 else 3.8
     figure = _figure(13, above + below + 0.5)
-    figure.suptitle(_headline(result, options), fontsize=LARGE)
+    figure.suptitle(_headline(result, _options(result)), fontsize=LARGE)
     top, bottom = figure.subfigures(2, 1, height_ratios=[above, below], squeeze=False)[:, 0]
 
     left, right = top.subplots(1, 2)
@@ -76,6 +92,56 @@ def plot_result(result: xr.Dataset, *, remove_ramp: bool | None = None) -> Figur
     modes, curve = bottom.subfigures(1, 2, width_ratios=[1.15 if len(result["probe"]) > 1 else 0.7, 1])
     draw_probe(modes, result["probe"].values)
     draw_convergence(curve.subplots(), result)
+    return figure
+
+
+def picture_of(result: xr.Dataset, *, remove_ramp: bool | None = None, most: int = MOST_PIXELS) -> Picture:
+    """The object of a result as it is drawn: its lit part, the mean of its phase taken off.
+
+    Parameters
+    ----------
+    result : Dataset
+    remove_ramp : bool, optional
+        As of `plot_result`.
+    most : int
+        Pixels along a side, beyond which it is thinned out.
+    """
+    if remove_ramp is None:
+        remove_ramp = bool(_options(result).get("update_probe", False))
+    return make_picture(result["object"], result.get("illumination"), remove_ramp=remove_ramp, most=most)
+
+
+def plot_scan(scan: xr.Dataset) -> Figure:
+    """One picture of a scan: the mean frame of its first tile, and where its frames lie.
+
+    Parameters
+    ----------
+    scan : Dataset
+        As `open_scan` returns it; one tile of it is read.
+    """
+    first = scan["intensity"].isel(frame=slice(0, tile_chunks(scan)[0]))
+    mean = first.mean("frame", dtype=np.float64).values
+    position, unit = position_in_pixels(scan), "pixel"
+    size = pixel_size(scan)
+    if size is not None:
+        length, unit = length_unit(float(np.max(np.ptp(position, axis=0) * size)) or min(size))
+        position = position * (np.array(size) / length)
+    figure = _figure(11, 5)
+    detector, plane = figure.subplots(1, 2)
+    counts = np.ma.masked_less_equal(mean, 0)
+    shown = detector.imshow(counts, cmap="magma", norm=LogNorm() if counts.count() else None)
+    shown.set_cmap(shown.get_cmap().with_extremes(bad="black"))
+    add_colour_bar(detector, shown, "counts")
+    detector.set_title(f"mean of {len(first)} of {scan.sizes['frame']} frames", fontsize=NORMAL + 1)
+    detector.set_xlabel("qx (pixel)", fontsize=NORMAL)
+    detector.set_ylabel("qy (pixel)", fontsize=NORMAL)
+    plane.plot(position[:, 1], position[:, 0], ".", color=FIRST, markersize=3)
+    plane.set_title("scan positions", fontsize=NORMAL + 1)
+    plane.set_xlabel(f"x ({unit})", fontsize=NORMAL)
+    plane.set_ylabel(f"y ({unit})", fontsize=NORMAL)
+    plane.set_aspect("equal")
+    plane.invert_yaxis()
+    dress(plane)
     return figure
 
 
@@ -195,42 +261,42 @@ def plot_sync_difference(
     return figure
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float = 150) -> Path:
+def save_figure(figure: Figure, path: str | Path, dpi: float = 150) -> str | Path:
     """Write a figure: whole, or not at all.
 
     Parameters
     ----------
     figure : Figure
-    path : path
+    path : path or URL
         Its suffix names the format.
     dpi : float
         Dots an inch of formats made of pixels.
 
     Returns
     -------
-    Path
-        Where it lies.
+    str or Path
+        Where it lies, as it was given.
 
     Raises
     ------
     OptionError
         A suffix that is no format, or a folder that does not exist.
+    StoreError
+        The bucket does not answer, or lets nobody in.
     """
-    target = Path(path)
+    target = located(path)
     formats = figure.canvas.get_supported_filetypes()
-    suffix = target.suffix.lower().removeprefix(".")
-    if suffix not in formats:
+    suffix = PurePath(target.name).suffix
+    if suffix.lower().removeprefix(".") not in formats:
         known = ", ".join(sorted(f".{name}" for name in formats))
-        raise OptionError(f"{target} ends in {target.suffix or 'no suffix'}; expected one of {known}")
-    if not target.parent.is_dir():
-        raise OptionError(f"{target.parent} is no folder; make it, or name another place for the picture")
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
-    try:
-        figure.savefig(partial, format=suffix, dpi=dpi)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
+        raise OptionError(f"{path} ends in {suffix or 'no suffix'}; expected one of {known}")
+    if target.local and not target.folder.parent.is_dir():
+        parent = Path(path).parent
+        raise OptionError(f"{parent} is no folder; make it, or name another place for the picture")
+    content = BytesIO()
+    figure.savefig(content, format=suffix.lower().removeprefix("."), dpi=dpi)
+    write_bytes(target, content.getvalue())
+    return path
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -7,6 +7,8 @@ tasks, tile by tile, and of those inside a task; benchmarks/memory.py measures t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +20,8 @@ from dask.utils import format_bytes, parse_bytes
 from distributed.system import MEMORY_LIMIT
 
 from daskptycho.algorithms import AP, RAAR
+from daskptycho.backend import GPU_BATCHES, GPU_SHARE, Device
+from daskptycho.devices import gpu_or_reason, require_gpu
 from daskptycho.errors import OptionError
 from daskptycho.geometry import Strip, Tile, Tiling, overlapping_pairs
 from daskptycho.graph import sweep
@@ -26,10 +30,14 @@ from daskptycho.start import uniform_start
 from daskptycho.synchronise import Sync
 from daskptycho.tasks import client_in_use, count_tasks, place
 
-__all__ = ["Needs", "Recipe", "Workers", "needs_of", "tasks_of_sweep", "workers_in_use"]
+__all__ = ["Needs", "Recipe", "Workers", "needs_of", "tasks_of_sweep", "threads_for", "workers_in_use"]
 
 # What Python, its libraries and the compiled kernels take in a worker that has run a tiny scan: measured.
 INTERPRETER = 320_000_000
+# What CUDA and its libraries take of a GPU: estimated from their documentation, not measured.
+GPU_CONTEXT = 800_000_000
+# Threads of one process that share a GPU take turns on it; the second reads frames while the first computes.
+GPU_THREADS = 2
 # What a worker keeps of each task of a sweep: its name, its state, what it needs. Measured on two workers
 # with 256 tiles and 20 000 tasks each.
 BOOKKEEPING = 5_000
@@ -48,17 +56,24 @@ class Workers:
     """Of each worker."""
     memory: int | None
     """Bytes that each may take; None where nothing limits them."""
+    device: Device = "cpu"
+    """Where that memory is."""
 
 
-def workers_in_use(memory: str | int | None = None) -> Workers:
+def workers_in_use(memory: str | int | None = None, device: Device = "cpu") -> Workers:
     """Of the Dask cluster in use, the smallest of its workers standing for all; this process without one.
+
+    With ``"gpu"`` their memory is that of their GPUs.
 
     Raises
     ------
     OptionError
-        `memory`, bytes of each worker in place of Dask's own limit, is no number of bytes.
+        `memory`, bytes of each worker in place of Dask's own limit, is no number of bytes; or a worker has no
+        GPU.
     """
-    found = _workers_found()
+    if device not in ("cpu", "gpu"):
+        raise OptionError(f"device is {device!r}; expected 'cpu' or 'gpu'")
+    found = _workers_found() if device == "cpu" else _gpu_workers_found()
     if memory is None:
         return found
     try:
@@ -81,6 +96,29 @@ def _workers_found() -> Workers:
     return Workers(len(found), max(worker["nthreads"] for worker in found), least or None)
 
 
+def _gpu_workers_found() -> Workers:
+    client = client_in_use()
+    if client is None:
+        threads = dask.config.get("num_workers", None) or GPU_THREADS
+        return Workers(1, threads, require_gpu().memory, "gpu")
+    found = client.run(gpu_or_reason)
+    for address, gpu in found.items():
+        if isinstance(gpu, str):
+            raise OptionError(f"the worker at {address} cannot use a GPU: {gpu}")
+    memory = min((gpu.memory for gpu in found.values()), default=None)
+    return replace(_workers_found(), memory=memory, device="gpu")
+
+
+@contextmanager
+def threads_for(device: Device) -> Iterator[None]:
+    """Let few threads share a GPU where this process computes; elsewhere nothing changes."""
+    if device == "cpu" or client_in_use() is not None or dask.config.get("num_workers", None):
+        yield
+        return
+    with dask.config.set(num_workers=GPU_THREADS):
+        yield
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What of a run's options decides about its memory."""
@@ -99,7 +137,8 @@ class Needs:
     Attributes
     ----------
     workers : Workers
-    tiles, frames : int
+    tiles, frames, tile_frames : int
+        Of the scan, and frames of the largest tile.
     amplitudes : int
         Of all measured amplitudes as float32, for comparison.
     streamed : bool
@@ -121,6 +160,7 @@ class Needs:
     workers: Workers
     tiles: int
     frames: int
+    tile_frames: int
     amplitudes: int
     streamed: bool
     held: int
@@ -134,8 +174,19 @@ class Needs:
     def worker(self) -> int:
         """Peak of one worker."""
         busiest = math.ceil(self.tiles / self.workers.count) / self.tiles
-        shared = self.held + self.waiting + self.bookkeeping
-        return INTERPRETER + math.ceil(shared * busiest) + self.workers.threads * self.task
+        on_gpu = self.workers.device == "gpu"
+        shared = self.held + self.waiting + (0 if on_gpu else self.bookkeeping)
+        fixed = GPU_CONTEXT if on_gpu else INTERPRETER
+        return fixed + math.ceil(shared * busiest) + self.workers.threads * self.task
+
+    def told(self) -> str:
+        """What was planned, for a run that took more, and what would take less."""
+        limit = "" if self.workers.memory is None else f" of {format_bytes(self.workers.memory)}"
+        return (
+            f"{format_bytes(self.task)} were planned for its largest task, and {format_bytes(self.worker)}"
+            f"{limit} for each of {self.workers.count} workers; expected more memory for each, or smaller "
+            f"tiles than the largest of {self.tile_frames} frames (tile_frames of the scan), or more workers"
+        )
 
     @property
     def fits(self) -> bool:
@@ -199,7 +250,8 @@ def _refusal(choices: list[Needs], recipe: Recipe, tile: Tile) -> str:
     least = min(choices, key=lambda needs: needs.worker)
     workers = least.workers
     assert workers.memory is not None
-    room = FULL * workers.memory - INTERPRETER - workers.threads * least.task
+    fixed = GPU_CONTEXT if workers.device == "gpu" else INTERPRETER
+    room = FULL * workers.memory - fixed - workers.threads * least.task
     said = (
         f"the run needs {format_bytes(least.worker)} on each of {workers.count} workers, of which "
         f"{format_bytes(workers.threads * least.task)} in the tasks of {workers.threads} threads; they have "
@@ -238,15 +290,20 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, *
     if streamed:
         # Frames as they are read, and moved to the corner; then these and the weighted ones.
         inside = counts + max(counts, inside)
+    batch = 0
+    if workers.device == "gpu" and workers.memory is not None:
+        # Frames at work: on a CPU they stay in a core's cache.
+        batch = GPU_BATCHES * min(max(pixels) * wave, int(GPU_SHARE * workers.memory))
     return Needs(
         workers=workers,
         tiles=len(tiling.tiles),
         frames=len(tiling.corner),
+        tile_frames=max(map(len, tiling.tiles)),
         amplitudes=FLOAT * sum(pixels),
         streamed=streamed,
         held=held,
         waiting=waiting,
-        task=max(pixels) * inside + 3 * COMPLEX * max(windows),
+        task=max(pixels) * inside + batch + 3 * COMPLEX * max(windows),
         read=sum(pixels) * scan["intensity"].dtype.itemsize * (lit if streamed else 0),
         strips=sum(_pixels(strip) for strip in tiling.strips)
         * (COMPLEX + (FLOAT if recipe.update_probe else 0)),

@@ -9,9 +9,8 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import dask.base
 import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
@@ -20,11 +19,16 @@ from numpy.typing import NDArray
 from daskptycho import __version__
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
-from daskptycho.folder import local_path
 from daskptycho.geometry import Tiling
 from daskptycho.graph import State
 from daskptycho.probe import orthogonal_modes
 from daskptycho.scan import frame_numbers, pixel_size
+from daskptycho.store import group_attributes, located, opened_dataset, told
+from daskptycho.tasks import task
+from daskptycho.waiting import computed
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 __all__ = ["assemble", "open_result", "result_dataset", "write_result"]
 
@@ -43,7 +47,7 @@ def assemble(tiling: Tiling, images: Sequence[Delayed]) -> NDArray:
     """The tiles' images on the whole canvas, one tile in transit at a time."""
     canvas: NDArray | None = None
     for tile, image in zip(tiling.tiles, images, strict=True):
-        part = to_host(dask.base.compute(image)[0])
+        part = computed(task(to_host, image))
         if canvas is None:
             canvas = np.zeros(tiling.window.shape, dtype=part.dtype)
         rows = np.arange(tile.window.height) + tile.window.y - tiling.window.y
@@ -69,7 +73,7 @@ def result_dataset(
         axis: (axis, (first[i] + np.arange(tiling.window.shape[i])) * step[i], {"units": unit})
         for i, axis in enumerate(("y", "x"))
     }
-    probe = orthogonal_modes(to_host(dask.base.compute(state.probe)[0]))
+    probe = orthogonal_modes(computed(task(to_host, state.probe)))
     result = xr.Dataset(
         {
             "object": (("y", "x"), assemble(tiling, state.images)),
@@ -98,30 +102,42 @@ def result_dataset(
     return result
 
 
-def write_result(result: xr.Dataset, folder: Path) -> None:
-    """Write a result that plain ``xarray.open_zarr`` opens into a new folder."""
+def write_result(result: xr.Dataset, store: Store) -> None:
+    """Write a result that plain ``xarray.open_zarr`` opens into a new store."""
     with warnings.catch_warnings():
         # Plain open_zarr warns where consolidated metadata are missing, and writing them warns
         # that the v3 specification does not have them yet.
         warnings.simplefilter("ignore")
-        result.to_zarr(folder, mode="w", zarr_format=3, consolidated=True)
+        result.to_zarr(store, mode="w-", zarr_format=3, consolidated=True)
 
 
 def open_result(url: str | Path) -> xr.Dataset:
     """Open a result.
 
+    Parameters
+    ----------
+    url : str or Path
+        Where `reconstruct` wrote it: a folder, or a place in a bucket or on a web server.
+
+    Returns
+    -------
+    xarray.Dataset
+        As `reconstruct` returns it, in memory.
+
     Raises
     ------
     ScanError
         Nothing lies there, or something that is no result.
+    StoreError
+        The place does not answer, or lets nobody in.
+    OptionError
+        A URL that cannot be read.
     """
-    path = local_path(url)
-    if not path.exists():
-        raise ScanError(f"{path} does not exist; expected a result, as reconstruct writes it")
-    try:
-        result = xr.open_zarr(path, chunks=None, consolidated=False)
-    except Exception as error:
-        raise ScanError(f"{path} cannot be read as a result: {error}") from error
-    if result.attrs.get("format") != FORMAT:
-        raise ScanError(f"{path} is a {result.attrs.get('format')}; expected a result ({FORMAT})")
-    return result.load()
+    location = located(url)
+    attributes = group_attributes(location, "a result, as reconstruct writes it")
+    if attributes.get("format") != FORMAT:
+        raise ScanError(f"{location} is a {attributes.get('format')}; expected a result ({FORMAT})")
+    with told(location):
+        opened = opened_dataset(location).load()
+    # A dataset of its own: the opened one holds on to its store, and that to credentials.
+    return xr.Dataset(dict(opened.variables), attrs=opened.attrs)

@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from daskptycho.backend import Device
 from daskptycho.checkpoint import Checkpoints, header_of, location_of, tiling_of
 from daskptycho.checkpoint_store import Store
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.keeper import Keeper
 from daskptycho.loop import Loop, Progress
-from daskptycho.resources import workers_in_use
+from daskptycho.resources import threads_for, workers_in_use
 from daskptycho.result import FORMAT
-from daskptycho.run import driven, planned
+from daskptycho.run import driven, laid_out
 from daskptycho.run_options import RunOptions, whole
 from daskptycho.scan import open_scan, tile_chunks, validate_scan
+from daskptycho.store import Location, complete_or_absent, located
 
-__all__ = ["opened_store", "resume", "stopped_at"]
+__all__ = ["begun_with", "opened_store", "resume", "stopped_at"]
 
 # Sums of counts differ by the order of their terms, and by no more.
 SAME_COUNTS = 1e-9
@@ -37,13 +38,14 @@ def resume(
     scan: xr.Dataset | None = None,
     sweeps: int | None = None,
     memory: str | int | None = None,
+    device: Device = "cpu",
     callback: Callable[[Progress], Any] | None = None,
 ) -> xr.Dataset:
     """Go on with a run from its last checkpoint, to the result of a run that was never cut off.
 
     Parameters
     ----------
-    out : path
+    out : path or URL
         Where the result of the run would be, or is; it is replaced once the new one is complete.
     scan : xarray.Dataset, optional
         The scan of that run; opened from where it was unless given.
@@ -51,6 +53,8 @@ def resume(
         Most sweeps in all; as many as the run would have made unless given.
     memory : int or str, optional
         As of `reconstruct`.
+    device : "cpu" or "gpu"
+        As of `reconstruct`; it need not be the one that the run began on.
     callback : callable, optional
         As of `reconstruct`; the other options are those that the run had.
 
@@ -65,36 +69,40 @@ def resume(
         There is no checkpoint, or the scan is another.
     OptionError
         Fewer sweeps than are done, or a run that does not fit into memory.
+    FaultError
+        As of `reconstruct`.
     """
-    workers = workers_in_use(memory)
-    target = local_path(out)
+    workers = workers_in_use(memory, device)
+    target = located(out)
     if callback is not None and not callable(callback):
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
     store = opened_store(target)
     snapshot = store.snapshots()[-1]
     fixed, header = store.fixed(), store.header()
-    checkpoints = Checkpoints(store, tiling_of(header, fixed))
+    checkpoints = Checkpoints(store, tiling_of(header, fixed), device)
     options = checkpoints.options(snapshot.id)
     if sweeps is not None:
         options = replace(options, sweeps=whole("sweeps", sweeps, least=1))
         if options.sweeps < snapshot.sweep:
             raise OptionError(f"sweeps is {sweeps} and {snapshot.sweep} are done already; expected more")
     scan = _same_scan(scan, header, fixed)
-    with complete_or_absent(target, kind=FORMAT, overwrite=True) as folder:
-        plan, counts = planned(scan, checkpoints.tiling, options, workers, fixed["modes"])
-        if not np.isclose(counts, fixed["counts"], rtol=SAME_COUNTS, atol=0):
+
+    def lay_out() -> Loop:
+        loop = laid_out(scan, checkpoints.tiling, options, workers, fixed["modes"], device)
+        if not np.isclose(loop.counts, fixed["counts"], rtol=SAME_COUNTS, atol=0):
             raise ScanError(
-                f"the scan's counts add up to {counts:.9g}; expected {fixed['counts']:.9g}, "
+                f"the scan's counts add up to {loop.counts:.9g}; expected {fixed['counts']:.9g}, "
                 "those of the scan that the run began with"
             )
-        standing = checkpoints.load(snapshot.id)
-        standing = standing.moved(checkpoints.state(snapshot.id))
-        loop = Loop(options, plan, fixed["counts"], standing)
-        keeper = Keeper(loop, scan, target, checkpoints, kept=not snapshot.passing)
-        return driven(loop, scan, keeper, callback, folder)
+        loop.counts = fixed["counts"]
+        return loop
+
+    with complete_or_absent(target, kind=FORMAT, overwrite=True) as writable, threads_for(device):
+        keeper = Keeper(lay_out, None, options, scan, target, checkpoints, snapshot)
+        return driven(keeper, scan, callback, writable)
 
 
-def opened_store(target: Path) -> Store:
+def opened_store(target: Location) -> Store:
     """The checkpoints of a result.
 
     Raises
@@ -113,11 +121,18 @@ def opened_store(target: Path) -> Store:
     )
 
 
-def stopped_at(target: Path) -> tuple[int, int]:
+def stopped_at(target: Location) -> tuple[int, int]:
     """Sweeps that the last checkpoint of a result has, and sweeps that its run was to make."""
     store = opened_store(target)
     snapshot = store.snapshots()[-1]
     return snapshot.sweep, RunOptions.remembered(store.attributes(snapshot.id)["options"]).sweeps
+
+
+def begun_with(target: Location) -> xr.Dataset:
+    """The scan that a result is of, without its frames, as the checkpoints keep it."""
+    header = opened_store(target).header()
+    header.encoding["source"] = header.attrs.get("opened_from", header.attrs.get("source", ""))
+    return header
 
 
 def _same_scan(scan: xr.Dataset | None, header: xr.Dataset, fixed: dict[str, Any]) -> xr.Dataset:

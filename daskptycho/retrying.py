@@ -1,24 +1,73 @@
-"""A store that fails now and then: tried again, a few times, with growing pauses.
+"""A store that fails now and then: tried again with growing pauses, for as long as patience lasts.
 
-Whoever reads or writes a store calls this module; it calls nothing of the package.
+Whoever reads or writes a store calls this module; it calls nothing of the package but `errors`.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
-__all__ = ["PAUSES", "retried"]
+from daskptycho.errors import OptionError
+
+__all__ = ["DISK_PATIENCE", "LONGEST_PAUSE", "VARIABLE", "impatient", "patience", "retried"]
 
 T = TypeVar("T")
 
-# Seconds between one attempt and the next: a store may be away for about six seconds.
-PAUSES = (0.1, 0.4, 1.5, 4.0)
+# Seconds that a disk may be away: what takes longer there is no hiccup.
+DISK_PATIENCE = 6.0
+# Seconds that a server may be away, unless the environment says otherwise: an outage of a minute, and
+# the time of the last attempt.
+VARIABLE = "DASKPTYCHO_STORE_PATIENCE"
+SERVER_PATIENCE = 75.0
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 4.0
+
+_impatient: ContextVar[bool] = ContextVar("_impatient", default=False)
 
 
-def retried(action: Callable[[], T], what: str, fails: type[Exception] | tuple[type[Exception], ...]) -> T:
+def patience() -> float:
+    """Seconds that a server may be away.
+
+    Raises
+    ------
+    OptionError
+        The environment says something else than a number.
+    """
+    if _impatient.get():
+        return 0.0
+    said = os.environ.get(VARIABLE, "")
+    try:
+        seconds = float(said) if said else SERVER_PATIENCE
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise OptionError(f"{VARIABLE} is {said!r}; expected seconds")
+    return seconds
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Try once: what happens here has been waited for already."""
+    token = _impatient.set(True)
+    try:
+        yield
+    finally:
+        _impatient.reset(token)
+
+
+def retried(
+    action: Callable[[], T],
+    what: str,
+    fails: type[Exception] | tuple[type[Exception], ...],
+    seconds: float = DISK_PATIENCE,
+) -> T:
     """What the action returns, in the end.
 
     Parameters
@@ -29,11 +78,17 @@ def retried(action: Callable[[], T], what: str, fails: type[Exception] | tuple[t
         For the log: "reading tile 3".
     fails : exception or exceptions
         What is worth another attempt; the last one is raised.
+    seconds : float
+        Patience, from the first attempt to the last.
     """
-    for pause in PAUSES:
+    until = time.monotonic() + seconds
+    pause = FIRST_PAUSE
+    while True:
         try:
             return action()
         except fails as error:
+            if time.monotonic() + pause > until:
+                raise
             logging.getLogger(__name__).info("%s failed and is tried again: %s", what, error)
             time.sleep(pause)
-    return action()
+            pause = min(4 * pause, LONGEST_PAUSE)

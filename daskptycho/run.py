@@ -7,32 +7,37 @@ parts, `scan` and `result`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import dask.base
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.algorithms import Algorithm, algorithm_named
+from daskptycho.backend import Device, to_device
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.geometry import Tiling, make_tiling
 from daskptycho.graph import Report
 from daskptycho.keeper import Keeper, refuse_to_lose_checkpoints
 from daskptycho.loop import Loop, Progress, Standing
-from daskptycho.plan import Plan, make_plan, total_counts
+from daskptycho.plan import confirmed, make_plan, total_counts
 from daskptycho.probe import initial_probe
-from daskptycho.resources import Workers, needs_of, workers_in_use
+from daskptycho.resources import Workers, needs_of, threads_for, workers_in_use
 from daskptycho.result import FORMAT, result_dataset, write_result
 from daskptycho.run_options import GIVEN, RunOptions, checked_momentum, positive, whole
 from daskptycho.scan import frame_numbers, position_in_pixels, scan_period, tile_chunks, validate_scan
 from daskptycho.start import random_start, uniform_start
+from daskptycho.store import complete_or_absent, exists, located
 from daskptycho.synchronise import Cadence, Sync
-from daskptycho.tasks import persisted, place, task
+from daskptycho.tasks import place, task
+from daskptycho.waiting import computed, persisted
 
-__all__ = ["driven", "planned", "reconstruct"]
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+__all__ = ["driven", "laid_out", "reconstruct"]
 
 
 def reconstruct(
@@ -52,6 +57,7 @@ def reconstruct(
     tolerance: float | None = None,
     subpixel: bool = True,
     memory: str | int | None = None,
+    device: Device = "cpu",
     checkpoint_every: int | None = None,
     checkpoint_minutes: float | None = 10.0,
     callback: Callable[[Progress], Any] | None = None,
@@ -67,8 +73,8 @@ def reconstruct(
     ----------
     scan : xarray.Dataset
         From `open_scan` or `simulate_scan`.
-    out : path, optional
-        Write the result there, whole or not at all.
+    out : path or URL, optional
+        Write the result there, whole or not at all: into a folder, or a place in a bucket.
     sweeps : int
         Most sweeps to make.
     algorithm : "ap", "raar", "dm", or `AP`, `RAAR`, `DifferenceMap`
@@ -96,8 +102,11 @@ def reconstruct(
     subpixel : bool
         Carry the fractions of the positions by shifting the probe; otherwise round them.
     memory : int or str, optional
-        That each worker may take, as 16 * 2**30 or "16 GiB"; what Dask gives it unless given. Where the
-        amplitudes do not fit, each sweep reads them from the scan anew.
+        That each worker may take, as ``16 * 2**30`` or "16 GiB"; what Dask gives it unless given. Where the
+        amplitudes do not fit, each sweep reads them from the scan anew. Of the GPU with ``device="gpu"``.
+    device : "cpu" or "gpu"
+        Where the arrays of a run live: in memory, or on a GPU through CuPy, from the frames to the image.
+        A cluster's workers need one GPU each; without a cluster the run takes the current one.
     checkpoint_every : int, optional
         Keep where the run stands after every so many sweeps, beside `out`, from where `resume` goes on.
     checkpoint_minutes : float or None
@@ -119,8 +128,15 @@ def reconstruct(
     ------
     ScanError
         The scan cannot be right.
+    StoreError
+        The scan or `out` does not answer for longer than a minute, or lets nobody in.
     OptionError
-        Options that make no sense, alone or together, or a run that does not fit into memory.
+        Options that make no sense, alone or together, a run that does not fit into memory, or no GPU to
+        run on.
+    FaultError
+        What the run depends on failed it: workers that stay away or run out of memory, the scheduler, a
+        store. Workers that die are no such fault: what they had is computed anew, from the last checkpoint at
+        most, and the callback sees these sweeps again.
     """
     options = RunOptions(
         sweeps=whole("sweeps", sweeps, least=1),
@@ -146,71 +162,8 @@ def reconstruct(
         raise OptionError(f"checkpoint_every is {checkpoint_every} without out; expected a place beside it")
     if callback is not None and not callable(callback):
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
-    workers = workers_in_use(memory)
+    workers = workers_in_use(memory, device)
     validate_scan(scan)
-    if out is None:
-        loop = _begun(scan, options, workers, probe, modes, start)
-        return driven(loop, scan, Keeper(loop, scan, None), callback, None)
-    target = local_path(out)
-    if not overwrite and not target.exists():
-        refuse_to_lose_checkpoints(target)
-    # The target is claimed now: a refusal comes before hours of work rather than after.
-    with complete_or_absent(target, kind=FORMAT, overwrite=overwrite) as folder:
-        loop = _begun(scan, options, workers, probe, modes, start)
-        return driven(loop, scan, Keeper(loop, scan, target), callback, folder)
-
-
-def driven(
-    loop: Loop,
-    scan: xr.Dataset,
-    keeper: Keeper,
-    callback: Callable[[Progress], Any] | None,
-    folder: Path | None,
-) -> xr.Dataset:
-    """The result of a loop that is driven to its end, written into the folder."""
-    with keeper.guarding():
-        loop.drive(callback, keeper.between_sweeps)
-        keeper.finish()
-        standing = loop.standing
-        assert standing.state is not None
-        result = result_dataset(
-            scan, loop.plan.tiling, standing.state, standing.history, loop.options.described()
-        )
-        if folder is not None:
-            write_result(result, folder)
-    return result
-
-
-def planned(
-    scan: xr.Dataset, tiling: Tiling, options: RunOptions, workers: Workers, modes: int
-) -> tuple[Plan, float]:
-    """What a run keeps on the workers, and sum a^2 over all valid pixels.
-
-    Raises
-    ------
-    OptionError
-        It does not fit there.
-    ScanError
-        There are no counts, or some that cannot be.
-    """
-    needs = needs_of(scan, tiling, workers, options.recipe(modes))
-    plan = persisted(make_plan(scan, tiling, options.sync.method, streamed=needs.streamed))
-    counts = sum(dask.base.compute([task(total_counts, of_tile) for of_tile in plan.amplitudes])[0])
-    if not counts > 0 or not np.isfinite(counts):
-        found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"
-        raise ScanError(f"intensity holds {found}; expected diffraction frames")
-    return plan, float(counts)
-
-
-def _begun(
-    scan: xr.Dataset,
-    options: RunOptions,
-    workers: Workers,
-    probe: ArrayLike | None,
-    modes: int | None,
-    start: str | ArrayLike,
-) -> Loop:
-    """The loop of a new run, no sweep done."""
     tiling = make_tiling(
         position_in_pixels(scan),
         (scan.sizes["qy"], scan.sizes["qx"]),
@@ -220,24 +173,83 @@ def _begun(
     )
     first_probe = initial_probe(scan, probe, modes)
     image = None if isinstance(start, str) else _start_image(start, tiling)
-    plan, counts = planned(scan, tiling, options, workers, len(first_probe))
-    if options.update_probe:
-        # The scale of a probe that is to be recovered means nothing: the frames tell it.
-        first_probe *= np.float32(np.sqrt(counts / len(tiling.corner)) / np.linalg.norm(first_probe))
+    begin = (
+        partial(laid_out, scan, tiling, options, workers, len(first_probe), device),
+        partial(_started, scan, first_probe, image),
+    )
+    if out is None:
+        with threads_for(device):
+            return driven(Keeper(*begin, options, scan, None), scan, callback, None)
+    target = located(out)
+    if not overwrite and not exists(target):
+        refuse_to_lose_checkpoints(target)
+    # The target is claimed now: a refusal comes before hours of work rather than after.
+    with complete_or_absent(target, kind=FORMAT, overwrite=overwrite) as store, threads_for(device):
+        return driven(Keeper(*begin, options, scan, target), scan, callback, store)
+
+
+def driven(
+    keeper: Keeper, scan: xr.Dataset, callback: Callable[[Progress], Any] | None, store: Store | None
+) -> xr.Dataset:
+    """The result of a run that is driven to its end, written into the store."""
+
+    def result_of(loop: Loop) -> xr.Dataset:
+        standing = loop.standing
+        assert standing.state is not None
+        return result_dataset(
+            scan, loop.plan.tiling, standing.state, standing.history, loop.options.described()
+        )
+
+    with keeper.guarding():
+        result = keeper.drive(callback, result_of)
+        if store is not None:
+            write_result(result, store)
+    return result
+
+
+def laid_out(
+    scan: xr.Dataset, tiling: Tiling, options: RunOptions, workers: Workers, modes: int, device: Device
+) -> Loop:
+    """The loop of a run, with its plan on the workers and no state yet.
+
+    Raises
+    ------
+    OptionError
+        It does not fit there.
+    ScanError
+        There are no counts, or some that cannot be.
+    """
+    needs = needs_of(scan, tiling, workers, options.recipe(modes))
+    plan = persisted(make_plan(scan, tiling, options.sync.method, streamed=needs.streamed, device=device))
+    of_tiles = computed([task(total_counts, of_tile) for of_tile in plan.amplitudes])
+    counts = float(sum(of_tiles))
+    if not counts > 0 or not np.isfinite(counts):
+        found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"
+        raise ScanError(f"intensity holds {found}; expected diffraction frames")
     sync = options.sync
     cadence = Cadence(sync, growing=options.start == "random" and sync.method is not None)
+    return Loop(options, persisted(confirmed(plan, of_tiles)), needs, counts, Standing(None, cadence))
+
+
+def _started(scan: xr.Dataset, first_probe: NDArray, image: NDArray | None, loop: Loop) -> Standing:
+    """Where a new run begins, no sweep done."""
+    options, plan, cadence = loop.options, loop.plan, loop.standing.cadence
+    if options.update_probe:
+        # The scale of a probe that is to be recovered means nothing: the frames tell it.
+        scale = np.sqrt(loop.counts / len(plan.tiling.corner)) / np.linalg.norm(first_probe)
+        first_probe = first_probe * np.float32(scale)
+    placed_probe = task(to_device, place(first_probe), plan.device)
     if options.start != "random":
-        state = persisted(uniform_start(plan, place(first_probe), image))
-        return Loop(options, plan, counts, Standing(state, cadence))
+        return Standing(persisted(uniform_start(plan, placed_probe, image)), cadence)
     numbers = frame_numbers(scan)
-    of_tiles = [numbers[tile.frames] for tile in tiling.tiles]
+    of_tiles = [numbers[tile.frames] for tile in plan.tiling.tiles]
     state, first = persisted(
-        random_start(plan, place(first_probe), of_tiles, options.seed, sync, cadence.normalisation)
+        random_start(plan, placed_probe, of_tiles, options.seed, options.sync, cadence.normalisation)
     )
-    if sync.method is not None:
-        found: Report = dask.base.compute(first)[0]
+    if options.sync.method is not None:
+        found: Report = computed(first)
         cadence.swept(1.0, found.spread, found.localisation)
-    return Loop(options, plan, counts, Standing(state, cadence))
+    return Standing(state, cadence)
 
 
 def _start_image(start: ArrayLike, tiling: Tiling) -> NDArray:

@@ -1,7 +1,7 @@
 """The scan: an xarray.Dataset over a Zarr v3 group, written whole or not at all, opened lazily.
 
-`simulate`, `run` and the faces may call this module; it calls `geometry`, `errors` and
-its own parts: `scan_store` (the folder), `scan_check` (what a scan must be), `scan_geometry`
+`simulate`, `run` and the faces may call this module; it calls `store`, `geometry`, `errors` and
+its own parts: `scan_store` (the frames), `scan_check` (what a scan must be), `scan_geometry`
 (its scale) and `propagation` (far or near field), whose functions for an opened scan are offered here
 under one roof.
 """
@@ -19,7 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from daskptycho import __version__
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.folder import complete_or_absent, local_path
 from daskptycho.geometry import compact_order
 from daskptycho.propagation import FAR_FIELD, fresnel_kernel
 from daskptycho.radiation import PHOTON
@@ -28,10 +27,11 @@ from daskptycho.scan_geometry import geometry_attributes, pixel_size, position_i
 from daskptycho.scan_store import (
     Progress,
     balanced_tile,
-    group_attributes,
+    lazy_array,
     missing_chunks,
     write_scan,
 )
+from daskptycho.store import complete_or_absent, group_attributes, located, opened_dataset, told
 
 __all__ = [
     "balanced_tile",
@@ -48,6 +48,9 @@ __all__ = [
 
 FORMAT = "daskptycho-scan"
 FORMAT_VERSION = 1
+
+# Variables that may be too large to be read when a scan is opened.
+LAZY = ("intensity", "truth_object")
 
 
 def create_scan(
@@ -86,10 +89,10 @@ def create_scan(
     Parameters
     ----------
     url : str or Path
-        Folder of the new scan. It appears when it is complete and not before.
+        Of the new scan: a folder, or a place in a bucket. It appears when it is complete and not before.
     intensity : (frame, qy, qx) array
-        Counts in detector order, the zero frequency at N//2; in the near field an image. NumPy, dask,
-        or anything that can be indexed by an array of frame numbers.
+        Counts in detector order, the zero frequency at N//2; in the near field an image. NumPy, dask, or
+        anything that can be indexed by an array of frame numbers.
     position : (frame, 2) array
         [y, x] of each frame's first pixel, in `position_unit`.
     probe : (mode, y, x) or (y, x) array, optional
@@ -137,9 +140,12 @@ def create_scan(
     ------
     ScanError
         Data or geometry that cannot be right, or something else lies at `url`.
+    StoreError
+        The place does not answer, or lets nobody in.
     OptionError
-        `tile_frames` below one.
+        `tile_frames` below one, or a URL that cannot be read.
     """
+    target = located(url)
     if isinstance(intensity, xr.DataArray):
         intensity = intensity.data
     elif not hasattr(intensity, "dtype"):
@@ -182,46 +188,72 @@ def create_scan(
     elif tile_frames < 1:
         raise OptionError(f"tile_frames is {tile_frames}; expected at least 1")
     order = compact_order(position_in_pixels(header), tile_frames)
-    with complete_or_absent(local_path(url), kind=FORMAT, overwrite=overwrite) as folder:
-        write_scan(folder, header.drop_vars("intensity"), intensity, order, tile_frames, progress)
+    with complete_or_absent(target, kind=FORMAT, overwrite=overwrite) as store:
+        write_scan(store, header.drop_vars("intensity"), intensity, order, tile_frames, progress)
     return open_scan(url)
 
 
 def open_scan(url: str | Path) -> xr.Dataset:
     """Open a scan, lazily: a tile of frames is a dask chunk, nothing is read but the small variables.
 
+    The frames are read by the tasks that need them, each of which finds its own credentials: the dataset
+    and its graph hold the URL alone.
+
+    Parameters
+    ----------
+    url : str or Path
+        Where `create_scan` or ``daskptycho import`` wrote it: a folder, or a place in a bucket or on a web
+        server.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``intensity (frame, qy, qx)`` as a dask array of counts, ``position (frame, axis)`` [y, x] in
+        its own ``units``, ``frame_number (frame)``, and where the scan has them ``valid (qy, qx)``,
+        ``background (qy, qx)``, ``probe (mode, y, x)``, ``truth_object``, ``truth_probe``. The attributes
+        hold the geometry, in metres and electronvolts.
+
     Raises
     ------
     ScanError
         Nothing lies there, or something that is no scan, or a scan with a part missing.
+    StoreError
+        The place does not answer, or lets nobody in.
+    OptionError
+        A URL that cannot be read.
     """
-    path = local_path(url)
-    attributes = group_attributes(path)
+    location = located(url)
+    attributes = group_attributes(location)
     found = attributes.get("format")
     if found != FORMAT:
         what = "a Zarr group without a format" if found is None else f"a {found}"
         if found == "daskptycho-result":
             what = "a result of daskptycho (open it with xarray.open_zarr)"
-        raise ScanError(f"{path} is {what}; expected a scan (format {FORMAT!r}), as create_scan writes it")
+        raise ScanError(
+            f"{location} is {what}; expected a scan (format {FORMAT!r}), as create_scan writes it"
+        )
     if attributes.get("format_version") != FORMAT_VERSION:
         raise ScanError(
-            f"{path} has format_version {attributes.get('format_version')!r}; expected {FORMAT_VERSION}: "
+            f"{location} has format_version {attributes.get('format_version')!r}; expected {FORMAT_VERSION}: "
             "it was written by another version of daskptycho"
         )
-    try:
-        ds = xr.open_zarr(path, chunks=None, consolidated=False)
-    except Exception as error:
-        raise ScanError(f"{path} cannot be read as a scan: {error}") from error
-    check_shapes({name: (ds[name].dims, ds[name].shape) for name in VARIABLES if name in ds})
-    missing, expected = missing_chunks(path)
-    if missing:
-        raise ScanError(
-            f"{len(missing)} of {expected} chunks of intensity are missing from the store {path}, "
-            f"first {missing[0]}; the scan has to be written or copied again"
-        )
-    shard = ds["intensity"].encoding["shards"] or ds["intensity"].encoding["chunks"]
-    # A dask chunk smaller than a shard would read the shard's index many times over.
-    ds["intensity"] = ds["intensity"].chunk({"frame": shard[0], "qy": -1, "qx": -1})
+    stored = opened_dataset(location)
+    with told(location):
+        check_shapes({name: (stored[name].dims, stored[name].shape) for name in VARIABLES if name in stored})
+        missing, expected = missing_chunks(location)
+        if missing:
+            raise ScanError(
+                f"{len(missing)} of {expected} chunks of intensity are missing from the store {location}, "
+                f"first {missing[0]}; the scan has to be written or copied again"
+            )
+        ds = stored.drop_vars([name for name in LAZY if name in stored]).load()
+    lazy = {
+        name: (variable.dims, lazy_array(location, variable, name), variable.attrs, variable.encoding)
+        for name, variable in stored.variables.items()
+        if name in LAZY
+    }
+    # A dataset of its own: the opened one holds on to its store.
+    ds = xr.Dataset({**lazy, **ds.variables}, attrs=ds.attrs)[list(stored.variables)]
     ds.encoding["source"] = str(url)
     validate_scan(ds)
     return ds

@@ -1,31 +1,36 @@
-"""A scan's frames in a folder: written tile by tile, complete or absent.
+"""A scan's frames in a Zarr store: written tile by tile, read lazily through a location.
 
-`scan` calls this module, and those who write a result take `complete_or_absent` and `local_path`
-from it; it calls `scan_check` and `errors`. Everything that knows that a store is a local folder
-is here.
+`scan` calls this module; it calls `store` and `scan_check`. A lazy array knows where its store
+lies and opens it where it is read, so that no store, and no credential in one, gets into a task.
 """
 
 from __future__ import annotations
 
+import functools
+import uuid
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from daskptycho.errors import ScanError
 from daskptycho.scan_check import VARIABLES, check_counts
+from daskptycho.store import Location, missing, tried, zarr_store
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 __all__ = [
     "Progress",
     "balanced_tile",
-    "group_attributes",
+    "lazy_array",
     "missing_chunks",
     "write_scan",
 ]
@@ -43,33 +48,70 @@ CHUNK_FRAMES = 16
 STORED = ((np.dtype(np.uint16), 2**16 - 1), (np.dtype(np.uint32), 2**32 - 1), (np.dtype(np.float32), np.inf))
 
 
-def group_attributes(path: Path) -> dict[str, Any]:
-    """Attributes of the Zarr v3 group in a folder.
+@dataclass(frozen=True)
+class StoredArray:
+    """An array of a store, which a process opens when it first reads from it.
 
-    Raises
-    ------
-    ScanError
-        Says what lies there instead.
+    Attributes
+    ----------
+    location : Location
+    name : str
+    shape, dtype : tuple, numpy.dtype
+    opening : str
+        Tells what was opened now from what may have lain there before.
     """
-    if not path.exists():
-        raise ScanError(f"{path} does not exist; expected a scan, as create_scan writes it")
-    if not path.is_dir():
-        raise ScanError(f"{path} is a file; expected the folder of a scan (import foreign files first)")
-    if not (path / "zarr.json").is_file():
-        found = "a Zarr group of version 2" if (path / ".zgroup").exists() else "no Zarr group"
-        raise ScanError(f"{path} holds {found}; expected a scan, as create_scan writes it")
-    try:
-        return dict(zarr.open_group(str(path), mode="r").attrs)
-    except Exception as error:  # whatever broken metadata make of zarr
-        raise ScanError(f"{path} cannot be read as a Zarr group: {error}") from error
+
+    location: Location
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    opening: str
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        def read() -> NDArray[Any]:
+            return np.asarray(_opened(self.location, self.name, self.opening)[index])
+
+        return tried(read, f"reading {self.name} from {self.location}", self.location)
 
 
-def missing_chunks(path: Path) -> tuple[list[str], int]:
+@functools.lru_cache(maxsize=64)
+def _opened(location: Location, name: str, opening: str) -> Any:
+    return zarr.open_array(zarr_store(location), path=name, mode="r")
+
+
+def lazy_array(location: Location, variable: xr.Variable, name: str) -> da.Array:
+    """A variable of a store as a dask array, a shard a chunk; its graph names the place alone.
+
+    Parameters
+    ----------
+    location : Location
+    variable : xarray.Variable
+        As xarray opens it.
+    name : str
+    """
+    opening = uuid.uuid4().hex
+    shards = variable.encoding.get("shards") or variable.encoding["chunks"]
+    return da.from_array(
+        StoredArray(location, name, variable.shape, variable.dtype, opening),
+        # A dask chunk smaller than a shard would read the shard's index many times over.
+        chunks=(shards[0], *variable.shape[1:]),
+        name=f"{name}-{opening}",
+        meta=np.empty((0,) * variable.ndim, dtype=variable.dtype),
+        inline_array=True,
+    )
+
+
+def missing_chunks(location: Location) -> tuple[list[str], int]:
     """Keys of the chunks (shards) of intensity that the store lacks, and how many there should be."""
-    array = zarr.open_array(str(path / "intensity"), mode="r")
+    array: Any = zarr.open_array(zarr_store(location), path="intensity", mode="r")
     grid = [range(-(-n // size)) for n, size in zip(array.shape, array.shards or array.chunks, strict=True)]
     keys = [array.metadata.encode_chunk_key(index) for index in product(*grid)]
-    return [key for key in keys if not (path / "intensity" / key).is_file()], len(keys)
+    return missing(location.inside("intensity"), keys), len(keys)
 
 
 def balanced_tile(frames: int, height: int, width: int) -> int:
@@ -81,18 +123,18 @@ def balanced_tile(frames: int, height: int, width: int) -> int:
 
 
 def write_scan(
-    folder: Path,
+    store: Store,
     header: xr.Dataset,
     intensity: Any,
     order: NDArray[np.int64],
     tile_frames: int,
     progress: Progress | None = None,
 ) -> None:
-    """Write a scan's variables into a folder, its frames tile by tile in the order given.
+    """Write a scan's variables into a store, its frames tile by tile in the order given.
 
     Parameters
     ----------
-    folder : Path
+    store : zarr.abc.store.Store
     header : xarray.Dataset
         Everything but `intensity`, in the input's order.
     intensity : (frame, qy, qx) array
@@ -105,17 +147,17 @@ def write_scan(
     # Without this, xarray would declare NaN the mark of a missing value.
     encoding = {name: {"_FillValue": None} for name in header.variables}
     sorted_header = header.isel(frame=order)
-    sorted_header.to_zarr(folder, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
-    _write_frames(folder, intensity, order, tile_frames, header.get("valid"), progress)
+    sorted_header.to_zarr(store, mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
+    _write_frames(store, intensity, order, tile_frames, header.get("valid"), progress)
     with warnings.catch_warnings():
         # Plain open_zarr warns where consolidated metadata are missing, and writing them warns
         # that the v3 specification does not have them yet.
         warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(str(folder))
+        zarr.consolidate_metadata(store)
 
 
 def _write_frames(
-    folder: Path,
+    store: Store,
     intensity: Any,
     order: NDArray[np.int64],
     tile_frames: int,
@@ -141,18 +183,18 @@ def _write_frames(
         stored = max(stored, needed)
         dtype = STORED[stored][0]
         if array is None:
-            array = _new_array(folder, intensity.shape, dtype, tile_frames)
+            array = _new_array(store, intensity.shape, dtype, tile_frames)
         array[start : start + len(number)] = tile.astype(dtype, copy=False)
         start += len(number)
         if progress is not None:
             progress(start, len(order))
 
 
-def _new_array(folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any], tile_frames: int) -> Any:
+def _new_array(store: Store, shape: tuple[int, ...], dtype: np.dtype[Any], tile_frames: int) -> Any:
     divisors = [n for n in range(1, 2 * CHUNK_FRAMES + 1) if tile_frames % n == 0]
     chunk = min(divisors, key=lambda n: abs(n - CHUNK_FRAMES))
     return zarr.create_array(
-        str(folder),
+        store,
         name="intensity",
         shape=shape,
         dtype=dtype,

@@ -13,10 +13,10 @@ from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from daskptycho.algorithms import Weighted, weigh_tile
-from daskptycho.backend import array_module
+from daskptycho.backend import Device, array_module, to_device
 from daskptycho.geometry import Shape, Tile, Window
 from daskptycho.graph import State, illuminations, images_of, overlap_sums, summarise, synchronised_images
-from daskptycho.operators import Amplitudes, from_detector
+from daskptycho.operators import Amplitudes, detector_scale, frame_blocks, from_detector
 from daskptycho.plan import Plan, StoredAmplitudes, resident
 from daskptycho.synchronise import Normalisation, Sync
 from daskptycho.tasks import place, task
@@ -26,23 +26,27 @@ __all__ = ["random_start", "uniform_start"]
 Array = Any
 
 
-def _window_of(canvas: Array, window: Window, origin: Window, period: Shape | None) -> Array:
+def _constant(shape: Shape, device: Device) -> Array:
+    return to_device(np.ones(shape, dtype=np.complex64), device)
+
+
+def _window_of(canvas: Array, window: Window, origin: Window, period: Shape | None, device: Device) -> Array:
     rows = np.arange(window.height) + window.y - origin.y
     columns = np.arange(window.width) + window.x - origin.x
     if period is not None:
         rows, columns = rows % period[0], columns % period[1]
-    return np.ascontiguousarray(canvas[np.ix_(rows, columns)], dtype=np.complex64)
+    return to_device(np.ascontiguousarray(canvas[np.ix_(rows, columns)], dtype=np.complex64), device)
 
 
 def uniform_start(plan: Plan, probe: Delayed, image: NDArray | None) -> State:
     """A start from a constant object, or from the one given on the canvas."""
     tiling = plan.tiling
     if image is None:
-        images = [task(np.ones, tile.window.shape, np.complex64, home=tile.index) for tile in tiling.tiles]
+        images = [task(_constant, tile.window.shape, plan.device, home=tile.index) for tile in tiling.tiles]
     else:
         canvas = place(image)
         images = [
-            task(_window_of, canvas, tile.window, tiling.window, tiling.period, home=tile.index)
+            task(_window_of, canvas, tile.window, tiling.window, tiling.period, plan.device, home=tile.index)
             for tile in tiling.tiles
         ]
     return State(images, illuminations(plan, probe), probe)
@@ -53,16 +57,20 @@ def _random_frames(
 ) -> Weighted:
     """Frames of uniform random phase, the same for a frame whatever its tile."""
     xp, amplitude = array_module(probe), resident(amplitude)
-    kernel = amplitude.kernel
     mode_power = (xp.abs(probe) ** 2).sum(axis=(1, 2))
     # The random wave is shared out between the modes as the probe is.
-    share = xp.sqrt(mode_power / mode_power.sum()).astype(np.float32)
+    scale = detector_scale(probe.shape[-2:], amplitude.kernel)
+    share = xp.sqrt(scale * mode_power / mode_power.sum()).astype(np.float32)
     waves = xp.empty((len(tile), *probe.shape), dtype=np.complex64)
-    for frame, (wave, number) in enumerate(zip(waves, numbers, strict=True)):
-        own = amplitude[frame : frame + 1][0]
-        phase = np.random.default_rng((seed, int(number))).random(own.shape, dtype=np.float32)
-        spectrum = xp.maximum(own, 0) * xp.exp(2j * np.pi * xp.asarray(phase))
-        wave[:] = from_detector(spectrum.astype(np.complex64), kernel) * share[:, None, None]
+    for frames in frame_blocks(len(tile), probe):
+        # NumPy's random numbers on a GPU too: the same start wherever a run computes.
+        drawn = [
+            np.random.default_rng((seed, int(number))).random(probe.shape[-2:], dtype=np.float32)
+            for number in numbers[frames]
+        ]
+        turn = xp.exp(2j * np.pi * xp.asarray(np.stack(drawn)))
+        wave = from_detector((xp.maximum(amplitude[frames], 0) * turn).astype(np.complex64), amplitude.kernel)
+        waves[frames] = wave[:, None] * share[:, None, None]
     return weigh_tile(tile, waves, probe)
 
 

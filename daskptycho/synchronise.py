@@ -1,7 +1,7 @@
 """Phase synchronisation: from the Gramian to one phase for each frame, and how often that pays.
 
-`graph` and `run` call this module; it calls `eigensolvers`. Nothing here depends on how H
-was computed.
+`graph` and `run` call this module; it calls `eigensolvers` and `backend`. Nothing here depends on how H
+was computed; where H lies, its phases are found, and scalars alone leave a GPU.
 
 Two normalisations of H, both with largest eigenvalue one when all frames agree:
 
@@ -24,9 +24,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import scipy.sparse as sp
-from numpy.typing import NDArray
 
+from daskptycho.backend import array_module
 from daskptycho.eigensolvers import Eigenpair, lanczos, lobpcg, power
 from daskptycho.errors import OptionError
 
@@ -42,6 +41,7 @@ __all__ = [
     "solve",
 ]
 
+Array = Any
 Normalisation = Literal["frame", "degree"]
 
 # A random start's seed region counts as grown once the eigenvector covers about half of the scan evenly
@@ -59,7 +59,15 @@ SETTLING_SWEEPS = 2
 
 @dataclass(frozen=True)
 class Sync:
-    """How frames are synchronised."""
+    """How frames are synchronised: phases from the leading eigenvector of their Gramian.
+
+    The Gramian after Marchesini et al., Inverse Problems 29, 115009 (2013).
+
+    Raises
+    ------
+    OptionError
+        A value that none of the fields has.
+    """
 
     method: Literal["two-level", "full"] | None = "two-level"
     """``"two-level"``: each tile's own H, then one phase for each tile, from the strips that tiles exchange
@@ -67,7 +75,7 @@ class Sync:
     inner: int = 1
     """Sweeps inside a tile between two rounds of communication; above one with ``"two-level"`` alone."""
     eigensolver: Literal["lanczos", "lobpcg", "power"] = "lanczos"
-    """SciPy's Lanczos (ARPACK) or LOBPCG on the assembled matrix, or power iteration on its Dask blocks."""
+    """Lanczos or LOBPCG on the assembled matrix, or power iteration on its Dask blocks."""
     iterations: Literal["auto"] | int = "auto"
     """Steps of the eigensolver in one synchronisation; ``"auto"`` grows with the scan's side, and the
     frames carry what one synchronisation leaves over to the next."""
@@ -117,11 +125,11 @@ class Sync:
 class Normalised:
     """H with both sides divided by the consensus vector, which is where an eigensolver starts."""
 
-    matrix: sp.csr_array
-    consensus: NDArray[np.float64]
+    matrix: Any
+    consensus: Array
 
 
-def normalise(h: sp.csr_array, power_of_frame: NDArray, normalisation: Normalisation) -> Normalised:
+def normalise(h: Any, power_of_frame: Array, normalisation: Normalisation) -> Normalised:
     """K or L from H.
 
     Parameters
@@ -131,17 +139,14 @@ def normalise(h: sp.csr_array, power_of_frame: NDArray, normalisation: Normalisa
         ``|z_i|^2``.
     normalisation : "frame" or "degree"
     """
-    frames = h.shape[0]
-    row = np.repeat(np.arange(frames), np.diff(h.indptr))
-    if normalisation == "frame":
-        consensus = np.sqrt(power_of_frame)
-    else:
-        consensus = np.sqrt(np.bincount(row, np.abs(h.data), minlength=frames))
+    xp = array_module(power_of_frame)
+    squared = power_of_frame if normalisation == "frame" else abs(h) @ xp.ones(h.shape[0])
+    consensus = xp.sqrt(squared)
     # A frame without a count has no phase to agree on.
-    inverse = np.divide(1.0, consensus, out=np.zeros_like(consensus), where=consensus > 0)
+    inverse = xp.where(consensus > 0, 1 / xp.where(consensus > 0, consensus, 1), 0)
     # The entries are scaled where they lie: two sparse products would cost a dozen steps of the eigensolver.
-    scaled = h.data * (inverse[row] * inverse[h.indices])
-    return Normalised(sp.csr_array((scaled, h.indices, h.indptr), shape=h.shape), consensus)
+    scaled = h.data * (inverse[h.tocoo().row] * inverse[h.indices])
+    return Normalised(type(h)((scaled, h.indices, h.indptr), shape=h.shape), consensus)
 
 
 def solve(normalised: Normalised, sync: Sync) -> Eigenpair:
@@ -152,9 +157,9 @@ def solve(normalised: Normalised, sync: Sync) -> Eigenpair:
     )
 
 
-def localisation(vector: NDArray) -> float:
+def localisation(vector: Array) -> float:
     """Inverse participation ratio ``k sum |v|^4 / (sum |v|^2)^2``: from 1, all take part, to k, one does."""
-    share = np.abs(vector) ** 2
+    share = abs(vector) ** 2
     return float(len(share) * (share**2).sum() / share.sum() ** 2)
 
 
@@ -173,21 +178,25 @@ class Phases:
     localisation : float
     """
 
-    phase: NDArray[np.complex64]
+    phase: Array
     consensus: float
     spread: float
     localisation: float
 
 
-def frame_phases(pair: Eigenpair, power_of_frame: NDArray) -> Phases:
+def _unit(number: Array, xp: Any) -> Array:
+    """Numbers of modulus one and the same phase; ones for zeros."""
+    modulus = xp.abs(number)
+    return xp.where(modulus > 0, number / xp.where(modulus > 0, modulus, 1), 1)
+
+
+def frame_phases(pair: Eigenpair, power_of_frame: Array) -> Phases:
     """Unit-modulus phases of an eigenvector, their weighted mean removed."""
-    modulus = np.abs(pair.vector)
-    phase = np.where(modulus > 0, pair.vector / np.where(modulus > 0, modulus, 1), 1)
-    mean = (phase * power_of_frame).sum()
-    if abs(mean) > 0:
-        phase = phase * (abs(mean) / mean)
-    weight: Any = power_of_frame / power_of_frame.sum()
-    spread = float(np.sqrt((weight * np.angle(phase) ** 2).sum()))
+    xp = array_module(pair.vector)
+    phase = _unit(pair.vector, xp)
+    phase = phase * _unit((phase * power_of_frame).sum(), xp).conj()
+    weight = power_of_frame / power_of_frame.sum()
+    spread = float(xp.sqrt((weight * xp.angle(phase) ** 2).sum()))
     return Phases(phase.astype(np.complex64), 1 - pair.value, spread, localisation(pair.vector))
 
 
@@ -195,7 +204,7 @@ def significant(found: Phases, residual: float) -> Phases:
     """The phases, or ones where the misfit does not bear them out (see `SIGNIFICANT`)."""
     if found.spread >= SIGNIFICANT * residual:
         return found
-    return replace(found, phase=np.ones_like(found.phase))
+    return replace(found, phase=array_module(found.phase).ones_like(found.phase))
 
 
 @dataclass

@@ -26,7 +26,7 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.threaded import get as threaded_get
 from distributed import Client
 
-__all__ = ["client_in_use", "count_tasks", "persisted", "place", "task"]
+__all__ = ["client_in_use", "count_tasks", "exchanged", "futures_in", "homes", "persisted", "place", "task"]
 
 
 class _Node(Delayed):
@@ -128,6 +128,15 @@ def client_in_use() -> Client | None:
     return client if isinstance(client, Client) else None
 
 
+def homes(values: Sequence[Delayed]) -> list[str]:
+    """Address of the worker where each persisted value lies, as far as a cluster knows."""
+    client = client_in_use()
+    if client is None:
+        return [""] * len(values)
+    found = client.who_has([value.dask[value.key] for value in values])
+    return [next(iter(found.get(value.key, ())), "") for value in values]
+
+
 @dataclass(frozen=True)
 class _Homes:
     """The worker of each tile. Neighbours in number are neighbours in space: a worker takes a run of them."""
@@ -147,7 +156,8 @@ def _at_home(nodes: Sequence[_Node]) -> AbstractContextManager[Any]:
     homes = [node._home for node in nodes if node._home is not None]
     if client is None or not homes:
         return nullcontext()
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    # A client that looks for its scheduler again knows of none.
+    workers = client.scheduler_info(n_workers=-1).get("workers", {})
     threads = tuple(address for address in sorted(workers) for _ in range(workers[address]["nthreads"]))
     if not threads:
         return nullcontext()
@@ -162,6 +172,11 @@ class _Together:
 
     def __init__(self, graph: Mapping[str, Any], keys: list[str]) -> None:
         self._graph, self._keys = graph, keys
+        self._name = uuid.uuid4().hex
+
+    def __dask_tokenize__(self) -> str:
+        # Without a name of its own, Dask would pickle every array of the graph to make one, at every sweep.
+        return self._name
 
     def __dask_graph__(self) -> Mapping[str, Any]:
         return self._graph
@@ -187,16 +202,15 @@ def _delayed_in(value: Any) -> Iterator[Delayed]:
             yield from _delayed_in(getattr(value, part.name))
 
 
-def _exchanged(value: Any, done: Mapping[str, Delayed]) -> Any:
+def exchanged(value: Any, done: Mapping[str, Any]) -> Any:
+    """The same lists and dataclasses with what has been done in place of their delayed values."""
     if isinstance(value, Delayed):
         return done[value.key]
     if not any(True for _ in _delayed_in(value)):
         return value
     if isinstance(value, list | tuple):
-        return type(value)(_exchanged(part, done) for part in value)
-    return replace(
-        value, **{part.name: _exchanged(getattr(value, part.name), done) for part in fields(value)}
-    )
+        return type(value)(exchanged(part, done) for part in value)
+    return replace(value, **{part.name: exchanged(getattr(value, part.name), done) for part in fields(value)})
 
 
 def persisted(state: Any) -> Any:
@@ -207,4 +221,9 @@ def persisted(state: Any) -> Any:
         (together,) = dask.base.persist(_Together(_graph(new), [value.key for value in new]))
     values = together.__dask_graph__()
     done = ends | {value.key: _Done(value.key, values[value.key], value._home) for value in new}
-    return _exchanged(state, done)
+    return exchanged(state, done)
+
+
+def futures_in(state: Any) -> dict[str, Any]:
+    """What the scheduler in use keeps of values that are persisted, by key."""
+    return {value.key: value.dask[value.key] for value in _delayed_in(state)}

@@ -70,14 +70,12 @@ def synchronise_tile(
         ``sum (|Fz| - a)^2`` of the tile, against which its phases have to be significant.
     """
     values = block_values(block, weighted.frames, Border(weighted.frames, block.border), tile.corner, weight)
-    of_frame = to_host(weighted.power)
-    power = float(of_frame.sum())
-    matrix = normalise(block_matrix(block, values), of_frame, normalisation)
-    found = frame_phases(solve(matrix, sync), of_frame)
+    power = float(weighted.power.sum())
+    matrix = normalise(block_matrix(block, values), weighted.power, normalisation)
+    found = frame_phases(solve(matrix, sync), weighted.power)
     if sync.only_significant(normalisation):
         found = significant(found, misfit / power if power else 0.0)
-    phase = array_module(weighted.frames).asarray(found.phase)
-    return TileSum(overlap(weighted.frames, tile.corner, tile.window.shape, phase), found, power)
+    return TileSum(overlap(weighted.frames, tile.corner, tile.window.shape, found.phase), found, power)
 
 
 def inner_sweeps(
@@ -138,7 +136,7 @@ def inner_sweeps(
             image_sum = overlap(swept.weighted.frames, tile.corner, tile.window.shape)
         else:
             own = synchronise_tile(tile, swept.weighted, block, weight, sync, normalisation, swept.misfit)
-            image_sum, phase = own.image_sum, array_module(image).asarray(own.found.phase)
+            image_sum, phase = own.image_sum, own.found.phase
         image = (image_sum + image * others) * weight
         stack = swept.stack
     last = sweep_tile(
@@ -194,7 +192,8 @@ def galerkin_row(
         values.append((weighted[strip.to_target] * piece).sum(dtype=np.complex128))
     return GalerkinRow(
         np.array([index, *(strip.source for strip in strips)], dtype=np.int64),
-        np.array([complex(value) for value in values]),
+        # G is a few numbers for each tile: they alone leave a GPU.
+        to_host(array_module(weighted).stack(values)),
         own.power,
         own.found.spread,
         own.found.localisation,

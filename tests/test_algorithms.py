@@ -11,7 +11,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskptycho import operators
+from daskptycho import backend, operators
 from daskptycho.algorithms import (
     AP,
     RAAR,
@@ -136,7 +136,7 @@ def test_alternating_projections_never_lose_ground(options: dict) -> None:
 def test_small_blocks_of_frames_change_nothing(algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch) -> None:
     ds = plain.scan(modes=2, fractional=True)
     whole = by_hand(ds, algorithm, ones(ds), 2)
-    monkeypatch.setattr(operators, "BLOCK_PIXELS", 1000)
+    monkeypatch.setattr(backend, "CPU_PIXELS", 1000)
     for (image, misfit, _), (expected, expected_misfit, _) in zip(
         by_hand(ds, algorithm, ones(ds), 2), whole, strict=True
     ):
@@ -311,12 +311,15 @@ def test_extrapolation() -> None:
     assert extrapolate(now, before, 0.0) is now
 
 
+FALLING = (0.3, 0.2, 0.1)
+
+
 def test_momentum_follows_nesterov() -> None:
-    t, momentum = next_momentum(None, False)
+    t, momentum = next_momentum(None, FALLING[:1])
     found = [momentum]
     for _ in range(50):
         expected = (1 + np.sqrt(1 + 4 * t * t)) / 2
-        following, momentum = next_momentum(t, False)
+        following, momentum = next_momentum(t, FALLING)
         assert following == pytest.approx(expected)
         assert momentum == pytest.approx((t - 1) / expected)
         t = following
@@ -325,11 +328,27 @@ def test_momentum_follows_nesterov() -> None:
     assert 0 <= found[0] < found[-1] < 1
 
 
-def test_momentum_begins_anew_where_the_residual_rises() -> None:
+def after_sweeps(count: int) -> float:
     t = None
-    for _ in range(20):
-        t, _ = next_momentum(t, False)
-    assert next_momentum(t, True) == next_momentum(None, False)
+    for _ in range(count):
+        t, _ = next_momentum(t, FALLING)
+    return t
+
+
+def test_momentum_begins_anew_where_the_residual_rises() -> None:
+    assert next_momentum(after_sweeps(20), (0.3, 0.1, 0.2)) == next_momentum(None, FALLING[:1])
+
+
+@pytest.mark.parametrize("residuals", [(0.1, 0.1, 0.1), (0.1, 0.099999, 0.099998), (0.1, 0.099999, 0.1)])
+def test_momentum_pauses_where_the_residual_is_at_rest(residuals: tuple[float, ...]) -> None:
+    t, momentum = next_momentum(after_sweeps(20), residuals)
+    assert momentum == 0
+    assert next_momentum(t, FALLING) == next_momentum(None, FALLING[:1])
+
+
+@pytest.mark.parametrize("residuals", [(0.1, 0.1), (0.2, 0.1, 0.1), (0.1, 0.1, 0.099)])
+def test_a_residual_that_stands_still_for_one_sweep_is_not_at_rest(residuals: tuple[float, ...]) -> None:
+    assert next_momentum(after_sweeps(20), residuals)[1] > 0
 
 
 # Names

@@ -15,7 +15,21 @@ PACKAGE = "daskptycho"
 
 # From the top down: a module may import its own layer and every layer below it.
 LAYERS: list[tuple[str, set[str]]] = [
-    ("faces", {"__main__", "cli", "dashboard", "demo", "drawing", "panels", "plotting", "scan_picture"}),
+    (
+        "faces",
+        {
+            "__main__",
+            "accessor",
+            "cli",
+            "cuda_cluster",
+            "dashboard",
+            "demo",
+            "drawing",
+            "panels",
+            "plotting",
+            "scan_picture",
+        },
+    ),
     (
         "run",
         {
@@ -23,6 +37,7 @@ LAYERS: list[tuple[str, set[str]]] = [
             "checkpoint_history",
             "keeper",
             "loop",
+            "preview",
             "resources",
             "result",
             "resumption",
@@ -30,7 +45,7 @@ LAYERS: list[tuple[str, set[str]]] = [
             "run_options",
         },
     ),
-    ("graph", {"exchange", "graph", "phase_graph", "plan", "start", "tasks", "two_level_graph"}),
+    ("graph", {"exchange", "graph", "phase_graph", "plan", "start", "tasks", "two_level_graph", "waiting"}),
     ("mathematics", {"algorithms", "eigensolvers", "gramian", "synchronise", "two_level"}),
     ("operators", {"operators"}),
     ("backend", {"backend"}),
@@ -39,40 +54,57 @@ LAYERS: list[tuple[str, set[str]]] = [
 
 # Beside the layers: what each may import. None of them knows a layer.
 BESIDE: dict[str, set[str]] = {
-    "checkpoint_store": {"errors", "retrying"},
+    "bucket": {"errors", "location", "retrying"},
+    "checkpoint_storage": {"bucket", "errors", "location", "object_store", "retrying"},
+    "checkpoint_store": {"checkpoint_storage", "errors", "location"},
+    "devices": {"errors"},
     "errors": set(),
-    "folder": {"errors"},
+    "folder": {"errors", "location"},
     "geometry": {"errors"},
+    "location": {"errors"},
     "metrics": {"errors", "registration"},
+    "object_store": {"bucket", "errors", "location", "retrying"},
     "registration": {"errors"},
     "phantom": set(),
     "probe": {"errors"},
     "propagation": {"errors"},
     "radiation": set(),
-    "retrying": set(),
+    "retrying": {"errors"},
     "scan": {
         "errors",
-        "folder",
         "geometry",
         "propagation",
         "radiation",
         "scan_check",
         "scan_geometry",
         "scan_store",
+        "store",
     },
     "scan_check": {"errors", "scan_geometry"},
     "scan_geometry": {"errors", "propagation", "radiation"},
-    "scan_store": {"errors", "scan_check"},
+    "scan_store": {"scan_check", "store"},
     "sketch": set(),
     "simulate": {"errors", "geometry", "phantom", "propagation", "radiation", "scan", "scan_geometry"},
+    "stopping": set(),
+    "store": {"bucket", "errors", "folder", "location", "object_store", "retrying"},
     "formats": {"errors", "folder", "formats", "geometry", "propagation", "radiation", "scan"},
 }
 
 # Who of the layers may import what stands beside them.
 BESIDE_FOR = {
     "faces": set(BESIDE),
-    "run": {"checkpoint_store", "errors", "folder", "geometry", "probe", "scan"},
-    "graph": {"errors", "geometry", "scan"},
+    "run": {
+        "checkpoint_store",
+        "devices",
+        "errors",
+        "geometry",
+        "probe",
+        "retrying",
+        "scan",
+        "stopping",
+        "store",
+    },
+    "graph": {"errors", "geometry", "retrying", "scan"},
 }
 BESIDE_FOR_CORE = {"errors", "geometry"}
 

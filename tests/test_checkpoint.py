@@ -17,6 +17,7 @@ from daskptycho import checkpoint_store, keeper
 from daskptycho.checkpoint import location_of
 from daskptycho.checkpoint_store import Part, Store, read_tile, write_tile
 from daskptycho.cli import daskptycho
+from daskptycho.location import located
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +107,9 @@ def test_history_on_the_command_line(scan: xr.Dataset, tmp_path: Path) -> None:
 
 def test_checkpoints_are_removed_as_a_folder(scan: xr.Dataset, tmp_path: Path) -> None:
     dp.reconstruct(scan, tmp_path / "r.zarr", sweeps=2)
-    assert location_of(tmp_path / "r.zarr") == f"{tmp_path}/r.zarr.checkpoints"
-    assert icechunk.Repository.exists(icechunk.local_filesystem_storage(location_of(tmp_path / "r.zarr")))
+    folder = str(location_of(located(tmp_path / "r.zarr")))
+    assert folder == f"{tmp_path}/r.zarr.checkpoints"
+    assert icechunk.Repository.exists(icechunk.local_filesystem_storage(folder))
 
 
 # The store
@@ -116,7 +118,7 @@ def test_checkpoints_are_removed_as_a_folder(scan: xr.Dataset, tmp_path: Path) -
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     header = xr.Dataset({"position": (("frame", "axis"), np.zeros((3, 2)))})
-    return Store.create(str(tmp_path / "c"), header, {"counts": 1.5}, {"a": Part((4, 2), "complex64")}, 2)
+    return Store.create(located(tmp_path / "c"), header, {"counts": 1.5}, {"a": Part((4, 2), "complex64")}, 2)
 
 
 def commit(store: Store, sweep: int, value: float, *, passing: bool = False) -> str:
@@ -158,7 +160,7 @@ def test_what_is_not_committed_is_not_there(store: Store) -> None:
 
 
 def files(store: Store) -> int:
-    return sum(path.is_file() for path in Path(store.location).rglob("*"))
+    return sum(path.is_file() for path in store.location.folder.rglob("*"))
 
 
 def test_passing_checkpoints_go_and_the_history_stays(store: Store) -> None:

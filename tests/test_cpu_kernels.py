@@ -24,21 +24,21 @@ def test_exit_waves(case: Case) -> None:
 
 
 @settings(max_examples=60)
-@given(cases())
-def test_project_modulus(case: Case) -> None:
-    wave = case.waves.copy()
-    found = cpu_kernels.project_modulus(wave, case.amplitude)
+@given(cases(), st.sampled_from([1, 0.25, 1 / 256]))
+def test_project_modulus_of_waves_that_lack_a_factor(case: Case, scale: float) -> None:
+    wave = (case.waves / np.sqrt(scale)).astype(np.complex64)
+    found = cpu_kernels.project_modulus(wave, case.amplitude, scale)
     modulus = np.sqrt((abs(case.waves.astype(complex)) ** 2).sum(axis=1))
     valid = case.amplitude >= 0
     ratio = np.where(valid, case.amplitude, modulus) / modulus
-    np.testing.assert_allclose(wave, case.waves * ratio[:, None], **CLOSE)
+    np.testing.assert_allclose(wave / np.sqrt(scale), case.waves * ratio[:, None], **CLOSE)
     assert found == pytest.approx(((modulus - case.amplitude)[valid] ** 2).sum(), rel=1e-4, abs=1e-5)
 
 
 def test_project_modulus_of_dark_waves_is_finite() -> None:
     wave = np.zeros((1, 2, 3, 4), dtype=np.complex64)
     amplitude = np.array([[[0, 1, -1, 2]] * 3], dtype=np.float32)
-    assert cpu_kernels.project_modulus(wave, amplitude) == pytest.approx(15)
+    assert cpu_kernels.project_modulus(wave, amplitude, 1 / 12) == pytest.approx(15)
     # A wave that is nowhere has no phase to keep: any finite answer will do.
     assert np.isfinite(wave).all()
     assert not wave[..., [0, 2]].any()
@@ -65,6 +65,15 @@ def test_accumulate_overlap_adds_frames_turned_by_their_phases(case: Case) -> No
     np.testing.assert_allclose(
         image, case.image + plain.overlap(turned, case.corner, case.image.shape), **CLOSE
     )
+
+
+@settings(max_examples=60)
+@given(cases())
+def test_accumulate_waves_adds_frames_weighed_by_the_probe(case: Case) -> None:
+    image = case.image.copy()
+    cpu_kernels.accumulate_waves(case.waves, case.own_probe, case.corner, image)
+    expected = plain.overlap(plain.weigh(case.waves, case.probes), case.corner, case.image.shape)
+    np.testing.assert_allclose(image, case.image + expected, **CLOSE)
 
 
 @settings(max_examples=60)

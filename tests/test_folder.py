@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daskptycho.errors import ScanError
-from daskptycho.folder import complete_or_absent, local_path
+from daskptycho.folder import complete_or_absent
 
 
 def zarr_group(path: Path, content: str = "old") -> Path:
@@ -30,24 +30,6 @@ def write(target: Path, *, overwrite: bool = False, failure: BaseException | Non
 
 def everything_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
-# Paths
-
-
-def test_path_of_a_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    assert local_path(tmp_path / "a") == tmp_path / "a"
-    assert local_path("a") == tmp_path / "a"
-    assert local_path("~/a") == tmp_path / "a"
-    assert local_path("b/../a") == tmp_path / "a"
-
-
-@pytest.mark.parametrize("url", ["s3://bucket/scan.zarr", "https://host/scan.zarr", "file:///scan.zarr"])
-def test_what_is_no_local_folder_is_refused(url: str) -> None:
-    with pytest.raises(ScanError, match="is not a local path; expected a folder"):
-        local_path(url)
 
 
 # Complete or absent

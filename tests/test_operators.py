@@ -28,6 +28,9 @@ def test_overlap_of_weighted_frames_is_the_adjoint_of_split(case: Case) -> None:
     probe = operators.shift_probe(case.probe, case.fraction)
     weighted, _ = operators.weigh(case.waves, probe)
     back = operators.overlap(weighted, case.corner, case.image.shape)
+    at_once = np.zeros_like(back)
+    operators.unsplit(case.waves, probe, case.corner, at_once)
+    np.testing.assert_allclose(at_once, back, rtol=1e-4, atol=1e-4)
     there = operators.split(case.image, probe, case.corner)
     scale = np.linalg.norm(there) * np.linalg.norm(case.waves)
     assert abs(inner(there, case.waves) - inner(case.image, back)) < 1e-5 * scale
@@ -197,7 +200,9 @@ def test_whatever_stands_in_pixels_that_are_not_valid_is_not_looked_at() -> None
 @pytest.mark.parametrize("frames", [0, 1, 5, 64, 1000])
 @pytest.mark.parametrize("pixels", [1, 256, 4096, 2**20])
 def test_blocks_cover_all_frames_in_order(frames: int, pixels: int) -> None:
-    blocks = list(operators.frame_blocks(frames, pixels))
+    blocks = list(operators.frame_blocks(frames, np.broadcast_to(np.complex64(0), (1, 1, pixels))))
     assert [frame for block in blocks for frame in range(frames)[block]] == list(range(frames))
+    sizes = {len(range(frames)[block]) for block in blocks}
+    assert not sizes or max(sizes) - min(sizes) <= 1
     # More than one frame at a time only as long as their waves stay in cache.
     assert all(len(range(frames)[b]) == 1 or len(range(frames)[b]) * pixels <= 2**18 for b in blocks)

@@ -241,8 +241,8 @@ def test_a_failed_picture_leaves_the_old_one(tmp_path, monkeypatch) -> None:
     target = tmp_path / "picture.png"
     target.write_text("an older picture")
 
-    def fail(path, **_) -> None:
-        path.write_text("half")
+    def fail(file, **_) -> None:
+        file.write(b"half")
         raise OSError("no space left")
 
     monkeypatch.setattr(figure, "savefig", fail)

@@ -230,10 +230,10 @@ def test_nothing_to_open_is_told(tmp_path: Path) -> None:
     with pytest.raises(dp.ScanError, match=r"nowhere\.zarr does not exist; expected a result"):
         open_result(tmp_path / "nowhere.zarr")
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(dp.ScanError, match=r"notes\.txt cannot be read as a result"):
+    with pytest.raises(dp.ScanError, match=r"notes\.txt is a file; expected a result"):
         open_result(tmp_path / "notes.txt")
-    with pytest.raises(dp.ScanError, match="is not a local path"):
-        open_result("s3://bucket/r.zarr")
+    with pytest.raises(dp.OptionError, match="names no store"):
+        open_result("s3://bucket")
 
 
 def test_a_scan_is_no_result(tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ BAD_INPUTS = {
     "background size": ({"background": np.ones((30, 8, 8))}, "background has the dimensions"),
     "background NaN": ({"background": ONES * np.nan}, "background holds 64 .*NaN"),
     "frame numbers": ({"frame_number": np.arange(29)}, r"frame_number has the shape \(29,\)"),
-    "remote": ({"url": "s3://bucket/scan"}, "s3://bucket/scan is not a local path"),
+    "remote": ({"url": "ftp://host/scan"}, "a URL of ftp:// is not known"),
 }
 
 
@@ -402,7 +402,7 @@ def edit_attributes(path: Path, **changes: Any) -> None:
         (shutil.rmtree, "does not exist; expected a scan"),
         (
             lambda path: (shutil.rmtree(path), path.write_text("x")),
-            "is a file; expected the folder of a scan",
+            "is a file; expected a scan",
         ),
         (lambda path: (path / "zarr.json").unlink(), "holds no Zarr group"),
         (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import click
 
 from daskptycho import __version__
+from daskptycho.cli.check_gpu import command as check_gpu_command
 from daskptycho.cli.compare import command as compare_command
 from daskptycho.cli.demo import command as demo_command
 from daskptycho.cli.export import command as export_command
@@ -48,6 +49,7 @@ for _command in (
     view_command,
     compare_command,
     export_command,
+    check_gpu_command,
 ):
     daskptycho.add_command(_command)
 

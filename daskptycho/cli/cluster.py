@@ -1,4 +1,4 @@
-"""Where the tasks of a command run: threads of this process, workers of its own, or a running scheduler.
+"""Where the tasks of a command run: threads, worker processes, GPUs, or a scheduler that is running already.
 
 `reconstruct` and `resume` of the command line call this module.
 """
@@ -10,22 +10,75 @@ import logging
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from daskptycho.cli.options import NUMBERS
+from daskptycho.cli.terminal import plural
 from daskptycho.errors import OptionError
 
-__all__ = ["cluster_options", "running_on"]
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from daskptycho.backend import Device
+
+__all__ = ["Place", "check_gpus", "cluster_options", "running_on"]
 
 # Seconds to wait for a scheduler to answer.
 PATIENCE = 10
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a command is to compute, as its options say."""
+
+    workers: int | None
+    scheduler: str | None
+    memory: str | None
+    gpu: bool
+    gpus: tuple[int, ...] | None
+
+    @property
+    def device(self) -> Device:
+        return "gpu" if self.gpu or self.gpus is not None else "cpu"
+
+    @property
+    def worker_memory(self) -> str | None:
+        """What a run may take of each worker: on a GPU it is the GPU's, and --memory is the host's."""
+        return None if self.device == "gpu" else self.memory
+
+    def __post_init__(self) -> None:
+        both = [
+            name
+            for name, given in (
+                ("--workers", self.workers is not None),
+                ("--scheduler", self.scheduler is not None),
+                ("--gpus", self.gpus is not None),
+            )
+            if given
+        ]
+        if len(both) > 1:
+            raise OptionError(
+                f"{' and '.join(both)} are both given; expected one: each names its own workers"
+            )
+        if self.gpu and self.workers is not None:
+            raise OptionError("--workers with --gpu; expected --gpus: there is one worker for each GPU")
+        if self.workers is not None and self.workers < 1:
+            raise OptionError(f"--workers is {self.workers}; expected 1 or more")
+
+
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a command that `running_on` takes."""
+    """The options of a command that `Place` takes."""
     for option in (
+        click.option(
+            "--gpus", type=NUMBERS, metavar="0,1,...", help="Run on these GPUs, as nvidia-smi numbers them."
+        ),
+        click.option(
+            "--gpu", is_flag=True, help="Run on all GPUs here, or with --scheduler on those of its workers."
+        ),
         click.option(
             "--memory",
             metavar="BYTES",
@@ -41,70 +94,103 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def running_on(workers: int | None, scheduler: str | None, memory: str | None = None) -> Iterator[None]:
-    """Run the block's Dask tasks on so many worker processes, or on the scheduler at that address.
+def running_on(place: Place, tiles: int) -> Iterator[Client | None]:
+    """Run the block's Dask tasks on worker processes, on GPUs, or on the scheduler at an address.
 
-    Worker processes take `memory` bytes each, "16GiB" for instance; their share of the machine unless given.
-
-    Everything that was started is closed at the end, also where the block fails.
+    Worker processes take as much memory as the place says, "16GiB" for instance; their share of the machine
+    unless it does. Everything that was started is closed at the end, also where the block fails.
 
     Raises
     ------
     OptionError
-        Both are given, no worker, or nothing answers at the address.
+        Nothing answers at the address, there is no such GPU, or there are more GPUs than tiles.
     """
-    if workers is None and scheduler is None:
-        yield
-        return
-    if workers is not None and scheduler is not None:
-        raise OptionError(
-            "--workers and --scheduler are both given; expected one: a scheduler has its own workers"
-        )
-    if workers is not None and workers < 1:
-        raise OptionError(f"--workers is {workers}; expected 1 or more")
-    from distributed import Client, LocalCluster
-
     with ExitStack() as opened:
-        if workers is not None:
-            with _deaf_to_ctrl_c():
-                cluster = LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    memory_limit="auto" if memory is None else memory,
-                    # Any free port: the usual one belongs to whoever came first. For this machine alone.
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.CRITICAL,
-                )
-                opened.push(cluster)
-            client = opened.enter_context(Client(cluster))
+        if place.scheduler is not None:
+            client = opened.enter_context(_answering(place.scheduler))
+        elif place.device == "gpu":
+            client = opened.enter_context(_on_gpus(place, tiles))
+        elif place.workers is not None:
+            client = opened.enter_context(_on_processes(place.workers, place.memory))
         else:
-            try:
-                client = opened.enter_context(Client(scheduler, timeout=PATIENCE))
-            except (OSError, ValueError) as error:
-                raise OptionError(
-                    f"no Dask scheduler answers at {scheduler} ({error}); "
-                    "expected an address such as tcp://127.0.0.1:8786, where 'dask scheduler' runs"
-                ) from error
+            yield None
+            return
         # Without bokeh a scheduler names the address too, and has nothing to show there.
         if importlib.util.find_spec("bokeh") and client.dashboard_link:
             click.echo(f"Dask's dashboard: {client.dashboard_link}", err=True)
-        yield
+        yield client
+
+
+def _answering(scheduler: str) -> Client:
+    from distributed import Client
+
+    try:
+        return Client(scheduler, timeout=PATIENCE)
+    except (OSError, ValueError) as error:
+        raise OptionError(
+            f"no Dask scheduler answers at {scheduler} ({error}); "
+            "expected an address such as tcp://127.0.0.1:8786, where 'dask scheduler' runs"
+        ) from error
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Let the processes that the block starts inherit a blocked SIGINT.
+def _on_processes(workers: int, memory: str | None) -> Iterator[Client]:
+    from distributed import Client, LocalCluster
 
-    A terminal sends Ctrl-C to all of them at once; this process alone answers, and closes the others.
-    One that comes meanwhile is answered when the block ends.
+    with _deaf_to_signals():
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit="auto" if memory is None else memory,
+            # Any free port: the usual one belongs to whoever came first. For this machine alone.
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        )
+    with cluster, Client(cluster) as client:
+        yield client
+
+
+@contextmanager
+def _on_gpus(place: Place, tiles: int) -> Iterator[Client]:
+    """One worker for each GPU; of all GPUs as many as have a tile to sweep."""
+    from daskptycho.cuda_cluster import cuda_cluster, visible_gpus
+
+    if place.gpus is not None and len(place.gpus) > tiles:
+        raise OptionError(
+            f"{plural(len(place.gpus), 'GPU')} for {plural(tiles, 'tile')}; expected at most as many GPUs as "
+            "tiles, or a scan that was written with smaller ones (--tile-frames)"
+        )
+    gpus = visible_gpus()[:tiles] if place.gpus is None else place.gpus
+    with ExitStack() as opened:
+        with _deaf_to_signals():
+            client = opened.enter_context(cuda_cluster(gpus, memory=place.memory or "auto"))
+        yield client
+
+
+def check_gpus(place: Place, client: Client | None) -> None:
+    """Once a run is done: every GPU that was started for it has been at work; say so."""
+    from daskptycho.cuda_cluster import require_gpus_at_work
+
+    if place.device == "gpu" and place.scheduler is None and client is not None:
+        work = require_gpus_at_work(client)
+        told = ", ".join(f"{own.gpu.name} swept {plural(own.sweeps, 'tile')}" for own in work)
+        click.echo(f"{plural(len(work), 'GPU')} at work: {told}; memory from {work[0].pool}'s pool", err=True)
+
+
+@contextmanager
+def _deaf_to_signals() -> Iterator[None]:
+    """Let the processes that the block starts inherit a blocked SIGINT and SIGTERM.
+
+    A terminal sends Ctrl-C to all of them at once, and a batch system SIGTERM; this process alone answers,
+    and closes the others. One that comes meanwhile is answered when the block ends.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     # Whoever starts the first process starts this too, which would unblock the signal again.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

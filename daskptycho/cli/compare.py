@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -54,8 +53,9 @@ def command(a: str, b: str, picture: str | None) -> None:
     show_facts(title, [_facts(comparison, first.shape, metres)])
     if picture is not None:
         from daskptycho.plotting import plot_comparison, save_figure
+        from daskptycho.store import located
 
-        names = (Path(a).name, "truth" if reference.truth else Path(b).name)
+        names = (located(a).name, "truth" if reference.truth else located(b).name)
         path = save_figure(plot_comparison(comparison, second, names=names), picture)
         click.echo(f"\nPicture: {path}")
 
@@ -69,12 +69,11 @@ class _Image:
 
 def _opened(url: str) -> _Image:
     """The object of a result, or the true one of a simulated scan."""
-    from daskptycho.folder import local_path
     from daskptycho.result import open_result
     from daskptycho.scan import open_scan, pixel_size
-    from daskptycho.scan_store import group_attributes
+    from daskptycho.store import group_attributes, located
 
-    if group_attributes(local_path(url)).get("format") != "daskptycho-scan":
+    if group_attributes(located(url)).get("format") != "daskptycho-scan":
         result = open_result(url)
         return _Image(result["object"], result["illumination"], False)
     scan = open_scan(url)

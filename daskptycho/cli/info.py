@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-__all__ = ["command"]
+__all__ = ["command", "counts_of", "result_facts", "scan_facts"]
 
 Facts = list[tuple[str, str]]
 
@@ -43,19 +43,18 @@ def command(scan: str, picture: str | None) -> None:
     The mean frame and the positions are drawn in characters, the frame's counts by their logarithm. Works on
     results too.
     """
-    from daskptycho.folder import local_path
     from daskptycho.result import open_result
     from daskptycho.scan import open_scan, position_in_pixels
-    from daskptycho.scan_store import group_attributes
     from daskptycho.sketch import side_by_side, sketch_frame, sketch_positions
+    from daskptycho.store import group_attributes, located
 
-    if group_attributes(local_path(scan)).get("format") == "daskptycho-result":
-        show_facts(f"{scan}, a result", _result_facts(open_result(scan)))
+    if group_attributes(located(scan)).get("format") == "daskptycho-result":
+        show_facts(f"{scan}, a result", result_facts(open_result(scan)))
         return
     opened = open_scan(scan)
     with bars(leave=False) as progress:
-        counts = _counts(opened, progress.tiles("Reading"))
-    show_facts(f"{scan}, a scan", _scan_facts(opened, counts))
+        counts = counts_of(opened, progress.tiles("Reading"))
+    show_facts(f"{scan}, a scan", scan_facts(opened, counts))
     position = position_in_pixels(opened)
     click.echo()
     click.echo(
@@ -85,13 +84,15 @@ class _Counts:
     tiles: int
 
 
-def _counts(scan: xr.Dataset, progress: Callable[[int, int], None]) -> _Counts:
-    """Read tiles one by one; the frames are never in memory together."""
+def counts_of(
+    scan: xr.Dataset, progress: Callable[[int, int], None] | None = None, most: int = MOST_TILES
+) -> _Counts:
+    """Read so many tiles, one by one; the frames are never in memory together."""
     import dask.base
     import numpy as np
 
     blocks = scan["intensity"].data.to_delayed().ravel()
-    chosen = np.unique(np.linspace(0, len(blocks) - 1, min(len(blocks), MOST_TILES)).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(blocks) - 1, min(len(blocks), most)).round().astype(int))
     valid = scan["valid"].values if "valid" in scan else np.ones(scan["intensity"].shape[1:], dtype=bool)
     sums, largest, zeros = [], 0.0, 0
     total = np.zeros(scan["intensity"].shape[1:])
@@ -102,7 +103,8 @@ def _counts(scan: xr.Dataset, progress: Callable[[int, int], None]) -> _Counts:
         total += frames.sum(axis=0, dtype=np.float64)
         sums.append(frames.sum(axis=(1, 2), dtype=np.float64))
         largest = max(largest, float(frames.max()))
-        progress(number, len(chosen))
+        if progress is not None:
+            progress(number, len(chosen))
     of_frame = np.concatenate(sums)
     pixels = int(valid.sum())
     return _Counts(
@@ -110,7 +112,8 @@ def _counts(scan: xr.Dataset, progress: Callable[[int, int], None]) -> _Counts:
     )
 
 
-def _scan_facts(scan: xr.Dataset, counts: _Counts) -> list[Facts]:
+def scan_facts(scan: xr.Dataset, counts: _Counts) -> list[Facts]:
+    """Names and values of what a scan holds, in groups."""
     from daskptycho.scan import tile_chunks
 
     frames, height, width = scan["intensity"].shape
@@ -280,7 +283,8 @@ def _off_centre(counts: _Counts) -> list[str]:
     ]
 
 
-def _result_facts(result: xr.Dataset) -> list[Facts]:
+def result_facts(result: xr.Dataset) -> list[Facts]:
+    """Names and values of what a result holds, in groups."""
     options: dict[str, Any] = json.loads(result.attrs.get("options", "{}"))
     consensus = [float(value) for value in result["consensus"].values if not math.isnan(value)]
     height, width = result["object"].shape

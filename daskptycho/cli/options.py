@@ -9,7 +9,7 @@ import click
 
 from daskptycho.errors import ScanError
 
-__all__ = ["LENGTHS", "PAIR", "SIZE", "NumberOr", "given", "overwrite", "refuse_to_lose"]
+__all__ = ["LENGTHS", "NUMBERS", "PAIR", "SIZE", "NumberOr", "given", "overwrite", "refuse_to_lose"]
 
 
 class _Pair(click.ParamType):
@@ -44,6 +44,20 @@ class _Lengths(click.ParamType):
         return lengths if len(lengths) == 2 else lengths[0]
 
 
+class _Numbers(click.ParamType):
+    """Whole numbers from zero: ``0,1``."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        parts = value.split(",")
+        if not all(part.strip().isdecimal() for part in parts):
+            self.fail(f"{value!r} is no list of whole numbers; expected some, as in 0,1", param, ctx)
+        return tuple(int(part) for part in parts)
+
+
 class _Size(click.ParamType):
     """A whole number of pixels, or two for y and x: ``256`` or ``256x192``."""
 
@@ -76,6 +90,7 @@ class NumberOr(click.ParamType):
             self.fail(f"{value!r} is neither {self.word!r} nor {what}", param, ctx)
 
 
+NUMBERS = _Numbers()
 PAIR = _Pair()
 LENGTHS = _Lengths()
 SIZE = _Size()
@@ -93,9 +108,9 @@ def refuse_to_lose(url: str, overwrite: bool) -> None:
     ScanError
         Something lies there and is not to be overwritten.
     """
-    from daskptycho.folder import local_path
+    from daskptycho.store import exists, located
 
-    if not overwrite and local_path(url).exists():
+    if not overwrite and exists(located(url)):
         raise ScanError(f"{url} exists already; pass --overwrite to replace it, or take another name")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from daskptycho.cli.cluster import cluster_options, running_on
+from daskptycho.cli.cluster import Place, check_gpus, cluster_options, running_on
 from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.cli.live import dashboard_option, watched
 from daskptycho.cli.options import NumberOr, given, overwrite, refuse_to_lose
 from daskptycho.cli.terminal import bars, summary
 from daskptycho.errors import OptionError
@@ -27,6 +29,7 @@ __all__ = ["command"]
     examples=(
         "daskptycho reconstruct scan.zarr result.zarr --sweeps 50 --modes 3",
         "daskptycho reconstruct scan.zarr result.zarr --workers 4",
+        "daskptycho reconstruct scan.zarr result.zarr --gpus 0,1",
     ),
 )
 @click.argument("scan", metavar="SCAN")
@@ -115,13 +118,13 @@ __all__ = ["command"]
 )
 @overwrite
 @cluster_options
+@dashboard_option
 @click.pass_context
 def command(
     ctx: click.Context,
     scan: str,
     out: str,
-    workers: int | None,
-    scheduler: str | None,
+    dashboard: bool,
     sweeps: int,
     **options: Any,
 ) -> None:
@@ -130,13 +133,14 @@ def command(
     OUT appears when it is complete and opens with plain xarray.open_zarr. Checkpoints lie beside it in
     OUT.checkpoints: `daskptycho resume OUT` goes on from the last, `daskptycho history OUT` lists them.
     """
-    from daskptycho.folder import local_path
     from daskptycho.keeper import refuse_to_lose_checkpoints
     from daskptycho.loop import Progress
     from daskptycho.run import reconstruct
-    from daskptycho.scan import open_scan
+    from daskptycho.scan import open_scan, tile_chunks
+    from daskptycho.store import located
 
     algorithm, sync = _algorithm(ctx), _sync(ctx)
+    place = Place(**{field.name: options.pop(field.name) for field in fields(Place)})
     for name in ("beta", "inner", "sync_every", "eigensolver", "iterations"):
         options.pop(name)
     for name in ("opening", "checkpoint_minutes"):
@@ -146,18 +150,28 @@ def command(
     # The run refuses too, but only once its workers have started.
     refuse_to_lose(out, options["overwrite"])
     if not options["overwrite"]:
-        refuse_to_lose_checkpoints(local_path(out))
-    last: list[Progress] = []
-    with running_on(workers, scheduler, options["memory"]), bars() as progress:
+        refuse_to_lose_checkpoints(located(out))
+    with (
+        running_on(place, tiles=len(tile_chunks(opened))) as client,
+        watched(dashboard, opened, out) as page,
+        bars() as progress,
+    ):
         swept = progress.sweeps("Reconstructing", sweeps)
 
         def callback(state: Progress) -> None:
-            last[:] = [state]
             swept(state)
+            page(state)
 
         result = reconstruct(
-            opened, out, sweeps=sweeps, callback=callback, **options | {"algorithm": algorithm, "sync": sync}
+            opened,
+            out,
+            sweeps=sweeps,
+            memory=place.worker_memory,
+            device=place.device,
+            callback=callback,
+            **options | {"algorithm": algorithm, "sync": sync},
         )
+        check_gpus(place, client)
     click.echo(summary(result, sweeps))
     click.echo(f"{out}: look at it with: daskptycho view {shlex.quote(out)}")
 

@@ -1,4 +1,4 @@
-"""How a command ends: bad input and Ctrl-C each in one line, warnings in one line, bugs with a traceback.
+"""How a command ends: bad input, faults and Ctrl-C in a line or two, warnings in one, bugs with a traceback.
 
 Only `daskptycho.cli` calls this module.
 """
@@ -12,12 +12,14 @@ from typing import Any
 import click
 
 from daskptycho.cli.terminal import say_warning
-from daskptycho.errors import OptionError, ScanError
+from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
+from daskptycho.stopping import Terminated
 
 __all__ = ["Commands"]
 
 # What a shell reports of a command that Ctrl-C ended.
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 class Refusal(click.ClickException):
@@ -27,6 +29,21 @@ class Refusal(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         click.echo(f"{click.style('Error:', fg='red', bold=True)} {_one_line(self.message)}", file, err=True)
+
+
+class Fault(Refusal):
+    """What a run depends on has failed it: one line, how to go on, and exit code 1."""
+
+    exit_code = 1
+
+    def __init__(self, error: FaultError) -> None:
+        super().__init__(str(error))
+        self.notes = _notes(error)
+
+    def show(self, file: Any = None) -> None:
+        super().show(file)
+        for note in self.notes:
+            click.echo(note, file, err=True)
 
 
 class Commands(click.Group):
@@ -54,15 +71,25 @@ class Commands(click.Group):
                 raise _refused(error, ctx) from error
             except (ScanError, OptionError) as error:
                 raise Refusal(str(error)) from error
+            except StoreError as error:
+                raise Refusal(" ".join([f"{error}.", *_notes(error)])) from error
+            except FaultError as error:
+                raise Fault(error) from error
             except OSError as error:
                 if error.filename is None:
                     raise
-                raise Refusal(f"{error.filename}: {error.strerror}") from error
+                raise Refusal("\n".join([f"{error.filename}: {error.strerror}", *_notes(error)])) from error
             except KeyboardInterrupt as error:
-                click.echo("Interrupted; nothing half-written is left behind.", err=True)
-                for note in getattr(error, "__notes__", ()):
+                terminated = isinstance(error, Terminated)
+                stopped = "Terminated" if terminated else "Interrupted"
+                click.echo(f"{stopped}; nothing half-written is left behind.", err=True)
+                for note in _notes(error):
                     click.echo(note, err=True)
-                ctx.exit(INTERRUPTED)
+                ctx.exit(TERMINATED if terminated else INTERRUPTED)
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", ()))
 
 
 def _refused(error: click.UsageError, ctx: click.Context) -> click.ClickException:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from daskptycho.cli.cluster import cluster_options, running_on
+from daskptycho.cli.cluster import Place, check_gpus, cluster_options, running_on
 from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.cli.live import dashboard_option, watched
 from daskptycho.cli.terminal import bars, summary
+
+if TYPE_CHECKING:
+    from daskptycho.loop import Progress
 
 __all__ = ["command"]
 
@@ -26,27 +31,49 @@ __all__ = ["command"]
 @click.option("--sweeps", type=int, help="Most sweeps in all; as many as the run was given unless said.")
 @click.option("--scan", metavar="SCAN", help="Where the scan is now, if it has moved.")
 @cluster_options
+@dashboard_option
 def command(
     out: str,
     sweeps: int | None,
     scan: str | None,
-    workers: int | None,
-    scheduler: str | None,
-    memory: str | None,
+    dashboard: bool,
+    **where: Any,
 ) -> None:
     """Go on with the run of OUT from its last checkpoint, with the options that it had.
 
     The result is that of a run that was never cut off. A run that is done can be given more sweeps.
     """
-    from daskptycho.folder import local_path
-    from daskptycho.resumption import resume, stopped_at
+    from daskptycho.resumption import begun_with, opened_store, resume, stopped_at
     from daskptycho.scan import open_scan
+    from daskptycho.store import located
 
-    done, total = stopped_at(local_path(out))
+    place = Place(**where)
+    target = located(out)
+    done, total = stopped_at(target)
+    tiles = len(opened_store(target).fixed()["tiles"])
     total = sweeps or total
     opened = None if scan is None else open_scan(scan)
-    with running_on(workers, scheduler, memory), bars() as progress:
+    begun = begun_with(target)
+    with (
+        running_on(place, tiles=tiles) as client,
+        watched(dashboard, begun, out) as page,
+        bars() as progress,
+    ):
         swept = progress.sweeps(f"From sweep {done}", total)
-        result = resume(out, scan=opened, sweeps=sweeps, memory=memory, callback=swept)
+
+        def callback(state: Progress) -> None:
+            swept(state)
+            page(state)
+
+        result = resume(
+            out,
+            scan=opened,
+            sweeps=sweeps,
+            memory=place.worker_memory,
+            device=place.device,
+            callback=callback,
+        )
+        if result.sizes["sweep"] > done:
+            check_gpus(place, client)
     click.echo(summary(result, total))
     click.echo(f"{out}: look at it with: daskptycho view {shlex.quote(out)}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
@@ -34,11 +32,10 @@ def command(result: str, picture: str | None, remove_ramp: bool | None, sweep: i
     from daskptycho.checkpoint_history import open_checkpoint
     from daskptycho.plotting import plot_result, save_figure
     from daskptycho.result import open_result
+    from daskptycho.store import located
 
     opened = open_result(result) if sweep is None else open_checkpoint(result, sweep)
-    target = Path(picture) if picture is not None else _beside(Path(result))
-    click.echo(save_figure(plot_result(opened, remove_ramp=remove_ramp), target))
-
-
-def _beside(result: Path) -> Path:
-    return result.with_name(f"{result.name.removesuffix('.zarr')}.png")
+    if picture is None:
+        place = located(result)
+        picture = str(place.beside(f"{place.name.removesuffix('.zarr')}.png"))
+    click.echo(save_figure(plot_result(opened, remove_ramp=remove_ramp), picture))

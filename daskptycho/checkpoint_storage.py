@@ -1,0 +1,129 @@
+"""Where a store of checkpoints lies: Icechunk's storage for a location, its errors in one line, its retries.
+
+`checkpoint_store` calls this module; it calls `bucket`, `object_store`, `location`, `retrying` and `errors`. A
+storage may be put into a task: each process that opens it finds its own credentials.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, ParamSpec, TypeVar
+
+import icechunk
+
+from daskptycho import bucket as server
+from daskptycho import object_store
+from daskptycho.errors import OptionError, StoreError
+from daskptycho.location import Location
+from daskptycho.retrying import DISK_PATIENCE, LONGEST_PAUSE, patience, retried
+
+__all__ = ["config", "remove", "storage", "telling", "told", "tried"]
+
+FAILS = (OSError, icechunk.IcechunkError)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def storage(location: Location) -> icechunk.Storage:
+    """Where a store lies; credentials are found by each process that opens it."""
+    # Icechunk warns of concurrent commits to a local folder; a run is the only one to commit to its own.
+    icechunk.set_logs_filter("error")
+    bucket, prefix = location.bucket, location.path
+    if location.local:
+        return icechunk.local_filesystem_storage(location.path)
+    if location.scheme == "s3":
+        endpoint, region = server.s3_server(location)
+        credentials = None if location.anonymous else functools.partial(_credentials, location)
+        return icechunk.s3_storage(
+            bucket=bucket,
+            prefix=prefix,
+            region=region,
+            endpoint_url=endpoint,
+            allow_http=endpoint is not None and endpoint.startswith("http:"),
+            force_path_style=endpoint is not None,
+            anonymous=location.anonymous or None,
+            get_credentials=credentials,
+        )
+    if location.scheme == "gs":
+        return icechunk.gcs_storage(
+            bucket=bucket,
+            prefix=prefix,
+            anonymous=location.anonymous or None,
+            from_env=not location.anonymous or None,
+        )
+    if location.scheme == "az":
+        account, settings = server.azure_server(location)
+        return icechunk.azure_storage(
+            account=account, container=bucket, prefix=prefix, from_env=True, config=settings
+        )
+    raise OptionError(f"{location} is on a web server, which is read alone; checkpoints need a bucket")
+
+
+def _credentials(location: Location) -> icechunk.S3StaticCredentials:
+    """What Icechunk signs its requests with, asked for again before they are too old."""
+    found = server.s3_credentials(location).get_frozen_credentials()
+    return icechunk.S3StaticCredentials(
+        found.access_key, found.secret_key, found.token, datetime.now(UTC) + server.CREDENTIALS_LAST
+    )
+
+
+def config(location: Location) -> icechunk.RepositoryConfig:
+    """Icechunk's own retries last as long as ours."""
+    found = icechunk.RepositoryConfig.default()
+    if not location.local:
+        longest = int(1000 * LONGEST_PAUSE)
+        tries = 1 + int(2 * patience() / LONGEST_PAUSE)
+        retries = icechunk.StorageRetriesSettings(
+            max_tries=tries, initial_backoff_ms=min(100, longest), max_backoff_ms=longest
+        )
+        found.storage = icechunk.StorageSettings(retries=retries)
+    return found
+
+
+@contextmanager
+def told(location: Location) -> Iterator[None]:
+    """Say in one line what goes wrong with a store in a bucket."""
+    try:
+        yield
+    except icechunk.IcechunkError as error:
+        if location.local:
+            raise
+        raise StoreError(f"{location} cannot be reached: {_cause(error)}") from error
+
+
+def _cause(error: Exception) -> str:
+    """The line of Icechunk's long message that names the cause, its last one, without a signed address."""
+    lines = [line.strip(" |-├╰─▶│") for line in str(error).splitlines()]
+    causes = [line for line in lines if line and not line.startswith(("context", "in ", "at ", "with "))]
+    return server.without_queries(" ".join(causes))[:300]
+
+
+def telling(method: Callable[P, T]) -> Callable[P, T]:
+    """A method of `Store` that says in one line what goes wrong."""
+
+    @functools.wraps(method)
+    def of_store(*given: P.args, **options: P.kwargs) -> T:
+        store: Any = given[0]
+        with told(store.location):
+            return method(*given, **options)
+
+    return of_store
+
+
+def tried(action: Callable[[], T], what: str, location: Location) -> T:
+    """What an action on a store returns, tried again while patience lasts."""
+    with told(location):
+        return retried(action, what, FAILS, DISK_PATIENCE if location.local else patience())
+
+
+def remove(location: Location) -> None:
+    """Take a store away, with all that is in it."""
+    if location.local:
+        shutil.rmtree(location.folder, ignore_errors=True)
+    else:
+        object_store.remove(location)

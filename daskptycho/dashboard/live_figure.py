@@ -1,0 +1,81 @@
+"""A view as one matplotlib figure: what a notebook's cell shows of a run. `live_cell` calls this module."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from daskptycho.dashboard.view import Image, View
+from daskptycho.drawing import NORMAL, RIM_COLOUR, SMALL, TURN
+from daskptycho.panels import FIRST, SECOND, dress
+
+__all__ = ["live_figure"]
+
+
+def live_figure(view: View) -> Figure:
+    """Amplitude, phase and probe above, residual and consensus beside them.
+
+    Parameters
+    ----------
+    view : View
+        With an image.
+    """
+    image, probe = view.image, view.probe
+    assert image is not None
+    figure = Figure(figsize=(13, 4.1), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 3, width_ratios=[1.2, 1.2, 1])
+    amplitude, phase = (figure.add_subplot(grid[:, column]) for column in (0, 1))
+    _show(amplitude, image, image.amplitude, image.amplitude_limits, "gray", "amplitude")
+    bar = _show(phase, image, image.phase, (-image.phase_limit, image.phase_limit), "twilight", "phase (rad)")
+    if math.isclose(image.phase_limit, math.pi):
+        bar.set_ticks(np.linspace(-np.pi, np.pi, 5), labels=TURN)
+    for axes in (amplitude, phase):
+        axes.set_xlabel(f"x ({view.scale.unit})", fontsize=NORMAL)
+    amplitude.set_ylabel(f"y ({view.scale.unit})", fontsize=NORMAL)
+    if probe is not None:
+        axes = figure.add_subplot(grid[0, 2])
+        axes.imshow(np.hstack(list(probe.modes[:3])))
+        axes.set_title("probe" if len(probe.modes) == 1 else "strongest probe modes", fontsize=NORMAL)
+        axes.set_axis_off()
+    _draw_curves(figure.add_subplot(grid[1, 2]), view)
+    return figure
+
+
+def _show(axes: Axes, image: Image, values: Any, limits: tuple[float, float], cmap: str, title: str) -> Any:
+    left, right, top, bottom = image.extent
+    shown = axes.imshow(
+        np.ma.masked_invalid(values),
+        extent=(left, right, bottom, top),
+        cmap=cmap,
+        vmin=limits[0],
+        vmax=limits[1],
+        interpolation_stage="rgba",
+    )
+    shown.set_cmap(shown.get_cmap().with_extremes(bad=RIM_COLOUR))
+    axes.set_title(f"{title} after sweep {image.sweep}", fontsize=NORMAL)
+    axes.tick_params(labelsize=SMALL)
+    figure = axes.get_figure()
+    assert figure is not None
+    return figure.colorbar(shown, ax=axes, fraction=0.04, pad=0.02)
+
+
+def _draw_curves(axes: Axes, view: View) -> None:
+    """Residual and, where there were synchronisations, the consensus, both logarithmic."""
+    sweep, consensus = np.array(view.sweep), np.array(view.consensus)
+    axes.semilogy(sweep, view.residual, "-", color=FIRST, linewidth=2)
+    axes.set_xlabel("sweep", fontsize=NORMAL)
+    axes.set_ylabel("residual", fontsize=NORMAL, color=FIRST)
+    dress(axes)
+    ran = np.isfinite(consensus) & (consensus > 0)
+    if ran.any():
+        other = axes.twinx()
+        other.semilogy(sweep[ran], consensus[ran], "o-", color=SECOND, markersize=3, linewidth=1)
+        other.set_ylabel(r"consensus $1-\lambda$", fontsize=NORMAL, color=SECOND)
+        dress(other)
+        other.grid(visible=False)

@@ -1,0 +1,218 @@
+// The kernels of gpu_kernels.py, which says what they share; each line of a signature there and here is the same.
+//
+// float2 is a complex number of 64 bits. Blocks have 256 threads. An index into a stack of frames has 64 bits:
+// a stack may have more than 2^31 elements, a frame may not. Modes are few: their loops are not unrolled, which
+// would only cost registers.
+
+typedef long long int64;
+
+__device__ __forceinline__ float2 times(float2 a, float2 b) {
+  return make_float2(a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x);
+}
+
+__device__ __forceinline__ float2 conj_times(float2 a, float2 b) {
+  return make_float2(a.x * b.x + a.y * b.y, a.x * b.y - a.y * b.x);
+}
+
+__device__ __forceinline__ float square(float2 a) { return a.x * a.x + a.y * a.y; }
+
+__device__ __forceinline__ void add(float2& sum, float2 value) {
+  sum.x += value.x;
+  sum.y += value.y;
+}
+
+// Blocks (f, 0), (f, 1), ... share the pixels of frame f: the first of this thread, and how far it is to the next.
+__device__ __forceinline__ int first_pixel() { return blockIdx.y * blockDim.x + threadIdx.x; }
+__device__ __forceinline__ int next_pixel() { return gridDim.y * blockDim.x; }
+
+// Sum over a block of 256 threads, always in the same order; the first thread has it.
+__device__ double block_sum(double value) {
+  __shared__ double part[8];
+  for (int step = 16; step; step >>= 1) value += __shfl_down_sync(0xffffffffu, value, step);
+  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = value;
+  __syncthreads();
+  double total = 0.0;
+  if (threadIdx.x == 0)
+    for (int warp = 0; warp < 8; ++warp) total += part[warp];
+  // The next sum of this block may write part again.
+  __syncthreads();
+  return total;
+}
+
+// out[f, m] = probe[f or 0, m] * image[window of frame f]
+extern "C" __global__ void __launch_bounds__(256)
+exit_waves(const float2* image, const float2* probe, const int64* corner, float2* out,
+           int own, int modes, int height, int width, int stride) {
+  const int64 f = blockIdx.x;
+  const int pixels = height * width;
+  const float2* o = image + corner[2 * f] * stride + corner[2 * f + 1];
+  const float2* p = probe + (own ? f * modes * pixels : 0);
+  float2* z = out + f * modes * pixels;
+  for (int t = first_pixel(); t < pixels; t += next_pixel()) {
+    const int y = t / width, x = t % width;
+    const float2 under = o[(int64)y * stride + x];
+    #pragma unroll 1
+    for (int m = 0; m < modes; ++m) z[(int64)m * pixels + t] = times(under, p[(int64)m * pixels + t]);
+  }
+}
+
+// Waves from an FFT without its factor, for an inverse without its own: scale is the product of both, 1 / pixels.
+// Each block leaves its part of the misfit.
+extern "C" __global__ void __launch_bounds__(256)
+project_modulus(float2* wave, const float* amplitude, double* misfit, int modes, int pixels, float scale) {
+  const int64 f = blockIdx.x;
+  float2* z = wave + f * modes * pixels;
+  const float* a = amplitude + f * pixels;
+  double total = 0.0;
+  for (int t = first_pixel(); t < pixels; t += next_pixel()) {
+    const float measured = a[t];
+    float factor = scale;
+    if (measured >= 0.0f) {
+      float power = 0.0f;
+      #pragma unroll 1
+      for (int m = 0; m < modes; ++m) power += square(z[(int64)m * pixels + t]);
+      // A wave that is nowhere has no phase to keep; it stays finite.
+      const float modulus = sqrtf(power * scale + 1e-30f);
+      const double difference = modulus - measured;
+      factor *= measured / modulus;
+      total += difference * difference;
+    }
+    #pragma unroll 1
+    for (int m = 0; m < modes; ++m) {
+      float2& own = z[(int64)m * pixels + t];
+      own = make_float2(factor * own.x, factor * own.y);
+    }
+  }
+  total = block_sum(total);
+  if (threadIdx.x == 0) misfit[f * gridDim.y + blockIdx.y] = total;
+}
+
+// out[f] = sum over modes of conj(probe) * wave; each block leaves its part of |wave|^2.
+extern "C" __global__ void __launch_bounds__(256)
+weigh_frames(const float2* wave, const float2* probe, float2* out, double* power, int own, int modes, int pixels) {
+  const int64 f = blockIdx.x;
+  const float2* z = wave + f * modes * pixels;
+  const float2* p = probe + (own ? f * modes * pixels : 0);
+  double total = 0.0;
+  for (int t = first_pixel(); t < pixels; t += next_pixel()) {
+    float2 sum = make_float2(0.0f, 0.0f);
+    #pragma unroll 1
+    for (int m = 0; m < modes; ++m) {
+      const float2 at = z[(int64)m * pixels + t];
+      add(sum, conj_times(p[(int64)m * pixels + t], at));
+      total += square(at);
+    }
+    out[f * pixels + t] = sum;
+  }
+  total = block_sum(total);
+  if (threadIdx.x == 0) power[f * gridDim.y + blockIdx.y] = total;
+}
+
+// Where the frames of an overlap sum lie, and which of them touch each patch of 8 x 32 pixels of the image: frames
+// list[start[patch]] to list[start[patch + 1] - 1], in their order.
+struct Cover {
+  const int64* corner;
+  const int64* start;
+  const int* list;
+  int height, width, rows, columns;
+};
+
+// Adds to each pixel of the image what add_frame gives for the frames that cover it, one thread a pixel and one
+// block a patch. No atomics, and the same bits each time.
+template <class Value, class AddFrame>
+__device__ __forceinline__ void gather(Cover cover, Value* image, AddFrame add_frame) {
+  const int patch = blockIdx.x, across = (cover.columns + 31) / 32;
+  const int row = patch / across * 8 + threadIdx.x / 32, column = patch % across * 32 + threadIdx.x % 32;
+  if (row >= cover.rows || column >= cover.columns) return;
+  Value& pixel = image[(int64)row * cover.columns + column];
+  Value sum = pixel;
+  for (int64 n = cover.start[patch]; n < cover.start[patch + 1]; ++n) {
+    const int64 f = cover.list[n];
+    const int64 y = row - cover.corner[2 * f], x = column - cover.corner[2 * f + 1];
+    if (y >= 0 && y < cover.height && x >= 0 && x < cover.width) add_frame(sum, f, (int)(y * cover.width + x));
+  }
+  pixel = sum;
+}
+
+// image[window of frame f] += phase[f] * weighted[f]
+extern "C" __global__ void __launch_bounds__(256)
+accumulate_overlap(const float2* weighted, const float2* phase, const int64* corner, const int64* start,
+                   const int* list, float2* image, int height, int width, int rows, int columns) {
+  const int64 pixels = height * width;
+  gather({corner, start, list, height, width, rows, columns}, image, [=](float2& sum, int64 f, int t) {
+    add(sum, times(phase[f], weighted[f * pixels + t]));
+  });
+}
+
+// image[window of frame f] += sum over modes of conj(probe[f or 0]) * wave[f]
+extern "C" __global__ void __launch_bounds__(256)
+accumulate_waves(const float2* wave, const float2* probe, const int64* corner, const int64* start, const int* list,
+                 float2* image, int own, int modes, int height, int width, int rows, int columns) {
+  const int64 pixels = height * width;
+  gather({corner, start, list, height, width, rows, columns}, image, [=](float2& sum, int64 f, int t) {
+    const float2* z = wave + f * modes * pixels + t;
+    const float2* p = probe + (own ? f * modes * pixels : 0) + t;
+    #pragma unroll 1
+    for (int m = 0; m < modes; ++m) add(sum, conj_times(p[m * pixels], z[m * pixels]));
+  });
+}
+
+// image[window of frame f] += power[f or 0]
+extern "C" __global__ void __launch_bounds__(256)
+accumulate_illumination(const float* power, const int64* corner, const int64* start, const int* list, float* image,
+                        int own, int height, int width, int rows, int columns) {
+  const int64 pixels = height * width;
+  gather({corner, start, list, height, width, rows, columns}, image,
+         [=](float& sum, int64 f, int t) { sum += power[(own ? f * pixels : 0) + t]; });
+}
+
+// One thread a pixel and mode of the probe, over a group of frames that follow each other. Each group leaves its
+// part of both sums; where frames have numerators of their own, these are added to at once.
+extern "C" __global__ void __launch_bounds__(256)
+accumulate_probe(const float2* image, const float2* wave, const int64* corner, float2* numerator, float* denominator,
+                 int frames, int group, int own, int modes, int height, int width, int stride) {
+  const int pixels = height * width, t = blockIdx.x * blockDim.x + threadIdx.x, m = blockIdx.z;
+  if (t >= pixels) return;
+  const int y = t / width, x = t % width;
+  const int64 first = (int64)blockIdx.y * group, last = min(first + group, (int64)frames);
+  float2 sum = make_float2(0.0f, 0.0f);
+  float power = 0.0f;
+  for (int64 f = first; f < last; ++f) {
+    const float2 under = image[(corner[2 * f] + y) * stride + corner[2 * f + 1] + x];
+    const int64 at = (f * modes + m) * pixels + t;
+    const float2 value = conj_times(under, wave[at]);
+    power += square(under);
+    if (own)
+      add(numerator[at], value);
+    else
+      add(sum, value);
+  }
+  if (!own) numerator[((int64)blockIdx.y * modes + m) * pixels + t] = sum;
+  if (m == 0) denominator[(int64)blockIdx.y * pixels + t] = power;
+}
+
+// out[k] = sum over the pixels that frames i and j of pair k share of conj(first[i]) * second[j] * weight. One block
+// a pair, threads over the shared pixels; eight blocks are to fit on a multiprocessor, as of the other kernels.
+extern "C" __global__ void __launch_bounds__(256, 8)
+gramian(const float2* first, const float2* second, const int64* pair, const int64* offset, const int64* corner,
+        const float* weight, double2* out, int height, int width, int stride) {
+  const int64 k = blockIdx.x, i = pair[2 * k], j = pair[2 * k + 1];
+  const int dy = offset[2 * k], dx = offset[2 * k + 1];
+  const int y0 = max(0, dy), x0 = max(0, dx);
+  const int rows = max(0, min(height, height + dy) - y0), columns = max(0, min(width, width + dx) - x0);
+  const float2* a = first + i * height * width;
+  const float2* b = second + j * height * width;
+  const float* w = weight + corner[2 * i] * stride + corner[2 * i + 1];
+  double real = 0.0, imaginary = 0.0;
+  for (int t = threadIdx.x; t < rows * columns; t += blockDim.x) {
+    const int y = y0 + t / columns, x = x0 + t % columns;
+    const float2 u = a[y * width + x], v = b[(y - dy) * width + x - dx];
+    const float at = w[(int64)y * stride + x];
+    real += (u.x * v.x + u.y * v.y) * at;
+    // Both products rounded alike: their difference is zero where a frame meets itself.
+    imaginary += (__fmul_rn(u.x, v.y) - __fmul_rn(u.y, v.x)) * at;
+  }
+  real = block_sum(real);
+  imaginary = block_sum(imaginary);
+  if (threadIdx.x == 0) out[k] = make_double2(real, imaginary);
+}

@@ -1,0 +1,281 @@
+"""The pictures of the documents, from small runs of the package itself.
+
+    python docs/pictures.py [FOLDER]
+
+Writes them to docs/pictures, or to another folder; a minute or two on two cores.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import scipy.sparse as sp
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+import daskptycho as dp
+from daskptycho.algorithms import illuminate_tile, weigh_tile
+from daskptycho.demo import run_demo
+from daskptycho.geometry import Tiling, make_tiling
+from daskptycho.gramian import Border, assemble, block_matrix, block_values, gramian_blocks
+from daskptycho.metrics import common_region
+from daskptycho.operators import inverse_illumination, measured_amplitudes, project_data, split
+from daskptycho.panels import FIRST, SECOND, dress
+from daskptycho.plotting import complex_to_rgb, plot_comparison, plot_result, save_figure
+from daskptycho.scan import position_in_pixels, tile_chunks
+from daskptycho.synchronise import Sync, frame_phases, normalise, solve
+
+HERE = Path(__file__).parent
+# Colours that a palette keeps: pictures of a page are small.
+COLOURS = 256
+
+
+def main(target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        for draw in (scan, convergence, gramian, normalisations, demo, tutorial):
+            draw(work, target)
+
+
+def scan(work: Path, target: Path) -> None:
+    """Positions over the object, probe, one frame."""
+    opened = dp.simulate_scan(work / "scan.zarr", (12, 12), 48, step=12, jitter=2, photons=1e6)
+    figure = sheet(11, 3.9)
+    over, beam, detector = figure.subplots(1, 3)
+    over.imshow(np.abs(opened["truth_object"].values), cmap="gray")
+    y, x = opened["position"].values.T
+    over.scatter(x + 24, y + 24, s=6, color="white", linewidth=0)
+    for number in (52, 53, 64):
+        over.add_patch(Rectangle((x[number], y[number]), 48, 48, fill=False, ec=SECOND, lw=2))
+    over.set_title("object, centres of frames, three frames")
+    beam.imshow(complex_to_rgb(opened["truth_probe"].values[0]))
+    beam.set_title("probe")
+    detector.imshow(np.log1p(opened["intensity"][52].values), cmap="magma")
+    detector.set_title("a frame, logarithm of its counts")
+    for axes in (over, beam, detector):
+        axes.set_axis_off()
+    save(figure, target / "scan.png")
+
+
+def convergence(work: Path, target: Path) -> None:
+    """Error against sweeps at three sizes."""
+    figure = sheet(11, 3.7)
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, side in zip(panels, (12, 24, 48), strict=True):
+        opened = dp.simulate_scan(work / f"{side}.zarr", (side, side), 32, step=8, jitter=1)
+        for sync, name, colour in (
+            (Sync(method=None), "without sync", FIRST),
+            (Sync(), "with sync", SECOND),
+        ):
+            error: list[float] = []
+            dp.reconstruct(
+                opened, sweeps=60, sync=sync, update_probe=False, callback=errors_into(error, opened)
+            )
+            axes.semilogy(np.arange(1, len(error) + 1), error, color=colour, linewidth=2.2, label=name)
+        axes.set_title(f"{side}x{side} frames")
+        axes.set_xlabel("sweep")
+        dress(axes)
+    panels[0].set_ylabel("relative error")
+    panels[0].legend(frameon=False)
+    save(figure, target / "convergence.png")
+
+
+def errors_into(error: list[float], opened: xr.Dataset) -> Callable[[dp.Progress], None]:
+    """A callback that notes the error of the image after each sweep, where the scan was lit."""
+    truth = opened["truth_object"].values
+    probe = opened["truth_probe"].values
+    corner = np.rint(opened["position"].values).astype(int)
+    light = np.zeros(truth.shape)
+    size = probe.shape[-1]
+    for y, x in corner:
+        light[y : y + size, x : x + size] += (np.abs(probe) ** 2).sum(axis=0)
+
+    def note(state: dp.Progress) -> None:
+        error.append(dp.relative_error(state.object(), truth, light))
+
+    return note
+
+
+def gramian(work: Path, target: Path) -> None:
+    """The entries of H, phases put onto frames and the phases found."""
+    opened = dp.simulate_scan(work / "small.zarr", (12, 12), 32, step=8, jitter=1, tile_frames=36)
+    tiling = tiles_of(opened)
+    y, x = (tiling.corner / np.ptp(tiling.corner, axis=0)).T
+    put = 1.4 * np.sin(2 * np.pi * x) * np.cos(np.pi * y)
+    put -= put.mean()
+    h, power = gramian_of(opened, tiling, lambda tile, waves: waves * turn(put[tile.frames]))
+    found = frame_phases(solve(normalise(h, power, "degree"), Sync(iterations=60)), power)
+    figure = sheet(11, 3.9)
+    entries, before, after = figure.subplots(1, 3)
+    values = np.abs(h.toarray()) / np.sqrt(np.outer(h.diagonal().real, h.diagonal().real))
+    entries.imshow(np.where(values > 0, values, np.nan), cmap="viridis_r", vmin=0, vmax=1)
+    for edge in np.cumsum(tile_chunks(opened))[:-1]:
+        entries.axhline(edge - 0.5, color="0.6", linewidth=0.8)
+        entries.axvline(edge - 0.5, color="0.6", linewidth=0.8)
+    entries.set_title(f"|H|: {len(power)}x{len(power)}, {h.nnz / len(power):.0f} entries a row")
+    entries.set_xlabel("frame")
+    entries.set_ylabel("frame")
+    at_positions(before, tiling, put, "phases put onto the frames", "RdBu", -1.5, 1.5)
+    shown = at_positions(after, tiling, np.angle(found.phase), "phases found", "RdBu", -1.5, 1.5)
+    figure.colorbar(shown, ax=after, label="rad", shrink=0.8)
+    save(figure, target / "gramian.png")
+
+
+def normalisations(work: Path, target: Path) -> None:
+    """Where the eigenvectors of K and L sit after random phases."""
+    opened = dp.simulate_scan(work / "random.zarr", (32, 32), 16, step=4, periodic=True)
+    state: dict[str, Any] = {}
+
+    def note(progress: dp.Progress) -> bool:
+        state["image"] = progress.object()
+        return True
+
+    dp.reconstruct(
+        opened, start="random", sync=Sync(method=None), opening=None, update_probe=False, callback=note
+    )
+    tiling = tiles_of(opened)
+    h, power = gramian_of(opened, tiling, image=state["image"])
+    figure = sheet(8.6, 3.9)
+    for axes, name, title in zip(
+        figure.subplots(1, 2), ("frame", "degree"), ("K: frames' power", "L: degree"), strict=True
+    ):
+        vector = np.abs(solve(normalise(h, power, name), Sync(iterations=60)).vector)
+        shown = at_positions(axes, tiling, vector / vector.max(), title, "magma", 0, 1)
+    figure.colorbar(shown, ax=axes, label="|v|, largest one", shrink=0.8)
+    save(figure, target / "normalisations.png")
+
+
+def tiles_of(opened: xr.Dataset) -> Tiling:
+    period = opened.attrs.get("period")
+    return make_tiling(
+        position_in_pixels(opened),
+        (opened.sizes["qy"], opened.sizes["qx"]),
+        tile_chunks(opened),
+        period=None if period is None else tuple(period),
+    )
+
+
+def gramian_of(
+    opened: xr.Dataset,
+    tiling: Tiling,
+    change: Callable[[Any, Any], Any] = lambda tile, waves: waves,
+    image: Any = None,
+) -> tuple[sp.csr_array, Any]:
+    """H of frames with the measured amplitudes and the phases of an image: the true one unless given."""
+    probe = opened["truth_probe"].values
+    if image is None:
+        image = opened["truth_object"].values
+    weighted, weights = [], []
+    canvas_light = np.zeros(tiling.window.shape, np.float32)
+    places = []
+    for tile in tiling.tiles:
+        rows, columns = (
+            start + np.arange(size) - first
+            for start, size, first in zip(
+                (tile.window.y, tile.window.x),
+                tile.window.shape,
+                (tiling.window.y, tiling.window.x),
+                strict=True,
+            )
+        )
+        if tiling.period is not None:
+            rows, columns = rows % tiling.period[0], columns % tiling.period[1]
+        places.append(np.ix_(rows, columns))
+        np.add.at(canvas_light, places[-1], illuminate_tile(tile, probe))
+    for tile, place in zip(tiling.tiles, places, strict=True):
+        waves = split(np.ascontiguousarray(image[place]), probe[None], tile.corner)
+        frames = dask.compute(opened["intensity"][tile.frames].data)[0]
+        waves, _ = project_data(waves, measured_amplitudes(frames)[slice(None)])
+        weighted.append(weigh_tile(tile, change(tile, waves).astype(np.complex64), probe))
+        weights.append(inverse_illumination(canvas_light[place], probe))
+    blocks = gramian_blocks(tiling)
+    matrices = [
+        block_matrix(
+            block,
+            block_values(
+                block,
+                weighted[block.row].frames,
+                Border(weighted[block.column].frames, block.border),
+                tiling.tiles[block.row].corner,
+                weights[block.row],
+            ),
+        )
+        for block in blocks
+    ]
+    return assemble(blocks, matrices), np.concatenate([own.power for own in weighted])
+
+
+def turn(angle: Any) -> Any:
+    return np.exp(1j * angle).astype(np.complex64)[:, None, None, None]
+
+
+def at_positions(
+    axes: Axes, tiling: Tiling, values: Any, title: str, colours: str, low: float, high: float
+) -> Any:
+    """A value of each frame, drawn where the frame lies."""
+    y, x = tiling.corner.T
+    size = 2.6e4 / len(y)
+    shown = axes.scatter(x, y, c=values, cmap=colours, vmin=low, vmax=high, s=size, marker="s", linewidth=0)
+    axes.invert_yaxis()
+    axes.set_aspect("equal")
+    axes.set_title(title)
+    axes.set_axis_off()
+    return shown
+
+
+def demo(work: Path, target: Path) -> None:
+    """The picture of `daskptycho demo`."""
+    found = run_demo(work / "demo")
+    shrink(found.picture, target / "sync.png", 1000)
+
+
+def tutorial(work: Path, target: Path) -> None:
+    """The pictures that the commands of the tutorial leave."""
+    opened = dp.simulate_scan(work / "tutorial.zarr", (24, 24), 32, step=8, jitter=1, photons=1e5)
+    given: dict[str, Any] = {"start": "random", "update_probe": False}
+    without = dp.reconstruct(opened, sweeps=40, sync=Sync(method=None), **given)
+    result = dp.reconstruct(opened, sweeps=60, **given)
+    for one, name in ((without, "tutorial-without-sync"), (result, "tutorial-result")):
+        large = save_figure(plot_result(one), work / f"{name}.png")
+        shrink(large, target / f"{name}.png", 900)
+    truth = opened["truth_object"].rename(object_y="y", object_x="x")
+    image, reference = common_region(result["object"], truth)
+    light, _ = common_region(result["illumination"], truth)
+    compared = dp.compare_images(image.values, reference.values, light.values)
+    large = save_figure(
+        plot_comparison(compared, reference, names=("result.zarr", "truth")), work / "comparison.png"
+    )
+    shrink(large, target / "tutorial-comparison.png", 900)
+
+
+def sheet(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+
+
+def save(figure: Figure, path: Path) -> None:
+    large = save_figure(figure, path, dpi=100)
+    shrink(large, path, 1100)
+
+
+def shrink(source: Path, path: Path, width: int) -> None:
+    """As wide as a page and with a palette: a tenth of the bytes."""
+    picture = Image.open(source).convert("RGB")
+    height = round(picture.height * min(1.0, width / picture.width))
+    picture = picture.resize((min(width, picture.width), height), Image.Resampling.LANCZOS)
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path} ({path.stat().st_size // 1024} kB)")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "pictures")

@@ -1,0 +1,212 @@
+"""Trials on arrays of more than 2^31 elements, where an index of 32 bits would overflow.
+
+The arrays are sparse: memory is there where it is touched. Only the blocks that reach the far end of them
+are run, and the far end alone is compared. `LARGE_TRIALS` has them by kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from unittest import mock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskptycho import gpu_kernels
+from daskptycho.gpu_kernels import _cover
+from tests.cuda.memory import fenced
+from tests.cuda.shipped import ChooseBlocks
+from tests.cuda.trials import Kernels, Trial, close
+from tests.plain import complex_noise
+
+__all__ = ["LARGE_TRIALS"]
+
+# Frames of 2^20 pixels: the last one begins beyond element 2^31.
+SIZE = 1024
+FRAMES = 2**31 // SIZE**2 + 2
+LAST = FRAMES - 1
+# An image of more than 2^31 pixels, with room for one small frame in its far corner.
+IMAGE = (1100, 2**21)
+SMALL = (6, 10)
+
+
+def _of_last_frame(grid: tuple[int, ...]) -> Sequence[int]:
+    """The first and the last of the blocks that share the last frame."""
+    frames, parts = grid
+    return [frames - 1, frames - 1 + frames * (parts - 1)]
+
+
+def _last(grid: tuple[int, ...]) -> Sequence[int]:
+    return [int(np.prod(grid)) - 1]
+
+
+def _reached() -> NDArray[np.intp]:
+    """Pixels of a frame that those two blocks reach, as numbers in the flattened frame."""
+    _, parts = gpu_kernels._blocks_of_frames(1, SIZE**2)
+    step = gpu_kernels.THREADS * parts
+    first = (np.arange(0, SIZE**2, step)[:, None] + np.arange(gpu_kernels.THREADS)).ravel()
+    return np.concatenate([first, first + step - gpu_kernels.THREADS])
+
+
+def _stack(random: np.random.Generator, modes: int = 1) -> NDArray[np.complex64]:
+    """Frames of which the last one is noise and the others are dark."""
+    stack = fenced((FRAMES, modes, SIZE, SIZE), np.complex64)
+    stack[LAST] = complex_noise(random, stack.shape[1:])
+    return stack
+
+
+def _corners(place: Sequence[int]) -> NDArray[np.int64]:
+    """All frames at the origin but the last."""
+    corner = np.zeros((FRAMES, 2), dtype=np.int64)
+    corner[LAST] = place
+    return corner
+
+
+def _cover_of_last(corner: NDArray[np.int64], *sizes: int) -> tuple[NDArray, ...]:
+    """The patches of the last frame alone: those of all would take seconds, and the others are dark."""
+    _, start, frames = _cover(corner[LAST:], *sizes)
+    return corner, start, frames + np.int32(LAST)
+
+
+def _image(random: np.random.Generator) -> tuple[NDArray[np.complex64], NDArray[np.int64]]:
+    """An image with noise in its far corner, and the corner of a frame there."""
+    image = fenced(IMAGE, np.complex64)
+    image[-SMALL[0] :, -SMALL[1] :] = complex_noise(random, SMALL)
+    return image, np.subtract(IMAGE, SMALL)[None]
+
+
+def exit_waves_of_many_frames(kernels: Kernels) -> None:
+    random = np.random.default_rng(0)
+    image, probe = complex_noise(random, (SIZE + 1, SIZE + 2)), _stack(random)
+    out = fenced(probe.shape, np.complex64)
+    kernels.exit_waves(image, probe, _corners((1, 2)), out)
+    at = _reached()
+    close(out[LAST, 0].ravel()[at], (probe[LAST, 0] * image[1:, 2:]).ravel()[at])
+
+
+def exit_waves_of_a_large_image(kernels: Kernels) -> None:
+    random = np.random.default_rng(1)
+    image, corner = _image(random)
+    probe = complex_noise(random, (1, 1, *SMALL))
+    out = np.empty_like(probe)
+    kernels.exit_waves(image, probe, corner, out)
+    close(out[0, 0], probe[0, 0] * image[-SMALL[0] :, -SMALL[1] :])
+
+
+def project_modulus_of_many_frames(kernels: Kernels) -> None:
+    random = np.random.default_rng(2)
+    wave = _stack(random)
+    before = wave[LAST, 0].copy()
+    amplitude = fenced((FRAMES, SIZE, SIZE), np.float32)
+    amplitude[LAST] = random.random((SIZE, SIZE), dtype=np.float32)
+    kernels.project_modulus(wave, amplitude, 1.0)
+    at = _reached()
+    close(wave[LAST, 0].ravel()[at], (amplitude[LAST] * before / abs(before)).ravel()[at])
+
+
+def weigh_frames_of_many(kernels: Kernels) -> None:
+    random = np.random.default_rng(3)
+    wave = _stack(random)
+    weighted = fenced((FRAMES, SIZE, SIZE), np.complex64)
+    kernels.weigh_frames(wave, wave, weighted, np.empty(FRAMES))
+    at = _reached()
+    close(weighted[LAST].ravel()[at], (abs(wave[LAST, 0].ravel()[at]) ** 2))
+
+
+def accumulate_overlap_of_many_frames(kernels: Kernels) -> None:
+    random = np.random.default_rng(4)
+    weighted = _stack(random)[:, 0]
+    image = np.zeros((SIZE + 9, SIZE + 40), dtype=np.complex64)
+    with mock.patch.object(gpu_kernels, "_cover", _cover_of_last):
+        kernels.accumulate_overlap(weighted, np.full(FRAMES, 1j, np.complex64), _corners((9, 40)), image)
+    # The last patch is one row of 8 x 32 pixels or less.
+    close(image[-1, -8:], 1j * weighted[LAST, -1, -8:])
+
+
+def accumulate_overlap_of_a_large_image(kernels: Kernels) -> None:
+    random = np.random.default_rng(5)
+    image, corner = _image(random)
+    before = image[-4:, -SMALL[1] :].copy()
+    weighted = complex_noise(random, (1, *SMALL))
+    kernels.accumulate_overlap(weighted, np.ones(1, np.complex64), corner, image)
+    close(image[-4:, -SMALL[1] :], before + weighted[0, -4:])
+
+
+def accumulate_waves_of_many_frames(kernels: Kernels) -> None:
+    random = np.random.default_rng(6)
+    wave = _stack(random)
+    image = np.zeros((SIZE + 9, SIZE + 40), dtype=np.complex64)
+    with mock.patch.object(gpu_kernels, "_cover", _cover_of_last):
+        kernels.accumulate_waves(wave, wave, _corners((9, 40)), image)
+    close(image[-1, -8:], abs(wave[LAST, 0, -1, -8:]) ** 2)
+
+
+def accumulate_illumination_of_a_large_image(kernels: Kernels) -> None:
+    random = np.random.default_rng(7)
+    image, probe = fenced(IMAGE, np.float32), complex_noise(random, (1, 1, *SMALL))
+    kernels.accumulate_illumination(probe, np.subtract(IMAGE, SMALL)[None], image)
+    close(image[-4:, -SMALL[1] :], abs(probe[0, 0, -4:]) ** 2)
+
+
+def accumulate_probe_of_many_frames(kernels: Kernels) -> None:
+    """The last group of frames; the others leave nothing behind, for want of being run."""
+    random = np.random.default_rng(8)
+    image, wave = complex_noise(random, (SIZE + 1, SIZE + 2)), _stack(random)
+    numerator = fenced(wave.shape, np.complex64)
+    kernels.accumulate_probe(
+        image, wave, _corners((1, 2)), numerator, np.zeros((SIZE, SIZE), dtype=np.float32)
+    )
+    close(numerator[LAST, 0, -1, -256:], image[-1, -256:].conj() * wave[LAST, 0, -1, -256:])
+
+
+def accumulate_probe_of_a_large_image(kernels: Kernels) -> None:
+    random = np.random.default_rng(9)
+    image, corner = _image(random)
+    wave = complex_noise(random, (1, 1, *SMALL))
+    numerator, denominator = np.zeros_like(wave), np.zeros(SMALL, dtype=np.float32)
+    kernels.accumulate_probe(image, wave, corner, numerator, denominator)
+    close(numerator[0, 0], image[-SMALL[0] :, -SMALL[1] :].conj() * wave[0, 0])
+
+
+def gramian_of_many_frames(kernels: Kernels) -> None:
+    random = np.random.default_rng(10)
+    stack = _stack(random)[:, 0]
+    pair = np.full((1, 2), LAST)
+    out = np.empty(1, dtype=complex)
+    offset = np.array([[SIZE - 8, SIZE - 9]])
+    kernels.gramian(stack, stack, pair, offset, np.zeros((FRAMES, 2)), np.ones((SIZE, SIZE), np.float32), out)
+    close(out[0], np.vdot(stack[LAST, -8:, -9:], stack[LAST, :8, :9]))
+
+
+def gramian_on_a_large_image(kernels: Kernels) -> None:
+    random = np.random.default_rng(11)
+    frames, weight = complex_noise(random, (1, *SMALL)), fenced(IMAGE, np.float32)
+    weight[-SMALL[0] :, -SMALL[1] :] = 2
+    zero, out = np.zeros((1, 2), dtype=np.int64), np.empty(1, dtype=complex)
+    kernels.gramian(frames, frames, zero, zero, np.subtract(IMAGE, SMALL)[None], weight, out)
+    close(out[0], 2 * np.vdot(frames, frames))
+
+
+def _trial(choose_blocks: ChooseBlocks, check: Callable[[Kernels], None]) -> Trial:
+    return Trial(check.__name__.replace("_", " "), check, choose_blocks)
+
+
+LARGE_TRIALS: dict[str, list[Trial]] = {
+    "exit_waves": [
+        _trial(_of_last_frame, exit_waves_of_many_frames),
+        _trial(_last, exit_waves_of_a_large_image),
+    ],
+    "project_modulus": [_trial(_of_last_frame, project_modulus_of_many_frames)],
+    "weigh_frames": [_trial(_of_last_frame, weigh_frames_of_many)],
+    "accumulate_overlap": [
+        _trial(_last, accumulate_overlap_of_many_frames),
+        _trial(_last, accumulate_overlap_of_a_large_image),
+    ],
+    "accumulate_waves": [_trial(_last, accumulate_waves_of_many_frames)],
+    "accumulate_illumination": [_trial(_last, accumulate_illumination_of_a_large_image)],
+    "accumulate_probe": [
+        _trial(_last, accumulate_probe_of_many_frames),
+        _trial(_last, accumulate_probe_of_a_large_image),
+    ],
+    "gramian": [_trial(_last, gramian_of_many_frames), _trial(_last, gramian_on_a_large_image)],
+}

@@ -1,0 +1,313 @@
+"""Faults put into the kernels one at a time: what the trials and the checkers have to notice.
+
+A fault is a piece of a function's text that another one replaces. Most are wrong numbers or forbidden steps
+on the emulation of the source. Some are right there and wrong on a GPU, because threads of the emulation
+take turns at barriers alone and g++ fuses no products: those are seen in PTX, most by the race checker.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from tests.cuda.shipped import SOURCE
+
+__all__ = ["MUTANTS", "Mutant"]
+
+
+class Mutant(NamedTuple):
+    """One fault."""
+
+    kernels: tuple[str, ...]
+    """Each of which has to notice it."""
+    what: str
+    function: str
+    """Whose text is changed: the kernel itself, or one that it calls."""
+    before: str
+    after: str
+    in_ptx: bool = False
+    """Right on the emulation of the source."""
+    large: bool = False
+    """Wrong beyond 2^31 elements alone."""
+
+    def source(self) -> str:
+        """The kernels with this fault and what they call, without the others."""
+        kept = []
+        changed = 0
+        # No function has an empty line in it: a paragraph is a function and what is said about it.
+        for paragraph in SOURCE.split("\n\n"):
+            if 'extern "C"' in paragraph and not any(_defines(paragraph, kernel) for kernel in self.kernels):
+                continue
+            if _defines(paragraph, self.function):
+                changed += paragraph.count(self.before)
+                kept.append(paragraph.replace(self.before, self.after))
+            else:
+                kept.append(paragraph)
+        assert changed == 1, f"{self.function} has {self.before!r} {changed} times; expected once"
+        return "\n\n".join(kept)
+
+
+def _defines(paragraph: str, function: str) -> bool:
+    return re.search(rf"^(?:__device__ .*\b)?{function}\(", paragraph, re.MULTILINE) is not None
+
+
+def _in(
+    function: str,
+    *faults: tuple[str, str, str],
+    kernels: tuple[str, ...] = (),
+    in_ptx: bool = False,
+    large: bool = False,
+) -> list[Mutant]:
+    """Mutants of a function from (what, before, after)."""
+    return [
+        Mutant(kernels or (function,), what, function, before, after, in_ptx, large)
+        for what, before, after in faults
+    ]
+
+
+SUMS = ("project_modulus", "weigh_frames", "gramian")
+GATHERS = ("accumulate_overlap", "accumulate_waves", "accumulate_illumination")
+
+FRAME_IN_32_BITS = ("frame number in 32 bits", "const int64 f = blockIdx.x;", "const int f = blockIdx.x;")
+ONE_PIXEL_MORE = ("a pixel beyond the frame", "t < pixels;", "t <= pixels;")
+OWN_PROBE_IGNORED = ("first probe for all", "(own ? f * modes * pixels : 0)", "0")
+FIRST_MODE_ALONE = ("first mode alone", "m < modes;", "m < 1;")
+# Each block of a frame does the whole frame: the same numbers, written by several blocks.
+EVERY_BLOCK_DOES_ALL = (
+    "blocks of a frame write the same pixels",
+    "for (int t = first_pixel(); t < pixels; t += next_pixel())",
+    "for (int t = threadIdx.x; t < pixels; t += blockDim.x)",
+)
+
+# Neighbours share two pixels, and each adds every other frame to both of them.
+GATHERED = (
+    SOURCE[SOURCE.index("  const int row = patch") : SOURCE.index("  pixel = sum;\n")] + "  pixel = sum;\n"
+)
+SCATTERED = """\
+  const int row = patch / across * 8 + threadIdx.x / 32;
+  for (int side = 0; side < 2; ++side) {
+    const int column = patch % across * 32 + threadIdx.x % 32 / 2 * 2 + side;
+    if (row >= cover.rows || column >= cover.columns) continue;
+    Value& pixel = image[(int64)row * cover.columns + column];
+    for (int64 n = cover.start[patch] + threadIdx.x % 2; n < cover.start[patch + 1]; n += 2) {
+      const int64 f = cover.list[n];
+      const int64 y = row - cover.corner[2 * f], x = column - cover.corner[2 * f + 1];
+      if (y >= 0 && y < cover.height && x >= 0 && x < cover.width) add_frame(pixel, f, y * cover.width + x);
+    }
+  }
+"""
+
+MUTANTS: list[Mutant] = [
+    *_in(
+        "block_sum",
+        ("first barrier dropped", "  __syncthreads();\n  double total", "  double total"),
+        ("first lane not summed up", "threadIdx.x % 32 == 0", "threadIdx.x % 32 == 1"),
+        ("half of each warp", "int step = 16", "int step = 8"),
+        ("segments of 16 lanes", "value, step)", "value, step, 16)"),
+        ("mask of half a warp", "0xffffffffu", "0x0000ffffu"),
+        ("last warp left out", "warp < 8", "warp < 7"),
+        ("sum in single precision", "double block_sum(double value)", "double block_sum(float value)"),
+        kernels=SUMS,
+    ),
+    *_in(
+        "block_sum",
+        (
+            "unsynchronised accumulation",
+            "  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = value;\n",
+            "  if (threadIdx.x < 8) part[threadIdx.x] = 0.0;\n"
+            "  __syncthreads();\n"
+            "  if (threadIdx.x % 32 == 0) part[0] += value;\n",
+        ),
+        kernels=SUMS,
+        in_ptx=True,
+    ),
+    *_in(
+        "block_sum",
+        ("second barrier dropped", "  __syncthreads();\n  return", "  return"),
+        kernels=("gramian",),
+    ),
+    *_in(
+        "exit_waves",
+        (
+            "axes of the corner swapped",
+            "corner[2 * f] * stride + corner[2 * f + 1]",
+            "corner[2 * f + 1] * stride + corner[2 * f]",
+        ),
+        ("axes of the frame swapped", "y = t / width, x = t % width", "y = t / height, x = t % height"),
+        ("rows of the image as long as the frame's", "(int64)y * stride", "(int64)y * width"),
+        ("conjugate image", "times(under, ", "conj_times(under, "),
+        ("modes a row apart", "p[(int64)m * pixels + t]", "p[(int64)m * width + t]"),
+        ONE_PIXEL_MORE,
+        OWN_PROBE_IGNORED,
+        FIRST_MODE_ALONE,
+    ),
+    *_in("exit_waves", EVERY_BLOCK_DOES_ALL, in_ptx=True),
+    *_in(
+        "exit_waves",
+        FRAME_IN_32_BITS,
+        (
+            "place in the image in 32 bits",
+            "image + corner[2 * f] * stride",
+            "image + (int)corner[2 * f] * stride",
+        ),
+        large=True,
+    ),
+    *_in(
+        "project_modulus",
+        ("dark measurement not valid", "measured >= 0.0f", "measured > 0.0f"),
+        ("invalid pixels not scaled", "float factor = scale;", "float factor = 1.0f;"),
+        ("power not scaled", "power * scale", "power"),
+        ("last misfit alone", "total += difference", "total = difference"),
+        ("misfit in single precision", "double total = 0.0;", "float total = 0.0f;"),
+        ("dark waves not finite", "1e-30f", "0.0f"),
+        ("modulus of each mode alone", "power += square", "power = square"),
+        ("parts of the misfit upon each other", "f * gridDim.y + blockIdx.y", "f + blockIdx.y"),
+        ("every thread leaves its misfit", "if (threadIdx.x == 0) misfit", "misfit"),
+        ("waves left as they are", "factor * own.x, factor * own.y", "own.x, own.y"),
+        ONE_PIXEL_MORE,
+    ),
+    *_in("project_modulus", FRAME_IN_32_BITS, large=True),
+    *_in(
+        "weigh_frames",
+        ("probe not conjugated", "conj_times(p", "times(p"),
+        ("power of the last mode", "total += square", "total = square"),
+        ("power in single precision", "double total = 0.0;", "float total = 0.0f;"),
+        ("parts of the power upon each other", "f * gridDim.y + blockIdx.y", "f * gridDim.y"),
+        ("weighted frames as far apart as waves", "out[f * pixels + t]", "out[f * modes * pixels + t]"),
+        ONE_PIXEL_MORE,
+        OWN_PROBE_IGNORED,
+        FIRST_MODE_ALONE,
+        EVERY_BLOCK_DOES_ALL,
+    ),
+    *_in("weigh_frames", FRAME_IN_32_BITS, large=True),
+    *_in(
+        "gather",
+        ("pixels above the frame", "y >= 0 && ", ""),
+        ("a row below the frame", "y < cover.height", "y <= cover.height"),
+        ("a column beside the frame", "x < cover.width", "x <= cover.width"),
+        (
+            "axes of the corner swapped",
+            "y = row - cover.corner[2 * f], x = column - cover.corner[2 * f + 1]",
+            "y = row - cover.corner[2 * f + 1], x = column - cover.corner[2 * f]",
+        ),
+        ("last frame of a patch missing", "n < cover.start[patch + 1]", "n < cover.start[patch + 1] - 1"),
+        ("place in the list taken for the frame", "f = cover.list[n]", "f = n"),
+        ("image not added to", "Value sum = pixel;", "Value sum = Value();"),
+        (
+            "patches across rounded down",
+            "(cover.columns + 31) / 32",
+            "cover.columns / 32 + !(cover.columns / 32)",
+        ),
+        ("pixels beyond the image", "row >= cover.rows || ", ""),
+        ("patches of half the height", "patch / across * 8", "patch / across * 4"),
+        kernels=GATHERS,
+    ),
+    *_in("gather", ("two threads add to a pixel", GATHERED, SCATTERED), kernels=GATHERS, in_ptx=True),
+    *_in(
+        "gather",
+        ("pixel of the image in 32 bits", "(int64)row * cover.columns", "row * cover.columns"),
+        kernels=("accumulate_overlap", "accumulate_illumination"),
+        large=True,
+    ),
+    *_in(
+        "accumulate_overlap",
+        ("conjugate phase", "times(phase[f], ", "conj_times(phase[f], "),
+        ("first phase for all", "phase[f], ", "phase[0], "),
+    ),
+    *_in("accumulate_overlap", ("frames in 32 bits", "f * pixels + t", "(int)(f * pixels) + t"), large=True),
+    *_in(
+        "accumulate_waves",
+        ("probe not conjugated", "conj_times(p", "times(p"),
+        ("one mode fewer", "m < modes;", "m < modes - 1;"),
+        ("modes in each other's place", "z[m * pixels]", "z[(modes - 1 - m) * pixels]"),
+        OWN_PROBE_IGNORED,
+    ),
+    *_in(
+        "accumulate_waves",
+        ("waves in 32 bits", "wave + f * modes * pixels", "wave + (int)(f * modes * pixels)"),
+        large=True,
+    ),
+    *_in(
+        "accumulate_illumination",
+        ("first frame's power for all", "(own ? f * pixels : 0)", "0"),
+        ("a power for each frame", "(own ? f * pixels : 0)", "f * pixels"),
+    ),
+    *_in(
+        "accumulate_probe",
+        ("image not conjugated", "conj_times(under, ", "times(under, "),
+        ("a pixel beyond the probe", "t >= pixels", "t > pixels"),
+        ("last group beyond the last frame", "min(first + group, (int64)frames)", "first + group"),
+        ("every group from the first frame", "(int64)blockIdx.y * group, last", "0, last"),
+        (
+            "groups upon each other",
+            "numerator[((int64)blockIdx.y * modes + m) * pixels + t] = sum",
+            "numerator[m * pixels + t] = sum",
+        ),
+        (
+            "axes of the corner swapped",
+            "(corner[2 * f] + y) * stride + corner[2 * f + 1] + x",
+            "(corner[2 * f + 1] + y) * stride + corner[2 * f] + x",
+        ),
+        ("modes upon each other", "(f * modes + m) * pixels", "f * modes * pixels"),
+        ("own numerators summed up", "if (own)\n", "if (0)\n"),
+    ),
+    *_in("accumulate_probe", ("every mode leaves the denominator", "if (m == 0) ", ""), in_ptx=True),
+    *_in(
+        "accumulate_probe",
+        ("waves in 32 bits", "const int64 at =", "const int at ="),
+        ("place in the image in 32 bits", "image[(corner[2 * f] + y)", "image[(int)(corner[2 * f] + y)"),
+        large=True,
+    ),
+    *_in(
+        "gramian",
+        ("first frame not conjugated", "(u.x * v.x + u.y * v.y)", "(u.x * v.x - u.y * v.y)"),
+        (
+            "second frame conjugated instead",
+            "__fmul_rn(u.x, v.y) - __fmul_rn(u.y, v.x)",
+            "__fmul_rn(u.y, v.x) - __fmul_rn(u.x, v.y)",
+        ),
+        (
+            "axes of the offset swapped",
+            "dy = offset[2 * k], dx = offset[2 * k + 1]",
+            "dy = offset[2 * k + 1], dx = offset[2 * k]",
+        ),
+        ("offset the other way", "b[(y - dy) * width + x - dx]", "b[(y + dy) * width + x + dx]"),
+        ("pixels from the top of the first", "y0 = max(0, dy)", "y0 = 0"),
+        ("rows to the end of the first", "min(height, height + dy) - y0", "height - y0"),
+        (
+            "overlap of frames far apart",
+            "rows = max(0, min(height, height + dy) - y0), columns = max(0, min(width, width + dx) - x0)",
+            "rows = min(height, height + dy) - y0, columns = min(width, width + dx) - x0",
+        ),
+        ("rows for columns", "t / columns, x = x0 + t % columns", "t / rows, x = x0 + t % rows"),
+        (
+            "frames of the pair swapped",
+            "i = pair[2 * k], j = pair[2 * k + 1]",
+            "i = pair[2 * k + 1], j = pair[2 * k]",
+        ),
+        (
+            "weight of the second frame's place",
+            "corner[2 * i] * stride + corner[2 * i + 1]",
+            "corner[2 * j] * stride + corner[2 * j + 1]",
+        ),
+        ("weight's rows as long as the frame's", "(int64)y * stride", "(int64)y * width"),
+        (
+            "sum in single precision",
+            "double real = 0.0, imaginary = 0.0;",
+            "float real = 0.0f, imaginary = 0.0f;",
+        ),
+        ("last pixel left out", "t < rows * columns", "t < rows * columns - 1"),
+    ),
+    *_in(
+        "gramian",
+        ("products fused", "__fmul_rn(u.x, v.y) - __fmul_rn(u.y, v.x)", "u.x * v.y - u.y * v.x"),
+        in_ptx=True,
+    ),
+    *_in(
+        "gramian",
+        ("first frame in 32 bits", "first + i * height", "first + (int)i * height"),
+        ("second frame in 32 bits", "second + j * height", "second + (int)j * height"),
+        ("weight in 32 bits", "weight + corner[2 * i] * stride", "weight + (int)corner[2 * i] * stride"),
+        large=True,
+    ),
+]

@@ -1,0 +1,202 @@
+"""The README and the pages of docs/ run: block after block, as a reader would type them.
+
+The blocks of a page share one empty folder and, where they are Python, one namespace. What a fence says
+decides:
+
+- ``python`` is executed here;
+- ``console``, ``bash`` or nothing is a shell script for the installed command. Where lines begin with ``$ ``,
+  these are typed and the others are output. A line of make or pip is looked up in the Makefile and
+  pyproject.toml instead;
+- ``text``, data formats and MyST's directives in braces do not run: what needs a GPU, a bucket or a
+  batch system is fenced as ``text``.
+
+A page that names a file of `GIVEN` finds it in its folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+
+import daskptycho as dp
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+
+SHELL = {"", "bash", "console"}
+NOT_RUN = {"text", "json", "toml", "yaml"}
+# What may begin a line of a shell block.
+TYPED = {"daskptycho", "export"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    content: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """All fenced blocks of a page but MyST's directives."""
+    tokens = MarkdownIt().parse(page.read_text())
+    return [
+        Block(page, token.map[0] + 1, token.info.strip(), token.content)
+        for token in tokens
+        if token.type == "fence" and token.map is not None and not token.info.startswith("{")
+    ]
+
+
+def commands_of(block: Block) -> list[str]:
+    """The command lines of a shell block; one that goes on after a backslash is one of them."""
+    lines = block.content.replace("\\\n", " ").splitlines()
+    typed = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")] or lines
+    return [line for line in typed if line.strip() and not line.startswith("#")]
+
+
+def measured(path: Path) -> None:
+    """A measurement as someone brings it: frames, positions [y, x] in pixels and a guess of the probe."""
+    with tempfile.TemporaryDirectory() as folder:
+        scan = dp.simulate_scan(f"{folder}/scan.zarr", (6, 6), 32, step=6, jitter=1, photons=1e5)
+        np.savez(
+            path,
+            intensity=np.fft.ifftshift(scan["intensity"].values, axes=(1, 2)),
+            position=scan["position"].values,
+            probe=scan["probe"].values,
+        )
+
+
+GIVEN: dict[str, Callable[[Path], Any]] = {"measured.npz": measured}
+
+
+def run(block: Block, folder: Path, namespace: dict[str, Any]) -> None:
+    """Run one block in a page's folder."""
+    if block.language == "python":
+        # So many lines above it that a traceback names the page's own.
+        code = "\n" * block.line + block.content
+        exec(compile(code, str(block.page), "exec"), namespace)
+    elif block.language in SHELL:
+        script = "\n".join(line for line in commands_of(block) if line.split()[0] in TYPED)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=folder,
+            env=os.environ | {"PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=250,
+            check=False,
+        )
+        assert done.returncode == 0, f"{block} ended with {done.returncode}:\n{script}\n{done.stderr}"
+
+
+# The README runs in any test run, the other pages, which take longer, in the long one.
+EACH_PAGE = [
+    pytest.param(page, id=page.stem, marks=() if page == README else pytest.mark.long)
+    for page in PAGES
+    if any(block.language in {"python", *SHELL} for block in blocks_of(page))
+]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", EACH_PAGE)
+def test_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = blocks_of(page)
+    for name, make in GIVEN.items():
+        if any(name in block.content for block in blocks):
+            make(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    # Under the name of a script: what it defines can be sent to other processes.
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks:
+        run(block, tmp_path, namespace)
+
+
+def test_no_block_is_passed_over_in_silence() -> None:
+    for block in (block for page in PAGES for block in blocks_of(page)):
+        assert block.language in {"python", *SHELL, *NOT_RUN}, f"{block}: nobody runs {block.language!r}"
+        if block.language in SHELL:
+            for command in commands_of(block):
+                first = command.split()[0]
+                assert first in {*TYPED, "make", "pip"}, f"{block}: fence {command!r} as text, or test it"
+
+
+def test_make_and_pip_of_the_pages_exist() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    seen = set()
+    for block in (block for page in PAGES for block in blocks_of(page) if block.language in SHELL):
+        for command in commands_of(block):
+            words = command.split("#")[0].split()
+            seen.add(words[0])
+            if words[0] == "make":
+                assert {word for word in words[1:] if "=" not in word} <= targets, f"{block}: {command}"
+            for extras in re.findall(r"(?:daskptycho|\.)\[([\w,-]+)\]", command) if words[0] == "pip" else ():
+                assert set(extras.split(",")) <= set(project["optional-dependencies"]), f"{block}: {command}"
+    assert seen >= {"make", "pip", "daskptycho"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if not re.match(r"\w+:", target):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_python_page_has_every_public_name() -> None:
+    told = re.findall(r"^\.\. auto\w+:: (\w+)", (ROOT / "docs" / "api.md").read_text(), flags=re.MULTILINE)
+    assert sorted(told) == sorted(set(dp.__all__) - {"__version__"})
+
+
+def test_stores_page_has_every_name_in_a_store(tmp_path: Path) -> None:
+    scan = dp.simulate_scan(tmp_path / "simulated.zarr", (3, 3), frame_size=16, step=8)
+    geometry = {"energy_eV": 7200, "detector_distance_m": 2, "detector_pixel_size_m": 1e-3}
+    frame = np.ones(scan["intensity"].shape[1:])
+    arrays = {"valid": frame > 0, "background": 0 * frame, "probe": scan["probe"].values}
+    position = scan["position"].values * 1e-8
+    full = dp.create_scan(tmp_path / "full.zarr", scan["intensity"], position, **arrays, **geometry)
+    result = dp.reconstruct(full, tmp_path / "result.zarr", sweeps=2)
+    text = (ROOT / "docs" / "store.md").read_text()
+    for name in {name for store in (scan, full, result) for name in (*store.variables, *store.attrs)}:
+        assert f"`{name}`" in text, f"docs/store.md does not tell of {name}"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_pictures_of_the_pages_are_drawn(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "docs" / "pictures.py", tmp_path], check=True, timeout=500)
+    shown = {name for page in PAGES for name in re.findall(r"pictures/([\w-]+\.png)\)", page.read_text())}
+    assert shown
+    assert {path.name for path in tmp_path.iterdir()} >= shown
+
+
+def test_laptop_workflow_leaves_its_picture(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "workflows" / "laptop.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "sweep 40" in done.stdout
+    assert (tmp_path / "result.png").stat().st_size > 10_000

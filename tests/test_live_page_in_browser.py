@@ -1,0 +1,163 @@
+"""The live page in a real browser: before, during and after a run, with a cluster and without."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client, LocalCluster
+from PIL import Image
+
+import daskptycho as dp
+from tests.chromium import PATIENCE, Browser, browser
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
+
+SWEEPS, HALFWAY = 12, 6
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    """Nine tiles, with a scale in metres."""
+    url = tmp_path_factory.mktemp("scans") / "scan.zarr"
+    simulated = dp.simulate_scan(
+        url.with_name("pixels.zarr"), frames=(24, 24), frame_size=64, step=12, jitter=2, photons=1e5
+    )
+    size = 1.23984198e-6 / 6200 * 2 / (64 * 75e-6)
+    return dp.create_scan(
+        url,
+        simulated["intensity"].data,
+        simulated["position"].values * size,
+        probe=simulated["probe"].values,
+        energy_eV=6200,
+        detector_distance_m=2,
+        detector_pixel_size_m=75e-6,
+        tile_frames=64,
+    )
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser() as opened:
+        yield opened
+
+
+class Gate:
+    """A callback that stops a run after some sweeps until it is told to go on."""
+
+    def __init__(self, page: dp.LivePage) -> None:
+        self._page = page
+        self._open = {sweep: threading.Event() for sweep in (1, HALFWAY)}
+
+    def __call__(self, progress: dp.Progress) -> None:
+        if progress.sweep == 1:
+            # Before the page knows of a sweep.
+            assert self._open[1].wait(PATIENCE)
+        self._page(progress)
+        if progress.sweep == HALFWAY:
+            # As a slow sweep does, it lets a page that is opened meanwhile have a picture.
+            assert self._open[HALFWAY].wait(PATIENCE)
+
+    def open(self, sweep: int) -> None:
+        self._open[sweep].set()
+
+
+@contextmanager
+def two_workers() -> Iterator[Any]:
+    options: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        yield client
+
+
+@pytest.mark.parametrize("served", ["by the scheduler", "without cluster"])
+def test_run_is_watched_from_before_its_first_sweep_to_its_end(
+    served: str, scan: xr.Dataset, chromium: Browser, tmp_path: Path
+) -> None:
+    out = tmp_path / "result.zarr"
+    name = served.replace(" ", "-")
+    chromium.resize(1400, 900)
+    with (
+        two_workers() if served == "by the scheduler" else nullcontext(None) as client,
+        dp.LivePage(scan, out) as page,
+        ThreadPoolExecutor(1) as aside,
+    ):
+        if client is not None:
+            chromium.open(client.dashboard_link)
+            link = "document.querySelector(\"a[href='daskptycho']\")"
+            chromium.wait(lambda: chromium.ask(link), "the link in Dask's own menu")
+        gate = Gate(page)
+        run = aside.submit(dp.reconstruct, scan, out, sweeps=SWEEPS, callback=gate)
+        chromium.open(page.link)
+        chromium.wait(lambda: "waiting" in chromium.text(), "the page before the first sweep")
+        assert "after the first sweep" in chromium.text()
+        chromium.picture(f"{name}-waiting")
+        gate.open(1)
+
+        halfway = chromium.wait(lambda: shown(chromium), "an image")
+        assert f" of {SWEEPS}" in chromium.text()
+        assert halfway["after"] <= HALFWAY
+        assert halfway["unit"] == "µm"
+        assert halfway["aspect"] == pytest.approx(1, abs=0.03)
+        text = chromium.text()
+        for said in ("running", "left", "residual", "frames a second", str(out)):
+            assert said in text
+        assert len(halfway["workers"]) == (1 if client is None else 2)
+        assert_no_blank(chromium.picture(f"{name}-halfway"))
+
+        chromium.resize(390, 844, mobile=True)
+        width = "document.documentElement.scrollWidth"
+        chromium.wait(lambda: chromium.ask(width) == 390, "a page as wide as a phone")
+        chromium.picture(f"{name}-phone")
+        chromium.resize(1400, 900)
+
+        gate.open(HALFWAY)
+        run.result(PATIENCE)
+        page.done()
+        chromium.wait(lambda: f"The result is in {out}" in chromium.text(), "the end")
+        chromium.wait(lambda: shown(chromium)["after"] == SWEEPS, "the last image")
+        found = shown(chromium)
+        assert len(found["residual"]) == SWEEPS
+        np.testing.assert_allclose(found["residual"], dp.open_result(out)["residual"])
+        assert_no_blank(chromium.picture(f"{name}-done"))
+    # The server of this process is gone, and the page is what it was.
+    assert "done" in chromium.text()
+    assert chromium.complaints() == []
+
+
+def shown(chromium: Browser) -> dict[str, Any] | None:
+    """What the figures hold, or None before there is an image."""
+    return chromium.ask(
+        """(() => {
+        const roots = Object.fromEntries(Bokeh.documents[0].roots().map(root => [root.name, root]))
+        const data = root => root.renderers[0].data_source.data
+        const after = /after sweep (\\d+)/.exec(roots.phase.title.text)
+        // The placeholders of tiles have no home.
+        if (after == null || data(roots.tiles).home[0] == "") return null
+        const view = Bokeh.index.find_one(roots.amplitude)
+        const {x_range, y_range} = roots.amplitude, box = view.frame.bbox
+        return {
+            after: Number(after[1]),
+            unit: /\\((.*)\\)/.exec(roots.phase.below[0].axis_label)[1],
+            aspect: (box.width / Math.abs(x_range.end - x_range.start))
+                / (box.height / Math.abs(y_range.end - y_range.start)),
+            residual: [...data(roots.residual).residual],
+            workers: [...new Set(data(roots.tiles).home)],
+        } })()"""
+    )
+
+
+def assert_no_blank(picture: Path) -> None:
+    """Both images are there: greys on the left, the colours of phases on the right."""
+    with Image.open(picture) as opened:
+        pixels = np.asarray(opened.convert("RGB"), dtype=int)[200:560]
+    left, right = pixels[:, 100:500], pixels[:, 650:1050]
+    assert np.ptp(left, axis=-1).max() < 60
+    assert left.std() > 30
+    assert (np.ptp(right, axis=-1) > 60).mean() > 0.3
