@@ -164,6 +164,11 @@ def test_probe_of_whole_frames_is_no_probe_of_cut_ones(truth: xr.Dataset, tmp_pa
         assert "probe" not in read_file(tmp_path / "a.npz", crop=24)
 
 
+def test_file_in_a_bucket_is_refused_as_such() -> None:
+    with pytest.raises(ScanError, match=r"s3://bucket/a\.h5 is no local file"):
+        read_file("s3://bucket/a.h5")
+
+
 def test_linked_file_that_is_missing_is_named(truth: xr.Dataset, tmp_path: Path) -> None:
     sources.write_nxmx(truth, tmp_path / "a_master.h5")
     (tmp_path / "a_data_000002.h5").unlink()
