@@ -228,7 +228,7 @@ def make_plan(
         amplitudes=_amplitudes(scan, tiling, streamed, device),
         streamed=streamed,
         device=device,
-        fractional=any(tile.fraction.any() for tile in tiling.tiles),
+        fractional=not all(tile.whole_pixel for tile in tiling.tiles),
         overlaps=sum(len(block.pair) for block in blocks),
     )
 

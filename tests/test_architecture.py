@@ -27,6 +27,7 @@ LAYERS: list[tuple[str, set[str]]] = [
             "drawing",
             "panels",
             "plotting",
+            "scan_picture",
         },
     ),
     (

@@ -87,6 +87,8 @@ def read_file(
     OptionError
         An option that the format's reader does not have, or an extra that is not installed.
     """
+    if "://" in str(path):
+        raise ScanError(f"{path} is no local file; expected one: only scans and results may lie elsewhere")
     path = Path(path).expanduser()
     if not path.exists():
         raise ScanError(f"{path} does not exist; expected a data file")

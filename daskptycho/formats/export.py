@@ -74,6 +74,8 @@ def export_result(result: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
     OptionError
         A suffix of no format, or an extra that is not installed.
     """
+    if "://" in str(path):
+        raise ScanError(f"{path} is no local path; expected one: only scans and results may lie elsewhere")
     target = Path(path).expanduser()
     writer = writer_of(target)
     if not target.parent.is_dir():

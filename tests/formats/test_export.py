@@ -168,7 +168,9 @@ def test_command_line_exports_whole_or_not_at_all(name: str, stored: Path, monke
 def test_what_cannot_be_exported_is_refused(result: xr.Dataset, stored: Path) -> None:
     with pytest.raises(OptionError, match=r"image\.bmp ends in \.bmp; expected one of \.cxi, \.nxs"):
         dp.export_result(result, stored.parent / "image.bmp")
+    with pytest.raises(ScanError, match=r"s3://bucket/image\.tif is no local path"):
+        dp.export_result(result, "s3://bucket/image.tif")
     with pytest.raises(ScanError, match="no is no folder"):
         dp.export_result(result, stored.parent / "no" / "image.tif")
-    assert "cannot be read as a result" in command("export", stored.parent, stored.parent / "i.tif").stderr
+    assert command("export", stored.parent, stored.parent / "i.tif").exit_code == 2
     assert "i.png ends in .png" in command("export", stored, "i.png").stderr
