@@ -23,6 +23,8 @@ __all__ = ["Feed", "Place", "first_view"]
 PICTURES, UNWATCHED = 1.0, 20.0
 # Share of the run's time that numbers and pictures may take each, with somebody there and without.
 SHARE, UNWATCHED_SHARE = 0.05, 0.005
+# Pixels along a side of a picture on the way, and of the last one, into which one zooms at leisure.
+MOST, MOST_AT_THE_END = 600, 1500
 # Seconds that the end of a run waits for whoever looks to have it.
 FAREWELL = 3.0
 
@@ -151,10 +153,11 @@ class Feed:
     def _with_pictures(self, progress: Progress) -> View:
         view = self._view
         self._pictured = progress.sweep
+        most = MOST_AT_THE_END if progress.sweep == view.sweeps or view.status == "done" else MOST
         return replace(
             view,
             image=image_of(
-                progress.preview(),
+                progress.preview(most),
                 view.scale,
                 progress.sweep,
                 # The probe may have taken up any ramp, and the object's own is not known.
