@@ -20,6 +20,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
         ("memory", ["probe recovered", "of the amplitudes"]),
         ("sweep", ["FFT pair", "Gramian", "FFT library"]),
         ("larger_than_memory", ["amplitudes over", "workers lost: 0"]),
+        ("object_store", ["read bucket", "of the disk's"]),
         ("scale", ["strong", "received a sweep", "Modelled"]),
     ],
 )
