@@ -169,11 +169,11 @@ def opened_dataset(location: Location) -> xr.Dataset:
     StoreError
         The place does not answer, or lets nobody in.
     """
-    # A web server cannot list a store: there the consolidated metadata say what is in it.
-    web = location.scheme in ("http", "https")
+    # Over a network the consolidated metadata save a request for each variable; a web server lists nothing.
+    consolidated = False if location.local else None
     with told(location):
         try:
-            return xr.open_zarr(zarr_store(location), chunks=None, consolidated=web)
+            return xr.open_zarr(zarr_store(location), chunks=None, consolidated=consolidated)
         except Exception as error:  # whatever broken metadata make of zarr and xarray
             if isinstance(error, bucket.errors(location)):
                 raise

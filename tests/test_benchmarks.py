@@ -25,6 +25,7 @@ BENCHMARKS = ROOT / "benchmarks"
         ("memory", ["probe recovered", "of the amplitudes"]),
         ("sweep", ["FFT pair", "Gramian", "FFT library"]),
         ("larger_than_memory", ["amplitudes over", "workers lost: 0"]),
+        ("object_store", ["read bucket", "of the disk's"]),
         ("scale", ["strong", "received a sweep", "Modelled"]),
         ("many_sweeps", ["tasks now"]),
     ],

@@ -17,6 +17,8 @@ import xarray as xr
 from click.testing import CliRunner, Result
 
 import daskptycho as dp
+from daskptycho import bucket as bucket_module
+from daskptycho import checkpoint_storage
 from daskptycho.cli import daskptycho
 from daskptycho.object_store import INCOMPLETE
 from daskptycho.store import complete_or_absent, located
@@ -260,3 +262,30 @@ def test_a_url_of_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "scan.zarr" / "zarr.json").is_file()
     dp.reconstruct(scan, f"file://{tmp_path}/out.zarr", sweeps=1)
     assert dp.open_result(tmp_path / "out.zarr").attrs["source"] == url
+
+
+# Servers that cannot be reached from here
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("gs://bucket/a/scan.zarr?anonymous=true", "GCSStore"),
+        ("az://container/a/scan.zarr?account=mine", "AzureStore"),
+        ("az://container/a/scan.zarr?account=mine&anonymous=true", "AzureStore"),
+        ("https://example.org/a/scan.zarr", "HTTPStore"),
+    ],
+)
+def test_stores_of_other_clouds_are_constructed(url: str, kind: str) -> None:
+    opened = bucket_module.opened(located(url))
+    assert type(opened).__name__ == kind
+    assert "a/scan.zarr" in repr(opened)
+    if not url.startswith("https"):
+        assert "scan.zarr" in repr(checkpoint_storage.storage(located(url)))
+
+
+def test_azure_needs_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    monkeypatch.delenv("AZURE_STORAGE_USE_EMULATOR", raising=False)
+    with pytest.raises(dp.OptionError, match="names no storage account; expected"):
+        checkpoint_storage.storage(located("az://container/a"))

@@ -1,0 +1,200 @@
+"""Reading and writing a scan in a bucket against the same scan on the local disk, in one run.
+
+    python benchmarks/object_store.py
+    python benchmarks/object_store.py --server moto
+    python benchmarks/object_store.py --quick
+
+The server runs on loopback: Ceph's RADOS gateway where it is installed (see tests/object_store/ceph.py), else
+moto's, which is Python and there for the tests. Frames are read as a run reads them, tile by tile through
+`open_scan`, from disk and server in turn; the fastest of several rounds counts. The disk's files lie in the
+page cache, the server's objects in its memory. With --s3fs that library reads and writes the same by Zarr.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import dask
+import numpy as np
+import xarray as xr
+import zarr
+from rich.console import Console
+from rich.table import Table
+
+import daskptycho as dp
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.object_store.ceph import free_port, missing_programs, running_ceph
+
+BUCKET = "benchmark"
+
+
+@contextmanager
+def moto() -> Iterator[dict[str, str]]:
+    """Moto's server, and what tells a client of it."""
+    port = free_port()
+    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+        }
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def ceph() -> Iterator[dict[str, str]]:
+    """Ceph's gateway, and what tells a client of it."""
+    with running_ceph() as gateway:
+        yield {
+            "AWS_ENDPOINT_URL": gateway.endpoint,
+            "AWS_ACCESS_KEY_ID": gateway.access_key,
+            "AWS_SECRET_ACCESS_KEY": gateway.secret_key,
+        }
+
+
+def make_bucket() -> None:
+    import boto3
+    from botocore.config import Config
+
+    # The server may still be starting.
+    retries = Config(retries={"max_attempts": 10, "mode": "standard"})
+    boto3.client("s3", region_name="us-east-1", config=retries).create_bucket(Bucket=BUCKET)
+
+
+def frames_of(kind: str, number: int, size: int) -> np.ndarray:
+    """Counts that compress well, as diffraction does, or not at all."""
+    random = np.random.default_rng(0)
+    if kind == "sparse":
+        return random.poisson(0.5, (number, size, size)).astype(np.uint16)
+    return random.integers(0, 2**16, (number, size, size), dtype=np.uint16)
+
+
+def write(url: str, frames: np.ndarray, tile_frames: int) -> None:
+    side = int(len(frames) ** 0.5)
+    position = np.array([(y, x) for y in range(side) for x in range(side)]) * (frames.shape[1] / 4)
+    dp.create_scan(url, frames, position, position_unit="pixel", tile_frames=tile_frames, overwrite=True)
+
+
+def read(scan: xr.Dataset, threads: int) -> None:
+    """Every tile once, as the tasks of a run read them."""
+    blocks = scan["intensity"].data.to_delayed().ravel()
+    with dask.config.set(scheduler="threads", num_workers=threads):
+        dask.compute([dask.delayed(np.size)(block) for block in blocks])
+
+
+def s3fs_store() -> Any:
+    import s3fs
+    from zarr.storage import FsspecStore
+
+    system = s3fs.S3FileSystem(endpoint_url=os.environ["AWS_ENDPOINT_URL"], asynchronous=True)
+    return FsspecStore(system, path=f"{BUCKET}/by-s3fs")
+
+
+def write_by_s3fs(frames: np.ndarray, tile_frames: int) -> None:
+    from zarr.codecs import BloscCodec
+
+    array = zarr.create_array(
+        s3fs_store(),
+        name="intensity",
+        shape=frames.shape,
+        dtype=frames.dtype,
+        chunks=(16, *frames.shape[1:]),
+        shards=(tile_frames, *frames.shape[1:]),
+        compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+        overwrite=True,
+    )
+    for start in range(0, len(frames), tile_frames):
+        array[start : start + tile_frames] = frames[start : start + tile_frames]
+
+
+def read_by_s3fs(tile_frames: int) -> None:
+    array = zarr.open_array(s3fs_store(), path="intensity", mode="r")
+    for start in range(0, array.shape[0], tile_frames):
+        array[start : start + tile_frames]
+
+
+def fastest(actions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Seconds of each action, taken in turn so that a busy moment hits all alike."""
+    best = dict.fromkeys(actions, np.inf)
+    for _ in range(rounds):
+        for name, action in actions.items():
+            begun = time.perf_counter()
+            action()
+            best[name] = min(best[name], time.perf_counter() - begun)
+    return best
+
+
+def measure(
+    folder: str, kind: str, number: int, size: int, rounds: int, compare: bool
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds to open the scan, and megabytes a second, uncompressed, of everything that is compared."""
+    frames = frames_of(kind, number, size)
+    tile = max(16, 2**22 // size**2 // 16 * 16)
+    urls = {"disk": f"{folder}/scan.zarr", "bucket": f"s3://{BUCKET}/scan.zarr"}
+    writes: dict[str, Callable[[], Any]] = {
+        f"write {name}": partial(write, url, frames, tile) for name, url in urls.items()
+    }
+    if compare:
+        writes["write by s3fs"] = partial(write_by_s3fs, frames, tile)
+    seconds = fastest(writes, 1)
+    opened = fastest({f"open {name}": partial(dp.open_scan, url) for name, url in urls.items()}, rounds)
+    scans = {name: dp.open_scan(url) for name, url in urls.items()}
+    reads: dict[str, Callable[[], Any]] = {
+        f"read {name}, threads: {threads}": partial(read, scan, threads)
+        for threads in (1, 2)
+        for name, scan in scans.items()
+    }
+    if compare:
+        reads["read by s3fs, threads: 1"] = partial(read_by_s3fs, tile)
+    seconds |= fastest(reads, rounds)
+    return opened, {name: frames.nbytes / 1e6 / value for name, value in seconds.items()}
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="A few frames, one round, from moto.")
+@click.option(
+    "--server", type=click.Choice(["ceph", "moto"]), help="Ceph where it is installed, unless given."
+)
+@click.option("--side", default=64, show_default=True, help="Frames along each side of the scan.")
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--s3fs", "compare", is_flag=True, help="Let s3fs read and write the same.")
+def main(quick: bool, server: str | None, side: int, rounds: int, compare: bool) -> None:
+    """Measure one server: a process finds its credentials once."""
+    size, side, rounds = (32, 8, 1) if quick else (128, side, rounds)
+    name = server or ("moto" if quick or missing_programs() else "ceph")
+    started = {"moto": moto, "ceph": ceph}[name]()
+    with started as environment, tempfile.TemporaryDirectory() as folder:
+        os.environ.update(environment)
+        make_bucket()
+        for kind in ("sparse", "incompressible"):
+            opened, found = measure(folder, kind, side**2, size, rounds, compare)
+            show(f"{name}, {kind} frames, {side}x{side} of {size}x{size}", found)
+            print(", ".join(f"{what}: {seconds:.2f} s" for what, seconds in opened.items()), end="\n\n")
+
+
+def show(title: str, found: dict[str, float]) -> None:
+    table = Table("", "MB/s", "of the disk's", title=title, title_justify="left")
+    for name, value in found.items():
+        base = found[name.replace("bucket", "disk").replace("by s3fs", "disk")]
+        table.add_row(name, f"{value:.0f}", f"{value / base:.2f}")
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()
