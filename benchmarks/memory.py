@@ -4,11 +4,13 @@
     python benchmarks/memory.py --quick
 
 Peak of the whole process above that of the same process after a run over a tiny scan, which is what the
-interpreter, its libraries and the compiled kernels take. The amplitudes are counted as float32.
+interpreter, its libraries and the compiled kernels take. The amplitudes are counted as float32: those of all
+tiles where they are held, those of the tiles in flight, one for each thread, where they are streamed.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import resource
 import sys
@@ -19,15 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import click
+from dask.system import CPU_COUNT
 from rich.console import Console
 from rich.table import Table
 
 import daskptycho as dp
+from daskptycho.geometry import make_tiling
+from daskptycho.resources import FULL, Needs, Recipe, Workers, needs_of
+from daskptycho.scan import position_in_pixels, tile_chunks
 
 RUNS: dict[str, dict[str, Any]] = {
     "probe known, sync each sweep": {"update_probe": False, "sync": dp.Sync(every=1)},
     "probe recovered, sync each sweep": {"sync": dp.Sync(every=1)},
     "probe recovered, defaults": {},
+    "streamed, probe known, sync each sweep": {"update_probe": False, "sync": dp.Sync(every=1)},
+    "streamed, probe recovered, sync each sweep": {"sync": dp.Sync(every=1)},
 }
 
 
@@ -37,18 +45,37 @@ def _peak() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _peak_of_run(folder: Path, options: dict[str, Any], sweeps: int) -> int:
+def _peak_of_run(folder: Path, options: dict[str, Any], sweeps: int, streamed: bool) -> int:
     """Bytes that the large scan's run adds to the peak of the tiny scan's."""
     dp.reconstruct(dp.open_scan(folder / "tiny.zarr"), sweeps=sweeps, **options)
+    scan = dp.open_scan(folder / "large.zarr")
+    if streamed:
+        options = options | {"memory": _too_little(scan, options)}
     before = _peak()
-    dp.reconstruct(dp.open_scan(folder / "large.zarr"), sweeps=sweeps, **options)
+    dp.reconstruct(scan, sweeps=sweeps, **options)
     return _peak() - before
 
 
-def _simulate(folder: Path, size: int) -> None:
-    for name, frames in (("tiny", 3), ("large", size)):
+def _needs(scan: Any, options: dict[str, Any], memory: int | None) -> Needs:
+    tiling = make_tiling(position_in_pixels(scan), (scan.sizes["qy"], scan.sizes["qx"]), tile_chunks(scan))
+    recipe = Recipe(update_probe=options.get("update_probe", True))
+    return needs_of(scan, tiling, Workers(1, CPU_COUNT, memory), recipe)
+
+
+def _too_little(scan: Any, options: dict[str, Any]) -> int:
+    """Memory into which a run does not fit that holds its amplitudes."""
+    return math.floor(_needs(scan, options, None).worker / FULL) - 1
+
+
+def _simulate(folder: Path, size: int, tile_frames: int | None) -> None:
+    for name, frames, per_tile in (("tiny", 3, None), ("large", size, tile_frames)):
         dp.simulate_scan(
-            folder / f"{name}.zarr", frames=(frames, frames), frame_size=128, step=32, photons=1e6
+            folder / f"{name}.zarr",
+            frames=(frames, frames),
+            frame_size=128,
+            step=32,
+            photons=1e6,
+            tile_frames=per_tile,
         )
 
 
@@ -60,22 +87,23 @@ def _elsewhere(function: Callable[..., Any], *arguments: Any) -> Any:
 
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="12x12 frames.")
-def main(quick: bool) -> None:
+@click.option("--tile-frames", type=int, help="As `simulate` chooses them unless given.")
+def main(quick: bool, tile_frames: int | None) -> None:
     size, sweeps = (12, 2) if quick else (80, 4)
     table = Table(title=f"Peak memory, {size}x{size} frames of 128x128")
     for name in ("run", "amplitudes", "peak", "of the amplitudes"):
         table.add_column(name, justify="right")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _elsewhere(_simulate, folder, size)
+        _elsewhere(_simulate, folder, size, tile_frames)
         scan = dp.open_scan(folder / "large.zarr")
         amplitudes = 4 * scan["intensity"].size
-        for run, options in RUNS.items():
-            peak = _elsewhere(_peak_of_run, folder, options, sweeps)
-            table.add_row(
-                run, f"{amplitudes / 1e6:.0f} MB", f"{peak / 1e6:.0f} MB", f"{peak / amplitudes:.2f}"
-            )
         tiles = len(scan["intensity"].chunksizes["frame"])
+        for run, options in RUNS.items():
+            streamed = run.startswith("streamed")
+            peak = _elsewhere(_peak_of_run, folder, options, sweeps, streamed)
+            flying = amplitudes * CPU_COUNT / tiles if streamed else amplitudes
+            table.add_row(run, f"{flying / 1e6:.0f} MB", f"{peak / 1e6:.0f} MB", f"{peak / flying:.2f}")
     table.caption = f"{tiles} tiles"
     Console(width=100).print(table)
 

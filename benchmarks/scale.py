@@ -37,10 +37,11 @@ from daskptycho.two_level import GalerkinRow, tile_phases
 
 # Sweeps that are timed, after two that warm up and settle the cadence.
 WARM = 2
-# A modelled run: frames of 256x256, stepped by a quarter, 1024 to a tile, one mode, probe known.
-FRAME, STEP, TILE = 256, 64, 1024
-# Microseconds a frame on an H100, modelled (docs/gpu.md), and bytes a second between workers, assumed.
-GPU_FRAME, WIRE = 3.04e-6, 10e9
+# Modelled runs: frames of 256x256, stepped by a quarter, one mode, probe known; frames of a tile.
+FRAME, STEP, TILES = 256, 64, (1024, 16384)
+# Seconds a frame on an H100, modelled (docs/gpu.md); bytes a second between workers and from a store, and
+# bytes of counts that a GPU keeps, assumed.
+GPU_FRAME, WIRE, READ, KEPT = 3.04e-6, 10e9, 2e9, 64 * 2**30
 
 
 @contextmanager
@@ -191,41 +192,32 @@ def main(quick: bool, sweeps: int, repeats: int, tile_frames: int) -> None:
 
 
 def _model(each_task: float, per_sweep: float, planning: float, solved: dict[int, float]) -> Table:
-    table = Table(title="Modelled: seconds a sweep, frames of 256x256, 1024 to a tile")
-    for column in (
-        "frames",
-        "GPUs",
-        "tiles a GPU",
-        "compute",
-        "strips",
-        "G",
-        "scheduler",
-        "planning",
-        "counts a GPU",
-    ):
+    table = Table(title="Modelled: seconds a sweep, frames of 256x256")
+    columns = ("frames", "GPUs", "a tile", "tiles", "compute", "strips", "read", "G", "scheduler", "planning")
+    for column in columns:
         table.add_column(column, justify="right")
     # Lanczos' steps grow with the square root of the tiles, and so a solution with their power 3/2.
     most = max(solved)
-    window = (math.isqrt(TILE) - 1) * STEP + FRAME
-    halo = window**2 - (math.isqrt(TILE) * STEP) ** 2
     for frames in (10**6, 10**9):
         for gpus in (100, 1000):
-            tiles = frames / TILE
-            seconds = (
-                frames * GPU_FRAME / gpus,
-                tiles / gpus * 2 * 8 * halo / WIRE,
-                solved[most] * (tiles / most) ** 1.5,
-                tiles * per_sweep * each_task,
-                tiles * planning,
-            )
-            counts = 2 * frames * FRAME**2 / gpus
-            table.add_row(
-                f"{frames:.0e}",
-                str(gpus),
-                f"{tiles / gpus:.3g}",
-                *(f"{value:.3g}" for value in seconds),
-                format_bytes(int(counts)),
-            )
+            for tile in TILES:
+                tiles = frames / tile
+                if tiles < gpus / 2:
+                    continue
+                side = math.isqrt(tile)
+                halo = ((side - 1) * STEP + FRAME) ** 2 - (side * STEP) ** 2
+                busiest = math.ceil(tiles / gpus)
+                counts = 2 * frames * FRAME**2 / gpus
+                seconds = (
+                    busiest * tile * GPU_FRAME,
+                    busiest * 2 * 8 * halo / WIRE,
+                    counts / READ if counts > KEPT else 0.0,
+                    solved[most] * (tiles / most) ** 1.5,
+                    tiles * per_sweep * each_task,
+                    tiles * planning,
+                )
+                row = (f"{frames:.0e}", str(gpus), str(tile), f"{tiles:.3g}")
+                table.add_row(*row, *(f"{value:.3g}" for value in seconds))
     return table
 
 
