@@ -1,4 +1,4 @@
-// The kernels of gpu_kernels.py, which says what they share; each line of a signature there and here is the same.
+// The kernels that gpu_kernels.py launches, and what they share. Shapes are those of cpu_kernels.py.
 //
 // float2 is a complex number of 64 bits. Blocks have 256 threads. An index into a stack of frames has 64 bits:
 // a stack may have more than 2^31 elements, a frame may not. Modes are few: their loops are not unrolled, which

@@ -52,6 +52,9 @@ def _module() -> Any:
 
 
 def _launch(name: str, grid: tuple[int, ...], *arguments: Any) -> None:
+    if not all(argument.flags.c_contiguous for argument in arguments):
+        # CuPy passes an address alone: the kernel would read what lies between the elements of a view.
+        raise ValueError(f"{name} got an array that is not contiguous; make a copy of it")
     # A launch of no blocks is an error, and a tile without pairs is none.
     if all(grid):
         _module().get_function(name)(grid, (THREADS,), arguments)

@@ -77,6 +77,13 @@ def test_a_table_of_positions_is_moved_to_the_device_once(compiled: Compiled) ->
             assert moved.call_count == 2
 
 
+@needs_compiler
+def test_views_are_refused(compiled: Compiled) -> None:
+    image, waves = np.ones((8, 9), dtype=np.complex64), np.empty((1, 1, 4, 4), dtype=np.complex64)
+    with kernels_on(compiled) as kernels, pytest.raises(ValueError, match="exit_waves got an array that is"):
+        kernels.exit_waves(image[:, ::2], waves, np.array([[0, 0]]), waves)
+
+
 @settings(max_examples=60)
 @given(st.data())
 def test_every_patch_lists_the_frames_that_touch_it(data: st.DataObject) -> None:
