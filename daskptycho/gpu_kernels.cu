@@ -1,8 +1,8 @@
-// The kernels of gpu_kernels.py, which says what they share; each line of a signature there and here is the same.
+// The kernels that gpu_kernels.py launches, and what they share. Shapes are those of cpu_kernels.py.
 //
-// float2 is a complex number of 64 bits. Blocks have 256 threads. An index into a stack of frames has 64 bits:
-// a stack may have more than 2^31 elements, a frame may not. Modes are few: their loops are not unrolled, which
-// would only cost registers.
+// float2 is a complex number of 64 bits. Blocks have 256 threads, and eight of them are to fit on a multiprocessor,
+// which fills it. An index into a stack of frames has 64 bits: a stack may have more than 2^31 elements, a frame
+// may not. Modes are few: their loops are not unrolled, which would only cost registers.
 
 typedef long long int64;
 
@@ -25,6 +25,22 @@ __device__ __forceinline__ void add(float2& sum, float2 value) {
 __device__ __forceinline__ int first_pixel() { return blockIdx.y * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ int next_pixel() { return gridDim.y * blockDim.x; }
 
+// Row and column of a pixel that moves on by so many pixels at a time. A division takes longer than a step.
+struct Place {
+  int y, x;
+  int width, down, across;
+  __device__ __forceinline__ Place(int first, int next, int width)
+      : y(first / width), x(first % width), width(width), down(next / width), across(next % width) {}
+  __device__ __forceinline__ void move_on() {
+    y += down;
+    x += across;
+    if (x >= width) {
+      x -= width;
+      ++y;
+    }
+  }
+};
+
 // Sum over a block of 256 threads, always in the same order; the first thread has it.
 __device__ double block_sum(double value) {
   __shared__ double part[8];
@@ -40,7 +56,7 @@ __device__ double block_sum(double value) {
 }
 
 // out[f, m] = probe[f or 0, m] * image[window of frame f]
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 8)
 exit_waves(const float2* image, const float2* probe, const int64* corner, float2* out,
            int own, int modes, int height, int width, int stride) {
   const int64 f = blockIdx.x;
@@ -48,17 +64,18 @@ exit_waves(const float2* image, const float2* probe, const int64* corner, float2
   const float2* o = image + corner[2 * f] * stride + corner[2 * f + 1];
   const float2* p = probe + (own ? f * modes * pixels : 0);
   float2* z = out + f * modes * pixels;
+  Place at(first_pixel(), next_pixel(), width);
   for (int t = first_pixel(); t < pixels; t += next_pixel()) {
-    const int y = t / width, x = t % width;
-    const float2 under = o[(int64)y * stride + x];
+    const float2 under = o[(int64)at.y * stride + at.x];
     #pragma unroll 1
     for (int m = 0; m < modes; ++m) z[(int64)m * pixels + t] = times(under, p[(int64)m * pixels + t]);
+    at.move_on();
   }
 }
 
 // Waves from an FFT without its factor, for an inverse without its own: scale is the product of both, 1 / pixels.
 // Each block leaves its part of the misfit.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 8)
 project_modulus(float2* wave, const float* amplitude, double* misfit, int modes, int pixels, float scale) {
   const int64 f = blockIdx.x;
   float2* z = wave + f * modes * pixels;
@@ -88,7 +105,7 @@ project_modulus(float2* wave, const float* amplitude, double* misfit, int modes,
 }
 
 // out[f] = sum over modes of conj(probe) * wave; each block leaves its part of |wave|^2.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 8)
 weigh_frames(const float2* wave, const float2* probe, float2* out, double* power, int own, int modes, int pixels) {
   const int64 f = blockIdx.x;
   const float2* z = wave + f * modes * pixels;
@@ -108,12 +125,15 @@ weigh_frames(const float2* wave, const float2* probe, float2* out, double* power
   if (threadIdx.x == 0) power[f * gridDim.y + blockIdx.y] = total;
 }
 
-// Where the frames of an overlap sum lie, and which of them touch each patch of 8 x 32 pixels of the image: frames
-// list[start[patch]] to list[start[patch + 1] - 1], in their order.
+// A frame that touches a patch of 8 x 32 pixels of the image, and its corner there.
+struct Touching {
+  int frame, y, x;
+};
+
+// Which frames touch each patch, in their order: list[start[patch]] to list[start[patch + 1] - 1].
 struct Cover {
-  const int64* corner;
   const int64* start;
-  const int* list;
+  const Touching* list;
   int height, width, rows, columns;
 };
 
@@ -126,49 +146,49 @@ __device__ __forceinline__ void gather(Cover cover, Value* image, AddFrame add_f
   if (row >= cover.rows || column >= cover.columns) return;
   Value& pixel = image[(int64)row * cover.columns + column];
   Value sum = pixel;
-  for (int64 n = cover.start[patch]; n < cover.start[patch + 1]; ++n) {
-    const int64 f = cover.list[n];
-    const int64 y = row - cover.corner[2 * f], x = column - cover.corner[2 * f + 1];
-    if (y >= 0 && y < cover.height && x >= 0 && x < cover.width) add_frame(sum, f, (int)(y * cover.width + x));
+  const Touching* last = cover.list + cover.start[patch + 1];
+  for (const Touching* own = cover.list + cover.start[patch]; own < last; ++own) {
+    const int y = row - own->y, x = column - own->x;
+    if (y >= 0 && y < cover.height && x >= 0 && x < cover.width) add_frame(sum, own->frame, y * cover.width + x);
   }
   pixel = sum;
 }
 
 // image[window of frame f] += phase[f] * weighted[f]
-extern "C" __global__ void __launch_bounds__(256)
-accumulate_overlap(const float2* weighted, const float2* phase, const int64* corner, const int64* start,
-                   const int* list, float2* image, int height, int width, int rows, int columns) {
-  const int64 pixels = height * width;
-  gather({corner, start, list, height, width, rows, columns}, image, [=](float2& sum, int64 f, int t) {
-    add(sum, times(phase[f], weighted[f * pixels + t]));
+extern "C" __global__ void __launch_bounds__(256, 8)
+accumulate_overlap(const float2* weighted, const float2* phase, const int64* start, const Touching* list,
+                   float2* image, int height, int width, int rows, int columns) {
+  const int pixels = height * width;
+  gather({start, list, height, width, rows, columns}, image, [=](float2& sum, int f, int t) {
+    add(sum, times(phase[f], weighted[(int64)f * pixels + t]));
   });
 }
 
 // image[window of frame f] += sum over modes of conj(probe[f or 0]) * wave[f]
-extern "C" __global__ void __launch_bounds__(256)
-accumulate_waves(const float2* wave, const float2* probe, const int64* corner, const int64* start, const int* list,
-                 float2* image, int own, int modes, int height, int width, int rows, int columns) {
-  const int64 pixels = height * width;
-  gather({corner, start, list, height, width, rows, columns}, image, [=](float2& sum, int64 f, int t) {
-    const float2* z = wave + f * modes * pixels + t;
-    const float2* p = probe + (own ? f * modes * pixels : 0) + t;
+extern "C" __global__ void __launch_bounds__(256, 8)
+accumulate_waves(const float2* wave, const float2* probe, const int64* start, const Touching* list, float2* image,
+                 int own, int modes, int height, int width, int rows, int columns) {
+  const int pixels = height * width, all = modes * pixels;
+  gather({start, list, height, width, rows, columns}, image, [=](float2& sum, int f, int t) {
+    const float2* z = wave + (int64)f * all + t;
+    const float2* p = probe + (own ? (int64)f * all : 0) + t;
     #pragma unroll 1
-    for (int m = 0; m < modes; ++m) add(sum, conj_times(p[m * pixels], z[m * pixels]));
+    for (int m = 0; m < modes; ++m) add(sum, conj_times(p[(int64)m * pixels], z[(int64)m * pixels]));
   });
 }
 
 // image[window of frame f] += power[f or 0]
-extern "C" __global__ void __launch_bounds__(256)
-accumulate_illumination(const float* power, const int64* corner, const int64* start, const int* list, float* image,
+extern "C" __global__ void __launch_bounds__(256, 8)
+accumulate_illumination(const float* power, const int64* start, const Touching* list, float* image,
                         int own, int height, int width, int rows, int columns) {
-  const int64 pixels = height * width;
-  gather({corner, start, list, height, width, rows, columns}, image,
-         [=](float& sum, int64 f, int t) { sum += power[(own ? f * pixels : 0) + t]; });
+  const int pixels = height * width;
+  gather({start, list, height, width, rows, columns}, image,
+         [=](float& sum, int f, int t) { sum += power[(own ? (int64)f * pixels : 0) + t]; });
 }
 
 // One thread a pixel and mode of the probe, over a group of frames that follow each other. Each group leaves its
 // part of both sums; where frames have numerators of their own, these are added to at once.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 8)
 accumulate_probe(const float2* image, const float2* wave, const int64* corner, float2* numerator, float* denominator,
                  int frames, int group, int own, int modes, int height, int width, int stride) {
   const int pixels = height * width, t = blockIdx.x * blockDim.x + threadIdx.x, m = blockIdx.z;
@@ -192,7 +212,7 @@ accumulate_probe(const float2* image, const float2* wave, const int64* corner, f
 }
 
 // out[k] = sum over the pixels that frames i and j of pair k share of conj(first[i]) * second[j] * weight. One block
-// a pair, threads over the shared pixels; eight blocks are to fit on a multiprocessor, as of the other kernels.
+// a pair, threads over the shared pixels.
 extern "C" __global__ void __launch_bounds__(256, 8)
 gramian(const float2* first, const float2* second, const int64* pair, const int64* offset, const int64* corner,
         const float* weight, double2* out, int height, int width, int stride) {
@@ -200,14 +220,16 @@ gramian(const float2* first, const float2* second, const int64* pair, const int6
   const int dy = offset[2 * k], dx = offset[2 * k + 1];
   const int y0 = max(0, dy), x0 = max(0, dx);
   const int rows = max(0, min(height, height + dy) - y0), columns = max(0, min(width, width + dx) - x0);
-  const float2* a = first + i * height * width;
-  const float2* b = second + j * height * width;
-  const float* w = weight + corner[2 * i] * stride + corner[2 * i + 1];
+  // Where the shared pixels begin, in both frames and in the image.
+  const float2* a = first + i * height * width + y0 * width + x0;
+  const float2* b = second + j * height * width + (y0 - dy) * width + x0 - dx;
+  const float* w = weight + (corner[2 * i] + y0) * stride + corner[2 * i + 1] + x0;
   double real = 0.0, imaginary = 0.0;
+  Place place(threadIdx.x, blockDim.x, max(1, columns));
   for (int t = threadIdx.x; t < rows * columns; t += blockDim.x) {
-    const int y = y0 + t / columns, x = x0 + t % columns;
-    const float2 u = a[y * width + x], v = b[(y - dy) * width + x - dx];
-    const float at = w[(int64)y * stride + x];
+    const float2 u = a[place.y * width + place.x], v = b[place.y * width + place.x];
+    const float at = w[(int64)place.y * stride + place.x];
+    place.move_on();
     real += (u.x * v.x + u.y * v.y) * at;
     // Both products rounded alike: their difference is zero where a frame meets itself.
     imaginary += (__fmul_rn(u.x, v.y) - __fmul_rn(u.y, v.x)) * at;

@@ -52,6 +52,9 @@ def _module() -> Any:
 
 
 def _launch(name: str, grid: tuple[int, ...], *arguments: Any) -> None:
+    if not all(argument.flags.c_contiguous for argument in arguments):
+        # CuPy passes an address alone: the kernel would read what lies between the elements of a view.
+        raise ValueError(f"{name} got an array that is not contiguous; make a copy of it")
     # A launch of no blocks is an error, and a tile without pairs is none.
     if all(grid):
         _module().get_function(name)(grid, (THREADS,), arguments)
@@ -95,8 +98,8 @@ def _itself(table: NDArray) -> tuple[NDArray]:
 
 def _cover(
     corner: NDArray[np.int64], height: int, width: int, rows: int, columns: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
-    """Which frames touch each patch of a window: corners, where each patch's list starts, and the lists."""
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Which frames touch each patch of a window: where its list starts, and the lists: frame, y, x."""
     frames = np.arange(len(corner))
     first = corner // PATCH
     count = (corner + np.array([height - 1, width - 1])) // PATCH - first + 1
@@ -110,14 +113,15 @@ def _cover(
     # A stable sort keeps the frames of a patch in their order, and so the bits of their sum.
     order = np.argsort(patch, kind="stable")
     start = np.searchsorted(patch[order], np.arange(-(-rows // PATCH[0]) * patches_across + 1))
-    return corner, start.astype(np.int64), frame[order].astype(np.int32)
+    touching = np.column_stack([frame, corner[frame]])[order]
+    return start.astype(np.int64), touching.astype(np.int32)
 
 
 def _gather(name: str, arrays: tuple[Array, ...], corner: NDArray, image: Array, *sizes: int) -> None:
     """Launch a kernel that adds frames to an image; the last two of `sizes` are a frame's."""
-    corners, start, frames = _resident(_cover, corner, *sizes[-2:], *image.shape)
+    start, touching = _resident(_cover, corner, *sizes[-2:], *image.shape)
     sizes = (*sizes, *image.shape)
-    _launch(name, (len(start) - 1,), *arrays, corners, start, frames, image, *_int(*sizes))
+    _launch(name, (len(start) - 1,), *arrays, start, touching, image, *_int(*sizes))
 
 
 def exit_waves(image: Array, probe: Array, corner: Array, out: Array) -> None:

@@ -280,7 +280,7 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, *
     images = 3 if recipe.momentum else 2  # now, next, and the one before
     lit = 2 if recipe.update_probe else 1
     held = sum(windows) * (images * COMPLEX + lit * FLOAT)
-    if not streamed:
+    if not streamed or workers.device == "gpu":
         held += _pair_bytes(tiling, recipe)
     held += sum(pixels) * ((0 if streamed else counts) + (wave if recipe.has_stack else 0))
     # Held frames wait for the probe, which waits for all tiles; streamed ones are computed a second time.

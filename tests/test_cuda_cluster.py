@@ -227,6 +227,41 @@ def test_check_gpu_does_not_trust_a_kernel_that_is_wrong(
     assert "missing  kernel" in result.stdout
 
 
+@without_cupy
+def test_without_a_gpu_the_workflow_says_so(scan: Path, tmp_path: Path) -> None:
+    script = ROOT / "workflows" / "local_cuda_cluster.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(scan), str(tmp_path / "result.zarr")],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: no GPU can be used here: CuPy is not installed")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("standin")
+def test_the_workflow_runs_on_two_gpus(scan: Path, tmp_path: Path) -> None:
+    code = "import local_cuda_cluster as own, sys; own.SWEEPS = 3; own.main(*sys.argv[1:], [1, 0])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(scan), str(tmp_path / "result.zarr")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT / "workflows",
+        env=STOOD_IN,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("stand-in: 6 tiles swept, memory from CuPy's pool") == 2
+    assert dp.open_result(tmp_path / "result.zarr").sizes["sweep"] == 3
+
+
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("standin")

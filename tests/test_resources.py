@@ -17,11 +17,20 @@ from hypothesis import strategies as st
 
 import daskptycho as dp
 from daskptycho.algorithms import AP, RAAR
+from daskptycho.backend import GPU_BATCHES
 from daskptycho.gramian import GramianBlock
 from daskptycho.graph import sweep
 from daskptycho.operators import Amplitudes
 from daskptycho.plan import StoredAmplitudes, make_plan
-from daskptycho.resources import FULL, INTERPRETER, Recipe, Workers, needs_of, tasks_of_sweep
+from daskptycho.resources import (
+    FULL,
+    GPU_CONTEXT,
+    INTERPRETER,
+    Recipe,
+    Workers,
+    needs_of,
+    tasks_of_sweep,
+)
 from daskptycho.scan import tile_chunks
 from daskptycho.start import uniform_start
 from daskptycho.synchronise import Sync
@@ -30,6 +39,7 @@ from tests import plain
 from tests.test_cli import facts, refused, run
 
 HERE = Workers(1, 1, None)
+ON_GPU = Workers(1, 1, 2**33, "gpu")
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +213,13 @@ def test_plan_is_printed(ds: xr.Dataset) -> None:
     recipe = Recipe()
     tasks = tasks_of_sweep(ds, plain.tiling_of(ds, tile_chunks(ds)), recipe, streamed=False)
     assert told["tasks"].startswith(f"{tasks} a sweep")
+
+
+def test_a_gpu_needs_room_for_its_batches_and_pairs(ds: xr.Dataset) -> None:
+    tiling = plain.tiling_of(ds, tile_chunks(ds))
+    recipe = Recipe()
+    there, here = needs_of(ds, tiling, ON_GPU, recipe), needs_of(ds, tiling, HERE, recipe)
+    assert (there.held, there.waiting) == (here.held, here.waiting)
+    # A whole tile of 16 frames is at work at once, with its temporaries.
+    assert there.task == here.task + GPU_BATCHES * 16 * 32**2 * 8
+    assert there.worker > GPU_CONTEXT

@@ -69,7 +69,8 @@ const char* kind() {
   if (std::is_same<T, bool>::value) return "b1";
   static const char* const INTEGER[2][4] = {{"u1", "u2", "u4", "u8"}, {"i1", "i2", "i4", "i8"}};
   const int width = sizeof(T) == 1 ? 0 : sizeof(T) == 2 ? 1 : sizeof(T) == 4 ? 2 : 3;
-  return std::is_integral<T>::value ? INTEGER[std::is_signed<T>::value][width] : "?";
+  // A kernel's own structures are made of 32-bit integers.
+  return std::is_integral<T>::value ? INTEGER[std::is_signed<T>::value][width] : "i4";
 }
 template <>
 inline const char* kind<void>() { return "any"; }

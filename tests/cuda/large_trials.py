@@ -64,8 +64,8 @@ def _corners(place: Sequence[int]) -> NDArray[np.int64]:
 
 def _cover_of_last(corner: NDArray[np.int64], *sizes: int) -> tuple[NDArray, ...]:
     """The patches of the last frame alone: those of all would take seconds, and the others are dark."""
-    _, start, frames = _cover(corner[LAST:], *sizes)
-    return corner, start, frames + np.int32(LAST)
+    start, touching = _cover(corner[LAST:], *sizes)
+    return start, touching + np.array([LAST, 0, 0], dtype=np.int32)
 
 
 def _image(random: np.random.Generator) -> tuple[NDArray[np.complex64], NDArray[np.int64]]:

@@ -48,7 +48,7 @@ class Mutant(NamedTuple):
 
 
 def _defines(paragraph: str, function: str) -> bool:
-    return re.search(rf"^(?:__device__ .*\b)?{function}\(", paragraph, re.MULTILINE) is not None
+    return re.search(rf"^(?:\s*__device__ .*\b)?{function}\(", paragraph, re.MULTILINE) is not None
 
 
 def _in(
@@ -90,9 +90,10 @@ SCATTERED = """\
     if (row >= cover.rows || column >= cover.columns) continue;
     Value& pixel = image[(int64)row * cover.columns + column];
     for (int64 n = cover.start[patch] + threadIdx.x % 2; n < cover.start[patch + 1]; n += 2) {
-      const int64 f = cover.list[n];
-      const int64 y = row - cover.corner[2 * f], x = column - cover.corner[2 * f + 1];
-      if (y >= 0 && y < cover.height && x >= 0 && x < cover.width) add_frame(pixel, f, y * cover.width + x);
+      const Touching own = cover.list[n];
+      const int y = row - own.y, x = column - own.x;
+      if (y < 0 || y >= cover.height || x < 0 || x >= cover.width) continue;
+      add_frame(pixel, own.frame, y * cover.width + x);
     }
   }
 """
@@ -127,14 +128,26 @@ MUTANTS: list[Mutant] = [
         kernels=("gramian",),
     ),
     *_in(
+        "Place",
+        ("row of the first pixel", "y(first / width)", "y(0)"),
+        ("columns that a step goes across", "across(next % width)", "across(0)"),
+        kernels=("exit_waves", "gramian"),
+    ),
+    *_in(
+        "move_on",
+        ("column beyond the row", "x >= width", "x > width"),
+        ("row not moved on", "++y;", ";"),
+        kernels=("exit_waves", "gramian"),
+    ),
+    *_in(
         "exit_waves",
         (
             "axes of the corner swapped",
             "corner[2 * f] * stride + corner[2 * f + 1]",
             "corner[2 * f + 1] * stride + corner[2 * f]",
         ),
-        ("axes of the frame swapped", "y = t / width, x = t % width", "y = t / height, x = t % height"),
-        ("rows of the image as long as the frame's", "(int64)y * stride", "(int64)y * width"),
+        ("axes of the frame swapped", "next_pixel(), width)", "next_pixel(), height)"),
+        ("rows of the image as long as the frame's", "(int64)at.y * stride", "(int64)at.y * width"),
         ("conjugate image", "times(under, ", "conj_times(under, "),
         ("modes a row apart", "p[(int64)m * pixels + t]", "p[(int64)m * width + t]"),
         ONE_PIXEL_MORE,
@@ -187,11 +200,16 @@ MUTANTS: list[Mutant] = [
         ("a column beside the frame", "x < cover.width", "x <= cover.width"),
         (
             "axes of the corner swapped",
-            "y = row - cover.corner[2 * f], x = column - cover.corner[2 * f + 1]",
-            "y = row - cover.corner[2 * f + 1], x = column - cover.corner[2 * f]",
+            "y = row - own->y, x = column - own->x",
+            "y = row - own->x, x = column - own->y",
         ),
-        ("last frame of a patch missing", "n < cover.start[patch + 1]", "n < cover.start[patch + 1] - 1"),
-        ("place in the list taken for the frame", "f = cover.list[n]", "f = n"),
+        ("last frame of a patch missing", "own < last", "own < last - 1"),
+        (
+            "first frame of a patch missing",
+            "own = cover.list + cover.start[patch];",
+            "own = cover.list + cover.start[patch] + 1;",
+        ),
+        ("place in the list taken for the frame", "own->frame", "(int)(own - cover.list)"),
         ("image not added to", "Value sum = pixel;", "Value sum = Value();"),
         (
             "patches across rounded down",
@@ -214,23 +232,24 @@ MUTANTS: list[Mutant] = [
         ("conjugate phase", "times(phase[f], ", "conj_times(phase[f], "),
         ("first phase for all", "phase[f], ", "phase[0], "),
     ),
-    *_in("accumulate_overlap", ("frames in 32 bits", "f * pixels + t", "(int)(f * pixels) + t"), large=True),
+    *_in("accumulate_overlap", ("frames in 32 bits", "(int64)f * pixels", "f * pixels"), large=True),
     *_in(
         "accumulate_waves",
         ("probe not conjugated", "conj_times(p", "times(p"),
         ("one mode fewer", "m < modes;", "m < modes - 1;"),
-        ("modes in each other's place", "z[m * pixels]", "z[(modes - 1 - m) * pixels]"),
-        OWN_PROBE_IGNORED,
+        ("modes in each other's place", "z[(int64)m * pixels]", "z[(int64)(modes - 1 - m) * pixels]"),
+        ("first probe for all", "(own ? (int64)f * all : 0)", "0"),
     ),
     *_in(
         "accumulate_waves",
-        ("waves in 32 bits", "wave + f * modes * pixels", "wave + (int)(f * modes * pixels)"),
+        ("waves in 32 bits", "wave + (int64)f * all", "wave + f * all"),
+        ("probes in 32 bits", "own ? (int64)f * all", "own ? f * all"),
         large=True,
     ),
     *_in(
         "accumulate_illumination",
-        ("first frame's power for all", "(own ? f * pixels : 0)", "0"),
-        ("a power for each frame", "(own ? f * pixels : 0)", "f * pixels"),
+        ("first frame's power for all", "(own ? (int64)f * pixels : 0)", "0"),
+        ("a power for each frame", "(own ? (int64)f * pixels : 0)", "(int64)f * pixels"),
     ),
     *_in(
         "accumulate_probe",
@@ -271,7 +290,7 @@ MUTANTS: list[Mutant] = [
             "dy = offset[2 * k], dx = offset[2 * k + 1]",
             "dy = offset[2 * k + 1], dx = offset[2 * k]",
         ),
-        ("offset the other way", "b[(y - dy) * width + x - dx]", "b[(y + dy) * width + x + dx]"),
+        ("offset the other way", "(y0 - dy) * width + x0 - dx", "(y0 + dy) * width + x0 + dx"),
         ("pixels from the top of the first", "y0 = max(0, dy)", "y0 = 0"),
         ("rows to the end of the first", "min(height, height + dy) - y0", "height - y0"),
         (
@@ -279,7 +298,7 @@ MUTANTS: list[Mutant] = [
             "rows = max(0, min(height, height + dy) - y0), columns = max(0, min(width, width + dx) - x0)",
             "rows = min(height, height + dy) - y0, columns = min(width, width + dx) - x0",
         ),
-        ("rows for columns", "t / columns, x = x0 + t % columns", "t / rows, x = x0 + t % rows"),
+        ("rows for columns", "max(1, columns)", "max(1, rows)"),
         (
             "frames of the pair swapped",
             "i = pair[2 * k], j = pair[2 * k + 1]",
@@ -287,10 +306,11 @@ MUTANTS: list[Mutant] = [
         ),
         (
             "weight of the second frame's place",
-            "corner[2 * i] * stride + corner[2 * i + 1]",
-            "corner[2 * j] * stride + corner[2 * j + 1]",
+            "(corner[2 * i] + y0) * stride + corner[2 * i + 1]",
+            "(corner[2 * j] + y0) * stride + corner[2 * j + 1]",
         ),
-        ("weight's rows as long as the frame's", "(int64)y * stride", "(int64)y * width"),
+        ("weight's rows as long as the frame's", "(int64)place.y * stride", "(int64)place.y * width"),
+        ("second frame's rows as long as the overlap's", "b[place.y * width", "b[place.y * columns"),
         (
             "sum in single precision",
             "double real = 0.0, imaginary = 0.0;",
@@ -307,7 +327,7 @@ MUTANTS: list[Mutant] = [
         "gramian",
         ("first frame in 32 bits", "first + i * height", "first + (int)i * height"),
         ("second frame in 32 bits", "second + j * height", "second + (int)j * height"),
-        ("weight in 32 bits", "weight + corner[2 * i] * stride", "weight + (int)corner[2 * i] * stride"),
+        ("weight in 32 bits", "(corner[2 * i] + y0) * stride", "(int)(corner[2 * i] + y0) * stride"),
         large=True,
     ),
 ]

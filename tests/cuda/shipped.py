@@ -61,11 +61,22 @@ def kernels_on(
     choose_blocks : callable, optional
         From a grid, the numbers of the blocks to run: for arrays too large to be run over as a whole.
     """
-    with (
-        mock.patch.dict(sys.modules, cupy=_cupy()),
-        mock.patch.object(gpu_kernels, "_module", return_value=_Module(compiled, seed, choose_blocks)),
-    ):
+    module = _Module(compiled, seed, choose_blocks)
+    with _imported_as_cupy(_cupy()), mock.patch.object(gpu_kernels, "_module", return_value=module):
         # Tables of another device would be no arrays here, and these none there.
         gpu_kernels._tables.cache_clear()
         yield gpu_kernels
         gpu_kernels._tables.cache_clear()
+
+
+@contextmanager
+def _imported_as_cupy(module: ModuleType) -> Iterator[None]:
+    # `mock.patch.dict` would also forget every module that is imported meanwhile.
+    before = sys.modules.get("cupy")
+    sys.modules["cupy"] = module
+    try:
+        yield
+    finally:
+        del sys.modules["cupy"]
+        if before is not None:
+            sys.modules["cupy"] = before
