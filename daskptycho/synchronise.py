@@ -67,7 +67,7 @@ class Sync:
     inner: int = 1
     """Sweeps inside a tile between two rounds of communication; above one with ``"two-level"`` alone."""
     eigensolver: Literal["lanczos", "lobpcg", "power"] = "lanczos"
-    """SciPy's Lanczos (ARPACK) or LOBPCG on the assembled matrix, or power iteration on its Dask blocks."""
+    """Lanczos or SciPy's LOBPCG on the assembled matrix, or power iteration on its Dask blocks."""
     iterations: Literal["auto"] | int = "auto"
     """Steps of the eigensolver in one synchronisation; ``"auto"`` grows with the scan's side, and the
     frames carry what one synchronisation leaves over to the next."""
@@ -146,6 +146,10 @@ def normalise(h: sp.csr_array, power_of_frame: NDArray, normalisation: Normalisa
 
 def solve(normalised: Normalised, sync: Sync) -> Eigenpair:
     """Leading eigenpair, started from the consensus vector."""
+    if not normalised.consensus.any():
+        # Frames without a count, all of them: no phase is better than another.
+        frames = len(normalised.consensus)
+        return Eigenpair(0.0, np.full(frames, frames**-0.5, dtype=np.complex128), 0.0)
     solver = {"lanczos": lanczos, "lobpcg": lobpcg, "power": power}[sync.eigensolver]
     return solver(
         normalised.matrix, normalised.consensus.astype(np.complex128), sync.steps(len(normalised.consensus))
@@ -186,7 +190,7 @@ def frame_phases(pair: Eigenpair, power_of_frame: NDArray) -> Phases:
     mean = (phase * power_of_frame).sum()
     if abs(mean) > 0:
         phase = phase * (abs(mean) / mean)
-    weight: Any = power_of_frame / power_of_frame.sum()
+    weight: Any = power_of_frame / (power_of_frame.sum() or 1)
     spread = float(np.sqrt((weight * np.angle(phase) ** 2).sum()))
     return Phases(phase.astype(np.complex64), 1 - pair.value, spread, localisation(pair.vector))
 
