@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.linalg import eigh_tridiagonal
 from threadpoolctl import ThreadpoolController
 
 from daskptycho.backend import array_module, sparse_solvers
@@ -95,60 +96,66 @@ def _one_blas_thread() -> AbstractContextManager[object]:
 
 # Vectors that Lanczos keeps at most; more steps are taken in rounds, each from the vector of the one before.
 LANCZOS_BASIS = 64
-# Norm, relative to the matrix's of about one, below which a step has found nothing new but rounding.
-NOTHING_NEW = 1e-12
+# Residual norm at which Lanczos stops, and how many steps it takes from one look at it to the next.
+CONVERGED, LOOK_EVERY = 1e-10, 8
 
 
 def lanczos(matrix: Matrix, start: Vector, iterations: int) -> Eigenpair:
-    """Lanczos iteration: the steps of `lobpcg` at a third of their cost or less.
+    """Lanczos iteration: the steps of `lobpcg` at a fifth of their cost.
 
     Parameters
     ----------
     matrix : (frame, frame) sparse Hermitian array
     start : (frame,) array
     iterations : int
-        At least three.
+        Fewer steps are made where the vector has converged.
+
+    Notes
+    -----
+    The vectors are not made orthogonal anew, which takes ARPACK as long as the products with the matrix:
+    they lose their orthogonality only once the leading pair has converged (C. C. Paige, J. Inst. Math.
+    Appl. 18, 341 (1976)), and then the iteration ends.
     """
     vector = start.astype(np.complex128)
     if len(vector) <= max(iterations, 3):
         _, vectors = array_module(vector).linalg.eigh(matrix.toarray())
         return _eigenpair(matrix, vectors[:, -1])
     rounds = -(-iterations // LANCZOS_BASIS)
-    steps = max(-(-iterations // rounds), 3)
     with _one_blas_thread():
         for _ in range(rounds):
-            vector = _ritz_vector(matrix, vector, steps)
+            vector, residual = _lanczos_round(matrix, vector, max(-(-iterations // rounds), 3))
+            if residual < CONVERGED:
+                break
     return _eigenpair(matrix, vector)
 
 
-def _ritz_vector(matrix: Matrix, start: Vector, steps: int) -> Vector:
-    """The best vector for the largest eigenvalue among those that so many steps from the start reach.
-
-    Every vector is made orthogonal to all before it, not to the last two alone: left to rounding, the largest
-    eigenvalue would appear again and again (Golub and Van Loan, Matrix Computations, 10.3). In exact
-    arithmetic, the vector is ARPACK's after as many steps.
-    """
+def _lanczos_round(matrix: Matrix, start: Vector, steps: int) -> tuple[Vector, float]:
+    """Leading Ritz vector of so many steps, and the norm of its residual."""
     xp = array_module(start)
-    basis = xp.zeros((steps + 1, len(start)), dtype=np.complex128)
-    diagonal, beside = xp.zeros(steps + 1), xp.zeros(steps + 1)
-    vector = _normed(start)
-    for step in range(steps + 1):
-        basis[step] = vector
-        known = basis[: step + 1]
-        product = matrix @ vector
-        shares = (known @ product.conj()).conj()
-        diagonal[step] = shares[step].real
-        product = product - shares @ known
-        # Once more: what cancelled in the first subtraction has left an error behind.
-        product = product - (known @ product.conj()).conj() @ known
-        size = xp.linalg.norm(product)
-        is_new = size > NOTHING_NEW
-        # The branch is an array: a GPU need not be waited for.
-        beside[step] = xp.where(is_new, size, 0)
-        vector = product * xp.where(is_new, 1 / xp.where(is_new, size, 1), 0)
-    tridiagonal = xp.diag(diagonal) + xp.diag(beside[:-1], 1) + xp.diag(beside[:-1], -1)
-    _, mixture = xp.linalg.eigh(tridiagonal)
-    return mixture[:, -1] @ basis
+    basis = xp.empty((steps, len(start)), dtype=np.complex128)
+    # The tridiagonal matrix stays on the host: two numbers a step.
+    diagonal, beside = np.empty(steps), np.empty(steps)
+    following = start / xp.linalg.norm(start)
+    for step in range(steps):
+        basis[step] = following
+        product = matrix @ following
+        if step:
+            product -= beside[step - 1] * basis[step - 1]
+        diagonal[step] = float(xp.vdot(following, product).real)
+        product -= diagonal[step] * following
+        beside[step] = float(xp.linalg.norm(product))
+        # A start of few eigenvectors leaves nothing to go on with.
+        exhausted = beside[step] < CONVERGED
+        last = step + 1 == steps or exhausted
+        if last or (step + 1) % LOOK_EVERY == 0:
+            _, ritz = eigh_tridiagonal(
+                diagonal[: step + 1], beside[:step], select="i", select_range=(step, step)
+            )
+            residual = float(beside[step] * abs(ritz[-1, 0]))
+            if last or residual < CONVERGED:
+                break
+        following = product / beside[step]
+    return xp.asarray(ritz[:, 0]) @ basis[: step + 1], residual
 
 
 def lobpcg(matrix: Matrix, start: Vector, iterations: int, tolerance: float = 1e-10) -> Eigenpair:

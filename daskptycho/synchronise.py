@@ -152,6 +152,10 @@ def normalise(h: Any, power_of_frame: Array, normalisation: Normalisation) -> No
 
 def solve(normalised: Normalised, sync: Sync) -> Eigenpair:
     """Leading eigenpair, started from the consensus vector."""
+    if not normalised.consensus.any():
+        # Frames without a count, all of them: no phase is better than another.
+        alike = normalised.consensus.astype(np.complex128) + len(normalised.consensus) ** -0.5
+        return Eigenpair(0.0, alike, 0.0)
     solver = {"lanczos": lanczos, "lobpcg": lobpcg, "power": power}[sync.eigensolver]
     return solver(
         normalised.matrix, normalised.consensus.astype(np.complex128), sync.steps(len(normalised.consensus))
@@ -196,7 +200,7 @@ def frame_phases(pair: Eigenpair, power_of_frame: Array) -> Phases:
     xp = array_module(pair.vector)
     phase = _unit(pair.vector, xp)
     phase = phase * _unit((phase * power_of_frame).sum(), xp).conj()
-    weight = power_of_frame / power_of_frame.sum()
+    weight = power_of_frame / xp.maximum(power_of_frame.sum(), np.finfo(float).tiny)
     spread = float(xp.sqrt((weight * xp.angle(phase) ** 2).sum()))
     return Phases(phase.astype(np.complex64), 1 - pair.value, spread, localisation(pair.vector))
 

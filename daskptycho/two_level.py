@@ -168,6 +168,7 @@ class GalerkinRow(NamedTuple):
     values: NDArray[np.complex128]
     power: float
     spread: float
+    consensus: float
     localisation: float
 
 
@@ -196,6 +197,7 @@ def galerkin_row(
         to_host(array_module(weighted).stack(values)),
         own.power,
         own.found.spread,
+        own.found.consensus,
         own.found.localisation,
     )
 
@@ -217,8 +219,8 @@ def tile_phases(
     Returns
     -------
     Phases
-        ``phase`` is the tiles'; ``spread`` and ``localisation`` are those of all frames, both levels
-        together.
+        ``phase`` is the tiles'; ``consensus``, ``spread`` and ``localisation`` are those of all frames,
+        both levels together.
     """
     count = len(rows)
     row = np.repeat(np.arange(count), [len(own.tiles) for own in rows])
@@ -233,8 +235,11 @@ def tile_phases(
         found = significant(found, residual)
     share = power / power.sum()
     inside = float((share * np.array([own.spread for own in rows]) ** 2).sum())
+    # Divided by the frames' power, G holds what its tiles lack within; divided by its own degrees, not.
+    lacking = float((share * np.array([own.consensus for own in rows])).sum())
     return replace(
         found,
+        consensus=found.consensus + (lacking if normalisation == "degree" else 0.0),
         spread=float(np.sqrt(spread_of_tiles**2 + inside)),
         # Where all tiles are alike, the participation of frames is the product of both levels'.
         localisation=found.localisation * float((share * np.array([own.localisation for own in rows])).sum()),

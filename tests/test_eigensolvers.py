@@ -119,3 +119,28 @@ def test_frames_without_counts_stay_at_zero(solver) -> None:
     found = solver(matrix, start, 300)
     assert abs(found.vector[20:]).max() < 1e-12
     assert found.value == pytest.approx(1, abs=1e-6)
+
+
+@settings(max_examples=25)
+@given(steps=st.integers(3, 12), seed=st.integers(0, 2**32))
+def test_lanczos_finds_the_best_vector_of_its_krylov_space(steps: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    matrix = hermitian(random, random.uniform(-0.5, 1, 40))
+    vector = random.normal(size=40) + 1j * random.normal(size=40)
+    krylov = np.empty((40, 0))
+    for _ in range(steps):
+        krylov, _ = np.linalg.qr(np.column_stack([krylov, vector]))
+        vector = matrix @ krylov[:, -1]
+    best = np.linalg.eigvalsh(krylov.conj().T @ matrix @ krylov)[-1]
+    assert lanczos(sp.csr_array(matrix), krylov[:, 0], steps).value == pytest.approx(best, abs=1e-10)
+
+
+@pytest.mark.parametrize("gap", [0.001, 0.03, 0.3, 0.9])
+def test_lanczos_stays_at_what_it_has_found(gap: float) -> None:
+    """Steps beyond convergence would bring the leading vector a second time, as rounding lets it."""
+    random = np.random.default_rng(0)
+    matrix = hermitian(random, np.append(random.uniform(0, 1 - gap, 299), 1.0))
+    start = random.normal(size=300) + 1j * random.normal(size=300)
+    found = lanczos(sp.csr_array(matrix), start, 280)
+    assert found.value == pytest.approx(1, abs=1e-9)
+    assert found.residual < 1e-5

@@ -265,3 +265,15 @@ def test_nonsense_is_refused(options: dict, said: str) -> None:
         Sync(**options)
     assert said in str(refused.value)
     assert "expected" in str(refused.value)
+
+
+@pytest.mark.parametrize("eigensolver", ["lanczos", "lobpcg", "power"])
+def test_frames_without_any_count_keep_their_phases(eigensolver: str) -> None:
+    """A tile that the beam missed."""
+    empty = sp.csr_array((40, 40), dtype=complex)
+    for normalisation in ("frame", "degree"):
+        found = solve(normalise(empty, np.zeros(40), normalisation), Sync(eigensolver=eigensolver))
+        assert found.value == 0
+        assert np.allclose(found.vector, found.vector[0])
+        assert np.linalg.norm(found.vector) == pytest.approx(1)
+        assert frame_phases(found, np.zeros(40)).spread == 0

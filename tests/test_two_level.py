@@ -204,6 +204,17 @@ def test_a_random_start_in_tiles_reaches_the_truth(tmp_path: Any, inner: int, ro
     assert dp.relative_error(result["object"].values, ds["truth_object"].values) < 1e-2
 
 
+def test_frames_that_differ_within_their_tile_lack_consensus() -> None:
+    ds = plain.scan(frames=(6, 6))
+    found = {
+        method: dp.reconstruct(ds, sweeps=1, update_probe=False, sync=Sync(method, every=1, iterations=60))
+        for method in ("two-level", "full")
+    }
+    consensus = found["two-level"]["consensus"].values
+    assert consensus > 1e-3
+    np.testing.assert_allclose(consensus, found["full"]["consensus"].values, rtol=1e-3)
+
+
 @pytest.mark.parametrize("algorithm", ["ap", "raar", dp.DifferenceMap()], ids=["ap", "raar", "dm"])
 @pytest.mark.parametrize("modes", [1, 2])
 def test_every_algorithm_with_the_probe_recovered(algorithm: Any, modes: int) -> None:
