@@ -43,8 +43,11 @@ SCALARS = {
     "synchronise.localisation": "localisation",
     "two_level.galerkin_row": "a row of G",
     "two_level.synchronise_tile": "power",
+    # With power iteration.
     "phase_graph._rescaled": "exponent of a vector",
     "phase_graph._collect_vector": "eigenvalue",
+    "blockwise._rescaled": "exponent of a vector",
+    "blockwise._collect_vector": "eigenvalue",
 }
 
 
@@ -141,8 +144,9 @@ def test_the_image_is_the_cpus_and_a_sweep_moves_scalars_alone(
 
     apart = difference(found, expected)
     assert apart < CLOSE
-    brightest = float(abs(expected["probe"]).max())
-    np.testing.assert_allclose(found["probe"], expected["probe"], atol=CLOSE * brightest)
+    # The light of all modes: how it is shared out among modes of like power is rounding's choice.
+    light = [(abs(result["probe"]) ** 2).sum("mode").values for result in (found, expected)]
+    np.testing.assert_allclose(*light, atol=10 * CLOSE * light[1].max())
     np.testing.assert_allclose(found["residual"], expected["residual"], rtol=1e-4)
     np.testing.assert_allclose(found["consensus"], expected["consensus"], rtol=1e-2, atol=1e-6)
     assert all(isinstance(found[name].data, np.ndarray) for name in found)

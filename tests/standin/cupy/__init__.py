@@ -37,6 +37,7 @@ __all__ = [
     "serialise",
     "sqrt",
     "stack",
+    "subtract",
     "vdot",
     "where",
     "zeros",
@@ -106,5 +107,6 @@ exp = _of_arrays(np.exp)
 maximum = _of_arrays(np.maximum)
 ones_like = _of_arrays(np.ones_like)
 sqrt = _of_arrays(np.sqrt)
+subtract = _of_arrays(np.subtract)
 vdot = _of_arrays(np.vdot)
 where = _of_arrays(np.where)
