@@ -102,10 +102,14 @@ def _split(vector: str) -> list[str]:
 
 
 def _binary(i: Instruction) -> str:
-    """Sums, differences and low halves of products."""
+    """Sums, differences and products; of a product the lower half, the upper one or both."""
     sign = {"add": "+", "sub": "-", "mul": "*"}[i.name]
-    if any(word in i.operation for word in ("hi", "sat", "ftz")):
+    if any(word in i.operation for word in ("sat", "ftz")):
         raise i.unknown()
+    if "hi" in i.operation:
+        a, b = (_value(operand, i.type) for operand in i.operands[1:])
+        wide = f"{'unsigned ' if i.type[0] == 'u' else ''}__int128"
+        return _set(i.operands[0], f"({TYPES[i.type]})(({wide}){a} * {b} >> {i.type[1:]})")
     if "wide" in i.operation:
         wide = TYPES[f"{i.type[0]}{2 * int(i.type[1:])}"]
         return _set(
