@@ -106,7 +106,7 @@ class Feed:
         """Let whoever looks have the last view, and show nothing more."""
         given_up = time.monotonic() + FAREWELL
         try:
-            while self._place.unseen() and time.monotonic() < given_up:
+            while not self._failed and self._place.unseen() and time.monotonic() < given_up:
                 time.sleep(0.05)
             # The last view has been taken; a moment to travel.
             time.sleep(0.3 if self._watched else 0.0)

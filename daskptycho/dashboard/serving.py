@@ -40,16 +40,14 @@ class OwnServer:
 
     def __init__(self, view: View) -> None:
         self._board = Board(view)
+        self._sockets = bind_sockets(0, "127.0.0.1")
+        self.link = f"http://127.0.0.1:{self._sockets[0].getsockname()[1]}{PATH}"
         started = threading.Event()
         self._thread = threading.Thread(
             target=self._serve, args=(started,), name="daskptycho-live-page", daemon=True
         )
         self._thread.start()
         started.wait()
-
-    @property
-    def link(self) -> str:
-        return f"http://127.0.0.1:{self._port}{PATH}"
 
     def put(self, view: View) -> bool:
         return self._board.put(view)
@@ -64,8 +62,6 @@ class OwnServer:
     def _serve(self, started: threading.Event) -> None:
         asyncio.set_event_loop(asyncio.new_event_loop())
         self._loop = IOLoop.current()
-        sockets = bind_sockets(0, "127.0.0.1")
-        self._port = sockets[0].getsockname()[1]
 
         def page(doc: Document) -> None:
             open_page(doc, self._board)
@@ -78,7 +74,7 @@ class OwnServer:
             absolute_url="",
         )
         self._server = HTTPServer(self._application)
-        self._server.add_sockets(sockets)
+        self._server.add_sockets(self._sockets)
         self._application.initialize(self._loop)
         self._application.start()
         started.set()
