@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.daskptycho-installed
 DOCS_STAMP := $(VENV)/.daskptycho-docs-installed
 LONG_STAMP := $(VENV)/.daskptycho-long-installed
-EXTRAS := cloud,dashboard,dev,fftw,formats
+EXTRAS := cloud,dashboard,dev,fftw,formats,slurm
 # Too large for everybody who runs the tests.
 LONG_EXTRAS := nvrtc
 PIP := $(RUN) -m pip --disable-pip-version-check

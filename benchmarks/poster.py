@@ -59,7 +59,11 @@ def in_tiles(folder: Path, sizes: list[int], inner: tuple[int, ...], most: int, 
     for size in sizes:
         for frames, methods in (
             (TILE_FRAMES, {f"two-level, inner {count}": dp.Sync(inner=count) for count in inner}),
-            (size * size, {"one tile": dp.Sync()}),
+            (
+                size * size,
+                {f"one tile, {count} Lanczos steps": dp.Sync(iterations=count) for count in (12, 64)}
+                | {"one tile": dp.Sync()},
+            ),
         ):
             if frames > max(TILE_FRAMES, ONE_TILE):
                 continue

@@ -115,9 +115,14 @@ def task_seconds(client: Client, count: int) -> float:
 
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="Small scans, few sweeps.")
-def main(quick: bool) -> None:
+@click.option("--sweeps", default=5, show_default=True, help="That are timed in each run.")
+@click.option("--repeats", default=3, show_default=True, help="Of processes against threads.")
+@click.option("--tile-frames", default=512, show_default=True)
+def main(quick: bool, sweeps: int, repeats: int, tile_frames: int) -> None:
     console = Console(width=110)
-    side, size, sweeps, per_tile = (8, 32, 2, 16) if quick else (64, 128, 5, 256)
+    side, size, per_tile = 64, 128, tile_frames
+    if quick:
+        side, size, sweeps, per_tile, repeats = 8, 32, 2, 16, 1
     with tempfile.TemporaryDirectory() as name:
         made = {
             frames: dp.simulate_scan(
@@ -138,12 +143,17 @@ def main(quick: bool) -> None:
         tiles = len(tiling.tiles)
         with dask.config.set(scheduler="threads", num_workers=1):
             one_thread, _ = sweep_seconds(scan, sweeps)
-        with dask.config.set(scheduler="threads", num_workers=2):
-            two_threads, _ = sweep_seconds(scan, sweeps)
         with workers(1) as client:
             one, _ = sweep_seconds(scan, sweeps, client)
         with workers(2) as client:
-            two, wire = sweep_seconds(scan, sweeps, client)
+            of_threads, of_processes = [], []
+            for _ in range(repeats):
+                # By turns, so that what else the machine does falls on both.
+                with dask.config.set(scheduler="threads", num_workers=2):
+                    of_threads.append(sweep_seconds(scan, sweeps)[0])
+                seconds, wire = sweep_seconds(scan, sweeps, client)
+                of_processes.append(seconds)
+            two_threads, two = (float(np.median(times)) for times in (of_threads, of_processes))
             weak, _ = sweep_seconds(double, sweeps, client)
             each_task = task_seconds(client, 200 if quick else 2000)
     for run, count, seconds in (
@@ -155,9 +165,11 @@ def main(quick: bool) -> None:
     ):
         measured.add_row(run, str(count), f"{seconds:.3f}", f"{seconds / one:.2f}")
     console.print(measured)
+    ratios = [process / thread for process, thread in zip(of_processes, of_threads, strict=True)]
     console.print(
         f"a tile's sweep {one_thread / tiles:.3f} s; two worker processes over two threads of one process: "
-        f"{two / two_threads:.2f}; one worker process over one thread: {one / one_thread:.2f}"
+        f"{', '.join(f'{ratio:.2f}' for ratio in ratios)}; one worker process over one thread: "
+        f"{one / one_thread:.2f}"
     )
     crossing = strip_bytes(tiling, lambda tile: tile * 2 // tiles)
     whole = 8 * sum(math.prod(tile.window.shape) for tile in tiling.tiles)

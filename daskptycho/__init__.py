@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from daskptycho.algorithms import AP, RAAR, DifferenceMap
     from daskptycho.checkpoint_history import Checkpoint, checkpoints, open_checkpoint
     from daskptycho.dashboard import LiveCell, LivePage
-    from daskptycho.errors import FaultError, OptionError, ScanError
+    from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
     from daskptycho.formats import export_result, import_scan
     from daskptycho.loop import Progress
     from daskptycho.metrics import compare_images, relative_error
@@ -40,6 +40,7 @@ _HOME = {
     "Progress": "loop",
     "RAAR": "algorithms",
     "ScanError": "errors",
+    "StoreError": "errors",
     "Sync": "synchronise",
     "checkpoints": "checkpoint_history",
     "compare_images": "metrics",
@@ -77,6 +78,7 @@ __all__ = [
     "OptionError",
     "Progress",
     "ScanError",
+    "StoreError",
     "Sync",
     "__version__",
     "checkpoints",

@@ -6,8 +6,6 @@ anything that hands out a Dataset.
 
 from __future__ import annotations
 
-import base64
-import io
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +71,7 @@ class Ptycho:
 
     def _repr_html_(self) -> str:
         from daskptycho.cli.info import counts_of, result_facts, scan_facts
+        from daskptycho.plotting import inline_picture
 
         if "object" in self._ds:
             title, groups = "Result", result_facts(self._ds)
@@ -84,12 +83,9 @@ class Ptycho:
             for group in groups
             for number, (name, value) in enumerate(group)
         )
-        data = io.BytesIO()
-        self.plot().savefig(data, format="png", dpi=70)
-        picture = base64.b64encode(data.getvalue()).decode()
         return (
             f"<div class='dp-shown'><style>{STYLE}</style><b>{title}</b>"
-            f"<div><img src='data:image/png;base64,{picture}'></div><table>{rows}</table></div>"
+            f"<div><img src='{inline_picture(self.plot(), dpi=70)}'></div><table>{rows}</table></div>"
         )
 
     def _part(self, name: str, part: Any, attributes: dict[str, str]) -> xr.DataArray:

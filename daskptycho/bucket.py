@@ -1,8 +1,8 @@
 """A bucket or a web server, opened by obstore: where its server is, who asks, how long it is waited for.
 
-`object_store` reads and writes through this module, `checkpoint_storage` asks it where a server is and who asks;
-it calls `location`, `retrying` and `errors`. What it opens holds credentials: it stays in the process that
-opened it and goes into no task.
+`object_store` reads and writes through this module, `checkpoint_storage` asks it where a server is and who
+asks; it calls `location`, `retrying` and `errors`. What it opens holds credentials: it stays in the process
+that opened it and goes into no task.
 """
 
 from __future__ import annotations
@@ -74,8 +74,9 @@ def told(location: Location) -> Iterator[None]:
     except StoreError:
         raise
     except FileNotFoundError as error:
-        what = "host" if location.scheme in ("http", "https") else "bucket"
-        raise StoreError(f"{location}: there is no such {what} ({_short(error)})") from error
+        raise StoreError(
+            f"{location}: there is no such bucket, or a part is missing ({_short(error)})"
+        ) from error
     except (obstore.exceptions.UnauthenticatedError, obstore.exceptions.PermissionDeniedError) as error:
         raise StoreError(
             f"{location} lets nobody in with these credentials, or without any ({_short(error)}); expected "
@@ -83,6 +84,8 @@ def told(location: Location) -> Iterator[None]:
             "public data"
         ) from error
     except (obstore.exceptions.BaseError, PermissionError) as error:
+        if "404 Not Found" in str(error):
+            raise StoreError(f"{location}: there is no bucket {location.bucket} ({_short(error)})") from error
         raise StoreError(f"{location} cannot be reached: {_short(error)}") from error
 
 
@@ -101,7 +104,8 @@ def passing_errors() -> tuple[type[Exception], ...]:
 def _short(error: Exception) -> str:
     """The first line of what a library says, without the query of an address, which may be signed."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return without_queries(line).removeprefix("Generic S3 error: ").strip(" :")[:300]
+    line = without_queries(line.partition(": <")[0])
+    return re.sub(r"^Generic \w+ error: ", "", line).strip(" :")[:300]
 
 
 def without_queries(text: str) -> str:

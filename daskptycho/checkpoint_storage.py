@@ -1,12 +1,13 @@
 """Where a store of checkpoints lies: Icechunk's storage for a location, its errors in one line, its retries.
 
-`checkpoint_store` calls this module; it calls `bucket`, `object_store`, `location`, `retrying` and `errors`. A
-storage may be put into a task: each process that opens it finds its own credentials.
+`checkpoint_store` calls this module; it calls `bucket`, `object_store`, `location`, `retrying` and `errors`.
+A storage may be put into a task: each process that opens it finds its own credentials.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,10 +98,10 @@ def told(location: Location) -> Iterator[None]:
 
 
 def _cause(error: Exception) -> str:
-    """The line of Icechunk's long message that names the cause, its last one, without a signed address."""
-    lines = [line.strip(" |-├╰─▶│") for line in str(error).splitlines()]
-    causes = [line for line in lines if line and not line.startswith(("context", "in ", "at ", "with "))]
-    return server.without_queries(" ".join(causes))[:300]
+    """What Icechunk's message of many lines says last, of the causes at its end."""
+    causes = re.findall(r"^ *(?:[|`]->|[├╰]─▶) ((?!Error ).+)$", str(error), flags=re.MULTILINE)
+    told = ": ".join(causes[-2:]) or " ".join(str(error).split())
+    return server.without_queries(told)[:300]
 
 
 def telling(method: Callable[P, T]) -> Callable[P, T]:

@@ -25,7 +25,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from daskptycho import __version__
+from daskptycho import __version__, object_store
 from daskptycho.checkpoint_storage import config, remove, storage, telling, told, tried
 from daskptycho.errors import ScanError
 from daskptycho.location import Location
@@ -86,9 +86,7 @@ class Store:
         """Whether a store lies there."""
         if location.local:
             return location.folder.is_dir() and icechunk.Repository.exists(storage(location))
-        return tried(
-            lambda: icechunk.Repository.exists(storage(location)), f"looking for {location}", location
-        )
+        return object_store.exists(location)
 
     @staticmethod
     def create(
@@ -145,7 +143,12 @@ class Store:
         ScanError
             Something else than checkpoints, or those of another version of the package.
         """
-        attributes = dict(zarr.open_group(self._session().store, mode="r").attrs)
+        try:
+            attributes = dict(zarr.open_group(self._session().store, mode="r").attrs)
+        except FileNotFoundError as error:
+            raise ScanError(
+                f"{self.location} is incomplete: it is being made, or its making was cut off"
+            ) from error
         if attributes.get("format") != FORMAT or attributes.get("format_version") != FORMAT_VERSION:
             raise ScanError(
                 f"{self.location} holds {attributes.get('format')} {attributes.get('format_version')}; "

@@ -63,13 +63,13 @@ def _set_pool() -> str:
 
 
 @contextmanager
-def cuda_cluster(gpus: Sequence[int] | None = None, *, memory: str = "auto") -> Iterator[Client]:
+def cuda_cluster(gpus: Sequence[int | str] | None = None, *, memory: str = "auto") -> Iterator[Client]:
     """A cluster with one worker for each GPU, and a client that `daskptycho.reconstruct` finds.
 
     Parameters
     ----------
     gpus : sequence of int, optional
-        Numbers of GPUs, as ``nvidia-smi`` lists them; all that this process may use unless given.
+        Numbers of GPUs, as ``nvidia-smi`` lists them; all of `visible_gpus` unless given.
     memory : str
         Host memory of each worker before it spills to disk, "16GiB" for instance.
 
@@ -106,31 +106,32 @@ def cuda_cluster(gpus: Sequence[int] | None = None, *, memory: str = "auto") -> 
         yield client
 
 
-def visible_gpus() -> list[int]:
-    """Numbers of the GPUs that this process may use, as ``nvidia-smi`` lists them.
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use.
+
+    They are numbers, as ``nvidia-smi`` lists them, or what CUDA_VISIBLE_DEVICES calls them: a part of a GPU
+    has no number.
 
     Raises
     ------
     OptionError
-        There is none, or CUDA_VISIBLE_DEVICES does not name them by number.
+        There is none.
     """
     require_gpu()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
-        return list(range(importlib.import_module("cupy").cuda.runtime.getDeviceCount()))
-    if not all(part.strip().isdecimal() for part in named.split(",")):
-        raise OptionError(f"CUDA_VISIBLE_DEVICES is {named!r}; expected numbers of GPUs, as in 0,1")
-    return [int(part) for part in named.split(",")]
+    if named is not None:
+        return [name.strip() for name in named.split(",")]
+    return [str(number) for number in range(importlib.import_module("cupy").cuda.runtime.getDeviceCount())]
 
 
-def _chosen(gpus: Sequence[int] | None) -> list[int]:
-    """Numbers of the GPUs to use, each once."""
+def _chosen(gpus: Sequence[int | str] | None) -> list[str]:
+    """The GPUs to use, each once."""
     there = visible_gpus()
-    chosen = there if gpus is None else list(gpus)
+    chosen = there if gpus is None else [str(gpu) for gpu in gpus]
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(there):
         raise OptionError(
-            f"GPUs {', '.join(map(str, chosen)) or 'none'} are asked for; expected one or more of "
-            f"{', '.join(map(str, there))}, each once"
+            f"GPUs {', '.join(chosen) or 'none'} are asked for; expected one or more of "
+            f"{', '.join(there)}, each once"
         )
     return chosen
 

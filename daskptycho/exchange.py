@@ -19,7 +19,8 @@ Array = Any
 
 
 def _cut(image: Array, part: tuple[slice, slice]) -> Array:
-    return image[part].copy()
+    # No copy: a strip that stays on its worker takes no memory, and the image is needed as long anyway.
+    return image[part]
 
 
 def strips_of(

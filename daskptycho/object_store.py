@@ -10,7 +10,7 @@ replaced, the new one lies beside it until it is whole; then the server copies t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -147,6 +147,11 @@ class _RootLast(WrapperStore[Any]):
             self.held.pop(ROOT, None)
         else:
             await super().delete(key)
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        async for name in super().list_dir(prefix):
+            if name != INCOMPLETE:
+                yield name
 
 
 @contextmanager

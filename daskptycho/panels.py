@@ -63,14 +63,15 @@ def _draw_wheel(axes: Axes) -> None:
 def draw_convergence(axes: Axes, result: xr.Dataset) -> None:
     """Residual against sweeps and, where sync ran, how far the frames were from agreeing."""
     residual, consensus = series(result, "residual"), series(result, "consensus")
-    sweep = np.arange(1, residual.size + 1)
+    sweep = result["sweep"].values if "sweep" in result.coords else np.arange(1, residual.size + 1)
     style = "-" if residual.size > 10 else "-o"
     axes.plot(sweep, residual, style, color=FIRST, linewidth=2.2, markersize=4, label="residual")
     axes.set_xlabel("sweep", fontsize=NORMAL)
     axes.set_ylabel("residual $R^2$", fontsize=NORMAL, color=FIRST)
     _logarithmic(axes, residual)
     axes.set_xscale("log")
-    axes.set_xlim(1, max(2, residual.size))
+    first = sweep[0] if residual.size else 1
+    axes.set_xlim(first, max(first + 1, first + residual.size - 1))
     _few_ticks(axes.xaxis)
     dress(axes)
     ran = np.isfinite(consensus) & (consensus > 0)

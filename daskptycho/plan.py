@@ -62,10 +62,12 @@ class Plan:
     streamed : bool
         Amplitudes stay in the scan's store and are read by each task that needs them, and no frame stays in
         memory from one task to a later one.
-    fractional : bool
-        Some position is a fraction of a pixel.
     device : "cpu" or "gpu"
         Where the arrays of all tasks live.
+    fractional : bool
+        Some position is a fraction of a pixel.
+    overlaps : int
+        Pairs of overlapping frames in all blocks of the outline.
     """
 
     tiling: Tiling
@@ -74,8 +76,9 @@ class Plan:
     pairs: list[Delayed]
     amplitudes: list[Delayed]
     streamed: bool = False
-    fractional: bool = False
     device: Device = "cpu"
+    fractional: bool = False
+    overlaps: int = 0
 
 
 @dataclass(frozen=True)
@@ -224,8 +227,9 @@ def make_plan(
         pairs=pairs,
         amplitudes=_amplitudes(scan, tiling, streamed, device),
         streamed=streamed,
-        fractional=not all(tile.whole_pixel for tile in tiling.tiles),
         device=device,
+        fractional=any(tile.fraction.any() for tile in tiling.tiles),
+        overlaps=sum(len(block.pair) for block in blocks),
     )
 
 

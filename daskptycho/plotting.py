@@ -6,6 +6,8 @@ leaves pyplot alone, so that it works in notebooks, in scripts and without a dis
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Mapping
 from io import BytesIO
@@ -38,11 +40,12 @@ from daskptycho.drawing import (
 from daskptycho.errors import OptionError
 from daskptycho.metrics import Comparison, common_region
 from daskptycho.panels import FIRST, SECOND, draw_convergence, draw_frc, draw_probe, dress, series
-from daskptycho.scan import pixel_size, position_in_pixels, tile_chunks
+from daskptycho.scan import frame_numbers, pixel_size, position_in_pixels, tile_chunks
 from daskptycho.store import located, write_bytes
 
 __all__ = [
     "complex_to_rgb",
+    "inline_picture",
     "picture_of",
     "plot_comparison",
     "plot_result",
@@ -111,16 +114,21 @@ def picture_of(result: xr.Dataset, *, remove_ramp: bool | None = None, most: int
     return make_picture(result["object"], result.get("illumination"), remove_ramp=remove_ramp, most=most)
 
 
-def plot_scan(scan: xr.Dataset) -> Figure:
-    """One picture of a scan: the mean frame of its first tile, and where its frames lie.
+def plot_scan(scan: xr.Dataset, mean: NDArray | None = None) -> Figure:
+    """One picture of a scan: its mean frame, and where its frames lie, in the order of their numbers.
 
     Parameters
     ----------
     scan : Dataset
-        As `open_scan` returns it; one tile of it is read.
+        As `open_scan` returns it.
+    mean : (qy, qx) array, optional
+        Mean of the frames; that of the first tile is read unless given.
     """
-    first = scan["intensity"].isel(frame=slice(0, tile_chunks(scan)[0]))
-    mean = first.mean("frame", dtype=np.float64).values
+    title = "mean frame"
+    if mean is None:
+        first = scan["intensity"].isel(frame=slice(0, tile_chunks(scan)[0]))
+        mean = first.mean("frame", dtype=np.float64).values
+        title = f"mean of {len(first)} of {scan.sizes['frame']} frames"
     position, unit = position_in_pixels(scan), "pixel"
     size = pixel_size(scan)
     if size is not None:
@@ -132,11 +140,12 @@ def plot_scan(scan: xr.Dataset) -> Figure:
     shown = detector.imshow(counts, cmap="magma", norm=LogNorm() if counts.count() else None)
     shown.set_cmap(shown.get_cmap().with_extremes(bad="black"))
     add_colour_bar(detector, shown, "counts")
-    detector.set_title(f"mean of {len(first)} of {scan.sizes['frame']} frames", fontsize=NORMAL + 1)
+    detector.set_title(title, fontsize=NORMAL + 1)
     detector.set_xlabel("qx (pixel)", fontsize=NORMAL)
     detector.set_ylabel("qy (pixel)", fontsize=NORMAL)
-    plane.plot(position[:, 1], position[:, 0], ".", color=FIRST, markersize=3)
-    plane.set_title("scan positions", fontsize=NORMAL + 1)
+    dots = plane.scatter(position[:, 1], position[:, 0], c=frame_numbers(scan), s=6, cmap="viridis")
+    add_colour_bar(plane, dots, "frame number")
+    plane.set_title(f"{len(position)} scan positions", fontsize=NORMAL + 1)
     plane.set_xlabel(f"x ({unit})", fontsize=NORMAL)
     plane.set_ylabel(f"y ({unit})", fontsize=NORMAL)
     plane.set_aspect("equal")
@@ -297,6 +306,13 @@ def save_figure(figure: Figure, path: str | Path, dpi: float = 150) -> str | Pat
     figure.savefig(content, format=suffix.lower().removeprefix("."), dpi=dpi)
     write_bytes(target, content.getvalue())
     return path
+
+
+def inline_picture(figure: Figure, dpi: float) -> str:
+    """A figure as the source of an HTML image. Noise makes a PNG of it several times as large as a JPEG."""
+    data = io.BytesIO()
+    figure.savefig(data, format="jpeg", dpi=dpi, pil_kwargs={"quality": 90})
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def _figure(width: float, height: float) -> Figure:

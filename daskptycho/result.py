@@ -108,7 +108,7 @@ def write_result(result: xr.Dataset, store: Store) -> None:
         # Plain open_zarr warns where consolidated metadata are missing, and writing them warns
         # that the v3 specification does not have them yet.
         warnings.simplefilter("ignore")
-        result.to_zarr(store, mode="w-", zarr_format=3, consolidated=True)
+        result.to_zarr(store, mode="a", zarr_format=3, consolidated=True)
 
 
 def open_result(url: str | Path) -> xr.Dataset:

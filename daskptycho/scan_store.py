@@ -147,7 +147,7 @@ def write_scan(
     # Without this, xarray would declare NaN the mark of a missing value.
     encoding = {name: {"_FillValue": None} for name in header.variables}
     sorted_header = header.isel(frame=order)
-    sorted_header.to_zarr(store, mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
+    sorted_header.to_zarr(store, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
     _write_frames(store, intensity, order, tile_frames, header.get("valid"), progress)
     with warnings.catch_warnings():
         # Plain open_zarr warns where consolidated metadata are missing, and writing them warns

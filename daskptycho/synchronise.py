@@ -75,7 +75,8 @@ class Sync:
     inner: int = 1
     """Sweeps inside a tile between two rounds of communication; above one with ``"two-level"`` alone."""
     eigensolver: Literal["lanczos", "lobpcg", "power"] = "lanczos"
-    """Lanczos or LOBPCG on the assembled matrix, or power iteration on its Dask blocks."""
+    """Lanczos or LOBPCG on the assembled matrix, or power iteration on its Dask blocks. A matrix over all
+    tiles that no worker should hold takes LOBPCG on its blocks in place of the first two."""
     iterations: Literal["auto"] | int = "auto"
     """Steps of the eigensolver in one synchronisation; ``"auto"`` grows with the scan's side, and the
     frames carry what one synchronisation leaves over to the next."""

@@ -53,7 +53,7 @@ class TwoLevel(NamedTuple):
 
 
 def _cut_sum(own: TileSum, part: tuple[slice, slice]) -> Array:
-    return own.image_sum[part].copy()
+    return own.image_sum[part]
 
 
 def _row(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+from tests.conftest import STANDIN
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.mark.parametrize(
@@ -21,6 +26,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
         ("sweep", ["FFT pair", "Gramian", "FFT library"]),
         ("larger_than_memory", ["amplitudes over", "workers lost: 0"]),
         ("scale", ["strong", "received a sweep", "Modelled"]),
+        ("many_sweeps", ["tasks now"]),
     ],
 )
 def test_benchmark_runs(name: str, said: list[str]) -> None:
@@ -33,4 +39,33 @@ def test_benchmark_runs(name: str, said: list[str]) -> None:
     )
     assert done.returncode == 0, done.stderr
     for word in said:
+        assert word in done.stdout
+
+
+def benchmark_of_gpus(**environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick"],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        timeout=110,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed: it would run")
+def test_benchmark_of_gpus_says_that_there_is_none() -> None:
+    done = benchmark_of_gpus()
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("Error: no GPU can be used here: CuPy is not installed")
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("standin")
+def test_benchmark_of_gpus_runs_on_the_stand_in() -> None:
+    done = benchmark_of_gpus(PYTHONPATH=os.pathsep.join([str(STANDIN), str(ROOT)]))
+    assert done.returncode == 0, done.stderr
+    for word in ("GB/s", "FFT pair", "Gramian", "eigensolver", "power steps", "4.36"):
         assert word in done.stdout

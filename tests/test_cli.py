@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -581,7 +582,7 @@ def test_help_has_a_purpose_and_examples_that_can_be_read(name: str) -> None:
 def test_commands_are_those_of_the_design_in_the_order_of_use() -> None:
     assert [
         *("demo", "simulate", "import", "info", "plan", "reconstruct"),
-        *("resume", "history", "view", "compare", "export"),
+        *("resume", "history", "view", "compare", "export", "check-gpu"),
     ] == COMMANDS
     listed = re.findall(r"^  (\S+)  +\S", run("--help").stdout.split("Commands:")[1], re.MULTILINE)
     assert listed == COMMANDS
@@ -598,6 +599,9 @@ def test_defaults_are_those_of_python(name: str, function: Any) -> None:
     in_python = {key: value.default for key, value in inspect.signature(function).parameters.items()}
     # The word after --sync is one field of Sync, whose defaults have their own test.
     shared = (spoken.keys() & in_python.keys()) - {*arguments, "sync"}
+    if name == "import":
+        # What a file may say of itself has no default: it would go before the file.
+        shared -= {"position_unit", "propagation", "radiation"}
     assert len(shared) >= 8
     assert {key: spoken[key] for key in shared} == {key: in_python[key] for key in shared}
 
@@ -637,34 +641,66 @@ def test_terminal_without_unicode_is_no_reason_to_fail(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def running(work: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def running(request: pytest.FixtureRequest, work: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A reconstruction that would go on for long, after its first sweep."""
-    process = subprocess.Popen(
-        [*COMMAND, "reconstruct", str(work / "scan.zarr"), str(tmp_path / "r.zarr"), "--sweeps", "1000000"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stderr is not None
-    assert "sweep 1 of 1000000" in process.stderr.readline()
-    yield process
-    if process.poll() is None:
-        process.kill()
-    process.communicate()
+    from distributed import LocalCluster
+
+    with ExitStack() as opened:
+        where = getattr(request, "param", [])
+        if where == ["--scheduler"]:
+            cluster = opened.enter_context(
+                LocalCluster(2, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None)
+            )
+            where = ["--scheduler", cluster.scheduler_address]
+        process = subprocess.Popen(
+            [
+                *(*COMMAND, "reconstruct", str(work / "scan.zarr"), str(tmp_path / "r.zarr")),
+                *("--sweeps", "1000000", *where),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "sweep 1 of 1000000" in (process.stderr.readline() if "dashboard" in line else line)
+        yield process
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_nothing_half_written(
-    running: subprocess.Popen[str], tmp_path: Path
+clusters = pytest.mark.parametrize(
+    "running",
+    [
+        [],
+        pytest.param(["--workers", "2"], marks=pytest.mark.long),
+        pytest.param(["--scheduler"], marks=pytest.mark.long),
+    ],
+    indirect=True,
+    ids=["threads", "workers", "scheduler"],
+)
+
+
+@clusters
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+@pytest.mark.timeout(300)
+def test_run_that_is_asked_to_stop_leaves_a_checkpoint_and_nothing_half_written(
+    running: subprocess.Popen[str], tmp_path: Path, number: signal.Signals, code: int, said: str
 ) -> None:
-    assert contents(tmp_path) == ["r.zarr.partial"]
-    # A terminal sends it to the whole group.
-    os.killpg(running.pid, signal.SIGINT)
-    out, err = running.communicate(timeout=60)
-    assert running.returncode == 130
-    interrupted, kept = err.splitlines()[-2:]
-    assert (out, interrupted) == ("", "Interrupted; nothing half-written is left behind.")
+    assert contents(tmp_path)[0] == "r.zarr.partial"
+    # A terminal, or a batch system, sends it to the whole group.
+    os.killpg(running.pid, number)
+    out, err = running.communicate(timeout=200)
+    assert running.returncode == code
+    stopped, kept = err.splitlines()[-2:]
+    assert (out, stopped) == ("", f"{said}; nothing half-written is left behind.")
     assert kept.endswith(
         f"is kept in {tmp_path}/r.zarr.checkpoints; go on with: daskptycho resume {tmp_path}/r.zarr"
     )
@@ -674,6 +710,19 @@ def test_ctrl_c_leaves_a_checkpoint_and_nothing_half_written(
     assert f"Sweep {sweep} is kept" in kept
     run("resume", tmp_path / "r.zarr", "--sweeps", sweep + 1)
     assert dp.open_result(tmp_path / "r.zarr").sizes["sweep"] == sweep + 1
+
+
+def test_fault_is_told_in_two_lines(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(progress: Any) -> None:
+        raise dp.FaultError("the store is gone")
+
+    monkeypatch.setattr("daskptycho.cli.terminal.Bars.sweeps", lambda *_: fail)
+    failed = invoke("reconstruct", work / "scan.zarr", tmp_path / "r.zarr")
+    assert failed.exit_code == 1
+    assert failed.stderr.splitlines() == [
+        "Error: the store is gone",
+        f"Sweep 1 is kept in {tmp_path}/r.zarr.checkpoints; go on with: daskptycho resume {tmp_path}/r.zarr",
+    ]
 
 
 # On a cluster

@@ -214,3 +214,34 @@ def test_command_prints_the_link_and_serves_the_page(scan: xr.Dataset, tmp_path:
     assert run.returncode == 130
     resumed = CliRunner().invoke(daskptycho, ["resume", str(out), "--sweeps", "1000000", "--help"])
     assert "--dashboard" in resumed.output
+
+
+def test_cell_of_a_notebook_is_kept_up_to_date(scan: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: dict[str, list[str]] = {}
+
+    class Handle:
+        """What IPython gives for a display below a cell."""
+
+        def display(self, html: Any) -> None:
+            self.name = "words" if "waiting" in html.data else "pictures"
+            shown[self.name] = [html.data]
+
+        def update(self, html: Any) -> None:
+            shown[self.name].append(html.data)
+
+    monkeypatch.setattr("IPython.display.DisplayHandle", Handle)
+    with dp.LiveCell(scan, "out.zarr") as cell:
+        dp.reconstruct(scan, sweeps=SWEEPS, callback=cell)
+    assert "the image appears after the first sweep" in shown["words"][0]
+    assert "<b>4 of 4</b>" in shown["words"][-1]
+    assert "The result is in out.zarr." in shown["words"][-1]
+    assert len(shown["words"]) == SWEEPS + 2
+    # Nothing, then the first sweep's and the last one's.
+    assert len(shown["pictures"]) == 3
+    assert shown["pictures"][-1].startswith("<img ")
+
+
+def test_ipython_is_asked_for_by_the_name_of_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(dp.OptionError, match=r"pip install 'daskptycho\[jupyter\]'"):
+        dp.LiveCell()

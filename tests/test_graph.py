@@ -16,7 +16,9 @@ import xarray as xr
 from dask.base import compute
 from dask.delayed import Delayed
 
+from daskptycho import phase_graph
 from daskptycho.algorithms import AP, RAAR, Algorithm, DifferenceMap, Weighted
+from daskptycho.eigensolvers import Eigenpair
 from daskptycho.geometry import Window
 from daskptycho.gramian import assemble as assemble_matrix
 from daskptycho.graph import Report, State, illuminations, sweep
@@ -207,10 +209,8 @@ def test_illuminations_are_those_of_the_canvas(scan: dict) -> None:
 # Phases
 
 
-@pytest.mark.parametrize("normalisation", ["frame", "degree"])
-@pytest.mark.parametrize("iterations", [1, 2, 7])
-@pytest.mark.parametrize("tiles", [1, 9])
-def test_blockwise_power_iteration_is_the_eager_one(normalisation: Any, iterations: int, tiles: int) -> None:
+def random_frames(tiles: int) -> tuple[Plan, list[Delayed], list[Delayed], Delayed, Any, np.ndarray]:
+    """A plan, weighted frames of noise, illuminations and probe; H assembled, and the frames' power."""
     ds = plain.scan(**RASTER)
     plan = planned(ds, TILES[tiles])
     random = np.random.default_rng(0)
@@ -222,12 +222,56 @@ def test_blockwise_power_iteration_is_the_eager_one(normalisation: Any, iteratio
     ]
     power = np.concatenate([tile.power for tile in compute(weighted)[0]])
     matrix = assemble_matrix(compute(plan.pairs)[0], compute(_matrices(plan, weighted, lit, probe))[0])
+    return plan, weighted, lit, probe, matrix, power
+
+
+@pytest.mark.parametrize("normalisation", ["frame", "degree"])
+@pytest.mark.parametrize("iterations", [1, 2, 7])
+@pytest.mark.parametrize("tiles", [1, 9])
+def test_blockwise_power_iteration_is_the_eager_one(normalisation: Any, iterations: int, tiles: int) -> None:
+    plan, weighted, lit, probe, matrix, power = random_frames(tiles)
     sync = Sync("full", eigensolver="power", iterations=iterations)
     expected = frame_phases(solve(normalise(matrix, power, normalisation), sync), power)
     found = compute(synchronise(plan, weighted, lit, probe, sync, normalisation))[0]
     np.testing.assert_allclose(found.phase, expected.phase, atol=1e-6)
     for name in ("consensus", "spread", "localisation"):
         assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-9)
+
+
+@pytest.mark.parametrize("normalisation", ["frame", "degree"])
+@pytest.mark.parametrize("tiles", [1, 9])
+def test_blockwise_lobpcg_is_as_good_as_scipys(
+    normalisation: Any, tiles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phase_graph, "MOST_ASSEMBLED", 0)
+    plan, weighted, lit, probe, matrix, power = random_frames(tiles)
+    assert plan.overlaps > 0
+    normalised = normalise(matrix, power, normalisation)
+    for iterations in (2, 3, 6, 100):
+        sync = Sync("full", eigensolver="lobpcg", iterations=iterations)
+        found = compute(synchronise(plan, weighted, lit, probe, sync, normalisation))[0]
+        stepped = frame_phases(
+            solve(normalised, Sync("full", eigensolver="power", iterations=iterations)), power
+        )
+        assert found.consensus <= stepped.consensus + 1e-12
+        # SciPy's steps are counted from another one.
+        expected = frame_phases(
+            solve(normalised, Sync("full", eigensolver="lobpcg", iterations=iterations - 1)), power
+        )
+        assert found.consensus <= expected.consensus + 1e-9
+    values, vectors = np.linalg.eigh(normalised.matrix.toarray())
+    exact = frame_phases(Eigenpair(values[-1], vectors[:, -1], 0.0), power)
+    assert found.consensus == pytest.approx(exact.consensus, abs=1e-6)
+    np.testing.assert_allclose(found.phase, exact.phase, atol=1e-3)
+
+
+def test_matrix_that_no_worker_should_hold_is_not_assembled(monkeypatch: pytest.MonkeyPatch) -> None:
+    ds = plain.scan(**RASTER)
+    expected = swept(ds, TILES[9])
+    monkeypatch.setattr(phase_graph, "MOST_ASSEMBLED", 0)
+    monkeypatch.setattr(phase_graph, "_solve_assembled", None)
+    found = swept(ds, TILES[9], sync=Sync("full", iterations=60, every=1))
+    assert plain.relative(found.image, expected.image) < 1e-5
 
 
 def test_blockwise_power_iteration_goes_on_however_small_the_eigenvalue() -> None:

@@ -299,7 +299,6 @@ BAD_INPUTS = {
     "background size": ({"background": np.ones((30, 8, 8))}, "background has the dimensions"),
     "background NaN": ({"background": ONES * np.nan}, "background holds 64 .*NaN"),
     "frame numbers": ({"frame_number": np.arange(29)}, r"frame_number has the shape \(29,\)"),
-    "remote": ({"url": "ftp://host/scan"}, "a URL of ftp:// is not known"),
 }
 
 

@@ -64,8 +64,7 @@ def command(scan: str, picture: str | None) -> None:
         )
     )
     if picture is not None:
-        from daskptycho.plotting import save_figure
-        from daskptycho.scan_picture import plot_scan
+        from daskptycho.plotting import plot_scan, save_figure
 
         click.echo(save_figure(plot_scan(opened, counts.mean), picture))
     for warning in _doubts(opened, counts):

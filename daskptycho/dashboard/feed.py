@@ -76,6 +76,7 @@ class Feed:
             note=f"The result will be in {view.out}." if view.out else "",
             sweeps=progress.options.sweeps,
             frames=len(progress.tiling.corner),
+            tile_count=len(progress.tiling.tiles),
             sweep=(*view.sweep, progress.sweep),
             residual=(*view.residual, progress.residual),
             consensus=(*view.consensus, progress.consensus),

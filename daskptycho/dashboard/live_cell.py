@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.util
-import io
 from importlib.resources import files
 from pathlib import Path
 
@@ -75,16 +73,14 @@ class _Cell:
 
 
 def _words(view: View) -> str:
-    style = (
-        files("daskptycho.dashboard").joinpath("words.css").read_text("utf-8").replace(":host", ".dp-live")
-    )
-    # One sheet for the cell alone: the notebook's own headings and tables are not meant.
-    return f"<div class='dp-live'><style>.dp-live {{ {style} }}</style>{headline(view)}{facts(view)}</div>"
+    style = files("daskptycho.dashboard").joinpath("words.css").read_text("utf-8").replace(":host", "&")
+    # A sheet for the cell alone: the notebook's own headings and tables are not meant.
+    sheet = f".dp-live {{ display: grid; gap: 8px; {style} }}"
+    return f"<div class='dp-live'><style>{sheet}</style>{headline(view)}{facts(view)}</div>"
 
 
 def _picture(view: View) -> str:
     from daskptycho.dashboard.live_figure import live_figure
+    from daskptycho.plotting import inline_picture
 
-    data = io.BytesIO()
-    live_figure(view).savefig(data, format="png", dpi=80)
-    return f"<img src='data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}'>"
+    return f"<img style='max-width: 100%' src='{inline_picture(live_figure(view), dpi=80)}'>"

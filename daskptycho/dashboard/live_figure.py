@@ -6,13 +6,14 @@ import math
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from daskptycho.dashboard.view import Image, View
 from daskptycho.drawing import NORMAL, RIM_COLOUR, SMALL, TURN
-from daskptycho.panels import FIRST, SECOND, dress
+from daskptycho.panels import draw_convergence
 
 __all__ = ["live_figure"]
 
@@ -43,7 +44,8 @@ def live_figure(view: View) -> Figure:
         axes.imshow(np.hstack(list(probe.modes[:3])))
         axes.set_title("probe" if len(probe.modes) == 1 else "strongest probe modes", fontsize=NORMAL)
         axes.set_axis_off()
-    _draw_curves(figure.add_subplot(grid[1, 2]), view)
+    history = {"residual": ("sweep", list(view.residual)), "consensus": ("sweep", list(view.consensus))}
+    draw_convergence(figure.add_subplot(grid[1, 2]), xr.Dataset(history, {"sweep": list(view.sweep)}))
     return figure
 
 
@@ -63,19 +65,3 @@ def _show(axes: Axes, image: Image, values: Any, limits: tuple[float, float], cm
     figure = axes.get_figure()
     assert figure is not None
     return figure.colorbar(shown, ax=axes, fraction=0.04, pad=0.02)
-
-
-def _draw_curves(axes: Axes, view: View) -> None:
-    """Residual and, where there were synchronisations, the consensus, both logarithmic."""
-    sweep, consensus = np.array(view.sweep), np.array(view.consensus)
-    axes.semilogy(sweep, view.residual, "-", color=FIRST, linewidth=2)
-    axes.set_xlabel("sweep", fontsize=NORMAL)
-    axes.set_ylabel("residual", fontsize=NORMAL, color=FIRST)
-    dress(axes)
-    ran = np.isfinite(consensus) & (consensus > 0)
-    if ran.any():
-        other = axes.twinx()
-        other.semilogy(sweep[ran], consensus[ran], "o-", color=SECOND, markersize=3, linewidth=1)
-        other.set_ylabel(r"consensus $1-\lambda$", fontsize=NORMAL, color=SECOND)
-        dress(other)
-        other.grid(visible=False)

@@ -105,7 +105,8 @@ class View:
         What there is to say beside the status.
     sweeps : int
         Most sweeps that the run makes; 0 while that is not known.
-    frames : int
+    frames, tile_count : int
+        0 while they are not known.
     sweep : tuple of int
         Number of each sweep that is known here.
     residual, consensus, seconds : tuple of float
@@ -121,6 +122,7 @@ class View:
     note: str = ""
     sweeps: int = 0
     frames: int = 0
+    tile_count: int = 0
     sweep: tuple[int, ...] = ()
     residual: tuple[float, ...] = ()
     consensus: tuple[float, ...] = ()

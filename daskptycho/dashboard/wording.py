@@ -60,7 +60,7 @@ def facts(view: View) -> str:
         (duration(pace), "a sweep"),
         (f"{view.frames / pace:,.0f}" if view.frames and pace > 0 else UNKNOWN, "frames a second"),
         (f"{view.frames:,}" if view.frames else UNKNOWN, "frames"),
-        (f"{len(view.tiles.homes):,}" if view.tiles else UNKNOWN, "tiles"),
+        (f"{view.tile_count:,}" if view.tile_count else UNKNOWN, "tiles"),
     ]
     cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for value, name in shown)
     return f"<div class='facts'>{cells}</div>"

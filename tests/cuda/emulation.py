@@ -14,6 +14,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -52,6 +53,8 @@ class KernelError(Exception):
 
 def compiler_missing() -> str | None:
     """Why nothing can be compiled here, or None."""
+    if sys.platform != "linux":
+        return "the emulation of CUDA needs Linux"
     return None if shutil.which("g++") else "g++ is not installed (Debian's package g++)"
 
 

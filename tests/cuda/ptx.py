@@ -28,7 +28,7 @@ REGISTER = {
 PARAMETER = {"u64": "void*", "u32": "int", "f32": "float", "f64": "double"}
 
 ENTRY = re.compile(r"\.entry (\w+)\((.*?)\)(.*?)\n\{\n(.*?)\n\}", re.DOTALL)
-SHARED = re.compile(r"^\s*\.shared \.align (\d+) \.b8 ([\w$]+)\[(\d+)\];", re.MULTILINE)
+SHARED = re.compile(r"^\s*\.shared \.align (\d+) \.[bsuf](\d+) ([\w$]+)(?:\[(\d+)\])?;", re.MULTILINE)
 REGISTERS = re.compile(r"\.reg \.(\w+)\s+%(\w+)<(\d+)>;")
 LABEL = re.compile(r"\$(\w+):$")
 INSTRUCTION = re.compile(r"(?:@(!?)%(\w+)\s+)?([a-z][\w.:]*)\s*(.*);$")
@@ -47,7 +47,8 @@ def translate(ptx: str) -> str:
 
 
 def _shared_array(match: re.Match[str]) -> str:
-    alignment, name, size = match.groups()
+    alignment, bits, name, count = match.groups()
+    size = int(bits) // 8 * int(count or 1)
     return f"__shared__ char {name}[{size}] __attribute__((aligned({alignment})));"
 
 
@@ -73,9 +74,9 @@ def _fused(body: str) -> list[str]:
         if found := SUM.fullmatch(text):
             name, kind, to, a, b = found.groups()
             if b in products:
-                line = f"{'fma' if name == 'add' else 'fnma'}.rn.{kind} {to}, {products[b]}, {a};"
+                line = f"{name}_product.{kind} {to}, {products[b]}, {a};"
             elif a in products:
-                line = f"{'fma' if name == 'add' else 'fms'}.rn.{kind} {to}, {products[a]}, {b};"
+                line = f"product_{name}.{kind} {to}, {products[a]}, {b};"
         elif found := PRODUCT.fullmatch(text):
             products[found[1]] = found[2]
         elif LABEL.fullmatch(text):

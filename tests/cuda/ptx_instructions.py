@@ -32,6 +32,9 @@ SPECIAL = {
 COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 UNSIGNED_COMPARISONS = {"lo": "<", "ls": "<=", "hi": ">", "hs": ">="}
 OPPOSITE = {"eq": "ne", "ne": "eq", "lt": "ge", "le": "gt", "gt": "le", "ge": "lt"}
+# Floating-point operations; where `ptx` put a product into a sum, the product's own counts for it.
+OPERATIONS = dict.fromkeys(("add", "sub", "mul", "div", "sqrt"), 1) | {"fma": 2}
+OPERATIONS |= dict.fromkeys(("add_product", "product_add", "sub_product", "product_sub"), 1)
 LOGICAL = {"and": "&", "or": "|", "xor": "^"}
 
 
@@ -61,7 +64,9 @@ def statement(instruction: Instruction) -> str:
     translate = _TRANSLATE.get(instruction.name)
     if translate is None:
         raise instruction.unknown()
-    return translate(instruction)
+    count = OPERATIONS.get(instruction.name, 0) if _is_float(instruction.type) else 0
+    counting = f"count_{instruction.type}({count}); " if count else ""
+    return counting + translate(instruction)
 
 
 def _is_float(kind: str) -> bool:
@@ -118,12 +123,15 @@ def _multiply_add(i: Instruction) -> str:
 
 
 def _fused_multiply_add(i: Instruction) -> str:
-    """The sum a b + c, rounded once; fnma is c - a b and fms is a b - c, which the assembler makes."""
     if i.operation[1:-1] != ["rn"]:
         raise i.unknown()
+    return _fused(i, "", "")
+
+
+def _fused(i: Instruction, of_product: str, of_term: str) -> str:
+    """A product and a sum, rounded once."""
     a, b, c = (_value(operand, i.type) for operand in i.operands[1:])
-    factor, term = "-" if i.name == "fnma" else "", "-" if i.name == "fms" else ""
-    return _set(i.operands[0], f"std::fma({factor}{a}, {b}, {term}{c})")
+    return _set(i.operands[0], f"std::fma({of_product}{a}, {b}, {of_term}{c})")
 
 
 def _divide(i: Instruction) -> str:
@@ -298,7 +306,11 @@ def _return(_: Instruction) -> str:
 _TRANSLATE: dict[str, Callable[[Instruction], str]] = {
     **dict.fromkeys(("add", "sub", "mul"), _binary),
     "mad": _multiply_add,
-    **dict.fromkeys(("fma", "fnma", "fms"), _fused_multiply_add),
+    "fma": _fused_multiply_add,
+    # What `ptx` makes of a product and a sum: c + a b, c - a b and a b - c.
+    **dict.fromkeys(("add_product", "product_add"), lambda i: _fused(i, "", "")),
+    "sub_product": lambda i: _fused(i, "-", ""),
+    "product_sub": lambda i: _fused(i, "", "-"),
     **dict.fromkeys(("div", "rem"), _divide),
     "sqrt": _root,
     "neg": _negate,

@@ -1,4 +1,5 @@
-// What translated PTX calls: registers, shared memory, shuffles, and a checker that sees every access to memory.
+// What translated PTX calls: registers, shared memory, shuffles, and a checker that sees every access to memory
+// and counts what a launch reads, writes and reckons.
 //
 // Two accesses to a word race where one of them writes, different threads make them, and no barrier of their block
 // stands between; threads of different blocks have no barrier. A shuffle orders no memory.
@@ -63,22 +64,28 @@ struct Word {
   Access written, read;
   bool read_by_threads = false;  // by several of them since the last barrier
   bool read_by_blocks = false;   // by several of them at any time
+  unsigned reads = 0, writes = 0;
 };
 
 static std::unordered_map<uintptr_t, Word> words;
 static int barriers[emulation::MOST_THREADS];
 static long launch = -1;
 static int64_t block = -1;
+static uint64_t operations_f32, operations_f64;
 
 static void passed_barrier() { ++barriers[emulation::current]; }
 
+static void forget_earlier_launches() {
+  if (launch == emulation::launches) return;
+  words.clear();
+  launch = emulation::launches;
+  block = -1;
+  operations_f32 = operations_f64 = 0;
+}
+
 static Access now(int line) {
   const int64_t own = blockIdx.x + (int64_t)gridDim.x * (blockIdx.y + (int64_t)gridDim.y * blockIdx.z);
-  if (launch != emulation::launches) {
-    words.clear();
-    launch = emulation::launches;
-    block = -1;
-  }
+  forget_earlier_launches();
   if (block != own) {
     block = own;
     memset(barriers, 0, sizeof barriers);
@@ -113,6 +120,7 @@ static void read(const char* address, int bytes, int line) {
     word.read_by_blocks |= others && !same_block;
     word.read_by_threads = same_block && (others || (word.read_by_threads && word.read.barriers == own.barriers));
     word.read = own;
+    ++word.reads;
   }
 }
 
@@ -124,7 +132,37 @@ static void write(const char* address, int bytes, int line) {
     const bool by_threads = word.read_by_threads && word.read.barriers == own.barriers;
     if (unordered(word.read, own) || by_threads || word.read_by_blocks) report("writes", own, word.read);
     word.written = own;
+    ++word.writes;
   }
 }
 
 }  // namespace races
+
+static inline void count_f32(int operations) {
+  races::forget_earlier_launches();
+  races::operations_f32 += operations;
+}
+
+static inline void count_f64(int operations) {
+  races::forget_earlier_launches();
+  races::operations_f64 += operations;
+}
+
+// Of the last launch: floating-point operations, single and double.
+extern "C" void counted_operations(uint64_t* out) {
+  out[0] = races::operations_f32;
+  out[1] = races::operations_f64;
+}
+
+// Of the last launch, bytes of some memory: read and written with each word once, and each time it was.
+extern "C" void counted_bytes(uintptr_t start, uintptr_t end, uint64_t* out) {
+  out[0] = out[1] = out[2] = out[3] = 0;
+  for (const auto& entry : races::words) {
+    if (entry.first < start || entry.first >= end) continue;
+    const races::Word& word = entry.second;
+    out[0] += 4 * (word.reads > 0);
+    out[1] += 4 * (word.writes > 0);
+    out[2] += 4 * (uint64_t)word.reads;
+    out[3] += 4 * (uint64_t)word.writes;
+  }
+}

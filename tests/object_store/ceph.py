@@ -48,6 +48,9 @@ mon_data_avail_crit = 0
 mon_data_avail_warn = 0
 mon_max_pg_per_osd = 1000
 public_addr = 127.0.0.1
+# A gateway that is killed is forgotten soon: the next one would wait for its answers.
+osd_client_watch_timeout = 2
+rgw_num_control_oids = 1
 """
 
 

@@ -14,7 +14,33 @@ from ._kernels import RawModule
 from ._memory import empty
 
 __version__ = "14.2.0+standin"
-__all__ = ["RawModule", "cuda", "empty", "fft", "linalg", "ndarray", "serialise"]
+__all__ = [
+    "RawModule",
+    "abs",
+    "angle",
+    "arange",
+    "asarray",
+    "ascontiguousarray",
+    "concatenate",
+    "copyto",
+    "cuda",
+    "diag",
+    "empty",
+    "exp",
+    "fft",
+    "full",
+    "linalg",
+    "maximum",
+    "ndarray",
+    "ones",
+    "ones_like",
+    "serialise",
+    "sqrt",
+    "stack",
+    "vdot",
+    "where",
+    "zeros",
+]
 
 
 def asarray(a: Any, dtype: Any = None) -> ndarray:
@@ -44,12 +70,12 @@ def copyto(dst: ndarray, src: Any, casting: str = "same_kind", where: ndarray | 
     np.copyto(behind(dst), behind(src), casting=casting, where=True if where is None else behind(where))
 
 
-def concatenate(arrays: Any) -> ndarray:
-    return wrapped(np.concatenate([behind(array) for array in _all_on_device(arrays)]))
+def concatenate(tup: Any) -> ndarray:
+    return wrapped(np.concatenate([behind(array) for array in _all_on_device(tup)]))
 
 
-def stack(arrays: Any, axis: int = 0) -> ndarray:
-    return wrapped(np.stack([behind(array) for array in _all_on_device(arrays)], axis=axis))
+def stack(tup: Any, axis: int = 0) -> ndarray:
+    return wrapped(np.stack([behind(array) for array in _all_on_device(tup)], axis=axis))
 
 
 def _all_on_device(arrays: Any) -> Any:
@@ -62,7 +88,10 @@ def _all_on_device(arrays: Any) -> Any:
 def _of_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
     """NumPy's function of arrays and scalars, at least one of them on the device."""
 
-    def on_device(*arguments: Any, **options: Any) -> Any:
+    def on_device(*arguments: Any, out: ndarray | None = None, **options: Any) -> Any:
+        if out is not None:
+            function(*map(behind, arguments), out=behind(out), **options)
+            return out
         return wrapped(function(*map(behind, arguments), **options))
 
     on_device.__name__ = function.__name__

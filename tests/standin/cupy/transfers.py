@@ -86,7 +86,7 @@ def _cause() -> str:
     frame, found = sys._getframe(1), "outside daskptycho"
     while frame is not None:
         package, _, module = frame.f_globals.get("__name__", "").partition(".")
-        if package == "daskptycho":
+        if package == "daskptycho" and not frame.f_code.co_name.startswith("<"):
             found = f"{module}.{frame.f_code.co_name}"
             # `backend` moves what others ask it to move.
             if module != "backend":

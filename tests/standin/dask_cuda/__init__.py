@@ -13,7 +13,7 @@ __all__ = ["LocalCUDACluster"]
 class LocalCUDACluster(LocalCluster):
     def __init__(
         self,
-        CUDA_VISIBLE_DEVICES: list[int],
+        CUDA_VISIBLE_DEVICES: list[str],
         n_workers: int,
         threads_per_worker: int = 1,
         memory_limit: Any = "auto",
@@ -34,7 +34,7 @@ class LocalCUDACluster(LocalCluster):
 
     def new_worker_spec(self) -> dict[Any, Any]:
         number = len(self.worker_spec)
-        visible = ",".join(map(str, self._gpus[number:] + self._gpus[:number]))
+        visible = ",".join(self._gpus[number:] + self._gpus[:number])
         spec = copy.deepcopy(self.new_spec)
         spec["options"]["env"] = {"CUDA_VISIBLE_DEVICES": visible}
         return {number: spec}

@@ -6,7 +6,15 @@ import hashlib
 import os
 from typing import Any
 
-__all__ = ["CUDARuntimeError"]
+__all__ = [
+    "CUDARuntimeError",
+    "driverGetVersion",
+    "getDevice",
+    "getDeviceCount",
+    "getDeviceProperties",
+    "memGetInfo",
+    "runtimeGetVersion",
+]
 
 GPUS = 2
 memory = 2**32

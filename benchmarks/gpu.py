@@ -1,0 +1,190 @@
+"""What a GPU makes of a sweep, of the Gramian, of the eigensolver, and of the poster's example.
+
+    python benchmarks/gpu.py
+    python benchmarks/gpu.py --quick
+
+Each time stands beside the one that the bytes of its arrays take at the bandwidth that a copy on the same
+card reaches: every array is counted once for each kernel that reads or writes it, and what stays in caches
+(image, probe, pixels that neighbours share) not at all. Without a GPU it says so and ends with code 2.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import daskptycho as dp
+from daskptycho.algorithms import AP, overlap_waves, sweep_tile, updated_probe
+from daskptycho.backend import inverse_transform, to_device, transform
+from daskptycho.devices import require_gpu
+from daskptycho.geometry import make_tiling
+from daskptycho.gramian import Border, block_matrix, block_values, block_within
+from daskptycho.operators import frame_blocks, illuminate, inverse_illumination, measured_amplitudes
+from daskptycho.plan import _pairs_on_device, _tile_on_device
+from daskptycho.scan import position_in_pixels
+from daskptycho.synchronise import Sync, normalise, solve
+
+# The poster: 16384 frames of 32x32, 100 sweeps with 100 power steps each, on its GPU.
+POSTER_SECONDS = 4.36
+
+# Bytes of a pixel of a frame, one mode: a complex number, a real one, a count.
+WAVE, REAL, COUNT = 8, 4, 2
+# A transform goes over the rows and then over the columns, and reads and writes each time.
+FFT_PAIR = 2 * 4 * WAVE
+# The counts are read, their roots written and read; the waves written, projected in place, and read.
+SWEEP = COUNT + 2 * REAL + WAVE + FFT_PAIR + 2 * WAVE + WAVE
+# The correction of the waves is written and read for the probe; the waves are kept, read and overlapped.
+WITH_PROBE = SWEEP + 2 * WAVE + 2 * WAVE
+
+
+class Part(NamedTuple):
+    """Something to be timed, on so many frames, and the bytes that it cannot do without."""
+
+    name: str
+    run: Callable[[], Any]
+    bytes: float
+
+
+class Card:
+    """The GPU, and how to time what runs on it."""
+
+    def __init__(self, rounds: int) -> None:
+        self.name = require_gpu().name
+        self.cupy = importlib.import_module("cupy")
+        self.rounds = rounds
+
+    def seconds(self, run: Callable[[], Any]) -> float:
+        """Of the fastest of some rounds; the first, which compiles and plans, does not count."""
+        best = np.inf
+        device = self.cupy.cuda.Device()
+        for number in range(self.rounds + 1):
+            device.synchronize()
+            begun = time.perf_counter()
+            run()
+            device.synchronize()
+            if number:
+                best = min(best, time.perf_counter() - begun)
+        return best
+
+    def bandwidth(self, size: int) -> float:
+        """Bytes a second that a copy reads and writes."""
+        source = self.cupy.zeros(size // 4, dtype=np.float32)
+        target = self.cupy.zeros(size // 4, dtype=np.float32)
+        return 2 * source.nbytes / self.seconds(lambda: self.cupy.copyto(target, source))
+
+
+def parts_of(folder: Path, frame_size: int, side: int) -> list[Part]:
+    """A tile of side x side frames on the device, and what a sweep does with it."""
+    scan = dp.simulate_scan(
+        folder / f"{frame_size}.zarr",
+        frames=(side, side),
+        frame_size=frame_size,
+        step=frame_size // 4,
+        jitter=1,
+        tile_frames=side**2,
+    )
+    tiling = make_tiling(position_in_pixels(scan), (frame_size, frame_size), (side**2,))
+    tile = _tile_on_device(tiling.tiles[0])
+    block = _pairs_on_device(block_within(tiling.tiles[0], tiling.frame_shape, None))
+    amplitude = measured_amplitudes(to_device(scan["intensity"].values.astype(np.uint16), "gpu"))
+    probe = to_device(scan["probe"].values, "gpu")
+    image = to_device(np.ones(tile.window.shape, dtype=np.complex64), "gpu")
+    weight = inverse_illumination(illuminate(probe[None], tile.corner, tile.window.shape), probe)
+    weighted = sweep_tile(AP(), tile, amplitude, image, probe, keep_frames=True).weighted
+    waves = sweep_tile(AP(), tile, amplitude, image, probe, update_probe=True).waves
+
+    def fft_pair() -> None:
+        for some in frame_blocks(len(tile), probe):
+            inverse_transform(transform(waves[some]))
+
+    def with_probe() -> None:
+        swept = sweep_tile(AP(), tile, amplitude, image, probe, update_probe=True)
+        overlap_waves(tile, swept.waves, updated_probe(probe, [swept.probe_sums]))
+
+    def gramian() -> Any:
+        border = Border(weighted.frames, block.border)
+        return block_values(block, weighted.frames, border, tile.corner, weight)
+
+    h = block_matrix(block, gramian())
+    pixels = side**2 * frame_size**2
+    offset = abs(block.offset.get())
+    shared = (frame_size - offset).clip(0).prod(axis=1).sum()
+    steps = Sync().steps(side**2)
+    entries = 2 * len(block.pair) - side**2
+    # A step reads the matrix, and twice the vectors before it: half of the basis on average.
+    eigensolver = steps * (entries * (16 + 4) + 4 * 16 * side**2 * steps / 2)
+    return [
+        Part("FFT pair", fft_pair, pixels * FFT_PAIR),
+        Part("sweep", lambda: sweep_tile(AP(), tile, amplitude, image, probe), pixels * SWEEP),
+        Part("sweep, probe recovered", with_probe, pixels * WITH_PROBE),
+        Part("Gramian", gramian, float(shared) * 2 * WAVE),
+        Part("H as a matrix", lambda: block_matrix(block, gramian()), float(shared) * 2 * WAVE),
+        Part("eigensolver", lambda: solve(normalise(h, weighted.power, "degree"), Sync()), eigensolver),
+    ]
+
+
+def poster(folder: Path, side: int, sweeps: int, steps: int) -> list[tuple[str, float, float]]:
+    """Name, seconds and final residual of the poster's example: its method, and ours."""
+    scan = dp.simulate_scan(
+        folder / "poster.zarr", frames=(side, side), frame_size=32, step=8, periodic=True, tile_frames=side**2
+    )
+    power = dp.Sync("full", eigensolver="power", iterations=steps, every=1, normalisation="frame")
+    theirs: dict[str, Any] = {"momentum": 0, "opening": None, "sync": power}
+    found = []
+    for name, options in ((f"AP, {steps} power steps", theirs), ("daskptycho's default", {})):
+        # The first run compiles the kernels and plans the transforms.
+        for count in (2, sweeps):
+            result = dp.reconstruct(
+                scan, device="gpu", sweeps=count, start="random", update_probe=False, **options
+            )
+        found.append((name, float(result["seconds"].sum()), float(result["residual"][-1])))
+    return found
+
+
+@click.command(help=__doc__)
+@click.option("--quick", is_flag=True, help="Small sizes, one round.")
+def main(quick: bool) -> None:
+    try:
+        card = Card(rounds=1 if quick else 10)
+    except dp.OptionError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    console = Console(width=110)
+    bandwidth = card.bandwidth(2**16 if quick else 2**30)
+    console.print(f"{card.name}: a copy moves {bandwidth / 1e9:.4g} GB/s")
+    table = Table(title="Times against what the bytes take at that bandwidth")
+    for name in ("frame", "part", "us a frame", "bytes alone", "share of bandwidth"):
+        table.add_column(name, justify="left" if name == "part" else "right")
+    with tempfile.TemporaryDirectory() as folder:
+        for size in (16,) if quick else (32, 128, 256, 512):
+            side = 3 if quick else max(8, 4096 // size)
+            for part in parts_of(Path(folder), size, side):
+                seconds, alone = card.seconds(part.run), part.bytes / bandwidth
+                times = (f"{1e6 * own / side**2:.3f}" for own in (seconds, alone))
+                table.add_row(f"{size}x{size}", part.name, *times, f"{100 * alone / seconds:.0f} %")
+            table.add_section()
+        console.print(table)
+        example = Table(title="The poster's example: 16384 frames of 32x32, 100 sweeps")
+        for name in ("method", "seconds", "poster's GPU", "residual"):
+            example.add_column(name, justify="left" if name == "method" else "right")
+        sizes = (8, 3, 5) if quick else (128, 100, 100)
+        for name, seconds, residual in poster(Path(folder), *sizes):
+            theirs = f"{POSTER_SECONDS}" if "power" in name else ""
+            example.add_row(name, f"{seconds:.2f}", theirs, f"{residual:.2g}")
+        if quick:
+            example.title = "The poster's example, far smaller"
+        console.print(example)
+
+
+if __name__ == "__main__":
+    main()

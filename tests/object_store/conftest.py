@@ -1,0 +1,114 @@
+"""A bucket on a real S3 server: Ceph's gateway where it is installed, else moto's."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daskptycho import bucket as bucket_module
+from tests.object_store.ceph import Ceph, free_port, missing_programs, running_ceph
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket that one test has for itself, reached through the environment."""
+
+    name: str
+    endpoint: str
+    access_key: str
+    secret_key: str
+    client: Any
+    ceph: Ceph | None
+
+    def url(self, name: str) -> str:
+        return f"s3://{self.name}/{name}"
+
+    def names(self) -> list[str]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+
+    def content(self, key: str) -> bytes:
+        return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
+
+
+@dataclass(frozen=True)
+class Server:
+    endpoint: str
+    access_key: str
+    secret_key: str
+    ceph: Ceph | None = None
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Ceph's gateway or moto's server, for all tests."""
+    if not missing_programs():
+        with running_ceph() as ceph:
+            yield Server(ceph.endpoint, ceph.access_key, ceph.secret_key, ceph)
+        return
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(port, process)
+        yield Server(f"http://127.0.0.1:{port}", "PLANTED-KEY-OF-MOTO", "PLANTED-SECRET-OF-MOTO")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            assert process.poll() is None, "moto's server does not start"
+            time.sleep(0.1)
+    raise AssertionError("moto's server does not answer")
+
+
+@pytest.fixture
+def bucket(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
+    """A new bucket; the credentials stand in the environment."""
+    import boto3
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    forget()
+    client = boto3.client("s3", region_name="us-east-1")
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    client.create_bucket(Bucket=name)
+    yield Bucket(name, server.endpoint, server.access_key, server.secret_key, client, server.ceph)
+    forget()
+
+
+def forget() -> None:
+    """Let go of what a process has opened, and of the credentials it has found."""
+    bucket_module._session.cache_clear()
+    bucket_module._bucket.cache_clear()
+
+
+@pytest.fixture
+def ceph(bucket: Bucket) -> Ceph:
+    if bucket.ceph is None:
+        pytest.skip(f"needs Ceph, of which {', '.join(missing_programs())} are missing")
+    return bucket.ceph

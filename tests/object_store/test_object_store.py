@@ -1,0 +1,262 @@
+"""Scans, results, checkpoints and pictures in a bucket, as a user has them there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner, Result
+
+import daskptycho as dp
+from daskptycho.cli import daskptycho
+from daskptycho.object_store import INCOMPLETE
+from daskptycho.store import complete_or_absent, located
+from tests.object_store.conftest import Bucket, forget
+
+pytestmark = pytest.mark.timeout(120)
+
+SMALL = {"frames": (5, 5), "frame_size": 16, "step": 4, "jitter": 1, "tile_frames": 9}
+
+
+def command(*words: str) -> Result:
+    return CliRunner().invoke(daskptycho, list(words))
+
+
+def done(*words: str) -> str:
+    found = command(*words)
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+def plain_store(bucket: Bucket, name: str) -> object:
+    """The store as anybody opens it who does not know this package."""
+    from obstore.store import S3Store
+    from zarr.storage import ObjectStore
+
+    store = S3Store(
+        bucket.name,
+        prefix=name,
+        access_key_id=bucket.access_key,
+        secret_access_key=bucket.secret_key,
+        endpoint=bucket.endpoint,
+        client_options={"allow_http": True},
+    )
+    return ObjectStore(store, read_only=True)
+
+
+def test_a_scan_in_a_bucket_is_that_on_a_disk(bucket: Bucket, tmp_path: Path) -> None:
+    local = dp.simulate_scan(tmp_path / "scan.zarr", **SMALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stored = dp.simulate_scan(bucket.url("a/scan.zarr"), **SMALL)
+        plain = xr.open_zarr(plain_store(bucket, "a/scan.zarr")).load()
+    xr.testing.assert_identical(stored.load(), local.load())
+    xr.testing.assert_identical(plain, local)
+    assert f"a/scan.zarr/{INCOMPLETE}" not in bucket.names()
+    assert stored["intensity"].chunks is None
+
+
+@pytest.mark.long
+def test_every_command_takes_urls(bucket: Bucket, tmp_path: Path) -> None:
+    scan, out = bucket.url("scan.zarr"), bucket.url("out.zarr")
+    done("simulate", scan, "--frames", "5x5", "--frame-size", "16", "--step", "4", "--tile-frames", "9")
+    assert "25 of 16 x 16 pixels" in done("info", scan)
+    assert "25 frames" in done("plan", scan)
+    done("reconstruct", scan, out, "--sweeps", "4", "--checkpoint-every", "2")
+    here = str(tmp_path / "out.zarr")
+    done("reconstruct", scan, here, "--sweeps", "4", "--checkpoint-every", "2")
+    for name in ("object", "probe", "residual"):
+        np.testing.assert_allclose(
+            dp.open_result(out)[name], dp.open_result(here)[name], rtol=1e-5, atol=1e-7
+        )
+    assert [found.sweep for found in dp.checkpoints(out)] == [2, 4]
+    assert " 4 " in done("history", out)
+    assert done("view", out).strip() == bucket.url("out.png")
+    assert bucket.content("out.png").startswith(b"\x89PNG")
+    assert done("view", out, bucket.url("two.pdf"), "--sweep", "2").strip() == bucket.url("two.pdf")
+    assert bucket.content("two.pdf").startswith(b"%PDF")
+    assert "relative error" in done("compare", out, scan, bucket.url("compared.png"))
+    assert bucket.content("compared.png").startswith(b"\x89PNG")
+    done("resume", out, "--sweeps", "6")
+    assert dp.open_result(out).sizes["sweep"] == 6
+    assert "6 of 6" in done("info", out)
+    assert {key.partition("/")[0] for key in bucket.names()} == {
+        *("scan.zarr", "out.zarr", "out.zarr.checkpoints", "out.png", "two.pdf", "compared.png")
+    }
+
+
+def test_a_file_is_imported_into_a_bucket(bucket: Bucket, tmp_path: Path) -> None:
+    frames = np.random.default_rng(1).poisson(3, (6, 8, 8))
+    position = np.array([(y, x) for y in range(2) for x in range(3)]) * 2.0
+    np.savez(tmp_path / "a.npz", intensity=frames, position=position)
+    done("import", str(tmp_path / "a.npz"), bucket.url("scan.zarr"), "--position-unit", "pixel")
+    scan = dp.open_scan(bucket.url("scan.zarr"))
+    np.testing.assert_array_equal(scan["intensity"], frames[scan["frame_number"]])
+
+
+# Complete or absent
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("broken"), KeyboardInterrupt()], ids=repr)
+def test_a_failed_write_leaves_nothing(bucket: Bucket, failure: BaseException) -> None:
+    def fail(*_: int) -> None:
+        raise failure
+
+    with pytest.raises(type(failure)):
+        dp.simulate_scan(bucket.url("scan.zarr"), **SMALL, progress=fail)
+    assert bucket.names() == []
+
+
+def test_a_killed_write_is_told_and_replaced(bucket: Bucket) -> None:
+    url = bucket.url("scan.zarr")
+    dying = (
+        "import os, daskptycho as dp\n"
+        f"dp.simulate_scan({url!r}, **{SMALL}, progress=lambda *_: os.kill(os.getpid(), 9))"
+    )
+    assert subprocess.run([sys.executable, "-c", dying], timeout=60).returncode == -9
+    assert "scan.zarr/intensity/c/0/0/0" in bucket.names()
+    assert "scan.zarr/zarr.json" not in bucket.names()
+    with pytest.raises(
+        dp.ScanError, match=r"scan\.zarr is incomplete: it is being written, or its writing was cut"
+    ):
+        dp.open_scan(url)
+    with pytest.raises(dp.ScanError, match="is incomplete: another write is going on or was cut off"):
+        dp.simulate_scan(url, **SMALL)
+    with pytest.raises(FileNotFoundError):
+        xr.open_zarr(plain_store(bucket, "scan.zarr"))
+    written = dp.simulate_scan(url, **SMALL, overwrite=True)
+    xr.testing.assert_identical(dp.open_scan(url).load(), written.load())
+    assert f"scan.zarr/{INCOMPLETE}" not in bucket.names()
+
+
+def test_a_store_is_replaced_once_the_new_one_is_whole(bucket: Bucket) -> None:
+    url = bucket.url("scan.zarr")
+    old = dp.simulate_scan(url, **SMALL).load()
+    with pytest.raises(dp.ScanError, match=r"exists already; pass overwrite=True \(--overwrite\)"):
+        dp.simulate_scan(url, **SMALL)
+    seen = []
+
+    def look(*_: int) -> None:
+        seen.append(dp.open_scan(url)["intensity"].shape)
+
+    new = dp.simulate_scan(url, **SMALL | {"frames": (3, 4)}, overwrite=True, progress=look).load()
+    assert set(seen) == {old["intensity"].shape}
+    assert new.sizes["frame"] == 12
+    xr.testing.assert_identical(dp.open_scan(url).load(), new)
+    assert {key.partition("/")[0] for key in bucket.names()} == {"scan.zarr"}
+
+    def fail(*_: int) -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        dp.simulate_scan(url, **SMALL, overwrite=True, progress=fail)
+    xr.testing.assert_identical(dp.open_scan(url).load(), new)
+    assert {key.partition("/")[0] for key in bucket.names()} == {"scan.zarr"}
+
+
+def test_what_is_something_else_is_never_replaced(bucket: Bucket) -> None:
+    dp.simulate_scan(bucket.url("scan.zarr"), **SMALL)
+    with (
+        pytest.raises(dp.ScanError, match="is a daskptycho-scan and is not replaced by a daskptycho-result"),
+        complete_or_absent(located(bucket.url("scan.zarr")), overwrite=True, kind="daskptycho-result"),
+    ):
+        pass
+    bucket.client.put_object(Bucket=bucket.name, Key="home/thesis.txt", Body=b"mine")
+    with pytest.raises(dp.ScanError, match="home is no Zarr group and is not overwritten"):
+        dp.simulate_scan(bucket.url("home"), **SMALL, overwrite=True)
+    assert bucket.content("home/thesis.txt") == b"mine"
+
+
+def test_a_missing_chunk_is_told(bucket: Bucket) -> None:
+    dp.simulate_scan(bucket.url("scan.zarr"), **SMALL)
+    bucket.client.delete_object(Bucket=bucket.name, Key="scan.zarr/intensity/c/1/0/0")
+    with pytest.raises(dp.ScanError, match="1 of 3 chunks of intensity are missing from the store s3://"):
+        dp.open_scan(bucket.url("scan.zarr"))
+
+
+def test_what_is_not_there_is_told_in_one_line(bucket: Bucket) -> None:
+    for words, expected in (
+        (("info", bucket.url("nowhere")), "does not exist; expected a scan"),
+        (("view", bucket.url("nowhere")), "does not exist; expected a result"),
+        (("info", f"s3://{bucket.name}-not/scan"), f"there is no bucket {bucket.name}-not"),
+        (("simulate", f"s3://{bucket.name}-not/scan", "--frames", "2x2"), "there is no bucket"),
+        (("resume", bucket.url("nowhere")), "nowhere has no checkpoints"),
+        (("info", f"s3://{bucket.name}/scan?profile=nobody"), "profile (nobody) could not be found"),
+    ):
+        found = command(*words)
+        assert found.exit_code == 2, found.output
+        assert len(found.stderr.splitlines()) == 1
+        assert expected in found.stderr
+
+
+# Credentials
+
+
+def test_a_profile_and_an_endpoint_in_the_url(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name)
+    (tmp_path / "aws_shared_credentials_file").write_text(
+        f"[beamline]\naws_access_key_id = {bucket.access_key}\naws_secret_access_key = {bucket.secret_key}\n"
+    )
+    forget()
+    said = f"?endpoint={bucket.endpoint}"
+    with pytest.raises(dp.StoreError, match="no credentials are found; expected some in the environment"):
+        dp.open_scan(bucket.url("scan.zarr") + said)
+    said += "&profile=beamline"
+    scan = dp.simulate_scan(bucket.url("scan.zarr") + said, **SMALL)
+    dp.reconstruct(scan, bucket.url("out.zarr") + said, sweeps=2, checkpoint_every=1)
+    assert dp.open_result(bucket.url("out.zarr") + said).attrs["source"] == bucket.url("scan.zarr") + said
+    assert dp.resume(bucket.url("out.zarr") + said, sweeps=3).sizes["sweep"] == 3
+
+
+# A web server, and a URL of a file
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """The address of a folder, `tmp_path`, that Python's own web server shows."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_scan_is_read_from_a_web_server(web: str, tmp_path: Path) -> None:
+    local = dp.simulate_scan(tmp_path / "a" / "scan.zarr", **SMALL)
+    scan = dp.open_scan(f"{web}/a/scan.zarr")
+    xr.testing.assert_identical(scan.load(), local.load())
+    result = dp.reconstruct(dp.open_scan(f"{web}/a/scan.zarr"), tmp_path / "out.zarr", sweeps=2)
+    xr.testing.assert_identical(dp.open_result(f"{web}/out.zarr"), result)
+    with pytest.raises(dp.OptionError, match="is on a web server, which is read alone"):
+        dp.reconstruct(local, f"{web}/new.zarr", sweeps=1)
+    (tmp_path / "a" / "scan.zarr" / "intensity" / "c" / "1" / "0" / "0").unlink()
+    with pytest.raises(dp.ScanError, match="1 of 3 chunks of intensity are missing"):
+        dp.open_scan(f"{web}/a/scan.zarr")
+    with pytest.raises(dp.ScanError, match="does not exist; expected a scan"):
+        dp.open_scan(f"{web}/nowhere.zarr")
+
+
+def test_a_url_of_a_file(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/scan.zarr"
+    scan = dp.simulate_scan(url, **SMALL)
+    assert (tmp_path / "scan.zarr" / "zarr.json").is_file()
+    dp.reconstruct(scan, f"file://{tmp_path}/out.zarr", sweeps=1)
+    assert dp.open_result(tmp_path / "out.zarr").attrs["source"] == url

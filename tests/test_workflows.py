@@ -1,0 +1,103 @@
+"""The workflows on clusters, as far as a machine without SLURM allows: its jobs run here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from distributed import LocalCluster
+
+import daskptycho as dp
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKFLOWS = ROOT / "workflows"
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    dp.simulate_scan(tmp_path / "scan.zarr", frames=(6, 6), frame_size=16, step=4, tile_frames=9)
+    return tmp_path / "scan.zarr"
+
+
+def started(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(WORKFLOWS / name), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(200)
+def test_any_cluster_is_used_and_a_run_that_is_there_goes_on(scan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.zarr"
+    dp.reconstruct(dp.open_scan(scan), out, sweeps=97)
+    with LocalCluster(
+        1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None
+    ) as cluster:
+        done = started("any_cluster.py", cluster.scheduler_address, scan, out)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines() if line.startswith("sweep")] == [
+        "sweep 98",
+        "sweep 99",
+        "sweep 100",
+    ]
+    assert dp.open_result(out).sizes["sweep"] == 100
+    assert "any_cluster.py tcp://" in started("any_cluster.py").stderr
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Iterator[str]:
+    """A PATH on which sbatch starts a job script in the background, and scancel ends it."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    jobs = tmp_path / "jobs"
+    jobs.mkdir()
+    commands = {
+        "sbatch": f"""
+            cp "$1" {jobs}/script.$$
+            setsid sh "$1" > {jobs}/out.$$ 2>&1 < /dev/null &
+            echo $! > {jobs}/$!
+            echo "Submitted batch job $!"
+        """,
+        "scancel": """
+            for job in "$@"; do kill -TERM -- "-$job"; done
+        """,
+    }
+    for name, script in commands.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}")
+        (folder / name).chmod(0o755)
+    yield f"{folder}{os.pathsep}{os.environ['PATH']}"
+    for job in jobs.glob("[0-9]*"):
+        subprocess.run(["kill", "-KILL", "--", f"-{job.name}"], check=False, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_slurm_jobs_compute(scan: Path, tmp_path: Path, slurm: str) -> None:
+    pytest.importorskip("dask_jobqueue", reason="comes with daskptycho[slurm]")
+    out = tmp_path / "r.zarr"
+    done = started(
+        *("slurm.py", scan, out, "--jobs", 2, "--cores", 1, "--memory", "2GiB", "--sweeps", 4),
+        *("--walltime", "00:30:00", "--queue", "short", "--account", "mx1234", "--interface", "lo"),
+        PATH=slurm,
+    )
+    assert done.returncode == 0, done.stderr
+    for line in (
+        "#SBATCH -p short",
+        "#SBATCH -A mx1234",
+        "#SBATCH --cpus-per-task=1",
+        "#SBATCH --mem=2G",
+        "#SBATCH -t 00:30:00",
+    ):
+        assert line in done.stdout
+    script = next((tmp_path / "jobs").glob("script.*")).read_text()
+    assert "--lifetime 1680s" in script
+    assert "sweep 4: residual" in done.stdout
+    expected = dp.reconstruct(dp.open_scan(scan), sweeps=4)["object"].values
+    assert dp.relative_error(dp.open_result(out)["object"].values, expected) < 1e-5
