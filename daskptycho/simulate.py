@@ -101,9 +101,11 @@ def simulate_scan(
         near field.
     propagation : {"far-field", "near-field"}
         Whether frames are diffraction patterns or Fresnel images, which need the geometry.
-    energy_eV, detector_distance_m, source_distance_m : float, optional
+    energy_eV, detector_distance_m : float, optional
         As of `create_scan`.
     detector_pixel_size_m : float or (float, float), optional
+        As of `create_scan`.
+    source_distance_m : float, optional
         As of `create_scan`.
     radiation : {"photon", "electron"}
         As of `create_scan`.
