@@ -99,8 +99,16 @@ def simulate_scan(
     probe : (mode, y, x) or (y, x) complex array, optional
         Its power is scaled as said above. By default `zone_plate_probe`, and `diffuser_probe` in the
         near field.
-    propagation, energy_eV, detector_distance_m, detector_pixel_size_m, source_distance_m, radiation
-        The scan's geometry, as of `create_scan`; the near field needs it.
+    propagation : {"far-field", "near-field"}
+        Whether frames are diffraction patterns or Fresnel images, which need the geometry.
+    energy_eV, detector_distance_m : float, optional
+        As of `create_scan`.
+    detector_pixel_size_m : float or (float, float), optional
+        As of `create_scan`.
+    source_distance_m : float, optional
+        As of `create_scan`.
+    radiation : {"photon", "electron"}
+        As of `create_scan`.
     tile_frames : int, optional
         Frames in a tile, as for `create_scan`.
     overwrite : bool

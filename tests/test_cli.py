@@ -599,6 +599,9 @@ def test_defaults_are_those_of_python(name: str, function: Any) -> None:
     in_python = {key: value.default for key, value in inspect.signature(function).parameters.items()}
     # The word after --sync is one field of Sync, whose defaults have their own test.
     shared = (spoken.keys() & in_python.keys()) - {*arguments, "sync"}
+    if name == "import":
+        # What a file may say of itself has no default: it would go before the file.
+        shared -= {"position_unit", "propagation", "radiation"}
     assert len(shared) >= 8
     assert {key: spoken[key] for key in shared} == {key: in_python[key] for key in shared}
 

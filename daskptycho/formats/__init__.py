@@ -69,9 +69,9 @@ def read_file(
     path : str or Path
     assume : mapping, optional
         Numbers that are taken where the file lacks them, as ``{"energy_eV": 8000}``.
-    position_file : path, optional
+    position_file : str or Path, optional
         A text file or a .npy file with the positions, two columns, where the data file has none.
-    **options
+    **options : dict
         Those of the format's reader, such as `intensity_key` of `read_hdf5`; of `arrange.Arrangement`, such
         as `crop`; and numbers of the geometry that go before what the file says, such as `energy_eV`.
 
@@ -125,10 +125,26 @@ def import_scan(
 
     Parameters
     ----------
-    path, assume, position_file, **options
-        As of `read_file`.
-    url, period, tile_frames, overwrite, progress
-        As of `create_scan`.
+    path : str or Path
+        The foreign file; its content tells its format.
+    url : str or Path
+        Of the new scan, as of `create_scan`.
+    assume : mapping, optional
+        Numbers that are taken where the file lacks them, as ``{"energy_eV": 8000}``.
+    position_file : str or Path, optional
+        A text file or a .npy file with the positions, two columns, where the data file has none.
+    period : (int, int), optional
+        The canvas wraps round at that many pixels.
+    tile_frames : int, optional
+        Frames in a tile, as of `create_scan`.
+    overwrite : bool
+        Replace a scan that lies at `url`, once the new one is complete.
+    progress : callable, optional
+        Called with (frames written, all frames) after each tile.
+    **options : dict
+        Those of the format's reader, such as `intensity_key` of HDF5; of the arrangement, such as `crop`,
+        `centre`, `position_axes` and `guess_probe`; and numbers of the geometry that go before what the
+        file says, such as `energy_eV`. The command ``daskptycho import`` has them all.
 
     Returns
     -------
@@ -137,8 +153,10 @@ def import_scan(
 
     Raises
     ------
-    ScanError, OptionError
-        As of `read_file` and `create_scan`.
+    ScanError
+        No file, one of no known format, or one whose data or units cannot be right.
+    OptionError
+        An option that the format's reader does not have, or an extra that is not installed.
     """
     found = read_file(path, assume=assume, position_file=position_file, **options)
     return create_scan(

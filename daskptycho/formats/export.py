@@ -57,7 +57,7 @@ def export_result(result: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
     ----------
     result : xarray.Dataset
         From `reconstruct` or `open_result`.
-    path : path
+    path : str or Path
         Its suffix names the format: .cxi, .nxs (NeXus), .h5 (HDF5), .zarr (OME-Zarr), .tif (OME-TIFF).
     overwrite : bool
         Replace what lies there.
