@@ -175,12 +175,10 @@ def test_a_store_that_cannot_be_put_in_place_is_not_lost(
 
     url = bucket.url("scan.zarr")
     dp.simulate_scan(url, **SMALL)
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(dp.StoreError, match="cannot be reached: away") as told,
-    ):
+    with monkeypatch.context() as patch:
         patch.setattr(obstore, "copy", fail)
-        dp.simulate_scan(url, **SMALL | {"frames": (3, 4)}, overwrite=True)
+        with pytest.raises(dp.StoreError, match="cannot be reached: away") as told:
+            dp.simulate_scan(url, **SMALL | {"frames": (3, 4)}, overwrite=True)
     assert told.value.__notes__ == [f"The new store lies whole in {url}.partial."]
     with pytest.raises(dp.ScanError, match=r"scan\.zarr is incomplete"):
         dp.open_scan(url)
@@ -226,6 +224,7 @@ def test_what_is_not_there_is_told_in_one_line(bucket: Bucket) -> None:
 # Credentials
 
 
+@pytest.mark.long
 def test_a_profile_and_an_endpoint_in_the_url(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
