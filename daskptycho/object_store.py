@@ -104,12 +104,16 @@ def _parent(location: Location) -> Location:
 
 
 def remove(location: Location) -> None:
-    """Take away all objects below the place, those first without which the others are nothing."""
+    """Take away all objects below the place."""
     with told(location):
-        there = keys(location)
-        for some in ([key for key in there if key == ROOT], [key for key in there if key != ROOT]):
-            if some:
-                library().delete(opened(location), some)
+        _remove(location, keys(location))
+
+
+def _remove(location: Location, there: list[str]) -> None:
+    """The root first: without it the others are nothing, should the rest be cut off."""
+    for some in ([key for key in there if key == ROOT], [key for key in there if key != ROOT]):
+        if some:
+            library().delete(opened(location), some)
 
 
 class _RootLast(WrapperStore[Any]):
@@ -196,14 +200,19 @@ def complete_or_absent(target: Location, *, overwrite: bool, kind: str | None = 
             yield store
             _put(partial, ROOT, store.held[ROOT].to_bytes())
             if partial == target:
-                _delete(partial, INCOMPLETE)
-            else:
-                _put_in_place(partial, target)
+                _remove(partial, [INCOMPLETE])
     except BaseException:
         # What has been waited for is not waited for once more; what stays behind says what it is.
         with impatient(), suppress(StoreError):
             remove(partial)
         raise
+    if partial != target:
+        try:
+            with told(target):
+                _put_in_place(partial, target)
+        except BaseException as error:
+            error.add_note(f"The new store lies whole in {partial}.")
+            raise
 
 
 def _format_of(root: bytes | None) -> str | None:
@@ -235,16 +244,9 @@ def _put(location: Location, key: str, content: bytes) -> None:
     library().put(opened(location), key, content)
 
 
-def _delete(location: Location, key: str) -> None:
-    library().delete(opened(location), key)
-
-
 def _put_in_place(partial: Location, target: Location) -> None:
     _put(target, INCOMPLETE, BEGUN)
-    old = [key for key in keys(target) if key != INCOMPLETE]
-    _delete(target, ROOT)
-    for key in old:
-        _delete(target, key)
+    _remove(target, [key for key in keys(target) if key != INCOMPLETE])
     obstore, parent = library(), opened(_parent(target))
     new = [key for key in keys(partial) if key not in (INCOMPLETE, ROOT)]
 
@@ -254,5 +256,5 @@ def _put_in_place(partial: Location, target: Location) -> None:
     with ThreadPoolExecutor(AT_ONCE) as threads:
         list(threads.map(copy, new))
     copy(ROOT)
-    _delete(target, INCOMPLETE)
+    _remove(target, [INCOMPLETE])
     remove(partial)

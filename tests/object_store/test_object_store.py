@@ -165,6 +165,27 @@ def test_a_store_is_replaced_once_the_new_one_is_whole(bucket: Bucket) -> None:
     assert {key.partition("/")[0] for key in bucket.names()} == {"scan.zarr"}
 
 
+def test_a_store_that_cannot_be_put_in_place_is_not_lost(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import obstore
+
+    def fail(*_: object) -> None:
+        raise obstore.exceptions.GenericError("Generic S3 error: away")
+
+    url = bucket.url("scan.zarr")
+    dp.simulate_scan(url, **SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(obstore, "copy", fail)
+        with pytest.raises(dp.StoreError, match="cannot be reached: away") as told:
+            dp.simulate_scan(url, **SMALL | {"frames": (3, 4)}, overwrite=True)
+    assert told.value.__notes__ == [f"The new store lies whole in {url}.partial."]
+    with pytest.raises(dp.ScanError, match=r"scan\.zarr is incomplete"):
+        dp.open_scan(url)
+    assert dp.open_scan(f"{url}.partial").sizes["frame"] == 12
+    assert dp.simulate_scan(url, **SMALL, overwrite=True).sizes["frame"] == 25
+
+
 def test_what_is_something_else_is_never_replaced(bucket: Bucket) -> None:
     dp.simulate_scan(bucket.url("scan.zarr"), **SMALL)
     with (
@@ -203,6 +224,7 @@ def test_what_is_not_there_is_told_in_one_line(bucket: Bucket) -> None:
 # Credentials
 
 
+@pytest.mark.long
 def test_a_profile_and_an_endpoint_in_the_url(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -220,6 +242,31 @@ def test_a_profile_and_an_endpoint_in_the_url(
     dp.reconstruct(scan, bucket.url("out.zarr") + said, sweeps=2, checkpoint_every=1)
     assert dp.open_result(bucket.url("out.zarr") + said).attrs["source"] == bucket.url("scan.zarr") + said
     assert dp.resume(bucket.url("out.zarr") + said, sweeps=3).sizes["sweep"] == 3
+
+
+def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
+    found = command("info", "https://host/scan.zarr")
+    assert found.exit_code == 2
+    assert "need obstore; install it with: pip install 'daskptycho[cloud]'" in found.stderr
+
+
+def test_a_file_of_this_machine_that_is_missing_is_not_the_buckets(bucket: Bucket) -> None:
+    with (
+        pytest.raises(FileNotFoundError, match=r"frames\.raw"),
+        complete_or_absent(located(bucket.url("scan.zarr")), overwrite=False),
+    ):
+        Path("frames.raw").read_bytes()
+    assert bucket.names() == []
+
+
+def test_parts_of_a_lazy_scan(bucket: Bucket) -> None:
+    stored = dp.simulate_scan(bucket.url("scan.zarr"), **SMALL)["intensity"]
+    whole = stored.values
+    for index in (3, slice(5, 20, 3), [7, 1, 12], stored["frame"].size - 1):
+        np.testing.assert_array_equal(stored[index].values, whole[index])
+    np.testing.assert_array_equal(stored[:, 3, 2:5].values, whole[:, 3, 2:5])
 
 
 # A web server, and a URL of a file
