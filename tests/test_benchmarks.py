@@ -21,7 +21,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
         ("sweep", ["FFT pair", "Gramian", "FFT library"]),
         ("larger_than_memory", ["amplitudes over", "workers lost: 0"]),
         ("scale", ["strong", "received a sweep", "Modelled"]),
-        ("many_sweeps", ["tasks now"]),
+        pytest.param("many_sweeps", ["tasks now"], marks=pytest.mark.long),
     ],
 )
 def test_benchmark_runs(name: str, said: list[str]) -> None:
