@@ -116,12 +116,15 @@ def task_seconds(client: Client, count: int) -> float:
 
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="Small scans, few sweeps.")
+@click.option(
+    "--side", default=64, show_default=True, help="Frames, of 128x128; weak scaling takes twice as many."
+)
 @click.option("--sweeps", default=5, show_default=True, help="That are timed in each run.")
 @click.option("--repeats", default=3, show_default=True, help="Of processes against threads.")
 @click.option("--tile-frames", default=512, show_default=True)
-def main(quick: bool, sweeps: int, repeats: int, tile_frames: int) -> None:
+def main(quick: bool, side: int, sweeps: int, repeats: int, tile_frames: int) -> None:
     console = Console(width=110)
-    side, size, per_tile = 64, 128, tile_frames
+    size, per_tile = 128, tile_frames
     if quick:
         side, size, sweeps, per_tile, repeats = 8, 32, 2, 16, 1
     with tempfile.TemporaryDirectory() as name:

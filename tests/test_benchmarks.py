@@ -27,7 +27,7 @@ BENCHMARKS = ROOT / "benchmarks"
         ("larger_than_memory", ["amplitudes over", "workers lost: 0"]),
         ("object_store", ["read bucket", "of the disk's"]),
         ("scale", ["strong", "received a sweep", "Modelled"]),
-        ("many_sweeps", ["tasks now"]),
+        pytest.param("many_sweeps", ["tasks now"], marks=pytest.mark.long),
     ],
 )
 def test_benchmark_runs(name: str, said: list[str]) -> None:
