@@ -171,6 +171,7 @@ def running_ceph() -> Iterator[Ceph]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     begun = time.monotonic()
     with running_ceph() as gateway:
         print(f"# up after {time.monotonic() - begun:.1f} s, process {os.getpid()}")
