@@ -113,8 +113,7 @@ def lost_workers(scan: Any, sweeps: int, runs: int, kills: int, rng: np.random.G
             cluster.scheduler.remove_plugin("computed")
             again = sum(computed.times.values()) - len(computed.times)
             error = dp.relative_error(found["object"].values, expected)
-            print(f"run {run}: {error:.1e}", file=sys.stderr)
-            table.add_row(
+            row = (
                 str(run),
                 ", ".join(f"{100 * moment / undisturbed:.0f} %" for moment in moments),
                 str(len(seen) - sweeps),
@@ -122,6 +121,8 @@ def lost_workers(scan: Any, sweeps: int, runs: int, kills: int, rng: np.random.G
                 f"{seconds / undisturbed:.2f}",
                 f"{error:.1e}",
             )
+            print(*row, sep="   ", file=sys.stderr)
+            table.add_row(*row)
             assert error < SAME, f"run {run} gave another image: {error:.1e}"
     table.caption = "time: of an undisturbed run"
     return table
@@ -182,8 +183,9 @@ def killed_whole(
         done = subprocess.run(going_on, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         error = dp.relative_error(dp.open_result(out)["object"].values, expected)
-        print(f"run {run}: {error:.1e}", file=sys.stderr)
-        table.add_row(str(run), told, kept, going_on[len(COMMAND)], f"{error:.1e}")
+        row = (str(run), told, kept, going_on[len(COMMAND)], f"{error:.1e}")
+        print(*row, sep="   ", file=sys.stderr)
+        table.add_row(*row)
         assert error < SAME, f"run {run} gave another image: {error:.1e}"
     return table
 
