@@ -86,12 +86,12 @@ def _elsewhere(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 @click.command(help=__doc__)
-@click.option("--quick", is_flag=True, help="12x12 frames.")
+@click.option("--quick", is_flag=True, help="24x24 frames.")
 @click.option("--side", default=80, show_default=True, help="Frames.")
 @click.option("--step", default=32, show_default=True, help="Pixels.")
 @click.option("--tile-frames", type=int, help="As `simulate` chooses them unless given.")
 def main(quick: bool, side: int, step: int, tile_frames: int | None) -> None:
-    side, sweeps = (12, 2) if quick else (side, 4)
+    side, sweeps = (24, 2) if quick else (side, 4)
     table = Table(title=f"Peak memory, {side}x{side} frames of 128x128, step {step}")
     for name in ("run", "amplitudes", "peak", "of the amplitudes"):
         table.add_column(name, justify="right")

@@ -98,7 +98,8 @@ def g_seconds(tiles: int) -> float:
                 if 0 <= y + dy < side and 0 <= x + dx < side
             ]
             values = np.where(np.array(near) == y * side + x, 1.0, 0.1).astype(complex)
-            rows.append(GalerkinRow(np.array(near), values, 1.0, 0.0, 1.0))
+            alike = {"power": 1.0, "spread": 0.0, "consensus": 0.0, "localisation": 1.0}
+            rows.append(GalerkinRow(np.array(near), values, **alike))
     begun = time.perf_counter()
     tile_phases(rows, Sync(), "degree", 1.0)
     return time.perf_counter() - begun

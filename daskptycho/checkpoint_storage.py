@@ -20,7 +20,7 @@ from daskptycho import bucket as server
 from daskptycho import object_store
 from daskptycho.errors import OptionError, StoreError
 from daskptycho.location import Location
-from daskptycho.retrying import DISK_PATIENCE, LONGEST_PAUSE, patience, retried
+from daskptycho.retrying import LONGEST_PAUSE, patience, retried
 
 __all__ = ["config", "remove", "storage", "telling", "told", "tried"]
 
@@ -119,7 +119,7 @@ def telling(method: Callable[P, T]) -> Callable[P, T]:
 def tried(action: Callable[[], T], what: str, location: Location) -> T:
     """What an action on a store returns, tried again while patience lasts."""
     with told(location):
-        return retried(action, what, FAILS, DISK_PATIENCE if location.local else patience())
+        return retried(action, what, FAILS, None if location.local else patience())
 
 
 def remove(location: Location) -> None:

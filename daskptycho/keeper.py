@@ -18,7 +18,7 @@ import xarray as xr
 
 from daskptycho.checkpoint import Checkpoints, location_of
 from daskptycho.checkpoint_store import Snapshot, Store
-from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
+from daskptycho.errors import FaultError, OptionError, ScanError
 from daskptycho.loop import Loop, Progress, Standing
 from daskptycho.retrying import impatient
 from daskptycho.run_options import RunOptions
@@ -223,7 +223,7 @@ class Keeper:
         loop = self._loop
         try:
             snapshot = self._made().save(loop.options, loop.standing, passing=passing)
-        except StoreError as error:
+        except OSError as error:
             raise FaultError(f"a checkpoint cannot be written: {error}") from error
         self._snapshot, self._saved = snapshot, loop.standing.sweep
         if not passing:

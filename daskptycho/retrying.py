@@ -66,7 +66,7 @@ def retried(
     action: Callable[[], T],
     what: str,
     fails: type[Exception] | tuple[type[Exception], ...],
-    seconds: float = DISK_PATIENCE,
+    seconds: float | None = None,
 ) -> T:
     """What the action returns, in the end.
 
@@ -78,10 +78,10 @@ def retried(
         For the log: "reading tile 3".
     fails : exception or exceptions
         What is worth another attempt; the last one is raised.
-    seconds : float
-        Patience, from the first attempt to the last.
+    seconds : float, optional
+        Patience, from the first attempt to the last; a disk's unless given.
     """
-    until = time.monotonic() + seconds
+    until = time.monotonic() + (DISK_PATIENCE if seconds is None else seconds)
     pause = FIRST_PAUSE
     while True:
         try:

@@ -16,7 +16,7 @@ from daskptycho import bucket, folder, object_store
 from daskptycho.bucket import told
 from daskptycho.errors import ScanError
 from daskptycho.location import Location, located
-from daskptycho.retrying import DISK_PATIENCE, patience, retried
+from daskptycho.retrying import patience, retried
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -113,7 +113,7 @@ def tried(action: Callable[[], T], what: str, location: Location) -> T:
     """
     with told(location):
         if location.local:
-            return retried(action, what, OSError, DISK_PATIENCE)
+            return retried(action, what, OSError)
         return retried(action, what, bucket.passing_errors(), patience())
 
 

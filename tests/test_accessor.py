@@ -78,7 +78,7 @@ def test_scan_and_result_are_shown_with_picture_geometry_and_options(
     for said in ("Result", "333.3 nm", "5 of 5 in", "<td>update probe</td><td>no</td>"):
         assert said in html["result"]
     titles = [axes.get_title() for axes in shown["scan"].ptycho.plot().axes if axes.get_title()]
-    assert titles == ["mean of 36 of 36 frames", "scan positions"]
+    assert titles == ["mean of 36 of 36 frames", "36 scan positions"]
     assert len(shown["result"].ptycho.plot().subfigs) == 2
 
 

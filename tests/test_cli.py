@@ -748,9 +748,8 @@ def test_workers_give_the_same_image_as_threads(work: Path, tmp_path: Path) -> N
         0,
         f"{tmp_path}/r.zarr: look at it with: daskptycho view {tmp_path}/r.zarr",
     )
-    assert all(
-        line.startswith(("Reconstructing: ", "Dask's dashboard: ")) for line in done.stderr.splitlines()
-    )
+    usual = ("Reconstructing: ", "Dask's dashboard: ")
+    assert [line for line in done.stderr.splitlines() if not line.startswith(usual)] == []
     paths = (tmp_path / "r.zarr", work / "result.zarr")
     found, expected = (dp.open_result(path)["object"].values for path in paths)
     assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)

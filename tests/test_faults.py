@@ -39,7 +39,8 @@ def expected(scan: xr.Dataset) -> xr.Dataset:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrying, "PAUSES", (0.0, 0.0, 0.0))
+    for name, seconds in (("DISK_PATIENCE", 0.5), ("FIRST_PAUSE", 0.001), ("LONGEST_PAUSE", 0.001)):
+        monkeypatch.setattr(retrying, name, seconds)
     monkeypatch.setattr(waiting, "LOOK", 0.05)
 
 
