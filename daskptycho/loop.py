@@ -80,13 +80,24 @@ class Progress:
         return assemble(self._tiling, self._current().images)
 
     def preview(self, most: int = 600, window: Window | None = None) -> Preview:
-        """The current image, thinned out beside the tiles to at most so many pixels along a side.
+        """The current image, thinned out beside the tiles, so that only what can be seen travels.
 
         Parameters
         ----------
         most : int
+            Pixels along a side at most.
         window : Window, optional
             A part of the canvas; all of it unless given.
+
+        Returns
+        -------
+        Preview
+            ``image``, (y, x) complex64, and ``illumination``: means over blocks of ``step`` pixels a side.
+
+        Raises
+        ------
+        RuntimeError
+            As of `object`.
         """
         state = self._current()
         return thinned(self._tiling, state.images, state.illuminations, most, window)
