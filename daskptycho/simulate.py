@@ -72,7 +72,7 @@ def simulate_scan(
     Parameters
     ----------
     url : str or Path
-        Folder of the new scan.
+        Of the new scan, as of `create_scan`.
     frames : (int, int)
         Frames along y and x; a spiral has their product.
     frame_size : int

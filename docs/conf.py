@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 import daskptycho
 
@@ -84,7 +85,13 @@ def show_examples(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
         lines += [f"   {line}" for example in examples for line in example.splitlines()] + [""]
 
 
+def read_anew(app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:
+    """The pages that directives make of the code: Sphinx does not see it change, and would keep what it read."""
+    return ["command-line", "options"]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("env-get-outdated", read_anew)
     app.connect("sphinx-click-process-arguments", hide_arguments)
     app.connect("sphinx-click-process-description", quote_commands)
     app.connect("sphinx-click-process-options", quote_commands)

@@ -172,11 +172,14 @@ def test_stores_page_has_every_name_in_a_store(tmp_path: Path) -> None:
     geometry = {"energy_eV": 7200, "detector_distance_m": 2, "detector_pixel_size_m": 1e-3}
     frame = np.ones(scan["intensity"].shape[1:])
     arrays = {"valid": frame > 0, "background": 0 * frame, "probe": scan["probe"].values}
-    position = scan["position"].values * 1e-8
-    full = dp.create_scan(tmp_path / "full.zarr", scan["intensity"], position, **arrays, **geometry)
+    counts, pixels = scan["intensity"], scan["position"].values
+    full = dp.create_scan(tmp_path / "full.zarr", counts, pixels * 1e-8, **arrays, **geometry)
+    near_field = {"propagation": "near-field", "source_distance_m": 1, "radiation": "electron"}
+    whole = {"position_unit": "pixel", "period": (64, 64)}
+    near = dp.create_scan(tmp_path / "near.zarr", counts, pixels, **whole, **near_field, **geometry)
     result = dp.reconstruct(full, tmp_path / "result.zarr", sweeps=2)
     text = (ROOT / "docs" / "store.md").read_text()
-    for name in {name for store in (scan, full, result) for name in (*store.variables, *store.attrs)}:
+    for name in {name for store in (scan, full, near, result) for name in (*store.variables, *store.attrs)}:
         assert f"`{name}`" in text, f"docs/store.md does not tell of {name}"
 
 
