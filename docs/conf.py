@@ -86,7 +86,7 @@ def show_examples(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
 
 
 def read_anew(app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:
-    """The pages that directives make of the code: Sphinx does not see it change, and would keep what it read."""
+    """Pages that directives make of the code: Sphinx does not see it change, and would keep what it read."""
     return ["command-line", "options"]
 
 
