@@ -39,9 +39,9 @@ from daskptycho.two_level import GalerkinRow, tile_phases
 WARM = 2
 # Modelled runs: frames of 256x256, stepped by a quarter, one mode, probe known; frames of a tile.
 FRAME, STEP, TILES = 256, 64, (1024, 16384)
-# Seconds a frame on an H100, modelled (docs/gpu.md); bytes a second between workers and from a store, and
-# bytes of counts that a GPU keeps, assumed.
-GPU_FRAME, WIRE, READ, KEPT = 3.04e-6, 10e9, 2e9, 64 * 2**30
+# Seconds a frame of a sweep that synchronises on an H100, modelled (docs/gpu.md); bytes a second between
+# workers and from a store, and bytes of counts that a GPU keeps, assumed.
+GPU_FRAME, WIRE, READ, KEPT = 5.74e-6, 10e9, 2e9, 64 * 2**30
 
 
 @contextmanager
