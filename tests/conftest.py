@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ from hypothesis import settings
 # A busy machine is no failure, and the same commit is tested in the same way everywhere.
 settings.register_profile("daskptycho", deadline=None, derandomize=True)
 settings.load_profile("daskptycho")
+
+# Who runs tests side by side, or in the background, may ignore Ctrl-C; the programs that the tests
+# start, and send one, would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STANDIN = Path(__file__).parent / "standin"
 STOOD_IN = ("cupy", "cupyx", "dask_cuda", "distributed.protocol.cupy")

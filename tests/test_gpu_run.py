@@ -77,6 +77,15 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, xr.Dataset]:
         "fractional": simulated(folder, "fractional", jitter=1, subpixel=True, modes=2),
         "periodic": simulated(folder, "periodic", frames=(8, 8), periodic=True, tile_frames=16),
         "masked": masked,
+        "near field": simulated(
+            folder,
+            "near",
+            propagation="near-field",
+            energy_eV=17_000,
+            source_distance_m=0.005,
+            detector_distance_m=0.095,
+            detector_pixel_size_m=4e-6,
+        ),
     }
 
 
@@ -88,6 +97,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "fractions, known probe": ("fractional", {"update_probe": False}),
     "invalid pixels and background": ("masked", {}),
     "periodic, random start": ("periodic", {"start": "random", "update_probe": False}),
+    "near field": ("near field", {}),
     "inner sweeps": ("raster", {"sync": dp.Sync(inner=2, every=1), "update_probe": False}),
     "full, Lanczos": ("raster", {"sync": dp.Sync("full", every=1)}),
     "full, LOBPCG": ("raster", {"sync": dp.Sync("full", eigensolver="lobpcg", every=1)}),

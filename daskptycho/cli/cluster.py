@@ -122,11 +122,15 @@ def running_on(place: Place, tiles: int) -> Iterator[Client | None]:
 
 
 def _answering(scheduler: str) -> Client:
+    import dask
     from distributed import Client
 
+    before = dask.config.get("scheduler", None)
     try:
         return Client(scheduler, timeout=PATIENCE)
     except (OSError, ValueError) as error:
+        # A client that fails may leave itself behind as what computes all that follows.
+        dask.config.set(scheduler=before)
         raise OptionError(
             f"no Dask scheduler answers at {scheduler} ({error}); "
             "expected an address such as tcp://127.0.0.1:8786, where 'dask scheduler' runs"
