@@ -117,7 +117,7 @@ def test_a_server_that_is_gone_is_told_in_one_line_and_the_run_goes_on_later(
     assert len(told) == 1, errors
     assert "Traceback" not in errors
     assert "cannot be reached" in told[0]
-    assert f"go on with: daskptycho resume {bucket.url('out')}" in told[0]
+    assert f"go on with: daskptycho resume {bucket.url('out')}" in errors
     with pytest.raises(dp.ScanError, match="is incomplete"):
         dp.open_result(bucket.url("out"))
     with command("resume", bucket.url("out")) as process:
