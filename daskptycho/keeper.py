@@ -23,7 +23,7 @@ from daskptycho.loop import Loop, Progress, Standing
 from daskptycho.retrying import impatient
 from daskptycho.run_options import RunOptions
 from daskptycho.stopping import termination_raised
-from daskptycho.store import Location, located
+from daskptycho.store import Location, located, read_bytes
 from daskptycho.tasks import client_in_use, task
 from daskptycho.waiting import OutOfMemory, WorkersLost, computed, despite_losses, workers_left
 
@@ -37,14 +37,15 @@ LINEAGE_SWEEPS = 10
 
 
 def refuse_to_lose_checkpoints(out: Location) -> None:
-    """Refuse to begin a run where an earlier one can be gone on with.
+    """Refuse to begin a run where an earlier one has no result yet and can be gone on with.
 
     Raises
     ------
     ScanError
     """
     location = location_of(out)
-    if Store.there(location):
+    # What a killed run leaves of its result in a bucket is none.
+    if read_bytes(out, "zarr.json") is None and Store.there(location):
         raise ScanError(
             f"{location} holds checkpoints of an earlier run; go on with it by resume "
             f"(daskptycho resume {shlex.quote(str(out))}), or pass overwrite=True (--overwrite) to begin anew"

@@ -29,7 +29,7 @@ from daskptycho.result import FORMAT, result_dataset, write_result
 from daskptycho.run_options import GIVEN, RunOptions, checked_momentum, positive, whole
 from daskptycho.scan import frame_numbers, position_in_pixels, scan_period, tile_chunks, validate_scan
 from daskptycho.start import random_start, uniform_start
-from daskptycho.store import complete_or_absent, exists, located
+from daskptycho.store import complete_or_absent, located
 from daskptycho.synchronise import Cadence, Sync
 from daskptycho.tasks import place, task
 from daskptycho.waiting import computed, persisted
@@ -181,7 +181,7 @@ def reconstruct(
         with threads_for(device):
             return driven(Keeper(*begin, options, scan, None), scan, callback, None)
     target = located(out)
-    if not overwrite and not exists(target):
+    if not overwrite:
         refuse_to_lose_checkpoints(target)
     # The target is claimed now: a refusal comes before hours of work rather than after.
     with complete_or_absent(target, kind=FORMAT, overwrite=overwrite) as store, threads_for(device):

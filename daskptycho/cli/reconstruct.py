@@ -148,9 +148,9 @@ def command(
             options[name] = None
     opened = open_scan(scan)
     # The run refuses too, but only once its workers have started.
-    refuse_to_lose(out, options["overwrite"])
     if not options["overwrite"]:
         refuse_to_lose_checkpoints(located(out))
+    refuse_to_lose(out, options["overwrite"])
     with (
         running_on(place, tiles=len(tile_chunks(opened))) as client,
         watched(dashboard, opened, out) as page,

@@ -140,6 +140,24 @@ def test_a_killed_write_is_told_and_replaced(bucket: Bucket) -> None:
     assert f"scan.zarr/{INCOMPLETE}" not in bucket.names()
 
 
+def test_a_killed_run_is_gone_on_with_rather_than_replaced(bucket: Bucket, tmp_path: Path) -> None:
+    dp.simulate_scan(tmp_path / "scan.zarr", **SMALL)
+    out = bucket.url("out")
+    dying = (
+        "import os, daskptycho as dp\n"
+        f"dp.reconstruct(dp.open_scan({str(tmp_path / 'scan.zarr')!r}), {out!r}, sweeps=4, "
+        "checkpoint_every=1, callback=lambda state: state.sweep == 3 and os.kill(os.getpid(), 9))"
+    )
+    assert subprocess.run([sys.executable, "-c", dying], timeout=60).returncode == -9
+    assert f"out/{INCOMPLETE}" in bucket.names()
+    refused = command("reconstruct", str(tmp_path / "scan.zarr"), out)
+    assert refused.exit_code == 2
+    assert f"go on with it by resume (daskptycho resume {out})" in refused.output
+    with pytest.raises(dp.ScanError, match="go on with it by resume"):
+        dp.reconstruct(dp.open_scan(tmp_path / "scan.zarr"), out)
+    assert dp.resume(out).sizes["sweep"] == 4
+
+
 def test_a_store_is_replaced_once_the_new_one_is_whole(bucket: Bucket) -> None:
     url = bucket.url("scan.zarr")
     old = dp.simulate_scan(url, **SMALL).load()
