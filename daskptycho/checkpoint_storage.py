@@ -88,13 +88,18 @@ def config(location: Location) -> icechunk.RepositoryConfig:
 
 @contextmanager
 def told(location: Location) -> Iterator[None]:
-    """Say in one line what goes wrong with a store in a bucket."""
+    """Say in one line what goes wrong with a store, a full disk or a bucket that is away.
+
+    Raises
+    ------
+    StoreError
+        In place of Icechunk's own errors.
+    """
     try:
         yield
     except icechunk.IcechunkError as error:
-        if location.local:
-            raise
-        raise StoreError(f"{location} cannot be reached: {_cause(error)}") from error
+        failed = "read or written" if location.local else "reached"
+        raise StoreError(f"{location} cannot be {failed}: {_cause(error)}") from error
 
 
 def _cause(error: Exception) -> str:

@@ -85,7 +85,8 @@ class Store:
     def there(location: Location) -> bool:
         """Whether a store lies there."""
         if location.local:
-            return location.folder.is_dir() and icechunk.Repository.exists(storage(location))
+            with told(location):
+                return location.folder.is_dir() and icechunk.Repository.exists(storage(location))
         return object_store.exists(location)
 
     @staticmethod

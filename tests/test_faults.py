@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import icechunk
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
 
 import daskptycho as dp
-from daskptycho import checkpoint_store, keeper, loop, plan, retrying, waiting
+from daskptycho import keeper, loop, plan, retrying, waiting
 from daskptycho.plan import StoredAmplitudes
 from daskptycho.resources import Recipe
 from daskptycho.waiting import WorkersLost
@@ -265,22 +267,44 @@ def test_frames_that_are_held_are_not_read_anew_as_zeros(scan: xr.Dataset) -> No
         plan._confirmed(amplitudes, 2 * amplitudes.total())
 
 
+@pytest.fixture
+def no_room() -> Iterator[Callable[[dp.Progress], None]]:
+    """A callback after whose fifth sweep no file of this process may grow, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def callback(progress: dp.Progress) -> None:
+        if progress.sweep == 5:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+
+    yield callback
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_checkpoint_that_cannot_be_written_ends_the_run(
-    scan: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scan: xr.Dataset, tmp_path: Path, no_room: Callable[[dp.Progress], None]
 ) -> None:
-    commit = checkpoint_store.Store.commit
-
-    def full(own: Any, session: Any, forks: Any, small: Any, attributes: Any, history: Any) -> str:
-        if len(history) > 4:
-            raise OSError(28, "No space left on device")
-        return commit(own, session, forks, small, attributes, history)
-
-    monkeypatch.setattr(checkpoint_store.Store, "commit", full)
-    with pytest.raises(dp.FaultError, match=r"a checkpoint cannot be written: .*No space left") as failed:
-        dp.reconstruct(scan, tmp_path / "r.zarr", sweeps=SWEEPS, checkpoint_every=2)
+    out = tmp_path / "r.zarr"
+    with pytest.raises(dp.FaultError, match=r"r\.zarr\.checkpoints cannot be read or written") as failed:
+        dp.reconstruct(scan, out, sweeps=SWEEPS, checkpoint_every=2, callback=no_room)
     (note,) = failed.value.__notes__
     assert note.startswith("Sweep 6 could not be kept (")
-    assert f"Sweep 4 is kept in {tmp_path}/r.zarr.checkpoints" in note
+    assert f"Sweep 4 is kept in {out}.checkpoints; go on with: daskptycho resume {out}" in note
+
+
+def test_checkpoint_that_cannot_be_committed_ends_the_run(
+    scan: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = icechunk.Session.commit
+
+    def full(own: icechunk.Session, message: str, **options: Any) -> str:
+        if message == "Sweep 6":
+            raise icechunk.IcechunkError("No space left on device")
+        return commit(own, message, **options)
+
+    monkeypatch.setattr(icechunk.Session, "commit", full)
+    with pytest.raises(dp.FaultError, match=r"a checkpoint cannot be written: .*No space left") as failed:
+        dp.reconstruct(scan, tmp_path / "r.zarr", sweeps=SWEEPS, checkpoint_every=2)
+    assert "Sweep 4 is kept" in failed.value.__notes__[0]
 
 
 # Whole processes
