@@ -63,31 +63,39 @@ def told(location: Location) -> Iterator[None]:
     Raises
     ------
     StoreError
-        In place of obstore's own errors.
+        In place of obstore's own errors, with their notes.
     """
     if location.local:
         yield
         return
-    obstore = library()
     try:
         yield
     except StoreError:
         raise
-    except FileNotFoundError as error:
-        # obstore raises Python's own; a file of this machine has nothing to do with the bucket.
-        if not str(error).startswith("Object at location"):
+    except errors(location) as error:
+        in_words = _in_words(location, error)
+        if in_words is None:
             raise
-        raise StoreError(f"{location}: there is no bucket {location.bucket} ({_short(error)})") from error
-    except (obstore.exceptions.UnauthenticatedError, obstore.exceptions.PermissionDeniedError) as error:
-        raise StoreError(
+        for note in getattr(error, "__notes__", ()):
+            in_words.add_note(note)
+        raise in_words from error
+
+
+def _in_words(location: Location, error: Exception) -> StoreError | None:
+    """What an error of obstore means for a store; None where it is none of obstore's."""
+    refused = library().exceptions
+    # obstore raises Python's own; a file of this machine has nothing to do with the bucket.
+    if isinstance(error, FileNotFoundError) and not str(error).startswith("Object at location"):
+        return None
+    if isinstance(error, (refused.UnauthenticatedError, refused.PermissionDeniedError)):
+        return StoreError(
             f"{location} lets nobody in with these credentials, or without any ({_short(error)}); expected "
             "some in the environment, a profile (?profile=NAME) or an instance role, or ?anonymous=true for "
             "public data"
-        ) from error
-    except obstore.exceptions.BaseError as error:
-        if "404 Not Found" in str(error):
-            raise StoreError(f"{location}: there is no bucket {location.bucket} ({_short(error)})") from error
-        raise StoreError(f"{location} cannot be reached: {_short(error)}") from error
+        )
+    if isinstance(error, FileNotFoundError) or "404 Not Found" in str(error):
+        return StoreError(f"{location}: there is no bucket {location.bucket} ({_short(error)})")
+    return StoreError(f"{location} cannot be reached: {_short(error)}")
 
 
 def errors(location: Location) -> tuple[type[Exception], ...]:

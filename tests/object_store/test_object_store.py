@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 import daskptycho as dp
 from daskptycho import bucket as bucket_module
-from daskptycho import checkpoint_storage
+from daskptycho import checkpoint_storage, run
 from daskptycho.cli import daskptycho
 from daskptycho.object_store import INCOMPLETE
 from daskptycho.store import complete_or_absent, located
@@ -156,6 +156,26 @@ def test_a_killed_run_is_gone_on_with_rather_than_replaced(bucket: Bucket, tmp_p
     with pytest.raises(dp.ScanError, match="go on with it by resume"):
         dp.reconstruct(dp.open_scan(tmp_path / "scan.zarr"), out)
     assert dp.resume(out).sizes["sweep"] == 4
+
+
+def test_a_result_that_cannot_be_written_is_gone_on_with(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import obstore
+
+    def fail(*_: object) -> None:
+        raise obstore.exceptions.GenericError("Generic S3 error: away")
+
+    scan = dp.simulate_scan(tmp_path / "scan.zarr", **SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "write_result", fail)
+        with pytest.raises(dp.StoreError, match="cannot be reached: away") as told:
+            dp.reconstruct(scan, bucket.url("out"), sweeps=3)
+    out = bucket.url("out")
+    assert told.value.__notes__ == [
+        f"Sweep 3 is kept in {out}.checkpoints; go on with: daskptycho resume {out}"
+    ]
+    assert dp.resume(out).sizes["sweep"] == 3
 
 
 def test_a_store_is_replaced_once_the_new_one_is_whole(bucket: Bucket) -> None:
