@@ -184,7 +184,8 @@ class Keeper:
                 # Whatever a client that has closed makes of the next thing that it is asked for.
                 fault = FaultError(f"the connection to the Dask scheduler is gone: {error!r}")
             # A store that has been waited for in vain is asked once more and not waited for again.
-            with impatient() if isinstance(error.__cause__ or error, OSError) else nullcontext():
+            of_store = any(isinstance(found, OSError) for found in (error, error.__cause__))
+            with impatient() if of_store else nullcontext():
                 fault.add_note(self._rescued())
             raise fault from (None if fault is error else error)
         except BaseException as error:

@@ -267,6 +267,24 @@ def test_frames_that_are_held_are_not_read_anew_as_zeros(scan: xr.Dataset) -> No
         plan._confirmed(amplitudes, 2 * amplitudes.total())
 
 
+def test_store_that_was_waited_for_is_not_waited_for_again(
+    scan: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = dp.StoreError("the bucket cannot be reached")
+    away.__cause__ = RuntimeError("what a library says of it")
+    patiences: list[float] = []
+
+    def rescued(own: keeper.Keeper) -> str:
+        patiences.append(retrying.patience())
+        return "Kept."
+
+    failing_at(monkeypatch, {3}, lambda: away)
+    monkeypatch.setattr(keeper.Keeper, "_rescued", rescued)
+    with pytest.raises(dp.StoreError):
+        dp.reconstruct(scan, tmp_path / "r.zarr", sweeps=SWEEPS)
+    assert patiences == [0.0]
+
+
 @pytest.fixture
 def no_room() -> Iterator[Callable[[dp.Progress], None]]:
     """A callback after whose fifth sweep no file of this process may grow, as on a full disk."""
