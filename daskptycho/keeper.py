@@ -187,7 +187,9 @@ class Keeper:
             of_store = any(isinstance(found, OSError) for found in (error, error.__cause__))
             with impatient() if of_store else nullcontext():
                 fault.add_note(self._rescued())
-            raise fault from (None if fault is error else error)
+            if fault is error:
+                raise
+            raise fault from error
         except BaseException as error:
             error.add_note(self._rescued())
             raise

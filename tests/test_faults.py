@@ -280,9 +280,10 @@ def test_store_that_was_waited_for_is_not_waited_for_again(
 
     failing_at(monkeypatch, {3}, lambda: away)
     monkeypatch.setattr(keeper.Keeper, "_rescued", rescued)
-    with pytest.raises(dp.StoreError):
+    with pytest.raises(dp.StoreError) as failed:
         dp.reconstruct(scan, tmp_path / "r.zarr", sweeps=SWEEPS)
     assert patiences == [0.0]
+    assert isinstance(failed.value.__cause__, RuntimeError)
 
 
 @pytest.fixture
