@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +30,7 @@ from daskptycho import __version__, object_store
 from daskptycho.checkpoint_storage import config, remove, storage, telling, told, tried
 from daskptycho.errors import ScanError
 from daskptycho.location import Location
+from daskptycho.retrying import impatient
 
 __all__ = ["FORMAT", "Part", "Snapshot", "Store", "StoreUnseen", "read_tile", "write_tile"]
 
@@ -97,7 +99,7 @@ class Store:
         parts: Mapping[str, Part],
         tiles: int,
     ) -> Store:
-        """A new store, complete or absent; one that lies there is replaced.
+        """A new store, complete or absent, also where its making is cut off; one that lies there is replaced.
 
         In a bucket, where nothing can be renamed, the old one goes first.
 
@@ -114,11 +116,16 @@ class Store:
         """
         new = location.beside(f"{location.name}.new") if location.local else location
         remove(new)
-        with told(location):
-            _fill(new, header, fixed, parts, tiles)
-        if location.local:
-            remove(location)
-            new.folder.rename(location.folder)
+        try:
+            with told(location):
+                _fill(new, header, fixed, parts, tiles)
+            if location.local:
+                remove(location)
+                new.folder.rename(location.folder)
+        except BaseException:
+            with impatient(), suppress(OSError):
+                remove(new)
+            raise
         return Store(location)
 
     def answers(self) -> None:

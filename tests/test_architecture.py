@@ -69,7 +69,7 @@ LAYERS: list[tuple[str, set[str]]] = [
 BESIDE: dict[str, set[str]] = {
     "bucket": {"errors", "location", "retrying"},
     "checkpoint_storage": {"bucket", "errors", "location", "object_store", "retrying"},
-    "checkpoint_store": {"checkpoint_storage", "errors", "location", "object_store"},
+    "checkpoint_store": {"checkpoint_storage", "errors", "location", "object_store", "retrying"},
     "devices": {"errors"},
     "errors": set(),
     "folder": {"errors", "location"},

@@ -310,6 +310,21 @@ def test_checkpoint_that_cannot_be_written_ends_the_run(
     assert f"Sweep 4 is kept in {out}.checkpoints; go on with: daskptycho resume {out}" in note
 
 
+@pytest.mark.parametrize("failure", [icechunk.IcechunkError("full"), KeyboardInterrupt()], ids=repr)
+def test_checkpoints_whose_making_is_cut_off_leave_nothing(
+    scan: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise failure
+
+    with monkeypatch.context() as patched:
+        patched.setattr(icechunk.Session, "commit", fail)
+        with pytest.raises((dp.FaultError, KeyboardInterrupt)):
+            dp.reconstruct(scan, tmp_path / "r.zarr", sweeps=2, checkpoint_every=1)
+    assert list(tmp_path.iterdir()) == []
+    dp.reconstruct(scan, tmp_path / "r.zarr", sweeps=2)
+
+
 def test_checkpoint_that_cannot_be_committed_ends_the_run(
     scan: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

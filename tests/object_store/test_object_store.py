@@ -11,6 +11,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import icechunk
 import numpy as np
 import pytest
 import xarray as xr
@@ -176,6 +177,22 @@ def test_a_result_that_cannot_be_written_is_gone_on_with(
         f"Sweep 3 is kept in {out}.checkpoints; go on with: daskptycho resume {out}"
     ]
     assert dp.resume(out).sizes["sweep"] == 3
+
+
+def test_checkpoints_whose_making_is_cut_off_leave_nothing(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise icechunk.IcechunkError("away")
+
+    scan = dp.simulate_scan(tmp_path / "scan.zarr", **SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(icechunk.Session, "commit", fail)
+        with pytest.raises(dp.FaultError, match=r"a checkpoint cannot be written: .*: away"):
+            dp.reconstruct(scan, bucket.url("out"), sweeps=2, checkpoint_every=1)
+    assert bucket.names() == []
+    with pytest.raises(dp.ScanError, match="has no checkpoints"):
+        dp.resume(bucket.url("out"))
 
 
 def test_a_store_is_replaced_once_the_new_one_is_whole(bucket: Bucket) -> None:
