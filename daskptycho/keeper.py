@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import xarray as xr
 
+from daskptycho.backend import Device
 from daskptycho.checkpoint import Checkpoints, location_of
 from daskptycho.checkpoint_store import Snapshot, Store
 from daskptycho.errors import FaultError, OptionError, ScanError
@@ -36,8 +37,8 @@ __all__ = ["Keeper", "refuse_to_lose_checkpoints"]
 LINEAGE_SWEEPS = 10
 
 
-def refuse_to_lose_checkpoints(out: Location) -> None:
-    """Refuse to begin a run where an earlier one has no result yet and can be gone on with.
+def refuse_to_lose_checkpoints(out: Location, device: Device) -> None:
+    """Refuse to begin a run where an earlier one has no result yet and can be gone on with on this device.
 
     Raises
     ------
@@ -48,8 +49,13 @@ def refuse_to_lose_checkpoints(out: Location) -> None:
     if read_bytes(out, "zarr.json") is None and Store.there(location):
         raise ScanError(
             f"{location} holds checkpoints of an earlier run; go on with it by resume "
-            f"(daskptycho resume {shlex.quote(str(out))}), or pass overwrite=True (--overwrite) to begin anew"
+            f"({_resume(out, device)}), or pass overwrite=True (--overwrite) to begin anew"
         )
+
+
+def _resume(out: Location, device: Device) -> str:
+    """The command that goes on with a run where it was."""
+    return f"daskptycho resume {shlex.quote(str(out))}{' --gpu' if device == 'gpu' else ''}"
 
 
 class Keeper:
@@ -220,7 +226,7 @@ class Keeper:
             return f"{lost}There is no checkpoint yet."
         return (
             f"{lost}Sweep {self._saved} is kept in {location_of(self._target())}; go on with: "
-            f"daskptycho resume {shlex.quote(str(self._out))}"
+            f"{_resume(self._target(), self._made().device)}"
         )
 
     def _save(self, *, passing: bool) -> str:

@@ -182,7 +182,7 @@ def reconstruct(
             return driven(Keeper(*begin, options, scan, None), scan, callback, None)
     target = located(out)
     if not overwrite:
-        refuse_to_lose_checkpoints(target)
+        refuse_to_lose_checkpoints(target, device)
     # The target is claimed now: a refusal comes before hours of work rather than after.
     with complete_or_absent(target, kind=FORMAT, overwrite=overwrite) as store, threads_for(device):
         return driven(Keeper(*begin, options, scan, target), scan, callback, store)

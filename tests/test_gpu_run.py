@@ -295,6 +295,21 @@ def test_a_run_goes_on_on_the_other_device(
         assert difference(found, expected) < CLOSE
 
 
+def test_a_run_that_is_cut_off_says_to_go_on_on_the_gpu(scans: dict[str, xr.Dataset], tmp_path: Path) -> None:
+    out = tmp_path / "r.zarr"
+
+    def interrupt(progress: dp.Progress) -> None:
+        if progress.sweep == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        dp.reconstruct(scans["raster"], out, sweeps=SWEEPS, device="gpu", callback=interrupt)
+    (note,) = interrupted.value.__notes__
+    assert note.endswith(f"go on with: daskptycho resume {out} --gpu")
+    with pytest.raises(dp.ScanError, match=rf"resume \(daskptycho resume {out} --gpu\)"):
+        dp.reconstruct(scans["raster"], out, sweeps=SWEEPS, device="gpu")
+
+
 def test_starts_from_an_image(scans: dict[str, xr.Dataset]) -> None:
     shape = tiling_of(scans["raster"]).window.shape
     start = np.exp(1j * np.random.default_rng(0).random(shape))

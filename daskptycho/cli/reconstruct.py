@@ -149,7 +149,7 @@ def command(
     opened = open_scan(scan)
     # The run refuses too, but only once its workers have started.
     if not options["overwrite"]:
-        refuse_to_lose_checkpoints(located(out))
+        refuse_to_lose_checkpoints(located(out), place.device)
     refuse_to_lose(out, options["overwrite"])
     with (
         running_on(place, tiles=len(tile_chunks(opened))) as client,
