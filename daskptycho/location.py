@@ -129,7 +129,7 @@ def located(url: str | Path | Location) -> Location:
         )
     if scheme == "file":
         if host not in ("", "localhost") or query:
-            raise OptionError(f"{text} is no file of this machine; expected file:///path")
+            raise OptionError(f"file://{rest} is no file of this machine; expected file:///path")
         return Location("file", "", str(Path(unquote(f"/{path}")).resolve()))
     path = path.strip("/")
     if not host or not path:
@@ -153,6 +153,6 @@ def _said(scheme: str, query: str) -> dict[str, str | bool]:
             raise OptionError(f"a URL of {scheme}:// says anonymous without true or false")
         said[name] = YES_OR_NO[value.lower()] if name == "anonymous" else value
     endpoint = str(said.get("endpoint", "http://localhost"))
-    if urlsplit(endpoint).scheme not in ("http", "https") or "@" in endpoint:
+    if urlsplit(endpoint).scheme not in ("http", "https") or re.search("[@?#]", endpoint):
         raise OptionError("the endpoint of a URL is no address; expected http://host:port or https://host")
     return said
