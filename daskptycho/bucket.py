@@ -17,7 +17,7 @@ from typing import Any
 
 from daskptycho.errors import OptionError, StoreError
 from daskptycho.location import Location
-from daskptycho.retrying import LONGEST_PAUSE, patience
+from daskptycho.retrying import LONGEST_PAUSE, patience, without_queries
 
 __all__ = [
     "CREDENTIALS_LAST",
@@ -29,7 +29,6 @@ __all__ = [
     "s3_credentials",
     "s3_server",
     "told",
-    "without_queries",
 ]
 
 DEFAULT_REGION = "us-east-1"
@@ -115,11 +114,6 @@ def _short(error: Exception) -> str:
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     line = without_queries(line.partition(": <")[0])
     return re.sub(r"^Generic \w+ error: ", "", line).strip(" :")[:300]
-
-
-def without_queries(text: str) -> str:
-    """A message without what stands after the question marks of its addresses."""
-    return re.sub(r"\?\S+", "", text)
 
 
 def s3_server(location: Location) -> tuple[str | None, str]:

@@ -20,7 +20,7 @@ from daskptycho import bucket as server
 from daskptycho import object_store
 from daskptycho.errors import OptionError, StoreError
 from daskptycho.location import Location
-from daskptycho.retrying import LONGEST_PAUSE, patience, retried
+from daskptycho.retrying import LONGEST_PAUSE, patience, retried, without_queries
 
 __all__ = ["config", "remove", "storage", "telling", "told", "tried"]
 
@@ -106,7 +106,7 @@ def _cause(error: Exception) -> str:
     """What Icechunk's message of many lines says last, of the causes at its end."""
     causes = re.findall(r"^ *(?:[|`]->|[├╰]─▶) ((?!Error ).+)$", str(error), flags=re.MULTILINE)
     told = ": ".join(causes[-2:]) or " ".join(str(error).split())
-    return server.without_queries(told)[:300]
+    return without_queries(told)[:300]
 
 
 def telling(method: Callable[P, T]) -> Callable[P, T]:

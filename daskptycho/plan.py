@@ -24,7 +24,7 @@ from daskptycho.errors import StoreError
 from daskptycho.geometry import Shape, Tile, Tiling
 from daskptycho.gramian import GramianBlock, block_within, gramian_blocks
 from daskptycho.operators import Amplitudes, measured_amplitudes
-from daskptycho.retrying import retried
+from daskptycho.retrying import retried, without_queries
 from daskptycho.scan import fresnel_kernel
 from daskptycho.tasks import place, task
 
@@ -123,7 +123,8 @@ class StoredAmplitudes:
             raise
         except Exception as error:
             # Each kind of store has errors of its own.
-            raise OSError(f"frames of the scan cannot be read: {type(error).__name__}: {error}") from error
+            said = without_queries(str(error))
+            raise OSError(f"frames of the scan cannot be read: {type(error).__name__}: {said}") from error
         return _with_counts(
             _amplitudes_of(frames, self.valid, self.background, self.kernel, self.device), self.counts
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,15 @@ from typing import TypeVar
 
 from daskptycho.errors import OptionError
 
-__all__ = ["DISK_PATIENCE", "LONGEST_PAUSE", "VARIABLE", "impatient", "patience", "retried"]
+__all__ = [
+    "DISK_PATIENCE",
+    "LONGEST_PAUSE",
+    "VARIABLE",
+    "impatient",
+    "patience",
+    "retried",
+    "without_queries",
+]
 
 T = TypeVar("T")
 
@@ -29,6 +38,7 @@ SERVER_PATIENCE = 75.0
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 4.0
 
+_log = logging.getLogger(__name__)
 _impatient: ContextVar[bool] = ContextVar("_impatient", default=False)
 
 
@@ -62,6 +72,11 @@ def impatient() -> Iterator[None]:
         _impatient.reset(token)
 
 
+def without_queries(text: str) -> str:
+    """A message without what stands after the question marks of its addresses, which may be signed."""
+    return re.sub(r"\?\S+", "", text)
+
+
 def retried(
     action: Callable[[], T],
     what: str,
@@ -89,6 +104,6 @@ def retried(
         except fails as error:
             if time.monotonic() + pause > until:
                 raise
-            logging.getLogger(__name__).info("%s failed and is tried again: %s", what, error)
+            _log.info("%s failed and is tried again: %s", what, without_queries(str(error)))
             time.sleep(pause)
             pause = min(4 * pause, LONGEST_PAUSE)

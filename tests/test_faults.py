@@ -206,7 +206,7 @@ def failing_reads(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool])
 
     def sometimes(*given: Any) -> Any:
         if fails(next(numbers)):
-            raise ConnectionResetError("the bucket hung up")
+            raise ConnectionResetError("the bucket hung up on https://host/a?sig=PLANTED")
         return read(*given)
 
     monkeypatch.setattr(plan, "get_sync", sometimes)
@@ -239,7 +239,8 @@ def test_store_that_is_gone_ends_the_run_which_can_be_resumed(
     assert "a store failed, also when it was tried again: frames of the scan cannot be read" in str(
         failed.value
     )
-    assert "the bucket hung up" in str(failed.value)
+    assert "the bucket hung up on https://host/a" in str(failed.value)
+    assert "PLANTED" not in str(failed.value)
     assert failed.value.__notes__ == [
         f"Sweep 4 is kept in {out}.checkpoints; go on with: daskptycho resume {out}"
     ]

@@ -43,6 +43,22 @@ def test_patience_has_an_end(clock: list[float]) -> None:
     assert 65 < sum(clock) <= 75
 
 
+def test_signed_addresses_are_not_logged(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    left = [OSError("error sending request for url (https://host/a?X-Amz-Signature=PLANTED): timed out")]
+
+    def action() -> None:
+        if left:
+            raise left.pop()
+
+    with caplog.at_level("INFO"):
+        retried(action, "reading tile 3", OSError)
+    (line,) = caplog.messages
+    assert line.startswith(
+        "reading tile 3 failed and is tried again: error sending request for url (https://"
+    )
+    assert "PLANTED" not in line
+
+
 def test_what_is_not_worth_it_is_not_tried_again(clock: list[float]) -> None:
     with pytest.raises(OSError, match="away"):
         retried(failing(1), "reading", ValueError, 75.0)
