@@ -58,6 +58,15 @@ def _resume(out: Location, device: Device) -> str:
     return f"daskptycho resume {shlex.quote(str(out))}{' --gpu' if device == 'gpu' else ''}"
 
 
+@contextmanager
+def _of_checkpoints(done: str) -> Iterator[None]:
+    """A store of checkpoints that fails in the middle of a run is a fault of the run."""
+    try:
+        yield
+    except OSError as error:
+        raise FaultError(f"a checkpoint cannot be {done}: {error}") from error
+
+
 class Keeper:
     """Keeps a run: drives its loop, and takes it up again where workers are lost.
 
@@ -141,7 +150,8 @@ class Keeper:
             loop.standing = self._start(loop)
         else:
             checkpoints = self._made()
-            loop.standing = checkpoints.load(self._snapshot).moved(checkpoints.state(self._snapshot))
+            with _of_checkpoints("read"):
+                loop.standing = checkpoints.load(self._snapshot).moved(checkpoints.state(self._snapshot))
         self._current = loop
 
     def between_sweeps(self) -> None:
@@ -158,8 +168,10 @@ class Keeper:
         if clustered:
             # The older state goes first: the two would need twice the memory.
             self._loop.standing = self._loop.standing.moved(None)
-            self._loop.standing = self._loop.standing.moved(checkpoints.state(snapshot))
-        checkpoints.store.forget_passing(but=snapshot)
+            with _of_checkpoints("read"):
+                self._loop.standing = self._loop.standing.moved(checkpoints.state(snapshot))
+        with _of_checkpoints("written"):
+            checkpoints.store.forget_passing(but=snapshot)
 
     def finish(self) -> None:
         """Keep the last state of a run: further sweeps can go on from there."""
@@ -168,7 +180,8 @@ class Keeper:
         if self._kept < self._loop.standing.sweep:
             self._save(passing=False)
         if self._checkpoints is not None:
-            self._checkpoints.store.forget_passing()
+            with _of_checkpoints("written"):
+                self._checkpoints.store.forget_passing()
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
@@ -231,10 +244,8 @@ class Keeper:
 
     def _save(self, *, passing: bool) -> str:
         loop = self._loop
-        try:
+        with _of_checkpoints("written"):
             snapshot = self._made().save(loop.options, loop.standing, passing=passing)
-        except OSError as error:
-            raise FaultError(f"a checkpoint cannot be written: {error}") from error
         self._snapshot, self._saved = snapshot, loop.standing.sweep
         if not passing:
             self._kept, self._kept_at = self._saved, time.monotonic()

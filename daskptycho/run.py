@@ -129,13 +129,15 @@ def reconstruct(
     ScanError
         The scan cannot be right.
     StoreError
-        The scan or `out` does not answer for longer than a minute, or lets nobody in.
+        `out` does not answer for longer than a minute, or lets nobody in, before the first frames are read or
+        when the result is written; in between it is a `FaultError`.
     OptionError
         Options that make no sense, alone or together, a run that does not fit into memory, or no GPU to
         run on.
     FaultError
-        What the run depends on failed it: workers that stay away or run out of memory, the scheduler, a
-        store. Workers that die are no such fault: what they had is computed anew, from the last checkpoint at
+        What the run depends on failed it: workers that stay away or run out of memory, the scheduler, or the
+        store of the scan or of the checkpoints, from the first reading of frames on. Its notes say how to go
+        on. Workers that die are no such fault: what they had is computed anew, from the last checkpoint at
         most, and the callback sees these sweeps again.
     """
     options = RunOptions(

@@ -342,6 +342,18 @@ def test_checkpoint_that_cannot_be_committed_ends_the_run(
     assert "Sweep 4 is kept" in failed.value.__notes__[0]
 
 
+def test_checkpoints_that_cannot_be_tidied_are_a_fault_of_the_run(
+    scan: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise icechunk.IcechunkError("away")
+
+    monkeypatch.setattr(icechunk.Repository, "garbage_collect", fail)
+    with pytest.raises(dp.FaultError, match=r"a checkpoint cannot be written: .*: away") as failed:
+        dp.reconstruct(scan, tmp_path / "r.zarr", sweeps=SWEEPS, checkpoint_every=3)
+    assert "Sweep 3 is kept" in failed.value.__notes__[0]
+
+
 # Whole processes
 
 
