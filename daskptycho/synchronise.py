@@ -119,7 +119,7 @@ class Sync:
             return self.iterations
         if self.eigensolver == "power":
             return max(50, frames // 4)
-        return math.ceil(max(12, math.sqrt(frames) / 2))
+        return math.ceil(max(24, math.sqrt(frames) / 2))
 
 
 @dataclass(frozen=True)
