@@ -33,6 +33,9 @@ WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
 }
 SUFFIXES = tuple(WRITERS)
 
+# As a `kind` it keeps scans, results and checkpoints, whose `format` is another, from being replaced.
+OME_ZARR = "picture in OME-Zarr"
+
 
 def writer_of(path: Path) -> Callable[[xr.Dataset, Path], None]:
     """The writer that a file's name asks for.
@@ -70,7 +73,8 @@ def export_result(result: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
     Raises
     ------
     ScanError
-        Something lies there already, or the folder does not exist.
+        Something lies there already, a scan, a result or checkpoints even with `overwrite`; or the folder
+        does not exist.
     OptionError
         A suffix of no format, or an extra that is not installed.
     """
@@ -81,7 +85,7 @@ def export_result(result: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
     if not target.parent.is_dir():
         raise ScanError(f"{target.parent} is no folder; make it, or name another place")
     if writer is write_ome_zarr:
-        with complete_or_absent(target, overwrite=overwrite) as folder:
+        with complete_or_absent(target, overwrite=overwrite, kind=OME_ZARR) as folder:
             writer(result, folder)
         return target
     if target.is_dir() or (target.exists() and not overwrite):
