@@ -43,12 +43,12 @@ def command(scan: str, picture: str | None) -> None:
     The mean frame and the positions are drawn in characters, the frame's counts by their logarithm. Works on
     results too.
     """
-    from daskptycho.result import open_result
+    from daskptycho.result import FORMAT, open_result
     from daskptycho.scan import open_scan, position_in_pixels
     from daskptycho.sketch import side_by_side, sketch_frame, sketch_positions
     from daskptycho.store import group_attributes, located
 
-    if group_attributes(located(scan)).get("format") == "daskptycho-result":
+    if group_attributes(located(scan)).get("format") == FORMAT:
         show_facts(f"{scan}, a result", result_facts(open_result(scan)))
         return
     opened = open_scan(scan)
