@@ -22,6 +22,7 @@ from daskptycho import backend, cuda_cluster
 from daskptycho.cli import check_gpu, daskptycho
 from daskptycho.cuda_cluster import GpuWork, require_gpus_at_work
 from daskptycho.devices import Gpu
+from daskptycho.errors import FaultError
 from tests.conftest import STANDIN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -184,7 +185,9 @@ def test_gpus_that_stood_idle_are_told(
     monkeypatch: pytest.MonkeyPatch, work: list[GpuWork], used: int
 ) -> None:
     monkeypatch.setattr(cuda_cluster, "gpus_at_work", lambda _: work)
-    with pytest.raises(RuntimeError, match=f"2 GPUs were asked for and {used} did the work"):
+    with pytest.raises(
+        FaultError, match=f"2 GPUs were asked for and {used} did the work.*the result is written"
+    ):
         require_gpus_at_work(SimpleNamespace())  # type: ignore[arg-type]
     monkeypatch.setattr(cuda_cluster, "gpus_at_work", lambda _: work_of(3, 4))
     assert require_gpus_at_work(SimpleNamespace()) == work_of(3, 4)  # type: ignore[arg-type]
