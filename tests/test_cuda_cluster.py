@@ -132,6 +132,7 @@ BAD_OPTIONS: dict[tuple[object, ...], str] = {
     ("--gpus", "0,1", "--workers", 2): "--workers and --gpus are both given",
     ("--gpus", "0", "--scheduler", "tcp://127.0.0.1:1"): "--scheduler and --gpus are both given",
     ("--gpu", "--workers", 2): "--workers with --gpu; expected --gpus",
+    ("--gpu", "--scheduler", "tcp://127.0.0.1:1", "--memory", "1GiB"): "--memory with --gpu and --scheduler",
     ("--gpus", "one"): "'one' is no list of whole numbers; expected some, as in 0,1",
     ("--gpus", "0,1,2,3,4"): "5 GPUs for 4 tiles; expected at most as many GPUs as tiles",
 }
