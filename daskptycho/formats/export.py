@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import xarray as xr
 
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.folder import complete_or_absent
+from daskptycho.folder import complete_or_absent, whole_file
 from daskptycho.formats.cxi import write_cxi
 from daskptycho.formats.hdf5 import write_hdf5
 from daskptycho.formats.nexus import write_nexus
@@ -90,10 +89,6 @@ def export_result(result: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
         return target
     if target.is_dir() or (target.exists() and not overwrite):
         raise ScanError(f"{target} exists already; pass overwrite=True (--overwrite) to replace it")
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
-    try:
+    with whole_file(target) as partial:
         writer(result, partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return target
