@@ -16,10 +16,11 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
+from tornado.netutil import bind_sockets
 
 import daskptycho as dp
 from daskptycho.cli import daskptycho
-from daskptycho.dashboard import board, feed
+from daskptycho.dashboard import board, feed, serving
 from daskptycho.dashboard.board import Board
 from daskptycho.dashboard.view import Scale, View
 from daskptycho.dashboard.wording import duration, facts, headline
@@ -135,6 +136,23 @@ def test_page_without_a_scan_counts_pixels(scan: xr.Dataset) -> None:
             assert b"Bokeh" in answer.read()
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(page.link)
+
+
+def test_page_that_cannot_be_served_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound: list[Any] = []
+
+    def bind(*arguments: Any) -> list[Any]:
+        bound.extend(bind_sockets(*arguments))
+        return bound
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no more threads")
+
+    monkeypatch.setattr(serving, "bind_sockets", bind)
+    monkeypatch.setattr(serving, "BokehTornado", broken)
+    with pytest.raises(RuntimeError, match="no more threads"):
+        dp.LivePage()
+    assert [one.fileno() for one in bound] == [-1]
 
 
 def test_bokeh_is_asked_for_by_the_name_of_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
