@@ -103,6 +103,22 @@ def test_nobody_looks_so_pictures_are_few(
         assert sum(view.image is not None for view in recorder.views) == most
 
 
+def test_sweeps_that_come_once_more_replace_the_lost_ones(scan: xr.Dataset, recorded: Any) -> None:
+    page, recorder = recorded(scan, watched=True)
+    result = dp.reconstruct(scan, sweeps=SWEEPS, callback=page)
+
+    def again(progress: dp.Progress) -> None:
+        if progress.sweep > 1:
+            page(progress)
+
+    dp.reconstruct(scan, sweeps=SWEEPS, callback=again)
+    last = recorder.views[-1]
+    assert last.sweep == (1, 2, 3, 4)
+    np.testing.assert_array_equal(last.residual, result["residual"])
+    assert len(last.consensus) == len(last.seconds) == SWEEPS
+    assert last.image is not None
+
+
 def test_run_outlives_its_page(scan: xr.Dataset, recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     page, recorder = recorded(scan, watched=True)
 

@@ -72,6 +72,9 @@ class Feed:
     def __call__(self, progress: Progress) -> None:
         """Take note of a sweep, and show it where it is time to."""
         view = self._view
+        # After lost workers a run goes on from its last checkpoint, and some sweeps come once more.
+        kept = sum(sweep < progress.sweep for sweep in view.sweep)
+        self._pictured = min(self._pictured, progress.sweep - 1)
         self._view = replace(
             view,
             status="running",
@@ -79,10 +82,10 @@ class Feed:
             sweeps=progress.options.sweeps,
             frames=len(progress.tiling.corner),
             tile_count=len(progress.tiling.tiles),
-            sweep=(*view.sweep, progress.sweep),
-            residual=(*view.residual, progress.residual),
-            consensus=(*view.consensus, progress.consensus),
-            seconds=(*view.seconds, progress.seconds),
+            sweep=(*view.sweep[:kept], progress.sweep),
+            residual=(*view.residual[:kept], progress.residual),
+            consensus=(*view.consensus[:kept], progress.consensus),
+            seconds=(*view.seconds[:kept], progress.seconds),
             scale=scale_of(self._scan, progress.tiling.window),
         )
         self._last = progress
