@@ -24,6 +24,7 @@ from daskptycho.dashboard import board, feed, serving
 from daskptycho.dashboard.board import Board
 from daskptycho.dashboard.view import Scale, View
 from daskptycho.dashboard.wording import duration, facts, headline
+from daskptycho.waiting import OutOfMemory, WorkersLost
 
 SWEEPS = 4
 
@@ -130,6 +131,31 @@ def test_run_outlives_its_page(scan: xr.Dataset, recorded: Any, monkeypatch: pyt
         result = dp.reconstruct(scan, sweeps=SWEEPS, callback=page)
     assert result.sizes["sweep"] == SWEEPS
     assert len(warned) == 1
+
+
+@pytest.mark.parametrize("fault", [WorkersLost, OutOfMemory, dp.FaultError])
+def test_picture_that_meets_a_fault_of_the_run_tells_the_run(
+    scan: xr.Dataset, recorded: Any, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+) -> None:
+    page, recorder = recorded(scan, watched=True)
+    seen: list[dp.Progress] = []
+    dp.reconstruct(scan, sweeps=1, callback=seen.append)
+
+    def failed(*_: Any) -> None:
+        raise fault("a worker is gone")
+
+    monkeypatch.setattr(dp.Progress, "preview", failed)
+    with pytest.raises(fault, match="a worker is gone"):
+        page(seen[0])
+    monkeypatch.undo()
+    # Once the run has recovered the page goes on; at the end nobody is left to recover.
+    monkeypatch.setattr(feed, "PICTURES", 1e9)
+    dp.reconstruct(scan, sweeps=SWEEPS, callback=lambda progress: page(progress) or progress.sweep == 2)
+    assert recorder.views[-1].sweep == (1, 2)
+    assert any(view.image is not None for view in recorder.views)
+    monkeypatch.setattr(dp.Progress, "preview", failed)
+    with pytest.warns(UserWarning, match="no longer kept up to date"):
+        page.done()
 
 
 def test_page_of_a_run_that_failed_says_why(scan: xr.Dataset, recorded: Any) -> None:
