@@ -12,6 +12,7 @@ import click
 
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.terminal import bars, count, length, say_warning, show_facts
+from daskptycho.errors import ScanError, StoreError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -86,8 +87,15 @@ class _Counts:
 def counts_of(
     scan: xr.Dataset, progress: Callable[[int, int], None] | None = None, most: int = MOST_TILES
 ) -> _Counts:
-    """Read so many tiles, one by one; the frames are never in memory together."""
-    import dask.base
+    """Read so many tiles, one by one; the frames are never in memory together.
+
+    Raises
+    ------
+    ScanError
+        Frames are damaged.
+    StoreError
+        The place does not answer, or lets nobody in.
+    """
     import numpy as np
 
     blocks = scan["intensity"].data.to_delayed().ravel()
@@ -96,7 +104,7 @@ def counts_of(
     sums, largest, zeros = [], 0.0, 0
     total = np.zeros(scan["intensity"].shape[1:])
     for number, index in enumerate(chosen, start=1):
-        frames = dask.base.compute(blocks[index])[0]
+        frames = _frames_of(scan, blocks[index])
         # Pixels that are not valid are stored as zero.
         zeros += frames.size - int(np.count_nonzero(frames)) - len(frames) * int((~valid).sum())
         total += frames.sum(axis=0, dtype=np.float64)
@@ -109,6 +117,20 @@ def counts_of(
     return _Counts(
         total / len(of_frame), of_frame, pixels, largest, zeros / (len(of_frame) * pixels), len(chosen)
     )
+
+
+def _frames_of(scan: xr.Dataset, block: Any) -> NDArray[Any]:
+    import dask.base
+
+    try:
+        frames: NDArray[Any] = dask.base.compute(block)[0]
+    except (MemoryError, StoreError):
+        raise
+    except Exception as error:  # whatever damaged chunks make of zarr and its codecs
+        source = scan.encoding.get("source", "the scan")
+        said = " ".join(str(error).split())
+        raise ScanError(f"frames of {source} cannot be read: {type(error).__name__}: {said}") from error
+    return frames
 
 
 def scan_facts(scan: xr.Dataset, counts: _Counts) -> list[Facts]:
