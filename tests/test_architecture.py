@@ -25,6 +25,7 @@ LAYERS: list[tuple[str, set[str]]] = [
             "dashboard",
             "demo",
             "drawing",
+            "facts",
             "panels",
             "plotting",
         },
@@ -202,6 +203,8 @@ def test_imports_run_downwards(path: Path) -> None:
         return  # the package's front door may name anything
     wrong = imported_units(path) - allowed_for(unit)
     assert not wrong, f"{unit} imports {sorted(wrong)}, which stand above or apart from it"
+    commands = imported_units(path) & {"cli"} if unit not in ("cli", "__main__") else set()
+    assert not commands, f"{unit} imports the commands, which are for the command line alone"
 
 
 @every_module

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from daskptycho.cli.options import NUMBERS
-from daskptycho.cli.terminal import plural
 from daskptycho.errors import OptionError
+from daskptycho.facts import plural
 
 if TYPE_CHECKING:
     from distributed import Client
