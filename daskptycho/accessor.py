@@ -70,7 +70,7 @@ class Ptycho:
         return plot_result(self._ds) if "object" in self._ds else plot_scan(self._known_scan())
 
     def _repr_html_(self) -> str:
-        from daskptycho.cli.info import counts_of, result_facts, scan_facts
+        from daskptycho.facts import counts_of, result_facts, scan_facts
         from daskptycho.plotting import inline_picture
 
         if "object" in self._ds:

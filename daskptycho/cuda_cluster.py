@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from distributed import Client, Worker, WorkerPlugin
 
 from daskptycho.devices import INSTALL, Gpu, gpu_or_reason, require_gpu
-from daskptycho.errors import OptionError
+from daskptycho.errors import FaultError, OptionError
 
 __all__ = ["GpuWork", "cuda_cluster", "gpus_at_work", "require_gpus_at_work", "visible_gpus"]
 
@@ -151,12 +151,15 @@ def require_gpus_at_work(client: Client) -> list[GpuWork]:
 
     Raises
     ------
-    RuntimeError
-        The run did not use what it was given.
+    FaultError
+        The run did not use what it was given. Its result is written all the same.
     """
     work = gpus_at_work(client)
     used = {own.gpu.uuid for own in work if own.sweeps}
     if len(used) != len(work):
         told = "; ".join(f"{own.gpu.name} {own.gpu.uuid}: {own.sweeps} tiles swept" for own in work)
-        raise RuntimeError(f"{len(work)} GPUs were asked for and {len(used)} did the work ({told})")
+        raise FaultError(
+            f"{len(work)} GPUs were asked for and {len(used)} did the work ({told}); the result is written; "
+            "see the worker's log, or name fewer GPUs (--gpus)"
+        )
     return work

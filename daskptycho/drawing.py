@@ -1,7 +1,7 @@
 """The parts that pictures are made of: a cropped image with its rim greyed, its limits, bars and scales.
 
-`plotting` calls this module and shows `complex_to_rgb` to everyone; it knows matplotlib's objects
-and no global state of it, so that it draws alike with and without a display.
+`plotting`, `panels` and the dashboard call this module, and `plotting` shows `complex_to_rgb` to everyone;
+it knows matplotlib's objects and no global state of it, so that it draws alike with and without a display.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Leading eigenvector of the normalised Gramian: Lanczos, LOBPCG and power iteration.
 
-`synchronise` and `graph` call this module; it calls `backend`. Solvers are plain functions
+`synchronise` and `blockwise` call this module; it calls `backend`. Solvers are plain functions
 that return value, vector and statistics, and print nothing. The matrix is sparse, Hermitian and has no
 eigenvalue above one, which is what lets the power iteration go without rescaling. They run where the
 matrix lies: nothing but scalars leaves a GPU.

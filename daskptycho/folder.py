@@ -1,6 +1,6 @@
 """A store's folder, there as a whole or not at all: what lets a killed run leave nothing half-written.
 
-`store` calls this module, which knows of local disks alone; it calls `location` and `errors`.
+`store` and `formats` call this module, which knows of local disks alone; it calls `location` and `errors`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zarr.storage import LocalStore
 from daskptycho.errors import ScanError
 from daskptycho.location import Location
 
-__all__ = ["complete_or_absent", "exists", "missing", "read_bytes", "write_bytes", "zarr_store"]
+__all__ = ["complete_or_absent", "exists", "missing", "read_bytes", "whole_file", "write_bytes", "zarr_store"]
 
 
 def exists(location: Location) -> bool:
@@ -36,10 +36,16 @@ def read_bytes(location: Location, key: str) -> bytes | None:
 
 def write_bytes(location: Location, content: bytes) -> None:
     """Write one file: it appears whole, or not at all."""
-    target = location.folder
+    with whole_file(location.folder) as partial:
+        partial.write_bytes(content)
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A path beside the target to write a file to, which takes its place at the end, and vanishes if not."""
     partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
     try:
-        partial.write_bytes(content)
+        yield partial
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

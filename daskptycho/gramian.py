@@ -5,7 +5,7 @@
 by conjugation, the diagonal is real. Which pairs overlap depends on the positions alone: it is found
 once, and the values are filled in at every synchronisation.
 
-`graph` calls this module; it calls `backend`.
+`plan`, `graph`, `phase_graph`, `two_level` and `two_level_graph` call this module; it calls `backend`.
 """
 
 from __future__ import annotations

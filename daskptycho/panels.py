@@ -1,6 +1,6 @@
 """The panels beside the images: probe modes, convergence and Fourier ring correlation.
 
-Only `plotting` calls this module; it builds on `drawing`.
+`plotting` and the dashboard's `live_figure` call this module; it builds on `drawing`.
 """
 
 from __future__ import annotations

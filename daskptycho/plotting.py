@@ -7,7 +7,6 @@ leaves pyplot alone, so that it works in notebooks, in scripts and without a dis
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Mapping
 from io import BytesIO
@@ -310,7 +309,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: float = 150) -> str | Pat
 
 def inline_picture(figure: Figure, dpi: float) -> str:
     """A figure as the source of an HTML image. Noise makes a PNG of it several times as large as a JPEG."""
-    data = io.BytesIO()
+    data = BytesIO()
     figure.savefig(data, format="jpeg", dpi=dpi, pil_kwargs={"quality": 90})
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
 

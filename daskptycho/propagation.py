@@ -6,7 +6,8 @@ distance z1 before the sample and a detector at z2 behind it: by the Fresnel sca
 picture as a parallel beam gives at the effective distance z2 / M, with pixels M times smaller (Paganin,
 Coherent X-Ray Optics, 2006, appendix B).
 
-`scan_geometry` calls this module, and `scan` shows `fresnel_kernel` to the rest; it calls `errors`.
+`scan_geometry`, `simulate`, `formats` and `facts` call this module, and `scan` shows
+`fresnel_kernel` to the rest; it calls `errors`.
 """
 
 from __future__ import annotations

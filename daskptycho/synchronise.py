@@ -1,7 +1,8 @@
 """Phase synchronisation: from the Gramian to one phase for each frame, and how often that pays.
 
-`graph` and `run` call this module; it calls `eigensolvers` and `backend`. Nothing here depends on how H
-was computed; where H lies, its phases are found, and scalars alone leave a GPU.
+The graphs, `blockwise` and `two_level` call this module, and `loop` and `run` for the cadence; it calls
+`eigensolvers` and `backend`. Nothing here depends on how H was computed; where H lies, its phases are
+found, and scalars alone leave a GPU.
 
 Two normalisations of H, both with largest eigenvalue one when all frames agree:
 

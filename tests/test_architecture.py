@@ -25,9 +25,9 @@ LAYERS: list[tuple[str, set[str]]] = [
             "dashboard",
             "demo",
             "drawing",
+            "facts",
             "panels",
             "plotting",
-            "scan_picture",
         },
     ),
     (
@@ -73,7 +73,7 @@ BESIDE: dict[str, set[str]] = {
     "devices": {"errors"},
     "errors": set(),
     "folder": {"errors", "location"},
-    "geometry": {"errors"},
+    "geometry": set(),
     "location": {"errors"},
     "metrics": {"errors", "registration"},
     "object_store": {"bucket", "errors", "location", "retrying"},
@@ -100,7 +100,7 @@ BESIDE: dict[str, set[str]] = {
     "simulate": {"errors", "geometry", "phantom", "propagation", "radiation", "scan", "scan_geometry"},
     "stopping": set(),
     "store": {"bucket", "errors", "folder", "location", "object_store", "retrying"},
-    "formats": {"errors", "folder", "formats", "geometry", "propagation", "radiation", "scan"},
+    "formats": {"errors", "folder", "formats", "propagation", "radiation", "scan"},
 }
 
 # Who of the layers may import what stands beside them.
@@ -191,6 +191,11 @@ every_module = pytest.mark.parametrize(
 )
 
 
+def test_tables_name_what_is_there() -> None:
+    named = set(BESIDE).union(*BESIDE.values(), *BESIDE_FOR.values(), *(units for _, units in LAYERS))
+    assert named == {unit_of(parts_of(path)) for path in module_files()} - {"__init__"}
+
+
 @every_module
 def test_imports_run_downwards(path: Path) -> None:
     unit = unit_of(parts_of(path))
@@ -198,6 +203,8 @@ def test_imports_run_downwards(path: Path) -> None:
         return  # the package's front door may name anything
     wrong = imported_units(path) - allowed_for(unit)
     assert not wrong, f"{unit} imports {sorted(wrong)}, which stand above or apart from it"
+    commands = imported_units(path) & {"cli"} if unit not in ("cli", "__main__") else set()
+    assert not commands, f"{unit} imports the commands, which are for the command line alone"
 
 
 @every_module

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -445,6 +445,17 @@ def test_damaged_scan_is_refused_and_nothing_is_left(work: Path, tmp_path: Path)
     ):
         assert "1 of 4 chunks of intensity are missing" in refused(*command)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda chunk: bytes(len(chunk)), lambda chunk: chunk[:99]], ids=["zeros", "cut off"]
+)
+def test_scan_with_a_damaged_chunk_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    scan = tmp_path / "s.zarr"
+    run("simulate", scan, "--frames", "6x6", "--frame-size", 16, "--step", 4, "--tile-frames", 9)
+    chunk = scan / "intensity" / "c" / "2" / "0" / "0"
+    chunk.write_bytes(damage(chunk.read_bytes()))
+    assert f"frames of {scan} cannot be read: " in refused("info", scan)
 
 
 def test_dark_scan_is_refused_once_it_is_read(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from daskptycho import backend, cuda_cluster
 from daskptycho.cli import check_gpu, daskptycho
 from daskptycho.cuda_cluster import GpuWork, require_gpus_at_work
 from daskptycho.devices import Gpu
+from daskptycho.errors import FaultError
 from tests.conftest import STANDIN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,6 +132,7 @@ BAD_OPTIONS: dict[tuple[object, ...], str] = {
     ("--gpus", "0,1", "--workers", 2): "--workers and --gpus are both given",
     ("--gpus", "0", "--scheduler", "tcp://127.0.0.1:1"): "--scheduler and --gpus are both given",
     ("--gpu", "--workers", 2): "--workers with --gpu; expected --gpus",
+    ("--gpu", "--scheduler", "tcp://127.0.0.1:1", "--memory", "1GiB"): "--memory with --gpu and --scheduler",
     ("--gpus", "one"): "'one' is no list of whole numbers; expected some, as in 0,1",
     ("--gpus", "0,1,2,3,4"): "5 GPUs for 4 tiles; expected at most as many GPUs as tiles",
 }
@@ -184,7 +186,9 @@ def test_gpus_that_stood_idle_are_told(
     monkeypatch: pytest.MonkeyPatch, work: list[GpuWork], used: int
 ) -> None:
     monkeypatch.setattr(cuda_cluster, "gpus_at_work", lambda _: work)
-    with pytest.raises(RuntimeError, match=f"2 GPUs were asked for and {used} did the work"):
+    with pytest.raises(
+        FaultError, match=f"2 GPUs were asked for and {used} did the work.*the result is written"
+    ):
         require_gpus_at_work(SimpleNamespace())  # type: ignore[arg-type]
     monkeypatch.setattr(cuda_cluster, "gpus_at_work", lambda _: work_of(3, 4))
     assert require_gpus_at_work(SimpleNamespace()) == work_of(3, 4)  # type: ignore[arg-type]

@@ -16,13 +16,15 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
+from tornado.netutil import bind_sockets
 
 import daskptycho as dp
 from daskptycho.cli import daskptycho
-from daskptycho.dashboard import board, feed
+from daskptycho.dashboard import board, feed, serving
 from daskptycho.dashboard.board import Board
 from daskptycho.dashboard.view import Scale, View
 from daskptycho.dashboard.wording import duration, facts, headline
+from daskptycho.waiting import OutOfMemory, WorkersLost
 
 SWEEPS = 4
 
@@ -102,6 +104,22 @@ def test_nobody_looks_so_pictures_are_few(
         assert sum(view.image is not None for view in recorder.views) == most
 
 
+def test_sweeps_that_come_once_more_replace_the_lost_ones(scan: xr.Dataset, recorded: Any) -> None:
+    page, recorder = recorded(scan, watched=True)
+    result = dp.reconstruct(scan, sweeps=SWEEPS, callback=page)
+
+    def again(progress: dp.Progress) -> None:
+        if progress.sweep > 1:
+            page(progress)
+
+    dp.reconstruct(scan, sweeps=SWEEPS, callback=again)
+    last = recorder.views[-1]
+    assert last.sweep == (1, 2, 3, 4)
+    np.testing.assert_array_equal(last.residual, result["residual"])
+    assert len(last.consensus) == len(last.seconds) == SWEEPS
+    assert last.image is not None
+
+
 def test_run_outlives_its_page(scan: xr.Dataset, recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     page, recorder = recorded(scan, watched=True)
 
@@ -113,6 +131,31 @@ def test_run_outlives_its_page(scan: xr.Dataset, recorded: Any, monkeypatch: pyt
         result = dp.reconstruct(scan, sweeps=SWEEPS, callback=page)
     assert result.sizes["sweep"] == SWEEPS
     assert len(warned) == 1
+
+
+@pytest.mark.parametrize("fault", [WorkersLost, OutOfMemory, dp.FaultError])
+def test_picture_that_meets_a_fault_of_the_run_tells_the_run(
+    scan: xr.Dataset, recorded: Any, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+) -> None:
+    page, recorder = recorded(scan, watched=True)
+    seen: list[dp.Progress] = []
+    dp.reconstruct(scan, sweeps=1, callback=seen.append)
+
+    def failed(*_: Any) -> None:
+        raise fault("a worker is gone")
+
+    monkeypatch.setattr(dp.Progress, "preview", failed)
+    with pytest.raises(fault, match="a worker is gone"):
+        page(seen[0])
+    monkeypatch.undo()
+    # Once the run has recovered the page goes on; at the end nobody is left to recover.
+    monkeypatch.setattr(feed, "PICTURES", 1e9)
+    dp.reconstruct(scan, sweeps=SWEEPS, callback=lambda progress: page(progress) or progress.sweep == 2)
+    assert recorder.views[-1].sweep == (1, 2)
+    assert any(view.image is not None for view in recorder.views)
+    monkeypatch.setattr(dp.Progress, "preview", failed)
+    with pytest.warns(UserWarning, match="no longer kept up to date"):
+        page.done()
 
 
 def test_page_of_a_run_that_failed_says_why(scan: xr.Dataset, recorded: Any) -> None:
@@ -135,6 +178,23 @@ def test_page_without_a_scan_counts_pixels(scan: xr.Dataset) -> None:
             assert b"Bokeh" in answer.read()
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(page.link)
+
+
+def test_page_that_cannot_be_served_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound: list[Any] = []
+
+    def bind(*arguments: Any) -> list[Any]:
+        bound.extend(bind_sockets(*arguments))
+        return bound
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no more threads")
+
+    monkeypatch.setattr(serving, "bind_sockets", bind)
+    monkeypatch.setattr(serving, "BokehTornado", broken)
+    with pytest.raises(RuntimeError, match="no more threads"):
+        dp.LivePage()
+    assert [one.fileno() for one in bound] == [-1]
 
 
 def test_bokeh_is_asked_for_by_the_name_of_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from daskptycho.cli.options import NUMBERS
-from daskptycho.cli.terminal import plural
 from daskptycho.errors import OptionError
+from daskptycho.facts import plural
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -68,6 +68,11 @@ class Place:
             raise OptionError("--workers with --gpu; expected --gpus: there is one worker for each GPU")
         if self.workers is not None and self.workers < 1:
             raise OptionError(f"--workers is {self.workers}; expected 1 or more")
+        if self.gpu and self.scheduler is not None and self.memory is not None:
+            raise OptionError(
+                "--memory with --gpu and --scheduler; expected none: a GPU's memory is known from the card, "
+                "and a worker's on the host is set where it is started"
+            )
 
 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:

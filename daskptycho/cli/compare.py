@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
-from daskptycho.cli.terminal import length, show_facts
+from daskptycho.cli.terminal import show_facts
 from daskptycho.errors import ScanError
+from daskptycho.facts import length
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -9,8 +9,9 @@ import click
 
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.options import LENGTHS, PAIR, SIZE, overwrite, refuse_to_lose
-from daskptycho.cli.terminal import bars, plural
+from daskptycho.cli.terminal import bars
 from daskptycho.errors import OptionError
+from daskptycho.facts import plural
 
 __all__ = ["command"]
 

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
-from daskptycho.cli.terminal import bars, count, length, say_warning, show_facts
+from daskptycho.cli.terminal import bars, say_warning, show_facts
+from daskptycho.facts import Counts, count, counts_of, mean_step, result_facts, scan_facts
 
 if TYPE_CHECKING:
     import xarray as xr
-    from numpy.typing import NDArray
 
-__all__ = ["command", "counts_of", "result_facts", "scan_facts"]
+__all__ = ["command"]
 
-Facts = list[tuple[str, str]]
-
-# Tiles that are read for the counts, spread over the scan: seconds, whatever the scan's size.
-MOST_TILES = 64
 # Below this linear overlap of the frames neighbours hardly constrain each other.
 LEAST_OVERLAP = 0.5
 # A bright middle off the frame's by more than this share of it is doubted.
@@ -43,12 +35,12 @@ def command(scan: str, picture: str | None) -> None:
     The mean frame and the positions are drawn in characters, the frame's counts by their logarithm. Works on
     results too.
     """
-    from daskptycho.result import open_result
+    from daskptycho.result import FORMAT, open_result
     from daskptycho.scan import open_scan, position_in_pixels
     from daskptycho.sketch import side_by_side, sketch_frame, sketch_positions
     from daskptycho.store import group_attributes, located
 
-    if group_attributes(located(scan)).get("format") == "daskptycho-result":
+    if group_attributes(located(scan)).get("format") == FORMAT:
         show_facts(f"{scan}, a result", result_facts(open_result(scan)))
         return
     opened = open_scan(scan)
@@ -71,174 +63,7 @@ def command(scan: str, picture: str | None) -> None:
         say_warning(warning)
 
 
-@dataclass(frozen=True)
-class _Counts:
-    """Counts of some tiles: the mean frame, sums of frames, the largest count and the share of zeros."""
-
-    mean: NDArray[Any]
-    of_frame: NDArray[Any]
-    pixels: int
-    largest: float
-    zeros: float
-    tiles: int
-
-
-def counts_of(
-    scan: xr.Dataset, progress: Callable[[int, int], None] | None = None, most: int = MOST_TILES
-) -> _Counts:
-    """Read so many tiles, one by one; the frames are never in memory together."""
-    import dask.base
-    import numpy as np
-
-    blocks = scan["intensity"].data.to_delayed().ravel()
-    chosen = np.unique(np.linspace(0, len(blocks) - 1, min(len(blocks), most)).round().astype(int))
-    valid = scan["valid"].values if "valid" in scan else np.ones(scan["intensity"].shape[1:], dtype=bool)
-    sums, largest, zeros = [], 0.0, 0
-    total = np.zeros(scan["intensity"].shape[1:])
-    for number, index in enumerate(chosen, start=1):
-        frames = dask.base.compute(blocks[index])[0]
-        # Pixels that are not valid are stored as zero.
-        zeros += frames.size - int(np.count_nonzero(frames)) - len(frames) * int((~valid).sum())
-        total += frames.sum(axis=0, dtype=np.float64)
-        sums.append(frames.sum(axis=(1, 2), dtype=np.float64))
-        largest = max(largest, float(frames.max()))
-        if progress is not None:
-            progress(number, len(chosen))
-    of_frame = np.concatenate(sums)
-    pixels = int(valid.sum())
-    return _Counts(
-        total / len(of_frame), of_frame, pixels, largest, zeros / (len(of_frame) * pixels), len(chosen)
-    )
-
-
-def scan_facts(scan: xr.Dataset, counts: _Counts) -> list[Facts]:
-    """Names and values of what a scan holds, in groups."""
-    from daskptycho.scan import tile_chunks
-
-    frames, height, width = scan["intensity"].shape
-    tiles = tile_chunks(scan)
-    sampled = "" if counts.tiles == len(tiles) else f"; read from {counts.tiles} tiles"
-    low, mean, high = counts.of_frame.min(), counts.of_frame.mean(), counts.of_frame.max()
-    measured: Facts = [
-        ("frames", f"{count(frames)} of {height} x {width} pixels, {scan['intensity'].dtype}"),
-        (
-            "tiles",
-            f"{count(len(tiles))} of {count(max(tiles))} frames"
-            + (" at most" if len(set(tiles)) > 1 else ""),
-        ),
-        ("counts a frame", f"{count(mean)} ({count(low)} to {count(high)}){sampled}"),
-        (
-            "photons a pixel",
-            f"{mean / counts.pixels:.3g} (at most {count(counts.largest)}, {100 * counts.zeros:.3g} % zeros)",
-        ),
-    ]
-    if "valid" in scan:
-        measured.append(("valid pixels", f"{100 * float(scan['valid'].mean()):.4g} %"))
-    if "background" in scan:
-        measured.append(("background", f"{float(scan['background'].mean()):.3g} a pixel"))
-    return [measured, _position_facts(scan), _geometry_facts(scan), _origin_facts(scan)]
-
-
-def _position_facts(scan: xr.Dataset) -> Facts:
-    import numpy as np
-
-    from daskptycho.geometry import split_position
-    from daskptycho.scan import pixel_size, position_in_pixels, scan_period
-
-    position, period = position_in_pixels(scan), scan_period(scan)
-    frame = np.array(scan["intensity"].shape[1:])
-    span = np.ptp(position, axis=0)
-    metres = pixel_size(scan)
-    real = "" if metres is None else f" ({length(span[0] * metres[0])} x {length(span[1] * metres[1])})"
-    whole = "whole pixels" if not split_position(position)[1].any() else "fractions of pixels"
-    canvas = tuple(np.ceil(span).astype(int) + frame) if period is None else period
-    lit = len(position) * float(frame.prod()) / float(np.prod(canvas, dtype=float))
-    facts = [
-        ("positions", f"{span[0]:.4g} x {span[1]:.4g} pixels{real}, {whole}"),
-        ("canvas", f"{canvas[0]} x {canvas[1]} pixels" + ("" if period is None else ", wraps round")),
-    ]
-    if len(position) > 1:
-        step = _mean_step(scan)
-        overlap = f"{100 * (1 - step / frame.min()):.0f} % of a frame" if step < frame.min() else "none"
-        facts += [
-            ("mean step", f"{step:.3g} pixels to the nearest frame"),
-            ("overlap", f"{overlap}; {lit:.3g} frames a pixel"),
-        ]
-    return facts
-
-
-def _mean_step(scan: xr.Dataset) -> float:
-    """Mean distance, in pixels, from a frame to its nearest."""
-    from scipy.spatial import KDTree
-
-    from daskptycho.scan import position_in_pixels, scan_period
-
-    position = position_in_pixels(scan)
-    distance, _ = KDTree(position, boxsize=scan_period(scan)).query(position, k=2)
-    return float(distance[:, 1].mean())
-
-
-def _geometry_facts(scan: xr.Dataset) -> Facts:
-    from daskptycho.propagation import effective_distance, fresnel_numbers, is_near_field, magnification
-    from daskptycho.scan import pixel_size
-
-    size = pixel_size(scan)
-    facts = [("pixel size", "unknown" if size is None else _two_lengths(size))]
-    if is_near_field(scan.attrs):
-        numbers = fresnel_numbers(scan.attrs)
-        effective = length(effective_distance(scan.attrs))
-        facts.append(
-            (
-                "near field",
-                f"effective distance {effective}, magnified {magnification(scan.attrs):.4g} times, "
-                f"Fresnel number of a pixel {numbers[0]:.3g}",
-            )
-        )
-    if "energy_eV" in scan.attrs:
-        wavelength = (
-            f" (wavelength {length(scan.attrs['wavelength_m'])})" if "wavelength_m" in scan.attrs else ""
-        )
-        radiation = " electrons" if scan.attrs.get("radiation") == "electron" else ""
-        facts.append(("energy", f"{scan.attrs['energy_eV'] / 1000:.5g} keV{radiation}{wavelength}"))
-    else:
-        facts.append(("energy", "unknown"))
-    distance, detector = (scan.attrs.get(f"detector_{name}_m") for name in ("distance", "pixel_size"))
-    facts.append(("detector distance", "unknown" if distance is None else length(distance)))
-    if "source_distance_m" in scan.attrs:
-        facts.append(("source distance", length(scan.attrs["source_distance_m"])))
-    facts.append(("detector pixel", "unknown" if detector is None else _two_lengths(detector)))
-    return facts
-
-
-def _two_lengths(size: Any) -> str:
-    pair = [float(size)] * 2 if isinstance(size, int | float) else [float(one) for one in size]
-    return (
-        length(pair[0])
-        if math.isclose(*pair, rel_tol=1e-6)
-        else f"{length(pair[0])} x {length(pair[1])} (y, x)"
-    )
-
-
-def _origin_facts(scan: xr.Dataset) -> Facts:
-    facts = [("probe", _modes(scan) if "probe" in scan else "none")]
-    if "truth_object" in scan:
-        height, width = scan["truth_object"].shape
-        facts.append(("truth", f"an object of {height} x {width} pixels and its probe"))
-    names = (("source", "source"), ("written by", "created_by"))
-    return facts + [(name, str(scan.attrs[key])) for name, key in names if key in scan.attrs]
-
-
-def _modes(holder: xr.Dataset) -> str:
-    import numpy as np
-
-    power = (np.abs(holder["probe"].values) ** 2).sum(axis=(-2, -1))
-    if len(power) == 1:
-        return "1 mode"
-    shares = ", ".join(f"{share:.3g}" for share in 100 * power / power.sum())
-    return f"{len(power)} modes with {shares} % of the power"
-
-
-def _doubts(scan: xr.Dataset, counts: _Counts) -> list[str]:
+def _doubts(scan: xr.Dataset, counts: Counts) -> list[str]:
     """What is allowed and yet rarely meant."""
     doubts = []
     dark = int((counts.of_frame == 0).sum())
@@ -251,7 +76,7 @@ def _doubts(scan: xr.Dataset, counts: _Counts) -> list[str]:
     if scan.attrs.get("propagation") != "near-field":
         doubts += _off_centre(counts)
     if scan.sizes["frame"] > 1:
-        step, frame = _mean_step(scan), min(scan["intensity"].shape[1:])
+        step, frame = mean_step(scan), min(scan["intensity"].shape[1:])
         if 1 - step / frame < LEAST_OVERLAP:
             doubts.append(
                 f"frames are {step:.3g} pixels from their nearest on the average, more than half of their "
@@ -260,7 +85,7 @@ def _doubts(scan: xr.Dataset, counts: _Counts) -> list[str]:
     return doubts
 
 
-def _off_centre(counts: _Counts) -> list[str]:
+def _off_centre(counts: Counts) -> list[str]:
     """Where the mean frame's middle lies far from where the zero frequency should be."""
     import numpy as np
 
@@ -280,45 +105,3 @@ def _off_centre(counts: _Counts) -> list[str]:
         f"the frames' bright middle lies at {middle[0]:.1f}, {middle[1]:.1f}, not at {mean.shape[0] // 2}, "
         f"{mean.shape[1] // 2}, where the zero frequency is taken to be (import with --centre)"
     ]
-
-
-def result_facts(result: xr.Dataset) -> list[Facts]:
-    """Names and values of what a result holds, in groups."""
-    options: dict[str, Any] = json.loads(result.attrs.get("options", "{}"))
-    consensus = [float(value) for value in result["consensus"].values if not math.isnan(value)]
-    height, width = result["object"].shape
-    unit = result["y"].attrs.get("units")
-    size = result.attrs.get("pixel_size_m")
-    image: Facts = [
-        ("object", f"{height} x {width} pixels, {result['object'].dtype}"),
-        ("pixel size", "unknown" if size is None else _two_lengths(size)),
-        ("probe", _modes(result)),
-        ("frames", f"{count(result.sizes['frame'])}, positions in {'metres' if unit == 'm' else 'pixels'}"),
-    ]
-    seconds = float(result["seconds"].sum())
-    run: Facts = [
-        ("sweeps", f"{result.sizes['sweep']} of {options.get('sweeps', '?')} in {seconds:.3g} s"),
-        ("residual", f"{float(result['residual'][-1]):.4g} (first {float(result['residual'][0]):.4g})"),
-        (
-            "consensus",
-            f"{consensus[-1]:.3g} after {len(consensus)} synchronisations"
-            if consensus
-            else "never synchronised",
-        ),
-    ]
-    return [
-        image,
-        run,
-        [(name.replace("_", " "), _spoken(value)) for name, value in options.items() if name != "sweeps"],
-        [(name, str(result.attrs[name])) for name in ("source", "version") if name in result.attrs],
-    ]
-
-
-def _spoken(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_spoken(one)}" for name, one in value.items())
-    return (
-        {True: "yes", False: "no", None: "none"}[value]
-        if value is None or isinstance(value, bool)
-        else str(value)
-    )

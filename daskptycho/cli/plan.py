@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
-from daskptycho.cli.terminal import count, show_facts
+from daskptycho.cli.terminal import show_facts
+from daskptycho.facts import count
 
 if TYPE_CHECKING:
     from daskptycho.resources import Needs

@@ -9,7 +9,8 @@ import click
 
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.options import LENGTHS, PAIR, overwrite
-from daskptycho.cli.terminal import bars, plural
+from daskptycho.cli.terminal import bars
+from daskptycho.facts import plural
 
 __all__ = ["command"]
 

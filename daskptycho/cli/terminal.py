@@ -1,4 +1,4 @@
-"""What a user sees while a command works and when it is done: progress bars, tables, readable numbers.
+"""What a user sees while a command works and when it is done: progress bars, tables.
 
 Progress goes to the error stream and results to the output, so that a pipe carries results alone. Where
 the error stream is no terminal, in the log of a batch job say, a line now and then stands for the bars.
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
     from daskptycho.loop import Progress
 
-__all__ = ["Bars", "bars", "count", "length", "plural", "say_warning", "show_facts", "show_table", "summary"]
+__all__ = ["Bars", "bars", "say_warning", "show_facts", "show_table", "summary"]
 
-LENGTHS = ((1.0, "m"), (1e-3, "mm"), (1e-6, "µm"), (1e-9, "nm"), (1e-12, "pm"))
 # Lines that a run without a terminal leaves in its log, apart from the first sweep's.
 LOG_LINES = 10
 
@@ -159,19 +158,3 @@ def summary(result: xr.Dataset, sweeps: int) -> str:
 def say_warning(message: str) -> None:
     """One line on the error stream."""
     click.echo(f"{click.style('Warning:', fg='yellow', bold=True)} {message}", err=True)
-
-
-def count(number: float) -> str:
-    """A number of things: 1,024, and no more digits than a reader wants."""
-    return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.3g}"
-
-
-def plural(number: int, name: str) -> str:
-    """So many things of a name: 1 tile, 4 tiles."""
-    return f"{number:,} {name}{'' if number == 1 else 's'}"
-
-
-def length(metres: float) -> str:
-    """A length in the unit in which it reads as 1 to 1000."""
-    unit, name = next((pair for pair in LENGTHS if abs(metres) >= 0.9999 * pair[0]), LENGTHS[-1])
-    return f"{metres / unit:.4g} {name}"

@@ -1,7 +1,7 @@
 """Where the newest view of a run lies: the run puts it there, pages take it from there.
 
-One process holds a board: the scheduler's where the page is on its server, the run's own otherwise. This
-module imports nothing that a scheduler would not have.
+One process holds a board: the scheduler's where the page is on its server, the run's own otherwise. It
+needs no bokeh; a scheduler that is to hold one has daskptycho installed.
 """
 
 from __future__ import annotations

@@ -15,7 +15,9 @@ from typing import Any, Protocol, Self
 import xarray as xr
 
 from daskptycho.dashboard.view import View, image_of, probe_of, scale_of, tiles_of
+from daskptycho.errors import FaultError
 from daskptycho.loop import Progress
+from daskptycho.waiting import OutOfMemory, WorkersLost
 
 __all__ = ["Feed", "Place", "first_view"]
 
@@ -25,6 +27,8 @@ PICTURES, UNWATCHED = 1.0, 20.0
 SHARE, UNWATCHED_SHARE = 0.05, 0.005
 # Pixels along a side of a picture on the way, and of the last one, into which one zooms at leisure.
 MOST, MOST_AT_THE_END = 600, 1500
+# What a picture may meet that the run has to know.
+FAULTS_OF_THE_RUN = (WorkersLost, OutOfMemory, FaultError)
 # Seconds that the end of a run waits for whoever looks to have it.
 FAREWELL = 3.0
 
@@ -70,8 +74,19 @@ class Feed:
         self._next_numbers = self._next_picture = self._next_unwatched = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        """Take note of a sweep, and show it where it is time to."""
+        """Take note of a sweep, and show it where it is time to.
+
+        Raises
+        ------
+        WorkersLost
+        OutOfMemory
+        FaultError
+            What failed is the run's own, which goes on without those workers, or says what is kept.
+        """
         view = self._view
+        # After lost workers a run goes on from its last checkpoint, and some sweeps come once more.
+        kept = sum(sweep < progress.sweep for sweep in view.sweep)
+        self._pictured = min(self._pictured, progress.sweep - 1)
         self._view = replace(
             view,
             status="running",
@@ -79,17 +94,17 @@ class Feed:
             sweeps=progress.options.sweeps,
             frames=len(progress.tiling.corner),
             tile_count=len(progress.tiling.tiles),
-            sweep=(*view.sweep, progress.sweep),
-            residual=(*view.residual, progress.residual),
-            consensus=(*view.consensus, progress.consensus),
-            seconds=(*view.seconds, progress.seconds),
+            sweep=(*view.sweep[:kept], progress.sweep),
+            residual=(*view.residual[:kept], progress.residual),
+            consensus=(*view.consensus[:kept], progress.consensus),
+            seconds=(*view.seconds[:kept], progress.seconds),
             scale=scale_of(self._scan, progress.tiling.window),
         )
         self._last = progress
         now = time.monotonic()
         last = progress.sweep == progress.options.sweeps
         if last or now >= (self._next_picture if self._watched else self._next_unwatched):
-            self._show(pictures=True)
+            self._show(pictures=True, let_through=FAULTS_OF_THE_RUN)
         elif now >= self._next_numbers:
             self._show()
 
@@ -131,14 +146,16 @@ class Feed:
         behind = self._last is not None and self._last.sweep > self._pictured
         self._show(pictures=behind and status == "done")
 
-    def _show(self, *, pictures: bool = False) -> None:
-        """Show the view; a failure there must not end a run."""
+    def _show(self, *, pictures: bool = False, let_through: tuple[type[BaseException], ...] = ()) -> None:
+        """Show the view; a failure there must not end a run, but the run's own faults are the run's."""
         if self._failed:
             return
         begun = time.monotonic()
         try:
             view = self._with_pictures(self._last) if pictures and self._last is not None else self._view
             self._watched = self._place.put(view)
+        except let_through:
+            raise
         except Exception as error:
             self._give_up(error)
             return

@@ -46,8 +46,11 @@ class OwnServer:
         self._thread = threading.Thread(
             target=self._serve, args=(started,), name="daskptycho-live-page", daemon=True
         )
+        self._error: Exception | None = None
         self._thread.start()
         started.wait()
+        if self._error is not None:
+            raise self._error
 
     def put(self, view: View) -> bool:
         return self._board.put(view)
@@ -60,6 +63,19 @@ class OwnServer:
         self._thread.join()
 
     def _serve(self, started: threading.Event) -> None:
+        try:
+            self._begin()
+        except Exception as error:
+            self._error = error
+            for one in self._sockets:
+                one.close()
+            return
+        finally:
+            started.set()
+        self._loop.start()
+        self._loop.close()
+
+    def _begin(self) -> None:
         asyncio.set_event_loop(asyncio.new_event_loop())
         self._loop = IOLoop.current()
 
@@ -77,9 +93,6 @@ class OwnServer:
         self._server.add_sockets(self._sockets)
         self._application.initialize(self._loop)
         self._application.start()
-        started.set()
-        self._loop.start()
-        self._loop.close()
 
     def _stop(self) -> None:
         self._server.stop()

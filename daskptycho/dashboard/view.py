@@ -1,6 +1,6 @@
 """What the live page shows of a run at one moment: numbers, and pictures that are ready to be drawn.
 
-`live_page` makes views of what a callback sees, where the run is; `page` draws them, where the server is.
+`feed` makes views of what a callback sees, where the run is; `page` draws them, where the server is.
 """
 
 from __future__ import annotations

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import xarray as xr
 
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.folder import complete_or_absent
+from daskptycho.folder import complete_or_absent, whole_file
 from daskptycho.formats.cxi import write_cxi
 from daskptycho.formats.hdf5 import write_hdf5
 from daskptycho.formats.nexus import write_nexus
@@ -32,6 +31,9 @@ WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
     ".tiff": write_tiff,
 }
 SUFFIXES = tuple(WRITERS)
+
+# As a `kind` it keeps scans, results and checkpoints, whose `format` is another, from being replaced.
+OME_ZARR = "picture in OME-Zarr"
 
 
 def writer_of(path: Path) -> Callable[[xr.Dataset, Path], None]:
@@ -70,7 +72,8 @@ def export_result(result: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
     Raises
     ------
     ScanError
-        Something lies there already, or the folder does not exist.
+        Something lies there already, a scan, a result or checkpoints even with `overwrite`; or the folder
+        does not exist.
     OptionError
         A suffix of no format, or an extra that is not installed.
     """
@@ -81,15 +84,11 @@ def export_result(result: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
     if not target.parent.is_dir():
         raise ScanError(f"{target.parent} is no folder; make it, or name another place")
     if writer is write_ome_zarr:
-        with complete_or_absent(target, overwrite=overwrite) as folder:
+        with complete_or_absent(target, overwrite=overwrite, kind=OME_ZARR) as folder:
             writer(result, folder)
         return target
     if target.is_dir() or (target.exists() and not overwrite):
         raise ScanError(f"{target} exists already; pass overwrite=True (--overwrite) to replace it")
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
-    try:
+    with whole_file(target) as partial:
         writer(result, partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return target

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import dask.array as da
 import numpy as np
@@ -57,7 +57,13 @@ def is_npz(path: Path) -> bool:
     """Whether a file begins like an npz archive, compressed or not."""
     try:
         with _opened(path) as file:
-            return file.read(len(ZIP)) == ZIP
+            if file.read(len(ZIP)) != ZIP:
+                return False
+        if not is_zipfile(path):  # compressed, or cut off
+            return True
+        # Stores of Zarr are zipped too.
+        with ZipFile(path) as archive:
+            return any(name.endswith(".npy") for name in archive.namelist())
     except UNREADABLE:
         return False
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -135,25 +136,32 @@ def _experiments(path: Path) -> list[str]:
     """Names of the experiments in a store of HyperSpy; none where it is another store."""
     from zarr import open_group
 
-    try:
-        group: Any = open_group(_store(path), mode="r")
-        return sorted(group["Experiments"].group_keys())
-    except Exception:  # no store at all, or another's
-        return []
+    with closing(_store(path)) as store:
+        try:
+            group: Any = open_group(store, mode="r")
+            return sorted(group["Experiments"].group_keys())
+        except PermissionError:
+            raise
+        # No store at all, another's, or one that is damaged.
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile):
+            return []
 
 
 def _store(path: Path) -> Any:
-    from zarr.storage import ZipStore
+    """A store to read from, which whoever opened it closes."""
+    from zarr.storage import LocalStore, ZipStore
 
-    return str(path) if path.is_dir() else ZipStore(path, mode="r")
+    return LocalStore(path, read_only=True) if path.is_dir() else ZipStore(path, mode="r")
 
 
 def _zspy(path: Path) -> tuple[Any, list[dict[str, Any]], Mapping[str, Any]]:
     """HyperSpy's layout in Zarr: RosettaSciIO's own reader of it needs Zarr 2."""
     from zarr import open_group
 
+    name = _experiments(path)[0]
+    # It stays open: the frames are read from it, block by block.
     group: Any = open_group(_store(path), mode="r")
-    experiment = group["Experiments"][_experiments(path)[0]]
+    experiment = group["Experiments"][name]
     data = da.from_zarr(experiment["data"])
     axes = [dict(experiment[f"axis-{number}"].attrs) for number in range(data.ndim)]
     metadata = _plain(experiment["metadata"]) if "metadata" in experiment else {}
@@ -171,7 +179,8 @@ def _flat(data: Any) -> LazyFrames:
     flat = data.reshape((-1, *data.shape[-2:]))
 
     def read(numbers: NDArray[np.int64]) -> NDArray[Any]:
-        return np.asarray(flat[numbers].compute())
+        # In this process: workers elsewhere may not see the file.
+        return np.asarray(flat[numbers].compute(scheduler="threads"))
 
     frames, height, width = (int(n) for n in flat.shape)
     return LazyFrames((frames, height, width), flat.dtype, read)

@@ -174,3 +174,10 @@ def test_what_cannot_be_exported_is_refused(result: xr.Dataset, stored: Path) ->
         dp.export_result(result, stored.parent / "no" / "image.tif")
     assert command("export", stored.parent, stored.parent / "i.tif").exit_code == 2
     assert "i.png ends in .png" in command("export", stored, "i.png").stderr
+
+
+def test_scan_and_result_are_never_replaced_by_an_image(result: xr.Dataset, stored: Path) -> None:
+    root = (stored / "zarr.json").read_bytes()
+    with pytest.raises(ScanError, match="is a daskptycho-result and is not replaced by a picture"):
+        dp.export_result(result, stored, overwrite=True)
+    assert (stored / "zarr.json").read_bytes() == root

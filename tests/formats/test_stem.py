@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from zarr.storage import ZipStore
 
 import daskptycho as dp
 from daskptycho.errors import ScanError
@@ -88,6 +91,43 @@ def test_detector_calibrated_in_angles_needs_the_energy(truth: xr.Dataset, tmp_p
     sources.write_zspy(truth, tmp_path / "a.zspy", axes)
     found = read_file(tmp_path / "a.zspy")
     assert found["pixel_size_m"] == pytest.approx([sources.STEM_STEP_M / 4] * 2, rel=1e-3)
+
+
+def test_zipped_store_is_looked_at_and_let_go(
+    truth: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources.write_zspy(truth, tmp_path / "a")
+    shutil.make_archive(str(tmp_path / "a"), "zip", tmp_path / "a")
+    opened: list[ZipStore] = []
+
+    class Watched(ZipStore):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            opened.append(self)
+
+    monkeypatch.setattr("zarr.storage.ZipStore", Watched)
+    found = read_file((tmp_path / "a.zip").rename(tmp_path / "a.zspy"))
+    # The frames are read through the last one.
+    assert [store._is_open for store in opened] == [False] * (len(opened) - 1) + [True]
+    frames = truth["intensity"].shape[0]
+    np.testing.assert_array_equal(found["intensity"].read(np.arange(frames)), truth["intensity"])
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+        other.writestr("readme", "no data")
+    with pytest.raises(ScanError, match="of no known format"):
+        read_file(tmp_path / "other.zip")
+
+
+def test_store_that_may_not_be_read_is_told_as_such(
+    truth: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources.write_zspy(truth, tmp_path / "a.zspy")
+
+    def locked(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", "a.zspy")
+
+    monkeypatch.setattr("zarr.open_group", locked)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        read_file(tmp_path / "a.zspy")
 
 
 def test_raster_needs_its_shape_and_step(truth: xr.Dataset, tmp_path: Path) -> None:
