@@ -17,6 +17,8 @@ SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
 TESTS ?= tests
 # Files of tests side by side on up to four cores; PYTEST_FLAGS="-n 0" for one after the other.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
+# Long tests start servers and kill processes: one that fails is tried once more, and pytest says so.
+ONCE_MORE := --reruns 1
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
@@ -39,7 +41,7 @@ test: $(STAMP)
 	@$(RUN) -m pytest $(SIDE_BY_SIDE) $(PYTEST_FLAGS) $(TESTS)
 
 test-long: $(LONG_STAMP)
-	@$(RUN) -m pytest -m long $(PYTEST_FLAGS) $(TESTS)
+	@$(RUN) -m pytest -m long $(ONCE_MORE) $(PYTEST_FLAGS) $(TESTS)
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

@@ -233,6 +233,9 @@ class Keeper:
                 if self._checkpoints is not None:
                     self._checkpoints.store.answers()
                 self._save(passing=False)
+            except KeyboardInterrupt:
+                # Whoever cannot wait for a checkpoint is still told where the run stood.
+                lost = f"Sweep {sweep} could not be kept (interrupted once more). "
             except Exception as error:
                 lost = f"Sweep {sweep} could not be kept ({error}). "
         if self._saved == 0:
