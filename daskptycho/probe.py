@@ -39,7 +39,10 @@ def initial_probe(scan: xr.Dataset, given: ArrayLike | None, modes: Any) -> NDAr
     """
     frame_shape = (scan.sizes["qy"], scan.sizes["qx"])
     if given is None and "probe" not in scan:
-        raise OptionError("the scan has no probe; expected a first guess as the option probe or in the scan")
+        raise OptionError(
+            "the scan has no probe; expected a first guess as the option probe or in the scan "
+            "(daskptycho import has --guess-probe and --probe-key)"
+        )
     probe = np.array(scan["probe"].values if given is None else given, dtype=np.complex64, order="C")
     if probe.ndim == 2:
         probe = probe[None]

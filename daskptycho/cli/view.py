@@ -27,7 +27,7 @@ def command(result: str, picture: str | None, remove_ramp: bool | None, sweep: i
     """Draw amplitude, phase, probe modes and the residual of RESULT into PICTURE.
 
     PICTURE ends in .png, .pdf, .svg or another format of matplotlib; without it the picture lies beside
-    RESULT, under its name.
+    RESULT, under its name, and the sweep's where one is given.
     """
     from daskptycho.checkpoint_history import open_checkpoint
     from daskptycho.plotting import plot_result, save_figure
@@ -37,5 +37,6 @@ def command(result: str, picture: str | None, remove_ramp: bool | None, sweep: i
     opened = open_result(result) if sweep is None else open_checkpoint(result, sweep)
     if picture is None:
         place = located(result)
-        picture = str(place.beside(f"{place.name.removesuffix('.zarr')}.png"))
+        of_sweep = "" if sweep is None else f"-sweep-{sweep}"
+        picture = str(place.beside(f"{place.name.removesuffix('.zarr')}{of_sweep}.png"))
     click.echo(save_figure(plot_result(opened, remove_ramp=remove_ramp), picture))
