@@ -29,6 +29,7 @@ from daskptycho.scan import fresnel_kernel
 from daskptycho.tasks import place, task
 
 __all__ = [
+    "SAME_COUNTS",
     "PairsToFind",
     "Plan",
     "StoredAmplitudes",
@@ -41,7 +42,7 @@ __all__ = [
 
 Array = Any
 
-# A tile's counts are summed in the same order each time: they differ where the store does.
+# Relative: sums of the same counts differ by the order of their terms, and by no more.
 SAME_COUNTS = 1e-9
 
 

@@ -19,6 +19,7 @@ from daskptycho.checkpoint_store import Store
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.keeper import Keeper
 from daskptycho.loop import Loop, Progress
+from daskptycho.plan import SAME_COUNTS
 from daskptycho.resources import threads_for, workers_in_use
 from daskptycho.result import FORMAT
 from daskptycho.run import driven, laid_out
@@ -27,9 +28,6 @@ from daskptycho.scan import open_scan, tile_chunks, validate_scan
 from daskptycho.store import Location, complete_or_absent, located
 
 __all__ = ["begun_with", "opened_store", "resume", "stopped_at"]
-
-# Sums of counts differ by the order of their terms, and by no more.
-SAME_COUNTS = 1e-9
 
 
 def resume(
