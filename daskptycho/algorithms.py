@@ -34,11 +34,12 @@ from daskptycho.backend import array_module
 from daskptycho.errors import OptionError
 from daskptycho.geometry import Tile
 from daskptycho.operators import (
+    add_probe_terms,
+    amplitude_of,
     frame_blocks,
     illuminate,
     inverse_illumination,
     kernel_of,
-    probe_terms,
     project_data,
     shift_probe,
     split,
@@ -240,31 +241,42 @@ def sweep_tile(
     denominator = xp.zeros(frame_shape, dtype=np.float32)
     kernel = kernel_of(amplitude)
     misfit: Any = 0.0
-    for frames in frame_blocks(len(tile), probe):
+    blocks = list(frame_blocks(len(tile), probe))
+    # The same memory for all blocks: fresh pages cost as much as the arithmetic where an allocator gives them
+    # back at once, as Dask has it do on its workers.
+    most = max(own.stop - own.start for own in blocks)
+    room = xp.empty((most, *probe.shape), dtype=np.complex64)
+    measured = xp.empty((most, *frame_shape), dtype=np.float32)
+    # Only alternating projections with a known probe need the model no more once it is projected.
+    again = xp.empty_like(room) if algorithm.has_stack or update_probe else room
+    for frames in blocks:
+        count = frames.stop - frames.start
         corner, fraction = tile.corner[frames], tile.fraction[frames]
         own_probe = shift_probe(probe, fraction)
-        model = split(image, own_probe, corner)
+        model = split(image, own_probe, corner, out=room[:count])
         own_stack = None
         if stack is not None:
             own_stack = stack[frames] if phase is None else stack[frames] * phase[frames, None, None, None]
         z = algorithm.before(model, own_stack)
-        projected, block_misfit = project_data(z, amplitude[frames], kernel)
+        own_amplitude = amplitude_of(amplitude, frames, measured[:count])
+        projected, block_misfit = project_data(
+            z, own_amplitude, kernel, out=z if again is room else again[:count]
+        )
         misfit += block_misfit
         to_overlap, block_stack = algorithm.after(model, z, projected, own_stack)
         if following is not None:
             following[frames] = block_stack
         if update_probe:
             # Nobody needs the model any more: the change is written over it.
-            terms = probe_terms(image, xp.subtract(projected, model, out=model), corner, fraction)
-            numerator += terms[0]
-            denominator += terms[1]
+            change = xp.subtract(projected, model, out=model)
+            add_probe_terms(image, change, corner, fraction, numerator, denominator)
             if waves is not None:
                 waves[frames] = to_overlap
             continue
         if following_probe is not None:
             own_probe = shift_probe(following_probe, fraction)
         if weighted is not None:
-            weighted.frames[frames], weighted.power[frames] = weigh(to_overlap, own_probe)
+            weigh(to_overlap, own_probe, out=(weighted.frames[frames], weighted.power[frames]))
         else:
             unsplit(to_overlap, own_probe, corner, image_sum)
     probe_sums = (numerator, denominator) if update_probe else None
@@ -283,7 +295,7 @@ def weigh_tile(tile: Tile, waves: Array, probe: Array) -> Weighted:
     weighted = _empty_weighted(tile, probe.shape[-2:], array_module(waves))
     for frames in frame_blocks(len(tile), probe):
         own_probe = shift_probe(probe, tile.fraction[frames])
-        weighted.frames[frames], weighted.power[frames] = weigh(waves[frames], own_probe)
+        weigh(waves[frames], own_probe, out=(weighted.frames[frames], weighted.power[frames]))
     return weighted
 
 
@@ -344,7 +356,10 @@ def extrapolate(current: Array, previous: Array | None, momentum: float) -> Arra
     """``x + momentum (x - x_previous)``: the point that a sweep with momentum starts from."""
     if previous is None or momentum == 0:
         return current
-    return current + np.float32(momentum) * (current - previous)
+    further = current - previous
+    further *= np.float32(momentum)
+    further += current
+    return further
 
 
 # Nesterov's sequence is entered here rather than at 1: measured on the two problems of

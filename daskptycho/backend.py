@@ -99,26 +99,22 @@ def _gpu_pixels() -> int:
 def _host_fft() -> ModuleType:
     """FFTW where pyfftw is installed (the extra `fftw`), SciPy's pocketfft otherwise."""
     try:
-        interfaces = importlib.import_module("pyfftw.interfaces")
+        return importlib.import_module("daskptycho.fftw")
     except ImportError:
         return importlib.import_module("scipy.fft")
-    # Without its cache FFTW would plan anew at every call.
-    interfaces.cache.enable()
-    interfaces.cache.set_keepalive_time(60)
-    return importlib.import_module("pyfftw.interfaces.scipy_fft")
 
 
 def _fft(array: Array) -> ModuleType:
     return importlib.import_module("cupyx.scipy.fft") if _on_device(array) else _host_fft()
 
 
-def transform(wave: Array, *, unitary: bool = True) -> Array:
-    """Two-dimensional FFT over the last two axes. `wave` stays as it is.
+def transform(wave: Array, *, unitary: bool = True, overwrite: bool = False) -> Array:
+    """Two-dimensional FFT over the last two axes. `wave` stays as it is, or may be overwritten.
 
     Unitary, or without any factor: then what is done to the spectrum takes up ``1 / pixels``, the factor of
     both ways, which saves two passes over the waves where the library has one for it.
     """
-    return _fft(wave).fft2(wave, norm="ortho" if unitary else "backward")
+    return _fft(wave).fft2(wave, norm="ortho" if unitary else "backward", overwrite_x=overwrite)
 
 
 def inverse_transform(wave: Array, *, unitary: bool = True) -> Array:

@@ -27,6 +27,8 @@ from daskptycho.backend import array_module, inverse_transform, kernels, pixels_
 
 __all__ = [
     "Amplitudes",
+    "add_probe_terms",
+    "amplitude_of",
     "detector_scale",
     "frame_blocks",
     "from_detector",
@@ -35,7 +37,6 @@ __all__ = [
     "kernel_of",
     "measured_amplitudes",
     "overlap",
-    "probe_terms",
     "project_data",
     "shift_probe",
     "split",
@@ -90,8 +91,12 @@ class Amplitudes:
         return len(self.counts)
 
     def __getitem__(self, frames: slice) -> Array:
+        return self.taken(frames)
+
+    def taken(self, frames: slice, out: Array | None = None) -> Array:
+        """``self[frames]``, put into the (frame, N, N) float32 array `out` where that is given."""
         xp = array_module(self.counts)
-        amplitude = xp.sqrt(self.counts[frames], dtype=np.float32)
+        amplitude = xp.sqrt(self.counts[frames], dtype=np.float32, out=out)
         if self.invalid is not None:
             xp.copyto(amplitude, np.float32(-1), where=self.invalid)
         return amplitude
@@ -146,6 +151,11 @@ def _as_transformed(frames: Array, kernel: Array | None) -> Array:
     return frames.copy() if kernel is not None else array_module(frames).fft.ifftshift(frames, axes=(-2, -1))
 
 
+def amplitude_of(amplitude: Array, frames: slice, out: Array) -> Array:
+    """Measured amplitudes of some frames; in `out` where they are kept as counts."""
+    return amplitude.taken(frames, out) if isinstance(amplitude, Amplitudes) else amplitude[frames]
+
+
 def kernel_of(amplitude: Array) -> Array | None:
     """The near field's kernel that goes with measured amplitudes; a plain array of them has none."""
     return amplitude.kernel if isinstance(amplitude, Amplitudes) else None
@@ -193,31 +203,35 @@ def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
     return inverse_transform(back.sum(axis=0))
 
 
-def split(image: Array, probe: Array, corner: Array) -> Array:
+def split(image: Array, probe: Array, corner: Array, out: Array | None = None) -> Array:
     """Exit waves ``z_i = P_i . psi[x_i + r]``: the operator Q.
 
     Returns
     -------
     (frame, mode, N, N) complex64 array
+        `out`, where that is given.
     """
-    waves = array_module(image).empty((len(corner), *probe.shape[1:]), dtype=np.complex64)
-    kernels(image).exit_waves(image, probe, corner, waves)
-    return waves
+    if out is None:
+        out = array_module(image).empty((len(corner), *probe.shape[1:]), dtype=np.complex64)
+    kernels(image).exit_waves(image, probe, corner, out)
+    return out
 
 
-def weigh(waves: Array, probe: Array) -> tuple[Array, Array]:
+def weigh(waves: Array, probe: Array, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
     """Weighted frames ``u_i = sum_m conj(P_m) . z_im`` and the power ``|z_i|^2``.
 
     Returns
     -------
     weighted : (frame, N, N) complex64 array
     power : (frame,) float64 array
+        Both those of `out`, where that is given.
     """
     xp = array_module(waves)
-    weighted = xp.empty((waves.shape[0], *waves.shape[2:]), dtype=np.complex64)
-    power = xp.empty(waves.shape[0], dtype=np.float64)
-    kernels(waves).weigh_frames(waves, probe, weighted, power)
-    return weighted, power
+    if out is None:
+        weighted = xp.empty((waves.shape[0], *waves.shape[2:]), dtype=np.complex64)
+        out = weighted, xp.empty(waves.shape[0], dtype=np.float64)
+    kernels(waves).weigh_frames(waves, probe, *out)
+    return out
 
 
 def overlap(
@@ -272,8 +286,12 @@ def inverse_illumination(illumination: Array, probe: Array) -> Array:
     brightest pixel. Divided by less, the rim of a measured scan blows up while its probe is recovered.
     """
     xp = array_module(illumination)
-    dark = illumination <= 1e-3 * (xp.abs(probe) ** 2).sum(axis=0).max()
-    return xp.where(dark, 0, 1 / xp.where(dark, 1, illumination)).astype(np.float32)
+    level = 1e-3 * (xp.abs(probe) ** 2).sum(axis=0).max()
+    level = xp.maximum(level, np.finfo(np.float32).tiny).astype(np.float32)
+    inverse = xp.maximum(illumination, level)
+    xp.divide(1, inverse, out=inverse)
+    inverse *= illumination > level
+    return inverse
 
 
 def detector_scale(shape: tuple[int, ...], kernel: Array | None) -> float:
@@ -284,7 +302,7 @@ def detector_scale(shape: tuple[int, ...], kernel: Array | None) -> float:
     return 1.0 if kernel is not None else 1 / math.prod(shape)
 
 
-def to_detector(waves: Array, kernel: Array | None) -> Array:
+def to_detector(waves: Array, kernel: Array | None, out: Array | None = None) -> Array:
     """Exit waves carried to the detector: ``Fz / sqrt(detector_scale)``. `waves` stay as they are.
 
     Parameters
@@ -293,10 +311,15 @@ def to_detector(waves: Array, kernel: Array | None) -> Array:
     kernel : (N, N) complex64 array or None
         Fresnel kernel of the near field in Fourier space, of modulus one, zero frequency in the corner; None
         for the far field.
+    out : (..., N, N) complex64 array, optional
+        May be overwritten on the way; the waves themselves, where nobody needs them any more.
     """
+    if out is not None and out is not waves:
+        array_module(waves).copyto(out, waves)
+    given, overwrite = (waves, False) if out is None else (out, True)
     if kernel is None:
-        return transform(waves, unitary=False)
-    spectrum = transform(waves)
+        return transform(given, unitary=False, overwrite=overwrite)
+    spectrum = transform(given, overwrite=overwrite)
     spectrum *= kernel
     return inverse_transform(spectrum)
 
@@ -313,11 +336,13 @@ def from_detector(waves: Array, kernel: Array | None) -> Array:
     return inverse_transform(spectrum)
 
 
-def project_data(waves: Array, amplitude: Array, kernel: Array | None = None) -> tuple[Array, Any]:
+def project_data(
+    waves: Array, amplitude: Array, kernel: Array | None = None, out: Array | None = None
+) -> tuple[Array, Any]:
     """Data projection ``F* (a . Fz / |Fz|)``: the nearest waves that have the measured amplitudes.
 
     With several modes ``|Fz|^2`` is summed over them. Pixels that are not valid stay as they are.
-    `kernel` is the near field's, as `to_detector` takes it.
+    `kernel` is the near field's, as `to_detector` takes it, and `out` what may be overwritten.
 
     Returns
     -------
@@ -326,24 +351,27 @@ def project_data(waves: Array, amplitude: Array, kernel: Array | None = None) ->
         ``sum (|Fz| - a)^2`` over the valid pixels; where the waves are on a GPU, it stays there.
     """
     scale = detector_scale(waves.shape[-2:], kernel)
-    detected = to_detector(waves, kernel)
+    detected = to_detector(waves, kernel, out)
     misfit = kernels(waves).project_modulus(detected, amplitude, scale)
     return from_detector(detected, kernel), misfit
 
 
-def probe_terms(image: Array, waves: Array, corner: Array, fraction: Array) -> tuple[Array, Array]:
-    """Numerator and denominator of the probe update ``sum conj(psi_i) z_i / sum |psi_i|^2``.
+def add_probe_terms(
+    image: Array, waves: Array, corner: Array, fraction: Array, numerator: Array, denominator: Array
+) -> None:
+    """Add these frames' terms of the probe update ``sum conj(psi_i) z_i / sum |psi_i|^2``.
 
-    Returns
-    -------
+    Parameters
+    ----------
+    image, waves, corner, fraction
     numerator : (mode, N, N) complex64 array
-        Each frame's share moved back by its fraction.
+        Added to; each frame's share moved back by its fraction.
     denominator : (N, N) float32 array
-        Of the whole pixels.
+        Added to; of the whole pixels.
     """
-    xp = array_module(waves)
-    copies = 1 if _whole(fraction) else len(corner)
-    numerator = xp.zeros((copies, *waves.shape[1:]), dtype=np.complex64)
-    denominator = xp.zeros(waves.shape[2:], dtype=np.float32)
-    kernels(image).accumulate_probe(image, waves, corner, numerator, denominator)
-    return unshift_probe_sum(numerator, fraction), denominator
+    if _whole(fraction):
+        kernels(image).accumulate_probe(image, waves, corner, numerator[None], denominator)
+        return
+    moved = array_module(waves).zeros(waves.shape, dtype=np.complex64)
+    kernels(image).accumulate_probe(image, waves, corner, moved, denominator)
+    numerator += unshift_probe_sum(moved, fraction)

@@ -26,7 +26,17 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.threaded import get as threaded_get
 from distributed import Client
 
-__all__ = ["client_in_use", "count_tasks", "exchanged", "futures_in", "homes", "persisted", "place", "task"]
+__all__ = [
+    "client_in_use",
+    "count_tasks",
+    "exchanged",
+    "futures_in",
+    "homes",
+    "persisted",
+    "place",
+    "task",
+    "together",
+]
 
 
 class _Node(Delayed):
@@ -148,20 +158,34 @@ class _Homes:
     def __call__(self, key: Any) -> list[str]:
         """Where the task of this key belongs; the scheduler asks."""
         _, _, home = key.rpartition("-") if isinstance(key, str) else ("", "", "")
-        return [self.workers[int(home) * len(self.workers) // self.tiles]] if home.isdecimal() else []
+        return [self.of(int(home))] if home.isdecimal() else []
+
+    def of(self, tile: int) -> str:
+        """Address of its worker."""
+        return self.workers[tile * len(self.workers) // self.tiles]
 
 
-def _at_home(nodes: Sequence[_Node]) -> AbstractContextManager[Any]:
+def _homes_now(tiles: int) -> _Homes | None:
+    """None without a cluster, or without workers."""
     client = client_in_use()
-    homes = [node._home for node in nodes if node._home is not None]
-    if client is None or not homes:
-        return nullcontext()
+    if client is None:
+        return None
     # A client that looks for its scheduler again knows of none.
     workers = client.scheduler_info(n_workers=-1).get("workers", {})
     threads = tuple(address for address in sorted(workers) for _ in range(workers[address]["nthreads"]))
-    if not threads:
-        return nullcontext()
-    return annotate(workers=_Homes(max(homes) + 1, threads), allow_other_workers=True)
+    return _Homes(tiles, threads) if threads else None
+
+
+def together(tiles: int) -> Callable[[int, int], bool]:
+    """Tells of two of so many tiles whether they are at home in one process, as far as is known now."""
+    homes = _homes_now(tiles)
+    return lambda first, second: homes is None or homes.of(first) == homes.of(second)
+
+
+def _at_home(nodes: Sequence[_Node]) -> AbstractContextManager[Any]:
+    own = [node._home for node in nodes if node._home is not None]
+    homes = _homes_now(max(own) + 1) if own else None
+    return nullcontext() if homes is None else annotate(workers=homes, allow_other_workers=True)
 
 
 class _Together:

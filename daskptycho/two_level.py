@@ -187,7 +187,8 @@ def galerkin_row(
     weight : (y, x) float32 array
         1 / N on the tile's window.
     """
-    weighted = own.image_sum.conj() * weight
+    weighted = own.image_sum.conj()
+    weighted *= weight
     values = [(weighted * own.image_sum).sum(dtype=np.complex128)]
     for piece, strip in zip(pieces, strips, strict=True):
         values.append((weighted[strip.to_target] * piece).sum(dtype=np.complex128))

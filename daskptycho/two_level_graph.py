@@ -1,7 +1,7 @@
 """The part of the Dask graph that synchronises on two levels: tiles in themselves, then tile by tile.
 
 Only `graph` and `start` call this module; it puts the functions of `two_level` into tasks. The strips that G
-needs are those that the merge needs: each is cut and sent once.
+needs are those that the merge needs: each is sent once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from dask.delayed import Delayed
 
 from daskptycho.algorithms import Weighted
-from daskptycho.exchange import strips_of
+from daskptycho.exchange import strips_of, taken
 from daskptycho.geometry import Strip, Tile
 from daskptycho.gramian import GramianBlock
 from daskptycho.operators import inverse_illumination
@@ -52,14 +52,15 @@ class TwoLevel(NamedTuple):
     """`Phases` of the tiles."""
 
 
-def _cut_sum(own: TileSum, part: tuple[slice, slice]) -> Array:
-    return own.image_sum[part]
+def _image_sum(own: TileSum) -> Array:
+    return own.image_sum
 
 
 def _row(
-    index: int, own: TileSum, pieces: list[Array], strips: list[Strip], illumination: Array, probe: Array
+    index: int, own: TileSum, pieces: list[Any], strips: list[Strip], illumination: Array, probe: Array
 ) -> GalerkinRow:
-    return galerkin_row(index, own, pieces, strips, inverse_illumination(illumination, probe))
+    cut = [taken(piece, strip, _image_sum) for piece, strip in zip(pieces, strips, strict=True)]
+    return galerkin_row(index, own, cut, strips, inverse_illumination(illumination, probe))
 
 
 def _tile_phases(
@@ -71,7 +72,7 @@ def _tile_phases(
 def _merge(
     index: int,
     own: TileSum,
-    pieces: list[Array],
+    pieces: list[Any],
     strips: list[Strip],
     found: Phases,
     illumination: Array,
@@ -79,8 +80,9 @@ def _merge(
 ) -> Array:
     total = own.image_sum * found.phase[index]
     for piece, strip in zip(pieces, strips, strict=True):
-        total[strip.to_target] += piece * found.phase[strip.source]
-    return total * inverse_illumination(illumination, probe)
+        total[strip.to_target] += taken(piece, strip, _image_sum) * found.phase[strip.source]
+    total *= inverse_illumination(illumination, probe)
+    return total
 
 
 def _phase_of_frames(own: TileSum, found: Phases, index: int) -> Array:
@@ -109,7 +111,7 @@ def join_tiles(
     counts : float
         sum a^2 over all valid pixels.
     """
-    brought = strips_of(sums, plan.tiling, _cut_sum)
+    brought = strips_of(sums, plan.tiling, _image_sum)
     rows = [
         task(_row, index, own, pieces, strips, lit[index], probe)
         for index, (own, (pieces, strips)) in enumerate(zip(sums, brought, strict=True))

@@ -62,7 +62,7 @@ LAYERS: list[tuple[str, set[str]]] = [
     ("mathematics", {"algorithms", "eigensolvers", "gramian", "synchronise", "two_level"}),
     ("operators", {"operators"}),
     ("backend", {"backend"}),
-    ("kernels", {"cpu_kernels", "gpu_kernels"}),
+    ("kernels", {"cpu_kernels", "fftw", "gpu_kernels"}),
 ]
 
 # Beside the layers: what each may import. None of them knows a layer.

@@ -139,7 +139,11 @@ def test_data_projection_is_idempotent_and_leaves_pixels_that_are_not_valid(case
 @settings(max_examples=60)
 @given(cases())
 def test_probe_terms(case: Case) -> None:
-    numerator, denominator = operators.probe_terms(case.image, case.waves, case.corner, case.fraction)
+    numerator = np.zeros(case.waves.shape[1:], dtype=np.complex64)
+    denominator = np.zeros(case.frame_shape, dtype=np.float32)
+    for part in (slice(0, 1), slice(1, None)):
+        of_frames = case.waves[part], case.corner[part], case.fraction[part]
+        operators.add_probe_terms(case.image, *of_frames, numerator, denominator)
     patches = plain.windows(case.image, case.corner, case.frame_shape)
     terms = patches.conj()[:, None] * case.waves
     expected = sum(

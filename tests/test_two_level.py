@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
-import dask
 import numpy as np
 import pytest
 import xarray as xr
 from dask.base import compute
 from dask.utils import key_split
+from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -229,25 +230,40 @@ def test_every_algorithm_with_the_probe_recovered(algorithm: Any, modes: int) ->
     assert np.isfinite(result["consensus"]).sum() >= 2
 
 
-def test_only_strips_and_scalars_leave_a_tile() -> None:
-    """Whatever a tile's tasks take from another tile is a strip that was cut for it."""
+@pytest.mark.timeout(60)
+def test_only_strips_and_scalars_leave_a_worker() -> None:
+    """Whatever a tile's tasks take from a tile on another worker is a strip that was cut for it."""
     ds = plain.scan(frames=(6, 6), tile=4)
     tiling = plain.tiling_of(ds, CHUNKS)
-    with dask.config.set(scheduler="synchronous"):
+    tiles = len(tiling.tiles)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster),
+    ):
         plan = persisted(make_plan(ds, tiling, "two-level"))
         state = persisted(uniform_start(plan, place(ds["probe"].values), None))
         counts = sum(amplitude.total() for amplitude in compute(plan.amplitudes)[0])
         options: dict[str, Any] = {"counts": counts, "sync": EVERY, "normalisation": "degree"}
         following, report = sweep(plan, state, AP(), **options)
         graph = dict(compute_graph(following.images, report))
-    strips = [key for key in graph if key_split(key) == "cut-sum"]
-    assert len(strips) == len(tiling.strips)
-    # Without its strips no tile's graph touches what another tile's tasks read.
-    per_tile = [reached(graph, image.key, stop={"cut-sum", "tile-phases"}) for image in following.images]
-    for i, own in enumerate(per_tile):
-        for other in per_tile[i + 1 :]:
-            shared = {key_split(key) for key in own & other if key in graph}
+    worker = [tile * 2 // tiles for tile in range(tiles)]
+    cut = [key for key in graph if key_split(key) == "cut"]
+    assert 0 < len(cut) == sum(worker[own.source] != worker[own.target] for own in tiling.strips)
+    # Without its strips no tile's graph touches what the tasks of a tile on the other worker read.
+    per_tile = [reached(graph, image.key, stop={"cut", "tile-phases"}) for image in following.images]
+    for one, two in combinations(range(tiles), 2):
+        shared = {key_split(key) for key in per_tile[one] & per_tile[two] if key in graph}
+        if worker[one] != worker[two]:
             assert shared <= {"tile-phases", "place", "itself"}, shared
+
+
+def test_nothing_is_cut_for_a_tile_in_the_same_process() -> None:
+    ds = plain.scan(frames=(6, 6), tile=4)
+    tiling = plain.tiling_of(ds, CHUNKS)
+    plan = make_plan(ds, tiling, "two-level")
+    state = uniform_start(plan, place(ds["probe"].values), None)
+    following, report = sweep(plan, state, AP(), counts=1.0, sync=EVERY, normalisation="degree")
+    assert "cut" not in {key_split(key) for key in compute_graph(following.images, report)}
 
 
 def compute_graph(images: list[Any], report: Any) -> dict:
