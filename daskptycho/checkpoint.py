@@ -7,6 +7,7 @@ Where the workers do not see the store's folder, tile after tile goes through th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from daskptycho.checkpoint_store import HISTORY, Part, Store, StoreUnseen, read_
 from daskptycho.geometry import Tile, Tiling, make_tiling
 from daskptycho.graph import State
 from daskptycho.loop import Progress, Standing
+from daskptycho.plan import Plan
 from daskptycho.run_options import RunOptions
 from daskptycho.scan import frame_numbers, pixel_size, position_in_pixels, scan_period, tile_chunks
 from daskptycho.store import Location
@@ -28,7 +30,8 @@ from daskptycho.waiting import computed, persisted
 __all__ = ["Checkpoints", "header_of", "location_of", "tiling_of"]
 
 # Parts of the state with a value for each tile, and those with one alone.
-TILED = ("images", "illuminations", "previous_images", "stacks", "phases")
+IMAGES = ("images", "illuminations", "previous_images")
+TILED = (*IMAGES, "stacks", "phases")
 SMALL = ("probe", "previous_probe")
 
 
@@ -208,11 +211,11 @@ class Checkpoints:
         standing = Standing(None, cadence, attributes["step"], history)
         return standing.moved(self._read(snapshot, self._there))
 
-    def state(self, snapshot: str) -> State:
-        """The state of that time, back on the workers and without a past of its own."""
+    def state(self, snapshot: str, plan: Plan) -> State:
+        """The state of that time, back where the plan keeps it and without a past of its own."""
         return self._where_seen(
-            lambda: _settled(persisted(self._read(snapshot, self._there))),
-            lambda: persisted(self._read(snapshot, self._here)),
+            lambda: _settled(persisted(_kept(plan, self._read(snapshot, self._there)))),
+            lambda: persisted(_kept(plan, self._read(snapshot, self._here))),
         )
 
     def _there(self, home: int, *given: Any) -> Delayed:
@@ -262,7 +265,22 @@ def _read_tile(
 
 def _write(location: Location, fork: Any, tile: int, names: list[str], values: list[Any]) -> Any:
     named = zip(names, values, strict=True)
-    return write_tile(location, fork, tile, {name: to_host(value) for name, value in named})
+    return write_tile(location, fork, tile, {name: to_host(value[...]) for name, value in named})
+
+
+def _whole(image: Any) -> Any:
+    return image[...]
+
+
+def _kept(plan: Plan, state: State) -> State:
+    """The same state, its images where the plan keeps them."""
+    if not plan.images_on_disk:
+        return state
+    keep = plan.leaving(_whole)
+    found = {name: getattr(state, name) for name in IMAGES}
+    return replace(
+        state, **{name: own and [task(keep, image) for image in own] for name, own in found.items()}
+    )
 
 
 def _there(value: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from dask.delayed import Delayed
 
 from daskptycho.geometry import Strip, Tiling
+from daskptycho.plan import Plan
 from daskptycho.tasks import task, together
 
 __all__ = ["over_tiles", "strips_of", "taken"]
@@ -62,16 +63,16 @@ def taken(piece: Any, strip: Strip, image_of: Callable[[Any], Array] = _itself) 
 
 
 def _add_strips(own: Array, pieces: list[Array], strips: list[Strip]) -> Array:
-    total = own.copy()
+    total = own[...].copy()
     for piece, strip in zip(pieces, strips, strict=True):
         total[strip.to_target] += taken(piece, strip)
     return total
 
 
-def over_tiles(sums: list[Delayed], tiling: Tiling) -> list[Delayed]:
+def over_tiles(plan: Plan, sums: list[Delayed]) -> list[Delayed]:
     """Each tile's sum with its neighbours' strips added: what the whole canvas holds on its window."""
-    brought = strips_of(sums, tiling)
+    brought = strips_of(sums, plan.tiling)
     return [
-        task(_add_strips, own, pieces, strips) if strips else own
+        task(plan.leaving(_add_strips), own, pieces, strips) if strips else own
         for own, (pieces, strips) in zip(sums, brought, strict=True)
     ]

@@ -81,22 +81,27 @@ class Report(NamedTuple):
 
 def illuminations(plan: Plan, probe: Delayed) -> list[Delayed]:
     """N on each tile's window, summed over all tiles."""
-    return over_tiles([task(illuminate_tile, tile, probe) for tile in plan.tiles], plan.tiling)
+    return over_tiles(plan, [task(plan.leaving(illuminate_tile), tile, probe) for tile in plan.tiles])
 
 
 def _overlap_tile(tile: Tile, weighted: Weighted, phase: Array | None) -> Array:
     return overlap(weighted.frames, tile.corner, tile.window.shape, phase)
 
 
+def _merge(image_sum: Array, illumination: Array, probe: Array) -> Array:
+    return merge(image_sum[...], illumination[...], probe)
+
+
 def images_of(plan: Plan, sums: list[Delayed], lit: list[Delayed], probe: Delayed) -> list[Delayed]:
     """The tiles' images from their overlap sums, neighbours' strips added."""
-    totals = over_tiles(sums, plan.tiling)
-    return [task(merge, *of_tile, probe) for of_tile in zip(totals, lit, strict=True)]
+    totals = over_tiles(plan, sums)
+    return [task(plan.leaving(_merge), *of_tile, probe) for of_tile in zip(totals, lit, strict=True)]
 
 
 def overlap_sums(plan: Plan, weighted: list[Delayed], phases: Sequence[Delayed | None]) -> list[Delayed]:
     """Overlap sums of weighted frames, turned by their phases."""
-    return [task(_overlap_tile, *of_tile) for of_tile in zip(plan.tiles, weighted, phases, strict=True)]
+    overlapped = plan.leaving(_overlap_tile)
+    return [task(overlapped, *of_tile) for of_tile in zip(plan.tiles, weighted, phases, strict=True)]
 
 
 def _weigh_swept(tile: Tile, swept: TileSweep, probe: Array) -> Weighted:
@@ -138,16 +143,34 @@ def _sweep(
     momentum: float,
     sync: Sync,
     normalisation: Normalisation | None,
+    following_probe: Array | None = None,
     **options: Any,
 ) -> TileSweep:
-    start = extrapolate(image, previous_image, momentum)
-    given = (algorithm, tile, resident(amplitude), start, probe)
-    options |= {"stack": stack, "phase": phase}
-    if pairs is None:
-        return sweep_tile(*given, keep_frames=normalisation is not None, **options)
-    options |= {"sync": sync, "normalisation": normalisation, "merging": merging}
-    block = None if normalisation is None else pairs_within(pairs, tile)
-    return inner_sweeps(*given, illumination, block, **options)
+    before = None if previous_image is None else previous_image[...]
+    image, before = extrapolate(image[...], before, momentum), None
+    amplitude, misfit = resident(amplitude), None
+    if pairs is not None and sync.inner > 1:
+        block = None if normalisation is None else pairs_within(pairs, tile)
+        image, stack, phase, misfit = inner_sweeps(
+            *(algorithm, tile, amplitude, image, probe, illumination[...], block, stack, phase),
+            sync=sync,
+            normalisation=normalisation,
+        )
+    swept = sweep_tile(
+        *(algorithm, tile, amplitude, image, probe),
+        stack=stack,
+        phase=phase,
+        keep_frames=normalisation is not None,
+        following_probe=following_probe,
+        **options,
+    )
+    # What was read for this task goes before the Gramian needs room.
+    del amplitude, image
+    if merging is not None and pairs is not None and swept.weighted is not None and normalisation is not None:
+        merging_probe = probe if following_probe is None else following_probe
+        given = (tile, swept.weighted, pairs, merging, merging_probe, swept.misfit, sync, normalisation)
+        swept = swept._replace(weighted=None, synchronised=synchronised_tile(*given))
+    return swept if misfit is None else swept._replace(misfit=misfit)
 
 
 def _misfit(swept: TileSweep) -> float:
@@ -175,7 +198,7 @@ def synchronised_images(
     """The tiles' images from weighted frames that are synchronised, the frames' phases, and `Phases`."""
     if sync.method == "two-level":
         sums = [
-            task(synchronised_tile, *of_tile, probe, misfit, sync, normalisation)
+            task(plan.leaving(synchronised_tile), *of_tile, probe, misfit, sync, normalisation)
             for *of_tile, misfit in zip(plan.tiles, weighted, plan.pairs, lit, misfits, strict=True)
         ]
         return join_tiles(plan, sums, lit, probe, sync, normalisation, misfits, counts)
@@ -295,4 +318,4 @@ def _swept(
     )
     common: dict[str, Any] = {"algorithm": algorithm, "probe": probe, "momentum": momentum}
     common |= {"sync": sync, "normalisation": normalisation, **options}
-    return [task(_sweep, *of_tile, **common) for of_tile in of_tiles]
+    return [task(plan.leaving(_sweep), *of_tile, **common) for of_tile in of_tiles]

@@ -151,7 +151,8 @@ class Keeper:
         else:
             checkpoints = self._made()
             with _of_checkpoints("read"):
-                loop.standing = checkpoints.load(self._snapshot).moved(checkpoints.state(self._snapshot))
+                state = checkpoints.state(self._snapshot, loop.plan)
+                loop.standing = checkpoints.load(self._snapshot).moved(state)
         self._current = loop
 
     def between_sweeps(self) -> None:
@@ -169,7 +170,9 @@ class Keeper:
             # The older state goes first: the two would need twice the memory.
             self._loop.standing = self._loop.standing.moved(None)
             with _of_checkpoints("read"):
-                self._loop.standing = self._loop.standing.moved(checkpoints.state(snapshot))
+                self._loop.standing = self._loop.standing.moved(
+                    checkpoints.state(snapshot, self._loop.plan)
+                )
         with _of_checkpoints("written"):
             checkpoints.store.forget_passing(but=snapshot)
 

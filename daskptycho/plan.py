@@ -9,7 +9,7 @@ amplitudes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from daskptycho.gramian import GramianBlock, block_within, gramian_blocks
 from daskptycho.operators import Amplitudes, measured_amplitudes
 from daskptycho.retrying import retried, without_queries
 from daskptycho.scan import fresnel_kernel
+from daskptycho.scratch import LeavingOnDisk
 from daskptycho.tasks import place, task
 
 __all__ = [
@@ -63,6 +64,8 @@ class Plan:
     streamed : bool
         Amplitudes stay in the scan's store and are read by each task that needs them, and no frame stays in
         memory from one task to a later one.
+    images_on_disk : bool
+        Nor does an image, an illumination or an overlap sum.
     device : "cpu" or "gpu"
         Where the arrays of all tasks live.
     fractional : bool
@@ -77,9 +80,14 @@ class Plan:
     pairs: list[Delayed]
     amplitudes: list[Delayed]
     streamed: bool = False
+    images_on_disk: bool = False
     device: Device = "cpu"
     fractional: bool = False
     overlaps: int = 0
+
+    def leaving(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that leaves an image, for a task: it leaves it where this run keeps images."""
+        return LeavingOnDisk(function) if self.images_on_disk else function
 
 
 @dataclass(frozen=True)
@@ -193,6 +201,7 @@ def make_plan(
     method: Literal["two-level", "full"] | None,
     *,
     streamed: bool = False,
+    images_on_disk: bool = False,
     device: Device = "cpu",
 ) -> Plan:
     """Lay out a run; nothing is computed yet.
@@ -206,6 +215,8 @@ def make_plan(
         How frames are synchronised, which tells the overlapping pairs of frames to look for.
     streamed : bool
         Leave the amplitudes in the scan's store.
+    images_on_disk : bool
+        Leave the tiles' images on disk from task to task; on a CPU alone.
     device : "cpu" or "gpu"
     """
     blocks = gramian_blocks(tiling) if method == "full" else []
@@ -229,6 +240,7 @@ def make_plan(
         pairs=pairs,
         amplitudes=_amplitudes(scan, tiling, streamed, device),
         streamed=streamed,
+        images_on_disk=images_on_disk,
         device=device,
         fractional=not all(tile.whole_pixel for tile in tiling.tiles),
         overlaps=sum(len(block.pair) for block in blocks),

@@ -108,7 +108,7 @@ def _thin(
         blocks.append(block[start])
         pixels.append(np.diff(start, append=len(block)))
     here = np.ix_(*selected)
-    sums = [_block_sums(to_host(values)[here], starts) for values in (image, illumination)]
+    sums = [_block_sums(to_host(values[...])[here], starts) for values in (image, illumination)]
     return _Part(sums[0], sums[1], (blocks[0], blocks[1]), (pixels[0], pixels[1]))
 
 

@@ -143,8 +143,14 @@ class Needs:
         Of all measured amplitudes as float32, for comparison.
     streamed : bool
         The amplitudes stay in the store and are read by each task that needs them.
+    images_on_disk : bool
+        The tiles' images lie on disk from task to task.
     held : int
         On all workers from sweep to sweep: counts where they are held, images, illumination, stacks.
+    on_disk : int
+        Of images and illumination, where they are on disk: at most at a time, of all workers.
+    disk_traffic : int
+        Of them, written and read in a sweep that synchronises.
     waiting : int
         On all workers in the middle of a sweep: frames that wait for the probe, or for H.
     task : int
@@ -163,7 +169,10 @@ class Needs:
     tile_frames: int
     amplitudes: int
     streamed: bool
+    images_on_disk: bool
     held: int
+    on_disk: int
+    disk_traffic: int
     waiting: int
     task: int
     read: int
@@ -179,12 +188,19 @@ class Needs:
         fixed = GPU_CONTEXT if on_gpu else INTERPRETER
         return fixed + math.ceil(shared * busiest) + self.workers.threads * self.task
 
+    @property
+    def grade(self) -> str:
+        """What stays in memory from task to task, and what does not."""
+        if self.images_on_disk:
+            return f"amplitudes streamed, {format_bytes(self.on_disk)} of images on disk"
+        return "amplitudes streamed" if self.streamed else "amplitudes held"
+
     def told(self) -> str:
         """What was planned, for a run that took more, and what would take less."""
         limit = "" if self.workers.memory is None else f" of {format_bytes(self.workers.memory)}"
         return (
             f"{format_bytes(self.task)} were planned for its largest task, and {format_bytes(self.worker)}"
-            f"{limit} for each of {self.workers.count} workers; expected more memory for each, or smaller "
+            f"{limit} for each of {self.workers.count} workers, {self.grade}; expected more memory for each, or smaller "
             f"tiles than the largest of {self.tile_frames} frames (tile_frames of the scan), or more workers"
         )
 
@@ -206,7 +222,8 @@ def needs_of(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe)
     Returns
     -------
     Needs
-        With the amplitudes held, or streamed where they do not fit.
+        With the amplitudes held; streamed where they do not fit; with the images on disk too where those do
+        not fit either.
 
     Raises
     ------
@@ -219,6 +236,8 @@ def needs_of(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe)
     choices = [_needs(scan, tiling, workers, recipe, streamed=False)]
     if can_stream:
         choices.append(_needs(scan, tiling, workers, recipe, streamed=True))
+        if workers.device == "cpu":
+            choices.append(_with_images_on_disk(choices[-1], tiling, recipe))
     for choice in choices:
         if choice.fits:
             return choice
@@ -253,8 +272,8 @@ def _refusal(choices: list[Needs], recipe: Recipe, tile: Tile) -> str:
     fixed = GPU_CONTEXT if workers.device == "gpu" else INTERPRETER
     room = FULL * workers.memory - fixed - workers.threads * least.task
     said = (
-        f"the run needs {format_bytes(least.worker)} on each of {workers.count} workers, of which "
-        f"{format_bytes(workers.threads * least.task)} in the tasks of {workers.threads} threads; they have "
+        f"the run needs {format_bytes(least.worker)} on each of {workers.count} workers, {least.grade}, of "
+        f"which {format_bytes(workers.threads * least.task)} in the tasks of {workers.threads} threads; they have "
         f"{format_bytes(workers.memory)}, {100 * FULL:.0f} % of it before Dask spills"
     )
     changes = []
@@ -277,9 +296,8 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, *
     pixels = [len(tile) * frame for tile in tiling.tiles]
     windows = [math.prod(tile.window.shape) for tile in tiling.tiles]
     wave = COMPLEX * recipe.modes
-    images = 3 if recipe.momentum else 2  # now, next, and the one before
     lit = 2 if recipe.update_probe else 1
-    held = sum(windows) * (images * COMPLEX + lit * FLOAT)
+    held = sum(windows) * _image_bytes(recipe)
     if not streamed or workers.device == "gpu":
         held += _pair_bytes(tiling, recipe)
     held += sum(pixels) * ((0 if streamed else counts) + (wave if recipe.has_stack else 0))
@@ -301,7 +319,10 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, *
         tile_frames=max(map(len, tiling.tiles)),
         amplitudes=FLOAT * sum(pixels),
         streamed=streamed,
+        images_on_disk=False,
         held=held,
+        on_disk=0,
+        disk_traffic=0,
         waiting=waiting,
         task=max(pixels) * inside + batch + 3 * COMPLEX * max(windows),
         read=sum(pixels) * scan["intensity"].dtype.itemsize * (lit if streamed else 0),
@@ -309,6 +330,33 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, *
         * (COMPLEX + (FLOAT if recipe.update_probe else 0)),
         # A strip is cut, and merged; a tile has a dozen tasks of its own.
         bookkeeping=BOOKKEEPING * (2 * lit * len(tiling.strips) + 12 * len(tiling.tiles)),
+    )
+
+
+def _image_bytes(recipe: Recipe) -> int:
+    """Of a pixel of a tile's window: its image now, the next and the one before, and what shone on it."""
+    return (3 if recipe.momentum else 2) * COMPLEX + (2 if recipe.update_probe else 1) * FLOAT
+
+
+def _with_images_on_disk(streamed: Needs, tiling: Tiling, recipe: Recipe) -> Needs:
+    pixels = sum(math.prod(tile.window.shape) for tile in tiling.tiles)
+    cut = sum(map(_pixels, tiling.strips))
+    passes = 2 if recipe.update_probe else 1
+    # The overlap sum and the merged image are written. Each pass over the frames reads the image and the one
+    # before; the Gramian, G and the merge the illumination, the latter two overlap sums with their strips.
+    of_pixel = 4 * COMPLEX + passes * (2 if recipe.momentum else 1) * COMPLEX + 3 * FLOAT
+    of_strip = 2 * COMPLEX
+    if recipe.update_probe:
+        # A new illumination: written, read with its strips, written.
+        of_pixel += 3 * FLOAT
+        of_strip += FLOAT
+    images = pixels * _image_bytes(recipe)
+    return replace(
+        streamed,
+        images_on_disk=True,
+        held=streamed.held - images,
+        on_disk=images,
+        disk_traffic=pixels * of_pixel + cut * of_strip,
     )
 
 

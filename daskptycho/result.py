@@ -47,7 +47,7 @@ def assemble(tiling: Tiling, images: Sequence[Delayed]) -> NDArray:
     """The tiles' images on the whole canvas, one tile in transit at a time."""
     canvas: NDArray | None = None
     for tile, image in zip(tiling.tiles, images, strict=True):
-        part = computed(task(to_host, image))
+        part = computed(task(to_host, image))[...]
         if canvas is None:
             canvas = np.zeros(tiling.window.shape, dtype=part.dtype)
         rows = np.arange(tile.window.height) + tile.window.y - tiling.window.y

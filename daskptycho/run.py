@@ -222,7 +222,14 @@ def laid_out(
         There are no counts, or some that cannot be.
     """
     needs = needs_of(scan, tiling, workers, options.recipe(modes))
-    plan = persisted(make_plan(scan, tiling, options.sync.method, streamed=needs.streamed, device=device))
+    plan = persisted(
+        make_plan(
+            *(scan, tiling, options.sync.method),
+            streamed=needs.streamed,
+            images_on_disk=needs.images_on_disk,
+            device=device,
+        )
+    )
     of_tiles = computed([task(total_counts, of_tile) for of_tile in plan.amplitudes])
     counts = float(sum(of_tiles))
     if not counts > 0 or not np.isfinite(counts):

@@ -42,11 +42,12 @@ def uniform_start(plan: Plan, probe: Delayed, image: NDArray | None) -> State:
     """A start from a constant object, or from the one given on the canvas."""
     tiling = plan.tiling
     if image is None:
-        images = [task(_constant, tile.window.shape, plan.device, home=tile.index) for tile in tiling.tiles]
+        constant = plan.leaving(_constant)
+        images = [task(constant, tile.window.shape, plan.device, home=tile.index) for tile in tiling.tiles]
     else:
-        canvas = place(image)
+        canvas, window_of = place(image), plan.leaving(_window_of)
         images = [
-            task(_window_of, canvas, tile.window, tiling.window, tiling.period, plan.device, home=tile.index)
+            task(window_of, canvas, tile.window, tiling.window, tiling.period, plan.device, home=tile.index)
             for tile in tiling.tiles
         ]
     return State(images, illuminations(plan, probe), probe)

@@ -19,14 +19,22 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from daskptycho.algorithms import Algorithm, TileSweep, Weighted, illuminate_tile, sweep_tile
+from daskptycho.algorithms import Algorithm, Weighted, illuminate_tile, sweep_tile
 from daskptycho.backend import array_module, to_host
 from daskptycho.geometry import Strip, Tile
 from daskptycho.gramian import Border, GramianBlock, block_matrix, block_values
 from daskptycho.operators import inverse_illumination, overlap
 from daskptycho.synchronise import Normalisation, Phases, Sync, frame_phases, normalise, significant, solve
 
-__all__ = ["GalerkinRow", "TileSum", "galerkin_row", "inner_sweeps", "synchronise_tile", "tile_phases"]
+__all__ = [
+    "GalerkinRow",
+    "InnerSweeps",
+    "TileSum",
+    "galerkin_row",
+    "inner_sweeps",
+    "synchronise_tile",
+    "tile_phases",
+]
 
 Array = Any
 
@@ -78,6 +86,18 @@ def synchronise_tile(
     return TileSum(overlap(weighted.frames, tile.corner, tile.window.shape, found.phase), found, power)
 
 
+class InnerSweeps(NamedTuple):
+    """What the sweeps inside a tile leave to the one after them."""
+
+    image: Array
+    """(y, x), on the tile's window."""
+    stack: Array | None
+    phase: Array | None
+    """(frame,) of the stack."""
+    misfit: float | None
+    """Of the first of them: that of the waves that the round began with. None where there was none."""
+
+
 def inner_sweeps(
     algorithm: Algorithm,
     tile: Tile,
@@ -86,45 +106,32 @@ def inner_sweeps(
     probe: Array,
     illumination: Array,
     block: GramianBlock | None,
+    stack: Array | None = None,
+    phase: Array | None = None,
     *,
     sync: Sync,
     normalisation: Normalisation | None,
-    stack: Array | None = None,
-    phase: Array | None = None,
-    update_probe: bool = False,
-    keep_waves: bool = True,
-    following_probe: Array | None = None,
-    merging: Array | None = None,
-) -> TileSweep:
-    """Sweeps inside a tile between two rounds of communication, and the synchronisation of its frames.
+) -> InnerSweeps:
+    """The sweeps inside a tile between two rounds of communication, but for the last.
 
     While a tile sweeps, its neighbours' frames hold on to the image as it was at the start of the sweep.
 
     Parameters
     ----------
-    algorithm, tile, amplitude, image, probe, stack, phase, update_probe, keep_waves, following_probe
+    algorithm, tile, amplitude, image, probe, stack, phase
         As `algorithms.sweep_tile` takes them.
     illumination : (y, x) float32 array
         N on the tile's window, summed over all tiles.
     block : GramianBlock or None
         The pairs within the tile; None where they are not synchronised.
     sync : Sync
-        ``sync.inner`` sweeps are made.
+        ``sync.inner - 1`` sweeps are made.
     normalisation : "frame", "degree" or None
         None: the frames are not synchronised.
-    merging : (y, x) float32 array, optional
-        N of the coming merge. Where it is not known yet, the last sweep's frames are left as they are, for
-        `synchronise_tile`.
-
-    Returns
-    -------
-    TileSweep
-        Of the last sweep, with the misfit of the first: that of the waves that the round began with.
     """
     misfit: float | None = None
-    if sync.inner > 1:
-        weight = inverse_illumination(illumination, probe)
-        others = illumination - illuminate_tile(tile, probe)
+    weight = inverse_illumination(illumination, probe)
+    others = illumination - illuminate_tile(tile, probe)
     for _ in range(sync.inner - 1):
         swept = sweep_tile(
             algorithm, tile, amplitude, image, probe, stack=stack, phase=phase, keep_frames=True
@@ -139,25 +146,7 @@ def inner_sweeps(
             image_sum, phase = own.image_sum, own.found.phase
         image = (image_sum + image * others) * weight
         stack = swept.stack
-    last = sweep_tile(
-        algorithm,
-        tile,
-        amplitude,
-        image,
-        probe,
-        stack=stack,
-        phase=phase,
-        keep_frames=normalisation is not None,
-        update_probe=update_probe,
-        keep_waves=keep_waves,
-        following_probe=following_probe,
-    )
-    if merging is not None and normalisation is not None and block is not None:
-        assert last.weighted is not None
-        weight = inverse_illumination(merging, probe if following_probe is None else following_probe)
-        own = synchronise_tile(tile, last.weighted, block, weight, sync, normalisation, last.misfit)
-        last = last._replace(weighted=None, synchronised=own)
-    return last if misfit is None else last._replace(misfit=misfit)
+    return InnerSweeps(image, stack, phase, misfit)
 
 
 class GalerkinRow(NamedTuple):

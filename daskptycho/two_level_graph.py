@@ -36,7 +36,7 @@ def synchronised_tile(
     normalisation: Normalisation,
 ) -> TileSum:
     """The first level, in a tile's own task; `illumination` and `probe` are those of the merge."""
-    weight = inverse_illumination(illumination, probe)
+    weight = inverse_illumination(illumination[...], probe)
     block = pairs_within(pairs, tile)
     return synchronise_tile(tile, weighted, block, weight, sync, normalisation, misfit)
 
@@ -60,7 +60,8 @@ def _row(
     index: int, own: TileSum, pieces: list[Any], strips: list[Strip], illumination: Array, probe: Array
 ) -> GalerkinRow:
     cut = [taken(piece, strip, _image_sum) for piece, strip in zip(pieces, strips, strict=True)]
-    return galerkin_row(index, own, cut, strips, inverse_illumination(illumination, probe))
+    own = own._replace(image_sum=own.image_sum[...])
+    return galerkin_row(index, own, cut, strips, inverse_illumination(illumination[...], probe))
 
 
 def _tile_phases(
@@ -78,10 +79,10 @@ def _merge(
     illumination: Array,
     probe: Array,
 ) -> Array:
-    total = own.image_sum * found.phase[index]
+    total = own.image_sum[...] * found.phase[index]
     for piece, strip in zip(pieces, strips, strict=True):
         total[strip.to_target] += taken(piece, strip, _image_sum) * found.phase[strip.source]
-    total *= inverse_illumination(illumination, probe)
+    total *= inverse_illumination(illumination[...], probe)
     return total
 
 
@@ -118,7 +119,7 @@ def join_tiles(
     ]
     found = task(_tile_phases, rows, misfits, counts, sync, normalisation)
     images = [
-        task(_merge, index, own, pieces, strips, found, lit[index], probe)
+        task(plan.leaving(_merge), index, own, pieces, strips, found, lit[index], probe)
         for index, (own, (pieces, strips)) in enumerate(zip(sums, brought, strict=True))
     ]
     phases = [task(_phase_of_frames, own, found, index) for index, own in enumerate(sums)]

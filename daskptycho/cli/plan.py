@@ -91,6 +91,9 @@ def _facts(needs: Needs, tasks: int) -> list[list[tuple[str, str]]]:
     who = needs.workers
     limit = "" if who.memory is None else f" of {format_bytes(who.memory)}"
     read = f"{told(needs.read)} a sweep, from the store" if needs.streamed else "once, then held"
+    held = "" if needs.images_on_disk else ": images, illumination, frames that stay"
+    traffic = f"{told(needs.disk_traffic)} of them written and read a sweep"
+    disk = [("on disk", f"{told(needs.on_disk)} of images and illumination; {traffic}")]
     return [
         [
             ("workers", f"{who.count} with {who.threads} thread{'s' if who.threads > 1 else ''} each"),
@@ -99,7 +102,8 @@ def _facts(needs: Needs, tasks: int) -> list[list[tuple[str, str]]]:
         ],
         [
             ("amplitudes", f"{told(needs.amplitudes)} as float32; read {read}"),
-            ("held", f"{told(needs.held)} from sweep to sweep: images, illumination, frames that stay"),
+            ("held", f"{told(needs.held)} from sweep to sweep{held}"),
+            *(disk if needs.images_on_disk else []),
             ("waiting", f"{told(needs.waiting)} inside a sweep"),
             ("largest task", told(needs.task)),
             ("exchanged", f"{told(needs.strips)} a sweep at most, in strips between tiles"),
