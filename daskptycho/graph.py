@@ -35,7 +35,7 @@ from daskptycho.algorithms import (
 from daskptycho.exchange import over_tiles
 from daskptycho.geometry import Tile
 from daskptycho.gramian import GramianBlock
-from daskptycho.operators import Amplitudes, overlap
+from daskptycho.operators import Amplitudes, in_passing, overlap
 from daskptycho.phase_graph import if_significant, phases_of_tiles, synchronise
 from daskptycho.plan import PairsToFind, Plan, StoredAmplitudes, pairs_within, resident
 from daskptycho.synchronise import Normalisation, Phases, Sync
@@ -148,6 +148,7 @@ def _sweep(
 ) -> TileSweep:
     before = None if previous_image is None else previous_image[...]
     image, before = extrapolate(image[...], before, momentum), None
+    read = isinstance(amplitude, StoredAmplitudes)
     amplitude, misfit = resident(amplitude), None
     if pairs is not None and sync.inner > 1:
         block = None if normalisation is None else pairs_within(pairs, tile)
@@ -156,6 +157,8 @@ def _sweep(
             sync=sync,
             normalisation=normalisation,
         )
+    if read:
+        amplitude = in_passing(amplitude)
     swept = sweep_tile(
         *(algorithm, tile, amplitude, image, probe),
         stack=stack,

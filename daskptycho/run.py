@@ -16,6 +16,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.algorithms import Algorithm, algorithm_named
+from daskptycho.allocator import give_back_at_once
 from daskptycho.backend import Device, to_device
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.geometry import Tiling, make_tiling
@@ -222,6 +223,8 @@ def laid_out(
         There are no counts, or some that cannot be.
     """
     needs = needs_of(scan, tiling, workers, options.recipe(modes))
+    if needs.streamed:
+        give_back_at_once()
     plan = persisted(
         make_plan(
             *(scan, tiling, options.sync.method),
