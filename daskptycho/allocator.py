@@ -13,7 +13,7 @@ __all__ = ["give_back_at_once"]
 # From glibc's malloc.h.
 M_MMAP_THRESHOLD = -3
 # Above the arrays of a block of frames (`backend.CPU_PIXELS`), which come and go within a sweep.
-LEAST = 524288
+LEAST = 2**19
 
 
 def give_back_at_once() -> None:

@@ -34,6 +34,8 @@ __all__ = ["assemble", "open_result", "result_dataset", "write_result"]
 
 FORMAT = "daskptycho-result"
 FORMAT_VERSION = 1
+# Rows of a tile's image that are put on the canvas at a time.
+BAND = 64
 
 
 class _Sweep(Protocol):
@@ -47,7 +49,7 @@ def assemble(tiling: Tiling, images: Sequence[Delayed]) -> NDArray:
     """The tiles' images on the whole canvas, one tile in transit at a time."""
     canvas: NDArray | None = None
     for tile, image in zip(tiling.tiles, images, strict=True):
-        part = computed(task(to_host, image))[...]
+        part = computed(task(to_host, image))
         if canvas is None:
             canvas = np.zeros(tiling.window.shape, dtype=part.dtype)
         rows = np.arange(tile.window.height) + tile.window.y - tiling.window.y
@@ -55,7 +57,9 @@ def assemble(tiling: Tiling, images: Sequence[Delayed]) -> NDArray:
         if tiling.period is not None:
             rows, columns = rows % tiling.period[0], columns % tiling.period[1]
         # Windows overlap, and hold the same merged pixels where they do.
-        canvas[np.ix_(rows, columns)] = part
+        for band in (slice(first, first + BAND) for first in range(0, len(rows), BAND)):
+            # An image on disk is read band by band.
+            canvas[np.ix_(rows[band], columns)] = part[band, :]
     assert canvas is not None
     return canvas
 
