@@ -1,4 +1,4 @@
-"""The C library's allocator, told to give back what is freed: `run` calls this module where memory is short.
+"""The C library's allocator, told to give back what is freed: `run` and `loop` do so where memory is short.
 
 Nothing happens where the C library is not glibc.
 """
@@ -6,9 +6,10 @@ Nothing happens where the C library is not glibc.
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 
-__all__ = ["give_back_at_once"]
+__all__ = ["give_back", "give_back_at_once"]
 
 # From glibc's malloc.h.
 M_MMAP_THRESHOLD = -3
@@ -16,15 +17,26 @@ M_MMAP_THRESHOLD = -3
 LEAST = 2**19
 
 
+@functools.cache
+def _glibc() -> ctypes.CDLL | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "malloc_trim") else None
+
+
 def give_back_at_once() -> None:
     """From now on a large array's memory goes back to the system when the array goes.
 
     glibc raises its bound for that with every large array that is freed, up to 32 MiB, and keeps what lies
-    below in the heaps of its threads: as much again as a streamed run takes, measured by benchmarks/memory.py.
-    Dask's nannies start their workers with a bound already.
+    below in the heaps of its threads: more than a streamed run takes for its tiles in flight, measured by
+    benchmarks/memory.py. Dask's nannies start their workers with a bound already.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "gnu_get_libc_version"):
+    if library := _glibc():
         library.mallopt(M_MMAP_THRESHOLD, LEAST)
+
+
+def give_back() -> None:
+    """What is free in the heaps of all threads, small arrays among it, goes back to the system."""
+    if library := _glibc():
+        library.malloc_trim(0)

@@ -277,10 +277,9 @@ def _kept(plan: Plan, state: State) -> State:
     if not plan.images_on_disk:
         return state
     keep = plan.leaving(_whole)
-    found = {name: getattr(state, name) for name in IMAGES}
-    return replace(
-        state, **{name: own and [task(keep, image) for image in own] for name, own in found.items()}
-    )
+    kept: dict[str, Any] = {name: getattr(state, name) for name in IMAGES}
+    kept = {name: own and [task(keep, image) for image in own] for name, own in kept.items()}
+    return replace(state, **kept)
 
 
 def _there(value: Any) -> None:

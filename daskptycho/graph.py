@@ -35,9 +35,9 @@ from daskptycho.algorithms import (
 from daskptycho.exchange import over_tiles
 from daskptycho.geometry import Tile
 from daskptycho.gramian import GramianBlock
-from daskptycho.operators import Amplitudes, in_passing, overlap
+from daskptycho.operators import Amplitudes, overlap
 from daskptycho.phase_graph import if_significant, phases_of_tiles, synchronise
-from daskptycho.plan import PairsToFind, Plan, StoredAmplitudes, pairs_within, resident
+from daskptycho.plan import PairsToFind, Plan, StoredAmplitudes, in_passing, pairs_within, resident
 from daskptycho.synchronise import Normalisation, Phases, Sync
 from daskptycho.tasks import task
 from daskptycho.two_level import TileSum, inner_sweeps

@@ -170,9 +170,7 @@ class Keeper:
             # The older state goes first: the two would need twice the memory.
             self._loop.standing = self._loop.standing.moved(None)
             with _of_checkpoints("read"):
-                self._loop.standing = self._loop.standing.moved(
-                    checkpoints.state(snapshot, self._loop.plan)
-                )
+                self._loop.standing = self._loop.standing.moved(checkpoints.state(snapshot, self._loop.plan))
         with _of_checkpoints("written"):
             checkpoints.store.forget_passing(but=snapshot)
 

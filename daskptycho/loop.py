@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.algorithms import next_momentum
+from daskptycho.allocator import give_back
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
 from daskptycho.geometry import Tiling, Window
@@ -254,3 +255,5 @@ class Loop:
         if history:
             # An older state is nobody's any more: let go of its images.
             history[-1]._state = None
+        if self.plan.streamed:
+            give_back()

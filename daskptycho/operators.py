@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,6 @@ __all__ = [
     "detector_scale",
     "frame_blocks",
     "from_detector",
-    "in_passing",
     "illuminate",
     "inverse_illumination",
     "kernel_of",
@@ -48,9 +47,6 @@ __all__ = [
 ]
 
 Array = Any
-
-# Of the counts that `in_passing` lets go at once: large enough for an allocator to give it back.
-PART_BYTES = 2**20
 
 
 def frame_blocks(frames: int, probe: Array) -> Iterator[slice]:
@@ -113,39 +109,6 @@ class Amplitudes:
         if self.counts.dtype == np.float32 and (self.counts < 0).any():
             return np.nan
         return float(self.counts.sum(dtype=np.float64))
-
-
-class _Passing:
-    """Counts of a tile in parts, of which those go that have been passed."""
-
-    def __init__(self, counts: Array) -> None:
-        self._shape, self.dtype = counts.shape, counts.dtype
-        self._size = max(1, PART_BYTES // max(1, counts[:1].nbytes))
-        self._parts = {
-            start: counts[start : start + self._size].copy() for start in range(0, len(counts), self._size)
-        }
-
-    def __len__(self) -> int:
-        return self._shape[0]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(part.nbytes for part in self._parts.values())
-
-    def __getitem__(self, frames: slice) -> Array:
-        for start in [start for start in self._parts if start + self._size <= frames.start]:
-            del self._parts[start]
-        pieces = [
-            part[max(0, frames.start - start) : frames.stop - start]
-            for start, part in self._parts.items()
-            if start < frames.stop
-        ]
-        return pieces[0] if len(pieces) == 1 else array_module(pieces[0]).concatenate(pieces)
-
-
-def in_passing(amplitudes: Amplitudes) -> Amplitudes:
-    """The same amplitudes for one sweep from the first frame to the last: those go that have been passed."""
-    return replace(amplitudes, counts=_Passing(amplitudes.counts))
 
 
 def measured_amplitudes(

@@ -19,7 +19,7 @@ from dask.delayed import Delayed
 from dask.local import get_sync
 from dask.optimization import cull
 
-from daskptycho.backend import Device, to_device
+from daskptycho.backend import Device, array_module, to_device
 from daskptycho.errors import StoreError
 from daskptycho.geometry import Shape, Tile, Tiling
 from daskptycho.gramian import GramianBlock, block_within, gramian_blocks
@@ -35,6 +35,7 @@ __all__ = [
     "Plan",
     "StoredAmplitudes",
     "confirmed",
+    "in_passing",
     "make_plan",
     "pairs_within",
     "resident",
@@ -45,6 +46,8 @@ Array = Any
 
 # Relative: sums of the same counts differ by the order of their terms, and by no more.
 SAME_COUNTS = 1e-9
+# Of the counts that `in_passing` lets go at once: large enough for an allocator to give it back.
+PART_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,39 @@ def pairs_within(pairs: GramianBlock | PairsToFind, tile: Tile) -> GramianBlock:
 def resident(amplitudes: Amplitudes | StoredAmplitudes) -> Amplitudes:
     """A tile's amplitudes in memory."""
     return amplitudes.read() if isinstance(amplitudes, StoredAmplitudes) else amplitudes
+
+
+class _Passing:
+    """Counts of a tile in parts, of which those go that have been passed."""
+
+    def __init__(self, counts: Array) -> None:
+        self._shape, self.dtype = counts.shape, counts.dtype
+        self._size = max(1, PART_BYTES // max(1, counts[:1].nbytes))
+        self._parts = {
+            start: counts[start : start + self._size].copy() for start in range(0, len(counts), self._size)
+        }
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self._parts.values())
+
+    def __getitem__(self, frames: slice) -> Array:
+        for start in [start for start in self._parts if start + self._size <= frames.start]:
+            del self._parts[start]
+        pieces = [
+            part[max(0, frames.start - start) : frames.stop - start]
+            for start, part in self._parts.items()
+            if start < frames.stop
+        ]
+        return pieces[0] if len(pieces) == 1 else array_module(pieces[0]).concatenate(pieces)
+
+
+def in_passing(amplitudes: Amplitudes) -> Amplitudes:
+    """The same amplitudes for one sweep from the first frame to the last: those go that have been passed."""
+    return replace(amplitudes, counts=_Passing(amplitudes.counts))
 
 
 def total_counts(amplitudes: Amplitudes | StoredAmplitudes) -> float:

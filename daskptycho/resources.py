@@ -200,8 +200,9 @@ class Needs:
         limit = "" if self.workers.memory is None else f" of {format_bytes(self.workers.memory)}"
         return (
             f"{format_bytes(self.task)} were planned for its largest task, and {format_bytes(self.worker)}"
-            f"{limit} for each of {self.workers.count} workers, {self.grade}; expected more memory for each, or smaller "
-            f"tiles than the largest of {self.tile_frames} frames (tile_frames of the scan), or more workers"
+            f"{limit} for each of {self.workers.count} workers, {self.grade}; expected more memory for each, "
+            f"or smaller tiles than the largest of {self.tile_frames} frames (tile_frames of the scan), or "
+            "more workers"
         )
 
     @property
@@ -273,8 +274,8 @@ def _refusal(choices: list[Needs], recipe: Recipe, tile: Tile) -> str:
     room = FULL * workers.memory - fixed - workers.threads * least.task
     said = (
         f"the run needs {format_bytes(least.worker)} on each of {workers.count} workers, {least.grade}, of "
-        f"which {format_bytes(workers.threads * least.task)} in the tasks of {workers.threads} threads; they have "
-        f"{format_bytes(workers.memory)}, {100 * FULL:.0f} % of it before Dask spills"
+        f"which {format_bytes(workers.threads * least.task)} in the tasks of {workers.threads} threads; they "
+        f"have {format_bytes(workers.memory)}, {100 * FULL:.0f} % of it before Dask spills"
     )
     changes = []
     if room > 0:

@@ -66,8 +66,8 @@ class StoredImage:
     """A (y, x) array in a file of its own.
 
     ``image[...]`` reads all of it, ``image[rows, columns]``, two slices, so much; both are fresh memory.
-    Pickled it is a plain array: no two processes need to see one disk, and a lost worker's images are computed
-    anew like all that it had.
+    Pickled it is a plain array: no two processes need to see one disk, and a lost worker's images are
+    computed anew like all that it had.
 
     Parameters
     ----------
@@ -90,8 +90,8 @@ class StoredImage:
             image.tofile(self._path)
         except OSError as error:
             raise FaultError(
-                f"an image of {format_bytes(image.nbytes)} cannot be put on disk ({error}); expected room in the "
-                "folder that Dask's setting temporary-directory names, or more memory"
+                f"an image of {format_bytes(image.nbytes)} cannot be put on disk ({error}); expected room in "
+                "the folder that Dask's setting temporary-directory names, or more memory"
             ) from error
 
     def __getitem__(self, part: EllipsisType | tuple[slice, slice]) -> NDArray:

@@ -53,6 +53,7 @@ LAYERS: list[tuple[str, set[str]]] = [
             "graph",
             "phase_graph",
             "plan",
+            "scratch",
             "start",
             "tasks",
             "two_level_graph",
@@ -67,6 +68,7 @@ LAYERS: list[tuple[str, set[str]]] = [
 
 # Beside the layers: what each may import. None of them knows a layer.
 BESIDE: dict[str, set[str]] = {
+    "allocator": set(),
     "bucket": {"errors", "location", "retrying"},
     "checkpoint_storage": {"bucket", "errors", "location", "object_store", "retrying"},
     "checkpoint_store": {"checkpoint_storage", "errors", "location", "object_store", "retrying"},
@@ -107,6 +109,7 @@ BESIDE: dict[str, set[str]] = {
 BESIDE_FOR = {
     "faces": set(BESIDE),
     "run": {
+        "allocator",
         "checkpoint_store",
         "devices",
         "errors",
