@@ -19,6 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import dask
 from dask_jobqueue import SLURMCluster
 from distributed import Client
 
@@ -52,6 +53,8 @@ def main(
 ) -> None:
     opened = dp.open_scan(scan)
     with (
+        # A job with nothing to do for a moment leaves the others their tiles: fetching one costs more.
+        dask.config.set({"distributed.scheduler.work-stealing": False}),
         SLURMCluster(
             # A job is one worker process with a thread for each core: its threads share images and frames.
             cores=cores,
