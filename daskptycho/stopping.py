@@ -30,8 +30,8 @@ def stoppable() -> Iterator[None]:
     """Raise `KeyboardInterrupt` or `Terminated` where the process is asked to end while the block runs.
 
     A signal's exception is raised wherever the main thread is, and in some places Python drops it: in
-    finalisers, and in the callbacks of weak references and of the garbage collector. Dask has all of them. One
-    that comes there is kept for `raise_missed`.
+    finalisers, and in the callbacks of weak references and of the garbage collector. Dask has all of them.
+    One that comes there is kept for `raise_missed`.
 
     Python handles signals in its main thread alone; a handler that somebody has set stays.
     """
