@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import dask
 import numpy as np
 from distributed import Client, LocalCluster
 from distributed.diagnostics.plugin import SchedulerPlugin
@@ -30,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 import daskptycho as dp
+from daskptycho.tasks import STAY_AT_HOME
 
 COMMAND = [sys.executable, "-m", "daskptycho"]
 SAME = 1e-5
@@ -84,6 +86,7 @@ def lost_workers(scan: Any, sweeps: int, runs: int, kills: int, rng: np.random.G
     ):
         table.add_column(name, justify="right")
     with (
+        dask.config.set(STAY_AT_HOME),
         LocalCluster(
             n_workers=2,
             threads_per_worker=1,

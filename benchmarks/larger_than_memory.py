@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import dask
 import psutil
 from distributed import Client, LocalCluster
 from rich.console import Console
@@ -24,6 +25,7 @@ from rich.table import Table
 
 import daskptycho as dp
 from daskptycho.resources import INTERPRETER
+from daskptycho.tasks import STAY_AT_HOME
 
 
 class Watch:
@@ -100,6 +102,7 @@ def main(
             console.print(f"simulated in {time.perf_counter() - begun:.0f} s")
         scan = dp.open_scan(path)
         with (
+            dask.config.set(STAY_AT_HOME),
             LocalCluster(
                 n_workers=2,
                 threads_per_worker=1,

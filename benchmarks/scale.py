@@ -32,7 +32,7 @@ from daskptycho.geometry import Tiling, make_tiling
 from daskptycho.resources import Recipe, tasks_of_sweep
 from daskptycho.scan import position_in_pixels, tile_chunks
 from daskptycho.synchronise import Sync
-from daskptycho.tasks import persisted, task
+from daskptycho.tasks import STAY_AT_HOME, persisted, task
 from daskptycho.two_level import GalerkinRow, tile_phases
 
 # Sweeps that are timed, after two that warm up and settle the cadence.
@@ -46,8 +46,9 @@ GPU_FRAME, WIRE, READ, KEPT = 5.74e-6, 10e9, 2e9, 64 * 2**30
 
 @contextmanager
 def workers(count: int) -> Iterator[Client]:
-    """So many processes with one thread each."""
+    """So many processes with one thread each, as ``--workers`` starts them."""
     with (
+        dask.config.set(STAY_AT_HOME),
         LocalCluster(
             n_workers=count, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
         ) as cluster,

@@ -245,10 +245,11 @@ def sweep_tile(
     # The same memory for all blocks: fresh pages cost as much as the arithmetic where an allocator gives them
     # back at once, as Dask has it do on its workers.
     most = max(own.stop - own.start for own in blocks)
-    room = xp.empty((most, *probe.shape), dtype=np.complex64)
+    shape = (most, *probe.shape)
+    room = xp.empty(shape, dtype=np.complex64)
     measured = xp.empty((most, *frame_shape), dtype=np.float32)
     # Only alternating projections with a known probe need the model no more once it is projected.
-    again = xp.empty_like(room) if algorithm.has_stack or update_probe else room
+    again = xp.empty(shape, dtype=np.complex64) if algorithm.has_stack or update_probe else room
     for frames in blocks:
         count = frames.stop - frames.start
         corner, fraction = tile.corner[frames], tile.fraction[frames]

@@ -14,10 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import dask
 from distributed import Client, Worker, WorkerPlugin
 
 from daskptycho.devices import INSTALL, Gpu, gpu_or_reason, require_gpu
 from daskptycho.errors import FaultError, OptionError
+from daskptycho.tasks import STAY_AT_HOME
 
 __all__ = ["GpuWork", "cuda_cluster", "gpus_at_work", "require_gpus_at_work", "visible_gpus"]
 
@@ -90,16 +92,17 @@ def cuda_cluster(gpus: Sequence[int | str] | None = None, *, memory: str = "auto
     options: dict[str, Any] = {}
     if importlib.util.find_spec("rmm") is not None:
         options["rmm_pool_size"] = POOL_SHARE
-    cluster = dask_cuda.LocalCUDACluster(
-        CUDA_VISIBLE_DEVICES=chosen,
-        n_workers=len(chosen),
-        threads_per_worker=1,
-        memory_limit=memory,
-        # Any free port: the usual one belongs to whoever came first. For this machine alone.
-        dashboard_address="127.0.0.1:0",
-        silence_logs=logging.CRITICAL,
-        **options,
-    )
+    with dask.config.set(STAY_AT_HOME):
+        cluster = dask_cuda.LocalCUDACluster(
+            CUDA_VISIBLE_DEVICES=chosen,
+            n_workers=len(chosen),
+            threads_per_worker=1,
+            memory_limit=memory,
+            # Any free port: the usual one belongs to whoever came first. For this machine alone.
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+            **options,
+        )
     with cluster, Client(cluster) as client:
         client.wait_for_workers(len(chosen))
         client.register_plugin(_GpuWorker())

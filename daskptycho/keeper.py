@@ -23,7 +23,7 @@ from daskptycho.errors import FaultError, OptionError, ScanError
 from daskptycho.loop import Loop, Progress, Standing
 from daskptycho.retrying import impatient
 from daskptycho.run_options import RunOptions
-from daskptycho.stopping import termination_raised
+from daskptycho.stopping import stoppable
 from daskptycho.store import Location, located, read_bytes
 from daskptycho.tasks import client_in_use, task
 from daskptycho.waiting import OutOfMemory, WorkersLost, computed, despite_losses, workers_left
@@ -188,7 +188,7 @@ class Keeper:
     def guarding(self) -> Iterator[None]:
         """Where the block is cut off, keep where the run stands, and say in the error how to go on."""
         try:
-            with termination_raised():
+            with stoppable():
                 yield
         except (ScanError, OptionError):
             # Neither would a run that goes on be better.

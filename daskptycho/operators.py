@@ -288,8 +288,7 @@ def inverse_illumination(illumination: Array, probe: Array) -> Array:
     xp = array_module(illumination)
     level = 1e-3 * (xp.abs(probe) ** 2).sum(axis=0).max()
     level = xp.maximum(level, np.finfo(np.float32).tiny).astype(np.float32)
-    inverse = xp.maximum(illumination, level)
-    xp.divide(1, inverse, out=inverse)
+    inverse = 1 / xp.maximum(illumination, level)
     inverse *= illumination > level
     return inverse
 

@@ -7,7 +7,7 @@ at every call: time that grows as the square of a sweep's tasks.
 
 On a cluster every tile has a home: a task runs where the first of its arguments lives that has one, unless
 that worker is gone. Left to itself the scheduler sends whole tiles to whoever is idle for a moment, several
-times the bytes of the strips (docs/scale.md).
+times the bytes of the strips (docs/scale.md); a scheduler that is started with `STAY_AT_HOME` does not.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from dask.threaded import get as threaded_get
 from distributed import Client
 
 __all__ = [
+    "STAY_AT_HOME",
     "client_in_use",
     "count_tasks",
     "exchanged",
@@ -37,6 +38,9 @@ __all__ = [
     "task",
     "together",
 ]
+
+# Dask's settings for a scheduler whose workers share a run's tiles evenly.
+STAY_AT_HOME = {"distributed.scheduler.work-stealing": False}
 
 
 class _Node(Delayed):
@@ -241,6 +245,8 @@ def persisted(state: Any) -> Any:
     """The same lists and dataclasses, their delayed values computed and kept by the scheduler in use."""
     ends = {value.key: value for value in _delayed_in(state)}
     new = [value for value in ends.values() if isinstance(value, _Node)]
+    if not new:
+        return state
     with _at_home(new):
         (together,) = dask.base.persist(_Together(_graph(new), [value.key for value in new]))
     values = together.__dask_graph__()

@@ -23,6 +23,7 @@ from distributed.scheduler import NoValidWorkerError
 
 from daskptycho import tasks
 from daskptycho.errors import FaultError
+from daskptycho.stopping import raise_missed
 from daskptycho.tasks import client_in_use, exchanged, futures_in
 
 __all__ = [
@@ -85,6 +86,7 @@ def persisted(state: Any) -> Any:
 
 @contextmanager
 def _faults_told() -> Iterator[None]:
+    raise_missed()
     try:
         yield
     except LOST as error:
@@ -142,6 +144,7 @@ def wait_for_cluster() -> None:
     """
     client, begun = client_in_use(), time.monotonic()
     while client is not None and not _at_work(client, time.monotonic() - begun):
+        raise_missed()
         time.sleep(LOOK / 2)
 
 
@@ -151,7 +154,7 @@ def _gathered(client: Client, values: Any) -> Any:
         _known[client] = len(_reports(client))
     futures = futures_in(tasks.persisted(values))
     loop: Any = client.loop
-    gathering = asyncio.run_coroutine_threadsafe(client.gather(futures, asynchronous=True), loop.asyncio_loop)
+    gathering = asyncio.run_coroutine_threadsafe(_results(client, futures), loop.asyncio_loop)
     begun = time.monotonic()
     try:
         while True:
@@ -160,12 +163,31 @@ def _gathered(client: Client, values: Any) -> Any:
             except TimeoutError:
                 if gathering.done():
                     raise
+            raise_missed()
             if _at_work(client, time.monotonic() - begun):
                 begun = time.monotonic()
     finally:
         gathering.cancel()
         # A traceback would keep the tasks going for which nobody waits any more.
         del futures, gathering
+
+
+async def _results(client: Client, futures: dict[str, Any]) -> Any:
+    """The values of futures; of one that has failed the error, without waiting for the others."""
+    try:
+        # Dask's own gather, where it is cut off, leaves tasks behind that end with a traceback.
+        async with asyncio.TaskGroup() as awaited:
+            for future in futures.values():
+                awaited.create_task(_success(future))
+    except* Exception:
+        # Raised below, with the traceback of the worker.
+        pass
+    return await client.gather(futures, asynchronous=True)
+
+
+async def _success(future: Any) -> None:
+    if (error := await future.exception()) is not None:
+        raise error
 
 
 def _at_work(client: Client, waited: float) -> bool:

@@ -120,7 +120,7 @@ BESIDE_FOR = {
         "stopping",
         "store",
     },
-    "graph": {"errors", "geometry", "retrying", "scan"},
+    "graph": {"errors", "geometry", "retrying", "scan", "stopping"},
 }
 BESIDE_FOR_CORE = {"errors", "geometry"}
 

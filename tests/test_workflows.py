@@ -60,8 +60,9 @@ def slurm(tmp_path: Path) -> Iterator[str]:
     jobs.mkdir()
     commands = {
         "sbatch": f"""
+            # SLURM keeps a copy too: the script is removed as soon as this has answered.
             cp "$1" {jobs}/script.$$
-            setsid sh "$1" > {jobs}/out.$$ 2>&1 < /dev/null &
+            setsid sh {jobs}/script.$$ > {jobs}/out.$$ 2>&1 < /dev/null &
             echo $! > {jobs}/$!
             echo "Submitted batch job $!"
         """,

@@ -4,6 +4,7 @@
 
 A cluster is one scheduler and any number of workers. To start one by hand, on machines that see each other:
 
+    export DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING=False     # tiles stay where they are
     dask scheduler                                              # on one machine; prints the address
     dask worker tcp://10.0.0.7:8786 --nthreads 1 --nworkers 8   # on each machine that computes
 

@@ -11,7 +11,8 @@ core, and may run on a login node or as a job of its own:
 
 There SLURM sends SIGTERM two minutes before the time is up: the run keeps a checkpoint and ends. Started once
 more, by hand or by --requeue, it goes on from there. Jobs that end, are preempted or die are replaced, and
-what they had is computed anew. SCAN and OUT have to lie on a disk that all nodes see.
+what they had is computed anew; not those that die before they have answered. SCAN and OUT have to lie on a
+disk that all nodes see.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import dask
 from dask_jobqueue import SLURMCluster
 from distributed import Client
 
@@ -52,6 +54,8 @@ def main(
 ) -> None:
     opened = dp.open_scan(scan)
     with (
+        # A job with nothing to do for a moment leaves the others their tiles: fetching one costs more.
+        dask.config.set({"distributed.scheduler.work-stealing": False}),
         SLURMCluster(
             # A job is one worker process with a thread for each core: its threads share images and frames.
             cores=cores,

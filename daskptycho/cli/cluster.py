@@ -144,9 +144,12 @@ def _answering(scheduler: str) -> Client:
 
 @contextmanager
 def _on_processes(workers: int, memory: str | None) -> Iterator[Client]:
+    import dask
     from distributed import Client, LocalCluster
 
-    with _deaf_to_signals():
+    from daskptycho.tasks import STAY_AT_HOME
+
+    with _deaf_to_signals(), dask.config.set(STAY_AT_HOME):
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
