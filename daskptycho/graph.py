@@ -146,10 +146,9 @@ def _sweep(
     following_probe: Array | None = None,
     **options: Any,
 ) -> TileSweep:
-    before = None if previous_image is None else previous_image[...]
-    image, before = extrapolate(image[...], before, momentum), None
-    read = isinstance(amplitude, StoredAmplitudes)
-    amplitude, misfit = resident(amplitude), None
+    image = extrapolate(image[...], None if previous_image is None else previous_image[...], momentum)
+    read, misfit = isinstance(amplitude, StoredAmplitudes), None
+    amplitude = resident(amplitude)
     if pairs is not None and sync.inner > 1:
         block = None if normalisation is None else pairs_within(pairs, tile)
         image, stack, phase, misfit = inner_sweeps(

@@ -161,6 +161,9 @@ class Needs:
         Of the strips that tiles exchange in a sweep, were every tile alone on its worker.
     bookkeeping : int
         On all workers, of the tasks of a sweep.
+    result : int
+        The image and the illumination on the whole canvas, brought together at the end in the process that
+        began the run.
     """
 
     workers: Workers
@@ -178,6 +181,7 @@ class Needs:
     read: int
     strips: int
     bookkeeping: int
+    result: int
 
     @property
     def worker(self) -> int:
@@ -186,7 +190,18 @@ class Needs:
         on_gpu = self.workers.device == "gpu"
         shared = self.held + self.waiting + (0 if on_gpu else self.bookkeeping)
         fixed = GPU_CONTEXT if on_gpu else INTERPRETER
-        return fixed + math.ceil(shared * busiest) + self.workers.threads * self.task
+        swept = fixed + math.ceil(shared * busiest) + self.workers.threads * self.task
+        # The process that began the run is taken to be its one worker.
+        alone = self.workers.count == 1 and not on_gpu
+        return max(swept, fixed + self.held + self.result) if alone else swept
+
+    @property
+    def largest(self) -> str:
+        """What takes most of a worker's memory at a time, beside what is held."""
+        tasks = self.workers.threads * self.task
+        if self.workers.count == 1 and self.result > tasks + self.waiting:
+            return f"{format_bytes(self.result)} in the result"
+        return f"{format_bytes(tasks)} in the tasks of {self.workers.threads} threads"
 
     @property
     def grade(self) -> str:
@@ -274,14 +289,13 @@ def _refusal(choices: list[Needs], recipe: Recipe, tile: Tile) -> str:
     room = FULL * workers.memory - fixed - workers.threads * least.task
     said = (
         f"the run needs {format_bytes(least.worker)} on each of {workers.count} workers, {least.grade}, of "
-        f"which {format_bytes(workers.threads * least.task)} in the tasks of {workers.threads} threads; they "
-        f"have {format_bytes(workers.memory)}, {100 * FULL:.0f} % of it before Dask spills"
+        f"which {least.largest}; they have {format_bytes(workers.memory)}, {100 * FULL:.0f} % of it before "
+        "Dask spills"
     )
     changes = []
     if room > 0:
-        changes.append(
-            f"{math.ceil((least.held + least.waiting + least.bookkeeping) / room)} workers or more"
-        )
+        count = math.ceil((least.held + least.waiting + least.bookkeeping) / room)
+        changes.append(f"{max(count, workers.count + 1)} workers or more")
     else:
         changes.append(f"smaller tiles than the largest of {len(tile)} frames (tile_frames of the scan)")
     if recipe.has_stack:
@@ -331,6 +345,7 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, *
         * (COMPLEX + (FLOAT if recipe.update_probe else 0)),
         # A strip is cut, and merged; a tile has a dozen tasks of its own.
         bookkeeping=BOOKKEEPING * (2 * lit * len(tiling.strips) + 12 * len(tiling.tiles)),
+        result=math.prod(tiling.window.shape) * (COMPLEX + FLOAT),
     )
 
 

@@ -192,7 +192,7 @@ def test_run_out_of_memory_says_what_was_planned(
     said = str(failed.value)
     assert said.startswith("a task found no memory; ")
     assert "were planned for its largest task, and" in said
-    assert "of 8.00 GiB for each of 1 workers; expected more memory" in said
+    assert "of 8.00 GiB for each of 1 workers, amplitudes held; expected more memory" in said
     assert "smaller tiles than the largest of 9 frames" in said
     assert "Sweep 3 is kept" in failed.value.__notes__[0]
 

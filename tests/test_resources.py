@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,19 @@ def ds(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
     )
 
 
-def tight(ds: xr.Dataset, recipe: Recipe) -> int:
-    """Memory in which a run fits if it streams, and not if it holds its amplitudes."""
+def tight(ds: xr.Dataset, recipe: Recipe, workers: Workers = HERE, *, images_on_disk: bool = False) -> int:
+    """Memory in which a run fits if it streams, or with its images on disk alone, and not otherwise."""
     tiling = plain.tiling_of(ds, tile_chunks(ds))
-    held = needs_of(ds, tiling, HERE, recipe)
+    held = needs_of(ds, tiling, workers, recipe)
     assert not held.streamed
-    # From below, until it fits: the first to fit is the streamed one.
+    # From below, until it fits: first with the images on disk, then streamed.
     size = math.ceil(held.worker / FULL)
     for memory in range(math.floor(INTERPRETER / FULL), size, 20_000):
         try:
-            found = needs_of(ds, tiling, Workers(1, 1, memory), recipe)
+            found = needs_of(ds, tiling, replace(workers, memory=memory), recipe)
         except dp.OptionError:
+            continue
+        if found.images_on_disk != images_on_disk:
             continue
         assert found.streamed
         assert found.worker < held.worker

@@ -108,5 +108,8 @@ def _facts(needs: Needs, tasks: int) -> list[list[tuple[str, str]]]:
             ("largest task", told(needs.task)),
             ("exchanged", f"{told(needs.strips)} a sweep at most, in strips between tiles"),
         ],
-        [("each worker", f"{told(needs.worker)}{limit}, the interpreter and its libraries included")],
+        [
+            ("result", f"{told(needs.result)} at the end, in the process that began the run"),
+            ("each worker", f"{told(needs.worker)}{limit}, the interpreter and its libraries included"),
+        ],
     ]
