@@ -92,7 +92,7 @@ def _facts(needs: Needs, tasks: int) -> list[list[tuple[str, str]]]:
     limit = "" if who.memory is None else f" of {format_bytes(who.memory)}"
     read = f"{told(needs.read)} a sweep, from the store" if needs.streamed else "once, then held"
     held = "" if needs.images_on_disk else ": images, illumination, frames that stay"
-    traffic = f"{told(needs.disk_traffic)} of them written and read a sweep"
+    traffic = f"{told(needs.disk_traffic)} written and read a sweep"
     disk = [("on disk", f"{told(needs.on_disk)} of images and illumination; {traffic}")]
     return [
         [
