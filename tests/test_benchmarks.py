@@ -22,7 +22,7 @@ BENCHMARKS = ROOT / "benchmarks"
         ("poster", ["no sync", "default", "eigensolver"]),
         ("raster", ["8x8", "default", "none"]),
         ("noise", ["3 000", "default"]),
-        ("memory", ["probe recovered", "of the amplitudes"]),
+        ("memory", ["probe recovered", "images on disk", "of the amplitudes"]),
         ("sweep", ["FFT pair", "Gramian", "FFT library"]),
         ("larger_than_memory", ["amplitudes over", "workers lost: 0"]),
         ("object_store", ["read bucket", "of the disk's"]),

@@ -208,9 +208,7 @@ def test_plan_tells_of_images_on_disk(ds: xr.Dataset) -> None:
     scan, memory = ds.encoding["source"], little(ds)
     told = facts(run("plan", scan, "--threads", 1, "--memory", memory).stdout)
     assert told["held"] == "nothing from sweep to sweep"
-    assert (
-        told["on disk"] == "415.06 kiB of images and illumination; 1.39 MiB written and read a"
-    )
+    assert told["on disk"] == "415.06 kiB of images and illumination; 1.39 MiB written and read a"
     assert "in the process that began the run" in told["result"]
     said = refused("plan", scan, "--threads", 1, "--memory", memory - 100_000)
     assert "amplitudes streamed, 415.06 kiB of images on disk" in said
