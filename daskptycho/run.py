@@ -104,7 +104,9 @@ def reconstruct(
         Carry the fractions of the positions by shifting the probe; otherwise round them.
     memory : int or str, optional
         That each worker may take, as ``16 * 2**30`` or "16 GiB"; what Dask gives it unless given. Where the
-        amplitudes do not fit, each sweep reads them from the scan anew. Of the GPU with ``device="gpu"``.
+        amplitudes do not fit, each sweep reads them from the scan anew; where the images do not fit either,
+        they lie on disk from task to task, in Dask's ``temporary-directory`` or a worker's own folder. Of the
+        GPU with ``device="gpu"``.
     device : "cpu" or "gpu"
         Where the arrays of a run live: in memory, or on a GPU through CuPy, from the frames to the image.
         A cluster's workers need one GPU each; without a cluster the run takes the current one.

@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,7 @@ def test_resumed_run_keeps_its_images_on_disk_too(ds: xr.Dataset, tmp_path: Path
     assert_equal(dp.resume(out, sweeps=SWEEPS + 1), dp.reconstruct(ds, sweeps=SWEEPS + 1, **options))
 
 
+@pytest.mark.timeout(60)
 def test_disk_that_is_full_is_told(ds: xr.Dataset, tmp_path: Path, folder: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -201,7 +203,9 @@ def test_disk_that_is_full_is_told(ds: xr.Dataset, tmp_path: Path, folder: Path)
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "Sweep 2 is kept" in failed.value.__notes__[0]
     del failed
-    assert files(folder) == []
+    # Threads of the store may still hold on to what they could not write.
+    while files(folder):
+        time.sleep(0.05)
 
 
 def test_plan_tells_of_images_on_disk(ds: xr.Dataset) -> None:
