@@ -146,7 +146,7 @@ def client_in_use() -> Client | None:
 def as_one_run() -> AbstractContextManager[Any]:
     """What is computed in the block is one span of the cluster in use.
 
-    Dask's dashboard then shows its times together. Without, the scheduler would open a span for each sweep and
+    Dask's dashboard then shows its times together. Without, the scheduler would open one for each sweep and
     keep them all.
     """
     return nullcontext() if client_in_use() is None else span("daskptycho")
