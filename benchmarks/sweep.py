@@ -3,8 +3,8 @@
     python benchmarks/sweep.py
     python benchmarks/sweep.py --quick
 
-The FFT pair runs through the same library and in the same blocks as the sweep's own; both are timed in
-turn and the fastest of several rounds counts. The Gramian and the eigensolver stand beside them.
+The FFT pair runs through the same library, in the same blocks and in place, as the sweep's own; both are timed
+in turn and the fastest of several rounds counts. The Gramian and the eigensolver stand beside them.
 """
 
 from __future__ import annotations
@@ -58,11 +58,12 @@ def measure(folder: Path, frame_size: int, frames: int, rounds: int) -> dict[str
     weight = inverse_illumination(illuminate(probe[None], tile.corner, tile.window.shape), probe)
     weighted = sweep_tile(AP(), tile, amplitude, image, probe, keep_frames=True).weighted
     (block,) = gramian_blocks(tiling)
-    waves = np.ones((len(tile), 1, frame_size, frame_size), dtype=np.complex64)
+    # Zeros, which stay what they are without any factor.
+    waves = np.zeros((len(tile), *probe.shape), dtype=np.complex64)
 
     def fft_pair() -> None:
         for some in frame_blocks(len(tile), probe):
-            inverse_transform(transform(waves[some]))
+            inverse_transform(transform(waves[some], unitary=False, overwrite=True), unitary=False)
 
     def with_probe() -> None:
         swept = sweep_tile(AP(), tile, amplitude, image, probe, update_probe=True)

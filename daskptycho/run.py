@@ -32,7 +32,7 @@ from daskptycho.scan import frame_numbers, position_in_pixels, scan_period, tile
 from daskptycho.start import random_start, uniform_start
 from daskptycho.store import complete_or_absent, located
 from daskptycho.synchronise import Cadence, Sync
-from daskptycho.tasks import place, task
+from daskptycho.tasks import as_one_run, place, task
 from daskptycho.waiting import computed, persisted
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def driven(
             scan, loop.plan.tiling, standing.state, standing.history, loop.options.described()
         )
 
-    with keeper.guarding():
+    with keeper.guarding(), as_one_run():
         result = keeper.drive(callback, result_of)
         if store is not None:
             write_result(result, store)

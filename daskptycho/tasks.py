@@ -24,10 +24,11 @@ from dask.base import annotate
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.threaded import get as threaded_get
-from distributed import Client
+from distributed import Client, span
 
 __all__ = [
     "STAY_AT_HOME",
+    "as_one_run",
     "client_in_use",
     "count_tasks",
     "exchanged",
@@ -140,6 +141,15 @@ def client_in_use() -> Client | None:
     """Of the cluster that computes, if one does."""
     client = getattr(dask.base.get_scheduler(), "__self__", None)
     return client if isinstance(client, Client) else None
+
+
+def as_one_run() -> AbstractContextManager[Any]:
+    """What is computed in the block is one span of the cluster in use.
+
+    Dask's dashboard then shows its times together. Without, the scheduler would open one for each sweep and
+    keep them all.
+    """
+    return nullcontext() if client_in_use() is None else span("daskptycho")
 
 
 def homes(values: Sequence[Delayed]) -> list[str]:

@@ -219,7 +219,8 @@ def tile_phases(
     power = np.array([own.power for own in rows])
     # Rounding differs between a strip and its counterpart; an eigensolver may ask for exact symmetry.
     hermitian = sp.csr_array((matrix + matrix.conj().T) / 2)
-    found = frame_phases(solve(normalise(hermitian, power, normalisation), sync), power)
+    normalised = normalise(hermitian, power, normalisation)
+    found = frame_phases(solve(normalised, sync, sync.steps_of_tiles(count)), power)
     spread_of_tiles = found.spread
     if sync.only_significant(normalisation):
         found = significant(found, residual)
