@@ -356,7 +356,11 @@ def _image_bytes(recipe: Recipe) -> int:
 
 def _with_images_on_disk(streamed: Needs, tiling: Tiling, recipe: Recipe) -> Needs:
     pixels = sum(math.prod(tile.window.shape) for tile in tiling.tiles)
-    cut = sum(map(_pixels, tiling.strips))
+    # Whole rows of the neighbour's image are read.
+    cut = sum(
+        (strip.from_source[0].stop - strip.from_source[0].start) * tiling.tiles[strip.source].window.width
+        for strip in tiling.strips
+    )
     passes = 2 if recipe.update_probe else 1
     # The overlap sum and the merged image are written. Each pass over the frames reads the image and the one
     # before; the Gramian, G and the merge the illumination, the latter two overlap sums with their strips.
