@@ -235,6 +235,7 @@ def test_lone_process_needs_room_for_the_result(ds: xr.Dataset) -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.long
 def test_worker_that_is_killed_takes_its_images_with_it(ds: xr.Dataset, tmp_path: Path) -> None:
     expected = dp.reconstruct(ds, sweeps=SWEEPS)
     lying: list[int] = []
