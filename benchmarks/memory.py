@@ -29,8 +29,9 @@ from rich.table import Table
 
 import daskptycho as dp
 from daskptycho.geometry import make_tiling
-from daskptycho.resources import FULL, Needs, Recipe, Workers, needs_of
+from daskptycho.resources import FULL, Needs, Recipe, needs_of
 from daskptycho.scan import position_in_pixels, tile_chunks
+from daskptycho.workers import Workers
 
 RUNS: dict[str, dict[str, Any]] = {
     "probe known, sync each sweep": {"update_probe": False, "sync": dp.Sync(every=1)},

@@ -3,8 +3,8 @@
     python benchmarks/sweep.py
     python benchmarks/sweep.py --quick
 
-The FFT pair runs through the same library, in the same blocks and in place, as the sweep's own; both are timed
-in turn and the fastest of several rounds counts. The Gramian and the eigensolver stand beside them.
+The FFT pair runs through the same library, in the same blocks and in place, as the sweep's own; both are
+timed in turn and the fastest of several rounds counts. The Gramian and the eigensolver stand beside them.
 """
 
 from __future__ import annotations

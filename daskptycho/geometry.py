@@ -201,6 +201,14 @@ class Tiling:
     def strips_into(self, target: int) -> list[Strip]:
         return self._strips_of_target.get(target, [])
 
+    def strips_between(self, workers: int) -> list[Strip]:
+        """The strips that travel where each of so many workers has a run of tiles."""
+
+        def worker_of(tile: int) -> int:
+            return tile * workers // len(self.tiles)
+
+        return [own for own in self.strips if worker_of(own.source) != worker_of(own.target)]
+
     @cached_property
     def _strips_of_target(self) -> dict[int, list[Strip]]:
         into: dict[int, list[Strip]] = {}

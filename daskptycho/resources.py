@@ -7,37 +7,30 @@ tasks, tile by tile, and of those inside a task; benchmarks/memory.py measures t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import dask
 import numpy as np
 import xarray as xr
-from dask.system import CPU_COUNT
-from dask.utils import format_bytes, parse_bytes
-from distributed.system import MEMORY_LIMIT
+from dask.utils import format_bytes
 
 from daskptycho.algorithms import AP, RAAR
-from daskptycho.backend import GPU_BATCHES, GPU_SHARE, Device
-from daskptycho.devices import gpu_or_reason, require_gpu
+from daskptycho.backend import GPU_BATCHES, GPU_SHARE
 from daskptycho.errors import OptionError
 from daskptycho.geometry import Strip, Tile, Tiling, overlapping_pairs
 from daskptycho.graph import sweep
 from daskptycho.plan import make_plan
 from daskptycho.start import uniform_start
 from daskptycho.synchronise import Sync
-from daskptycho.tasks import client_in_use, count_tasks, place
+from daskptycho.tasks import count_tasks, place
+from daskptycho.workers import Workers
 
-__all__ = ["Needs", "Recipe", "Workers", "needs_of", "tasks_of_sweep", "threads_for", "workers_in_use"]
+__all__ = ["Needs", "Recipe", "needs_of", "tasks_of_sweep"]
 
 # What Python, its libraries and the compiled kernels take in a worker that has run a tiny scan: measured.
 INTERPRETER = 320_000_000
 # What CUDA and its libraries take of a GPU: estimated from their documentation, not measured.
 GPU_CONTEXT = 800_000_000
-# Threads of one process that share a GPU take turns on it; the second reads frames while the first computes.
-GPU_THREADS = 2
 # What a worker keeps of each task of a sweep: its name, its state, what it needs. Measured on two workers
 # with 256 tiles and 20 000 tasks each.
 BOOKKEEPING = 5_000
@@ -45,78 +38,6 @@ BOOKKEEPING = 5_000
 FULL = 0.7
 
 COMPLEX, FLOAT = 8, 4
-
-
-@dataclass(frozen=True)
-class Workers:
-    """Who computes."""
-
-    count: int
-    threads: int
-    """Of each worker."""
-    memory: int | None
-    """Bytes that each may take; None where nothing limits them."""
-    device: Device = "cpu"
-    """Where that memory is."""
-
-
-def workers_in_use(memory: str | int | None = None, device: Device = "cpu") -> Workers:
-    """Of the Dask cluster in use, the smallest of its workers standing for all; this process without one.
-
-    With ``"gpu"`` their memory is that of their GPUs.
-
-    Raises
-    ------
-    OptionError
-        `memory`, bytes of each worker in place of Dask's own limit, is no number of bytes; or a worker has no
-        GPU.
-    """
-    if device not in ("cpu", "gpu"):
-        raise OptionError(f"device is {device!r}; expected 'cpu' or 'gpu'")
-    found = _workers_found() if device == "cpu" else _gpu_workers_found()
-    if memory is None:
-        return found
-    try:
-        limit = parse_bytes(memory)
-    except ValueError:
-        limit = 0
-    if limit <= 0:
-        raise OptionError(f"memory is {memory!r}; expected bytes, as 16 * 2**30 or '16 GiB'")
-    return replace(found, memory=limit)
-
-
-def _workers_found() -> Workers:
-    client = client_in_use()
-    if client is None:
-        return Workers(1, dask.config.get("num_workers", None) or CPU_COUNT, MEMORY_LIMIT)
-    found = client.scheduler_info(n_workers=-1)["workers"].values()
-    if not found:
-        return Workers(1, 1, None)
-    least = min(worker["memory_limit"] for worker in found)
-    return Workers(len(found), max(worker["nthreads"] for worker in found), least or None)
-
-
-def _gpu_workers_found() -> Workers:
-    client = client_in_use()
-    if client is None:
-        threads = dask.config.get("num_workers", None) or GPU_THREADS
-        return Workers(1, threads, require_gpu().memory, "gpu")
-    found = client.run(gpu_or_reason)
-    for address, gpu in found.items():
-        if isinstance(gpu, str):
-            raise OptionError(f"the worker at {address} cannot use a GPU: {gpu}")
-    memory = min((gpu.memory for gpu in found.values()), default=None)
-    return replace(_workers_found(), memory=memory, device="gpu")
-
-
-@contextmanager
-def threads_for(device: Device) -> Iterator[None]:
-    """Let few threads share a GPU where this process computes; elsewhere nothing changes."""
-    if device == "cpu" or client_in_use() is not None or dask.config.get("num_workers", None):
-        yield
-        return
-    with dask.config.set(num_workers=GPU_THREADS):
-        yield
 
 
 @dataclass(frozen=True)
@@ -158,7 +79,7 @@ class Needs:
     read : int
         Read from the store in a sweep, before decompression makes it this much.
     strips : int
-        Of the strips that tiles exchange in a sweep, were every tile alone on its worker.
+        Of the strips that workers send each other in a sweep that synchronises.
     bookkeeping : int
         On all workers, of the tasks of a sweep.
     result : int
@@ -312,6 +233,7 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, *
     windows = [math.prod(tile.window.shape) for tile in tiling.tiles]
     wave = COMPLEX * recipe.modes
     lit = 2 if recipe.update_probe else 1
+    travelling = tiling.strips_between(workers.count)
     held = sum(windows) * _image_bytes(recipe)
     if not streamed or workers.device == "gpu":
         held += _pair_bytes(tiling, recipe)
@@ -341,10 +263,9 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, *
         waiting=waiting,
         task=max(pixels) * inside + batch + 3 * COMPLEX * max(windows),
         read=sum(pixels) * scan["intensity"].dtype.itemsize * (lit if streamed else 0),
-        strips=sum(_pixels(strip) for strip in tiling.strips)
-        * (COMPLEX + (FLOAT if recipe.update_probe else 0)),
-        # A strip is cut, and merged; a tile has a dozen tasks of its own.
-        bookkeeping=BOOKKEEPING * (2 * lit * len(tiling.strips) + 12 * len(tiling.tiles)),
+        strips=sum(map(_pixels, travelling)) * (COMPLEX + (FLOAT if recipe.update_probe else 0)),
+        # Those of a sweep and of the one before; a strip that travels is cut in a task of its own.
+        bookkeeping=2 * BOOKKEEPING * (lit * len(travelling) + (4 * lit + 1) * len(tiling.tiles)),
         result=math.prod(tiling.window.shape) * (COMPLEX + FLOAT),
     )
 
@@ -380,8 +301,10 @@ def _with_images_on_disk(streamed: Needs, tiling: Tiling, recipe: Recipe) -> Nee
     )
 
 
-def tasks_of_sweep(scan: xr.Dataset, tiling: Tiling, recipe: Recipe, *, streamed: bool) -> int:
-    """Tasks of a sweep that synchronises, counted in its graph."""
+def tasks_of_sweep(
+    scan: xr.Dataset, tiling: Tiling, recipe: Recipe, *, streamed: bool, workers: int = 1
+) -> int:
+    """Tasks of a sweep that synchronises, counted in its graph, and those that cut what workers send."""
     plan = make_plan(scan, tiling, recipe.method, streamed=streamed)
     probe = place(np.ones((recipe.modes, *tiling.frame_shape), dtype=np.complex64))
     state = uniform_start(plan, probe, None)
@@ -395,4 +318,5 @@ def tasks_of_sweep(scan: xr.Dataset, tiling: Tiling, recipe: Recipe, *, streamed
         momentum=0.5 if recipe.momentum else 0.0,
         update_probe=recipe.update_probe,
     )
-    return count_tasks([following, report], given=[plan, state])
+    cut = len(tiling.strips_between(workers)) * (2 if recipe.update_probe else 1)
+    return count_tasks([following, report], given=[plan, state]) + cut

@@ -20,12 +20,12 @@ from daskptycho.errors import OptionError, ScanError
 from daskptycho.keeper import Keeper
 from daskptycho.loop import Loop, Progress
 from daskptycho.plan import SAME_COUNTS
-from daskptycho.resources import threads_for, workers_in_use
 from daskptycho.result import FORMAT
 from daskptycho.run import driven, laid_out
 from daskptycho.run_options import RunOptions, whole
 from daskptycho.scan import open_scan, tile_chunks, validate_scan
 from daskptycho.store import Location, complete_or_absent, located
+from daskptycho.workers import threads_for, workers_in_use
 
 __all__ = ["begun_with", "opened_store", "resume", "stopped_at"]
 

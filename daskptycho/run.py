@@ -25,7 +25,7 @@ from daskptycho.keeper import Keeper, refuse_to_lose_checkpoints
 from daskptycho.loop import Loop, Progress, Standing
 from daskptycho.plan import confirmed, make_plan, total_counts
 from daskptycho.probe import initial_probe
-from daskptycho.resources import Workers, needs_of, threads_for, workers_in_use
+from daskptycho.resources import needs_of
 from daskptycho.result import FORMAT, result_dataset, write_result
 from daskptycho.run_options import GIVEN, RunOptions, checked_momentum, positive, whole
 from daskptycho.scan import frame_numbers, position_in_pixels, scan_period, tile_chunks, validate_scan
@@ -34,6 +34,7 @@ from daskptycho.store import complete_or_absent, located
 from daskptycho.synchronise import Cadence, Sync
 from daskptycho.tasks import as_one_run, place, task
 from daskptycho.waiting import computed, persisted
+from daskptycho.workers import Workers, threads_for, workers_in_use
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store

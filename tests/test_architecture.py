@@ -58,6 +58,7 @@ LAYERS: list[tuple[str, set[str]]] = [
             "tasks",
             "two_level_graph",
             "waiting",
+            "workers",
         },
     ),
     ("mathematics", {"algorithms", "eigensolvers", "gramian", "synchronise", "two_level"}),

@@ -27,9 +27,10 @@ from hypothesis import strategies as st
 import daskptycho as dp
 from daskptycho.operators import measured_amplitudes
 from daskptycho.plan import PART_BYTES, in_passing
-from daskptycho.resources import Recipe, Workers, needs_of
+from daskptycho.resources import Recipe, needs_of
 from daskptycho.scan import tile_chunks
 from daskptycho.scratch import StoredImage
+from daskptycho.workers import Workers
 from tests import plain
 from tests.test_cli import facts, refused, run
 from tests.test_resources import HERE, tight

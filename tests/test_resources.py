@@ -28,7 +28,6 @@ from daskptycho.resources import (
     GPU_CONTEXT,
     INTERPRETER,
     Recipe,
-    Workers,
     needs_of,
     tasks_of_sweep,
 )
@@ -36,6 +35,7 @@ from daskptycho.scan import tile_chunks
 from daskptycho.start import uniform_start
 from daskptycho.synchronise import Sync
 from daskptycho.tasks import persisted, place
+from daskptycho.workers import Workers
 from tests import plain
 from tests.test_cli import facts, refused, run
 
@@ -214,7 +214,7 @@ def test_plan_is_printed(ds: xr.Dataset) -> None:
     assert told["amplitudes"] == "256.00 kiB as float32; read once, then held"
     assert "4.00 GiB" in told["each worker"]
     recipe = Recipe()
-    tasks = tasks_of_sweep(ds, plain.tiling_of(ds, tile_chunks(ds)), recipe, streamed=False)
+    tasks = tasks_of_sweep(ds, plain.tiling_of(ds, tile_chunks(ds)), recipe, streamed=False, workers=2)
     assert told["tasks"].startswith(f"{tasks} a sweep")
 
 

@@ -21,9 +21,10 @@ from daskptycho.gramian import block_within
 from daskptycho.graph import sweep
 from daskptycho.operators import inverse_illumination, shift_probe, split, weigh
 from daskptycho.plan import make_plan
+from daskptycho.resources import Recipe, tasks_of_sweep
 from daskptycho.start import uniform_start
 from daskptycho.synchronise import Sync
-from daskptycho.tasks import persisted, place
+from daskptycho.tasks import count_tasks, persisted, place
 from daskptycho.two_level import TileSum, galerkin_row, inner_sweeps, synchronise_tile, tile_phases
 from tests import plain
 
@@ -243,9 +244,14 @@ def test_only_strips_and_scalars_leave_a_worker() -> None:
         options: dict[str, Any] = {"counts": counts, "sync": EVERY, "normalisation": "degree"}
         following, report = sweep(plan, state, AP(), **options)
         graph = dict(compute_graph(following.images, report))
+        counted = count_tasks([following, report], given=[plan, state])
     worker = [tile * 2 // tiles for tile in range(tiles)]
     cut = [key for key in graph if key_split(key) == "cut"]
-    assert 0 < len(cut) == sum(worker[own.source] != worker[own.target] for own in tiling.strips)
+    travelling = [own for own in tiling.strips if worker[own.source] != worker[own.target]]
+    assert 0 < len(cut) == len(travelling)
+    assert tiling.strips_between(2) == travelling
+    tasks = tasks_of_sweep(ds, tiling, Recipe(update_probe=False, momentum=False), streamed=False, workers=2)
+    assert counted == tasks
     # Without its strips no tile's graph touches what the tasks of a tile on the other worker read.
     per_tile = [reached(graph, image.key, stop={"cut", "tile-phases"}) for image in following.images]
     for one, two in combinations(range(tiles), 2):

@@ -52,9 +52,10 @@ def command(
 
     from daskptycho.algorithms import algorithm_named
     from daskptycho.geometry import make_tiling
-    from daskptycho.resources import Recipe, needs_of, tasks_of_sweep, workers_in_use
+    from daskptycho.resources import Recipe, needs_of, tasks_of_sweep
     from daskptycho.scan import open_scan, position_in_pixels, scan_period, tile_chunks
     from daskptycho.synchronise import Sync
+    from daskptycho.workers import workers_in_use
 
     opened = open_scan(scan)
     who = workers_in_use(memory)
@@ -78,7 +79,7 @@ def command(
         update_probe=update_probe,
     )
     needs = needs_of(opened, tiling, who, recipe)
-    tasks = tasks_of_sweep(opened, tiling, recipe, streamed=needs.streamed)
+    tasks = tasks_of_sweep(opened, tiling, recipe, streamed=needs.streamed, workers=who.count)
     show_facts(f"A run of {scan}", _facts(needs, tasks))
 
 
@@ -106,7 +107,7 @@ def _facts(needs: Needs, tasks: int) -> list[list[tuple[str, str]]]:
             *(disk if needs.images_on_disk else []),
             ("waiting", f"{told(needs.waiting)} inside a sweep"),
             ("largest task", told(needs.task)),
-            ("exchanged", f"{told(needs.strips)} a sweep at most, in strips between tiles"),
+            ("exchanged", f"{told(needs.strips)} a sweep, in strips between workers"),
         ],
         [
             ("result", f"{told(needs.result)} at the end, in the process that began the run"),
