@@ -44,17 +44,23 @@ def _transformed(wave: Array, direction: str, share: float, overwrite: bool) -> 
         wave = np.array(wave, dtype=dtype, order="C")
     aligned = wave.ctypes.data % ALIGNMENT == 0
     # A plan is told which memory to work on: no two threads may share one.
-    plan = _plan(wave.shape, dtype, direction, aligned, threading.get_ident())
+    plan, own = _plan(wave.shape, dtype, direction, aligned, threading.get_ident())
     plan.update_arrays(wave, wave)
     plan.execute()
+    # It would keep the waves as long as it lives.
+    plan.update_arrays(own, own)
     if share:
         wave *= math.prod(wave.shape[-2:]) ** -share
     return wave
 
 
 @functools.lru_cache(maxsize=64)
-def _plan(shape: tuple[int, ...], dtype: np.dtype[Any], direction: str, aligned: bool, thread: int) -> Any:
+def _plan(
+    shape: tuple[int, ...], dtype: np.dtype[Any], direction: str, aligned: bool, thread: int
+) -> tuple[Any, Array]:
+    """A plan, and memory of its own."""
     memory = pyfftw.empty_aligned(shape, dtype, n=ALIGNMENT)
     flags = ("FFTW_MEASURE",) if aligned else ("FFTW_MEASURE", "FFTW_UNALIGNED")
     with _planning:
-        return pyfftw.FFTW(memory, memory, axes=(-2, -1), direction=direction, flags=flags, threads=1)
+        plan = pyfftw.FFTW(memory, memory, axes=(-2, -1), direction=direction, flags=flags, threads=1)
+    return plan, memory

@@ -330,7 +330,7 @@ def from_detector(waves: Array, kernel: Array | None) -> Array:
     """
     if kernel is None:
         return inverse_transform(waves, unitary=False)
-    spectrum = transform(waves)
+    spectrum = transform(waves, overwrite=True)
     spectrum *= kernel.conj()
     return inverse_transform(spectrum)
 
