@@ -37,6 +37,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "probe known, sync each sweep": {"update_probe": False, "sync": dp.Sync(every=1)},
     "probe recovered, sync each sweep": {"sync": dp.Sync(every=1)},
     "probe recovered, defaults": {},
+    "waves twice, probe recovered, sync each sweep": {"sync": dp.Sync(every=1)},
     "streamed, probe known, sync each sweep": {"update_probe": False, "sync": dp.Sync(every=1)},
     "streamed, probe recovered, sync each sweep": {"sync": dp.Sync(every=1)},
     "images on disk, probe known": {"update_probe": False, "sync": dp.Sync(every=1)},
@@ -62,12 +63,20 @@ def _peak_of_run(folder: Path, run: str, sweeps: int, threads: int) -> int:
         dp.reconstruct(dp.open_scan(folder / "tiny.zarr"), sweeps=sweeps, **options)
         scan = dp.open_scan(folder / "large.zarr")
         memory = None
-        # What is held does not fit, and then what is streamed does not.
-        for _ in range(0 if _held(run) else 2 if run.startswith("images") else 1):
-            memory = math.floor(_needs(scan, options, threads, memory).worker / FULL) - 1
+        # Less and less, until no more than the run's own grade fits.
+        while not _is_so(run, needs := _needs(scan, options, threads, memory)):
+            memory = math.floor(needs.worker / FULL) - 1
         before = _peak()
         dp.reconstruct(scan, sweeps=sweeps, memory=memory, **options)
     return _peak() - before
+
+
+def _is_so(run: str, needs: Needs) -> bool:
+    if run.startswith("images"):
+        return needs.images_on_disk
+    if run.startswith("streamed"):
+        return needs.streamed
+    return needs.waves_twice or not run.startswith("waves twice")
 
 
 def _held(run: str) -> bool:

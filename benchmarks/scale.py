@@ -185,7 +185,7 @@ def main(quick: bool, side: int, sweeps: int, repeats: int, tile_frames: int) ->
         f"of all tiles, {wire / whole:.2f} of whole tiles"
     )
     planning = time.perf_counter()
-    per_sweep = tasks_of_sweep(scan, tiling, Recipe(update_probe=False), streamed=False) / tiles
+    per_sweep = tasks_of_sweep(scan, tiling, Recipe(update_probe=False), workers=2) / tiles
     planning = (time.perf_counter() - planning) / tiles
     solved = {count: g_seconds(count) for count in ((100, 400) if quick else (1_000, 10_000, 100_000))}
     console.print(

@@ -255,11 +255,11 @@ def sweep(
         probe = task(extrapolate, probe, state.previous_probe, momentum)
     sweep_tiles = partial(_swept, plan, state, algorithm, probe, momentum, sync, normalisation)
     if update_probe:
-        swept = sweep_tiles(update_probe=True, keep_waves=not plan.streamed)
+        swept = sweep_tiles(update_probe=True, keep_waves=not plan.waves_twice)
         sums_of_probe = [task(_probe_sums, tile) for tile in swept]
         probe = task(updated_probe, probe, sums_of_probe, plan.fractional)
         lit = illuminations(plan, probe)
-        if plan.streamed:
+        if plan.waves_twice:
             # The waves of all tiles found no room while the probe waited for the last of them.
             swept = sweep_tiles(merging=lit, following_probe=probe)
     else:

@@ -64,6 +64,8 @@ class Plan:
         the one block within each tile, or, streamed, `PairsToFind`; `pairs_within` takes both.
     amplitudes : list of Delayed
         Of each tile `Amplitudes`, or, where they find no room, `StoredAmplitudes`; `resident` takes both.
+    waves_twice : bool
+        While the probe is recovered, waves do not wait for the new one: they are computed a second time.
     streamed : bool
         Amplitudes stay in the scan's store and are read by each task that needs them, and no frame stays in
         memory from one task to a later one.
@@ -82,6 +84,7 @@ class Plan:
     tiles: list[Delayed]
     pairs: list[Delayed]
     amplitudes: list[Delayed]
+    waves_twice: bool = False
     streamed: bool = False
     images_on_disk: bool = False
     device: Device = "cpu"
@@ -236,6 +239,7 @@ def make_plan(
     tiling: Tiling,
     method: Literal["two-level", "full"] | None,
     *,
+    waves_twice: bool = False,
     streamed: bool = False,
     images_on_disk: bool = False,
     device: Device = "cpu",
@@ -249,8 +253,10 @@ def make_plan(
         Of the scan's own chunks.
     method : "two-level", "full" or None
         How frames are synchronised, which tells the overlapping pairs of frames to look for.
+    waves_twice : bool
+        Compute waves a second time rather than have them wait for a new probe.
     streamed : bool
-        Leave the amplitudes in the scan's store.
+        Leave the amplitudes in the scan's store; waves are computed twice then in any case.
     images_on_disk : bool
         Leave the tiles' images on disk from task to task; on a CPU alone.
     device : "cpu" or "gpu"
@@ -275,6 +281,7 @@ def make_plan(
         tiles=tiles,
         pairs=pairs,
         amplitudes=_amplitudes(scan, tiling, streamed, device),
+        waves_twice=waves_twice or streamed,
         streamed=streamed,
         images_on_disk=images_on_disk,
         device=device,

@@ -62,6 +62,8 @@ class Needs:
         Of the scan, and frames of the largest tile.
     amplitudes : int
         Of all measured amplitudes as float32, for comparison.
+    waves_twice : bool
+        Waves are computed a second time rather than wait for a new probe.
     streamed : bool
         The amplitudes stay in the store and are read by each task that needs them.
     images_on_disk : bool
@@ -92,6 +94,7 @@ class Needs:
     frames: int
     tile_frames: int
     amplitudes: int
+    waves_twice: bool
     streamed: bool
     images_on_disk: bool
     held: int
@@ -129,7 +132,9 @@ class Needs:
         """What stays in memory from task to task, and what does not."""
         if self.images_on_disk:
             return f"amplitudes streamed, {format_bytes(self.on_disk)} of images on disk"
-        return "amplitudes streamed" if self.streamed else "amplitudes held"
+        if self.streamed:
+            return "amplitudes streamed"
+        return "amplitudes held, waves computed twice" if self.waves_twice else "amplitudes held"
 
     def told(self) -> str:
         """What was planned, for a run that took more, and what would take less."""
@@ -159,19 +164,19 @@ def needs_of(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe)
     Returns
     -------
     Needs
-        With the amplitudes held; streamed where they do not fit; with the images on disk too where those do
-        not fit either.
+        With the amplitudes held, and waves that wait for a new probe; with waves computed twice where they do
+        not fit; streamed where the amplitudes do not; with the images on disk where those do not fit either.
 
     Raises
     ------
     OptionError
         They do not fit, with what would.
     """
-    can_stream = (
-        recipe.method != "full" and not recipe.has_stack and hasattr(scan["intensity"].data, "to_delayed")
-    )
-    choices = [_needs(scan, tiling, workers, recipe, streamed=False)]
-    if can_stream:
+    no_stack = recipe.method != "full" and not recipe.has_stack
+    choices = [_needs(scan, tiling, workers, recipe)]
+    if no_stack and recipe.update_probe:
+        choices.append(_needs(scan, tiling, workers, recipe, waves_twice=True))
+    if no_stack and hasattr(scan["intensity"].data, "to_delayed"):
         choices.append(_needs(scan, tiling, workers, recipe, streamed=True))
         if workers.device == "cpu":
             choices.append(_with_images_on_disk(choices[-1], tiling, recipe))
@@ -226,7 +231,16 @@ def _refusal(choices: list[Needs], recipe: Recipe, tile: Tile) -> str:
     return f"{said}; expected {', or '.join(changes)}, or more memory"
 
 
-def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, *, streamed: bool) -> Needs:
+def _needs(
+    scan: xr.Dataset,
+    tiling: Tiling,
+    workers: Workers,
+    recipe: Recipe,
+    *,
+    waves_twice: bool = False,
+    streamed: bool = False,
+) -> Needs:
+    waves_twice = recipe.update_probe and (waves_twice or streamed)
     counts = _counts_itemsize(scan)
     frame = math.prod(tiling.frame_shape)
     pixels = [len(tile) * frame for tile in tiling.tiles]
@@ -238,8 +252,8 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, *
     if not streamed or workers.device == "gpu":
         held += _pair_bytes(tiling, recipe)
     held += sum(pixels) * ((0 if streamed else counts) + (wave if recipe.has_stack else 0))
-    # Held frames wait for the probe, which waits for all tiles; streamed ones are computed a second time.
-    wait_for_probe = recipe.update_probe and not streamed
+    # The new probe waits for all tiles.
+    wait_for_probe = recipe.update_probe and not waves_twice
     waiting = sum(pixels) * (wave if wait_for_probe else COMPLEX if recipe.method == "full" else 0)
     inside = (COMPLEX if recipe.method is not None else 0) + (wave if wait_for_probe else 0)
     if streamed:
@@ -255,6 +269,7 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, *
         frames=len(tiling.corner),
         tile_frames=max(map(len, tiling.tiles)),
         amplitudes=FLOAT * sum(pixels),
+        waves_twice=waves_twice,
         streamed=streamed,
         images_on_disk=False,
         held=held,
@@ -302,10 +317,10 @@ def _with_images_on_disk(streamed: Needs, tiling: Tiling, recipe: Recipe) -> Nee
 
 
 def tasks_of_sweep(
-    scan: xr.Dataset, tiling: Tiling, recipe: Recipe, *, streamed: bool, workers: int = 1
+    scan: xr.Dataset, tiling: Tiling, recipe: Recipe, *, waves_twice: bool = False, workers: int = 1
 ) -> int:
     """Tasks of a sweep that synchronises, counted in its graph, and those that cut what workers send."""
-    plan = make_plan(scan, tiling, recipe.method, streamed=streamed)
+    plan = make_plan(scan, tiling, recipe.method, waves_twice=waves_twice)
     probe = place(np.ones((recipe.modes, *tiling.frame_shape), dtype=np.complex64))
     state = uniform_start(plan, probe, None)
     following, report = sweep(

@@ -104,10 +104,10 @@ def reconstruct(
     subpixel : bool
         Carry the fractions of the positions by shifting the probe; otherwise round them.
     memory : int or str, optional
-        That each worker may take, as ``16 * 2**30`` or "16 GiB"; what Dask gives it unless given. Where the
-        amplitudes do not fit, each sweep reads them from the scan anew; where the images do not fit either,
-        they lie on disk from task to task, in Dask's ``temporary-directory`` or a worker's own folder. Of the
-        GPU with ``device="gpu"``.
+        That each worker may take, as ``16 * 2**30`` or "16 GiB"; what Dask gives it unless given. Where waves
+        that wait for a new probe do not fit, they are computed twice; where the amplitudes do not, each sweep
+        reads them from the scan anew; where the images do not fit either, they lie on disk from task to
+        task, in Dask's ``temporary-directory`` or a worker's own folder. Of the GPU with ``device="gpu"``.
     device : "cpu" or "gpu"
         Where the arrays of a run live: in memory, or on a GPU through CuPy, from the frames to the image.
         A cluster's workers need one GPU each; without a cluster the run takes the current one.
@@ -231,6 +231,7 @@ def laid_out(
     plan = persisted(
         make_plan(
             *(scan, tiling, options.sync.method),
+            waves_twice=needs.waves_twice,
             streamed=needs.streamed,
             images_on_disk=needs.images_on_disk,
             device=device,

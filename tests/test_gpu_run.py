@@ -268,7 +268,9 @@ def test_frames_that_do_not_fit_are_read_anew(
 
     expected = dp.reconstruct(scans["raster"], sweeps=3)
     monkeypatch.setattr(
-        run, "needs_of", lambda *_: type("Needs", (), {"streamed": True, "images_on_disk": False})
+        run,
+        "needs_of",
+        lambda *_: type("Needs", (), {"waves_twice": True, "streamed": True, "images_on_disk": False}),
     )
     found, (_, *sweeps, _) = on_gpu(standin, scans["raster"], sweeps=3)
     assert difference(found, expected) < CLOSE

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import daskptycho as dp
+from daskptycho import graph
 from daskptycho.algorithms import AP, RAAR
 from daskptycho.backend import GPU_BATCHES
 from daskptycho.gramian import GramianBlock
@@ -101,6 +102,31 @@ def test_streamed_run_gives_the_image_of_one_that_holds_its_amplitudes(
     xr.testing.assert_allclose(streamed.drop_vars("seconds"), held.drop_vars("seconds"), rtol=1e-5)
 
 
+@pytest.mark.parametrize("modes", [1, 2])
+def test_waves_that_find_no_room_are_computed_twice(
+    ds: xr.Dataset, modes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"sweeps": 5, "sync": Sync(every=1), "modes": modes}
+    held = dp.reconstruct(ds, **options)
+    tiling, recipe = plain.tiling_of(ds, tile_chunks(ds)), Recipe(modes)
+    memory = math.ceil(needs_of(ds, tiling, HERE, recipe).worker / FULL) - 1
+    needs = needs_of(ds, tiling, replace(HERE, memory=memory), recipe)
+    assert (needs.waves_twice, needs.streamed, needs.waiting) == (True, False, 0)
+    kept: list[bool] = []
+    sweep_tile = graph.sweep_tile
+
+    def noted(*given: Any, **of_sweep: Any) -> Any:
+        kept.append(of_sweep.get("keep_waves", True))
+        return sweep_tile(*given, **of_sweep)
+
+    monkeypatch.setattr(graph, "sweep_tile", noted)
+    with dask.config.set(num_workers=HERE.threads):
+        twice = dp.reconstruct(ds, memory=memory, **options)
+    # The first sweep leaves the probe as it is.
+    assert (len(kept), kept.count(False)) == (4 * (1 + 2 * 4), 4 * 4)
+    xr.testing.assert_allclose(twice.drop_vars("seconds"), held.drop_vars("seconds"), rtol=1e-5)
+
+
 def test_random_start_streams_too(ds: xr.Dataset) -> None:
     options: dict[str, Any] = {"sweeps": 3, "start": "random", "opening": None, "update_probe": False}
     held = dp.reconstruct(ds, **options)
@@ -155,12 +181,10 @@ def test_what_is_held_was_told(ds: xr.Dataset, algorithm: Any, update_probe: boo
 def test_task_count_is_that_of_the_graph(ds: xr.Dataset) -> None:
     tiling = plain.tiling_of(ds, tile_chunks(ds))
     known = Recipe(update_probe=False)
-    held = tasks_of_sweep(ds, tiling, known, streamed=False)
-    assert tasks_of_sweep(ds, tiling, known, streamed=True) == held
-    # A second pass over the tiles, and a new illumination.
-    assert tasks_of_sweep(ds, tiling, Recipe(), streamed=True) > tasks_of_sweep(
-        ds, tiling, Recipe(), streamed=False
-    )
+    assert tasks_of_sweep(ds, tiling, known, waves_twice=True) == tasks_of_sweep(ds, tiling, known)
+    # A second pass over the tiles.
+    once = tasks_of_sweep(ds, tiling, Recipe())
+    assert tasks_of_sweep(ds, tiling, Recipe(), waves_twice=True) == once + len(tiling.tiles)
 
 
 @given(
@@ -214,7 +238,7 @@ def test_plan_is_printed(ds: xr.Dataset) -> None:
     assert told["amplitudes"] == "256.00 kiB as float32; read once, then held"
     assert "4.00 GiB" in told["each worker"]
     recipe = Recipe()
-    tasks = tasks_of_sweep(ds, plain.tiling_of(ds, tile_chunks(ds)), recipe, streamed=False, workers=2)
+    tasks = tasks_of_sweep(ds, plain.tiling_of(ds, tile_chunks(ds)), recipe, workers=2)
     assert told["tasks"].startswith(f"{tasks} a sweep")
 
 

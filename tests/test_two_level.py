@@ -250,7 +250,7 @@ def test_only_strips_and_scalars_leave_a_worker() -> None:
     travelling = [own for own in tiling.strips if worker[own.source] != worker[own.target]]
     assert 0 < len(cut) == len(travelling)
     assert tiling.strips_between(2) == travelling
-    tasks = tasks_of_sweep(ds, tiling, Recipe(update_probe=False, momentum=False), streamed=False, workers=2)
+    tasks = tasks_of_sweep(ds, tiling, Recipe(update_probe=False, momentum=False), workers=2)
     assert counted == tasks
     # Without its strips no tile's graph touches what the tasks of a tile on the other worker read.
     per_tile = [reached(graph, image.key, stop={"cut", "tile-phases"}) for image in following.images]

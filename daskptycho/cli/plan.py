@@ -79,7 +79,7 @@ def command(
         update_probe=update_probe,
     )
     needs = needs_of(opened, tiling, who, recipe)
-    tasks = tasks_of_sweep(opened, tiling, recipe, streamed=needs.streamed, workers=who.count)
+    tasks = tasks_of_sweep(opened, tiling, recipe, waves_twice=needs.waves_twice, workers=who.count)
     show_facts(f"A run of {scan}", _facts(needs, tasks))
 
 
@@ -93,6 +93,7 @@ def _facts(needs: Needs, tasks: int) -> list[list[tuple[str, str]]]:
     limit = "" if who.memory is None else f" of {format_bytes(who.memory)}"
     read = f"{told(needs.read)} a sweep, from the store" if needs.streamed else "once, then held"
     held = "" if needs.images_on_disk else ": images, illumination, frames that stay"
+    twice = "; waves are computed twice a sweep" if needs.waves_twice else ""
     traffic = f"{told(needs.disk_traffic)} written and read a sweep"
     disk = [("on disk", f"{told(needs.on_disk)} of images and illumination; {traffic}")]
     return [
@@ -105,7 +106,7 @@ def _facts(needs: Needs, tasks: int) -> list[list[tuple[str, str]]]:
             ("amplitudes", f"{told(needs.amplitudes)} as float32; read {read}"),
             ("held", f"{told(needs.held)} from sweep to sweep{held}"),
             *(disk if needs.images_on_disk else []),
-            ("waiting", f"{told(needs.waiting)} inside a sweep"),
+            ("waiting", f"{told(needs.waiting)} inside a sweep{twice}"),
             ("largest task", told(needs.task)),
             ("exchanged", f"{told(needs.strips)} a sweep, in strips between workers"),
         ],
