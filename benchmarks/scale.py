@@ -185,18 +185,28 @@ def main(quick: bool, side: int, sweeps: int, repeats: int, tile_frames: int) ->
         f"of all tiles, {wire / whole:.2f} of whole tiles"
     )
     planning = time.perf_counter()
-    per_sweep = tasks_of_sweep(scan, tiling, Recipe(update_probe=False), workers=2) / tiles
+    own_tasks = tasks_of_sweep(scan, tiling, Recipe(update_probe=False)) // tiles
     planning = (time.perf_counter() - planning) / tiles
     solved = {count: g_seconds(count) for count in ((100, 400) if quick else (1_000, 10_000, 100_000))}
     console.print(
-        f"a task {format_time(each_task)}; {per_sweep:.0f} tasks a tile and sweep, planned in "
+        f"a task {format_time(each_task)}; {own_tasks} tasks a tile and sweep of its own, planned in "
         f"{format_time(planning)}; G solved in "
         + ", ".join(f"{format_time(seconds)} for {count} tiles" for count, seconds in solved.items())
     )
-    console.print(_model(each_task, per_sweep, planning, solved))
+    console.print(_model(each_task, own_tasks, planning, solved))
 
 
-def _model(each_task: float, per_sweep: float, planning: float, solved: dict[int, float]) -> Table:
+def travelling_strips(tiles: float, workers: int) -> float:
+    """Strips that a tile gets from other workers: each has a run of tiles, row by row of a square."""
+    each = tiles / workers
+    rows = each / math.sqrt(tiles)
+    if each < 1:
+        return 8.0
+    # Three come from the row above and three from the one below; with less than a row, all of them travel.
+    return 6 / rows if rows > 1 else 6 + 2 / each
+
+
+def _model(each_task: float, own_tasks: int, planning: float, solved: dict[int, float]) -> Table:
     table = Table(title="Modelled: seconds a sweep, frames of 256x256")
     columns = ("frames", "GPUs", "a tile", "tiles", "compute", "strips", "read", "G", "scheduler", "planning")
     for column in columns:
@@ -218,7 +228,7 @@ def _model(each_task: float, per_sweep: float, planning: float, solved: dict[int
                     busiest * 2 * 8 * halo / WIRE,
                     counts / READ if counts > KEPT else 0.0,
                     solved[most] * (tiles / most) ** 1.5,
-                    tiles * per_sweep * each_task,
+                    tiles * (own_tasks + travelling_strips(tiles, gpus)) * each_task,
                     tiles * planning,
                 )
                 row = (f"{frames:.0e}", str(gpus), str(tile), f"{tiles:.3g}")
