@@ -206,13 +206,19 @@ def travelling_strips(tiles: float, workers: int) -> float:
     return 6 / rows if rows > 1 else 6 + 2 / each
 
 
+def _g_seconds_modelled(tiles: float, solved: dict[int, float]) -> float:
+    """Between the measured ones; beyond, Lanczos' steps grow with the root of the tiles, a step with them."""
+    most = max(solved)
+    if tiles > most:
+        return solved[most] * (tiles / most) ** 1.5
+    return float(np.exp(np.interp(np.log(tiles), np.log(list(solved)), np.log(list(solved.values())))))
+
+
 def _model(each_task: float, own_tasks: int, planning: float, solved: dict[int, float]) -> Table:
     table = Table(title="Modelled: seconds a sweep, frames of 256x256")
     columns = ("frames", "GPUs", "a tile", "tiles", "compute", "strips", "read", "G", "scheduler", "planning")
     for column in columns:
         table.add_column(column, justify="right")
-    # Lanczos' steps grow with the square root of the tiles, and so a solution with their power 3/2.
-    most = max(solved)
     for frames in (10**6, 10**9):
         for gpus in (100, 1000):
             for tile in TILES:
@@ -227,7 +233,7 @@ def _model(each_task: float, own_tasks: int, planning: float, solved: dict[int, 
                     busiest * tile * GPU_FRAME,
                     busiest * 2 * 8 * halo / WIRE,
                     counts / READ if counts > KEPT else 0.0,
-                    solved[most] * (tiles / most) ** 1.5,
+                    _g_seconds_modelled(tiles, solved),
                     tiles * (own_tasks + travelling_strips(tiles, gpus)) * each_task,
                     tiles * planning,
                 )

@@ -24,7 +24,7 @@ from daskptycho.run_options import RunOptions
 from daskptycho.scan import frame_numbers, pixel_size, position_in_pixels, scan_period, tile_chunks
 from daskptycho.store import Location
 from daskptycho.synchronise import Cadence
-from daskptycho.tasks import place, task
+from daskptycho.tasks import Home, place, task
 from daskptycho.waiting import computed, persisted
 
 __all__ = ["Checkpoints", "header_of", "location_of", "tiling_of"]
@@ -159,7 +159,7 @@ class Checkpoints:
                         index,
                         list(own),
                         list(own.values()),
-                        home=index,
+                        home=Home(index, len(of_tiles)),
                     )
                     for index, own in enumerate(of_tiles)
                 ]
@@ -218,10 +218,10 @@ class Checkpoints:
             lambda: persisted(_kept(plan, self._read(snapshot, self._here))),
         )
 
-    def _there(self, home: int, *given: Any) -> Delayed:
+    def _there(self, home: Home, *given: Any) -> Delayed:
         return task(_read_tile, *given, self.device, home=home)
 
-    def _here(self, home: int, *given: Any) -> Delayed:
+    def _here(self, home: Home, *given: Any) -> Delayed:
         return self._moved(place(read_tile(*given), home))
 
     def _moved(self, value: Delayed) -> Delayed:
@@ -231,7 +231,14 @@ class Checkpoints:
         parts = self.store.attributes(snapshot)["parts"]
         found: dict[str, Any] = {
             name: [
-                one(tile.index, self.store.location, snapshot, name, tile.index, _shape(name, tile))
+                one(
+                    Home(tile.index, len(self.tiling.tiles)),
+                    self.store.location,
+                    snapshot,
+                    name,
+                    tile.index,
+                    _shape(name, tile),
+                )
                 for tile in self.tiling.tiles
             ]
             for name in TILED

@@ -1,6 +1,6 @@
 """GPUs: whether one can be used here, and which.
 
-`resources`, `cuda_cluster` and the command ``check-gpu`` call this module. CuPy is imported in the functions:
+`workers`, `cuda_cluster` and the command ``check-gpu`` call this module. CuPy is imported in the functions:
 without it, and without a GPU, each of them says what is missing.
 """
 

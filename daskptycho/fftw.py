@@ -23,6 +23,7 @@ Norm = Literal["backward", "ortho", "forward"]
 ALIGNMENT = 16
 # FFTW plans one at a time.
 _planning = threading.Lock()
+_of_thread = threading.local()
 # How much of ``1 / pixels`` each way carries, as an exponent.
 FORWARD: dict[Norm, float] = {"backward": 0.0, "ortho": 0.5, "forward": 1.0}
 BACKWARD: dict[Norm, float] = {"backward": 1.0, "ortho": 0.5, "forward": 0.0}
@@ -44,7 +45,7 @@ def _transformed(wave: Array, direction: str, share: float, overwrite: bool) -> 
         wave = np.array(wave, dtype=dtype, order="C")
     aligned = wave.ctypes.data % ALIGNMENT == 0
     # A plan is told which memory to work on: no two threads may share one.
-    plan, own = _plan(wave.shape, dtype, direction, aligned, threading.get_ident())
+    plan, own = _plan(wave.shape, dtype, direction, aligned)
     plan.update_arrays(wave, wave)
     plan.execute()
     # It would keep the waves as long as it lives.
@@ -54,13 +55,17 @@ def _transformed(wave: Array, direction: str, share: float, overwrite: bool) -> 
     return wave
 
 
-@functools.lru_cache(maxsize=64)
-def _plan(
-    shape: tuple[int, ...], dtype: np.dtype[Any], direction: str, aligned: bool, thread: int
-) -> tuple[Any, Array]:
-    """A plan, and memory of its own."""
+def _plan(shape: tuple[int, ...], dtype: np.dtype[Any], direction: str, aligned: bool) -> tuple[Any, Array]:
+    """A plan of this thread's, and memory of its own."""
+    made = _of_thread.__dict__.setdefault("made", functools.lru_cache(maxsize=16)(_made))
+    plan: tuple[Any, Array] = made(shape, dtype, direction, aligned)
+    return plan
+
+
+def _made(shape: tuple[int, ...], dtype: np.dtype[Any], direction: str, aligned: bool) -> tuple[Any, Array]:
     memory = pyfftw.empty_aligned(shape, dtype, n=ALIGNMENT)
-    flags = ("FFTW_MEASURE",) if aligned else ("FFTW_MEASURE", "FFTW_UNALIGNED")
+    # Estimated, not measured: what is fastest in one run is not in the next, and rounds differently.
+    flags = ("FFTW_ESTIMATE",) if aligned else ("FFTW_ESTIMATE", "FFTW_UNALIGNED")
     with _planning:
         plan = pyfftw.FFTW(memory, memory, axes=(-2, -1), direction=direction, flags=flags, threads=1)
     return plan, memory

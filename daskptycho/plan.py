@@ -27,7 +27,7 @@ from daskptycho.operators import Amplitudes, measured_amplitudes
 from daskptycho.retrying import retried, without_queries
 from daskptycho.scan import fresnel_kernel
 from daskptycho.scratch import LeavingOnDisk
-from daskptycho.tasks import place, task
+from daskptycho.tasks import Home, place, task
 
 __all__ = [
     "SAME_COUNTS",
@@ -262,11 +262,12 @@ def make_plan(
     device : "cpu" or "gpu"
     """
     blocks = gramian_blocks(tiling) if method == "full" else []
-    tiles = [place(tile, home=tile.index) for tile in tiling.tiles]
+    tiles = [place(tile, home=Home(tile.index, len(tiling.tiles))) for tile in tiling.tiles]
     pairs = [place(block) for block in blocks]
     if method == "two-level" and streamed and device == "cpu":
         pairs = [
-            place(PairsToFind(tiling.frame_shape, tiling.period), home=tile.index) for tile in tiling.tiles
+            place(PairsToFind(tiling.frame_shape, tiling.period), home=Home(tile.index, len(tiling.tiles)))
+            for tile in tiling.tiles
         ]
     elif method == "two-level":
         # Each tile finds its own: the client need not know any pair.
@@ -309,14 +310,23 @@ def _amplitudes(scan: xr.Dataset, tiling: Tiling, streamed: bool, device: Device
     detector.append(None if kernel is None else place(kernel))
     frames = scan["intensity"].data
     if not hasattr(frames, "to_delayed"):
-        blocks = [place(frames[tile.frames], home=tile.index) for tile in tiling.tiles]
+        blocks = [
+            place(frames[tile.frames], home=Home(tile.index, len(tiling.tiles))) for tile in tiling.tiles
+        ]
         return [task(_amplitudes_of, block, *detector, device) for block in blocks]
     # A tile is all of its frames' detector pixels, however the scan was chunked.
     blocks = frames.rechunk({1: -1, 2: -1}).to_delayed().ravel()
     whole = dict(blocks[0].__dask_graph__())
     stored = [
         # Its own part of the graph alone: the whole would travel with every tile.
-        task(StoredAmplitudes, cull(whole, [block.key])[0], block.key, *detector, device, home=index)
+        task(
+            StoredAmplitudes,
+            cull(whole, [block.key])[0],
+            block.key,
+            *detector,
+            device,
+            home=Home(index, len(blocks)),
+        )
         for index, block in enumerate(blocks)
     ]
     return stored if streamed else [task(StoredAmplitudes.read, tile) for tile in stored]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import shutil
+import socket
 import tempfile
 import threading
 import weakref
@@ -21,6 +23,7 @@ from typing import Any
 
 import dask
 import numpy as np
+import psutil
 from dask.utils import format_bytes
 from distributed import get_worker
 from numpy.typing import NDArray
@@ -31,14 +34,24 @@ from daskptycho.two_level import TileSum
 
 __all__ = ["LeavingOnDisk", "StoredImage", "stored"]
 
-PREFIX = "daskptycho-images-"
+# With the machine's name and the process's number: a base may be on a disk that several machines share.
+PREFIX = f"daskptycho-images-{socket.gethostname()}-"
+
+
+def _forget_the_dead(base: Path) -> None:
+    """Remove what processes that were killed have left."""
+    for folder in base.glob(f"{PREFIX}*"):
+        number = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Folder:
     """A folder of this process for its images; it goes with the last of them."""
 
     def __init__(self, base: str | None) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+        _forget_the_dead(Path(base or tempfile.gettempdir()))
+        self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
         self.numbers = itertools.count()
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 

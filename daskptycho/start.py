@@ -19,7 +19,7 @@ from daskptycho.graph import State, illuminations, images_of, overlap_sums, summ
 from daskptycho.operators import Amplitudes, detector_scale, frame_blocks, from_detector
 from daskptycho.plan import Plan, StoredAmplitudes, resident
 from daskptycho.synchronise import Normalisation, Sync
-from daskptycho.tasks import place, task
+from daskptycho.tasks import Home, place, task
 
 __all__ = ["random_start", "uniform_start"]
 
@@ -43,11 +43,22 @@ def uniform_start(plan: Plan, probe: Delayed, image: NDArray | None) -> State:
     tiling = plan.tiling
     if image is None:
         constant = plan.leaving(_constant)
-        images = [task(constant, tile.window.shape, plan.device, home=tile.index) for tile in tiling.tiles]
+        images = [
+            task(constant, tile.window.shape, plan.device, home=Home(tile.index, len(tiling.tiles)))
+            for tile in tiling.tiles
+        ]
     else:
         canvas, window_of = place(image), plan.leaving(_window_of)
         images = [
-            task(window_of, canvas, tile.window, tiling.window, tiling.period, plan.device, home=tile.index)
+            task(
+                window_of,
+                canvas,
+                tile.window,
+                tiling.window,
+                tiling.period,
+                plan.device,
+                home=Home(tile.index, len(tiling.tiles)),
+            )
             for tile in tiling.tiles
         ]
     return State(images, illuminations(plan, probe), probe)

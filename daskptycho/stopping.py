@@ -57,6 +57,7 @@ def stoppable() -> Iterator[None]:
         for number in replaced:
             signal.signal(number, _raising(ours[number]))
         yield
+        raise_missed()
     finally:
         for number in replaced:
             signal.signal(number, usual[number])

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask.base
 from dask._task_spec import DataNode, GraphNode, List, Task, TaskRef
@@ -28,6 +28,7 @@ from distributed import Client, span
 
 __all__ = [
     "STAY_AT_HOME",
+    "Home",
     "as_one_run",
     "client_in_use",
     "count_tasks",
@@ -44,12 +45,19 @@ __all__ = [
 STAY_AT_HOME = {"distributed.scheduler.work-stealing": False}
 
 
+class Home(NamedTuple):
+    """Beside which tile a task runs, and of how many."""
+
+    tile: int
+    tiles: int
+
+
 class _Node(Delayed):
     """A delayed value that knows its own task and the values that this needs."""
 
     __slots__ = ("_home", "_needs", "_node")
 
-    def __init__(self, node: GraphNode, needs: Sequence[Delayed], home: int | None) -> None:
+    def __init__(self, node: GraphNode, needs: Sequence[Delayed], home: Home | None) -> None:
         super().__init__(node.key, None)
         object.__setattr__(self, "_node", node)
         object.__setattr__(self, "_needs", needs)
@@ -65,12 +73,12 @@ class _Done(Delayed):
 
     __slots__ = ("_home",)
 
-    def __init__(self, key: str, value: Any, home: int | None) -> None:
+    def __init__(self, key: str, value: Any, home: Home | None) -> None:
         super().__init__(key, _one_layer(key, {key: value}))
         object.__setattr__(self, "_home", home)
 
 
-def _home_of(value: Any) -> int | None:
+def _home_of(value: Any) -> Home | None:
     return value._home if isinstance(value, _Node | _Done) else None
 
 
@@ -100,12 +108,12 @@ def count_tasks(values: Any, given: Any) -> int:
     return len(set(_graph(list(_delayed_in(values)))) - set(there))
 
 
-def task(function: Callable[..., Any], *arguments: Any, home: int | None = None, **options: Any) -> Delayed:
+def task(function: Callable[..., Any], *arguments: Any, home: Home | None = None, **options: Any) -> Delayed:
     """One task, named after its function so that Dask's dashboard tells what runs.
 
     The arguments are delayed values, lists of them, or plain Python values: hashing them to find
-    equal tasks would cost more than it saves, since no task of a sweep repeats. `home` is the number of the
-    tile beside which it runs, where none of the arguments tells.
+    equal tasks would cost more than it saves, since no task of a sweep repeats. `home` is where it
+    runs, if none of the arguments tells.
     """
     needs: list[Delayed] = []
 
@@ -125,16 +133,16 @@ def _referred(value: Any, needs: list[Delayed]) -> Any:
     return List(*(_referred(part, needs) for part in value)) if isinstance(value, list) else value
 
 
-def place(value: Any, home: int | None = None) -> Delayed:
+def place(value: Any, home: Home | None = None) -> Delayed:
     """A value put where tasks can take it from, once, rather than into every graph.
 
-    `home` is the number of the tile that it belongs to.
+    `home` is where it belongs.
     """
     return _Node(DataNode(_key("place", home), value), (), home)
 
 
-def _key(name: str, home: int | None) -> str:
-    return f"{name}-{uuid.uuid4().hex}" + ("" if home is None else f"-{home}")
+def _key(name: str, home: Home | None) -> str:
+    return f"{name}-{uuid.uuid4().hex}" + ("" if home is None else f"-{home.tile}-{home.tiles}")
 
 
 def client_in_use() -> Client | None:
@@ -165,21 +173,21 @@ def homes(values: Sequence[Delayed]) -> list[str]:
 class _Homes:
     """The worker of each tile. Neighbours in number are neighbours in space: a worker takes a run of them."""
 
-    tiles: int
     workers: tuple[str, ...]
     """Addresses, one for each thread."""
 
     def __call__(self, key: Any) -> list[str]:
         """Where the task of this key belongs; the scheduler asks."""
-        _, _, home = key.rpartition("-") if isinstance(key, str) else ("", "", "")
-        return [self.of(int(home))] if home.isdecimal() else []
+        numbers = key.rsplit("-", 2)[1:] if isinstance(key, str) else []
+        at_home = len(numbers) == 2 and all(number.isdecimal() for number in numbers)
+        return [self.of(Home(*map(int, numbers)))] if at_home else []
 
-    def of(self, tile: int) -> str:
+    def of(self, home: Home) -> str:
         """Address of its worker."""
-        return self.workers[tile * len(self.workers) // self.tiles]
+        return self.workers[home.tile * len(self.workers) // home.tiles]
 
 
-def _homes_now(tiles: int) -> _Homes | None:
+def _homes_now() -> _Homes | None:
     """None without a cluster, or without workers."""
     client = client_in_use()
     if client is None:
@@ -187,18 +195,19 @@ def _homes_now(tiles: int) -> _Homes | None:
     # A client that looks for its scheduler again knows of none.
     workers = client.scheduler_info(n_workers=-1).get("workers", {})
     threads = tuple(address for address in sorted(workers) for _ in range(workers[address]["nthreads"]))
-    return _Homes(tiles, threads) if threads else None
+    return _Homes(threads) if threads else None
 
 
 def together(tiles: int) -> Callable[[int, int], bool]:
     """Tells of two of so many tiles whether they are at home in one process, as far as is known now."""
-    homes = _homes_now(tiles)
-    return lambda first, second: homes is None or homes.of(first) == homes.of(second)
+    homes = _homes_now()
+    return lambda first, second: (
+        homes is None or (homes.of(Home(first, tiles)) == homes.of(Home(second, tiles)))
+    )
 
 
 def _at_home(nodes: Sequence[_Node]) -> AbstractContextManager[Any]:
-    own = [node._home for node in nodes if node._home is not None]
-    homes = _homes_now(max(own) + 1) if own else None
+    homes = _homes_now() if any(node._home is not None for node in nodes) else None
     return nullcontext() if homes is None else annotate(workers=homes, allow_other_workers=True)
 
 

@@ -43,6 +43,7 @@ LAYERS: list[tuple[str, set[str]]] = [
             "resumption",
             "run",
             "run_options",
+            "workers",
         },
     ),
     (
@@ -58,7 +59,6 @@ LAYERS: list[tuple[str, set[str]]] = [
             "tasks",
             "two_level_graph",
             "waiting",
-            "workers",
         },
     ),
     ("mathematics", {"algorithms", "eigensolvers", "gramian", "synchronise", "two_level"}),

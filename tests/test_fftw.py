@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -51,3 +53,16 @@ def test_threads_do_not_meet_in_one_plan() -> None:
         found = list(threads.map(fftw.fft2, [*waves] * 8))
     for number, one in enumerate(found):
         np.testing.assert_allclose(one, expected[number % len(waves)], atol=1e-3)
+
+
+def test_every_process_transforms_alike() -> None:
+    """A run that goes on in another process ends with the same image."""
+    told = """
+import hashlib, numpy as np
+from daskptycho.fftw import fft2, ifft2
+wave = np.random.default_rng(0).normal(size=(2, 128, 128, 2)).astype(np.float32).view(np.complex64)[..., 0]
+print(hashlib.sha256(ifft2(fft2(wave)).tobytes()).hexdigest())
+"""
+    runs = [subprocess.run([sys.executable, "-c", told], capture_output=True, text=True) for _ in range(3)]
+    assert [run.stderr for run in runs] == ["", "", ""]
+    assert len({run.stdout for run in runs}) == 1

@@ -15,6 +15,7 @@ import pytest
 import xarray as xr
 from dask.base import compute
 from dask.delayed import Delayed
+from distributed import Client, LocalCluster
 
 from daskptycho import phase_graph
 from daskptycho.algorithms import AP, RAAR, Algorithm, DifferenceMap, Weighted
@@ -27,7 +28,8 @@ from daskptycho.plan import Plan, make_plan
 from daskptycho.result import assemble
 from daskptycho.start import random_start, uniform_start
 from daskptycho.synchronise import Sync, frame_phases, normalise, solve
-from daskptycho.tasks import persisted, place
+from daskptycho.tasks import Home, homes, persisted, place, task
+from daskptycho.waiting import computed
 from tests import plain
 
 TILES = {1: (36,), 4: (9,) * 4, 9: (4,) * 9}
@@ -375,8 +377,8 @@ def test_tasks_can_be_sent_to_another_process() -> None:
     plan = make_plan(ds.chunk({"frame": 9}), plain.tiling_of(ds, TILES[4]), "full")
     state, report = random_start(plan, place(ds["probe"].values), [np.arange(9)] * 4, 0, SYNC, "frame")
     new = next_sweep(plan, state, RAAR(), update_probe=True)
-    for key, task in tasks_of((new, report), set()).items():
-        assert pickle.loads(cloudpickle.dumps(task)) is not None, key
+    for key, node in tasks_of((new, report), set()).items():
+        assert pickle.loads(cloudpickle.dumps(node)) is not None, key
 
 
 # Plan
@@ -501,3 +503,16 @@ def test_a_random_start_is_synchronised_once() -> None:
     plainly = swept(ds, TILES[4], sweeps=0, start="random", sync=Sync(method=None))
     # Frames that were turned to agree add up to more.
     assert np.linalg.norm(start.image) > 1.05 * np.linalg.norm(plainly.image)
+
+
+@pytest.mark.timeout(60)
+def test_a_tile_is_computed_at_its_home_also_alone() -> None:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
+        for tile in (0, 7, 8, 15):
+            value = persisted(task(int, tile, home=Home(tile, 16)))
+            assert computed(value) == tile
+            assert homes([value]) == [workers[tile // 8]]

@@ -6,6 +6,7 @@ import gc
 import os
 import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from daskptycho.operators import measured_amplitudes
 from daskptycho.plan import PART_BYTES, in_passing
 from daskptycho.resources import Recipe, needs_of
 from daskptycho.scan import tile_chunks
-from daskptycho.scratch import StoredImage
+from daskptycho.scratch import PREFIX, StoredImage
 from daskptycho.workers import Workers
 from tests import plain
 from tests.test_cli import facts, refused, run
@@ -284,3 +285,24 @@ def test_interrupted_command_leaves_no_image(ds: xr.Dataset, tmp_path: Path, fol
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert files(folder) == []
+
+
+def test_what_a_killed_process_left_goes_with_the_next_image(folder: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
+    dead = folder / f"{PREFIX}{int(ended.stdout)}-x"
+    alive, elsewhere = (
+        folder / f"{PREFIX}{os.getppid()}-x",
+        folder / f"{PREFIX}elsewhere-{int(ended.stdout)}-x",
+    )
+    for own in (dead, alive, elsewhere):
+        own.mkdir()
+        (own / "0").write_bytes(b"image")
+    image = StoredImage(IMAGE)
+    assert not dead.exists()
+    assert (alive / "0").exists()
+    assert (elsewhere / "0").exists()
+    np.testing.assert_array_equal(image[...], IMAGE)
+    for own in (alive, elsewhere):
+        shutil.rmtree(own)

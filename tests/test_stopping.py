@@ -105,3 +105,22 @@ def test_what_else_a_finaliser_raises_is_told_as_before(monkeypatch: pytest.Monk
         raise_missed()
     assert told == ["broken"]
     assert sys.unraisablehook is hook
+
+
+@signals
+def test_signal_that_nobody_asked_for_again_is_raised_at_the_end(
+    number: int, kind: type[BaseException]
+) -> None:
+    done: list[str] = []
+
+    def signalled() -> None:
+        with stoppable():
+            Signalled(number)
+            done.append("the block")
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        signalled()
+    assert done == ["the block"]
+    assert stopped.type is kind
+    # Whatever comes next is not interrupted once more.
+    raise_missed()
