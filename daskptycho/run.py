@@ -32,7 +32,7 @@ from daskptycho.scan import frame_numbers, position_in_pixels, scan_period, tile
 from daskptycho.start import random_start, uniform_start
 from daskptycho.store import complete_or_absent, located
 from daskptycho.synchronise import Cadence, Sync
-from daskptycho.tasks import as_one_run, place, task
+from daskptycho.tasks import as_one_run, client_in_use, place, task
 from daskptycho.waiting import computed, persisted
 from daskptycho.workers import Workers, threads_for, workers_in_use
 
@@ -226,7 +226,7 @@ def laid_out(
         There are no counts, or some that cannot be.
     """
     needs = needs_of(scan, tiling, workers, options.recipe(modes))
-    if needs.streamed:
+    if needs.streamed and client_in_use() is None:
         give_back_at_once()
     plan = persisted(
         make_plan(

@@ -60,7 +60,9 @@ def command(
     opened = open_scan(scan)
     who = workers_in_use(memory)
     if workers is not None:
-        share = who.memory if memory is not None or who.memory is None else who.memory // workers
+        # Dask gives a worker of one thread one core's share, also where others stay idle.
+        shares = max(workers, who.threads) if memory is None else 1
+        share = None if who.memory is None else who.memory // shares
         who = replace(who, count=workers, threads=1, memory=share)
     if threads is not None:
         who = replace(who, threads=threads)
