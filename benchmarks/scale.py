@@ -77,13 +77,10 @@ def sweep_seconds(scan: Any, sweeps: int, client: Client | None = None) -> tuple
     return float(np.median(result["seconds"].values[WARM:])), float(np.median(received[WARM:] or [0]))
 
 
-def strip_bytes(tiling: Tiling, owner: Any) -> int:
-    """Bytes of the strips between tiles of different owners."""
-    return 8 * sum(
-        math.prod(part.stop - part.start for part in strip.to_target)
-        for strip in tiling.strips
-        if owner(strip.source) != owner(strip.target)
-    )
+def strip_bytes(tiling: Tiling, owners: int) -> int:
+    """Bytes of the strips that so many workers send each other."""
+    travelling = tiling.strips_between(owners)
+    return 8 * sum(math.prod(part.stop - part.start for part in strip.to_target) for strip in travelling)
 
 
 def g_seconds(tiles: int) -> float:
@@ -177,11 +174,11 @@ def main(quick: bool, side: int, sweeps: int, repeats: int, tile_frames: int) ->
         f"{', '.join(f'{ratio:.2f}' for ratio in ratios)}; one worker process over one thread: "
         f"{one / one_thread:.2f}"
     )
-    crossing = strip_bytes(tiling, lambda tile: tile * 2 // tiles)
+    crossing, alone = strip_bytes(tiling, owners=2), strip_bytes(tiling, owners=tiles)
     whole = 8 * sum(math.prod(tile.window.shape) for tile in tiling.tiles)
     console.print(
         f"received a sweep, two workers: {format_bytes(int(wire))}, {wire / crossing:.2f} of the strips "
-        f"between them ({format_bytes(crossing)}), {wire / strip_bytes(tiling, int):.2f} of the strips "
+        f"between them ({format_bytes(crossing)}), {wire / alone:.2f} of the strips "
         f"of all tiles, {wire / whole:.2f} of whole tiles"
     )
     planning = time.perf_counter()

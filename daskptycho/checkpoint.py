@@ -284,8 +284,9 @@ def _kept(plan: Plan, state: State) -> State:
     if not plan.images_on_disk:
         return state
     keep = plan.leaving(_whole)
-    kept: dict[str, Any] = {name: getattr(state, name) for name in IMAGES}
-    kept = {name: own and [task(keep, image) for image in own] for name, own in kept.items()}
+    kept: dict[str, Any] = {
+        name: [task(keep, image) for image in images] for name in IMAGES if (images := getattr(state, name))
+    }
     return replace(state, **kept)
 
 

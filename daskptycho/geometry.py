@@ -24,6 +24,7 @@ __all__ = [
     "compact_order",
     "make_tiling",
     "overlapping_pairs",
+    "run_of",
     "split_position",
 ]
 
@@ -172,6 +173,11 @@ class Strip:
     to_target: tuple[slice, slice]
 
 
+def run_of(tile: int, tiles: int, runs: int) -> int:
+    """Which of so many runs of tiles a tile belongs to. Neighbours in number are neighbours in space."""
+    return tile * runs // tiles
+
+
 @dataclass(frozen=True)
 class Tiling:
     """All tiles of a scan on its canvas.
@@ -202,12 +208,9 @@ class Tiling:
         return self._strips_of_target.get(target, [])
 
     def strips_between(self, workers: int) -> list[Strip]:
-        """The strips that travel where each of so many workers has a run of tiles."""
-
-        def worker_of(tile: int) -> int:
-            return tile * workers // len(self.tiles)
-
-        return [own for own in self.strips if worker_of(own.source) != worker_of(own.target)]
+        """The strips that travel where each of so many workers has its `run_of` tiles."""
+        worker = [run_of(tile, len(self.tiles), workers) for tile in range(len(self.tiles))]
+        return [own for own in self.strips if worker[own.source] != worker[own.target]]
 
     @cached_property
     def _strips_of_target(self) -> dict[int, list[Strip]]:

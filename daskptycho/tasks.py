@@ -26,6 +26,8 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.threaded import get as threaded_get
 from distributed import Client, span
 
+from daskptycho.geometry import run_of
+
 __all__ = [
     "STAY_AT_HOME",
     "Home",
@@ -171,7 +173,7 @@ def homes(values: Sequence[Delayed]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Homes:
-    """The worker of each tile. Neighbours in number are neighbours in space: a worker takes a run of them."""
+    """The worker of each tile: it has a run of them."""
 
     workers: tuple[str, ...]
     """Addresses, one for each thread."""
@@ -184,7 +186,7 @@ class _Homes:
 
     def of(self, home: Home) -> str:
         """Address of its worker."""
-        return self.workers[home.tile * len(self.workers) // home.tiles]
+        return self.workers[run_of(home.tile, home.tiles, len(self.workers))]
 
 
 def _homes_now() -> _Homes | None:

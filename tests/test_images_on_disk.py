@@ -34,7 +34,7 @@ from daskptycho.scratch import PREFIX, StoredImage
 from daskptycho.workers import Workers
 from tests import plain
 from tests.test_cli import facts, refused, run
-from tests.test_resources import HERE, tight
+from tests.test_resources import HERE, four_tiles, tight
 from tests.test_resume import Stop, assert_equal, stop_at
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,15 +44,7 @@ IMAGE = np.arange(35, dtype=np.complex64).reshape(7, 5)
 
 @pytest.fixture(scope="module")
 def ds(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
-    return dp.simulate_scan(
-        tmp_path_factory.mktemp("scans") / "scan.zarr",
-        frames=(8, 8),
-        frame_size=32,
-        step=8,
-        jitter=1,
-        photons=1e5,
-        tile_frames=16,
-    )
+    return four_tiles(tmp_path_factory.mktemp("scans"))
 
 
 @pytest.fixture

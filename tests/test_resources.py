@@ -44,17 +44,16 @@ HERE = Workers(1, 1, None)
 ON_GPU = Workers(1, 1, 2**33, "gpu")
 
 
+def four_tiles(folder: Path) -> xr.Dataset:
+    """A scan of four tiles."""
+    return dp.simulate_scan(
+        folder / "scan.zarr", frames=(8, 8), frame_size=32, step=8, jitter=1, photons=1e5, tile_frames=16
+    )
+
+
 @pytest.fixture(scope="module")
 def ds(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
-    return dp.simulate_scan(
-        tmp_path_factory.mktemp("resources") / "scan.zarr",
-        frames=(8, 8),
-        frame_size=32,
-        step=8,
-        jitter=1,
-        photons=1e5,
-        tile_frames=16,
-    )
+    return four_tiles(tmp_path_factory.mktemp("resources"))
 
 
 def tight(ds: xr.Dataset, recipe: Recipe, workers: Workers = HERE, *, images_on_disk: bool = False) -> int:
