@@ -24,15 +24,15 @@ from rich.console import Console
 from rich.table import Table
 
 import daskptycho as dp
-from daskptycho.algorithms import AP, overlap_waves, sweep_tile, updated_probe
 from daskptycho.backend import inverse_transform, to_device, transform
-from daskptycho.devices import require_gpu
-from daskptycho.geometry import make_tiling
-from daskptycho.gramian import Border, block_matrix, block_values, block_within
-from daskptycho.operators import frame_blocks, illuminate, inverse_illumination, measured_amplitudes
-from daskptycho.plan import _pairs_on_device, _tile_on_device
-from daskptycho.scan import position_in_pixels
-from daskptycho.synchronise import Sync, normalise, solve
+from daskptycho.cluster.devices import require_gpu
+from daskptycho.model.algorithms import AP, overlap_waves, sweep_tile, updated_probe
+from daskptycho.model.operators import frame_blocks, illuminate, inverse_illumination, measured_amplitudes
+from daskptycho.scan.dataset import position_in_pixels
+from daskptycho.sync.gramian import Border, block_matrix, block_values, block_within
+from daskptycho.sync.phases import Sync, normalise, solve
+from daskptycho.tasks.plan import _pairs_on_device, _tile_on_device
+from daskptycho.tiling import make_tiling
 
 # The poster: 16384 frames of 32x32, 100 sweeps with 100 power steps each, on its GPU.
 POSTER_SECONDS = 4.36

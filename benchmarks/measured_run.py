@@ -17,11 +17,12 @@ from dask.diagnostics import Profiler
 from dask.utils import key_split
 
 import daskptycho as dp
+from daskptycho.sync import two_level
 
-# Tasks by the start of their keys (daskptycho/phase_graph.py), where H is assembled over all tiles.
+# Tasks by the start of their keys (daskptycho/tasks/exact.py), where H is assembled over all tiles.
 EIGENSOLVER_TASKS = ("solve-assembled", "row", "first-vector", "power-step", "collect-vector")
 GRAMIAN_TASKS = ("border-frames", "block")
-# Functions inside a tile's own task, where each tile has its own H (daskptycho/two_level.py).
+# Functions inside a tile's own task, where each tile has its own H (daskptycho/sync/two_level.py).
 EIGENSOLVER_WITHIN = ("normalise", "solve")
 GRAMIAN_WITHIN = ("block_values",)
 
@@ -71,8 +72,8 @@ def _timed_within(spent: dict[str, float]) -> Iterator[None]:
 
     with ExitStack() as stack:
         for name in (*EIGENSOLVER_WITHIN, *GRAMIAN_WITHIN):
-            own = timed(name, getattr(dp.two_level, name))
-            stack.enter_context(mock.patch.object(dp.two_level, name, own))
+            own = timed(name, getattr(two_level, name))
+            stack.enter_context(mock.patch.object(two_level, name, own))
         yield
 
 

@@ -28,10 +28,10 @@ from rich.console import Console
 from rich.table import Table
 
 import daskptycho as dp
-from daskptycho.geometry import make_tiling
-from daskptycho.resources import FULL, Needs, Recipe, needs_of
-from daskptycho.scan import position_in_pixels, tile_chunks
-from daskptycho.workers import Workers
+from daskptycho.cluster.workers import Workers
+from daskptycho.run.memory import FULL, Needs, Recipe, estimate_needs
+from daskptycho.scan.dataset import position_in_pixels, tile_chunks
+from daskptycho.tiling import make_tiling
 
 RUNS: dict[str, dict[str, Any]] = {
     "probe known, sync each sweep": {"update_probe": False, "sync": dp.Sync(every=1)},
@@ -86,7 +86,7 @@ def _held(run: str) -> bool:
 def _needs(scan: Any, options: dict[str, Any], threads: int, memory: int | None) -> Needs:
     tiling = make_tiling(position_in_pixels(scan), (scan.sizes["qy"], scan.sizes["qx"]), tile_chunks(scan))
     recipe = Recipe(update_probe=options.get("update_probe", True))
-    return needs_of(scan, tiling, Workers(1, threads, memory), recipe)
+    return estimate_needs(scan, tiling, Workers(1, threads, memory), recipe)
 
 
 def _simulate(folder: Path, size: int, frame_size: int, step: int, tile_frames: int | None) -> None:

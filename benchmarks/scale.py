@@ -28,12 +28,12 @@ from rich.console import Console
 from rich.table import Table
 
 import daskptycho as dp
-from daskptycho.geometry import Tiling, make_tiling
-from daskptycho.resources import Recipe, tasks_of_sweep
-from daskptycho.scan import position_in_pixels, tile_chunks
-from daskptycho.synchronise import Sync
-from daskptycho.tasks import STAY_AT_HOME, persisted, task
-from daskptycho.two_level import GalerkinRow, tile_phases
+from daskptycho.run.memory import Recipe, count_sweep_tasks
+from daskptycho.scan.dataset import position_in_pixels, tile_chunks
+from daskptycho.sync.phases import Sync
+from daskptycho.sync.two_level import GalerkinRow, tile_phases
+from daskptycho.tasks.spec import STAY_AT_HOME, persisted, task
+from daskptycho.tiling import Tiling, make_tiling
 
 # Sweeps that are timed, after two that warm up and settle the cadence.
 WARM = 2
@@ -182,7 +182,7 @@ def main(quick: bool, side: int, sweeps: int, repeats: int, tile_frames: int) ->
         f"of all tiles, {wire / whole:.2f} of whole tiles"
     )
     planning = time.perf_counter()
-    own_tasks = tasks_of_sweep(scan, tiling, Recipe(update_probe=False)) // tiles
+    own_tasks = count_sweep_tasks(scan, tiling, Recipe(update_probe=False)) // tiles
     planning = (time.perf_counter() - planning) / tiles
     solved = {count: g_seconds(count) for count in ((100, 400) if quick else (1_000, 10_000, 100_000))}
     console.print(

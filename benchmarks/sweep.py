@@ -21,13 +21,13 @@ from rich.console import Console
 from rich.table import Table
 
 import daskptycho as dp
-from daskptycho.algorithms import AP, overlap_waves, sweep_tile, updated_probe
 from daskptycho.backend import inverse_transform, transform
-from daskptycho.geometry import make_tiling
-from daskptycho.gramian import Border, block_matrix, block_values, gramian_blocks
-from daskptycho.operators import frame_blocks, illuminate, inverse_illumination, measured_amplitudes
-from daskptycho.scan import position_in_pixels
-from daskptycho.synchronise import Sync, normalise, solve
+from daskptycho.model.algorithms import AP, overlap_waves, sweep_tile, updated_probe
+from daskptycho.model.operators import frame_blocks, illuminate, inverse_illumination, measured_amplitudes
+from daskptycho.scan.dataset import position_in_pixels
+from daskptycho.sync.gramian import Border, block_matrix, block_values, gramian_blocks
+from daskptycho.sync.phases import Sync, normalise, solve
+from daskptycho.tiling import make_tiling
 
 
 def fastest(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

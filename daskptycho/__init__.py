@@ -3,58 +3,54 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from daskptycho.version import __version__
+
 if TYPE_CHECKING:
-    from daskptycho.algorithms import AP, RAAR, DifferenceMap
-    from daskptycho.checkpoint_history import Checkpoint, checkpoints, open_checkpoint
+    from daskptycho.analysis.metrics import compare_images, relative_error
     from daskptycho.dashboard import LiveCell, LivePage
     from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
     from daskptycho.formats import export_result, import_scan
-    from daskptycho.loop import Progress
-    from daskptycho.metrics import compare_images, relative_error
-    from daskptycho.plotting import plot_result
-    from daskptycho.result import open_result
-    from daskptycho.resumption import resume
-    from daskptycho.run import reconstruct
-    from daskptycho.scan import create_scan, open_scan
-    from daskptycho.simulate import simulate_scan
-    from daskptycho.synchronise import Sync
-
-try:
-    __version__ = version("daskptycho")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
+    from daskptycho.model.algorithms import AP, RAAR, DifferenceMap
+    from daskptycho.run.history import Checkpoint, checkpoints, open_checkpoint
+    from daskptycho.run.loop import Progress
+    from daskptycho.run.reconstruction import reconstruct
+    from daskptycho.run.result import open_result
+    from daskptycho.run.resumption import resume
+    from daskptycho.scan.dataset import create_scan, open_scan
+    from daskptycho.scan.simulate import simulate_scan
+    from daskptycho.sync.phases import Sync
+    from daskptycho.views.plotting import plot_result
 
 # Where each public name lives: it is imported when it is first asked for, so that `import daskptycho`
 # costs nothing. No module may bear the name of a function here: importing it would hide the function.
 _HOME = {
-    "AP": "algorithms",
-    "Checkpoint": "checkpoint_history",
-    "DifferenceMap": "algorithms",
+    "AP": "model.algorithms",
+    "Checkpoint": "run.history",
+    "DifferenceMap": "model.algorithms",
     "FaultError": "errors",
     "LiveCell": "dashboard",
     "LivePage": "dashboard",
     "OptionError": "errors",
-    "Progress": "loop",
-    "RAAR": "algorithms",
+    "Progress": "run.loop",
+    "RAAR": "model.algorithms",
     "ScanError": "errors",
     "StoreError": "errors",
-    "Sync": "synchronise",
-    "checkpoints": "checkpoint_history",
-    "compare_images": "metrics",
-    "create_scan": "scan",
+    "Sync": "sync.phases",
+    "checkpoints": "run.history",
+    "compare_images": "analysis.metrics",
+    "create_scan": "scan.dataset",
     "export_result": "formats",
     "import_scan": "formats",
-    "open_checkpoint": "checkpoint_history",
-    "open_result": "result",
-    "open_scan": "scan",
-    "plot_result": "plotting",
-    "reconstruct": "run",
-    "relative_error": "metrics",
-    "resume": "resumption",
-    "simulate_scan": "simulate",
+    "open_checkpoint": "run.history",
+    "open_result": "run.result",
+    "open_scan": "scan.dataset",
+    "plot_result": "views.plotting",
+    "reconstruct": "run.reconstruction",
+    "relative_error": "analysis.metrics",
+    "resume": "run.resumption",
+    "simulate_scan": "scan.simulate",
 }
 
 _HAND_OUT_DATASETS = {
@@ -103,7 +99,7 @@ def __getattr__(name: str) -> Any:
     found = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     if name in _HAND_OUT_DATASETS:
         # Their ``ds.ptycho``; importing it earlier would load xarray with the package.
-        import_module(f"{__name__}.accessor")
+        import_module(f"{__name__}.views.accessor")
     return found
 
 

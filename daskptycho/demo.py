@@ -14,13 +14,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskptycho.loop import Progress
-from daskptycho.metrics import common_region, relative_error
-from daskptycho.phantom import phantom_object
-from daskptycho.plotting import plot_sync_difference, save_figure
-from daskptycho.run import reconstruct
-from daskptycho.simulate import simulate_scan
-from daskptycho.synchronise import Sync
+from daskptycho.analysis.metrics import common_region, relative_error
+from daskptycho.run.loop import Progress
+from daskptycho.run.reconstruction import reconstruct
+from daskptycho.scan.phantom import phantom_object
+from daskptycho.scan.simulate import simulate_scan
+from daskptycho.sync.phases import Sync
+from daskptycho.views.plotting import plot_sync_difference, save_figure
 
 __all__ = ["SWEEPS", "Demo", "run_demo"]
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from dask.delayed import Delayed
 
-from daskptycho.algorithms import (
+from daskptycho.model.algorithms import (
     Algorithm,
     TileSweep,
     Weighted,
@@ -32,16 +32,16 @@ from daskptycho.algorithms import (
     updated_probe,
     weigh_tile,
 )
-from daskptycho.exchange import over_tiles
-from daskptycho.geometry import Tile
-from daskptycho.gramian import GramianBlock
-from daskptycho.operators import Amplitudes, overlap
-from daskptycho.phase_graph import if_significant, phases_of_tiles, synchronise
-from daskptycho.plan import PairsToFind, Plan, StoredAmplitudes, in_passing, pairs_within, resident
-from daskptycho.synchronise import Normalisation, Phases, Sync
-from daskptycho.tasks import task
-from daskptycho.two_level import TileSum, inner_sweeps
-from daskptycho.two_level_graph import join_tiles, synchronised_tile
+from daskptycho.model.operators import Amplitudes, overlap
+from daskptycho.sync.gramian import GramianBlock
+from daskptycho.sync.phases import Normalisation, Phases, Sync
+from daskptycho.sync.two_level import TileSum, inner_sweeps
+from daskptycho.tasks.exact import if_significant, phases_of_tiles, synchronise
+from daskptycho.tasks.plan import PairsToFind, Plan, StoredAmplitudes, in_passing, pairs_within, resident
+from daskptycho.tasks.spec import task
+from daskptycho.tasks.strips import over_tiles
+from daskptycho.tasks.two_level import join_tiles, synchronised_tile
+from daskptycho.tiling import Tile
 
 __all__ = [
     "Report",

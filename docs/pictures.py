@@ -24,16 +24,16 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 import daskptycho as dp
-from daskptycho.algorithms import illuminate_tile, weigh_tile
+from daskptycho.analysis.metrics import common_region
 from daskptycho.demo import run_demo
-from daskptycho.geometry import Tiling, make_tiling
-from daskptycho.gramian import Border, assemble, block_matrix, block_values, gramian_blocks
-from daskptycho.metrics import common_region
-from daskptycho.operators import inverse_illumination, measured_amplitudes, project_data, split
-from daskptycho.panels import FIRST, SECOND, dress
-from daskptycho.plotting import complex_to_rgb, plot_comparison, plot_result, save_figure
-from daskptycho.scan import position_in_pixels, tile_chunks
-from daskptycho.synchronise import Sync, frame_phases, normalise, solve
+from daskptycho.model.algorithms import illuminate_tile, weigh_tile
+from daskptycho.model.operators import inverse_illumination, measured_amplitudes, project_data, split
+from daskptycho.scan.dataset import position_in_pixels, tile_chunks
+from daskptycho.sync.gramian import Border, assemble, block_matrix, block_values, gramian_blocks
+from daskptycho.sync.phases import Sync, frame_phases, normalise, solve
+from daskptycho.tiling import Tiling, make_tiling
+from daskptycho.views.panels import FIRST, SECOND, dress
+from daskptycho.views.plotting import complex_to_rgb, plot_comparison, plot_result, save_figure
 
 HERE = Path(__file__).parent
 # Colours that a palette keeps: pictures of a page are small.

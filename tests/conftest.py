@@ -55,7 +55,7 @@ def standin() -> Iterator[ModuleType]:
 @pytest.fixture(scope="module")
 def card() -> ModuleType:
     """CuPy with a real card; where there is none the test is skipped, and says what is missing."""
-    from daskptycho.devices import gpu_or_reason
+    from daskptycho.cluster.devices import gpu_or_reason
 
     found = gpu_or_reason()
     if isinstance(found, str):

@@ -1,7 +1,7 @@
 """What the tests of the mathematical core share: references in the plainest NumPy, small scans, strategies.
 
 Everything here is double precision and as slow as it is easy to read. Names and shapes are those of
-`daskptycho.operators`; nothing is taken from there.
+`daskptycho.model.operators`; nothing is taken from there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import xarray as xr
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from daskptycho.geometry import Tile, Tiling, compact_order, make_tiling, split_position
+from daskptycho.tiling import Tile, Tiling, compact_order, make_tiling, split_position
 
 Shape = tuple[int, int]
 

@@ -13,121 +13,38 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "daskptycho"
 
-# From the top down: a module may import its own layer and every layer below it.
-LAYERS: list[tuple[str, set[str]]] = [
-    (
-        "faces",
-        {
-            "__main__",
-            "accessor",
-            "cli",
-            "cuda_cluster",
-            "dashboard",
-            "demo",
-            "drawing",
-            "facts",
-            "panels",
-            "plotting",
-        },
-    ),
-    (
-        "run",
-        {
-            "checkpoint",
-            "checkpoint_history",
-            "keeper",
-            "loop",
-            "preview",
-            "resources",
-            "result",
-            "resumption",
-            "run",
-            "run_options",
-            "workers",
-        },
-    ),
-    (
-        "graph",
-        {
-            "blockwise",
-            "exchange",
-            "graph",
-            "phase_graph",
-            "plan",
-            "scratch",
-            "start",
-            "tasks",
-            "two_level_graph",
-            "waiting",
-        },
-    ),
-    ("mathematics", {"algorithms", "eigensolvers", "gramian", "synchronise", "two_level"}),
-    ("operators", {"operators"}),
-    ("backend", {"backend"}),
-    ("kernels", {"cpu_kernels", "fftw", "gpu_kernels"}),
-]
+# What everyone may import.
+GROUND = {"errors", "version", "tiling"}
 
-# Beside the layers: what each may import. None of them knows a layer.
-BESIDE: dict[str, set[str]] = {
-    "allocator": set(),
-    "bucket": {"errors", "location", "retrying"},
-    "checkpoint_storage": {"bucket", "errors", "location", "object_store", "retrying"},
-    "checkpoint_store": {"checkpoint_storage", "errors", "location", "object_store", "retrying"},
-    "devices": {"errors"},
-    "errors": set(),
-    "folder": {"errors", "location"},
-    "geometry": set(),
-    "location": {"errors"},
-    "metrics": {"errors", "registration"},
-    "object_store": {"bucket", "errors", "location", "retrying"},
-    "registration": {"errors"},
-    "phantom": set(),
-    "probe": {"errors"},
-    "propagation": {"errors"},
-    "radiation": set(),
-    "retrying": {"errors"},
-    "scan": {
-        "errors",
-        "geometry",
-        "propagation",
-        "radiation",
-        "scan_check",
-        "scan_geometry",
-        "scan_store",
-        "store",
+# Each folder, and each module at the top level, with what else of the package it may import.
+MAY_IMPORT: dict[str, set[str]] = {
+    "cpu_kernels": set(),
+    "gpu_kernels": set(),
+    "fftw": set(),
+    "backend": {"cpu_kernels", "gpu_kernels", "fftw"},
+    "storage": set(),
+    "analysis": set(),
+    "scan": {"storage"},
+    "formats": {"scan", "storage"},
+    "model": {"backend"},
+    "sync": {"backend", "model"},
+    "cluster": {"backend"},
+    "tasks": {"backend", "cluster", "model", "scan", "storage", "sync"},
+    "graph": {"model", "sync", "tasks"},
+    "run": {"backend", "cluster", "graph", "model", "scan", "storage", "sync", "tasks"},
+    "views": {"analysis", "scan", "storage"},
+    "dashboard": {"cluster", "run", "scan", "tasks", "views"},
+    "demo": {"analysis", "run", "scan", "sync", "views"},
+    "cli": {
+        *{"analysis", "backend", "cluster", "dashboard", "demo", "formats", "model", "run", "scan"},
+        *{"storage", "sync", "tasks", "views"},
     },
-    "scan_check": {"errors", "scan_geometry"},
-    "scan_geometry": {"errors", "propagation", "radiation"},
-    "scan_store": {"scan_check", "store"},
-    "sketch": set(),
-    "simulate": {"errors", "geometry", "phantom", "propagation", "radiation", "scan", "scan_geometry"},
-    "stopping": set(),
-    "store": {"bucket", "errors", "folder", "location", "object_store", "retrying"},
-    "formats": {"errors", "folder", "formats", "propagation", "radiation", "scan"},
+    "__main__": {"cli"},
 }
 
-# Who of the layers may import what stands beside them.
-BESIDE_FOR = {
-    "faces": set(BESIDE),
-    "run": {
-        "allocator",
-        "checkpoint_store",
-        "devices",
-        "errors",
-        "geometry",
-        "probe",
-        "retrying",
-        "scan",
-        "stopping",
-        "store",
-    },
-    "graph": {"errors", "geometry", "retrying", "scan", "stopping"},
-}
-BESIDE_FOR_CORE = {"errors", "geometry"}
-
-# The mathematics of one tile knows arrays and nothing of where they come from.
-CORE = {"mathematics", "operators", "backend", "kernels"}
-NOT_IN_CORE = {"dask", "distributed", "xarray", "zarr", "matplotlib", "click", "rich"}
+# One tile, eager: it knows arrays, and nothing of where they come from.
+EAGER = {"model", "sync", "backend", "cpu_kernels", "gpu_kernels", "fftw", "tiling"}
+NOT_IN_EAGER = {"dask", "distributed", "xarray", "zarr", "matplotlib", "click", "rich"}
 
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "core", "base"}
 MOST_LINES = 400
@@ -175,29 +92,14 @@ def imported_units(path: Path) -> set[str]:
     return units
 
 
-def layer_of(unit: str) -> str | None:
-    return next((layer for layer, units in LAYERS if unit in units), None)
-
-
-def allowed_for(unit: str) -> set[str]:
-    """Units that this one may import; the package itself is there for its version."""
-    if unit in BESIDE:
-        return BESIDE[unit] | {"__init__"}
-    names = [layer for layer, _ in LAYERS]
-    layer = layer_of(unit)
-    assert layer is not None, f"{unit} has no place: put it into LAYERS or BESIDE of {Path(__file__).name}"
-    below = set().union(*(units for _, units in LAYERS[names.index(layer) :]))
-    return below | BESIDE_FOR.get(layer, BESIDE_FOR_CORE) | {"__init__"}
-
-
 every_module = pytest.mark.parametrize(
     "path", module_files(), ids=lambda path: path.relative_to(ROOT).as_posix()
 )
 
 
-def test_tables_name_what_is_there() -> None:
-    named = set(BESIDE).union(*BESIDE.values(), *BESIDE_FOR.values(), *(units for _, units in LAYERS))
-    assert named == {unit_of(parts_of(path)) for path in module_files()} - {"__init__"}
+def test_rules_name_what_is_there() -> None:
+    units = {unit_of(parts_of(path)) for path in module_files()} - {"__init__"}
+    assert set(MAY_IMPORT) | GROUND == units
 
 
 @every_module
@@ -205,17 +107,26 @@ def test_imports_run_downwards(path: Path) -> None:
     unit = unit_of(parts_of(path))
     if unit == "__init__":
         return  # the package's front door may name anything
-    wrong = imported_units(path) - allowed_for(unit)
+    allowed = GROUND if unit not in GROUND else set()
+    wrong = imported_units(path) - allowed - MAY_IMPORT.get(unit, set()) - {unit}
     assert not wrong, f"{unit} imports {sorted(wrong)}, which stand above or apart from it"
-    commands = imported_units(path) & {"cli"} if unit not in ("cli", "__main__") else set()
-    assert not commands, f"{unit} imports the commands, which are for the command line alone"
 
 
 @every_module
-def test_the_mathematics_of_a_tile_knows_arrays_only(path: Path) -> None:
-    if layer_of(unit_of(parts_of(path))) in CORE:
-        foreign = {name.split(".")[0] for name in imported_modules(path)} & NOT_IN_CORE
-        assert not foreign, f"{path.name} imports {sorted(foreign)}; that belongs into graph.py or above"
+def test_one_tile_knows_arrays_only(path: Path) -> None:
+    if unit_of(parts_of(path)) in EAGER:
+        foreign = {name.split(".")[0] for name in imported_modules(path)} & NOT_IN_EAGER
+        assert not foreign, f"{path.name} imports {sorted(foreign)}; that belongs into tasks/ or above"
+
+
+@every_module
+def test_underscored_names_stay_in_their_module(path: Path) -> None:
+    private = {
+        name
+        for name in imported_modules(path)
+        if any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+    }
+    assert not private, f"{path.name} imports {sorted(private)}, which their owners may change at any time"
 
 
 @every_module

@@ -23,8 +23,8 @@ from click.testing import CliRunner, Result
 
 import daskptycho as dp
 from daskptycho.cli import daskptycho
-from daskptycho.result import write_result
-from daskptycho.synchronise import Sync
+from daskptycho.run.result import write_result
+from daskptycho.sync.phases import Sync
 
 ROOT = Path(__file__).resolve().parents[1]
 SIEMENS = ROOT.parent / "shared" / "data" / "siemens-star-small.npz.bz2"
@@ -561,7 +561,7 @@ def test_bug_is_no_refusal(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(url: str) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("daskptycho.result.open_result", broken)
+    monkeypatch.setattr("daskptycho.run.result.open_result", broken)
     assert isinstance(invoke("view", work / "result.zarr").exception, RuntimeError)
 
 

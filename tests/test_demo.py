@@ -12,7 +12,7 @@ from PIL import Image
 
 from daskptycho.demo import Demo, run_demo, uneven_sample
 from daskptycho.errors import ScanError
-from daskptycho.loop import Progress
+from daskptycho.run.loop import Progress
 
 LEFT = ["scan.zarr", "sync-difference.png", "with-sync.zarr", "without-sync.zarr"]
 SWEEPS = 20

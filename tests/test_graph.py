@@ -17,19 +17,19 @@ from dask.base import compute
 from dask.delayed import Delayed
 from distributed import Client, LocalCluster
 
-from daskptycho import phase_graph
-from daskptycho.algorithms import AP, RAAR, Algorithm, DifferenceMap, Weighted
-from daskptycho.eigensolvers import Eigenpair
-from daskptycho.geometry import Window
-from daskptycho.gramian import assemble as assemble_matrix
 from daskptycho.graph import Report, State, illuminations, sweep
-from daskptycho.phase_graph import _matrices, phases_of_tiles, synchronise
-from daskptycho.plan import Plan, make_plan
-from daskptycho.result import assemble
-from daskptycho.start import random_start, uniform_start
-from daskptycho.synchronise import Sync, frame_phases, normalise, solve
-from daskptycho.tasks import Home, homes, persisted, place, task
-from daskptycho.waiting import computed
+from daskptycho.model.algorithms import AP, RAAR, Algorithm, DifferenceMap, Weighted
+from daskptycho.run.result import assemble
+from daskptycho.run.start import random_start, uniform_start
+from daskptycho.sync.eigensolvers import Eigenpair
+from daskptycho.sync.gramian import assemble as assemble_matrix
+from daskptycho.sync.phases import Sync, frame_phases, normalise, solve
+from daskptycho.tasks import exact as phase_graph
+from daskptycho.tasks.exact import _matrices, phases_of_tiles, synchronise
+from daskptycho.tasks.plan import Plan, make_plan
+from daskptycho.tasks.spec import Home, homes, persisted, place, task
+from daskptycho.tasks.waiting import computed
+from daskptycho.tiling import Window
 from tests import plain
 
 TILES = {1: (36,), 4: (9,) * 4, 9: (4,) * 9}

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import daskptycho as dp
-from daskptycho.plotting import plot_result, save_figure
+from daskptycho.views.plotting import plot_result, save_figure
 
 
 def main(folder: Path) -> None:

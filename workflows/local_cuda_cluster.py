@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 import daskptycho as dp
-from daskptycho.cuda_cluster import cuda_cluster, require_gpus_at_work
+from daskptycho.cluster.cuda_cluster import cuda_cluster, require_gpus_at_work
 
 SWEEPS = 100
 

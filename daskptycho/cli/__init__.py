@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import click
 
-from daskptycho import __version__
 from daskptycho.cli.check_gpu import command as check_gpu_command
 from daskptycho.cli.compare import command as compare_command
 from daskptycho.cli.demo import command as demo_command
@@ -23,6 +22,7 @@ from daskptycho.cli.refusals import Commands
 from daskptycho.cli.resume import command as resume_command
 from daskptycho.cli.simulate import command as simulate_command
 from daskptycho.cli.view import command as view_command
+from daskptycho.version import __version__
 
 __all__ = ["daskptycho", "main"]
 

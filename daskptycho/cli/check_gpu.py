@@ -63,7 +63,7 @@ def command(ctx: click.Context) -> None:
 
 def findings() -> Iterator[Finding]:
     """One after the other; what rests on something that is missing is not looked for."""
-    from daskptycho.devices import cupy_or_reason
+    from daskptycho.cluster.devices import cupy_or_reason
 
     yield _driver()
     cupy = cupy_or_reason()
@@ -157,7 +157,7 @@ def _kernel(cupy: ModuleType) -> str:
     import numpy as np
 
     from daskptycho.backend import to_device, to_host
-    from daskptycho.operators import project_data
+    from daskptycho.model.operators import project_data
 
     random = np.random.default_rng(0)
     waves = (random.normal(size=TRIAL) + 1j * random.normal(size=TRIAL)).astype(np.complex64)

@@ -18,7 +18,7 @@ import click
 
 from daskptycho.cli.options import NUMBERS
 from daskptycho.errors import OptionError
-from daskptycho.facts import plural
+from daskptycho.views.facts import plural
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -147,7 +147,7 @@ def _on_processes(workers: int, memory: str | None) -> Iterator[Client]:
     import dask
     from distributed import Client, LocalCluster
 
-    from daskptycho.tasks import STAY_AT_HOME
+    from daskptycho.tasks.spec import STAY_AT_HOME
 
     with _deaf_to_signals(), dask.config.set(STAY_AT_HOME):
         cluster = LocalCluster(
@@ -166,7 +166,7 @@ def _on_processes(workers: int, memory: str | None) -> Iterator[Client]:
 @contextmanager
 def _on_gpus(place: Place, tiles: int) -> Iterator[Client]:
     """One worker for each GPU; of all GPUs as many as have a tile to sweep."""
-    from daskptycho.cuda_cluster import cuda_cluster, visible_gpus
+    from daskptycho.cluster.cuda_cluster import cuda_cluster, visible_gpus
 
     if place.gpus is not None and len(place.gpus) > tiles:
         raise OptionError(
@@ -182,7 +182,7 @@ def _on_gpus(place: Place, tiles: int) -> Iterator[Client]:
 
 def check_gpus(place: Place, client: Client | None) -> None:
     """Once a run is done: every GPU that was started for it has been at work; say so."""
-    from daskptycho.cuda_cluster import require_gpus_at_work
+    from daskptycho.cluster.cuda_cluster import require_gpus_at_work
 
     if place.device == "gpu" and place.scheduler is None and client is not None:
         work = require_gpus_at_work(client)

@@ -10,12 +10,12 @@ import click
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.terminal import show_facts
 from daskptycho.errors import ScanError
-from daskptycho.facts import length
+from daskptycho.views.facts import length
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from daskptycho.metrics import Comparison
+    from daskptycho.analysis.metrics import Comparison
 
 __all__ = ["command"]
 
@@ -36,7 +36,7 @@ def command(a: str, b: str, picture: str | None) -> None:
     a shift, a phase ramp and a factor, is taken out first. PICTURE gets both images, their difference and
     the Fourier ring correlation.
     """
-    from daskptycho.metrics import common_region, compare_images
+    from daskptycho.analysis.metrics import common_region, compare_images
 
     image, reference = _opened(a), _opened(b)
     first, second = common_region(image.object, reference.object)
@@ -53,10 +53,10 @@ def command(a: str, b: str, picture: str | None) -> None:
     title = f"{a} against {b}{'' if reference.truth is False else ', the truth'}"
     show_facts(title, [_facts(comparison, first.shape, metres)])
     if picture is not None:
-        from daskptycho.plotting import plot_comparison, save_figure
-        from daskptycho.store import located
+        from daskptycho.storage.store import parse_location
+        from daskptycho.views.plotting import plot_comparison, save_figure
 
-        names = (located(a).name, "truth" if reference.truth else located(b).name)
+        names = (parse_location(a).name, "truth" if reference.truth else parse_location(b).name)
         path = save_figure(plot_comparison(comparison, second, names=names), picture)
         click.echo(f"\nPicture: {path}")
 
@@ -70,11 +70,11 @@ class _Image:
 
 def _opened(url: str) -> _Image:
     """The object of a result, or the true one of a simulated scan."""
-    from daskptycho.result import open_result
-    from daskptycho.scan import open_scan, pixel_size
-    from daskptycho.store import group_attributes, located
+    from daskptycho.run.result import open_result
+    from daskptycho.scan.dataset import open_scan, pixel_size
+    from daskptycho.storage.store import parse_location, read_attributes
 
-    if group_attributes(located(url)).get("format") != "daskptycho-scan":
+    if read_attributes(parse_location(url)).get("format") != "daskptycho-scan":
         result = open_result(url)
         return _Image(result["object"], result["illumination"], False)
     scan = open_scan(url)

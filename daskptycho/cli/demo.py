@@ -11,7 +11,7 @@ from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.terminal import bars, show_table
 
 if TYPE_CHECKING:
-    from daskptycho.loop import Progress
+    from daskptycho.run.loop import Progress
 
 __all__ = ["command"]
 

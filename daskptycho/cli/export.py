@@ -32,9 +32,9 @@ def command(result: str, file: str, sweep: int | None, overwrite: bool) -> None:
     .tif is an OME-TIFF of phase and amplitude, .zarr an OME-Zarr of both at falling resolution for napari and
     Neuroglancer; .h5 is plain HDF5, .nxs NeXus and .cxi CXI, each with object, probe and positions.
     """
-    from daskptycho.checkpoint_history import open_checkpoint
     from daskptycho.formats.export import export_result, writer_of
-    from daskptycho.result import open_result
+    from daskptycho.run.history import open_checkpoint
+    from daskptycho.run.result import open_result
 
     writer_of(Path(file))
     refuse_to_lose(file, overwrite)

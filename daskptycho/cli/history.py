@@ -22,7 +22,7 @@ def command(out: str) -> None:
 
     `daskptycho view OUT --sweep N` draws one of them, `daskptycho resume OUT` goes on from the last.
     """
-    from daskptycho.checkpoint_history import checkpoints
+    from daskptycho.run.history import checkpoints
 
     show_table(
         ("sweep", "residual", "written"),

@@ -11,7 +11,7 @@ from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.options import LENGTHS, PAIR, SIZE, overwrite, refuse_to_lose
 from daskptycho.cli.terminal import bars
 from daskptycho.errors import OptionError
-from daskptycho.facts import plural
+from daskptycho.views.facts import plural
 
 __all__ = ["command"]
 
@@ -133,7 +133,7 @@ def command(file: str, scan: str, **options: Any) -> None:
     assumed after it.
     """
     from daskptycho.formats import read_file
-    from daskptycho.scan import create_scan, tile_chunks
+    from daskptycho.scan.dataset import create_scan, tile_chunks
 
     # create_scan refuses too, but only once a file of gigabytes has been read.
     refuse_to_lose(scan, options["overwrite"])

@@ -8,7 +8,7 @@ import click
 
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.terminal import bars, say_warning, show_facts
-from daskptycho.facts import Counts, count, counts_of, mean_step, result_facts, scan_facts
+from daskptycho.views.facts import Counts, count, counts_of, mean_step, result_facts, scan_facts
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,12 +35,12 @@ def command(scan: str, picture: str | None) -> None:
     The mean frame and the positions are drawn in characters, the frame's counts by their logarithm. Works on
     results too.
     """
-    from daskptycho.result import FORMAT, open_result
-    from daskptycho.scan import open_scan, position_in_pixels
-    from daskptycho.sketch import side_by_side, sketch_frame, sketch_positions
-    from daskptycho.store import group_attributes, located
+    from daskptycho.cli.sketch import side_by_side, sketch_frame, sketch_positions
+    from daskptycho.run.result import FORMAT, open_result
+    from daskptycho.scan.dataset import open_scan, position_in_pixels
+    from daskptycho.storage.store import parse_location, read_attributes
 
-    if group_attributes(located(scan)).get("format") == FORMAT:
+    if read_attributes(parse_location(scan)).get("format") == FORMAT:
         show_facts(f"{scan}, a result", result_facts(open_result(scan)))
         return
     opened = open_scan(scan)
@@ -56,7 +56,7 @@ def command(scan: str, picture: str | None) -> None:
         )
     )
     if picture is not None:
-        from daskptycho.plotting import plot_scan, save_figure
+        from daskptycho.views.plotting import plot_scan, save_figure
 
         click.echo(save_figure(plot_scan(opened, counts.mean), picture))
     for warning in _doubts(opened, counts):

@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     import xarray as xr
 
-    from daskptycho.loop import Progress
+    from daskptycho.run.loop import Progress
 
 __all__ = ["dashboard_option", "watched"]
 

@@ -108,9 +108,9 @@ def refuse_to_lose(url: str, overwrite: bool) -> None:
     ScanError
         Something lies there and is not to be overwritten.
     """
-    from daskptycho.store import exists, located
+    from daskptycho.storage.store import exists, parse_location
 
-    if not overwrite and exists(located(url)):
+    if not overwrite and exists(parse_location(url)):
         raise ScanError(f"{url} exists already; pass --overwrite to replace it, or take another name")
 
 

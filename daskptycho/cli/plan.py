@@ -8,10 +8,10 @@ import click
 
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.terminal import show_facts
-from daskptycho.facts import count
+from daskptycho.views.facts import count
 
 if TYPE_CHECKING:
-    from daskptycho.resources import Needs
+    from daskptycho.run.memory import Needs
 
 __all__ = ["command"]
 
@@ -50,15 +50,15 @@ def command(
     """
     from dataclasses import replace
 
-    from daskptycho.algorithms import algorithm_named
-    from daskptycho.geometry import make_tiling
-    from daskptycho.resources import Recipe, needs_of, tasks_of_sweep
-    from daskptycho.scan import open_scan, position_in_pixels, scan_period, tile_chunks
-    from daskptycho.synchronise import Sync
-    from daskptycho.workers import workers_in_use
+    from daskptycho.cluster.workers import find_workers
+    from daskptycho.model.algorithms import parse_algorithm
+    from daskptycho.run.memory import Recipe, count_sweep_tasks, estimate_needs
+    from daskptycho.scan.dataset import open_scan, position_in_pixels, scan_period, tile_chunks
+    from daskptycho.sync.phases import Sync
+    from daskptycho.tiling import make_tiling
 
     opened = open_scan(scan)
-    who = workers_in_use(memory)
+    who = find_workers(memory)
     if workers is not None:
         # Dask gives a worker of one thread one core's share, also where others stay idle.
         shares = max(workers, who.threads) if memory is None else 1
@@ -72,7 +72,7 @@ def command(
         tile_chunks(opened),
         period=scan_period(opened),
     )
-    has_stack = algorithm_named(algorithm).has_stack
+    has_stack = parse_algorithm(algorithm).has_stack
     recipe = Recipe(
         modes=modes or (opened.sizes["mode"] if "probe" in opened else 1),
         method=Sync(None if sync == "none" else sync).method,  # type: ignore[arg-type]
@@ -80,8 +80,8 @@ def command(
         momentum=not has_stack,
         update_probe=update_probe,
     )
-    needs = needs_of(opened, tiling, who, recipe)
-    tasks = tasks_of_sweep(opened, tiling, recipe, waves_twice=needs.waves_twice, workers=who.count)
+    needs = estimate_needs(opened, tiling, who, recipe)
+    tasks = count_sweep_tasks(opened, tiling, recipe, waves_twice=needs.waves_twice, workers=who.count)
     show_facts(f"A run of {scan}", _facts(needs, tasks))
 
 

@@ -16,8 +16,8 @@ from daskptycho.cli.terminal import bars, summary
 from daskptycho.errors import OptionError
 
 if TYPE_CHECKING:
-    from daskptycho.algorithms import Algorithm
-    from daskptycho.synchronise import Sync
+    from daskptycho.model.algorithms import Algorithm
+    from daskptycho.sync.phases import Sync
 
 __all__ = ["command"]
 
@@ -133,11 +133,11 @@ def command(
     OUT appears when it is complete and opens with plain xarray.open_zarr. Checkpoints lie beside it in
     OUT.checkpoints: `daskptycho resume OUT` goes on from the last, `daskptycho history OUT` lists them.
     """
-    from daskptycho.keeper import refuse_to_lose_checkpoints
-    from daskptycho.loop import Progress
-    from daskptycho.run import reconstruct
-    from daskptycho.scan import open_scan, tile_chunks
-    from daskptycho.store import located
+    from daskptycho.run.keeper import refuse_to_lose_checkpoints
+    from daskptycho.run.loop import Progress
+    from daskptycho.run.reconstruction import reconstruct
+    from daskptycho.scan.dataset import open_scan, tile_chunks
+    from daskptycho.storage.store import parse_location
 
     algorithm, sync = _algorithm(ctx), _sync(ctx)
     place = Place(**{field.name: options.pop(field.name) for field in fields(Place)})
@@ -149,7 +149,7 @@ def command(
     opened = open_scan(scan)
     # The run refuses too, but only once its workers have started.
     if not options["overwrite"]:
-        refuse_to_lose_checkpoints(located(out), place.device)
+        refuse_to_lose_checkpoints(parse_location(out), place.device)
     refuse_to_lose(out, options["overwrite"])
     with (
         running_on(place, tiles=len(tile_chunks(opened))) as client,
@@ -177,18 +177,18 @@ def command(
 
 
 def _algorithm(ctx: click.Context) -> Algorithm:
-    from daskptycho.algorithms import RAAR, algorithm_named
+    from daskptycho.model.algorithms import RAAR, parse_algorithm
 
     name, beta = ctx.params["algorithm"], ctx.params["beta"]
     if beta is None:
-        return algorithm_named(name)
+        return parse_algorithm(name)
     if name != RAAR.name:
         raise OptionError(f"--beta is {beta} with --algorithm {name}; only raar has a beta")
     return RAAR(beta)
 
 
 def _sync(ctx: click.Context) -> Sync:
-    from daskptycho.synchronise import Sync
+    from daskptycho.sync.phases import Sync
 
     if ctx.params["sync"] == "none":
         useless = given(ctx, "inner", "sync_every", "eigensolver", "iterations")

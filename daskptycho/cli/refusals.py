@@ -13,7 +13,7 @@ import click
 
 from daskptycho.cli.terminal import say_warning
 from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
-from daskptycho.stopping import Terminated
+from daskptycho.tasks.interrupts import Terminated
 
 __all__ = ["Commands"]
 

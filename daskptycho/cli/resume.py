@@ -13,7 +13,7 @@ from daskptycho.cli.live import dashboard_option, watched
 from daskptycho.cli.terminal import bars, summary
 
 if TYPE_CHECKING:
-    from daskptycho.loop import Progress
+    from daskptycho.run.loop import Progress
 
 __all__ = ["command"]
 
@@ -43,17 +43,17 @@ def command(
 
     The result is that of a run that was never cut off. A run that is done can be given more sweeps.
     """
-    from daskptycho.resumption import begun_with, opened_store, resume, stopped_at
-    from daskptycho.scan import open_scan
-    from daskptycho.store import located
+    from daskptycho.run.resumption import open_checkpoint_store, read_progress, read_scan_header, resume
+    from daskptycho.scan.dataset import open_scan
+    from daskptycho.storage.store import parse_location
 
     place = Place(**where)
-    target = located(out)
-    done, total = stopped_at(target)
-    tiles = len(opened_store(target).fixed()["tiles"])
+    target = parse_location(out)
+    done, total = read_progress(target)
+    tiles = len(open_checkpoint_store(target).fixed()["tiles"])
     total = sweeps or total
     opened = None if scan is None else open_scan(scan)
-    begun = begun_with(target)
+    begun = read_scan_header(target)
     with (
         running_on(place, tiles=tiles) as client,
         watched(dashboard, begun, out) as page,

@@ -10,7 +10,7 @@ import click
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.options import LENGTHS, PAIR, overwrite
 from daskptycho.cli.terminal import bars
-from daskptycho.facts import plural
+from daskptycho.views.facts import plural
 
 __all__ = ["command"]
 
@@ -57,8 +57,8 @@ __all__ = ["command"]
 @overwrite
 def command(out: str, **options: Any) -> None:
     """Simulate a scan, write it to OUT and keep the true object and probe with it."""
-    from daskptycho.scan import tile_chunks
-    from daskptycho.simulate import simulate_scan
+    from daskptycho.scan.dataset import tile_chunks
+    from daskptycho.scan.simulate import simulate_scan
 
     with bars() as progress:
         scan = simulate_scan(out, progress=progress.frames("Simulating"), **options)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress as RichProgress
 
-    from daskptycho.loop import Progress
+    from daskptycho.run.loop import Progress
 
 __all__ = ["Bars", "bars", "say_warning", "show_facts", "show_table", "summary"]
 

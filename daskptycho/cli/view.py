@@ -29,14 +29,14 @@ def command(result: str, picture: str | None, remove_ramp: bool | None, sweep: i
     PICTURE ends in .png, .pdf, .svg or another format of matplotlib; without it the picture lies beside
     RESULT, under its name, and the sweep's where one is given.
     """
-    from daskptycho.checkpoint_history import open_checkpoint
-    from daskptycho.plotting import plot_result, save_figure
-    from daskptycho.result import open_result
-    from daskptycho.store import located
+    from daskptycho.run.history import open_checkpoint
+    from daskptycho.run.result import open_result
+    from daskptycho.storage.store import parse_location
+    from daskptycho.views.plotting import plot_result, save_figure
 
     opened = open_result(result) if sweep is None else open_checkpoint(result, sweep)
     if picture is None:
-        place = located(result)
+        place = parse_location(result)
         of_sweep = "" if sweep is None else f"-sweep-{sweep}"
         picture = str(place.beside(f"{place.name.removesuffix('.zarr')}{of_sweep}.png"))
     click.echo(save_figure(plot_result(opened, remove_ramp=remove_ramp), picture))

@@ -16,8 +16,8 @@ import xarray as xr
 
 from daskptycho.dashboard.view import View, image_of, probe_of, scale_of, tiles_of
 from daskptycho.errors import FaultError
-from daskptycho.loop import Progress
-from daskptycho.waiting import OutOfMemory, WorkersLost
+from daskptycho.run.loop import Progress
+from daskptycho.tasks.waiting import OutOfMemory, WorkersLost
 
 __all__ = ["Feed", "Place", "first_view"]
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from daskptycho.dashboard.view import Image, Probe, Scale, Tiles, View
 from daskptycho.dashboard.wording import home_colours
-from daskptycho.drawing import RIM_COLOUR
+from daskptycho.views.drawing import RIM_COLOUR
 
 __all__ = [
     "amplitude_and_phase",

@@ -81,6 +81,6 @@ def _words(view: View) -> str:
 
 def _picture(view: View) -> str:
     from daskptycho.dashboard.live_figure import live_figure
-    from daskptycho.plotting import inline_picture
+    from daskptycho.views.plotting import inline_picture
 
     return f"<img style='max-width: 100%' src='{inline_picture(live_figure(view), dpi=80)}'>"

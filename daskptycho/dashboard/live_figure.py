@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from daskptycho.dashboard.view import Image, View
-from daskptycho.drawing import NORMAL, RIM_COLOUR, SMALL, TURN
-from daskptycho.panels import draw_convergence
+from daskptycho.views.drawing import NORMAL, RIM_COLOUR, SMALL, TURN
+from daskptycho.views.panels import draw_convergence
 
 __all__ = ["live_figure"]
 

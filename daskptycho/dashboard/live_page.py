@@ -9,7 +9,7 @@ import xarray as xr
 
 from daskptycho.dashboard.feed import Feed, first_view
 from daskptycho.errors import OptionError
-from daskptycho.tasks import client_in_use
+from daskptycho.tasks.spec import current_client
 
 __all__ = ["LivePage"]
 
@@ -52,7 +52,7 @@ class LivePage(Feed):
             raise OptionError("the live page needs bokeh: pip install 'daskptycho[dashboard]'")
         from daskptycho.dashboard.serving import OnScheduler, OwnServer
 
-        view, client = first_view(scan, out), client_in_use()
+        view, client = first_view(scan, out), current_client()
         server = OwnServer(view) if client is None else OnScheduler(client, view)
         super().__init__(scan, view, server)
         self.link = server.link

@@ -12,9 +12,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskptycho.geometry import Tiling, Window
-from daskptycho.preview import Preview
-from daskptycho.scan import pixel_size
+from daskptycho.run.preview import Preview
+from daskptycho.scan.dataset import pixel_size
+from daskptycho.tiling import Tiling, Window
 
 __all__ = ["Image", "Probe", "Scale", "Tiles", "View", "image_of", "probe_of", "scale_of", "tiles_of"]
 
@@ -145,7 +145,7 @@ class View:
 
 def scale_of(scan: xr.Dataset | None, canvas: Window) -> Scale:
     """The scale of a scan's axes, in the unit in which its canvas reads as 1 to 1000."""
-    from daskptycho.drawing import length_unit
+    from daskptycho.views.drawing import length_unit
 
     size = None if scan is None or scan["position"].attrs.get("units") != "m" else pixel_size(scan)
     if size is None:
@@ -156,7 +156,7 @@ def scale_of(scan: xr.Dataset | None, canvas: Window) -> Scale:
 
 def image_of(preview: Preview, scale: Scale, sweep: int, *, remove_ramp: bool) -> Image:
     """A preview, ready to be drawn as `plotting` draws a result."""
-    from daskptycho.drawing import make_picture, phase_limit, robust_limits
+    from daskptycho.views.drawing import make_picture, phase_limit, robust_limits
 
     window, step = preview.window, preview.step
     centres = {
@@ -188,7 +188,7 @@ def image_of(preview: Preview, scale: Scale, sweep: int, *, remove_ramp: bool) -
 
 def probe_of(probe: NDArray[np.complex64]) -> Probe:
     """The strongest modes of a probe (mode, y, x) as colours."""
-    from daskptycho.drawing import complex_to_rgb
+    from daskptycho.views.drawing import complex_to_rgb
 
     power = np.sum(np.abs(probe) ** 2, axis=(-2, -1))
     step = -(-max(probe.shape[-2:]) // MOST_PROBE_PIXELS)

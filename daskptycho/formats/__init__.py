@@ -23,7 +23,7 @@ from daskptycho.formats.npz import is_npz, read_npz
 from daskptycho.formats.position_file import read_position_file
 from daskptycho.formats.ptyd import is_ptyd, read_ptyd
 from daskptycho.formats.stem import is_stem, read_stem
-from daskptycho.scan import create_scan
+from daskptycho.scan.dataset import create_scan
 
 if TYPE_CHECKING:
     import xarray as xr

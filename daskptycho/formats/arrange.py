@@ -20,8 +20,7 @@ from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.first_probe import first_probe
 from daskptycho.formats.lazy_frames import LazyFrames
 from daskptycho.formats.units import PLAUSIBLE, check_plausible
-from daskptycho.propagation import NEAR_FIELD
-from daskptycho.radiation import PHOTON, energy_of, wavelength_of
+from daskptycho.scan.optics import NEAR_FIELD, PHOTON, energy_of, wavelength_of
 
 __all__ = ["ASSUMABLE", "Arrangement", "arranged", "turned"]
 

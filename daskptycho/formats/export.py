@@ -11,12 +11,12 @@ from pathlib import Path
 import xarray as xr
 
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.folder import complete_or_absent, whole_file
 from daskptycho.formats.cxi import write_cxi
 from daskptycho.formats.hdf5 import write_hdf5
 from daskptycho.formats.nexus import write_nexus
 from daskptycho.formats.ome_zarr import write_ome_zarr
 from daskptycho.formats.tiff import write_tiff
+from daskptycho.storage.folder import write_atomically, write_file_atomically
 
 __all__ = ["SUFFIXES", "export_result", "writer_of"]
 
@@ -84,11 +84,11 @@ def export_result(result: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
     if not target.parent.is_dir():
         raise ScanError(f"{target.parent} is no folder; make it, or name another place")
     if writer is write_ome_zarr:
-        with complete_or_absent(target, overwrite=overwrite, kind=OME_ZARR) as folder:
+        with write_atomically(target, overwrite=overwrite, kind=OME_ZARR) as folder:
             writer(result, folder)
         return target
     if target.is_dir() or (target.exists() and not overwrite):
         raise ScanError(f"{target} exists already; pass overwrite=True (--overwrite) to replace it")
-    with whole_file(target) as partial:
+    with write_file_atomically(target) as partial:
         writer(result, partial)
     return target

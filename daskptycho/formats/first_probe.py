@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.formats.lazy_frames import sampled
-from daskptycho.propagation import NEAR_FIELD, fresnel_kernel
-from daskptycho.radiation import ELECTRON, PHOTON, wavelength_of
+from daskptycho.scan.optics import ELECTRON, NEAR_FIELD, PHOTON, fresnel_kernel, wavelength_of
 
 __all__ = ["first_probe"]
 

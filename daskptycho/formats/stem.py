@@ -24,7 +24,7 @@ from daskptycho.errors import ScanError
 from daskptycho.formats.hdf5_file import is_hdf5, needed, opened, text
 from daskptycho.formats.lazy_frames import LazyFrames
 from daskptycho.formats.units import in_si
-from daskptycho.radiation import ELECTRON
+from daskptycho.scan.optics import ELECTRON
 
 __all__ = ["is_stem", "read_stem"]
 

@@ -37,7 +37,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
 
 @pytest.fixture
 def stored(result: xr.Dataset, tmp_path: Path) -> Path:
-    from daskptycho.result import write_result
+    from daskptycho.run.result import write_result
 
     write_result(result, tmp_path / "r.zarr")
     return tmp_path / "r.zarr"

@@ -16,7 +16,7 @@ import pytest
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats import read_file
 from daskptycho.formats.npz import read_npz
-from daskptycho.scan import create_scan
+from daskptycho.scan.dataset import create_scan
 
 SIEMENS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "siemens-star-small.npz.bz2"
 

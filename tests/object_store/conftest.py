@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from daskptycho import bucket as bucket_module
+from daskptycho.storage import bucket_client as bucket_module
 from tests.object_store.ceph import Ceph, free_port, missing_programs, running_ceph
 
 

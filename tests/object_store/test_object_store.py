@@ -18,11 +18,12 @@ import xarray as xr
 from click.testing import CliRunner, Result
 
 import daskptycho as dp
-from daskptycho import bucket as bucket_module
-from daskptycho import checkpoint_storage, run
 from daskptycho.cli import daskptycho
-from daskptycho.object_store import INCOMPLETE
-from daskptycho.store import complete_or_absent, located
+from daskptycho.run import reconstruction as run
+from daskptycho.storage import bucket_client as bucket_module
+from daskptycho.storage import icechunk_place as checkpoint_storage
+from daskptycho.storage.bucket import INCOMPLETE
+from daskptycho.storage.store import parse_location, write_atomically
 from tests.object_store.conftest import Bucket, forget
 
 pytestmark = pytest.mark.timeout(120)
@@ -245,7 +246,7 @@ def test_what_is_something_else_is_never_replaced(bucket: Bucket) -> None:
     dp.simulate_scan(bucket.url("scan.zarr"), **SMALL)
     with (
         pytest.raises(dp.ScanError, match="is a daskptycho-scan and is not replaced by a daskptycho-result"),
-        complete_or_absent(located(bucket.url("scan.zarr")), overwrite=True, kind="daskptycho-result"),
+        write_atomically(parse_location(bucket.url("scan.zarr")), overwrite=True, kind="daskptycho-result"),
     ):
         pass
     bucket.client.put_object(Bucket=bucket.name, Key="home/thesis.txt", Body=b"mine")
@@ -310,7 +311,7 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_of_this_machine_that_is_missing_is_not_the_buckets(bucket: Bucket) -> None:
     with (
         pytest.raises(FileNotFoundError, match=r"frames\.raw"),
-        complete_or_absent(located(bucket.url("scan.zarr")), overwrite=False),
+        write_atomically(parse_location(bucket.url("scan.zarr")), overwrite=False),
     ):
         Path("frames.raw").read_bytes()
     assert bucket.names() == []
@@ -379,15 +380,15 @@ def test_a_url_of_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_stores_of_other_clouds_are_constructed(url: str, kind: str) -> None:
-    opened = bucket_module.opened(located(url))
+    opened = bucket_module.opened(parse_location(url))
     assert type(opened).__name__ == kind
     assert "a/scan.zarr" in repr(opened)
     if not url.startswith("https"):
-        assert "scan.zarr" in repr(checkpoint_storage.storage(located(url)))
+        assert "scan.zarr" in repr(checkpoint_storage.storage(parse_location(url)))
 
 
 def test_azure_needs_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     monkeypatch.delenv("AZURE_STORAGE_USE_EMULATOR", raising=False)
     with pytest.raises(dp.OptionError, match="names no storage account; expected"):
-        checkpoint_storage.storage(located("az://container/a"))
+        checkpoint_storage.storage(parse_location("az://container/a"))

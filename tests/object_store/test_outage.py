@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 
 import daskptycho as dp
-from daskptycho.retrying import VARIABLE
+from daskptycho.storage.retrying import VARIABLE
 from tests.object_store.ceph import Ceph
 from tests.object_store.conftest import Bucket, forget
 

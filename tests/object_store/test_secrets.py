@@ -13,9 +13,9 @@ import pytest
 from distributed import Client, LocalCluster
 
 import daskptycho as dp
-from daskptycho.checkpoint import location_of
-from daskptycho.checkpoint_store import Store
-from daskptycho.store import located
+from daskptycho.run.checkpoint import location_of
+from daskptycho.storage.checkpoints import CheckpointStore
+from daskptycho.storage.store import parse_location
 from tests.object_store.conftest import Bucket
 
 pytestmark = pytest.mark.timeout(120)
@@ -70,7 +70,7 @@ def test_the_secret_is_nowhere(
     ):
         result = dp.reconstruct(scan, bucket.url("out"), sweeps=3, checkpoint_every=2)
         dp.resume(bucket.url("out"), sweeps=4)
-    store = Store(location_of(located(bucket.url("out"))))
+    store = CheckpointStore(location_of(parse_location(bucket.url("out"))))
     checkpoint = dp.open_checkpoint(bucket.url("out"), sweep=2)
     written = dp.open_result(bucket.url("out"))
     spoken = capfd.readouterr()
@@ -83,7 +83,7 @@ def test_the_secret_is_nowhere(
         "sent": b"\n".join(sent),
         "logs": logged().encode(),
         "streams": (spoken.out + spoken.err).encode(),
-        "shown": repr([scan, result, written, checkpoint, store, located(bucket.url("out"))]).encode(),
+        "shown": repr([scan, result, written, checkpoint, store, parse_location(bucket.url("out"))]).encode(),
         "html": (scan._repr_html_() + result._repr_html_()).encode(),
         "options": repr([written.attrs, checkpoint.attrs, store.fixed(), store.header()]).encode(),
         "attributes": repr([store.attributes(found.id) for found in store.snapshots()]).encode(),

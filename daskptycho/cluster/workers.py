@@ -1,0 +1,97 @@
+"""Who computes: the workers of the cluster in use, or this process, and the memory that they have.
+
+`run`, `resumption` and the command line call this module, and `resources` for what `Workers` are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import dask
+from dask.system import CPU_COUNT
+from dask.utils import parse_bytes
+from distributed.system import MEMORY_LIMIT
+
+from daskptycho.backend import Device
+from daskptycho.cluster.devices import gpu_or_reason, require_gpu
+from daskptycho.errors import OptionError
+from daskptycho.tasks.spec import current_client
+
+__all__ = ["Workers", "find_workers", "limit_threads"]
+
+# Threads of one process that share a GPU take turns on it; the second reads frames while the first computes.
+GPU_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who computes."""
+
+    count: int
+    threads: int
+    """Of each worker."""
+    memory: int | None
+    """Bytes that each may take; None where nothing limits them."""
+    device: Device = "cpu"
+    """Where that memory is."""
+
+
+def find_workers(memory: str | int | None = None, device: Device = "cpu") -> Workers:
+    """Of the Dask cluster in use, the smallest of its workers standing for all; this process without one.
+
+    With ``"gpu"`` their memory is that of their GPUs.
+
+    Raises
+    ------
+    OptionError
+        `memory`, bytes of each worker in place of Dask's own limit, is no number of bytes; or a worker has no
+        GPU.
+    """
+    if device not in ("cpu", "gpu"):
+        raise OptionError(f"device is {device!r}; expected 'cpu' or 'gpu'")
+    found = _workers_found() if device == "cpu" else _gpu_workers_found()
+    if memory is None:
+        return found
+    try:
+        limit = parse_bytes(memory)
+    except ValueError:
+        limit = 0
+    if limit <= 0:
+        raise OptionError(f"memory is {memory!r}; expected bytes, as 16 * 2**30 or '16 GiB'")
+    return replace(found, memory=limit)
+
+
+def _workers_found() -> Workers:
+    client = current_client()
+    if client is None:
+        return Workers(1, dask.config.get("num_workers", None) or CPU_COUNT, MEMORY_LIMIT)
+    found = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not found:
+        return Workers(1, 1, None)
+    least = min(worker["memory_limit"] for worker in found)
+    return Workers(len(found), max(worker["nthreads"] for worker in found), least or None)
+
+
+def _gpu_workers_found() -> Workers:
+    client = current_client()
+    if client is None:
+        threads = dask.config.get("num_workers", None) or GPU_THREADS
+        return Workers(1, threads, require_gpu().memory, "gpu")
+    found = client.run(gpu_or_reason)
+    for address, gpu in found.items():
+        if isinstance(gpu, str):
+            raise OptionError(f"the worker at {address} cannot use a GPU: {gpu}")
+    memory = min((gpu.memory for gpu in found.values()), default=None)
+    return replace(_workers_found(), memory=memory, device="gpu")
+
+
+@contextmanager
+def limit_threads(device: Device) -> Iterator[None]:
+    """Let few threads share a GPU where this process computes; elsewhere nothing changes."""
+    if device == "cpu" or current_client() is not None or dask.config.get("num_workers", None):
+        yield
+        return
+    with dask.config.set(num_workers=GPU_THREADS):
+        yield

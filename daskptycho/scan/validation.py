@@ -1,0 +1,222 @@
+"""What makes a Dataset a scan: its variables, and the checks on them.
+
+Nothing here touches a store. `scan` calls this module and shows `validate_scan` to the rest;
+it calls `scan_geometry` and `errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from daskptycho.errors import ScanError
+from daskptycho.scan.calibration import check_geometry, pixel_size, position_in_pixels, scan_period
+
+__all__ = ["VARIABLES", "check_counts", "check_shapes", "validate_scan"]
+
+# Dimensions of every variable that a scan may hold; the first two must be there.
+VARIABLES = {
+    "intensity": ("frame", "qy", "qx"),
+    "position": ("frame", "axis"),
+    "frame_number": ("frame",),
+    "valid": ("qy", "qx"),
+    "background": ("qy", "qx"),
+    "probe": ("mode", "y", "x"),
+    "truth_object": ("object_y", "object_x"),
+    "truth_probe": ("mode", "y", "x"),
+}
+
+# Kinds of numbers, as dtype.kind names them; real ones where nothing is said.
+KINDS = {"valid": "b", "frame_number": "iu", "probe": "iufc", "truth_object": "iufc", "truth_probe": "iufc"}
+KIND_NAMES = {"b": "bool", "iu": "integers", "iuf": "real numbers", "iufc": "numbers"}
+
+# A canvas larger than this many times all its frames means a wrong unit: even a diagonal line
+# of a thousand frames stays below it when its step is a quarter of a frame.
+SPARSEST = 64
+
+# Frames in memory are checked in blocks of about this many pixels.
+BLOCK_PIXELS = 2**22
+
+LARGEST = np.finfo(np.float32).max
+
+
+def validate_scan(ds: xr.Dataset) -> None:
+    """Check the variables, the geometry and the positions of a scan.
+
+    Frames that dask holds are not read; frames in memory are.
+
+    Raises
+    ------
+    ScanError
+        Says which variable is wrong, what was found and what was expected.
+    """
+    if not isinstance(ds, xr.Dataset):
+        raise ScanError(f"the scan is a {type(ds).__name__}; expected an xarray.Dataset, as from open_scan")
+    check_shapes({name: (ds[name].dims, ds[name].shape) for name in VARIABLES if name in ds})
+    for name in VARIABLES:
+        kinds = KINDS.get(name, "iuf")
+        if name in ds and ds[name].dtype.kind not in kinds:
+            raise ScanError(f"{name} is of type {ds[name].dtype}; expected {KIND_NAMES[kinds]}")
+    check_geometry(ds.attrs)
+    _check_detector(ds)
+    for name in ("probe", "truth_probe"):
+        if name in ds:
+            _check_probe(name, ds[name].values)
+    _check_position(ds)
+    if ds["intensity"].chunks is None:
+        _check_frames_in_memory(ds)
+
+
+def check_shapes(variables: Mapping[str, tuple[tuple[Any, ...], tuple[int, ...]]]) -> None:
+    """Check the dimensions and sizes of the variables, given as name: (dimensions, shape).
+
+    Raises
+    ------
+    ScanError
+        A variable missing, of other dimensions, or of another size than the frames.
+    """
+    for name in ("intensity", "position"):
+        if name not in variables:
+            raise ScanError(f"{name} is missing; expected a variable {name} {_signature(name)}")
+    sizes: dict[str, int] = {"axis": 2}
+    for name, dims in VARIABLES.items():
+        if name not in variables:
+            continue
+        found_dims, shape = variables[name]
+        if tuple(found_dims) != dims:
+            found = ", ".join(f"{dim}: {size}" for dim, size in zip(found_dims, shape, strict=True))
+            raise ScanError(f"{name} has the dimensions ({found}); expected {_signature(name)}")
+        if not all(isinstance(size, (int, np.integer)) for size in shape):
+            raise ScanError(f"{name} has the shape {shape}; expected known sizes (compute_chunk_sizes())")
+        if any(sizes.get(dim, size) != size for dim, size in zip(dims, shape, strict=True)):
+            expected = ", ".join(str(sizes.get(dim, dim)) for dim in dims)
+            raise ScanError(
+                f"{name} has the shape {tuple(shape)}; expected {_signature(name)} = ({expected}), "
+                "to fit the other variables"
+            )
+        sizes |= dict(zip(dims, shape, strict=True))
+        if name == "intensity":
+            if shape[0] < 1 or min(shape[1:]) < 2:
+                raise ScanError(
+                    f"intensity has the shape {tuple(shape)}; expected frames of 2 x 2 pixels or more"
+                )
+            sizes |= {"y": shape[1], "x": shape[2]}
+
+
+def check_counts(frames: NDArray[Any], valid: NDArray[np.bool_] | None, number: NDArray[np.int64]) -> None:
+    """Check that the counts of some frames are finite and not negative, on the valid pixels.
+
+    Parameters
+    ----------
+    frames : (frame, qy, qx) array
+    valid : (qy, qx) bool array or None
+    number : (frame,) int array
+        Number of each frame in the input, for the message.
+
+    Raises
+    ------
+    ScanError
+        Says how many values are bad in which frame.
+    """
+    # A comparison with NaN is false, so this one test finds NaN, infinite and negative counts.
+    good = (frames >= 0) & (frames <= LARGEST)
+    if valid is not None:
+        good |= ~valid
+    if good.all():
+        return
+    bad_frames = np.flatnonzero(~good.all(axis=(1, 2)))
+    worst = bad_frames[np.argmin(number[bad_frames])]
+    counts = frames[worst][~good[worst]]
+    negative = int((counts < 0).sum())
+    found = [
+        f"{n} {what} value{'s' if n > 1 else ''}"
+        for n, what in ((len(counts) - negative, "NaN or infinite"), (negative, "negative"))
+        if n
+    ]
+    others = f" ({len(bad_frames)} such frames in this tile)" if len(bad_frames) > 1 else ""
+    raise ScanError(
+        f"intensity holds {' and '.join(found)} in frame {number[worst]} of the input{others}; "
+        "expected finite counts of at least 0 (mark bad pixels in valid)"
+    )
+
+
+def _signature(name: str) -> str:
+    return f"({', '.join(VARIABLES[name])})"
+
+
+def _check_detector(ds: xr.Dataset) -> None:
+    if "valid" in ds and not ds["valid"].values.any():
+        raise ScanError("valid is False on every pixel; expected True where the detector counts")
+    if "background" in ds:
+        good = (ds["background"].values >= 0) & (ds["background"].values <= LARGEST)
+        if not good.all():
+            raise ScanError(
+                f"background holds {int((~good).sum())} values that are NaN, infinite or negative; "
+                "expected finite counts"
+            )
+
+
+def _check_probe(name: str, probe: NDArray[Any]) -> None:
+    if not np.isfinite(probe).all():
+        raise ScanError(
+            f"{name} holds {int((~np.isfinite(probe)).sum())} NaN or infinite values; expected none"
+        )
+    if not probe.any():
+        raise ScanError(f"{name} is zero everywhere; expected an illumination")
+
+
+def _check_position(ds: xr.Dataset) -> None:
+    given = ds["position"].values
+    finite = np.isfinite(given).all(axis=1)
+    if not finite.all():
+        first = int(np.argmin(finite))
+        raise ScanError(
+            f"position is not finite for {int((~finite).sum())} of {len(given)} frames, "
+            f"first for frame {first}: {given[first].tolist()}; expected [y, x]"
+        )
+    position = position_in_pixels(ds)
+    frame_shape = (ds.sizes["qy"], ds.sizes["qx"])
+    period = scan_period(ds)
+    if period is None:
+        _check_span(ds, position, frame_shape)
+        return
+    twice = (2 * frame_shape[0], 2 * frame_shape[1])
+    if period[0] < twice[0] or period[1] < twice[1]:
+        raise ScanError(f"period is {period} pixels; expected at least {twice}, twice the frame")
+    outside = ((position < 0) | (position >= period)).any(axis=1)
+    if outside.any():
+        first = int(np.argmax(outside))
+        raise ScanError(
+            f"position lies outside the period for {int(outside.sum())} of {len(position)} frames, first for "
+            f"frame {first}: {position[first].tolist()} pixels; expected from 0 to less than {period}"
+        )
+
+
+def _check_span(ds: xr.Dataset, position: NDArray[np.float64], frame_shape: tuple[int, int]) -> None:
+    """The canvas must not be far larger than all frames together."""
+    span = np.ptp(position, axis=0)
+    summed = len(position) * float(frame_shape[0]) * frame_shape[1]
+    if (span + frame_shape).prod() <= SPARSEST * summed:
+        return
+    size = pixel_size(ds)
+    pixel = "" if size is None else f" of {size[0]:.3g} x {size[1]:.3g} m"
+    farthest = int(np.argmax(np.abs(position - np.median(position, axis=0)).max(axis=1)))
+    raise ScanError(
+        f"position spans {span[0]:.6g} x {span[1]:.6g} pixels for {len(position)} frames of "
+        f"{frame_shape[0]} x {frame_shape[1]} pixels; expected a canvas of at most {SPARSEST} times the "
+        f"summed area of all frames: the unit ({ds['position'].attrs.get('units')}) or the pixel size"
+        f"{pixel} is probably wrong, or frame {farthest}, the farthest from the median, is"
+    )
+
+
+def _check_frames_in_memory(ds: xr.Dataset) -> None:
+    frames = ds["intensity"]
+    valid = ds["valid"].values if "valid" in ds else None
+    step = max(1, BLOCK_PIXELS // int(np.prod(frames.shape[1:])))
+    for start in range(0, len(frames), step):
+        block = frames[start : start + step].values
+        check_counts(block, valid, np.arange(start, start + len(block)))

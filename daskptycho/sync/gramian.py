@@ -1,0 +1,171 @@
+"""The Gramian H of overlapping pairs of frames: which pairs stand in which block, and their values.
+
+``H_ij = sum_r conj(u_i(r - x_i)) u_j(r - x_j) / N(r)`` over the pixels that frames i and j share
+(Marchesini et al., Inverse Problems 29, 115009 (2013)). The upper triangle is computed, the lower follows
+by conjugation, the diagonal is real. Which pairs overlap depends on the positions alone: it is found
+once, and the values are filled in at every synchronisation.
+
+`plan`, `graph`, `phase_graph`, `two_level` and `two_level_graph` call this module; it calls `backend`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskptycho.backend import array_module, kernels, sparse_module
+from daskptycho.tiling import Shape, Tile, Tiling, overlapping_pairs
+
+__all__ = [
+    "Border",
+    "GramianBlock",
+    "assemble",
+    "block_matrix",
+    "block_values",
+    "block_within",
+    "gramian_blocks",
+]
+
+Array = Any
+Matrix = Any
+"""A sparse matrix, SciPy's or CuPy's."""
+
+
+@dataclass(frozen=True)
+class GramianBlock:
+    """The overlapping pairs between the frames of two tiles (or of one tile with itself).
+
+    Attributes
+    ----------
+    row, column : int
+        The tiles; ``row <= column``.
+    shape : (int, int)
+        Frames in either.
+    pair : (pair, 2) int64 array
+        Frame in `row`, and position in `border` of the frame in `column`.
+    offset : (pair, 2) int64 array
+        Corner of the second frame minus corner of the first.
+    border : (n,) int64 array
+        Frames of `column` that meet a frame of `row`: all that has to travel.
+    """
+
+    row: int
+    column: int
+    shape: tuple[int, int]
+    pair: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    border: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Border:
+    """Some frames of a tile, for a block of H beside a neighbour.
+
+    Where the tile lies they stay in its stack, with no second copy of them; what is sent to
+    another process is these frames alone.
+
+    Attributes
+    ----------
+    stack : (n, N, N) complex64 array
+    number : (frame,) int64 array
+        Which of `stack` they are.
+    """
+
+    stack: Array
+    number: NDArray[np.int64]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        there = array_module(self.stack)
+        return Border, (self.stack[self.number], there.arange(len(self.number)))
+
+
+def gramian_blocks(tiling: Tiling) -> list[GramianBlock]:
+    """The blocks of H's upper triangle that are not empty, from the positions alone."""
+    pairs = overlapping_pairs(tiling.corner, tiling.frame_shape, tiling.period)
+    start = np.array([tile.frames.start for tile in tiling.tiles])
+    tile_of = np.searchsorted(start, np.arange(len(tiling.corner)), side="right") - 1
+    row, column = tile_of[pairs.first], tile_of[pairs.second]
+    order = np.lexsort((column, row))
+    changes = np.flatnonzero(np.diff(row[order]) | np.diff(column[order])) + 1
+    blocks = []
+    for members in np.split(order, changes):
+        r, c = int(row[members[0]]), int(column[members[0]])
+        border, second = np.unique(pairs.second[members] - start[c], return_inverse=True)
+        pair = np.stack([pairs.first[members] - start[r], second], axis=1)
+        shape = (len(tiling.tiles[r]), len(tiling.tiles[c]))
+        blocks.append(GramianBlock(r, c, shape, pair, pairs.offset[members], border))
+    return blocks
+
+
+def block_within(tile: Tile, frame_shape: Shape, period: Shape | None) -> GramianBlock:
+    """The pairs of frames within one tile; its block is the tile's own H."""
+    pairs = overlapping_pairs(tile.corner, frame_shape, period)
+    return GramianBlock(
+        tile.index,
+        tile.index,
+        (len(tile), len(tile)),
+        np.stack([pairs.first, pairs.second], axis=1),
+        pairs.offset,
+        np.arange(len(tile)),
+    )
+
+
+def block_values(
+    block: GramianBlock, first: Array, border: Border, corner: NDArray[np.int64], weight: Array
+) -> Array:
+    """Values of H for the pairs of one block, where the frames are.
+
+    Parameters
+    ----------
+    block : GramianBlock
+    first : (frame, N, N) complex64 array
+        Weighted frames of tile ``block.row``.
+    border : Border
+        Weighted frames ``block.border`` of tile ``block.column``.
+    corner : (frame, 2) int64 array
+        Corners of the first tile's frames in its window.
+    weight : (y, x) float32 array
+        1 / N on that window, N summed over all tiles.
+
+    Returns
+    -------
+    (pair,) complex128 array
+    """
+    xp = array_module(first)
+    values = xp.empty(len(block.pair), dtype=np.complex128)
+    pair = xp.stack([block.pair[:, 0], border.number[block.pair[:, 1]]], axis=1)
+    kernels(first).gramian(first, border.stack, pair, block.offset, corner, weight, values)
+    return values
+
+
+def block_matrix(block: GramianBlock, values: Array) -> Matrix:
+    """One block of H as a sparse matrix; a block on the diagonal is completed by conjugation."""
+    xp, sparse = array_module(values), sparse_module(values)
+    row, column = block.pair[:, 0], block.border[block.pair[:, 1]]
+    if block.row != block.column:
+        return sparse.csr_array((values, (row, column)), shape=block.shape)
+    alone = row == column
+    values = xp.where(alone, values.real, values)
+    lower = ~alone
+    return sparse.csr_array(
+        (
+            xp.concatenate([values, values[lower].conj()]),
+            (xp.concatenate([row, column[lower]]), xp.concatenate([column, row[lower]])),
+        ),
+        shape=block.shape,
+    )
+
+
+def assemble(blocks: list[GramianBlock], matrices: list[Matrix]) -> Matrix:
+    """H over all frames from its upper blocks."""
+    sparse = sparse_module(matrices[0].data)
+    tiles = 1 + max(block.column for block in blocks)
+    grid: list[list[Any]] = [[None] * tiles for _ in range(tiles)]
+    for block, matrix in zip(blocks, matrices, strict=True):
+        grid[block.row][block.column] = matrix
+        if block.row != block.column:
+            grid[block.column][block.row] = matrix.conj().T
+    return sparse.block_array(grid, format="csr")

@@ -1,0 +1,145 @@
+"""The panels beside the images: probe modes, convergence and Fourier ring correlation.
+
+`plotting` and the dashboard's `live_figure` call this module; it builds on `drawing`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import SubFigure
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
+from numpy.typing import NDArray
+
+from daskptycho.analysis.metrics import FRC
+from daskptycho.views.drawing import NORMAL, SMALL, complex_to_rgb, length_unit
+
+__all__ = ["FIRST", "SECOND", "draw_convergence", "draw_frc", "draw_probe", "dress", "series"]
+
+FIRST, SECOND, QUIET = "#1f4e79", "#c8553d", "#6b7280"
+MOST_MODES, MOST_COLUMNS = 6, 3
+
+
+def series(result: xr.Dataset, name: str) -> NDArray[np.float64]:
+    """A quantity sweep by sweep, empty where the result has none."""
+    return np.asarray(result[name].values, dtype=float) if name in result else np.zeros(0)
+
+
+def draw_probe(figure: SubFigure, probe: NDArray) -> None:
+    """Each mode as a colour image with its share of power, and a wheel that explains the colours."""
+    power = np.sum(np.abs(probe) ** 2, axis=(-2, -1))
+    shares = power / power.sum() if power.sum() > 0 else power
+    shown = min(len(probe), MOST_MODES)
+    columns = shown if shown <= MOST_COLUMNS else -(-shown // 2)
+    # Empty room beside a few modes, or they would tower over the curve beside them.
+    room = MOST_COLUMNS - columns if shown > 1 else 0.5
+    widths = [1.0] * columns + [0.5] + [room] * (room > 0)
+    grid = figure.add_gridspec(-(-shown // columns), len(widths), width_ratios=widths)
+    for mode in range(shown):
+        axes = figure.add_subplot(grid[divmod(mode, columns)])
+        axes.imshow(complex_to_rgb(probe[mode]))
+        number = f"{mode + 1} of {len(probe)}" if mode + 1 == shown < len(probe) else f"{mode + 1}"
+        name = "probe" if len(probe) == 1 else f"mode {number}: {100 * shares[mode]:.1f} %"
+        axes.set_title(name, fontsize=NORMAL)
+        axes.set_axis_off()
+    _draw_wheel(figure.add_subplot(grid[:, columns]))
+
+
+def _draw_wheel(axes: Axes) -> None:
+    y, x = np.mgrid[1:-1:101j, -1:1:101j]
+    radius = np.hypot(x, y)
+    disc = complex_to_rgb(np.where(radius <= 1, x + 1j * y, 0), vmax=1.0)
+    axes.imshow(np.dstack([disc, radius <= 1]), extent=(-1, 1, -1, 1))
+    labels = (("0", 0, "left", "center"), ("π/2", 1, "center", "bottom"), ("π", 2, "right", "center"))
+    for label, quarter, side, edge in (*labels, (r"$-$π/2", 3, "center", "top")):
+        turn = 1.15 * np.exp(0.5j * np.pi * quarter)
+        axes.text(turn.real, turn.imag, label, fontsize=SMALL, ha=side, va=edge, color=QUIET)
+    axes.set(xlim=(-1.9, 1.9), ylim=(-1.7, 1.7))
+    axes.set_axis_off()
+
+
+def draw_convergence(axes: Axes, result: xr.Dataset) -> None:
+    """Residual against sweeps and, where sync ran, how far the frames were from agreeing."""
+    residual, consensus = series(result, "residual"), series(result, "consensus")
+    sweep = result["sweep"].values if "sweep" in result.coords else np.arange(1, residual.size + 1)
+    style = "-" if residual.size > 10 else "-o"
+    axes.plot(sweep, residual, style, color=FIRST, linewidth=2.2, markersize=4, label="residual")
+    axes.set_xlabel("sweep", fontsize=NORMAL)
+    axes.set_ylabel("residual $R^2$", fontsize=NORMAL, color=FIRST)
+    _logarithmic(axes, residual)
+    axes.set_xscale("log")
+    first = sweep[0] if residual.size else 1
+    axes.set_xlim(first, max(first + 1, first + residual.size - 1))
+    _few_ticks(axes.xaxis)
+    dress(axes)
+    ran = np.isfinite(consensus) & (consensus > 0)
+    if not ran.any():
+        return
+    other = axes.twinx()
+    style = "-o" if ran.all() else "o"
+    other.plot(
+        sweep[ran], consensus[ran], style, color=SECOND, markersize=4, linewidth=1.2, label="consensus"
+    )
+    other.set_ylabel(r"disagreement $1-\lambda$", fontsize=NORMAL, color=SECOND)
+    _logarithmic(other, consensus[ran])
+    dress(other)
+    other.grid(visible=False)
+    other.spines["right"].set_visible(True)
+
+
+def _logarithmic(axes: Axes, values: NDArray) -> None:
+    """A logarithmic y axis where there is anything to show on it, of at least one decade."""
+    values = values[np.isfinite(values) & (values > 0)]
+    if not values.size:
+        return
+    axes.set_yscale("log")
+    low, high = float(values.min()), float(values.max())
+    if high < 10 * low:
+        middle = np.sqrt(low * high)
+        axes.set_ylim(middle / 3.5, middle * 3.5)
+    if high < 100 * low:
+        _few_ticks(axes.yaxis)
+
+
+def _few_ticks(axis: Axis) -> None:
+    """Numbers at 1, 2 and 5 of each decade, plain ones where they are short."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    if axis.get_view_interval()[0] >= 1e-3:
+        axis.set_major_formatter("{x:g}")
+    else:
+        axis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def draw_frc(axes: Axes, frc: FRC, reference: xr.DataArray) -> None:
+    """Correlation, half-bit threshold, and where they cross."""
+    step = abs(float(reference["y"][1] - reference["y"][0])) if reference.sizes["y"] > 1 else 1.0
+    # The comparison may have been made in pixels although the coordinates are metres.
+    metres = reference["y"].attrs.get("units") == "m" and 0.4 < frc.frequency[-1] * step < 0.6
+    size, name = length_unit(1 / frc.frequency[-1]) if metres else (1.0, "pixel")
+    axes.plot(frc.frequency * size, frc.correlation, color=FIRST, linewidth=2.0, label="correlation")
+    axes.plot(
+        frc.frequency * size, frc.threshold, "--", color=QUIET, linewidth=1.3, label="half-bit threshold"
+    )
+    if frc.crossing is not None and frc.resolution is not None:
+        axes.axvline(frc.crossing * size, color=SECOND, linewidth=1.5)
+        number, unit = (frc.resolution, "pixels")
+        if metres:
+            fit, unit = length_unit(frc.resolution)
+            number = frc.resolution / fit
+        axes.plot([], [], color=SECOND, linewidth=1.5, label=f"crossing: {number:.3g} {unit}")
+    axes.set_title("Fourier ring correlation", fontsize=NORMAL + 1)
+    axes.set_xlabel(f"spatial frequency (1/{name})", fontsize=NORMAL)
+    axes.set(xlim=(0, frc.frequency[-1] * size), ylim=(min(-0.05, float(frc.correlation.min())), 1.05))
+    axes.legend(fontsize=SMALL, frameon=False, loc="best")
+    dress(axes)
+
+
+def dress(axes: Axes) -> None:
+    """Quiet lines behind the curves, and no box around them."""
+    axes.tick_params(labelsize=SMALL)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=True, color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)

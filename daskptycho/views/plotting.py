@@ -1,0 +1,351 @@
+"""Pictures for a talk: a result, a comparison of two images, and the difference that sync makes.
+
+Called by the command line and by users. Every function returns a matplotlib Figure of its own and
+leaves pyplot alone, so that it works in notebooks, in scripts and without a display.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from daskptycho.analysis.metrics import Comparison, common_region
+from daskptycho.errors import OptionError
+from daskptycho.scan.dataset import frame_numbers, pixel_size, position_in_pixels, tile_chunks
+from daskptycho.storage.store import parse_location, write_bytes
+from daskptycho.views.drawing import (
+    MOST_PIXELS,
+    NORMAL,
+    Picture,
+    add_colour_bar,
+    add_scale,
+    complex_to_rgb,
+    length_unit,
+    make_picture,
+    phase_limit,
+    robust_limits,
+    show_phase,
+    show_values,
+)
+from daskptycho.views.panels import FIRST, SECOND, draw_convergence, draw_frc, draw_probe, dress, series
+
+__all__ = [
+    "complex_to_rgb",
+    "inline_picture",
+    "picture_of",
+    "plot_comparison",
+    "plot_result",
+    "plot_scan",
+    "plot_sync_difference",
+    "save_figure",
+]
+
+LARGE = 15
+
+
+def plot_result(result: xr.Dataset, *, remove_ramp: bool | None = None) -> Figure:
+    """One picture of a result: amplitude, phase, probe modes, residual and consensus.
+
+    Parameters
+    ----------
+    result : Dataset
+        As `reconstruct` returns it.
+    remove_ramp : bool, optional
+        Take the mean slope off the phase. If not given, where the probe was recovered: the
+        probe may then have taken up any ramp, and the object's own is not known.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Its ``savefig`` writes it; pyplot knows nothing of it.
+    """
+    picture = picture_of(result, remove_ramp=remove_ramp)
+    aspect = float(np.clip(picture.height / picture.width, 0.3, 1.5))
+    # The second row of probe modes needs some room of its own.
+    above, below = 5.5 * aspect + 0.5, 3.0 if len(result["probe"]) <= 3 else 3.8
+    figure = _figure(13, above + below + 0.5)
+    figure.suptitle(_headline(result, _options(result)), fontsize=LARGE)
+    top, bottom = figure.subfigures(2, 1, height_ratios=[above, below], squeeze=False)[:, 0]
+
+    left, right = top.subplots(1, 2)
+    amplitude = np.abs(picture.values)
+    shown = show_values(left, picture, amplitude, robust_limits(np.abs(picture.bright)), "gray")
+    left.set_title("amplitude", fontsize=NORMAL + 1)
+    add_colour_bar(left, shown, "amplitude")
+    add_scale(left, picture)
+    shown = show_phase(right, picture, phase_limit(picture))
+    right.set_title("phase", fontsize=NORMAL + 1)
+    add_colour_bar(right, shown, "phase (rad)")
+    add_scale(right, picture, bar=False, vertical=False)
+
+    modes, curve = bottom.subfigures(1, 2, width_ratios=[1.15 if len(result["probe"]) > 1 else 0.7, 1])
+    draw_probe(modes, result["probe"].values)
+    draw_convergence(curve.subplots(), result)
+    return figure
+
+
+def picture_of(result: xr.Dataset, *, remove_ramp: bool | None = None, most: int = MOST_PIXELS) -> Picture:
+    """The object of a result as it is drawn: its lit part, the mean of its phase taken off.
+
+    Parameters
+    ----------
+    result : Dataset
+    remove_ramp : bool, optional
+        As of `plot_result`.
+    most : int
+        Pixels along a side, beyond which it is thinned out.
+    """
+    if remove_ramp is None:
+        remove_ramp = bool(_options(result).get("update_probe", False))
+    return make_picture(result["object"], result.get("illumination"), remove_ramp=remove_ramp, most=most)
+
+
+def plot_scan(scan: xr.Dataset, mean: NDArray | None = None) -> Figure:
+    """One picture of a scan: its mean frame, and where its frames lie, in the order of their numbers.
+
+    Parameters
+    ----------
+    scan : Dataset
+        As `open_scan` returns it.
+    mean : (qy, qx) array, optional
+        Mean of the frames; that of the first tile is read unless given.
+    """
+    title = "mean frame"
+    if mean is None:
+        first = scan["intensity"].isel(frame=slice(0, tile_chunks(scan)[0]))
+        mean = first.mean("frame", dtype=np.float64).values
+        title = f"mean of {len(first)} of {scan.sizes['frame']} frames"
+    position, unit = position_in_pixels(scan), "pixel"
+    size = pixel_size(scan)
+    if size is not None:
+        length, unit = length_unit(float(np.max(np.ptp(position, axis=0) * size)) or min(size))
+        position = position * (np.array(size) / length)
+    figure = _figure(11, 5)
+    detector, plane = figure.subplots(1, 2)
+    counts = np.ma.masked_less_equal(mean, 0)
+    shown = detector.imshow(counts, cmap="magma", norm=LogNorm() if counts.count() else None)
+    shown.set_cmap(shown.get_cmap().with_extremes(bad="black"))
+    add_colour_bar(detector, shown, "counts")
+    detector.set_title(title, fontsize=NORMAL + 1)
+    detector.set_xlabel("qx (pixel)", fontsize=NORMAL)
+    detector.set_ylabel("qy (pixel)", fontsize=NORMAL)
+    dots = plane.scatter(position[:, 1], position[:, 0], c=frame_numbers(scan), s=6, cmap="viridis")
+    add_colour_bar(plane, dots, "frame number")
+    plane.set_title(f"{len(position)} scan positions", fontsize=NORMAL + 1)
+    plane.set_xlabel(f"x ({unit})", fontsize=NORMAL)
+    plane.set_ylabel(f"y ({unit})", fontsize=NORMAL)
+    plane.set_aspect("equal")
+    plane.invert_yaxis()
+    dress(plane)
+    return figure
+
+
+def plot_comparison(
+    comparison: Comparison, reference: xr.DataArray, *, names: tuple[str, str] = ("image", "reference")
+) -> Figure:
+    """One picture of a comparison: both images, their difference and the Fourier ring correlation.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        From `metrics.compare_images`; its registered copy is what is drawn as the image.
+    reference : DataArray (y, x)
+        What it was compared with, with coordinates.
+    names : (str, str)
+        What to call the image and the reference.
+    """
+    registration = comparison.registration
+    image = reference.copy(data=registration.image)
+    # The reference's phase decides for both, or a difference of their means would hide.
+    turn = _common_turn(reference, registration.weight)
+    pictures = [
+        make_picture(values * turn, registration.weight, remove_mean=False) for values in (image, reference)
+    ]
+    aspect = float(np.clip(pictures[0].height / pictures[0].width, 0.3, 1.4))
+    figure = _figure(14, 7.9 * aspect + 1.8)
+    shift, ramp = registration.shift, registration.ramp
+    figure.suptitle(
+        f"{names[0]} against {names[1]}: relative error {comparison.error:.3g}\n"
+        f"taken out: shift ({shift[0]:.2f}, {shift[1]:.2f}) pixels, "
+        f"ramp ({ramp[0]:.4f}, {ramp[1]:.4f}) rad/pixel, scale {abs(registration.scale):.3g}",
+        fontsize=NORMAL + 2,
+    )
+    axes = figure.subplots(2, 3)
+    limits = robust_limits(np.abs(np.concatenate([picture.bright for picture in pictures])))
+    turn_limit = phase_limit(*pictures)
+    for column, (picture, name) in enumerate(zip(pictures, names, strict=True)):
+        amplitude, phase = axes[0, column], axes[1, column]
+        shown = show_values(amplitude, picture, np.abs(picture.values), limits, "gray")
+        amplitude.set_title(f"{name}, amplitude", fontsize=NORMAL + 1)
+        add_scale(amplitude, picture, bar=column == 0, vertical=column == 0)
+        shown_phase = show_phase(phase, picture, turn_limit)
+        phase.set_title(f"{name}, phase", fontsize=NORMAL + 1)
+        add_scale(phase, picture, bar=False, vertical=column == 0)
+        if column == 1:
+            add_colour_bar(amplitude, shown, "amplitude")
+            add_colour_bar(phase, shown_phase, "phase (rad)")
+    size = float(np.sqrt(np.mean(np.abs(pictures[1].bright) ** 2))) if pictures[1].bright.size else 1.0
+    difference = np.abs(pictures[0].values - pictures[1].values) / size
+    high = robust_limits(difference[~pictures[0].rim])[1]
+    shown = show_values(axes[0, 2], pictures[0], difference, (0.0, high), "magma")
+    axes[0, 2].set_title("difference", fontsize=NORMAL + 1)
+    add_colour_bar(axes[0, 2], shown, "relative to the reference's rms")
+    add_scale(axes[0, 2], pictures[0], bar=False, vertical=False)
+    draw_frc(axes[1, 2], comparison.frc, reference)
+    axes[1, 2].set_box_aspect(pictures[0].height / pictures[0].width)
+    return figure
+
+
+def plot_sync_difference(
+    without_sync: xr.Dataset,
+    with_sync: xr.Dataset,
+    truth: xr.DataArray,
+    error_without: ArrayLike,
+    error_with: ArrayLike,
+) -> Figure:
+    """What sync changes: the phase without it, with it and in truth, and both errors sweep by sweep.
+
+    Parameters
+    ----------
+    without_sync, with_sync : Dataset
+        Two results of the same scan.
+    truth : DataArray (y, x)
+        The object that was simulated, with coordinates.
+    error_without, error_with : (sweep,) arrays
+        Relative error of the image after each sweep.
+    """
+    names = ("without sync", "with sync")
+    errors = [np.asarray(error, dtype=float) for error in (error_without, error_with)]
+    pictures = []
+    for result in (without_sync, with_sync):
+        image, target = common_region(result["object"], truth)
+        light, _ = common_region(result["illumination"], truth)
+        turn = _common_turn(target, light.values)
+        aligned = image * turn * np.exp(1j * np.angle(np.vdot(light.values * image.values, target.values)))
+        pictures.append(make_picture(aligned, light, remove_mean=False))
+    pictures.append(make_picture(target * turn, light, remove_mean=False))
+    aspect = float(np.clip(pictures[0].height / pictures[0].width, 0.3, 1.4))
+    figure = _figure(14, 4.1 * aspect + 4.6)
+    frames = with_sync.sizes.get("frame")
+    figure.suptitle(
+        "The same frames, the same number of sweeps" if frames is None else f"The same {frames} frames",
+        fontsize=LARGE,
+    )
+    top, bottom = figure.subfigures(2, 1, height_ratios=[4.1 * aspect + 0.7, 3.3], squeeze=False)[:, 0]
+    limit = phase_limit(*pictures)
+    panels = top.subplots(1, 3)
+    for number, (axes, picture) in enumerate(zip(panels, pictures, strict=True)):
+        shown = show_phase(axes, picture, limit)
+        add_scale(axes, picture, bar=number == 0, vertical=number == 0)
+        if number < 2 and errors[number].size:
+            sweeps = errors[number].size
+            title = f"{names[number]}: error {errors[number][-1]:.2g} after {sweeps} sweeps"
+            axes.set_title(title, fontsize=NORMAL + 1, color=(FIRST, SECOND)[number])
+        else:
+            axes.set_title("truth", fontsize=NORMAL + 1)
+    add_colour_bar(panels[-1], shown, "phase (rad)")
+    axes = bottom.subplots()
+    for error, name, colour in zip(errors, names, (FIRST, SECOND), strict=True):
+        axes.semilogy(np.arange(1, error.size + 1), error, color=colour, linewidth=2.2, label=name)
+    axes.set_xlim(1, max(2, *(error.size for error in errors)))
+    axes.set_xlabel("sweep", fontsize=NORMAL)
+    axes.set_ylabel("relative error", fontsize=NORMAL)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.legend(fontsize=NORMAL, frameon=False)
+    dress(axes)
+    return figure
+
+
+def save_figure(figure: Figure, path: str | Path, dpi: float = 150) -> str | Path:
+    """Write a figure: whole, or not at all.
+
+    Parameters
+    ----------
+    figure : Figure
+    path : path or URL
+        Its suffix names the format.
+    dpi : float
+        Dots an inch of formats made of pixels.
+
+    Returns
+    -------
+    str or Path
+        Where it lies, as it was given.
+
+    Raises
+    ------
+    OptionError
+        A suffix that is no format, or a folder that does not exist.
+    StoreError
+        The bucket does not answer, or lets nobody in.
+    """
+    target = parse_location(path)
+    formats = figure.canvas.get_supported_filetypes()
+    suffix = PurePath(target.name).suffix
+    if suffix.lower().removeprefix(".") not in formats:
+        known = ", ".join(sorted(f".{name}" for name in formats))
+        raise OptionError(f"{path} ends in {suffix or 'no suffix'}; expected one of {known}")
+    if target.local and not target.folder.parent.is_dir():
+        parent = Path(path).parent
+        raise OptionError(f"{parent} is no folder; make it, or name another place for the picture")
+    content = BytesIO()
+    figure.savefig(content, format=suffix.lower().removeprefix("."), dpi=dpi)
+    write_bytes(target, content.getvalue())
+    return path
+
+
+def inline_picture(figure: Figure, dpi: float) -> str:
+    """A figure as the source of an HTML image. Noise makes a PNG of it several times as large as a JPEG."""
+    data = BytesIO()
+    figure.savefig(data, format="jpeg", dpi=dpi, pil_kwargs={"quality": 90})
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _common_turn(image: xr.DataArray, weight: NDArray) -> complex:
+    """Factor that takes off the mean phase of what is lit."""
+    return complex(np.exp(-1j * np.angle(np.sum(weight * image.values))))
+
+
+def _options(result: xr.Dataset) -> Mapping[str, Any]:
+    """The options of the run, as far as the result tells them."""
+    options = result.attrs.get("options", {})
+    if isinstance(options, str):
+        try:
+            options = json.loads(options)
+        except ValueError:
+            return {}
+    return options if isinstance(options, Mapping) else {}
+
+
+def _headline(result: xr.Dataset, options: Mapping[str, Any]) -> str:
+    """What was done, in one line: frames, algorithm, sweeps and where the residual ended."""
+    words = [f"{result.sizes['frame']} frames"] if "frame" in result.sizes else []
+    if "algorithm" in options:
+        name = str(options["algorithm"]).replace("-", " ")
+        extras = ["momentum"] if options.get("momentum") else []
+        extras += ["sync"] if np.isfinite(series(result, "consensus")).any() else []
+        name = name.upper() if name in ("ap", "raar") else name
+        words.append(" with ".join([name, *([" and ".join(extras)] if extras else [])]))
+    residual = series(result, "residual")
+    if residual.size:
+        words += [f"{residual.size} sweep{'s' * (residual.size > 1)}", f"$R^2$ = {residual[-1]:.3g}"]
+    return "   ·   ".join(words)

@@ -1,0 +1,333 @@
+"""The whole reconstruction on the stand-in for CuPy: the CPU's image, and nothing crosses but scalars.
+
+The kernels are the shipped CUDA C on an emulation. What this shows, and what it does not, stands in
+tests/standin/README.md and docs/gpu.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import dask.array as da
+import dask.base
+import numpy as np
+import pytest
+import scipy.fft
+import xarray as xr
+
+import daskptycho as dp
+from daskptycho import backend, gpu_kernels
+from daskptycho.model.algorithms import RAAR
+from daskptycho.model.operators import Amplitudes
+from daskptycho.run.loop import Loop
+from daskptycho.scan.dataset import position_in_pixels, tile_chunks
+from daskptycho.sync.eigensolvers import LANCZOS_BASIS
+from daskptycho.tiling import make_tiling
+
+pytestmark = [pytest.mark.usefixtures("standin"), pytest.mark.timeout(100)]
+
+SWEEPS = 6
+# The same rounding errors in another order; the FFT is the same library's on both sides.
+CLOSE = 1e-5
+
+# What may go to the host within a sweep, by the function that asks for it: numbers that the client or the
+# next step needs, and how large a choice of pairs is. None has more than one for each strip of a tile.
+SCALARS = {
+    "model.algorithms.sweep_tile": "misfit",
+    "sync.eigensolvers._eigenpair": "eigenvalue and its residual",
+    "sync.gramian.block_matrix": "number of pairs off the diagonal",
+    "sync.phases.frame_phases": "spread",
+    "sync.phases.localisation": "localisation",
+    "sync.two_level.galerkin_row": "a row of G",
+    "sync.two_level.synchronise_tile": "power",
+    "sync.phases.solve": "whether any frame has a count",
+    "sync.eigensolvers._lanczos_round": "two numbers a step",
+    # With power iteration.
+    "tasks.blockwise._rescaled": "exponent of a vector",
+    "tasks.blockwise._collect_vector": "eigenvalue",
+}
+
+
+@pytest.fixture(autouse=True)
+def _scipy_fft(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in's FFT is SciPy's: FFTW would leave other phases where there is no light."""
+    monkeypatch.setattr(backend, "_host_fft", lambda: scipy.fft)
+
+
+def simulated(folder: Path, name: str, **options: Any) -> xr.Dataset:
+    given: dict[str, Any] = {"frames": (4, 4), "frame_size": 12, "step": 3, "tile_frames": 4, "photons": 1e4}
+    return dp.simulate_scan(folder / f"{name}.zarr", **given | options)
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, xr.Dataset]:
+    folder = tmp_path_factory.mktemp("scans")
+    raster = simulated(folder, "raster", jitter=1)
+    masked = raster.copy()
+    valid = np.ones((12, 12), dtype=bool)
+    valid[3, 5:9] = False
+    masked["valid"] = (("qy", "qx"), valid)
+    masked["background"] = (("qy", "qx"), np.full((12, 12), 0.1))
+    return {
+        "raster": raster,
+        "fractional": simulated(folder, "fractional", jitter=1, subpixel=True, modes=2),
+        "periodic": simulated(folder, "periodic", frames=(8, 8), periodic=True, tile_frames=16),
+        "masked": masked,
+        "near field": simulated(
+            folder,
+            "near",
+            propagation="near-field",
+            energy_eV=17_000,
+            source_distance_m=0.005,
+            detector_distance_m=0.095,
+            detector_pixel_size_m=4e-6,
+        ),
+    }
+
+
+RUNS: dict[str, tuple[str, dict[str, Any]]] = {
+    "default": ("raster", {}),
+    "known probe": ("raster", {"update_probe": False}),
+    "no sync": ("raster", {"sync": dp.Sync(None)}),
+    "fractions and modes": ("fractional", {}),
+    "fractions, known probe": ("fractional", {"update_probe": False}),
+    "invalid pixels and background": ("masked", {}),
+    "periodic, random start": ("periodic", {"start": "random", "update_probe": False}),
+    "near field": ("near field", {}),
+    "inner sweeps": ("raster", {"sync": dp.Sync(inner=2, every=1), "update_probe": False}),
+    "full, Lanczos": ("raster", {"sync": dp.Sync("full", every=1)}),
+    "full, LOBPCG": ("raster", {"sync": dp.Sync("full", eigensolver="lobpcg", every=1)}),
+    "full, power": ("raster", {"sync": dp.Sync("full", eigensolver="power", iterations=5, every=1)}),
+    "RAAR": ("raster", {"algorithm": RAAR(0.8), "sync": dp.Sync(every=1)}),
+    "difference map, full": ("raster", {"algorithm": "dm", "sync": dp.Sync("full", every=1)}),
+}
+
+
+def difference(found: xr.Dataset, expected: xr.Dataset) -> float:
+    """Relative, weighed by the light that fell on each pixel."""
+    weight = expected["illumination"].values
+    apart = abs(found["object"].values - expected["object"].values) ** 2
+    return float(np.sqrt((weight * apart).sum() / (weight * abs(expected["object"].values) ** 2).sum()))
+
+
+def on_gpu(
+    standin: ModuleType, scan: xr.Dataset, sweeps: int = SWEEPS, **options: Any
+) -> tuple[xr.Dataset, list[list[Any]]]:
+    """The result, and what crossed: up to the end of the first sweep, in each of the others, at the end."""
+    # What an earlier test has moved would not be seen.
+    gpu_kernels._tables.cache_clear()
+    ends: list[int] = []
+    with standin.transfers.noted() as log:
+        result = dp.reconstruct(
+            scan,
+            sweeps=sweeps,
+            device="gpu",
+            callback=lambda _: ends.append(len(log.transfers)),
+            **options,
+        )
+    ends.append(len(log.transfers))
+    return result, [log.transfers[first:last] for first, last in zip([0, *ends], ends, strict=False)]
+
+
+def total(transfers: list[Any], direction: str) -> Counter[str]:
+    """Bytes that crossed in one direction, by the function that asked for it."""
+    found: Counter[str] = Counter()
+    for transfer in transfers:
+        if transfer.direction == direction:
+            found[transfer.cause] += transfer.nbytes
+    return found
+
+
+@pytest.mark.parametrize(("scan", "options"), RUNS.values(), ids=RUNS.keys())
+def test_the_image_is_the_cpus_and_a_sweep_moves_scalars_alone(
+    standin: ModuleType,
+    scans: dict[str, xr.Dataset],
+    scan: str,
+    options: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    expected = dp.reconstruct(scans[scan], sweeps=SWEEPS, **options)
+    found, (_, *sweeps, _) = on_gpu(standin, scans[scan], **options)
+
+    apart = difference(found, expected)
+    assert apart < CLOSE
+    # The light of all modes: how it is shared out among modes of like power is rounding's choice.
+    light = [(abs(result["probe"]) ** 2).sum("mode").values for result in (found, expected)]
+    np.testing.assert_allclose(*light, atol=10 * CLOSE * light[1].max())
+    np.testing.assert_allclose(found["residual"], expected["residual"], rtol=1e-4)
+    np.testing.assert_allclose(found["consensus"], expected["consensus"], rtol=1e-2, atol=1e-6)
+    assert all(isinstance(found[name].data, np.ndarray) for name in found)
+
+    strips = Counter(strip.target for strip in tiling_of(scans[scan]).strips)
+    for number, transfers in enumerate(sweeps, start=2):
+        # Tables of positions go up when a kernel first meets them, the last with the first synchronisation.
+        # A round of Lanczos sends up the shares of its vectors.
+        up = total(transfers, "to device")
+        assert up.pop("sync.eigensolvers._lanczos_round", 0) <= 8 * LANCZOS_BASIS * len(
+            tiling_of(scans[scan]).tiles
+        )
+        assert set(up) <= ({"gpu_kernels._tables"} if number <= 3 else set())
+        assert set(total(transfers, "to host")) <= set(SCALARS)
+        most = max(transfer.nbytes for transfer in transfers if transfer.direction == "to host")
+        assert most <= 16 * (1 + max(strips.values()))
+    moved = max(sum(transfer.nbytes for transfer in transfers) for transfers in sweeps[2:])
+    with capsys.disabled():
+        print(f"\n{moved} bytes a sweep to the host, none to the device; image {apart:.0e} apart", end=" ")
+
+
+def tiling_of(scan: xr.Dataset) -> Any:
+    frame_shape = (scan.sizes["qy"], scan.sizes["qx"])
+    period = tuple(scan.attrs["period"]) if "period" in scan.attrs else None
+    return make_tiling(position_in_pixels(scan), frame_shape, tile_chunks(scan), period=period)
+
+
+def test_frames_are_moved_once_and_as_counts(standin: ModuleType, scans: dict[str, xr.Dataset]) -> None:
+    scan = scans["raster"]
+    assert scan["intensity"].dtype == np.uint16
+    _, parts = on_gpu(standin, scan)
+    up = total([transfer for part in parts for transfer in part], "to device")
+    assert up.pop("tasks.plan._amplitudes_of") == scan["intensity"].size * 2
+    assert set(up) == {
+        "tasks.plan._pairs_on_device",
+        "run.start._constant",
+        "backend.to_device",
+        "gpu_kernels._tables",
+    }
+    assert up["backend.to_device"] == scan["probe"].values.nbytes
+    # At the end the image, the illumination and the probe come back.
+    windows = sum(np.prod(tile.window.shape) for tile in tiling_of(scan).tiles)
+    assert total(parts[-1], "to host") == {"backend.to_host": windows * (8 + 4) + scan["probe"].values.nbytes}
+
+
+def test_every_array_of_a_run_is_on_the_device(standin: ModuleType, scans: dict[str, xr.Dataset]) -> None:
+    scan = scans["raster"]
+    # The frames are read as a dask array of NumPy's. There is no other, and the values of tasks are CuPy's.
+    assert isinstance(scan["intensity"].data, da.Array)
+    assert type(scan["intensity"].data._meta) is np.ndarray
+    loops: list[Loop] = []
+
+    def look(progress: dp.Progress) -> None:
+        state = progress._state
+        assert state is not None
+        for name in ("images", "illuminations", "previous_images", "stacks", "phases"):
+            for value in dask.base.compute(getattr(state, name) or [])[0]:
+                assert type(value) is standin.ndarray, name
+                assert value.dtype == (np.float32 if name == "illuminations" else np.complex64)
+        for value in dask.base.compute([state.probe, state.previous_probe])[0]:
+            assert type(value) is standin.ndarray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "drive", _noting(loops, Loop.drive))
+        dp.reconstruct(scan, sweeps=4, device="gpu", algorithm="raar", sync=dp.Sync(every=1), callback=look)
+    (loop,) = loops
+    for amplitudes in dask.base.compute(loop.plan.amplitudes)[0]:
+        assert isinstance(amplitudes, Amplitudes)
+        assert type(amplitudes.counts) is standin.ndarray
+    for block in dask.base.compute(loop.plan.pairs)[0]:
+        assert {type(block.pair), type(block.offset), type(block.border)} == {standin.ndarray}
+
+
+def _noting(loops: list[Loop], drive: Callable[..., None]) -> Callable[..., None]:
+    def noted(self: Loop, *arguments: Any) -> None:
+        loops.append(self)
+        drive(self, *arguments)
+
+    return noted
+
+
+@pytest.fixture
+def small_gpu(standin: ModuleType) -> Iterator[ModuleType]:
+    """The stand-in's runtime, whose memory a test may set."""
+    runtime = standin.cuda.runtime
+    before = runtime.memory
+    try:
+        yield runtime
+    finally:
+        runtime.memory = before
+
+
+def test_batches_are_bounded_by_memory_and_plans_recur(
+    standin: ModuleType, scans: dict[str, xr.Dataset], small_gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = dp.reconstruct(scans["raster"], sweeps=4)
+    with standin.transfers.noted() as log:
+        dp.reconstruct(scans["raster"], sweeps=4, device="gpu")
+    # A tile of four frames at once.
+    assert log.plans == {((4, 1, 12, 12), "complex64")}
+    # Three would go into this share of its memory: two times two are as many batches, of one size.
+    monkeypatch.setattr(backend, "GPU_SHARE", 3 * 12**2 * 8 / small_gpu.memory)
+    with standin.transfers.noted() as log:
+        found = dp.reconstruct(scans["raster"], sweeps=4, device="gpu")
+    assert log.plans == {((2, 1, 12, 12), "complex64")}
+    assert difference(found, expected) < CLOSE
+
+
+def test_frames_that_do_not_fit_are_read_anew(
+    standin: ModuleType, scans: dict[str, xr.Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from daskptycho.run import reconstruction as run
+
+    expected = dp.reconstruct(scans["raster"], sweeps=3)
+    monkeypatch.setattr(
+        run,
+        "estimate_needs",
+        lambda *_: type("Needs", (), {"waves_twice": True, "streamed": True, "images_on_disk": False}),
+    )
+    found, (_, *sweeps, _) = on_gpu(standin, scans["raster"], sweeps=3)
+    assert difference(found, expected) < CLOSE
+    for transfers in sweeps:
+        up = total(transfers, "to device")
+        # With the probe recovered, frames are swept twice.
+        assert up.pop("tasks.plan._amplitudes_of") == 2 * scans["raster"]["intensity"].size * 2
+        assert set(up) <= {"gpu_kernels._tables"}
+
+
+def test_a_gpu_that_is_too_small_is_refused(scans: dict[str, xr.Dataset], small_gpu: Any) -> None:
+    small_gpu.memory = 2**20
+    with pytest.raises(dp.OptionError, match=r"the run needs .* they have 1.00 MiB"):
+        dp.reconstruct(scans["raster"], sweeps=2, device="gpu")
+
+
+@pytest.mark.parametrize("options", [{}, {"algorithm": "raar", "sync": dp.Sync(every=1)}], ids=["ap", "raar"])
+def test_a_run_goes_on_on_the_other_device(
+    scans: dict[str, xr.Dataset], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    expected = dp.reconstruct(scans["raster"], sweeps=SWEEPS, **options)
+    for begins, goes_on in (("gpu", "gpu"), ("gpu", "cpu"), ("cpu", "gpu")):
+        out = tmp_path / f"{begins}-{goes_on}.zarr"
+        dp.reconstruct(scans["raster"], out, sweeps=4, device=begins, **options)
+        found = dp.resume(out, sweeps=SWEEPS, device=goes_on)
+        assert difference(found, expected) < CLOSE
+
+
+def test_a_run_that_is_cut_off_says_to_go_on_on_the_gpu(scans: dict[str, xr.Dataset], tmp_path: Path) -> None:
+    out = tmp_path / "r.zarr"
+
+    def interrupt(progress: dp.Progress) -> None:
+        if progress.sweep == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        dp.reconstruct(scans["raster"], out, sweeps=SWEEPS, device="gpu", callback=interrupt)
+    (note,) = interrupted.value.__notes__
+    assert note.endswith(f"go on with: daskptycho resume {out} --gpu")
+    with pytest.raises(dp.ScanError, match=rf"resume \(daskptycho resume {out} --gpu\)"):
+        dp.reconstruct(scans["raster"], out, sweeps=SWEEPS, device="gpu")
+
+
+def test_starts_from_an_image(scans: dict[str, xr.Dataset]) -> None:
+    shape = tiling_of(scans["raster"]).window.shape
+    start = np.exp(1j * np.random.default_rng(0).random(shape))
+    expected = dp.reconstruct(scans["raster"], sweeps=2, start=start)
+    assert difference(dp.reconstruct(scans["raster"], sweeps=2, start=start, device="gpu"), expected) < CLOSE
+
+
+def test_frames_in_memory_and_of_a_foreign_byte_order(scans: dict[str, xr.Dataset]) -> None:
+    scan = scans["raster"].load().copy()
+    scan["intensity"] = scan["intensity"].astype(">u2")
+    expected = dp.reconstruct(scan, sweeps=2)
+    assert difference(dp.reconstruct(scan, sweeps=2, device="gpu"), expected) < CLOSE

@@ -1,0 +1,85 @@
+"""What fails now and then is tried again for as long as patience lasts, and no longer."""
+
+from __future__ import annotations
+
+import pytest
+
+from daskptycho.errors import OptionError
+from daskptycho.storage import retrying
+from daskptycho.storage.retrying import VARIABLE, fail_fast, patience, retry
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Pauses that were made; time passes in them alone."""
+    pauses: list[float] = []
+    monkeypatch.setattr(retrying.time, "sleep", pauses.append)
+    monkeypatch.setattr(retrying.time, "monotonic", lambda: sum(pauses))
+    return pauses
+
+
+def failing(times: int) -> object:
+    """A function that fails so many times."""
+    left = [OSError("away")] * times
+
+    def action() -> str:
+        if left:
+            raise left.pop()
+        return "there"
+
+    return action
+
+
+def test_an_outage_of_a_minute_is_sat_out(clock: list[float]) -> None:
+    assert retry(failing(18), "reading", OSError, 75.0) == "there"
+    assert 60 < sum(clock) < 75
+    assert clock == sorted(clock)
+    assert max(clock) == retrying.LONGEST_PAUSE
+
+
+def test_patience_has_an_end(clock: list[float]) -> None:
+    with pytest.raises(OSError, match="away"):
+        retry(failing(10**6), "reading", OSError, 75.0)
+    assert 65 < sum(clock) <= 75
+
+
+def test_signed_addresses_are_not_logged(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    left = [OSError("error sending request for url (https://host/a?X-Amz-Signature=PLANTED): timed out")]
+
+    def action() -> None:
+        if left:
+            raise left.pop()
+
+    with caplog.at_level("INFO"):
+        retry(action, "reading tile 3", OSError)
+    (line,) = caplog.messages
+    assert line.startswith(
+        "reading tile 3 failed and is tried again: error sending request for url (https://"
+    )
+    assert "PLANTED" not in line
+
+
+def test_what_is_not_worth_it_is_not_tried_again(clock: list[float]) -> None:
+    with pytest.raises(OSError, match="away"):
+        retry(failing(1), "reading", ValueError, 75.0)
+    with pytest.raises(OSError, match="away"):
+        retry(failing(1), "reading", OSError, 0.0)
+    assert clock == []
+
+
+def test_patience_is_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    # A minute, and the time that the last attempt takes.
+    assert patience() > 60
+    monkeypatch.setenv(VARIABLE, "2.5")
+    assert patience() == 2.5
+    with fail_fast():
+        assert patience() == 0
+    assert patience() == 2.5
+
+
+@pytest.mark.parametrize("said", ["soon", "-1", "inf", "nan"])
+def test_patience_that_is_no_time_is_refused(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv(VARIABLE, said)
+    with pytest.raises(OptionError, match=f"{VARIABLE} is '{said}'; expected seconds"):
+        patience()
