@@ -30,7 +30,7 @@ from rich.table import Table
 import daskptycho as dp
 from daskptycho.run.memory import Recipe, count_sweep_tasks
 from daskptycho.scan.dataset import position_in_pixels, tile_chunks
-from daskptycho.sync.phases import Sync
+from daskptycho.sync.options import Sync
 from daskptycho.sync.two_level import GalerkinRow, tile_phases
 from daskptycho.tasks.spec import STAY_AT_HOME, persisted, task
 from daskptycho.tiling import Tiling, make_tiling

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from daskptycho.run.resumption import resume
     from daskptycho.scan.dataset import create_scan, open_scan
     from daskptycho.scan.simulate import simulate_scan
-    from daskptycho.sync.phases import Sync
+    from daskptycho.sync.options import Sync
     from daskptycho.views.plotting import plot_result
 
 # Where each public name lives: it is imported when it is first asked for, so that `import daskptycho`
@@ -37,7 +37,7 @@ _HOME = {
     "RAAR": "model.algorithms",
     "ScanError": "errors",
     "StoreError": "errors",
-    "Sync": "sync.phases",
+    "Sync": "sync.options",
     "checkpoints": "run.history",
     "compare_images": "analysis.metrics",
     "create_scan": "scan.dataset",

@@ -19,7 +19,7 @@ from daskptycho.run.loop import Progress
 from daskptycho.run.reconstruction import reconstruct
 from daskptycho.scan.phantom import phantom_object
 from daskptycho.scan.simulate import simulate_scan
-from daskptycho.sync.phases import Sync
+from daskptycho.sync.options import Sync
 from daskptycho.views.plotting import plot_sync_difference, save_figure
 
 __all__ = ["SWEEPS", "Demo", "run_demo"]

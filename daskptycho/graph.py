@@ -1,77 +1,69 @@
-r"""The Dask graph of a reconstruction: tiles as tasks, strips between neighbours, phases from `phase_graph`.
+r"""The Dask graph of a sweep: tiles as tasks, strips between neighbours, phases.
 
-`run` and `start` call this module; it puts the eager functions of `algorithms` and `operators`
-into tasks and holds no mathematics of its own. One sweep is::
+It puts the eager functions of `model` and `sync` into tasks and holds no mathematics of its own. With the
+model held, a sweep is two tasks a tile::
 
-    image of a tile -> sweep_tile -> weighted frames -> block_values  -> H -> phases -> overlap
-                                  \> overlap sum ------------------------------------> strips -> merge
+    TileState -> sweep: merge the image, sweep the frames, synchronise the tile -> TileSweep
+    TileSweep -> row of G, with the neighbours' strips -> phases of the tiles -> the next TileState
 
-Every name that ends in "s" below is a list with one ``dask.delayed`` value for each tile. A sweep's
-inputs are results that are already on the workers; a graph holds no array and spans one sweep.
+Where parameters are recovered, their sums go through one task for all tiles and the illumination follows from
+them before the frames are weighed. Lists have one value for each tile. A sweep's inputs are results that are
+already on the workers; a graph holds no array and spans one sweep.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import replace
+from functools import reduce
+from typing import Any, NamedTuple, cast
 
 import numpy as np
-from dask.delayed import Delayed
 
-from daskptycho.model.algorithms import (
-    Algorithm,
+from daskptycho.cluster.work import note_sweep
+from daskptycho.model.model import Model, TileModel
+from daskptycho.model.momentum import extrapolate
+from daskptycho.model.parameter import Sums
+from daskptycho.model.sweep import (
+    Leave,
     TileSweep,
-    Weighted,
-    extrapolate,
     illuminate_tile,
-    merge,
     overlap_waves,
     sweep_tile,
-    updated_probe,
-    weigh_tile,
+    weigh_waves,
 )
-from daskptycho.model.operators import Amplitudes, overlap
-from daskptycho.sync.gramian import GramianBlock
-from daskptycho.sync.phases import Normalisation, Phases, Sync
-from daskptycho.sync.two_level import TileSum, inner_sweeps
-from daskptycho.tasks.exact import if_significant, phases_of_tiles, synchronise
-from daskptycho.tasks.plan import PairsToFind, Plan, StoredAmplitudes, in_passing, pairs_within, resident
-from daskptycho.tasks.spec import task
-from daskptycho.tasks.strips import over_tiles
-from daskptycho.tasks.two_level import join_tiles, synchronised_tile
-from daskptycho.tiling import Tile
+from daskptycho.sync.phases import Phases
+from daskptycho.sync.two_level import Surroundings, sweep_inside
+from daskptycho.tasks.exact import find_all_phases, turn_frames
+from daskptycho.tasks.frames import StoredAmplitudes, load_amplitudes, release_as_read
+from daskptycho.tasks.layout import Layout, TileData, find_pairs
+from daskptycho.tasks.spec import Value, in_one_process, place, task
+from daskptycho.tasks.state import (
+    State,
+    SweepSettings,
+    TileState,
+    Unmerged,
+    merge_image,
+    model_on_tiles,
+    previous_image,
+    stack_of,
+)
+from daskptycho.tasks.strips import add_neighbours, bring_strips
+from daskptycho.tasks.two_level import join_tiles, synchronise_swept
 
 __all__ = [
     "Report",
-    "State",
-    "illuminations",
-    "images_of",
-    "overlap_sums",
-    "summarise",
+    "illuminate_tiles",
+    "merge_images",
     "sweep",
-    "synchronised_images",
+    "synchronise",
 ]
 
 Array = Any
 
 
-@dataclass(frozen=True)
-class State:
-    """What one sweep hands to the next; every value delayed, one for each tile but the probes."""
-
-    images: list[Delayed]
-    illuminations: list[Delayed]
-    probe: Delayed
-    previous_images: list[Delayed] | None = None
-    previous_probe: Delayed | None = None
-    stacks: list[Delayed] | None = None
-    phases: list[Delayed] | None = None
-
-
 class Report(NamedTuple):
-    """What the client learns of a sweep: scalars alone."""
+    """What the client learns of a sweep: only scalars."""
 
     misfit: float
     consensus: float
@@ -79,245 +71,235 @@ class Report(NamedTuple):
     localisation: float
 
 
-def illuminations(plan: Plan, probe: Delayed) -> list[Delayed]:
-    """N on each tile's window, summed over all tiles."""
-    return over_tiles(plan, [task(plan.leaving(illuminate_tile), tile, probe) for tile in plan.tiles])
+class SweepInput(NamedTuple):
+    """All that a sweep over one tile needs; in a graph, of values."""
+
+    settings: SweepSettings
+    at: TileModel
+    data: TileData
+    state: TileState
+    leave: Leave
+    merging: Array | None = None
+    """N of the coming merge, where it is known already: the tile is synchronised in the same task."""
+    following: TileModel | None = None
+    """The model to weigh the frames with, unless it is the one of the sweep."""
+    first: TileSweep | None = None
+    """What a first pass over the same frames left."""
 
 
-def _overlap_tile(tile: Tile, weighted: Weighted, phase: Array | None) -> Array:
-    return overlap(weighted.frames, tile.corner, tile.window.shape, phase)
-
-
-def _merge(image_sum: Array, illumination: Array, probe: Array) -> Array:
-    return merge(image_sum[...], illumination[...], probe)
-
-
-def images_of(plan: Plan, sums: list[Delayed], lit: list[Delayed], probe: Delayed) -> list[Delayed]:
-    """The tiles' images from their overlap sums, neighbours' strips added."""
-    totals = over_tiles(plan, sums)
-    return [task(plan.leaving(_merge), *of_tile, probe) for of_tile in zip(totals, lit, strict=True)]
-
-
-def overlap_sums(plan: Plan, weighted: list[Delayed], phases: Sequence[Delayed | None]) -> list[Delayed]:
-    """Overlap sums of weighted frames, turned by their phases."""
-    overlapped = plan.leaving(_overlap_tile)
-    return [task(overlapped, *of_tile) for of_tile in zip(plan.tiles, weighted, phases, strict=True)]
-
-
-def _weigh_swept(tile: Tile, swept: TileSweep, probe: Array) -> Weighted:
-    return weigh_tile(tile, swept.waves, probe) if swept.weighted is None else swept.weighted
-
-
-def _synchronise_swept(
-    tile: Tile,
-    swept: TileSweep,
-    pairs: GramianBlock,
-    illumination: Array,
-    probe: Array,
-    sync: Sync,
-    normalisation: Normalisation,
-) -> TileSum:
-    if swept.synchronised is not None:
-        return swept.synchronised
-    weighted = _weigh_swept(tile, swept, probe)
-    return synchronised_tile(tile, weighted, pairs, illumination, probe, swept.misfit, sync, normalisation)
-
-
-def _overlap_swept(tile: Tile, swept: TileSweep, probe: Array) -> Array:
-    return overlap_waves(tile, swept.waves, probe) if swept.image_sum is None else swept.image_sum
-
-
-def _sweep(
-    tile: Tile,
-    amplitude: Amplitudes | StoredAmplitudes,
-    image: Array,
-    previous_image: Array | None,
-    illumination: Array,
-    pairs: GramianBlock | PairsToFind | None,
-    merging: Array | None,
-    stack: Array | None,
-    phase: Array | None,
-    *,
-    algorithm: Algorithm,
-    probe: Array,
-    momentum: float,
-    sync: Sync,
-    normalisation: Normalisation | None,
-    following_probe: Array | None = None,
-    **options: Any,
-) -> TileSweep:
-    image = extrapolate(image[...], None if previous_image is None else previous_image[...], momentum)
-    read, misfit = isinstance(amplitude, StoredAmplitudes), None
-    amplitude = resident(amplitude)
-    if pairs is not None and sync.inner > 1:
-        block = None if normalisation is None else pairs_within(pairs, tile)
-        image, stack, phase, misfit = inner_sweeps(
-            *(algorithm, tile, amplitude, image, probe, illumination[...], block, stack, phase),
-            sync=sync,
-            normalisation=normalisation,
+def _sweep(given: SweepInput) -> TileSweep:
+    settings, at, data, state = given.settings, given.at, given.data, given.state
+    how, tile = settings.how, data.tile
+    kept = None if given.first is None else given.first.image
+    merged = merge_image(data, state, at) if kept is None else kept[...]
+    previous = previous_image(state) if settings.momentum else None
+    image, stack, misfit = extrapolate(merged, previous, settings.momentum), stack_of(data, state), None
+    amplitudes = load_amplitudes(data.amplitudes)
+    if data.pairs is not None and how.sync.inner > 1:
+        block = None if how.normalisation is None else find_pairs(data.pairs, tile)
+        around = Surroundings(state.illumination[...], block)
+        image, stack, misfit = sweep_inside(
+            *(settings.algorithm, at, tile, amplitudes, image, stack, around, how)
         )
-    if read:
-        amplitude = in_passing(amplitude)
+    if isinstance(data.amplitudes, StoredAmplitudes):
+        amplitudes = release_as_read(amplitudes)
     swept = sweep_tile(
-        *(algorithm, tile, amplitude, image, probe),
+        *(settings.algorithm, at, tile, amplitudes, image),
         stack=stack,
-        phase=phase,
-        keep_frames=normalisation is not None,
-        following_probe=following_probe,
-        **options,
+        leave=given.leave,
+        following=given.following,
     )
+    note_sweep()
     # What was read for this task goes before the Gramian needs room.
-    del amplitude, image
-    if merging is not None and pairs is not None and swept.weighted is not None and normalisation is not None:
-        merging_probe = probe if following_probe is None else following_probe
-        given = (tile, swept.weighted, pairs, merging, merging_probe, swept.misfit, sync, normalisation)
-        swept = swept._replace(weighted=None, synchronised=synchronised_tile(*given))
+    del amplitudes, image
+    if settings.keeps_image or settings.due:
+        swept = swept._replace(image=merged if kept is None else kept)
+    if given.merging is not None and settings.two_level:
+        swept = synchronise_swept(data, swept, given.merging, given.following or at, how)
     return swept if misfit is None else swept._replace(misfit=misfit)
 
 
-def _misfit(swept: TileSweep) -> float:
-    return swept.misfit
+def _weigh(settings: SweepSettings, data: TileData, first: TileSweep, merging: Array, at: TileModel) -> Any:
+    """Weigh waves that waited for the updated model, and synchronise the tile where that is due."""
+    weigh = overlap_waves if settings.leave == "overlap sum" else weigh_waves
+    swept = first._replace(left=weigh(data.tile, first.left.waves, at), sums={})
+    return synchronise_swept(data, swept, merging, at, settings.how) if settings.two_level else swept
 
 
-def _stack(swept: TileSweep) -> Array:
-    return swept.stack
+def _illuminate(data: TileData, at: TileModel) -> Array:
+    return illuminate_tile(data.tile, at)
 
 
-def _probe_sums(swept: TileSweep) -> Any:
-    return swept.probe_sums
+class _TileReport(NamedTuple):
+    """What of a `TileSweep` goes to one task for all tiles; a sweep has both fields too."""
+
+    misfit: float
+    sums: dict[str, Sums]
 
 
-def synchronised_images(
-    plan: Plan,
-    weighted: list[Delayed],
-    lit: list[Delayed],
-    probe: Delayed,
-    sync: Sync,
-    normalisation: Normalisation,
-    misfits: list[Delayed],
-    counts: float,
-) -> tuple[list[Delayed], list[Delayed], Delayed]:
-    """The tiles' images from weighted frames that are synchronised, the frames' phases, and `Phases`."""
-    if sync.method == "two-level":
-        sums = [
-            task(plan.leaving(synchronised_tile), *of_tile, probe, misfit, sync, normalisation)
-            for *of_tile, misfit in zip(plan.tiles, weighted, plan.pairs, lit, misfits, strict=True)
-        ]
-        return join_tiles(plan, sums, lit, probe, sync, normalisation, misfits, counts)
-    found = synchronise(plan, weighted, lit, probe, sync, normalisation)
-    if sync.only_significant(normalisation):
-        found = if_significant(found, misfits, counts)
-    phases = phases_of_tiles(plan, found)
-    return images_of(plan, overlap_sums(plan, weighted, phases), lit, probe), phases, found
+def _report_tile(swept: TileSweep) -> _TileReport:
+    return _TileReport(swept.misfit, swept.sums)
 
 
-def summarise(misfits: list[float], found: Phases | None) -> Report:
-    """The scalars of a sweep, brought together."""
+def _bring_reports(swept: list[Value]) -> list[Value]:
+    """What one task reads of all tiles: in its own process each sweep where it lies, of others a report."""
+    beside = in_one_process(len(swept))
+    return [own if beside(0, index) else task(_report_tile, own) for index, own in enumerate(swept)]
+
+
+def _update_shared(
+    model: Model, shared: dict[str, Array], reports: list[_TileReport], due: frozenset[str]
+) -> dict[str, Array]:
+    updated = dict(shared)
+    for parameter in model.shared:
+        if parameter.name in due:
+            total = reduce(parameter.add, (own.sums[parameter.name] for own in reports))
+            updated[parameter.name] = parameter.update(shared[parameter.name], total)
+    return updated
+
+
+def _update_own(model: Model, own: dict[str, Array], swept: TileSweep) -> dict[str, Array]:
+    return own | {
+        parameter.name: parameter.update(own[parameter.name], swept.sums[parameter.name])
+        for parameter in model.per_frame
+        if parameter.name in swept.sums
+    }
+
+
+def _extrapolate_shared(
+    model: Model, shared: dict[str, Array], previous: dict[str, Array], settings: SweepSettings
+) -> dict[str, Array]:
+    return shared | {
+        parameter.name: extrapolate(shared[parameter.name], previous[parameter.name], settings.momentum)
+        for parameter in model.shared
+        if parameter.has_momentum and parameter.name in settings.due
+    }
+
+
+def _summarise(reports: list[_TileReport], found: Phases | None) -> Report:
+    misfit = sum(own.misfit for own in reports)
     if found is None:
-        return Report(sum(misfits), np.nan, np.nan, np.nan)
-    return Report(sum(misfits), found.consensus, found.spread, found.localisation)
+        return Report(misfit, np.nan, np.nan, np.nan)
+    return Report(misfit, found.consensus, found.spread, found.localisation)
 
 
-def sweep(
-    plan: Plan,
-    state: State,
-    algorithm: Algorithm,
-    *,
-    counts: float,
-    sync: Sync,
-    normalisation: Normalisation | None,
-    momentum: float = 0.0,
-    update_probe: bool = False,
-) -> tuple[State, Delayed]:
+def illuminate_tiles(layout: Layout, models: Sequence[TileModel]) -> list[Value]:
+    """N on each tile's window, summed over all tiles."""
+    illuminate = layout.storing(_illuminate)
+    return add_neighbours(
+        layout, [task(illuminate, *of_tile) for of_tile in zip(layout.tiles, models, strict=True)]
+    )
+
+
+def merge_images(layout: Layout, state: State) -> list[Value]:
+    """The object on each tile's window, (y, x)."""
+    models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
+    merge = layout.storing(merge_image)
+    return [
+        task(merge, *of_tile) if isinstance(of_tile[1].image, Unmerged) else of_tile[1].image
+        for of_tile in zip(layout.tiles, state.tiles, models, strict=True)
+    ]
+
+
+def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State, Value]:
     """The graph of one sweep over all tiles.
-
-    Parameters
-    ----------
-    plan, state : Plan, State
-    algorithm : Algorithm
-    counts : float
-        sum a^2 over all valid pixels.
-    sync : Sync
-    normalisation : "frame", "degree" or None
-        None: no synchronisation in this sweep.
-    momentum : float
-        The sweep starts from ``psi + momentum (psi - psi_previous)``, the probe likewise.
-    update_probe : bool
 
     Returns
     -------
     state : State
-    report : Delayed
+    report : Value
         Of a `Report`.
     """
-    probe, lit = state.probe, state.illuminations
-    if momentum and update_probe and state.previous_probe is not None:
-        probe = task(extrapolate, probe, state.previous_probe, momentum)
-    sweep_tiles = partial(_swept, plan, state, algorithm, probe, momentum, sync, normalisation)
-    if update_probe:
-        swept = sweep_tiles(update_probe=True, keep_waves=not plan.waves_twice)
-        sums_of_probe = [task(_probe_sums, tile) for tile in swept]
-        probe = task(updated_probe, probe, sums_of_probe, plan.fractional)
-        lit = illuminations(plan, probe)
-        if plan.waves_twice:
-            # The waves of all tiles found no room while the probe waited for the last of them.
-            swept = sweep_tiles(merging=lit, following_probe=probe)
+    placed = place(settings)
+    shared, own = state.shared, [tile.own for tile in state.tiles]
+    if settings.momentum and settings.due and state.previous_shared is not None:
+        shared = task(_extrapolate_shared, layout.tile_model, shared, state.previous_shared, placed)
+    models = model_on_tiles(layout, shared, own, settings.due)
+    lit = [tile.illumination for tile in state.tiles]
+    if not settings.due:
+        swept = _sweep_tiles(layout, state, placed, models, settings.leave, lit)
+        return synchronise(layout, swept, State(shared, _tiles(lit, own)), settings, state.shared)
+    again = layout.residency.waves_twice
+    first = _sweep_tiles(layout, state, placed, models, "sums only" if again else "waves")
+    updated = task(_update_shared, layout.tile_model, shared, _bring_reports(first), settings.due)
+    if any(parameter.name in settings.due for parameter in layout.model.per_frame):
+        own = [task(_update_own, layout.tile_model, *of_tile) for of_tile in zip(own, first, strict=True)]
+    following = model_on_tiles(layout, updated, own)
+    lit = illuminate_tiles(layout, following)
+    if again:
+        # The waves of all tiles found no room while the model waited for the last of them.
+        models = model_on_tiles(layout, shared, [tile.own for tile in state.tiles])
+        swept = _sweep_tiles(layout, state, placed, models, settings.leave, lit, following, first)
     else:
-        swept = sweep_tiles(merging=lit)
-    misfits = [task(_misfit, tile) for tile in swept]
-    found: Delayed | None = None
-    phases: list[Delayed] | None = None
-    if normalisation is None:
-        sums = [task(_overlap_swept, tile, own, probe) for tile, own in zip(plan.tiles, swept, strict=True)]
-        images = images_of(plan, sums, lit, probe)
-    elif sync.method == "two-level":
-        given = zip(plan.tiles, swept, plan.pairs, lit, strict=True)
-        sums = [task(_synchronise_swept, *of_tile, probe, sync, normalisation) for of_tile in given]
-        images, phases, found = join_tiles(plan, sums, lit, probe, sync, normalisation, misfits, counts)
-    else:
-        weighted = [task(_weigh_swept, tile, own, probe) for tile, own in zip(plan.tiles, swept, strict=True)]
-        images, phases, found = synchronised_images(
-            plan, weighted, lit, probe, sync, normalisation, misfits, counts
-        )
-    following = State(
-        images=images,
-        illuminations=lit,
-        probe=probe,
-        previous_images=state.images,
-        previous_probe=state.probe,
-        stacks=[task(_stack, tile) for tile in swept] if algorithm.has_stack else None,
-        phases=phases if algorithm.has_stack else None,
-    )
-    return following, task(summarise, misfits, found)
+        weigh = layout.storing(_weigh)
+        given = zip(layout.tiles, first, lit, following, strict=True)
+        swept = [task(weigh, placed, *of_tile) for of_tile in given]
+    return synchronise(layout, swept, State(updated, _tiles(lit, own)), settings, state.shared)
 
 
-def _swept(
-    plan: Plan,
+def _sweep_tiles(
+    layout: Layout,
     state: State,
-    algorithm: Algorithm,
-    probe: Delayed,
-    momentum: float,
-    sync: Sync,
-    normalisation: Normalisation | None,
-    *,
-    merging: list[Delayed] | None = None,
-    **options: Any,
-) -> list[Delayed]:
-    """A `TileSweep` of each tile; `merging` is N of the coming merge where that is known already."""
-    nothing: list[Delayed | None] = [None] * len(plan.tiles)
-    stacks, phases = (state.stacks, state.phases) if algorithm.has_stack else (None, None)
+    settings: Value,
+    models: list[TileModel],
+    leave: Leave,
+    merging: list[Value] | None = None,
+    following: list[TileModel] | None = None,
+    first: list[Value] | None = None,
+) -> list[Value]:
+    """A `TileSweep` of each tile; see `SweepInput`."""
+    nothing: list[Any] = [None] * len(layout.tiles)
     of_tiles = zip(
-        plan.tiles,
-        plan.amplitudes,
-        state.images,
-        (state.previous_images if momentum else None) or nothing,
-        state.illuminations,
-        plan.pairs if sync.method == "two-level" else nothing,
-        (merging if sync.method == "two-level" else None) or nothing,
-        stacks or nothing,
-        phases or nothing,
+        *(models, layout.tiles, state.tiles, [leave] * len(nothing)),
+        *(merging or nothing, following or nothing, first or nothing),
         strict=True,
     )
-    common: dict[str, Any] = {"algorithm": algorithm, "probe": probe, "momentum": momentum}
-    common |= {"sync": sync, "normalisation": normalisation, **options}
-    return [task(plan.leaving(_sweep), *of_tile, **common) for of_tile in of_tiles]
+    function, placed = layout.storing(_sweep), cast(Any, settings)
+    return [task(function, SweepInput(placed, *of_tile)) for of_tile in of_tiles]
+
+
+def _tiles(lit: list[Value], own: list[Any]) -> list[TileState]:
+    """Tiles without an image yet."""
+    return [TileState(None, *of_tile) for of_tile in zip(lit, own, strict=True)]
+
+
+def synchronise(
+    layout: Layout, swept: list[Value], after: State, settings: SweepSettings, previous: Value | None = None
+) -> tuple[State, Value]:
+    """Bring what each tile has left to the tiles around it, in phase where that is due.
+
+    Parameters
+    ----------
+    layout : Layout
+    swept : list of Value
+        `TileSweep` of each tile.
+    after : State
+        The model after the sweep, and the illumination that goes with it.
+    settings : SweepSettings
+    previous : Value, optional
+        The shared parameters before the sweep.
+
+    Returns
+    -------
+    state : State
+    report : Value
+        Of a `Report`.
+    """
+    phases: Value | None = None
+    found: Value | None = None
+    reports = swept
+    if settings.two_level:
+        pieces = bring_strips(layout, swept)
+        reports, phases = join_tiles(layout, swept, pieces, after, settings)
+        found = phases
+    else:
+        reports = _bring_reports(swept)
+        if settings.how.normalisation is not None:
+            found = find_all_phases(layout, swept, after, settings)
+            swept, found = turn_frames(layout, swept, found, reports, settings)
+        pieces = bring_strips(layout, swept)
+    tiles = [
+        tile._replace(image=Unmerged(own, brought, phases))
+        for tile, own, brought in zip(after.tiles, swept, pieces, strict=True)
+    ]
+    return replace(after, tiles=tiles, previous_shared=previous), task(_summarise, reports, found)

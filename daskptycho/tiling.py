@@ -212,6 +212,26 @@ class Tiling:
         worker = [run_of(tile, len(self.tiles), workers) for tile in range(len(self.tiles))]
         return [own for own in self.strips if worker[own.source] != worker[own.target]]
 
+    def cut(self, canvas: NDArray, window: Window) -> NDArray:
+        """The part of an array on the canvas that lies under a window, wrapped round with the period."""
+        rows, columns = self.indices(window)
+        return np.ascontiguousarray(canvas[np.ix_(rows, columns)])
+
+    def indices(self, window: Window) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows and columns of the canvas that lie under a window."""
+        rows = np.arange(window.height) + window.y - self.window.y
+        columns = np.arange(window.width) + window.x - self.window.x
+        if self.period is not None:
+            rows, columns = rows % self.period[0], columns % self.period[1]
+        return rows, columns
+
+    def images_of(self, window: Window) -> list[Shape]:
+        """Shifts by whole periods at which frames of the canvas can meet a window.
+
+        Only (0, 0) without a period.
+        """
+        return _images(window, self.period)
+
     @cached_property
     def _strips_of_target(self) -> dict[int, list[Strip]]:
         into: dict[int, list[Strip]] = {}

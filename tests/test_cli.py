@@ -24,7 +24,7 @@ from click.testing import CliRunner, Result
 import daskptycho as dp
 from daskptycho.cli import daskptycho
 from daskptycho.run.result import write_result
-from daskptycho.sync.phases import Sync
+from daskptycho.sync.options import Sync
 
 ROOT = Path(__file__).resolve().parents[1]
 SIEMENS = ROOT.parent / "shared" / "data" / "siemens-star-small.npz.bz2"

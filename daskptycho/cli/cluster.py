@@ -147,7 +147,7 @@ def _on_processes(workers: int, memory: str | None) -> Iterator[Client]:
     import dask
     from distributed import Client, LocalCluster
 
-    from daskptycho.tasks.spec import STAY_AT_HOME
+    from daskptycho.cluster.client import STAY_AT_HOME
 
     with _deaf_to_signals(), dask.config.set(STAY_AT_HOME):
         cluster = LocalCluster(

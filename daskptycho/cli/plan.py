@@ -52,10 +52,15 @@ def command(
 
     from daskptycho.cluster.workers import find_workers
     from daskptycho.model.algorithms import parse_algorithm
-    from daskptycho.run.memory import Recipe, count_sweep_tasks, estimate_needs
-    from daskptycho.scan.dataset import open_scan, position_in_pixels, scan_period, tile_chunks
-    from daskptycho.sync.phases import Sync
-    from daskptycho.tiling import make_tiling
+    from daskptycho.model.forward import FarField
+    from daskptycho.model.model import choose_model
+    from daskptycho.model.parameter import Parameter
+    from daskptycho.model.probe import Probe
+    from daskptycho.run.memory import count_sweep_tasks, estimate_needs
+    from daskptycho.run.options import Recipe
+    from daskptycho.scan.dataset import open_scan
+    from daskptycho.scan.tiles import lay_out_tiles
+    from daskptycho.sync.options import Sync
 
     opened = open_scan(scan)
     who = find_workers(memory)
@@ -66,22 +71,21 @@ def command(
         who = replace(who, count=workers, threads=1, memory=share)
     if threads is not None:
         who = replace(who, threads=threads)
-    tiling = make_tiling(
-        position_in_pixels(opened),
-        (opened.sizes["qy"], opened.sizes["qx"]),
-        tile_chunks(opened),
-        period=scan_period(opened),
-    )
+    tiling = lay_out_tiles(opened)
     has_stack = parse_algorithm(algorithm).has_stack
+    parameters: tuple[Parameter, ...] = (Probe(recovered=update_probe),)
+    if "probe" in opened:
+        options = {"modes": modes, "update_probe": update_probe}
+        parameters = choose_model(opened, options, FarField())[0].parameters
     recipe = Recipe(
         modes=modes or (opened.sizes["mode"] if "probe" in opened else 1),
         method=Sync(None if sync == "none" else sync).method,  # type: ignore[arg-type]
         has_stack=has_stack,
         momentum=not has_stack,
-        update_probe=update_probe,
+        parameters=parameters,
     )
     needs = estimate_needs(opened, tiling, who, recipe)
-    tasks = count_sweep_tasks(opened, tiling, recipe, waves_twice=needs.waves_twice, workers=who.count)
+    tasks = count_sweep_tasks(opened, tiling, recipe, residency=needs.residency, workers=who.count)
     show_facts(f"A run of {scan}", _facts(needs, tasks))
 
 
@@ -93,9 +97,9 @@ def _facts(needs: Needs, tasks: int) -> list[list[tuple[str, str]]]:
 
     who = needs.workers
     limit = "" if who.memory is None else f" of {format_bytes(who.memory)}"
-    read = f"{told(needs.read)} a sweep, from the store" if needs.streamed else "once, then held"
-    held = "" if needs.images_on_disk else ": images, illumination, frames that stay"
-    twice = "; waves are computed twice a sweep" if needs.waves_twice else ""
+    read = f"{told(needs.read)} a sweep, from the store" if needs.residency.streamed else "once, then held"
+    held = "" if needs.residency.images_on_disk else ": images, illumination, frames that stay"
+    twice = "; waves are computed twice a sweep" if needs.residency.waves_twice else ""
     traffic = f"{told(needs.disk_traffic)} written and read a sweep"
     disk = [("on disk", f"{told(needs.on_disk)} of images and illumination; {traffic}")]
     return [
@@ -107,7 +111,7 @@ def _facts(needs: Needs, tasks: int) -> list[list[tuple[str, str]]]:
         [
             ("amplitudes", f"{told(needs.amplitudes)} as float32; read {read}"),
             ("held", f"{told(needs.held)} from sweep to sweep{held}"),
-            *(disk if needs.images_on_disk else []),
+            *(disk if needs.residency.images_on_disk else []),
             ("waiting", f"{told(needs.waiting)} inside a sweep{twice}"),
             ("largest task", told(needs.task)),
             ("exchanged", f"{told(needs.strips)} a sweep, in strips between workers"),

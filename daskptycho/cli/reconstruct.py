@@ -17,7 +17,7 @@ from daskptycho.errors import OptionError
 
 if TYPE_CHECKING:
     from daskptycho.model.algorithms import Algorithm
-    from daskptycho.sync.phases import Sync
+    from daskptycho.sync.options import Sync
 
 __all__ = ["command"]
 
@@ -188,7 +188,7 @@ def _algorithm(ctx: click.Context) -> Algorithm:
 
 
 def _sync(ctx: click.Context) -> Sync:
-    from daskptycho.sync.phases import Sync
+    from daskptycho.sync.options import Sync
 
     if ctx.params["sync"] == "none":
         useless = given(ctx, "inner", "sync_every", "eigensolver", "iterations")

@@ -43,7 +43,8 @@ def command(
 
     The result is that of a run that was never cut off. A run that is done can be given more sweeps.
     """
-    from daskptycho.run.resumption import open_checkpoint_store, read_progress, read_scan_header, resume
+    from daskptycho.run.history import open_checkpoint_store, read_progress, read_scan_header
+    from daskptycho.run.resumption import resume
     from daskptycho.scan.dataset import open_scan
     from daskptycho.storage.store import parse_location
 

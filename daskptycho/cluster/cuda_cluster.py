@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import dask
 from distributed import Client, Worker, WorkerPlugin
 
+from daskptycho.cluster.client import STAY_AT_HOME
 from daskptycho.cluster.devices import INSTALL, Gpu, gpu_or_reason, require_gpu
+from daskptycho.cluster.work import count_sweeps
 from daskptycho.errors import FaultError, OptionError
-from daskptycho.tasks.spec import STAY_AT_HOME
 
 __all__ = ["GpuWork", "cuda_cluster", "gpus_at_work", "require_gpus_at_work", "visible_gpus"]
 
@@ -38,7 +39,7 @@ class GpuWork(NamedTuple):
 
 
 class _GpuWorker(WorkerPlugin):
-    """Gives CuPy a memory pool on a worker, and counts the tiles that it sweeps."""
+    """Gives CuPy a memory pool on a worker, and knows what it has swept since."""
 
     name = "daskptycho-gpu"
 
@@ -46,12 +47,7 @@ class _GpuWorker(WorkerPlugin):
         found = gpu_or_reason()
         if isinstance(found, str):
             raise OptionError(f"the worker at {worker.address} cannot use a GPU: {found}")
-        self.gpu, self.pool, self.sweeps = found, _set_pool(), 0
-
-    def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
-        # `graph` names its tasks after their functions.
-        if start == "executing" and finish == "memory" and str(key).startswith("sweep-"):
-            self.sweeps += 1
+        self.gpu, self.pool, self.before = found, _set_pool(), count_sweeps()
 
 
 def _set_pool() -> str:
@@ -146,7 +142,7 @@ def gpus_at_work(client: Client) -> list[GpuWork]:
 
 def _work(dask_worker: Worker) -> GpuWork:
     plugin: Any = dask_worker.plugins[_GpuWorker.name]
-    return GpuWork(plugin.gpu, plugin.pool, plugin.sweeps)
+    return GpuWork(plugin.gpu, plugin.pool, count_sweeps() - plugin.before)
 
 
 def require_gpus_at_work(client: Client) -> list[GpuWork]:

@@ -15,9 +15,9 @@ from dask.utils import parse_bytes
 from distributed.system import MEMORY_LIMIT
 
 from daskptycho.backend import Device
+from daskptycho.cluster.client import current_client
 from daskptycho.cluster.devices import gpu_or_reason, require_gpu
 from daskptycho.errors import OptionError
-from daskptycho.tasks.spec import current_client
 
 __all__ = ["Workers", "find_workers", "limit_threads"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import xarray as xr
 
+from daskptycho.cluster.client import current_client
 from daskptycho.dashboard.feed import Feed, first_view
 from daskptycho.errors import OptionError
-from daskptycho.tasks.spec import current_client
 
 __all__ = ["LivePage"]
 

@@ -1,46 +1,36 @@
 """Split, overlap, data projection and weighted frames: the operators of the method, on one tile.
 
-Every function is eager, takes NumPy or CuPy arrays and knows nothing of dask. `algorithms` and
-`graph` call this module; it calls `backend`.
+Every function is eager and takes NumPy or CuPy arrays.
 
 Arrays: an image is ``(y, x)`` complex64 on a tile's window; exit waves are ``(frame, mode, N, N)``
 complex64; a probe is ``(copy, mode, N, N)`` with one copy for all frames, or one for each frame
-where positions are fractional; an amplitude is ``(frame, N, N)`` float32 with the zero frequency in
-the corner and -1 where a pixel is not valid; corners are ``(frame, 2)`` in the window. All arrays of a
+where positions are fractional; an amplitude is ``(frame, N, N)`` float32 in the order of the forward
+and -1 where a pixel is not valid; corners are ``(frame, 2)`` in the window. All arrays of a
 call are NumPy's, or all are CuPy's but corners, of which `gpu_kernels` keeps what it needs on the device, and
 fractions that are all zero.
-
-The detector stands in the far field, where F is one transform, or, with a Fresnel kernel, in the near
-field, where F is a convolution and an amplitude is an image, its first pixel first.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from daskptycho.backend import array_module, inverse_transform, kernels, pixels_in_flight, transform
+from daskptycho.model.forward import FarField, Forward
+from daskptycho.model.likelihood import Amplitude, Likelihood
 
 __all__ = [
-    "Amplitudes",
     "add_probe_terms",
-    "amplitude_of",
-    "detector_scale",
     "frame_blocks",
-    "from_detector",
     "illuminate",
     "inverse_illumination",
-    "kernel_of",
-    "measured_amplitudes",
     "overlap",
     "project_data",
     "shift_probe",
     "split",
-    "to_detector",
     "unshift_probe_sum",
     "unsplit",
     "weigh",
@@ -64,101 +54,6 @@ def frame_blocks(frames: int, probe: Array) -> Iterator[slice]:
     blocks = -(-frames // most)
     for number in range(blocks):
         yield slice(number * frames // blocks, (number + 1) * frames // blocks)
-
-
-@dataclass(frozen=True)
-class Amplitudes:
-    """Measured amplitudes of a tile, kept as its counts, and how waves get to where they were measured.
-
-    ``amplitudes[frames]``, of a slice, is a ``(frame, N, N)`` float32 array with the zero frequency in the
-    corner and -1 where a pixel is not valid. The root is taken anew for each block of frames: it costs a
-    sweep a few per cent, and counts of 16 bits are half as large as what they become.
-
-    Attributes
-    ----------
-    counts : (frame, N, N) uint8, uint16 or float32 array
-        Zero frequency in the corner, zero where not valid.
-    invalid : (N, N) bool array or None
-    kernel : (N, N) complex64 array or None
-        Of the near field, as `to_detector` takes it.
-    """
-
-    counts: Array
-    invalid: Array | None = None
-    kernel: Array | None = None
-
-    def __len__(self) -> int:
-        return len(self.counts)
-
-    def __getitem__(self, frames: slice) -> Array:
-        return self.taken(frames)
-
-    def taken(self, frames: slice, out: Array | None = None) -> Array:
-        """``self[frames]``, put into the (frame, N, N) float32 array `out` where that is given."""
-        xp = array_module(self.counts)
-        amplitude = xp.sqrt(self.counts[frames], dtype=np.float32, out=out)
-        if self.invalid is not None:
-            xp.copyto(amplitude, np.float32(-1), where=self.invalid)
-        return amplitude
-
-    def __sizeof__(self) -> int:
-        return self.counts.nbytes
-
-    def total(self) -> float:
-        """Sum of the counts, ``sum a^2`` over the valid pixels; NaN where one of them has no root."""
-        if self.counts.dtype == np.float32 and (self.counts < 0).any():
-            return np.nan
-        return float(self.counts.sum(dtype=np.float64))
-
-
-def measured_amplitudes(
-    intensity: Array,
-    valid: Array | None = None,
-    background: Array | None = None,
-    kernel: Array | None = None,
-) -> Amplitudes:
-    """Amplitudes from counts: background taken off, the far field's zero frequency moved to the corner.
-
-    Parameters
-    ----------
-    intensity : (frame, qy, qx) array
-        Counts in detector order (zero frequency at N//2).
-    valid : (qy, qx) bool array, optional
-    background : (qy, qx) array, optional
-        Mean counts that do not come from the sample.
-    kernel : (N, N) complex64 array, optional
-        Of the near field, where frames are images and stay as they are.
-    """
-    xp = array_module(intensity)
-    small = background is None and intensity.dtype in (np.uint8, np.uint16)
-    counts = _as_transformed(intensity if small else intensity.astype(np.float32), kernel)
-    invalid = None
-    if valid is not None:
-        invalid = _as_transformed(~xp.asarray(valid, dtype=bool), kernel)
-        # Whatever stands there, NaN too, is not looked at.
-        xp.copyto(counts, counts.dtype.type(0), where=invalid)
-    if background is not None:
-        counts -= _as_transformed(xp.asarray(background, dtype=np.float32), kernel)
-        # Counts below the background carry no amplitude.
-        xp.maximum(counts, 0, out=counts)
-        if invalid is not None:
-            xp.copyto(counts, np.float32(0), where=invalid)
-    return Amplitudes(counts, invalid, None if kernel is None else xp.asarray(kernel))
-
-
-def _as_transformed(frames: Array, kernel: Array | None) -> Array:
-    """A copy in the order of `to_detector`: a far field's zero frequency in the corner, an image as it is."""
-    return frames.copy() if kernel is not None else array_module(frames).fft.ifftshift(frames, axes=(-2, -1))
-
-
-def amplitude_of(amplitude: Array, frames: slice, out: Array) -> Array:
-    """Measured amplitudes of some frames; in `out` where they are kept as counts."""
-    return amplitude.taken(frames, out) if isinstance(amplitude, Amplitudes) else amplitude[frames]
-
-
-def kernel_of(amplitude: Array) -> Array | None:
-    """The near field's kernel that goes with measured amplitudes; a plain array of them has none."""
-    return amplitude.kernel if isinstance(amplitude, Amplitudes) else None
 
 
 def _ramps(fraction: Array, shape: tuple[int, int], xp: Any) -> Array:
@@ -282,7 +177,7 @@ def illuminate(probe: Array, corner: Array, shape: tuple[int, int], out: Array |
 def inverse_illumination(illumination: Array, probe: Array) -> Array:
     """``1 / N``, zero where nothing shone, (y, x) float32.
 
-    What counts as dark is told by the probe, which is the same for all tiles: a thousandth of its
+    What counts as dark follows from the probe, which is the same for all tiles: a thousandth of its
     brightest pixel. Divided by less, the rim of a measured scan blows up while its probe is recovered.
     """
     xp = array_module(illumination)
@@ -293,55 +188,28 @@ def inverse_illumination(illumination: Array, probe: Array) -> Array:
     return inverse
 
 
-def detector_scale(shape: tuple[int, ...], kernel: Array | None) -> float:
-    """The factor that `to_detector` leaves out, squared, for frames of this shape.
-
-    A far field's ``1 / pixels`` is taken up by what is done at the detector: fewer passes over the waves.
-    """
-    return 1.0 if kernel is not None else 1 / math.prod(shape)
-
-
-def to_detector(waves: Array, kernel: Array | None, out: Array | None = None) -> Array:
-    """Exit waves carried to the detector: ``Fz / sqrt(detector_scale)``. `waves` stay as they are.
-
-    Parameters
-    ----------
-    waves : (..., N, N) complex64 array
-    kernel : (N, N) complex64 array or None
-        Fresnel kernel of the near field in Fourier space, of modulus one, zero frequency in the corner; None
-        for the far field.
-    out : (..., N, N) complex64 array, optional
-        May be overwritten on the way; the waves themselves, where nobody needs them any more.
-    """
-    if out is not None and out is not waves:
-        array_module(waves).copyto(out, waves)
-    given, overwrite = (waves, False) if out is None else (out, True)
-    if kernel is None:
-        return transform(given, unitary=False, overwrite=overwrite)
-    spectrum = transform(given, overwrite=overwrite)
-    spectrum *= kernel
-    return inverse_transform(spectrum)
-
-
-def from_detector(waves: Array, kernel: Array | None) -> Array:
-    """Exit waves from what they are at the detector, times ``sqrt(detector_scale)``.
-
-    With that factor it is the inverse, and the adjoint, of `to_detector`. `waves` may be overwritten.
-    """
-    if kernel is None:
-        return inverse_transform(waves, unitary=False)
-    spectrum = transform(waves, overwrite=True)
-    spectrum *= kernel.conj()
-    return inverse_transform(spectrum)
-
-
 def project_data(
-    waves: Array, amplitude: Array, kernel: Array | None = None, out: Array | None = None
+    waves: Array,
+    amplitude: Array,
+    forward: Forward | None = None,
+    likelihood: Likelihood | None = None,
+    out: Array | None = None,
 ) -> tuple[Array, Any]:
     """Data projection ``F* (a . Fz / |Fz|)``: the nearest waves that have the measured amplitudes.
 
     With several modes ``|Fz|^2`` is summed over them. Pixels that are not valid stay as they are.
-    `kernel` is the near field's, as `to_detector` takes it, and `out` what may be overwritten.
+
+    Parameters
+    ----------
+    waves : (frame, mode, N, N) complex64 array
+    amplitude : (frame, N, N) float32 array
+        -1 where a pixel is not valid.
+    forward : Forward, optional
+        F; the far field unless given.
+    likelihood : Likelihood, optional
+        `likelihood.Amplitude` unless given.
+    out : (frame, mode, N, N) complex64 array, optional
+        May be overwritten.
 
     Returns
     -------
@@ -349,28 +217,43 @@ def project_data(
     misfit : float, or an array without axes
         ``sum (|Fz| - a)^2`` over the valid pixels; where the waves are on a GPU, it stays there.
     """
-    scale = detector_scale(waves.shape[-2:], kernel)
-    detected = to_detector(waves, kernel, out)
-    misfit = kernels(waves).project_modulus(detected, amplitude, scale)
-    return from_detector(detected, kernel), misfit
+    forward, likelihood = forward or FarField(), likelihood or Amplitude()
+    detected = forward.propagate(waves, out)
+    misfit = likelihood.project(detected, amplitude, forward.scale(waves.shape[-2:]))
+    return forward.propagate_back(detected), misfit
 
 
 def add_probe_terms(
-    image: Array, waves: Array, corner: Array, fraction: Array, numerator: Array, denominator: Array
+    image: Array,
+    waves: Array,
+    corner: Array,
+    fraction: Array,
+    sums: tuple[Array, ...],
+    factor: Array | None = None,
 ) -> None:
-    """Add these frames' terms of the probe update ``sum conj(psi_i) z_i / sum |psi_i|^2``.
+    """Add these frames' terms of the probe update ``sum conj(g psi_i) z_i / sum |g psi_i|^2``.
 
     Parameters
     ----------
     image, waves, corner, fraction
-    numerator : (mode, N, N) complex64 array
-        Added to; each frame's share moved back by its fraction.
-    denominator : (N, N) float32 array
-        Added to; of the whole pixels.
+    sums : (mode, N, N) complex64 array, (N, N) float32 array
+        Numerator and denominator, added to; in the numerator each frame's share moved back by its fraction.
+    factor : (frame,) float32 array, optional
+        g, by which each frame's probe is multiplied; ones unless given.
     """
+    numerator, denominator = sums
+    if factor is not None:
+        seen = split(image, factor.astype(np.complex64)[:, None, None, None] * _ones(waves), corner)
+        denominator += (abs(seen[:, 0]) ** 2).sum(axis=0)
+        numerator += unshift_probe_sum(seen.conj() * waves, fraction)
+        return
     if _whole(fraction):
         kernels(image).accumulate_probe(image, waves, corner, numerator[None], denominator)
         return
     moved = array_module(waves).zeros(waves.shape, dtype=np.complex64)
     kernels(image).accumulate_probe(image, waves, corner, moved, denominator)
     numerator += unshift_probe_sum(moved, fraction)
+
+
+def _ones(waves: Array) -> Array:
+    return array_module(waves).ones((1, 1, *waves.shape[-2:]), dtype=np.complex64)

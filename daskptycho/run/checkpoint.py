@@ -1,38 +1,56 @@
 """Checkpoints of a run: where it stands, from the workers into the store and from the store back to them.
 
-`keeper` and `resume` call this module; it calls `checkpoint_store` from tasks, which run where the tiles are.
-Where the workers do not see the store's folder, tile after tile goes through this process.
+Tasks write and read, where the tiles are. Where the workers do not see the store's folder, tile after tile
+goes through this process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from dask.delayed import Delayed
+from numpy.typing import NDArray
 
 from daskptycho.backend import Device, to_device, to_host
-from daskptycho.graph import State
-from daskptycho.run.loop import Progress, Standing
+from daskptycho.model.model import PARAMETERS, TileModel
+from daskptycho.model.sweep import Stack
+from daskptycho.run.loop import Loop, Standing, SweepRecord
 from daskptycho.run.options import RunOptions
-from daskptycho.scan.dataset import frame_numbers, pixel_size, position_in_pixels, scan_period, tile_chunks
-from daskptycho.storage.checkpoints import HISTORY, CheckpointStore, Part, StoreUnseen, read_tile, write_tile
+from daskptycho.scan.dataset import frame_numbers, pixel_size, tile_chunks
+from daskptycho.scan.tiles import lay_out_tiles
+from daskptycho.storage.checkpoints import (
+    CheckpointStore,
+    Part,
+    StoreUnseen,
+    read_tile,
+    write_tile,
+)
 from daskptycho.storage.store import Location
-from daskptycho.sync.phases import Cadence
-from daskptycho.tasks.plan import Plan
-from daskptycho.tasks.spec import Home, place, task
-from daskptycho.tasks.waiting import computed, persisted
-from daskptycho.tiling import Tile, Tiling, make_tiling
+from daskptycho.sync.options import Cadence
+from daskptycho.tasks.layout import Layout, TileData
+from daskptycho.tasks.spec import Home, Value, place, task, values_in
+from daskptycho.tasks.state import (
+    State,
+    TileState,
+    merge_image,
+    model_on_tiles,
+    previous_image,
+    stack_of,
+)
+from daskptycho.tasks.waiting import compute, persist
+from daskptycho.tiling import Tiling
 
-__all__ = ["Checkpoints", "header_of", "location_of", "tiling_of"]
+__all__ = ["Checkpoints", "Kept", "location_of", "make_header", "read_tiling"]
 
-# Parts of the state with a value for each tile, and those with one alone.
+Array = Any
+
+# Names on disk of what a tile leaves beside the parameters of the model.
 IMAGES = ("images", "illuminations", "previous_images")
-TILED = (*IMAGES, "stacks", "phases")
-SMALL = ("probe", "previous_probe")
+STACKS, PHASES = "stacks", "phases"
+TILED = (*IMAGES, STACKS, PHASES)
+PREVIOUS = "previous_"
 
 
 def location_of(out: Location) -> Location:
@@ -40,7 +58,7 @@ def location_of(out: Location) -> Location:
     return out.beside(f"{out.name}.checkpoints")
 
 
-def header_of(scan: xr.Dataset) -> xr.Dataset:
+def make_header(scan: xr.Dataset) -> xr.Dataset:
     """A scan without its frames: what tells it from other scans, and what its result needs of it."""
     header = xr.Dataset(
         {
@@ -58,15 +76,21 @@ def header_of(scan: xr.Dataset) -> xr.Dataset:
     return header.drop_encoding()
 
 
-def tiling_of(header: xr.Dataset, fixed: Mapping[str, Any]) -> Tiling:
+def read_tiling(header: xr.Dataset, fixed: Mapping[str, Any]) -> Tiling:
     """The tiles of a run, from what its store keeps."""
-    return make_tiling(
-        position_in_pixels(header),
-        tuple(fixed["frame_shape"]),
-        tuple(fixed["tiles"]),
-        period=scan_period(header),
-        whole_pixel=not fixed["subpixel"],
-    )
+    return lay_out_tiles(header, tuple(fixed["tiles"]), whole_pixel=not fixed["subpixel"])
+
+
+class Kept(NamedTuple):
+    """What a checkpoint holds beside the values of the state, which are read by tasks."""
+
+    shared: Value
+    previous_shared: Value | None
+    tiles: list[dict[str, Value]]
+    """Of each tile its parts by name."""
+    cadence: Cadence
+    step: float | None
+    history: tuple[SweepRecord, ...]
 
 
 class Checkpoints:
@@ -74,7 +98,7 @@ class Checkpoints:
 
     Parameters
     ----------
-    store : Store
+    store : CheckpointStore
     tiling : Tiling
     device : "cpu" or "gpu"
         Where the state goes that is read.
@@ -87,36 +111,27 @@ class Checkpoints:
         self._seen = True
 
     @staticmethod
-    def create(
-        location: Location,
-        scan: xr.Dataset,
-        options: RunOptions,
-        tiling: Tiling,
-        modes: int,
-        counts: float,
-        *,
-        device: Device = "cpu",
-    ) -> Checkpoints:
+    def create(location: Location, scan: xr.Dataset, loop: Loop, state: State) -> Checkpoints:
         """A new store for a run; one that lies there is replaced.
 
         Parameters
         ----------
         location : Location
         scan : xarray.Dataset
-        options : RunOptions
-        tiling : Tiling
-        modes : int
-            Of the probe.
-        counts : float
-            sum a^2 over all valid pixels, which tells one scan from another with the same positions.
-        device : "cpu" or "gpu"
-            Where the state goes that is read.
+        loop : Loop
+            Its counts tell one scan from another with the same positions.
+        state : State
+            Any of the run.
         """
+        layout = loop.layout
+        tiling = layout.tiling
+        models = model_on_tiles(layout, state.shared, [state.tiles[0].own])
+        modes, per_frame = compute(task(_describe, *models))
         fixed = {
-            "subpixel": options.subpixel,
+            "subpixel": loop.options.subpixel,
             "frame_shape": list(tiling.frame_shape),
             "tiles": list(tile_chunks(scan)),
-            "counts": counts,
+            "counts": loop.counts,
             "modes": modes,
         }
         window = tuple(max(sizes) for sizes in zip(*(t.window.shape for t in tiling.tiles), strict=True))
@@ -125,129 +140,124 @@ class Checkpoints:
             "images": Part(window, "complex64"),
             "illuminations": Part(window, "float32"),
             "previous_images": Part(window, "complex64"),
-            "stacks": Part((frames, modes, *tiling.frame_shape), "complex64"),
-            "phases": Part((frames,), "complex64"),
+            STACKS: Part((frames, modes, *tiling.frame_shape), "complex64"),
+            PHASES: Part((frames,), "complex64"),
+            **{name: Part((frames, *shape), dtype) for name, (shape, dtype) in per_frame.items()},
         }
-        store = CheckpointStore.create(location, header_of(scan), fixed, parts, len(tiling.tiles))
-        return Checkpoints(store, tiling, device)
+        store = CheckpointStore.create(location, make_header(scan), fixed, parts, len(tiling.tiles))
+        return Checkpoints(store, tiling, layout.device)
 
-    def save(self, options: RunOptions, standing: Standing, *, passing: bool = False) -> str:
+    def save(self, loop: Loop, standing: Standing, *, temporary: bool = False) -> str:
         """Keep where a run stands; the checkpoint's id.
 
         Parameters
         ----------
-        options : RunOptions
+        loop : Loop
         standing : Standing
-        passing : bool
+        temporary : bool
             Until the next checkpoint only.
         """
-        state = standing.state
-        assert state is not None
-        tiled = {name: getattr(state, name) for name in TILED if getattr(state, name) is not None}
-        small = {name: getattr(state, name) for name in SMALL if getattr(state, name) is not None}
-        session = self.store.writing(standing.sweep, passing=passing)
-        of_tiles = [
-            {name: values[index] for name, values in tiled.items()} for index in range(len(self.tiling.tiles))
-        ]
-        forks = self._where_seen(
-            lambda: computed(
+        state, layout = standing.state, loop.layout
+        session = self.store.writing(standing.sweep, passing=temporary)
+        models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
+        of_tiles = list(zip(layout.tiles, state.tiles, models, strict=True))
+        written = self._where_seen(
+            lambda: compute(
                 [
                     task(
-                        _write,
-                        self.store.location,
-                        session.fork(),
-                        index,
-                        list(own),
-                        list(own.values()),
-                        home=Home(index, len(of_tiles)),
+                        *(_write, self.store.location, session.fork(), index, *of_tile),
+                        home=layout.home(index),
                     )
-                    for index, own in enumerate(of_tiles)
+                    for index, of_tile in enumerate(of_tiles)
                 ]
             ),
             lambda: [
-                _write(
-                    *(self.store.location, session.fork(), index, list(own)),
-                    computed([task(to_host, value) for value in own.values()]),
-                )
-                for index, own in enumerate(of_tiles)
+                _write_parts(self.store.location, session.fork(), index, compute(task(_take_parts, *of_tile)))
+                for index, of_tile in enumerate(of_tiles)
             ],
         )
-        values = computed([task(to_host, value) for value in small.values()])
+        forks, names = zip(*written, strict=True)
+        values = [state.shared] if state.previous_shared is None else [state.shared, state.previous_shared]
+        small, *before = compute([task(_to_host, own) for own in values])
+        small = small | {f"{PREVIOUS}{name}": value for own in before for name, value in own.items()}
         return self.store.commit(
             session,
-            forks,
-            dict(zip(small, values, strict=True)),
+            list(forks),
+            small,
             {
-                "options": options.kept(),
-                "parts": [*tiled, *small],
+                "options": loop.options.to_attributes(),
+                "parts": [*names[0], *small],
                 "step": standing.step,
                 "growing": standing.cadence.growing,
                 "interval": standing.cadence.interval,
                 "due_in": standing.cadence.due_in,
             },
-            np.array([[getattr(sweep, name) for name in HISTORY] for sweep in standing.history]),
+            np.array(standing.history),
         )
 
     def options(self, snapshot: str) -> RunOptions:
         """The options that the run had then."""
-        return RunOptions.remembered(self.store.attributes(snapshot)["options"])
+        return RunOptions.from_attributes(self.store.attributes(snapshot)["options"])
 
-    def load(self, snapshot: str) -> Standing:
-        """Where the run stood; the values of its state are tasks that read them."""
+    def restore(self, snapshot: str, layout: Layout) -> Standing:
+        """Where the run stood, its state back where the layout keeps it and without a past of its own."""
+        state, kept = self._where_seen(
+            lambda: self._settle(layout, self.read(snapshot)),
+            lambda: self._bring(layout, self.read(snapshot, here=True)),
+        )
+        return Standing(state, kept.cadence, kept.step, kept.history)
+
+    def read(self, snapshot: str, *, here: bool = False) -> Kept:
+        """What a checkpoint holds.
+
+        The values of the state are tasks that read them, or read in this process.
+        """
         attributes = self.store.attributes(snapshot)
-        options = self.options(snapshot)
-        cadence = Cadence(options.sync, attributes["growing"])
-        cadence.interval, cadence.due_in = attributes["interval"], attributes["due_in"]
-        history = tuple(
-            Progress(
-                number,
-                **dict(zip(HISTORY, map(float, found), strict=True)),
-                options=options,
-                _tiling=self.tiling,
-                _state=None,
-            )
-            for number, found in enumerate(self.store.small(snapshot, "history"), start=1)
+        per_frame = {kind.name for kind in PARAMETERS if kind.per_frame}
+        tiled = [name for name in attributes["parts"] if name in TILED or name in per_frame]
+        tiles = [
+            {name: self._read(snapshot, name, index, here) for name in tiled}
+            for index in range(len(self.tiling.tiles))
+        ]
+        small = {name: self.store.small(snapshot, name) for name in attributes["parts"] if name not in tiled}
+        before = {
+            name.removeprefix(PREVIOUS): value for name, value in small.items() if name.startswith(PREVIOUS)
+        }
+        now = {name: value for name, value in small.items() if not name.startswith(PREVIOUS)}
+        sync = RunOptions.from_attributes(attributes["options"]).sync
+        cadence = Cadence(sync, attributes["growing"], attributes["interval"], attributes["due_in"])
+        return Kept(
+            self._move(place(now)),
+            self._move(place(before)) if before else None,
+            tiles,
+            cadence,
+            attributes["step"],
+            tuple(SweepRecord(*map(float, found)) for found in self.store.small(snapshot, "history")),
         )
-        standing = Standing(None, cadence, attributes["step"], history)
-        return standing.moved(self._read(snapshot, self._there))
 
-    def state(self, snapshot: str, plan: Plan) -> State:
-        """The state of that time, back where the plan keeps it and without a past of its own."""
-        return self._where_seen(
-            lambda: _settled(persisted(_kept(plan, self._read(snapshot, self._there)))),
-            lambda: persisted(_kept(plan, self._read(snapshot, self._here))),
-        )
-
-    def _there(self, home: Home, *given: Any) -> Delayed:
-        return task(_read_tile, *given, self.device, home=home)
-
-    def _here(self, home: Home, *given: Any) -> Delayed:
-        return self._moved(place(read_tile(*given), home))
-
-    def _moved(self, value: Delayed) -> Delayed:
+    def _read(self, snapshot: str, name: str, index: int, here: bool) -> Value:
+        tile = self.tiling.tiles[index]
+        # The axes along which a tile's value may be smaller than the largest tile's.
+        shape = tile.window.shape if name in IMAGES else (len(tile),)
+        given = (self.store.location, snapshot, name, index, shape)
+        home = Home(index, len(self.tiling.tiles))
+        if not here:
+            return task(_read_tile, *given, self.device, home=home)
+        value = place(read_tile(*given), home)
         return value if self.device == "cpu" else task(to_device, value, self.device)
 
-    def _read(self, snapshot: str, one: Callable[..., Delayed]) -> State:
-        parts = self.store.attributes(snapshot)["parts"]
-        found: dict[str, Any] = {
-            name: [
-                one(
-                    Home(tile.index, len(self.tiling.tiles)),
-                    self.store.location,
-                    snapshot,
-                    name,
-                    tile.index,
-                    _shape(name, tile),
-                )
-                for tile in self.tiling.tiles
-            ]
-            for name in TILED
-            if name in parts
-        }
-        for name in SMALL:
-            if name in parts:
-                found[name] = self._moved(place(self.store.small(snapshot, name)))
-        return State(**found)
+    def _move(self, values: Value) -> Value:
+        return values if self.device == "cpu" else task(_to_device, values, self.device)
+
+    def _bring(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
+        """The state, persisted where the layout keeps images."""
+        return persist(_arrange(kept, layout)), kept
+
+    def _settle(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
+        """The same once every value of it is there."""
+        state, kept = self._bring(layout, kept)
+        compute([task(_wait_for, value) for value in values_in(state)])
+        return state, kept
 
     def _where_seen(self, there: Callable[[], Any], here: Callable[[], Any]) -> Any:
         """Do it where the tiles are, or in this process once a worker has not seen the store."""
@@ -259,9 +269,68 @@ class Checkpoints:
         return here()
 
 
-def _shape(name: str, tile: Tile) -> tuple[int, ...]:
-    """The axes along which a tile's value may be smaller than the largest tile's."""
-    return (len(tile),) if name in ("stacks", "phases") else tile.window.shape
+def _arrange(kept: Kept, layout: Layout) -> State:
+    """The state of a checkpoint, its images where the layout keeps them."""
+    tiles = []
+    for parts in kept.tiles:
+        images = {
+            name: task(layout.storing(_whole), parts[name])
+            if layout.residency.images_on_disk
+            else parts[name]
+            for name in IMAGES
+            if name in parts
+        }
+        own = {name: value for name, value in parts.items() if name not in TILED}
+        stack = Stack(parts[STACKS], parts.get(PHASES)) if STACKS in parts else None
+        tiles.append(
+            TileState(
+                images["images"],
+                images["illuminations"],
+                task(_name, list(own), list(own.values())) if own else {},  # type: ignore[arg-type]
+                images.get("previous_images"),
+                stack,
+            )
+        )
+    return State(kept.shared, tiles, kept.previous_shared)
+
+
+def _name(names: list[str], values: list[Array]) -> dict[str, Array]:
+    return dict(zip(names, values, strict=True))
+
+
+def _whole(image: Array) -> Array:
+    return image[...]
+
+
+def _describe(at: TileModel) -> tuple[int, dict[str, tuple[tuple[int, ...], str]]]:
+    """Modes of the probe, and what a frame has of each parameter with values for frames."""
+    return len(at.probe), {name: (value.shape[1:], str(value.dtype)) for name, value in at.own.items()}
+
+
+def _take_parts(data: TileData, state: TileState, at: TileModel) -> dict[str, NDArray]:
+    """What a checkpoint keeps of a tile, by name, on the host."""
+    stack = stack_of(data, state)
+    parts = {
+        "images": merge_image(data, state, at),
+        "illuminations": state.illumination[...],
+        "previous_images": previous_image(state),
+        STACKS: None if stack is None else stack.waves,
+        PHASES: None if stack is None else stack.phase,
+        **state.own,
+    }
+    return {name: to_host(value) for name, value in parts.items() if value is not None}
+
+
+def _write_parts(
+    location: Location, fork: Any, tile: int, parts: dict[str, NDArray]
+) -> tuple[Any, list[str]]:
+    return write_tile(location, fork, tile, parts), list(parts)
+
+
+def _write(
+    location: Location, fork: Any, index: int, data: TileData, state: TileState, at: TileModel
+) -> tuple[Any, list[str]]:
+    return _write_parts(location, fork, index, _take_parts(data, state, at))
 
 
 def _read_tile(
@@ -270,32 +339,13 @@ def _read_tile(
     return to_device(read_tile(location, snapshot, name, tile, shape), device)
 
 
-def _write(location: Location, fork: Any, tile: int, names: list[str], values: list[Any]) -> Any:
-    named = zip(names, values, strict=True)
-    return write_tile(location, fork, tile, {name: to_host(value[...]) for name, value in named})
+def _to_host(values: dict[str, Array]) -> dict[str, NDArray]:
+    return {name: to_host(value) for name, value in values.items()}
 
 
-def _whole(image: Any) -> Any:
-    return image[...]
+def _to_device(values: dict[str, Array], device: Device) -> dict[str, Array]:
+    return {name: to_device(value, device) for name, value in values.items()}
 
 
-def _kept(plan: Plan, state: State) -> State:
-    """The same state, its images where the plan keeps them."""
-    if not plan.images_on_disk:
-        return state
-    keep = plan.leaving(_whole)
-    kept: dict[str, Any] = {
-        name: [task(keep, image) for image in images] for name in IMAGES if (images := getattr(state, name))
-    }
-    return replace(state, **kept)
-
-
-def _there(value: Any) -> None:
+def _wait_for(value: Any) -> None:
     """Nothing: whoever waits for it knows that the value has been computed."""
-
-
-def _settled(state: State) -> State:
-    """The same state once every value of it is there."""
-    values = [value for name in TILED for value in getattr(state, name) or ()]
-    computed([task(_there, value) for value in values])
-    return state

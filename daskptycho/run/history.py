@@ -10,15 +10,25 @@ from datetime import datetime
 from pathlib import Path
 
 import dask
+import numpy as np
 import xarray as xr
 
-from daskptycho.errors import OptionError
-from daskptycho.run.checkpoint import Checkpoints, tiling_of
-from daskptycho.run.result import result_dataset
-from daskptycho.run.resumption import open_checkpoint_store
-from daskptycho.storage.store import parse_location
+from daskptycho.errors import OptionError, ScanError
+from daskptycho.run.checkpoint import TILED, Checkpoints, location_of, read_tiling
+from daskptycho.run.options import RunOptions
+from daskptycho.run.result import Outcome, make_result
+from daskptycho.storage.checkpoints import CheckpointStore
+from daskptycho.storage.store import Location, parse_location
+from daskptycho.tasks.waiting import compute
 
-__all__ = ["Checkpoint", "checkpoints", "open_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "checkpoints",
+    "open_checkpoint",
+    "open_checkpoint_store",
+    "read_progress",
+    "read_scan_header",
+]
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ def open_checkpoint(out: str | Path, sweep: int | None = None) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        As of `reconstruct`.
+        As `reconstruct` returns it.
 
     Raises
     ------
@@ -95,11 +105,49 @@ def open_checkpoint(out: str | Path, sweep: int | None = None) -> xr.Dataset:
         there = ", ".join(map(str, found))
         raise OptionError(f"there is no checkpoint of sweep {sweep!r}; expected one of {there}")
     header = store.header()
-    checkpoints = Checkpoints(store, tiling_of(header, store.fixed()))
-    standing = checkpoints.load(found[number].id)
-    assert standing.state is not None
+    checkpoints = Checkpoints(store, read_tiling(header, store.fixed()))
     header.encoding["source"] = header.attrs.get("opened_from", header.attrs.get("source", "memory"))
-    options = checkpoints.options(found[number].id).described()
     with dask.config.set(scheduler="synchronous"):
         # A cluster has no part in this: the store is here.
-        return result_dataset(header, checkpoints.tiling, standing.state, standing.history, options)
+        kept = checkpoints.read(found[number].id)
+        values = compute(kept.shared)
+        for name in kept.tiles[0].keys() - set(TILED):
+            values[name] = np.concatenate(compute([tile[name] for tile in kept.tiles]))
+        outcome = Outcome(
+            [tile["images"] for tile in kept.tiles], [tile["illuminations"] for tile in kept.tiles], values
+        )
+        options = checkpoints.options(found[number].id).describe()
+        return make_result(header, checkpoints.tiling, outcome, kept.history, options)
+
+
+def open_checkpoint_store(target: Location) -> CheckpointStore:
+    """The checkpoints of a result.
+
+    Raises
+    ------
+    ScanError
+        There are none.
+    """
+    location = location_of(target)
+    if CheckpointStore.exists(location):
+        store = CheckpointStore(location)
+        store.fixed()
+        if store.snapshots():
+            return store
+    raise ScanError(
+        f"{target} has no checkpoints ({location}); expected those that reconstruct writes beside a result"
+    )
+
+
+def read_progress(target: Location) -> tuple[int, int]:
+    """Sweeps that the last checkpoint of a result has, and sweeps that its run was to make."""
+    store = open_checkpoint_store(target)
+    snapshot = store.snapshots()[-1]
+    return snapshot.sweep, RunOptions.from_attributes(store.attributes(snapshot.id)["options"]).sweeps
+
+
+def read_scan_header(target: Location) -> xr.Dataset:
+    """The scan that a result is of, without its frames, as the checkpoints keep it."""
+    header = open_checkpoint_store(target).header()
+    header.encoding["source"] = header.attrs.get("opened_from", header.attrs.get("source", ""))
+    return header

@@ -1,16 +1,13 @@
 """The loop of a run: one sweep after the other, what is known after each, and where the run stands.
 
-`run` and `resume` drive it, `checkpoint` keeps where it stands. The loop sees scalars alone:
-images, frames and probes stay where Dask keeps them.
+The loop sees only scalars: images, frames and the values of the model stay where Dask keeps them.
 """
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,23 +15,21 @@ from numpy.typing import NDArray
 from daskptycho.backend import to_host
 from daskptycho.cluster.allocator import give_back
 from daskptycho.errors import ScanError
-from daskptycho.graph import Report, State, sweep
-from daskptycho.model.algorithms import next_momentum
-from daskptycho.model.probe import orthogonal_modes
+from daskptycho.graph import Report, merge_images, sweep
+from daskptycho.model.momentum import next_momentum
+from daskptycho.model.probe import Probe, orthogonalise_modes
 from daskptycho.run.memory import Needs
 from daskptycho.run.options import RunOptions
 from daskptycho.run.preview import Preview, make_preview
-from daskptycho.run.result import assemble
-from daskptycho.sync.phases import Cadence
-from daskptycho.tasks.plan import Plan
-from daskptycho.tasks.spec import homes, task
-from daskptycho.tasks.waiting import computed, persisted
+from daskptycho.run.result import assemble_canvas
+from daskptycho.sync.options import Cadence
+from daskptycho.tasks.layout import Layout
+from daskptycho.tasks.spec import find_workers_of, task, values_in
+from daskptycho.tasks.state import State, SweepSettings
+from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling, Window
 
-__all__ = ["Loop", "Progress", "Standing"]
-
-# Sweeps before the probe begins to follow: the object's first guess would spoil a fair probe.
-PROBE_WAIT = 1
+__all__ = ["Loop", "Progress", "Standing", "SweepRecord"]
 
 
 @dataclass
@@ -63,7 +58,7 @@ class Progress:
     spread: float
     seconds: float
     options: RunOptions = field(repr=False)
-    _tiling: Tiling = field(repr=False)
+    _layout: Layout = field(repr=False)
     _state: State | None = field(repr=False)
 
     def object(self) -> NDArray[np.complex64]:
@@ -78,7 +73,7 @@ class Progress:
         RuntimeError
             The callback has returned already: the image of an older sweep is gone.
         """
-        return assemble(self._tiling, self._current().images)
+        return assemble_canvas(self.tiling, merge_images(self._layout, self._current()))
 
     def preview(self, most: int = 600, window: Window | None = None) -> Preview:
         """The current image, thinned out beside the tiles, so that only what can be seen travels.
@@ -98,19 +93,20 @@ class Progress:
         Raises
         ------
         RuntimeError
-            As of `object`.
+            As for `object`.
         """
         state = self._current()
-        return make_preview(self._tiling, state.images, state.illuminations, most, window)
+        lit = [tile.illumination for tile in state.tiles]
+        return make_preview(self.tiling, merge_images(self._layout, state), lit, most, window)
 
     @property
     def tiling(self) -> Tiling:
         """The tiles of the run and the canvas."""
-        return self._tiling
+        return self._layout.tiling
 
     def homes(self) -> list[str]:
         """Address of the worker that has the image of each tile; empty ones without a cluster."""
-        return homes(self._current().images)
+        return find_workers_of(list(values_in([tile.illumination for tile in self._current().tiles])))
 
     def probe(self) -> NDArray[np.complex64]:
         """The current probe in orthogonal modes of falling power.
@@ -122,14 +118,32 @@ class Progress:
         Raises
         ------
         RuntimeError
-            As of `object`.
+            As for `object`.
         """
-        return orthogonal_modes(computed(task(to_host, self._current().probe)))
+        return orthogonalise_modes(compute(task(_take, self._current().shared, Probe.name)))
 
     def _current(self) -> State:
         if self._state is None:
             raise RuntimeError(f"the image of sweep {self.sweep} is gone; ask for it inside the callback")
         return self._state
+
+    def expire(self) -> None:
+        """Release the state: a later sweep has one of its own."""
+        self._state = None
+
+
+def _take(values: dict[str, Any], name: str) -> NDArray:
+    found: NDArray = to_host(values[name])
+    return found
+
+
+class SweepRecord(NamedTuple):
+    """What is known of a sweep for ever."""
+
+    residual: float
+    consensus: float
+    spread: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -138,105 +152,81 @@ class Standing:
 
     Attributes
     ----------
-    state : State or None
-        None while its values are on their way back from a store.
+    state : State
     cadence : Cadence
     step : float or None
         Nesterov's t; None before his first step.
-    history : tuple of Progress
+    history : tuple of SweepRecord
     """
 
-    state: State | None
+    state: State
     cadence: Cadence
     step: float | None = None
-    history: tuple[Progress, ...] = ()
+    history: tuple[SweepRecord, ...] = ()
 
     @property
     def sweep(self) -> int:
         """Sweeps done."""
         return len(self.history)
 
-    def moved(self, state: State | None) -> Standing:
-        """The same standing with its values in another place."""
-        if self.history:
-            self.history[-1]._state = state
-        return replace(self, state=state)
 
-
+@dataclass(frozen=True)
 class Loop:
-    """The sweeps of a run.
+    """The sweeps of a run: what they have in common.
 
-    Parameters
+    Attributes
     ----------
     options : RunOptions
-    plan : Plan
+    layout : Layout
     needs : Needs
-        What the plan takes of the workers.
+        What the layout takes of the workers.
     counts : float
         sum a^2 over all valid pixels.
-    standing : Standing
-        Where to begin. It is replaced as a whole after each sweep, so that whoever interrupts
-        a sweep finds the standing before it.
     """
 
-    def __init__(
-        self, options: RunOptions, plan: Plan, needs: Needs, counts: float, standing: Standing
-    ) -> None:
-        self.options = options
-        self.plan = plan
-        self.needs = needs
-        self.counts = counts
-        self.standing = standing
+    options: RunOptions
+    layout: Layout
+    needs: Needs
+    counts: float
 
-    def finished(self) -> bool:
+    def finished(self, standing: Standing) -> bool:
         """Whether all sweeps are done or the residual has fallen below the tolerance."""
-        history, tolerance = self.standing.history, self.options.tolerance
+        history, tolerance = standing.history, self.options.tolerance
         if len(history) >= self.options.sweeps:
             return True
         return bool(history) and tolerance is not None and history[-1].residual < tolerance
 
-    def drive(self, callback: Callable[[Progress], Any] | None, between: Callable[[], Any]) -> None:
-        """Sweep until finished or the callback returns True; call `between` between two sweeps."""
-        while not self.finished():
-            self.advance()
-            if callback is not None and callback(self.standing.history[-1]):
-                return
-            if not self.finished():
-                between()
+    def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
+        """What the coming sweep does, and Nesterov's t after it."""
+        options, history = self.options, standing.history
+        opening = options.opening if standing.cadence.growing else None
+        step = standing.step
+        momentum = 0.0 if options.momentum == "nesterov" or opening else float(options.momentum)
+        if options.momentum == "nesterov" and history and opening is None:
+            step, momentum = next_momentum(step, [done.residual for done in history[-3:]])
+        settings = SweepSettings(
+            algorithm=opening or options.algorithm,
+            how=standing.cadence.coming(),
+            counts=self.counts,
+            momentum=momentum,
+            keeps_image=options.momentum != 0,
+            due=self.layout.model.due(standing.sweep + 1),
+        )
+        return settings, step
 
-    def advance(self) -> None:
-        """One sweep.
+    def advance(self, standing: Standing) -> Standing:
+        """The standing after one more sweep.
 
         Raises
         ------
         ScanError
             The residual is not finite.
         """
-        options, standing = self.options, self.standing
-        assert standing.state is not None
         begun = time.perf_counter()
-        history = standing.history
-        cadence = copy.copy(standing.cadence)
-        opening = options.opening if cadence.growing else None
-        step = standing.step
-        momentum = 0.0 if options.momentum == "nesterov" or opening else float(options.momentum)
-        if options.momentum == "nesterov" and history and opening is None:
-            step, momentum = next_momentum(step, [done.residual for done in history[-3:]])
-        number = standing.sweep + 1
-        state, report = persisted(
-            sweep(
-                self.plan,
-                standing.state,
-                opening or options.algorithm,
-                counts=self.counts,
-                sync=options.sync,
-                normalisation=cadence.normalisation if cadence.due() else None,
-                momentum=momentum,
-                update_probe=options.update_probe and number > PROBE_WAIT,
-            )
-        )
+        settings, step = self.settings(standing)
+        state, report = persist(sweep(self.layout, standing.state, settings))
         try:
-            found: Report = computed(report)
+            found: Report = compute(report)
         except BaseException:
             # A traceback would keep the sweep's tasks going, for which nobody waits any more.
             del state, report
@@ -244,16 +234,16 @@ class Loop:
         residual = found.misfit / self.counts
         if not np.isfinite(residual):
             raise ScanError(
-                f"the residual of sweep {number} is not finite: the reconstruction diverged; "
+                f"the residual of sweep {standing.sweep + 1} is not finite: the reconstruction diverged; "
                 "check positions and probe, or try a smaller momentum"
             )
-        cadence.swept(residual, found.spread, found.localisation)
-        seconds = time.perf_counter() - begun
-        known = (number, residual, found.consensus, found.spread, seconds)
-        progress = Progress(*known, options, self.plan.tiling, state)
-        self.standing = Standing(state, cadence, step, (*history, progress))
-        if history:
-            # An older state is nobody's any more: let go of its images.
-            history[-1]._state = None
-        if self.plan.streamed:
+        if self.layout.residency.streamed:
             give_back()
+        seconds = time.perf_counter() - begun
+        record = SweepRecord(residual, found.consensus, found.spread, seconds)
+        cadence = standing.cadence.after(residual, found.spread, found.localisation)
+        return Standing(state, cadence, step, (*standing.history, record))
+
+    def progress(self, standing: Standing) -> Progress:
+        """What a callback sees of a standing."""
+        return Progress(standing.sweep, *standing.history[-1], self.options, self.layout, standing.state)

@@ -1,31 +1,35 @@
-"""What a run takes of its workers, told before anything is computed, and refused where it cannot fit.
+"""What a run needs of its workers, estimated before anything is computed, and refused where it cannot fit.
 
-`run` and the command line call this module. The bytes are those of the arrays that `graph` leaves between
-tasks, tile by tile, and of those inside a task; benchmarks/memory.py measures them.
+The bytes are those of the arrays that `graph` leaves between tasks, tile by tile, and of those inside a task;
+benchmarks/memory.py measures them.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 from dask.utils import format_bytes
 
 from daskptycho.backend import GPU_BATCHES, GPU_SHARE
+from daskptycho.cluster.client import current_client
 from daskptycho.cluster.workers import Workers
 from daskptycho.errors import OptionError
 from daskptycho.graph import sweep
 from daskptycho.model.algorithms import AP, RAAR
-from daskptycho.run.start import uniform_start
-from daskptycho.sync.phases import Sync
-from daskptycho.tasks.plan import make_plan
-from daskptycho.tasks.spec import count_tasks, current_client, place
+from daskptycho.model.model import Model
+from daskptycho.model.probe import Probe
+from daskptycho.run.options import Recipe
+from daskptycho.run.start import begin_uniform
+from daskptycho.sync.options import Sync, Synchronisation
+from daskptycho.tasks.layout import Residency, lay_out
+from daskptycho.tasks.spec import count_tasks, place
+from daskptycho.tasks.state import SweepSettings
 from daskptycho.tiling import Strip, Tile, Tiling, overlapping_pairs
 
-__all__ = ["Needs", "Recipe", "count_sweep_tasks", "estimate_needs"]
+__all__ = ["Needs", "count_sweep_tasks", "estimate_needs"]
 
 # What Python, its libraries and the compiled kernels take in a worker that has run a tiny scan: measured.
 INTERPRETER = 320_000_000
@@ -41,17 +45,6 @@ COMPLEX, FLOAT = 8, 4
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What of a run's options decides about its memory."""
-
-    modes: int = 1
-    method: Literal["two-level", "full"] | None = "two-level"
-    has_stack: bool = False
-    momentum: bool = True
-    update_probe: bool = True
-
-
-@dataclass(frozen=True)
 class Needs:
     """What a run takes: bytes of arrays.
 
@@ -62,12 +55,8 @@ class Needs:
         Of the scan, and frames of the largest tile.
     amplitudes : int
         Of all measured amplitudes as float32, for comparison.
-    waves_twice : bool
-        Waves are computed a second time rather than wait for a new probe.
-    streamed : bool
-        The amplitudes stay in the store and are read by each task that needs them.
-    images_on_disk : bool
-        The tiles' images lie on disk from task to task.
+    residency : Residency
+        What stays in memory from task to task.
     held : int
         On all workers from sweep to sweep: counts where they are held, images, illumination, stacks.
     on_disk : int
@@ -94,9 +83,7 @@ class Needs:
     frames: int
     tile_frames: int
     amplitudes: int
-    waves_twice: bool
-    streamed: bool
-    images_on_disk: bool
+    residency: Residency
     held: int
     on_disk: int
     disk_traffic: int
@@ -129,15 +116,13 @@ class Needs:
 
     @property
     def grade(self) -> str:
-        """What stays in memory from task to task, and what does not."""
-        if self.images_on_disk:
+        """What stays in memory from task to task, and what does not, in words."""
+        if self.residency is Residency.ON_DISK:
             return f"amplitudes streamed, {format_bytes(self.on_disk)} of images on disk"
-        if self.streamed:
-            return "amplitudes streamed"
-        return "amplitudes held, waves computed twice" if self.waves_twice else "amplitudes held"
+        return self.residency.value
 
-    def told(self) -> str:
-        """What was planned, for a run that took more, and what would take less."""
+    def explain(self) -> str:
+        """What was estimated, for a run that took more, and what would take less."""
         limit = "" if self.workers.memory is None else f" of {format_bytes(self.workers.memory)}"
         return (
             f"{format_bytes(self.task)} were planned for its largest task, and {format_bytes(self.worker)}"
@@ -172,14 +157,15 @@ def estimate_needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: R
     OptionError
         They do not fit, with what would.
     """
+    grades = [Residency.HELD]
     no_stack = recipe.method != "full" and not recipe.has_stack
-    choices = [_needs(scan, tiling, workers, recipe)]
-    if no_stack and recipe.update_probe:
-        choices.append(_needs(scan, tiling, workers, recipe, waves_twice=True))
-    if no_stack and hasattr(scan["intensity"].data, "to_delayed"):
-        choices.append(_needs(scan, tiling, workers, recipe, streamed=True))
+    if no_stack and recipe.recovers:
+        grades.append(Residency.WAVES_TWICE)
+    if no_stack and hasattr(scan["intensity"].data, "__dask_graph__"):
+        grades.append(Residency.STREAMED)
         if workers.device == "cpu":
-            choices.append(_with_images_on_disk(choices[-1], tiling, recipe))
+            grades.append(Residency.ON_DISK)
+    choices = [_needs(scan, tiling, workers, recipe, grade) for grade in grades]
     for choice in choices:
         if choice.fits:
             return choice
@@ -231,31 +217,25 @@ def _refusal(choices: list[Needs], recipe: Recipe, tile: Tile) -> str:
     return f"{said}; expected {', or '.join(changes)}, or more memory"
 
 
-def _needs(
-    scan: xr.Dataset,
-    tiling: Tiling,
-    workers: Workers,
-    recipe: Recipe,
-    *,
-    waves_twice: bool = False,
-    streamed: bool = False,
-) -> Needs:
-    waves_twice = recipe.update_probe and (waves_twice or streamed)
+def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, residency: Residency) -> Needs:
+    streamed = residency.streamed
     counts = _counts_itemsize(scan)
     frame = math.prod(tiling.frame_shape)
     pixels = [len(tile) * frame for tile in tiling.tiles]
     windows = [math.prod(tile.window.shape) for tile in tiling.tiles]
     wave = COMPLEX * recipe.modes
-    lit = 2 if recipe.update_probe else 1
+    passes = 2 if recipe.recovers else 1
     travelling = tiling.strips_between(workers.count)
-    held = sum(windows) * _image_bytes(recipe)
+    images = sum(windows) * _image_bytes(recipe)
+    held = 0 if residency.images_on_disk else images
+    held += sum(own.nbytes(len(tile)) for own in recipe.parameters for tile in tiling.tiles)
     if not streamed or workers.device == "gpu":
         held += _pair_bytes(tiling, recipe)
     held += sum(pixels) * ((0 if streamed else counts) + (wave if recipe.has_stack else 0))
-    # The new probe waits for all tiles.
-    wait_for_probe = recipe.update_probe and not waves_twice
-    waiting = sum(pixels) * (wave if wait_for_probe else COMPLEX if recipe.method == "full" else 0)
-    inside = (COMPLEX if recipe.method is not None else 0) + (wave if wait_for_probe else 0)
+    # An update of the model waits for all tiles.
+    wait = recipe.recovers and not residency.waves_twice
+    waiting = sum(pixels) * (wave if wait else COMPLEX if recipe.method == "full" else 0)
+    inside = (COMPLEX if recipe.method is not None else 0) + (wave if wait else 0)
     if streamed:
         # Frames as they are read, and moved to the corner; then these and the weighted ones.
         inside = counts + max(counts, inside)
@@ -269,71 +249,73 @@ def _needs(
         frames=len(tiling.corner),
         tile_frames=max(map(len, tiling.tiles)),
         amplitudes=FLOAT * sum(pixels),
-        waves_twice=waves_twice,
-        streamed=streamed,
-        images_on_disk=False,
+        residency=residency,
         held=held,
-        on_disk=0,
-        disk_traffic=0,
+        on_disk=images if residency.images_on_disk else 0,
+        disk_traffic=_disk_traffic(tiling, recipe) if residency.images_on_disk else 0,
         waiting=waiting,
-        task=max(pixels) * inside + batch + 3 * COMPLEX * max(windows),
-        read=sum(pixels) * scan["intensity"].dtype.itemsize * (lit if streamed else 0),
-        strips=sum(map(_pixels, travelling)) * (COMPLEX + (FLOAT if recipe.update_probe else 0)),
+        task=max(pixels) * inside + batch + 4 * COMPLEX * max(windows),
+        read=sum(pixels) * scan["intensity"].dtype.itemsize * (passes if streamed else 0),
+        strips=sum(map(_pixels, travelling)) * (COMPLEX + (FLOAT if recipe.recovers else 0)),
         # Those of a sweep and of the one before; a strip that travels is cut in a task of its own.
-        bookkeeping=2 * BOOKKEEPING * (lit * len(travelling) + (4 * lit + 1) * len(tiling.tiles)),
+        bookkeeping=2 * BOOKKEEPING * (passes * len(travelling) + (4 * passes - 2) * len(tiling.tiles)),
         result=math.prod(tiling.window.shape) * (COMPLEX + FLOAT),
     )
 
 
 def _image_bytes(recipe: Recipe) -> int:
-    """Of a pixel of a tile's window: its image now, the next and the one before, and what shone on it."""
-    return (3 if recipe.momentum else 2) * COMPLEX + (2 if recipe.update_probe else 1) * FLOAT
+    """Of a pixel of a tile's window: overlap sums, images that momentum needs, and what shone on it."""
+    return (4 if recipe.momentum else 2) * COMPLEX + (2 if recipe.recovers else 1) * FLOAT
 
 
-def _with_images_on_disk(streamed: Needs, tiling: Tiling, recipe: Recipe) -> Needs:
+def _disk_traffic(tiling: Tiling, recipe: Recipe) -> int:
+    """Bytes of images written and read in a sweep that synchronises, where they lie on disk."""
     pixels = sum(math.prod(tile.window.shape) for tile in tiling.tiles)
     # Whole rows of the neighbour's image are read.
     cut = sum(
         (strip.from_source[0].stop - strip.from_source[0].start) * tiling.tiles[strip.source].window.width
         for strip in tiling.strips
     )
-    passes = 2 if recipe.update_probe else 1
-    # The overlap sum and the merged image are written. Each pass over the frames reads the image and the one
-    # before; the Gramian, G and the merge the illumination, the latter two overlap sums with their strips.
-    of_pixel = 4 * COMPLEX + passes * (2 if recipe.momentum else 1) * COMPLEX + 3 * FLOAT
-    of_strip = 2 * COMPLEX
-    if recipe.update_probe:
-        # A new illumination: written, read with its strips, written.
-        of_pixel += 3 * FLOAT
+    # The overlap sum is written, and read for G and for the merge; so is the illumination, and for the
+    # Gramian.
+    of_pixel, of_strip = 3 * COMPLEX + 3 * FLOAT, 2 * COMPLEX
+    if recipe.recovers:
+        # A new illumination: written, read with its strips, written. The second pass reads the merged image.
+        of_pixel += 3 * FLOAT + COMPLEX
         of_strip += FLOAT
-    images = pixels * _image_bytes(recipe)
-    return replace(
-        streamed,
-        images_on_disk=True,
-        held=streamed.held - images,
-        on_disk=images,
-        disk_traffic=pixels * of_pixel + cut * of_strip,
-    )
+    if recipe.momentum:
+        # Each pass over the frames reads the image before.
+        of_pixel += (2 if recipe.recovers else 1) * COMPLEX
+    if recipe.momentum or recipe.recovers:
+        of_pixel += COMPLEX
+    return pixels * of_pixel + cut * of_strip
 
 
 def count_sweep_tasks(
-    scan: xr.Dataset, tiling: Tiling, recipe: Recipe, *, waves_twice: bool = False, workers: int = 1
+    scan: xr.Dataset,
+    tiling: Tiling,
+    recipe: Recipe,
+    *,
+    residency: Residency = Residency.HELD,
+    workers: int = 1,
 ) -> int:
     """Tasks of a sweep that synchronises, counted in its graph, and those that cut what workers send."""
-    plan = make_plan(scan, tiling, recipe.method, waves_twice=waves_twice)
-    probe = place(np.ones((recipe.modes, *tiling.frame_shape), dtype=np.complex64))
-    state = uniform_start(plan, probe, None)
-    following, report = sweep(
-        plan,
-        state,
-        RAAR() if recipe.has_stack else AP(),
-        counts=1.0,
-        sync=Sync(recipe.method),
-        normalisation=None if recipe.method is None else "degree",
+    model = Model(recipe.parameters)
+    layout = lay_out(scan, tiling, model, recipe.method, residency=residency)
+    shared = place({Probe.name: np.ones((recipe.modes, *tiling.frame_shape), dtype=np.complex64)})
+    state = begin_uniform(layout, shared, [{} for _ in tiling.tiles], None)
+    how = Synchronisation(Sync(recipe.method), None if recipe.method is None else "degree")
+    settings = SweepSettings(
+        algorithm=RAAR() if recipe.has_stack else AP(),
+        how=how,
         momentum=0.5 if recipe.momentum else 0.0,
-        update_probe=recipe.update_probe,
+        keeps_image=recipe.momentum,
+        due=model.due(10**6),
     )
+    # The second sweep: the first one begins with merged images.
+    state, _ = sweep(layout, state, settings)
+    following, report = sweep(layout, state, settings)
     # A graph that is made for a cluster in use has them already.
-    passes = 0 if current_client() else 2 if recipe.update_probe else 1
+    passes = 0 if current_client() else 2 if recipe.recovers else 1
     cut = len(tiling.strips_between(workers)) * passes
-    return count_tasks([following, report], given=[plan, state]) + cut
+    return count_tasks([following, report], given=[layout, state]) + cut

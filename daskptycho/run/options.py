@@ -1,7 +1,4 @@
-"""The options of a run: checked, described in its result, and kept in its checkpoints.
-
-`run` makes them of what the user gave and `resume` of what a checkpoint kept; `loop` follows them.
-"""
+"""The options of a run: checked, described in its result, and kept in its checkpoints."""
 
 from __future__ import annotations
 
@@ -10,11 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from daskptycho.errors import OptionError
-from daskptycho.model.algorithms import Algorithm, parse_algorithm
-from daskptycho.run.memory import Recipe
-from daskptycho.sync.phases import Sync
+from daskptycho.model.algorithms import Algorithm, describe_algorithm, recall_algorithm
+from daskptycho.model.parameter import Parameter
+from daskptycho.model.probe import Probe
+from daskptycho.sync.options import Sync
 
-__all__ = ["GIVEN", "RunOptions", "checked_momentum", "positive", "whole"]
+__all__ = ["GIVEN", "Recipe", "RunOptions", "require_positive", "require_whole", "resolve_momentum"]
 
 # What the options of a run call a start from an array.
 GIVEN = "given"
@@ -49,51 +47,54 @@ class RunOptions:
         opens = self.start == "random" and self.sync.method is not None and self.opening is not None
         return self.algorithm.has_stack or (opens and self.opening is not None and self.opening.has_stack)
 
-    def recipe(self, modes: int) -> Recipe:
-        """What of them decides about memory, with so many probe modes."""
-        return Recipe(modes, self.sync.method, self.has_stack, self.momentum != 0, self.update_probe)
+    def recipe(self, modes: int, parameters: tuple[Parameter, ...]) -> Recipe:
+        """What of them decides about memory, with this number of probe modes."""
+        return Recipe(modes, self.sync.method, self.has_stack, self.momentum != 0, parameters)
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """For the attributes of a result: names and plain values."""
-        opening = None if self.opening is None else self.opening.name
+        algorithm = describe_algorithm(self.algorithm)
         options = asdict(self) | {
-            "algorithm": self.algorithm.name,
-            "opening": opening,
-            **asdict(self.algorithm),
+            **algorithm,
+            "algorithm": algorithm["name"],
+            "opening": None if self.opening is None else self.opening.name,
         }
-        return {name: value for name, value in options.items() if value is not None}
+        return {name: value for name, value in options.items() if value is not None and name != "name"}
 
-    def kept(self) -> dict[str, Any]:
-        """For a checkpoint: plain values from which `remembered` makes the same options."""
-        return asdict(self) | {"algorithm": _kept(self.algorithm), "opening": _kept(self.opening)}
+    def to_attributes(self) -> dict[str, Any]:
+        """For a checkpoint: plain values from which `from_attributes` makes the same options."""
+        opening = None if self.opening is None else describe_algorithm(self.opening)
+        return asdict(self) | {"algorithm": describe_algorithm(self.algorithm), "opening": opening}
 
     @staticmethod
-    def remembered(kept: dict[str, Any]) -> RunOptions:
-        """The options that `kept` described."""
-        algorithm = _remembered(kept["algorithm"])
-        assert algorithm is not None
-        return RunOptions(
-            **kept
-            | {
-                "algorithm": algorithm,
-                "opening": _remembered(kept["opening"]),
-                "sync": Sync(**kept["sync"]),
-            }
-        )
+    def from_attributes(attributes: dict[str, Any]) -> RunOptions:
+        """The options that `to_attributes` described."""
+        opening = attributes["opening"]
+        made: dict[str, Any] = {
+            "algorithm": recall_algorithm(attributes["algorithm"]),
+            "opening": None if opening is None else recall_algorithm(opening),
+            "sync": Sync(**attributes["sync"]),
+        }
+        return RunOptions(**attributes | made)
 
 
-def _kept(algorithm: Algorithm | None) -> dict[str, Any] | None:
-    return None if algorithm is None else {"name": algorithm.name, **asdict(algorithm)}
+@dataclass(frozen=True)
+class Recipe:
+    """What of a run's options decides about its memory."""
+
+    modes: int = 1
+    method: Literal["two-level", "full"] | None = "two-level"
+    has_stack: bool = False
+    momentum: bool = True
+    parameters: tuple[Parameter, ...] = (Probe(),)
+
+    @property
+    def recovers(self) -> bool:
+        """Whether any parameter of the model is updated."""
+        return any(parameter.schedule is not None for parameter in self.parameters)
 
 
-def _remembered(kept: dict[str, Any] | None) -> Algorithm | None:
-    if kept is None:
-        return None
-    parameters = {name: value for name, value in kept.items() if name != "name"}
-    return type(parse_algorithm(kept["name"]))(**parameters)
-
-
-def checked_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["nesterov"]:
+def resolve_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["nesterov"]:
     """A number or the name of the sequence; what suits the algorithm where nothing is given."""
     if momentum is None:
         return 0.0 if algorithm.has_stack else "nesterov"
@@ -104,14 +105,14 @@ def checked_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["ne
     return "nesterov" if momentum == "nesterov" else float(momentum)
 
 
-def whole(name: str, value: Any, *, least: int) -> int:
-    """A whole number of at least so much."""
+def require_whole(name: str, value: Any, *, least: int) -> int:
+    """A whole number, `least` or more."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
         raise OptionError(f"{name} is {value!r}; expected a whole number, {least} or more")
     return int(value)
 
 
-def positive(name: str, value: Any) -> float:
+def require_positive(name: str, value: Any) -> float:
     """A number above zero."""
     if not isinstance(value, numbers.Real) or not float(value) > 0:
         raise OptionError(f"{name} is {value!r}; expected above 0")

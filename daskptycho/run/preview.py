@@ -1,7 +1,4 @@
-"""The image so far, small: thinned out by tasks beside the tiles, so that only what can be seen travels.
-
-`loop` offers this to callbacks as ``Progress.preview``; the live page and the cell of a notebook draw it.
-"""
+"""The image so far, small: thinned out by tasks beside the tiles, so that only what can be seen travels."""
 
 from __future__ import annotations
 
@@ -10,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from daskptycho.backend import to_host
-from daskptycho.tasks.spec import task
-from daskptycho.tasks.waiting import computed
+from daskptycho.tasks.spec import Value, task
+from daskptycho.tasks.waiting import compute
 from daskptycho.tiling import Shape, Tiling, Window
 
 __all__ = ["Preview", "make_preview"]
@@ -54,8 +50,8 @@ class _Part(NamedTuple):
 
 def make_preview(
     tiling: Tiling,
-    images: Sequence[Delayed],
-    illuminations: Sequence[Delayed],
+    images: Sequence[Value],
+    illuminations: Sequence[Value],
     most: int,
     window: Window | None = None,
 ) -> Preview:
@@ -64,7 +60,7 @@ def make_preview(
     Parameters
     ----------
     tiling : Tiling
-    images, illuminations : sequence of Delayed
+    images, illuminations : sequence of Value
         Of each tile.
     most : int
         Pixels along the longer side.
@@ -80,7 +76,7 @@ def make_preview(
     ]
     shape = tuple(-(-size // step) for size in window.shape)
     image, light, pixels = np.zeros(shape, np.complex128), np.zeros(shape), np.zeros(shape)
-    for part in computed(parts):
+    for part in compute(parts):
         # Where tiles overlap they hold the same merged pixels: counted twice, these only weigh more.
         where = np.ix_(*part.blocks)
         np.add.at(image, where, part.image)

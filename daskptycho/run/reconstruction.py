@@ -1,45 +1,32 @@
-"""The run: options checked, a plan made, the loop driven, the result as an xarray.Dataset.
-
-The faces call this module, users as ``daskptycho.reconstruct``; it calls `loop`, `keeper`, `graph` and its
-parts, `scan` and `result`.
-"""
+"""`daskptycho.reconstruct`: options checked, and a run carried out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from daskptycho.backend import Device, to_device
-from daskptycho.cluster.allocator import give_back_at_once
-from daskptycho.cluster.workers import Workers, find_workers, limit_threads
-from daskptycho.errors import OptionError, ScanError
-from daskptycho.graph import Report
+from daskptycho.backend import Device
+from daskptycho.cluster.workers import find_workers, limit_threads
+from daskptycho.errors import OptionError
 from daskptycho.model.algorithms import Algorithm, parse_algorithm
-from daskptycho.model.probe import initial_probe
+from daskptycho.run.driving import Run
 from daskptycho.run.keeper import Keeper, refuse_to_lose_checkpoints
-from daskptycho.run.loop import Loop, Progress, Standing
-from daskptycho.run.memory import estimate_needs
-from daskptycho.run.options import GIVEN, RunOptions, checked_momentum, positive, whole
-from daskptycho.run.result import FORMAT, result_dataset, write_result
-from daskptycho.run.start import random_start, uniform_start
-from daskptycho.scan.dataset import frame_numbers, position_in_pixels, scan_period, tile_chunks, validate_scan
+from daskptycho.run.laying_out import choose_setting
+from daskptycho.run.loop import Progress
+from daskptycho.run.options import GIVEN, RunOptions, require_positive, require_whole, resolve_momentum
+from daskptycho.run.result import FORMAT
+from daskptycho.scan.dataset import validate_scan
+from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.storage.store import parse_location, write_atomically
-from daskptycho.sync.phases import Cadence, Sync
-from daskptycho.tasks.plan import confirmed, make_plan, total_counts
-from daskptycho.tasks.spec import as_one_run, current_client, place, task
-from daskptycho.tasks.waiting import computed, persisted
-from daskptycho.tiling import Tiling, make_tiling
+from daskptycho.sync.options import Sync
+from daskptycho.tiling import Tiling
 
-if TYPE_CHECKING:
-    from zarr.abc.store import Store
-
-__all__ = ["driven", "laid_out", "reconstruct"]
+__all__ = ["reconstruct"]
 
 
 def reconstruct(
@@ -145,22 +132,22 @@ def reconstruct(
         most, and the callback sees these sweeps again.
     """
     options = RunOptions(
-        sweeps=whole("sweeps", sweeps, least=1),
+        sweeps=require_whole("sweeps", sweeps, least=1),
         algorithm=parse_algorithm(algorithm),
         opening=None if opening is None else parse_algorithm(opening),
-        momentum=checked_momentum(momentum, parse_algorithm(algorithm)),
+        momentum=resolve_momentum(momentum, parse_algorithm(algorithm)),
         sync=Sync() if sync is None else sync,
         update_probe=bool(update_probe),
         start=start if isinstance(start, str) else GIVEN,
-        seed=whole("seed", seed, least=0),
-        tolerance=None if tolerance is None else positive("tolerance", tolerance),
+        seed=require_whole("seed", seed, least=0),
+        tolerance=None if tolerance is None else require_positive("tolerance", tolerance),
         subpixel=bool(subpixel),
         checkpoint_every=None
         if checkpoint_every is None
-        else whole("checkpoint_every", checkpoint_every, least=1),
+        else require_whole("checkpoint_every", checkpoint_every, least=1),
         checkpoint_minutes=None
         if checkpoint_minutes is None
-        else positive("checkpoint_minutes", checkpoint_minutes),
+        else require_positive("checkpoint_minutes", checkpoint_minutes),
     )
     if isinstance(start, str) and start == GIVEN:
         raise OptionError(f"start is {start!r}; expected 'ones', 'random' or an array")
@@ -170,105 +157,22 @@ def reconstruct(
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
     workers = find_workers(memory, device)
     validate_scan(scan)
-    tiling = make_tiling(
-        position_in_pixels(scan),
-        (scan.sizes["qy"], scan.sizes["qx"]),
-        tile_chunks(scan),
-        period=scan_period(scan),
-        whole_pixel=not options.subpixel,
-    )
-    first_probe = initial_probe(scan, probe, modes)
-    image = None if isinstance(start, str) else _start_image(start, tiling)
-    begin = (
-        partial(laid_out, scan, tiling, options, workers, len(first_probe), device),
-        partial(_started, scan, first_probe, image),
-    )
-    if out is None:
+    tiling = lay_out_tiles(scan, whole_pixel=not options.subpixel)
+    image = None if isinstance(start, str) else _check_image(start, tiling)
+    setting = choose_setting(scan, tiling, options, workers, probe=probe, modes=modes, image=image)
+    target = None if out is None else parse_location(out)
+    run = Run(setting.lay_out, setting.begin, Keeper(options, scan, target, device))
+    if target is None:
         with limit_threads(device):
-            return driven(Keeper(*begin, options, scan, None), scan, callback, None)
-    target = parse_location(out)
+            return run.carry_out(callback, None)
     if not overwrite:
         refuse_to_lose_checkpoints(target, device)
     # The target is claimed now: a refusal comes before hours of work rather than after.
     with write_atomically(target, kind=FORMAT, overwrite=overwrite) as store, limit_threads(device):
-        return driven(Keeper(*begin, options, scan, target), scan, callback, store)
+        return run.carry_out(callback, store)
 
 
-def driven(
-    keeper: Keeper, scan: xr.Dataset, callback: Callable[[Progress], Any] | None, store: Store | None
-) -> xr.Dataset:
-    """The result of a run that is driven to its end, written into the store."""
-
-    def result_of(loop: Loop) -> xr.Dataset:
-        standing = loop.standing
-        assert standing.state is not None
-        return result_dataset(
-            scan, loop.plan.tiling, standing.state, standing.history, loop.options.described()
-        )
-
-    with keeper.guarding(), as_one_run():
-        result = keeper.drive(callback, result_of)
-        if store is not None:
-            write_result(result, store)
-    return result
-
-
-def laid_out(
-    scan: xr.Dataset, tiling: Tiling, options: RunOptions, workers: Workers, modes: int, device: Device
-) -> Loop:
-    """The loop of a run, with its plan on the workers and no state yet.
-
-    Raises
-    ------
-    OptionError
-        It does not fit there.
-    ScanError
-        There are no counts, or some that cannot be.
-    """
-    needs = estimate_needs(scan, tiling, workers, options.recipe(modes))
-    if needs.streamed and current_client() is None:
-        give_back_at_once()
-    plan = persisted(
-        make_plan(
-            *(scan, tiling, options.sync.method),
-            waves_twice=needs.waves_twice,
-            streamed=needs.streamed,
-            images_on_disk=needs.images_on_disk,
-            device=device,
-        )
-    )
-    of_tiles = computed([task(total_counts, of_tile) for of_tile in plan.amplitudes])
-    counts = float(sum(of_tiles))
-    if not counts > 0 or not np.isfinite(counts):
-        found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"
-        raise ScanError(f"intensity holds {found}; expected diffraction frames")
-    sync = options.sync
-    cadence = Cadence(sync, growing=options.start == "random" and sync.method is not None)
-    return Loop(options, persisted(confirmed(plan, of_tiles)), needs, counts, Standing(None, cadence))
-
-
-def _started(scan: xr.Dataset, first_probe: NDArray, image: NDArray | None, loop: Loop) -> Standing:
-    """Where a new run begins, no sweep done."""
-    options, plan, cadence = loop.options, loop.plan, loop.standing.cadence
-    if options.update_probe:
-        # The scale of a probe that is to be recovered means nothing: the frames tell it.
-        scale = np.sqrt(loop.counts / len(plan.tiling.corner)) / np.linalg.norm(first_probe)
-        first_probe = first_probe * np.float32(scale)
-    placed_probe = task(to_device, place(first_probe), plan.device)
-    if options.start != "random":
-        return Standing(persisted(uniform_start(plan, placed_probe, image)), cadence)
-    numbers = frame_numbers(scan)
-    of_tiles = [numbers[tile.frames] for tile in plan.tiling.tiles]
-    state, first = persisted(
-        random_start(plan, placed_probe, of_tiles, options.seed, options.sync, cadence.normalisation)
-    )
-    if options.sync.method is not None:
-        found: Report = computed(first)
-        cadence.swept(1.0, found.spread, found.localisation)
-    return Standing(state, cadence)
-
-
-def _start_image(start: ArrayLike, tiling: Tiling) -> NDArray:
+def _check_image(start: ArrayLike, tiling: Tiling) -> NDArray:
     image = np.asarray(start)
     if image.shape != tiling.window.shape:
         raise OptionError(f"start has shape {image.shape}; expected the canvas's, {tiling.window.shape}")

@@ -1,6 +1,6 @@
 """The result of a run: tiles brought together on the canvas, coordinates, and a store written whole.
 
-`run` calls this module; users read what it writes with plain ``xarray.open_zarr``.
+Users read what it writes with plain ``xarray.open_zarr``.
 """
 
 from __future__ import annotations
@@ -9,28 +9,35 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import xarray as xr
-from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
-from daskptycho.graph import State
-from daskptycho.model.probe import orthogonal_modes
+from daskptycho.model.model import PARAMETERS
 from daskptycho.scan.dataset import frame_numbers, pixel_size
 from daskptycho.storage.store import open_dataset, parse_location, read_attributes, translate_errors
-from daskptycho.tasks.spec import task
-from daskptycho.tasks.waiting import computed
+from daskptycho.tasks.spec import Value, task, values_in
+from daskptycho.tasks.state import State
+from daskptycho.tasks.waiting import compute
 from daskptycho.tiling import Tiling
 from daskptycho.version import __version__
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
-__all__ = ["assemble", "open_result", "result_dataset", "write_result"]
+__all__ = [
+    "FORMAT",
+    "Outcome",
+    "assemble_canvas",
+    "assemble_values",
+    "make_result",
+    "open_result",
+    "write_result",
+]
 
 FORMAT = "daskptycho-result"
 FORMAT_VERSION = 1
@@ -39,23 +46,24 @@ BAND = 64
 
 
 class _Sweep(Protocol):
-    residual: float
-    consensus: float
-    spread: float
-    seconds: float
+    @property
+    def residual(self) -> float: ...
+    @property
+    def consensus(self) -> float: ...
+    @property
+    def spread(self) -> float: ...
+    @property
+    def seconds(self) -> float: ...
 
 
-def assemble(tiling: Tiling, images: Sequence[Delayed]) -> NDArray:
+def assemble_canvas(tiling: Tiling, images: Sequence[Value]) -> NDArray:
     """The tiles' images on the whole canvas, one tile in transit at a time."""
     canvas: NDArray | None = None
     for tile, image in zip(tiling.tiles, images, strict=True):
-        part = computed(task(to_host, image))
+        part = compute(task(to_host, image))
         if canvas is None:
             canvas = np.zeros(tiling.window.shape, dtype=part.dtype)
-        rows = np.arange(tile.window.height) + tile.window.y - tiling.window.y
-        columns = np.arange(tile.window.width) + tile.window.x - tiling.window.x
-        if tiling.period is not None:
-            rows, columns = rows % tiling.period[0], columns % tiling.period[1]
+        rows, columns = tiling.indices(tile.window)
         # Windows overlap, and hold the same merged pixels where they do.
         for band in (slice(first, first + BAND) for first in range(0, len(rows), BAND)):
             # An image on disk is read band by band.
@@ -64,8 +72,30 @@ def assemble(tiling: Tiling, images: Sequence[Delayed]) -> NDArray:
     return canvas
 
 
-def result_dataset(
-    scan: xr.Dataset, tiling: Tiling, state: State, history: Iterable[_Sweep], options: Mapping[str, Any]
+def assemble_values(state: State) -> dict[str, NDArray]:
+    """The parameters of the model on the host, those of frames in the order of the tiles."""
+    values = compute(task(_to_host, state.shared))
+    own = list(values_in([tile.own for tile in state.tiles]))
+    parts = compute([task(_to_host, of_tile) for of_tile in own])
+    return values | {name: np.concatenate([part[name] for part in parts]) for name in (parts or [{}])[0]}
+
+
+def _to_host(values: dict[str, Any]) -> dict[str, NDArray]:
+    return {name: to_host(value) for name, value in values.items()}
+
+
+class Outcome(NamedTuple):
+    """What a run has found."""
+
+    images: list[Value]
+    """The object on each tile's window."""
+    illuminations: list[Value]
+    values: dict[str, NDArray]
+    """Of the parameters of the model, by name."""
+
+
+def make_result(
+    scan: xr.Dataset, tiling: Tiling, found: Outcome, history: Iterable[_Sweep], options: Mapping[str, Any]
 ) -> xr.Dataset:
     """The result as a user sees it."""
     history = list(history)
@@ -77,12 +107,15 @@ def result_dataset(
         axis: (axis, (first[i] + np.arange(tiling.window.shape[i])) * step[i], {"units": unit})
         for i, axis in enumerate(("y", "x"))
     }
-    probe = orthogonal_modes(computed(task(to_host, state.probe)))
+    recovered: dict[str, Any] = {}
+    for kind in PARAMETERS:
+        if kind.name in found.values:
+            recovered |= kind.result(found.values[kind.name])
     result = xr.Dataset(
         {
-            "object": (("y", "x"), assemble(tiling, state.images)),
-            "illumination": (("y", "x"), assemble(tiling, state.illuminations)),
-            "probe": (("mode", "probe_y", "probe_x"), probe),
+            "object": (("y", "x"), assemble_canvas(tiling, found.images)),
+            "illumination": (("y", "x"), assemble_canvas(tiling, found.illuminations)),
+            **recovered,
             "position": scan["position"].variable.load(),
             "frame_number": ("frame", frame_numbers(scan)),
             **{
@@ -126,7 +159,7 @@ def open_result(url: str | Path) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        As `reconstruct` returns it, in memory.
+        What `reconstruct` returned, in memory.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Going on with a run that was cut off, or with one that is done and could be better.
+"""Continue a run that was cut off, or one that is done and could be better.
 
-Users call this module as ``daskptycho.resume``; it drives `loop` as `run` does, from a checkpoint.
+Users call this module as ``daskptycho.resume``.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import xarray as xr
 from daskptycho.backend import Device
 from daskptycho.cluster.workers import find_workers, limit_threads
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.run.checkpoint import Checkpoints, header_of, location_of, tiling_of
+from daskptycho.run.checkpoint import Checkpoints, make_header, read_tiling
+from daskptycho.run.driving import Run
+from daskptycho.run.history import open_checkpoint_store
 from daskptycho.run.keeper import Keeper
+from daskptycho.run.laying_out import choose_setting
 from daskptycho.run.loop import Loop, Progress
-from daskptycho.run.options import RunOptions, whole
-from daskptycho.run.reconstruction import driven, laid_out
+from daskptycho.run.options import require_whole
 from daskptycho.run.result import FORMAT
 from daskptycho.scan.dataset import open_scan, tile_chunks, validate_scan
-from daskptycho.storage.checkpoints import CheckpointStore
-from daskptycho.storage.store import Location, parse_location, write_atomically
-from daskptycho.tasks.plan import SAME_COUNTS
+from daskptycho.storage.store import parse_location, write_atomically
+from daskptycho.tasks.frames import SAME_COUNTS
 
-__all__ = ["open_checkpoint_store", "read_progress", "read_scan_header", "resume"]
+__all__ = ["resume"]
 
 
 def resume(
@@ -39,7 +40,7 @@ def resume(
     device: Device = "cpu",
     callback: Callable[[Progress], Any] | None = None,
 ) -> xr.Dataset:
-    """Go on with a run from its last checkpoint, to the result of a run that was never cut off.
+    """Continue a run from its last checkpoint, to the result of a run that was never cut off.
 
     Parameters
     ----------
@@ -50,25 +51,26 @@ def resume(
     sweeps : int, optional
         Most sweeps in all; as many as the run would have made unless given.
     memory : int or str, optional
-        As of `reconstruct`.
+        As for `reconstruct`.
     device : "cpu" or "gpu"
-        As of `reconstruct`; it need not be the one that the run began on.
+        As for `reconstruct`; it need not be the one that the run began on.
     callback : callable, optional
-        As of `reconstruct`; the other options are those that the run had.
+        As for `reconstruct`; the other options are those that the run had.
 
     Returns
     -------
     xarray.Dataset
-        As of `reconstruct`, with the history from the first sweep.
+        As for `reconstruct`, with the history from the first sweep.
 
     Raises
     ------
     ScanError
         There is no checkpoint, or the scan is another.
     OptionError
-        Fewer sweeps than are done, or a run that does not fit into memory.
+        Fewer sweeps than are done, a run that does not fit into memory, or an algorithm of the user's own
+        that cannot be imported any more.
     FaultError
-        As of `reconstruct`.
+        As for `reconstruct`.
     """
     workers = find_workers(memory, device)
     target = parse_location(out)
@@ -77,64 +79,31 @@ def resume(
     store = open_checkpoint_store(target)
     snapshot = store.snapshots()[-1]
     fixed, header = store.fixed(), store.header()
-    checkpoints = Checkpoints(store, tiling_of(header, fixed), device)
+    checkpoints = Checkpoints(store, read_tiling(header, fixed), device)
     options = checkpoints.options(snapshot.id)
     if sweeps is not None:
-        options = replace(options, sweeps=whole("sweeps", sweeps, least=1))
+        options = replace(options, sweeps=require_whole("sweeps", sweeps, least=1))
         if options.sweeps < snapshot.sweep:
             raise OptionError(f"sweeps is {sweeps} and {snapshot.sweep} are done already; expected more")
-    scan = _same_scan(scan, header, fixed)
+    scan = _check_scan(scan, header, fixed)
+    setting = choose_setting(scan, checkpoints.tiling, options, workers, modes=fixed["modes"])
 
     def lay_out() -> Loop:
-        loop = laid_out(scan, checkpoints.tiling, options, workers, fixed["modes"], device)
+        loop = setting.lay_out()
         if not np.isclose(loop.counts, fixed["counts"], rtol=SAME_COUNTS, atol=0):
             raise ScanError(
                 f"the scan's counts add up to {loop.counts:.9g}; expected {fixed['counts']:.9g}, "
                 "those of the scan that the run began with"
             )
-        loop.counts = fixed["counts"]
-        return loop
+        return replace(loop, counts=fixed["counts"])
 
+    keeper = Keeper(options, scan, target, device, checkpoints, snapshot)
     with write_atomically(target, kind=FORMAT, overwrite=True) as writable, limit_threads(device):
-        keeper = Keeper(lay_out, None, options, scan, target, checkpoints, snapshot)
-        return driven(keeper, scan, callback, writable)
+        return Run(lay_out, None, keeper).carry_out(callback, writable)
 
 
-def open_checkpoint_store(target: Location) -> CheckpointStore:
-    """The checkpoints of a result.
-
-    Raises
-    ------
-    ScanError
-        There are none.
-    """
-    location = location_of(target)
-    if CheckpointStore.exists(location):
-        store = CheckpointStore(location)
-        store.fixed()
-        if store.snapshots():
-            return store
-    raise ScanError(
-        f"{target} has no checkpoints ({location}); expected those that reconstruct writes beside a result"
-    )
-
-
-def read_progress(target: Location) -> tuple[int, int]:
-    """Sweeps that the last checkpoint of a result has, and sweeps that its run was to make."""
-    store = open_checkpoint_store(target)
-    snapshot = store.snapshots()[-1]
-    return snapshot.sweep, RunOptions.remembered(store.attributes(snapshot.id)["options"]).sweeps
-
-
-def read_scan_header(target: Location) -> xr.Dataset:
-    """The scan that a result is of, without its frames, as the checkpoints keep it."""
-    header = open_checkpoint_store(target).header()
-    header.encoding["source"] = header.attrs.get("opened_from", header.attrs.get("source", ""))
-    return header
-
-
-def _same_scan(scan: xr.Dataset | None, header: xr.Dataset, fixed: dict[str, Any]) -> xr.Dataset:
-    """The scan of the run, in its tiles."""
+def _check_scan(scan: xr.Dataset | None, header: xr.Dataset, fixed: dict[str, Any]) -> xr.Dataset:
+    """The scan of the run, in its tiles; refused where it is another."""
     if scan is None:
         source = header.attrs.get("opened_from")
         if source is None:
@@ -142,7 +111,7 @@ def _same_scan(scan: xr.Dataset | None, header: xr.Dataset, fixed: dict[str, Any
         scan = open_scan(source)
     else:
         validate_scan(scan)
-    own = header_of(scan)
+    own = make_header(scan)
     frame_shape = (scan.sizes["qy"], scan.sizes["qx"])
     if frame_shape != tuple(fixed["frame_shape"]) or len(own["position"]) != len(header["position"]):
         frames = "{} frames of {} x {} pixels"

@@ -1,126 +1,160 @@
-"""Where a run begins: a constant object, a given one, or random phases in every frame.
-
-`run` calls this module; it builds on `graph` and `phase_graph`.
-"""
+"""Where a run begins: a constant object, a given one, or random phases in every frame."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from daskptycho.backend import Device, array_module, to_device
-from daskptycho.graph import State, illuminations, images_of, overlap_sums, summarise, synchronised_images
-from daskptycho.model.algorithms import Weighted, weigh_tile
-from daskptycho.model.operators import Amplitudes, detector_scale, frame_blocks, from_detector
-from daskptycho.sync.phases import Normalisation, Sync
-from daskptycho.tasks.plan import Plan, StoredAmplitudes, resident
-from daskptycho.tasks.spec import Home, place, task
-from daskptycho.tiling import Shape, Tile, Window
+from daskptycho.graph import illuminate_tiles, synchronise
+from daskptycho.model.model import TileModel
+from daskptycho.model.operators import frame_blocks
+from daskptycho.model.sweep import Leave, TileSweep, overlap_waves, weigh_waves
+from daskptycho.sync.options import Synchronisation
+from daskptycho.tasks.frames import load_amplitudes
+from daskptycho.tasks.layout import Layout, TileData
+from daskptycho.tasks.spec import Value, place, task
+from daskptycho.tasks.state import State, SweepSettings, TileState, model_on_tiles
+from daskptycho.tasks.two_level import synchronise_swept
+from daskptycho.tiling import Shape
 
-__all__ = ["random_start", "uniform_start"]
+__all__ = ["RandomPhases", "begin_random", "begin_uniform", "place_values"]
 
 Array = Any
+
+
+def place_values(layout: Layout, first: dict[str, NDArray]) -> tuple[Value, list[Any]]:
+    """The parameters of the model where the tiles are: shared ones, and those of each tile's frames.
+
+    Parameters
+    ----------
+    layout : Layout
+    first : dictionary
+        Their first values: one array, or one along the frames.
+    """
+    shared = place({own.name: first[own.name] for own in layout.model.shared})
+    shared = task(_move_values, shared, layout.device)
+    if not layout.model.per_frame:
+        return shared, [{} for _ in layout.tiles]
+    own = [
+        place(
+            {own.name: first[own.name][tile.frames] for own in layout.model.per_frame},
+            layout.home(tile.index),
+        )
+        for tile in layout.tiling.tiles
+    ]
+    return shared, [task(_move_values, values, layout.device) for values in own]
+
+
+def _move_values(values: dict[str, Array], device: Device) -> dict[str, Array]:
+    return {name: to_device(value, device) for name, value in values.items()}
 
 
 def _constant(shape: Shape, device: Device) -> Array:
     return to_device(np.ones(shape, dtype=np.complex64), device)
 
 
-def _window_of(canvas: Array, window: Window, origin: Window, period: Shape | None, device: Device) -> Array:
-    rows = np.arange(window.height) + window.y - origin.y
-    columns = np.arange(window.width) + window.x - origin.x
-    if period is not None:
-        rows, columns = rows % period[0], columns % period[1]
-    return to_device(np.ascontiguousarray(canvas[np.ix_(rows, columns)], dtype=np.complex64), device)
+def _cut_image(layout: Any, canvas: Array, index: int) -> Array:
+    tiling, device = layout
+    image = tiling.cut(canvas, tiling.tiles[index].window).astype(np.complex64, copy=False)
+    return to_device(image, device)
 
 
-def uniform_start(plan: Plan, probe: Delayed, image: NDArray | None) -> State:
-    """A start from a constant object, or from the one given on the canvas."""
-    tiling = plan.tiling
+def begin_uniform(layout: Layout, shared: Value, own: list[Any], image: NDArray | None) -> State:
+    """Begin with a constant object, or with the one given on the canvas.
+
+    Parameters
+    ----------
+    layout : Layout
+    shared, own : Value, list of Value
+        From `place_values`.
+    image : (y, x) array or None
+    """
+    tiles = layout.tiling.tiles
     if image is None:
-        constant = plan.leaving(_constant)
+        constant = layout.storing(_constant)
         images = [
-            task(constant, tile.window.shape, plan.device, home=Home(tile.index, len(tiling.tiles)))
-            for tile in tiling.tiles
+            task(constant, tile.window.shape, layout.device, home=layout.home(tile.index)) for tile in tiles
         ]
     else:
-        canvas, window_of = place(image), plan.leaving(_window_of)
-        images = [
-            task(
-                window_of,
-                canvas,
-                tile.window,
-                tiling.window,
-                tiling.period,
-                plan.device,
-                home=Home(tile.index, len(tiling.tiles)),
-            )
-            for tile in tiling.tiles
-        ]
-    return State(images, illuminations(plan, probe), probe)
+        canvas, cut = place(image), layout.storing(_cut_image)
+        about = place((layout.tiling, layout.device))
+        images = [task(cut, about, canvas, tile.index, home=layout.home(tile.index)) for tile in tiles]
+    lit = illuminate_tiles(layout, model_on_tiles(layout, shared, own))
+    return State(shared, [TileState(*of_tile) for of_tile in zip(images, lit, own, strict=True)])
 
 
-def _random_frames(
-    tile: Tile, amplitude: Amplitudes | StoredAmplitudes, probe: Array, numbers: NDArray, seed: int
-) -> Weighted:
-    """Frames of uniform random phase, the same for a frame whatever its tile."""
-    xp, amplitude = array_module(probe), resident(amplitude)
+@dataclass(frozen=True)
+class RandomPhases:
+    """Uniform random phases, the same for a frame whatever its tile.
+
+    Attributes
+    ----------
+    seed : int
+    numbers : sequence of (frame,) int arrays
+        The frames' own numbers, tile by tile: a frame's random phases follow its number.
+    """
+
+    seed: int
+    numbers: Sequence[NDArray]
+
+
+def _random_frames(data: TileData, at: TileModel, numbers: NDArray, seed: int, leave: Leave) -> TileSweep:
+    """Frames of uniform random phase and measured amplitude."""
+    amplitudes, probe, forward = load_amplitudes(data.amplitudes), at.probe, at.model.forward
+    xp = array_module(probe)
     mode_power = (xp.abs(probe) ** 2).sum(axis=(1, 2))
     # The random wave is shared out between the modes as the probe is.
-    scale = detector_scale(probe.shape[-2:], amplitude.kernel)
-    share = xp.sqrt(scale * mode_power / mode_power.sum()).astype(np.float32)
-    waves = xp.empty((len(tile), *probe.shape), dtype=np.complex64)
-    for frames in frame_blocks(len(tile), probe):
+    share = xp.sqrt(forward.scale(probe.shape[-2:]) * mode_power / mode_power.sum()).astype(np.float32)
+    waves = xp.empty((len(data.tile), *probe.shape), dtype=np.complex64)
+    for frames in frame_blocks(len(data.tile), probe):
         # NumPy's random numbers on a GPU too: the same start wherever a run computes.
         drawn = [
             np.random.default_rng((seed, int(number))).random(probe.shape[-2:], dtype=np.float32)
             for number in numbers[frames]
         ]
         turn = xp.exp(2j * np.pi * xp.asarray(np.stack(drawn)))
-        wave = from_detector((xp.maximum(amplitude[frames], 0) * turn).astype(np.complex64), amplitude.kernel)
+        wave = forward.propagate_back((xp.maximum(amplitudes[frames], 0) * turn).astype(np.complex64))
         waves[frames] = wave[:, None] * share[:, None, None]
-    return weigh_tile(tile, waves, probe)
+    weigh = overlap_waves if leave == "overlap sum" else weigh_waves
+    return TileSweep(0.0, weigh(data.tile, waves, at), {})
 
 
-def random_start(
-    plan: Plan,
-    probe: Delayed,
-    numbers: Sequence[NDArray],
-    seed: int,
-    sync: Sync,
-    normalisation: Normalisation,
-) -> tuple[State, Delayed]:
+def begin_random(
+    layout: Layout, shared: Value, own: list[Any], phases: RandomPhases, how: Synchronisation
+) -> tuple[State, Value]:
     """The hard case of the poster: random phases in every frame, synchronised once, overlapped.
 
     Parameters
     ----------
-    plan : Plan
-    probe : Delayed
-        Of a (mode, N, N) array.
-    numbers : sequence of (frame,) int arrays
-        The frames' own numbers, tile by tile: a frame's random phases follow its number.
-    seed : int
-    sync, normalisation : Sync, "frame" or "degree"
+    layout : Layout
+    shared, own : Value, list of Value
+        From `place_values`.
+    phases : RandomPhases
+    how : Synchronisation
 
     Returns
     -------
     state : State
-    report : Delayed
+    report : Value
         Of a `Report`.
     """
-    lit = illuminations(plan, probe)
-    weighted = [
-        task(_random_frames, tile, amplitude, probe, place(number), seed)
-        for tile, amplitude, number in zip(plan.tiles, plan.amplitudes, numbers, strict=True)
-    ]
-    if sync.method is None:
-        sums = overlap_sums(plan, weighted, [None] * len(weighted))
-        return State(images_of(plan, sums, lit, probe), lit, probe), task(summarise, [], None)
     # Nothing has been swept: no misfit yet that phases could be measured against.
-    misfits = [place(0.0) for _ in weighted]
-    images, _, found = synchronised_images(plan, weighted, lit, probe, sync, normalisation, misfits, 1.0)
-    return State(images, lit, probe), task(summarise, [], found)
+    settings = SweepSettings(how=how)
+    models = model_on_tiles(layout, shared, own)
+    lit = illuminate_tiles(layout, models)
+    numbers = [place(number) for number in phases.numbers]
+    swept = [
+        task(_random_frames, *of_tile, phases.seed, settings.leave)
+        for of_tile in zip(layout.tiles, models, numbers, strict=True)
+    ]
+    if settings.two_level:
+        first_level = layout.storing(synchronise_swept)
+        given = zip(layout.tiles, swept, lit, models, strict=True)
+        swept = [task(first_level, *of_tile, how) for of_tile in given]
+    after = State(shared, [TileState(None, *of_tile) for of_tile in zip(lit, own, strict=True)])
+    return synchronise(layout, swept, after, settings)

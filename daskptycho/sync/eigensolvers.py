@@ -1,9 +1,8 @@
 """Leading eigenvector of the normalised Gramian: Lanczos, LOBPCG and power iteration.
 
-`synchronise` and `blockwise` call this module; it calls `backend`. Solvers are plain functions
-that return value, vector and statistics, and print nothing. The matrix is sparse, Hermitian and has no
-eigenvalue above one, which is what lets the power iteration go without rescaling. They run where the
-matrix lies: nothing but scalars leaves a GPU.
+Solvers are plain functions that return value, vector and statistics, and print nothing; `PowerIterate` and
+`LobpcgIterate` are the steps of two of them, for a matrix that nobody has as a whole. The matrix is sparse,
+Hermitian and has no eigenvalue above one. They run where the matrix lies: nothing but scalars leaves a GPU.
 """
 
 from __future__ import annotations
@@ -18,10 +17,11 @@ import numpy as np
 from scipy.linalg import eigh_tridiagonal
 from threadpoolctl import ThreadpoolController
 
-from daskptycho.backend import array_module, sparse_solvers
+from daskptycho.backend import array_module, sparse_solvers, to_host
 
-__all__ = ["Eigenpair", "lanczos", "lobpcg", "power"]
+__all__ = ["Eigenpair", "LobpcgIterate", "PowerIterate", "lanczos", "lobpcg", "power"]
 
+Array = Any
 Vector = Any
 """A (frame,) complex128 array."""
 Matrix = Any
@@ -47,19 +47,131 @@ class Eigenpair:
     residual: float
 
 
-def _normed(vector: Vector) -> Vector:
-    """The vector with a norm of one; zero stays zero."""
+def _norm(vector: Vector) -> Any:
+    """The norm, or one where it is zero, so that one can divide by it."""
     xp = array_module(vector)
     norm = xp.linalg.norm(vector)
-    return vector / xp.where(norm > 0, norm, 1)
+    return xp.where(norm > 0, norm, 1)
+
+
+def _normed(vector: Vector) -> Vector:
+    """The vector with a norm of one; zero stays zero."""
+    return vector / _norm(vector)
 
 
 def _eigenpair(matrix: Matrix, vector: Vector) -> Eigenpair:
-    xp = array_module(vector)
     vector = _normed(vector)
-    product = matrix @ vector
+    return _conclude(vector, matrix @ vector)
+
+
+@dataclass(frozen=True)
+class PowerIterate:
+    """Where a power iteration stands: each step takes the product of the matrix with `vector`.
+
+    Attributes
+    ----------
+    vector : (frame,) array
+        Of unit norm; zero where the start was zero.
+    """
+
+    vector: Vector
+
+    @staticmethod
+    def begin(start: Vector) -> PowerIterate:
+        """Before the first step."""
+        return PowerIterate(_normed(start.astype(np.complex128)))
+
+    def advance(self, product: Vector) -> PowerIterate:
+        """One step."""
+        return PowerIterate(_normed(product))
+
+    def conclude(self, product: Vector) -> Eigenpair:
+        """The eigenpair of the vector as it is."""
+        return _conclude(self.vector, product)
+
+
+def _conclude(vector: Vector, product: Vector) -> Eigenpair:
+    xp = array_module(vector)
     value = float(xp.vdot(vector, product).real)
     return Eigenpair(value, vector, float(xp.linalg.norm(product - value * vector)))
+
+
+# A direction counts as one of its own where it leaves the plane of the others by so much.
+INDEPENDENT = 1e-12
+
+
+@dataclass(frozen=True)
+class LobpcgIterate:
+    """Where LOBPCG with one vector stands: about the square root of the steps of a power iteration.
+
+    Each step solves a Rayleigh-Ritz problem in three vectors (A. V. Knyazev, SIAM J. Sci. Comput. 23, 517,
+    2001); there is no preconditioner. A step takes the product of the matrix with `vector`, the residual of
+    the iterate.
+
+    Attributes
+    ----------
+    vectors : (3, frame) array
+        The iterate, its residual, and the direction of the last step.
+    products : (3, frame) array
+        Their products with the matrix.
+    value : float
+        The Ritz value.
+    """
+
+    vectors: Array
+    products: Array
+    value: float = 0.0
+
+    @property
+    def vector(self) -> Vector:
+        """What to multiply with the matrix for the next step."""
+        return self.vectors[1]
+
+    @staticmethod
+    def begin(start: Vector) -> LobpcgIterate:
+        """Before the first step, which has only the start to choose from."""
+        vectors = array_module(start).zeros((3, len(start)), dtype=np.complex128)
+        # The start stands where residuals do: its product is computed next.
+        vectors[1] = start
+        return LobpcgIterate(vectors, array_module(start).zeros_like(vectors))
+
+    def advance(self, product: Vector) -> LobpcgIterate:
+        """The Ritz vector, its residual, and the step that led to it."""
+        xp = array_module(product)
+        products = self.products.copy()
+        products[1] = product
+        conjugate = self.vectors.conj()
+        value, along = _rayleigh_ritz(to_host(conjugate @ self.vectors.T), to_host(conjugate @ products.T))
+        weights, step_weights = xp.asarray(along), xp.asarray(along * [0, 1, 1])
+        vector, image = weights @ self.vectors, weights @ products
+        step, step_image = step_weights @ self.vectors, step_weights @ products
+        return LobpcgIterate(
+            xp.stack([vector, image - value * vector, step]),
+            xp.stack([image, xp.zeros_like(image), step_image]),
+            value,
+        )
+
+    def conclude(self, product: Vector) -> Eigenpair:
+        """The eigenpair after one more step."""
+        last = self.advance(product)
+        norm = _norm(last.vectors[0])
+        return _conclude(last.vectors[0] / norm, last.products[0] / norm)
+
+
+def _rayleigh_ritz(gram: Array, matrix: Array) -> tuple[float, Array]:
+    """The largest Ritz value of three vectors and its weights; vectors that depend on others take no part."""
+    norm = np.sqrt(np.diag(gram).real)
+    inverse = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
+    scale = np.outer(inverse, inverse)
+    sizes, basis = np.linalg.eigh(gram * scale)
+    basis = basis[:, sizes > INDEPENDENT] / np.sqrt(sizes[sizes > INDEPENDENT])
+    inside = basis.conj().T @ (matrix * scale) @ basis
+    values, weights = np.linalg.eigh((inside + inside.conj().T) / 2)
+    return float(values[-1]), inverse * (basis @ weights[:, -1])
+
+
+def _distance(first: Vector, second: Vector) -> float:
+    return float(array_module(first).linalg.norm(first - second))
 
 
 def power(matrix: Matrix, start: Vector, iterations: int, tolerance: float = 0.0) -> Eigenpair:
@@ -73,15 +185,15 @@ def power(matrix: Matrix, start: Vector, iterations: int, tolerance: float = 0.0
     tolerance : float
         Stop once a step changes the normalised vector by less.
     """
-    vector = _normed(start)
+    iterate = PowerIterate.begin(start)
     for _ in range(iterations):
-        following = _normed(matrix @ vector)
+        following = iterate.advance(matrix @ iterate.vector)
         # Not asked of a GPU in vain: it would have to be waited for at every step.
-        settled = tolerance > 0 and float(array_module(vector).linalg.norm(following - vector)) < tolerance
-        vector = following
+        settled = tolerance > 0 and _distance(following.vector, iterate.vector) < tolerance
+        iterate = following
         if settled:
             break
-    return _eigenpair(matrix, vector)
+    return iterate.conclude(matrix @ iterate.vector)
 
 
 @functools.cache

@@ -2,15 +2,14 @@
 
 ``H_ij = sum_r conj(u_i(r - x_i)) u_j(r - x_j) / N(r)`` over the pixels that frames i and j share
 (Marchesini et al., Inverse Problems 29, 115009 (2013)). The upper triangle is computed, the lower follows
-by conjugation, the diagonal is real. Which pairs overlap depends on the positions alone: it is found
+by conjugation, the diagonal is real. Which pairs overlap depends only on the positions: it is found
 once, and the values are filled in at every synchronisation.
-
-`plan`, `graph`, `phase_graph`, `two_level` and `two_level_graph` call this module; it calls `backend`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from daskptycho.tiling import Shape, Tile, Tiling, overlapping_pairs
 __all__ = [
     "Border",
     "GramianBlock",
-    "assemble",
+    "assemble_gramian",
     "block_matrix",
     "block_values",
     "block_within",
@@ -50,6 +49,8 @@ class GramianBlock:
         Corner of the second frame minus corner of the first.
     border : (n,) int64 array
         Frames of `column` that meet a frame of `row`: all that has to travel.
+    pairs : int
+        How many; it stays where the pairs themselves are left out.
     """
 
     row: int
@@ -58,6 +59,12 @@ class GramianBlock:
     pair: NDArray[np.int64]
     offset: NDArray[np.int64]
     border: NDArray[np.int64]
+    pairs: int
+
+    def outline(self) -> GramianBlock:
+        """The same block without its pairs."""
+        nothing = np.empty((0, 2), dtype=np.int64)
+        return replace(self, pair=nothing, offset=nothing, border=nothing[:, 0])
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Border:
     """Some frames of a tile, for a block of H beside a neighbour.
 
     Where the tile lies they stay in its stack, with no second copy of them; what is sent to
-    another process is these frames alone.
+    another process is only these frames.
 
     Attributes
     ----------
@@ -83,7 +90,7 @@ class Border:
 
 
 def gramian_blocks(tiling: Tiling) -> list[GramianBlock]:
-    """The blocks of H's upper triangle that are not empty, from the positions alone."""
+    """The blocks of H's upper triangle that are not empty, from the positions."""
     pairs = overlapping_pairs(tiling.corner, tiling.frame_shape, tiling.period)
     start = np.array([tile.frames.start for tile in tiling.tiles])
     tile_of = np.searchsorted(start, np.arange(len(tiling.corner)), side="right") - 1
@@ -96,7 +103,7 @@ def gramian_blocks(tiling: Tiling) -> list[GramianBlock]:
         border, second = np.unique(pairs.second[members] - start[c], return_inverse=True)
         pair = np.stack([pairs.first[members] - start[r], second], axis=1)
         shape = (len(tiling.tiles[r]), len(tiling.tiles[c]))
-        blocks.append(GramianBlock(r, c, shape, pair, pairs.offset[members], border))
+        blocks.append(GramianBlock(r, c, shape, pair, pairs.offset[members], border, len(members)))
     return blocks
 
 
@@ -110,6 +117,7 @@ def block_within(tile: Tile, frame_shape: Shape, period: Shape | None) -> Gramia
         np.stack([pairs.first, pairs.second], axis=1),
         pairs.offset,
         np.arange(len(tile)),
+        len(pairs),
     )
 
 
@@ -159,7 +167,7 @@ def block_matrix(block: GramianBlock, values: Array) -> Matrix:
     )
 
 
-def assemble(blocks: list[GramianBlock], matrices: list[Matrix]) -> Matrix:
+def assemble_gramian(blocks: Sequence[GramianBlock], matrices: list[Matrix]) -> Matrix:
     """H over all frames from its upper blocks."""
     sparse = sparse_module(matrices[0].data)
     tiles = 1 + max(block.column for block in blocks)

@@ -1,12 +1,9 @@
-r"""Two-level synchronisation: phases inside each tile, then one for each tile from overlap images alone.
+r"""Two-level synchronisation: phases inside each tile, then one for each tile from overlap images.
 
 The frames of tile t, turned by their own leading eigenvector, overlap to
 ``O_t = sum_i omega_i u_i(r - x_i)``. With V the block vector of the tiles' eigenvectors, the Galerkin matrix
 ``G = V* H V`` has the entries ``G_tu = sum_r conj(O_t) O_u / N``: they need only the strips where tile images
 overlap, which is what the merge sends anyway. G's leading eigenvector turns whole tiles.
-
-`two_level_graph` and `graph` call this module; it calls `algorithms`, `gramian`, `synchronise` and
-`operators`.
 """
 
 from __future__ import annotations
@@ -20,20 +17,24 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from daskptycho.backend import array_module, to_host
-from daskptycho.model.algorithms import Algorithm, Weighted, illuminate_tile, sweep_tile
-from daskptycho.model.operators import inverse_illumination, overlap
+from daskptycho.model.algorithms import Algorithm
+from daskptycho.model.model import TileModel
+from daskptycho.model.operators import overlap
+from daskptycho.model.sweep import Stack, Weighted, illuminate_tile, sweep_tile
 from daskptycho.sync.gramian import Border, GramianBlock, block_matrix, block_values
-from daskptycho.sync.phases import Normalisation, Phases, Sync, frame_phases, normalise, significant, solve
+from daskptycho.sync.options import Synchronisation
+from daskptycho.sync.phases import Phases, extract_phases, keep_significant, normalise, solve
 from daskptycho.tiling import Strip, Tile
 
 __all__ = [
     "GalerkinRow",
     "InnerSweeps",
+    "Surroundings",
     "TileSum",
+    "find_tile_phases",
     "galerkin_row",
-    "inner_sweeps",
+    "sweep_inside",
     "synchronise_tile",
-    "tile_phases",
 ]
 
 Array = Any
@@ -51,18 +52,12 @@ class TileSum(NamedTuple):
 
 
 def synchronise_tile(
-    tile: Tile,
-    weighted: Weighted,
-    block: GramianBlock,
-    weight: Array,
-    sync: Sync,
-    normalisation: Normalisation,
-    misfit: float,
+    tile: Tile, weighted: Weighted, block: GramianBlock, weight: Array, how: Synchronisation, misfit: float
 ) -> TileSum:
     """The tile's own eigenproblem, and its overlap sum with the phases found.
 
-    Frames of a tile that hang together through other tiles alone get no common phase from it: tiles have to
-    be compact, as `scan.create_scan` makes them.
+    Frames of a tile that hang together only through other tiles get no common phase from it: tiles have to
+    be compact, as `scan.dataset.create_scan` makes them.
 
     Parameters
     ----------
@@ -72,18 +67,27 @@ def synchronise_tile(
         The pairs within the tile.
     weight : (y, x) float32 array
         1 / N on the tile's window, N summed over all tiles.
-    sync : Sync
-    normalisation : "frame" or "degree"
+    how : Synchronisation
     misfit : float
         ``sum (|Fz| - a)^2`` of the tile, against which its phases have to be significant.
     """
+    assert how.normalisation is not None
     values = block_values(block, weighted.frames, Border(weighted.frames, block.border), tile.corner, weight)
     power = float(weighted.power.sum())
-    matrix = normalise(block_matrix(block, values), weighted.power, normalisation)
-    found = frame_phases(solve(matrix, sync), weighted.power)
-    if sync.only_significant(normalisation):
-        found = significant(found, misfit / power if power else 0.0)
+    matrix = normalise(block_matrix(block, values), weighted.power, how.normalisation)
+    found = extract_phases(solve(matrix, how.sync), weighted.power)
+    if how.only_significant:
+        found = keep_significant(found, misfit / power if power else 0.0)
     return TileSum(overlap(weighted.frames, tile.corner, tile.window.shape, found.phase), found, power)
+
+
+class Surroundings(NamedTuple):
+    """What a tile knows of its neighbours and of its own pairs while it sweeps by itself."""
+
+    illumination: Array
+    """(y, x) float32 N on the tile's window, summed over all tiles."""
+    block: GramianBlock | None
+    """The pairs within the tile; None where they are not synchronised."""
 
 
 class InnerSweeps(NamedTuple):
@@ -91,62 +95,48 @@ class InnerSweeps(NamedTuple):
 
     image: Array
     """(y, x), on the tile's window."""
-    stack: Array | None
-    phase: Array | None
-    """(frame,) of the stack."""
+    stack: Stack | None
     misfit: float | None
     """Of the first of them: that of the waves that the round began with. None where there was none."""
 
 
-def inner_sweeps(
+def sweep_inside(
     algorithm: Algorithm,
+    at: TileModel,
     tile: Tile,
     amplitude: Array,
     image: Array,
-    probe: Array,
-    illumination: Array,
-    block: GramianBlock | None,
-    stack: Array | None = None,
-    phase: Array | None = None,
-    *,
-    sync: Sync,
-    normalisation: Normalisation | None,
+    stack: Stack | None,
+    around: Surroundings,
+    how: Synchronisation,
 ) -> InnerSweeps:
-    """The sweeps inside a tile between two rounds of communication, but for the last.
+    """The sweeps inside a tile between two rounds of communication, except the last.
 
     While a tile sweeps, its neighbours' frames hold on to the image as it was at the start of the sweep.
 
     Parameters
     ----------
-    algorithm, tile, amplitude, image, probe, stack, phase
-        As `algorithms.sweep_tile` takes them.
-    illumination : (y, x) float32 array
-        N on the tile's window, summed over all tiles.
-    block : GramianBlock or None
-        The pairs within the tile; None where they are not synchronised.
-    sync : Sync
+    algorithm, at, tile, amplitude, image, stack
+        See `model.sweep.sweep_tile`.
+    around : Surroundings
+    how : Synchronisation
         ``sync.inner - 1`` sweeps are made.
-    normalisation : "frame", "degree" or None
-        None: the frames are not synchronised.
     """
     misfit: float | None = None
-    weight = inverse_illumination(illumination, probe)
-    others = illumination - illuminate_tile(tile, probe)
-    for _ in range(sync.inner - 1):
-        swept = sweep_tile(
-            algorithm, tile, amplitude, image, probe, stack=stack, phase=phase, keep_frames=True
-        )
-        assert swept.weighted is not None
+    weight = at.inverse_illumination(around.illumination)
+    others = around.illumination - illuminate_tile(tile, at)
+    for _ in range(how.sync.inner - 1):
+        swept = sweep_tile(algorithm, at, tile, amplitude, image, stack=stack, leave="weighted frames")
         misfit = swept.misfit if misfit is None else misfit
         phase = None
-        if normalisation is None or block is None:
-            image_sum = overlap(swept.weighted.frames, tile.corner, tile.window.shape)
+        if around.block is None:
+            image_sum = overlap(swept.left.frames, tile.corner, tile.window.shape)
         else:
-            own = synchronise_tile(tile, swept.weighted, block, weight, sync, normalisation, swept.misfit)
+            own = synchronise_tile(tile, swept.left, around.block, weight, how, swept.misfit)
             image_sum, phase = own.image_sum, own.found.phase
         image = (image_sum + image * others) * weight
-        stack = swept.stack
-    return InnerSweeps(image, stack, phase, misfit)
+        stack = None if swept.carried is None else Stack(swept.carried, phase)
+    return InnerSweeps(image, stack, misfit)
 
 
 class GalerkinRow(NamedTuple):
@@ -155,6 +145,7 @@ class GalerkinRow(NamedTuple):
     tiles: NDArray[np.int64]
     """Columns; one may stand more than once, where a tile meets another on both sides of a period."""
     values: NDArray[np.complex128]
+    misfit: float
     power: float
     spread: float
     consensus: float
@@ -162,7 +153,12 @@ class GalerkinRow(NamedTuple):
 
 
 def galerkin_row(
-    index: int, own: TileSum, pieces: Sequence[Array], strips: Sequence[Strip], weight: Array
+    index: int,
+    own: TileSum,
+    pieces: Sequence[Array],
+    strips: Sequence[Strip],
+    weight: Array,
+    misfit: float = 0.0,
 ) -> GalerkinRow:
     """The row of G of tile `index`.
 
@@ -175,6 +171,8 @@ def galerkin_row(
     strips : sequence of Strip
     weight : (y, x) float32 array
         1 / N on the tile's window.
+    misfit : float
+        Of the tile's sweep.
     """
     weighted = own.image_sum.conj()
     weighted *= weight
@@ -183,8 +181,9 @@ def galerkin_row(
         values.append((weighted[strip.to_target] * piece).sum(dtype=np.complex128))
     return GalerkinRow(
         np.array([index, *(strip.source for strip in strips)], dtype=np.int64),
-        # G is a few numbers for each tile: they alone leave a GPU.
+        # G is a few numbers for each tile: only they leave a GPU.
         to_host(array_module(weighted).stack(values)),
+        misfit,
         own.power,
         own.found.spread,
         own.found.consensus,
@@ -192,17 +191,14 @@ def galerkin_row(
     )
 
 
-def tile_phases(
-    rows: Sequence[GalerkinRow], sync: Sync, normalisation: Normalisation, residual: float
-) -> Phases:
+def find_tile_phases(rows: Sequence[GalerkinRow], how: Synchronisation, residual: float) -> Phases:
     """A phase for each tile, from the leading eigenvector of G.
 
     Parameters
     ----------
     rows : sequence of GalerkinRow
         Of all tiles, in order.
-    sync : Sync
-    normalisation : "frame" or "degree"
+    how : Synchronisation
     residual : float
         R2, against which the phases have to be significant.
 
@@ -212,6 +208,7 @@ def tile_phases(
         ``phase`` is the tiles'; ``consensus``, ``spread`` and ``localisation`` are those of all frames,
         both levels together.
     """
+    assert how.normalisation is not None
     count = len(rows)
     row = np.repeat(np.arange(count), [len(own.tiles) for own in rows])
     entries = (np.concatenate([own.values for own in rows]), (row, np.concatenate([r.tiles for r in rows])))
@@ -219,18 +216,18 @@ def tile_phases(
     power = np.array([own.power for own in rows])
     # Rounding differs between a strip and its counterpart; an eigensolver may ask for exact symmetry.
     hermitian = sp.csr_array((matrix + matrix.conj().T) / 2)
-    normalised = normalise(hermitian, power, normalisation)
-    found = frame_phases(solve(normalised, sync, sync.steps_of_tiles(count)), power)
+    normalised = normalise(hermitian, power, how.normalisation)
+    found = extract_phases(solve(normalised, how.sync, how.sync.steps_of_tiles(count)), power)
     spread_of_tiles = found.spread
-    if sync.only_significant(normalisation):
-        found = significant(found, residual)
+    if how.only_significant:
+        found = keep_significant(found, residual)
     share = power / power.sum()
     inside = float((share * np.array([own.spread for own in rows]) ** 2).sum())
     # Divided by the frames' power, G holds what its tiles lack within; divided by its own degrees, not.
     lacking = float((share * np.array([own.consensus for own in rows])).sum())
     return replace(
         found,
-        consensus=found.consensus + (lacking if normalisation == "degree" else 0.0),
+        consensus=found.consensus + (lacking if how.normalisation == "degree" else 0.0),
         spread=float(np.sqrt(spread_of_tiles**2 + inside)),
         # Where all tiles are alike, the participation of frames is the product of both levels'.
         localisation=found.localisation * float((share * np.array([own.localisation for own in rows])).sum()),

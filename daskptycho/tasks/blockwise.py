@@ -1,230 +1,378 @@
-"""Eigensolvers on the Dask blocks of H where they lie: only vectors and 3x3 matrices travel between tiles.
+"""H on Dask: its blocks as chunks of a dask array, and its eigenvector where no worker should hold it.
 
-Only `phase_graph` calls this module. The steps are those of `eigensolvers`, for matrices that no worker
-should hold; they cost some tasks a tile each, so that a matrix which fits into one task is better solved
-there.
+Only functions that every kind of dask array has are used, with query planning or without. Many chunks here
+are objects rather than arrays: pairs of frames, sparse matrices, where a solver stands.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import dask.array as da
 import numpy as np
-from dask.delayed import Delayed
 
-from daskptycho.backend import array_module, to_host
-from daskptycho.sync.eigensolvers import Eigenpair
-from daskptycho.sync.phases import Normalisation, Phases, frame_phases
-from daskptycho.tasks.plan import Plan
-from daskptycho.tasks.spec import task
+from daskptycho.backend import array_module
+from daskptycho.sync.eigensolvers import Eigenpair, LobpcgIterate, PowerIterate
+from daskptycho.sync.gramian import Border, GramianBlock, assemble_gramian, block_matrix, block_values
+from daskptycho.sync.options import Normalisation, Sync
+from daskptycho.sync.phases import Phases, extract_phases, invert_consensus, normalise, solve
 
-__all__ = ["lobpcg_iteration", "power_iteration"]
+__all__ = [
+    "Gramian",
+    "Ground",
+    "each",
+    "find_phases",
+    "gramian_of_blocks",
+    "item",
+    "iterate",
+    "map_objects",
+    "spread",
+    "with_one",
+]
 
 Array = Any
+DaskArray = Any
+"""``dask.array.Array``, with query planning or without."""
 
-# A direction counts as one of its own where it leaves the plane of the others by so much.
-INDEPENDENT = 1e-12
+# Pairs of overlapping frames up to which H is assembled in one task: about two gigabytes with what
+# its assembly and its solution take. Beyond, no worker need hold it.
+MOST_ASSEMBLED = 2**25
 
-
-class _Row(NamedTuple):
-    """The blocks of H in the rows of one tile, and the consensus vector's square there."""
-
-    matrices: list[Any]
-    consensus_squared: Array
-
-
-def _row(upper: list[Any], lower: list[Any], power: Array, normalisation: Normalisation) -> _Row:
-    matrices = [*upper, *(matrix.conj().T.tocsr() for matrix in lower)]
-    if normalisation == "frame":
-        return _Row(matrices, power)
-    xp = array_module(power)
-    return _Row(matrices, sum(abs(matrix) @ xp.ones(matrix.shape[1]) for matrix in matrices))
+# Chunks of objects have no array to show for it.
+OBJECTS: dict[str, Any] = {"dtype": object, "meta": np.empty(0, dtype=object), "align_arrays": False}
 
 
-def _rows(
-    plan: Plan, matrices: list[Delayed], powers: list[Delayed], normalisation: Normalisation
-) -> tuple[list[Delayed], list[list[int]]]:
-    """The rows of each tile, and the tiles whose vectors they are multiplied with."""
-    upper: list[list[tuple[int, Delayed]]] = [[] for _ in plan.tiles]
-    lower: list[list[tuple[int, Delayed]]] = [[] for _ in plan.tiles]
-    for block, matrix in zip(plan.outline, matrices, strict=True):
-        upper[block.row].append((block.column, matrix))
-        if block.row != block.column:
-            lower[block.column].append((block.row, matrix))
-    neighbours = [[t for t, _ in [*up, *low]] for up, low in zip(upper, lower, strict=True)]
-    rows = [
-        task(_row, [m for _, m in up], [m for _, m in low], power, normalisation)
-        for up, low, power in zip(upper, lower, powers, strict=True)
-    ]
-    return rows, neighbours
+# Arrays whose chunks are objects
 
 
-class _Scaled(NamedTuple):
-    """A tile's part of a vector, ``values * 2**exponent``: hundreds of steps would leave floating point."""
-
-    values: Array
-    exponent: int
-
-
-def _rescaled(values: Array, exponent: int) -> _Scaled:
-    largest = float(abs(values).max())
-    shift = 0 if largest == 0 else int(np.frexp(largest)[1])
-    return _Scaled(values * 2.0**-shift, exponent + shift)
+def each(things: Sequence[Any]) -> DaskArray:
+    """A (thing, 1, 1) dask array of objects, one a chunk, which aligns with the tiles of (frame, y, x)."""
+    content = np.empty((len(things), 1, 1), dtype=object)
+    content[:, 0, 0] = list(things)
+    return da.from_array(content, chunks=1, asarray=False)
 
 
-def _aligned(parts: list[_Scaled]) -> tuple[list[Array], int]:
-    """The parts' values at the exponent of the largest."""
-    top = max(part.exponent for part in parts)
-    return [part.values * np.ldexp(1.0, part.exponent - top) for part in parts], top
+def item(chunk: Any) -> Any:
+    """The object of a chunk of `each`; a chunk that is any other object is that object."""
+    boxed = isinstance(chunk, np.ndarray) and chunk.dtype == object
+    return chunk.item() if boxed else chunk
 
 
-def _divided(values: Array, by: Array) -> Array:
-    """The quotient, zero where a frame without a count would make it nothing by nothing."""
-    xp = array_module(values)
-    return xp.where(by > 0, values / xp.where(by > 0, by, 1), 0)
-
-
-def _first_vector(row: _Row) -> _Scaled:
-    # v = D x starts as the consensus vector D, so x as ones.
-    return _Scaled((row.consensus_squared > 0).astype(np.complex128), 0)
-
-
-def _power_step(row: _Row, vectors: list[_Scaled]) -> _Scaled:
-    """One step of ``x -> D^-2 H x``, the power iteration of ``D^-1 H D^-1`` on ``v = D x``."""
-    values, exponent = _aligned(vectors)
-    product = sum(matrix @ vector for matrix, vector in zip(row.matrices, values, strict=True))
-    return _rescaled(_divided(product, row.consensus_squared), exponent)
-
-
-def _collect_vector(
-    rows: list[_Row], vectors: list[_Scaled], products: list[_Scaled], powers: list[Array]
-) -> Phases:
-    xp = array_module(powers[0])
-    squared = xp.concatenate([row.consensus_squared for row in rows])
-    parts, exponent = _aligned(vectors)
-    product_parts, product_exponent = _aligned(products)
-    x, image = xp.concatenate(parts), xp.concatenate(product_parts)
-    quotient = float((xp.vdot(x, squared * image) / xp.vdot(x, squared * x)).real)
-    value = float(np.ldexp(quotient, product_exponent - exponent))
-    return frame_phases(Eigenpair(value, xp.sqrt(squared) * x, np.nan), xp.concatenate(powers))
-
-
-def power_iteration(
-    plan: Plan, matrices: list[Delayed], powers: list[Delayed], iterations: int, normalisation: Normalisation
-) -> Delayed:
-    """Power iteration on the blocks of H where they lie: only vectors travel between tiles."""
-    rows, neighbours = _rows(plan, matrices, powers, normalisation)
-    vectors = [task(_first_vector, row) for row in rows]
-    # The last product is for the Rayleigh quotient: the vector that it belongs to is the result.
-    for _ in range(iterations + 1):
-        previous = vectors
-        vectors = [
-            task(_power_step, row, [previous[t] for t in own])
-            for row, own in zip(rows, neighbours, strict=True)
-        ]
-    return task(_collect_vector, rows, previous, vectors, powers)
-
-
-class _Subspace(NamedTuple):
-    """A tile's part of the three vectors of LOBPCG, (3, frame), and of their products with the matrix."""
-
-    vectors: Array
-    """The iterate, its residual, and the direction of the last step."""
-    products: Array
-
-
-class _Ritz(NamedTuple):
-    """The best vector in the subspace of all tiles."""
-
-    value: float
-    weights: Array
-    """Of the three vectors."""
-
-
-def _scaled(row: _Row, vector: Array) -> Array:
-    """The vector divided by the consensus vector."""
-    return _divided(vector, array_module(vector).sqrt(row.consensus_squared))
-
-
-def _first_subspace(row: _Row) -> _Subspace:
-    xp = array_module(row.consensus_squared)
-    vectors = xp.zeros((3, len(row.consensus_squared)), dtype=np.complex128)
-    # The consensus vector stands where residuals do: its product is computed next.
-    vectors[1] = xp.sqrt(row.consensus_squared)
-    return _Subspace(vectors, xp.zeros_like(vectors))
-
-
-def _sent(row: _Row, subspace: _Subspace) -> Array:
-    return _scaled(row, subspace.vectors[1])
-
-
-def _multiplied(row: _Row, subspace: _Subspace, sent: list[Array]) -> _Subspace:
-    """The residual's product with ``D^-1 H D^-1``, from what the neighbours sent of theirs."""
-    products = subspace.products.copy()
-    product = sum(matrix @ vector for matrix, vector in zip(row.matrices, sent, strict=True))
-    products[1] = _scaled(row, product)
-    return subspace._replace(products=products)
-
-
-def _grams(subspace: _Subspace) -> tuple[Array, Array]:
-    """Of the tile's part: inner products of the vectors, and with their products, nine numbers each."""
-    conjugate = subspace.vectors.conj()
-    return to_host(conjugate @ subspace.vectors.T), to_host(conjugate @ subspace.products.T)
-
-
-def _rayleigh_ritz(grams: list[tuple[Array, Array]]) -> _Ritz:
-    """The largest Ritz value of the three vectors; those that depend on others take no part."""
-    gram, matrix = (sum(parts) for parts in zip(*grams, strict=True))
-    norm = np.sqrt(np.diag(gram).real)
-    inverse = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
-    scale = np.outer(inverse, inverse)
-    sizes, basis = np.linalg.eigh(gram * scale)
-    basis = basis[:, sizes > INDEPENDENT] / np.sqrt(sizes[sizes > INDEPENDENT])
-    inside = basis.conj().T @ (matrix * scale) @ basis
-    values, weights = np.linalg.eigh((inside + inside.conj().T) / 2)
-    return _Ritz(float(values[-1]), inverse * (basis @ weights[:, -1]))
-
-
-def _stepped(subspace: _Subspace, ritz: _Ritz) -> _Subspace:
-    """The Ritz vector, its residual, and the step that led to it."""
-    xp = array_module(subspace.vectors)
-    weights, along = xp.asarray(ritz.weights), xp.asarray(ritz.weights * [0, 1, 1])
-
-    def moved(three: Array) -> tuple[Array, Array]:
-        return weights @ three, along @ three
-
-    vector, step = moved(subspace.vectors)
-    product, step_product = moved(subspace.products)
-    residual = product - ritz.value * vector
-    return _Subspace(
-        xp.stack([vector, residual, step]), xp.stack([product, xp.zeros_like(product), step_product])
+def map_objects(function: Callable[..., Any], *arrays: DaskArray, **options: Any) -> DaskArray:
+    """A (chunk, 1, 1) array of objects from the chunks of arrays of one or three dimensions."""
+    pairs = [part for array in arrays for part in (array, "ijk"[: array.ndim])]
+    return da.blockwise(
+        function, "ijk", *pairs, adjust_chunks=dict.fromkeys("ijk", _one), **OBJECTS, **options
     )
 
 
-def _collect_ritz(subspaces: list[_Subspace], ritz: _Ritz, powers: list[Array]) -> Phases:
-    xp = array_module(powers[0])
-    vector, residual = (xp.concatenate([own.vectors[part] for own in subspaces]) for part in (0, 1))
-    error = float(xp.linalg.norm(residual) / xp.linalg.norm(vector))
-    return frame_phases(Eigenpair(ritz.value, vector, error), xp.concatenate(powers))
+def _one(_: int) -> int:
+    return 1
 
 
-def lobpcg_iteration(
-    plan: Plan, matrices: list[Delayed], powers: list[Delayed], iterations: int, normalisation: Normalisation
-) -> Delayed:
-    """LOBPCG with one vector: about the square root of the steps of `power_iteration`.
+def _gather(function: Callable[..., Any], *arrays: DaskArray, **options: Any) -> DaskArray:
+    """One object, (1, 1, 1), from all chunks of arrays of objects: the function takes a list of each."""
+    axes = ["abc", "def", "ghi"]
+    pairs = [part for array, own in zip(arrays, axes, strict=False) for part in (array, own)]
+    new = {"x": 1, "y": 1, "z": 1}
+    return da.blockwise(_Flat(function), "xyz", *pairs, new_axes=new, **OBJECTS, **options)
 
-    Each step waits for all tiles once, for a Rayleigh-Ritz problem of three vectors (A. V. Knyazev, SIAM J.
-    Sci. Comput. 23, 517, 2001), solved in one task; there is no preconditioner.
+
+def with_one(function: Callable[..., Any], array: DaskArray, one: DaskArray, **options: Any) -> DaskArray:
+    """`map_objects` of an array of objects and of one more object for all chunks."""
+    return da.blockwise(_WithOne(function), "ijk", array, "ijk", one, "abc", **OBJECTS, **options)
+
+
+@dataclass(frozen=True)
+class _Flat:
+    """A function of lists, for blocks of three dimensions that Dask nests in lists."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, *nested: list[list[list[Any]]], **options: Any) -> Any:
+        return self.function(*([part[0][0] for part in parts] for parts in nested), **options)
+
+
+@dataclass(frozen=True)
+class _WithOne:
+    """A function of a chunk and of the only chunk of another array."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, chunk: Any, nested: list[list[list[Any]]], **options: Any) -> Any:
+        return self.function(chunk, nested[0][0][0], **options)
+
+
+def spread(function: Callable[..., Array], h: Gramian, one: DaskArray, dtype: Any) -> DaskArray:
+    """A vector of all frames, a chunk a tile: `function` takes a tile's frames, a slice, and one object."""
+    ends = np.cumsum(h.frames)
+    frames = each([slice(int(end) - count, int(end)) for end, count in zip(ends, h.frames, strict=True)])
+    meta = array_module(h.values._meta).empty(0, dtype=dtype)
+    return da.blockwise(
+        *(_Part(function), "i", frames, "ijk", one, "abc"),
+        adjust_chunks={"i": h.frames},
+        **{**OBJECTS, "dtype": np.dtype(dtype), "meta": meta},
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A function of the frames of a tile and of the only chunk of another array."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, frames: list[list[Any]], nested: list[list[list[Any]]]) -> Any:
+        return self.function(item(frames[0][0]), item(nested[0][0][0]))
+
+
+def _take_blocks(array: DaskArray, numbers: list[int]) -> DaskArray:
+    """The blocks of these numbers along the first axis, one after the other."""
+    if hasattr(array, "blocks"):
+        return array.blocks[numbers]
+    # Arrays with query planning have no blocks.
+    ends = np.cumsum(array.chunks[0])
+    return da.concatenate([array[ends[n] - array.chunks[0][n] : ends[n]] for n in numbers])
+
+
+# The Gramian
+
+
+class Ground(NamedTuple):
+    """What H's values need of the tile of their first frame."""
+
+    corner: Array
+    """(frame, 2) in the tile's window."""
+    weight: Array
+    """(y, x) 1 / N on that window, N summed over all tiles."""
+
+
+@dataclass(frozen=True)
+class Gramian:
+    """H_ij = ``sum_r conj(u_i(r - x_i)) u_j(r - x_j) / N(r)``, its upper triangle in blocks, lazily.
+
+    Attributes
+    ----------
+    values : (pair,) complex128 dask array
+        A chunk for each overlapping pair of tiles.
+    power : (tile, 1, 1) dask array
+        A chunk a tile, of its frames' ``|z_i|^2``.
+    blocks : (block, 1, 1) dask array
+        Which pairs of frames the values of a chunk belong to.
+    outline : tuple of GramianBlock
+        Which pairs of tiles.
+    frames : tuple of int
+        In each tile.
     """
-    rows, neighbours = _rows(plan, matrices, powers, normalisation)
-    subspaces = [task(_first_subspace, row) for row in rows]
-    # The first step has the consensus vector alone to choose from.
-    for _ in range(iterations + 1):
-        sent = [task(_sent, row, own) for row, own in zip(rows, subspaces, strict=True)]
-        multiplied = [
-            task(_multiplied, row, own, [sent[t] for t in near])
-            for row, own, near in zip(rows, subspaces, neighbours, strict=True)
-        ]
-        ritz = task(_rayleigh_ritz, [task(_grams, own) for own in multiplied])
-        subspaces = [task(_stepped, own, ritz) for own in multiplied]
-    return task(_collect_ritz, subspaces, ritz, powers)
+
+    values: DaskArray
+    power: DaskArray
+    blocks: DaskArray
+    outline: tuple[GramianBlock, ...]
+    frames: tuple[int, ...]
+
+    def matrix(self) -> Any:
+        """H over all frames, computed now.
+
+        Returns
+        -------
+        (frame, frame) sparse array
+            Hermitian; SciPy's, or CuPy's.
+        """
+        return item(_gather(_assemble, self.matrices(), outline=self.outline).compute())
+
+    def matrices(self) -> DaskArray:
+        """(block, 1, 1): one sparse matrix a chunk."""
+        return map_objects(_block_matrix, self.blocks, self.values)
+
+
+def gramian_of_blocks(
+    frames: DaskArray,
+    ground: DaskArray,
+    power: DaskArray,
+    blocks: DaskArray,
+    outline: Sequence[GramianBlock],
+    meta: Array,
+) -> Gramian:
+    """The Gramian of frames whose chunks are any three-dimensional arrays, a chunk a tile.
+
+    Parameters
+    ----------
+    frames, ground, power : dask arrays
+        A chunk a tile: weighted frames, `Ground`, and ``|z_i|^2``.
+    blocks : dask array
+        A chunk a `GramianBlock`.
+    outline : sequence of GramianBlock
+        The same blocks, for the tiles, the numbers of their frames and of their pairs.
+    meta : array
+        An empty one of the values' kind.
+    """
+    rows, columns = [own.row for own in outline], [own.column for own in outline]
+    border = map_objects(_border, _take_blocks(frames, columns), blocks)
+    given = (_take_blocks(frames, rows), border, _take_blocks(ground, rows), blocks)
+    values = da.blockwise(
+        *(_block_values, "i", *(part for array in given for part in (array, "ijk"))),
+        adjust_chunks={"i": tuple(own.pairs for own in outline)},
+        dtype=np.dtype(np.complex128),
+        meta=meta,
+        align_arrays=False,
+    )
+    frames_of = {own.row: own.shape[0] for own in outline}
+    return Gramian(values, power, blocks, tuple(outline), tuple(frames_of[row] for row in sorted(frames_of)))
+
+
+def _border(frames: Array, block: Any) -> Border:
+    return Border(frames, item(block).border)
+
+
+def _block_values(*chunks: list[list[Any]]) -> Array:
+    # Each is the only one along the two axes that the values do not have.
+    first, border, ground, block = (chunk[0][0] for chunk in chunks)
+    corner, weight = item(ground)
+    return block_values(item(block), first, item(border), corner, weight)
+
+
+def _block_matrix(block: Any, values: Array) -> Any:
+    return block_matrix(item(block), values)
+
+
+def _assemble(matrices: list[Any], outline: Sequence[GramianBlock]) -> Any:
+    return assemble_gramian(outline, [item(own) for own in matrices])
+
+
+# Its leading eigenvector
+
+
+class _Problem(NamedTuple):
+    """An eigenproblem on blocks: where its solution stands, and how both sides of H are divided."""
+
+    iterate: PowerIterate | LobpcgIterate
+    inverse: Array
+    """(frame,) one divided by the consensus vector."""
+    power: Array
+
+    @property
+    def sent(self) -> Array:
+        """The vector to multiply with H."""
+        return self.inverse * self.iterate.vector
+
+
+def find_phases(h: Gramian, sync: Sync, normalisation: Normalisation) -> DaskArray:
+    """`Phases` of all frames, one object.
+
+    Lanczos and LOBPCG run in one task on the assembled H, as long as one worker can hold it; beyond that
+    LOBPCG, and power iteration always, run on the blocks where they lie.
+    """
+    steps = sync.steps(sum(h.frames))
+    assembled = sum(own.pairs for own in h.outline) <= MOST_ASSEMBLED
+    if sync.eigensolver == "power" or not assembled:
+        kind = PowerIterate if sync.eigensolver == "power" else LobpcgIterate
+        return map_objects(_extract_phases, iterate(h, steps, normalisation, kind))
+    how = {"outline": h.outline, "sync": sync, "normalisation": normalisation}
+    return _gather(_solve, h.matrices(), h.power, **how)
+
+
+def iterate(
+    h: Gramian,
+    iterations: int,
+    normalisation: Normalisation,
+    kind: type[PowerIterate] | type[LobpcgIterate],
+) -> DaskArray:
+    """`Eigenpair` and ``|z_i|^2`` of all frames, one object: steps of a solver on the blocks of H.
+
+    Only vectors travel between tiles, for matrices that no worker should hold. Each step gathers them once.
+    """
+    starts = tuple(int(start) for start in np.concatenate([[0], np.cumsum(h.frames)]))
+    matrices = h.matrices()
+    where: dict[str, Any] = {"outline": h.outline, "starts": starts}
+    degrees = map_objects(_row_sums, matrices, h.blocks)
+    problem = _gather(_begin, degrees, h.power, normalisation=normalisation, kind=kind, **where)
+    located = map_objects(_pair_up, matrices, each(range(len(h.outline))))
+    for step in range(iterations + 1):
+        products = with_one(_multiply, located, problem, **where)
+        last = step == iterations
+        problem = _gather(_conclude if last else _advance, products, problem, **where)
+    return problem
+
+
+def _pair_up(matrix: Any, number: Any) -> tuple[Any, int]:
+    return item(matrix), item(number)
+
+
+def _row_sums(matrix: Any, block: Any) -> tuple[Array, Array | None]:
+    """Sums of moduli along the rows of a block, and along its columns where that is another tile's."""
+    own, given = abs(item(matrix)), item(block)
+    xp = array_module(own.data)
+    beside = None if given.row == given.column else own.T @ xp.ones(own.shape[0])
+    return own @ xp.ones(own.shape[1]), beside
+
+
+def _add_up(
+    parts: Sequence[tuple[Array, Array | None]], outline: Sequence[GramianBlock], starts: tuple[int, ...]
+) -> Array:
+    """What blocks say of the frames of their rows and of their columns, on all frames."""
+    xp = array_module(parts[0][0])
+    total = xp.zeros(starts[-1], dtype=parts[0][0].dtype)
+    for (of_rows, of_columns), block in zip(parts, outline, strict=True):
+        total[starts[block.row] : starts[block.row + 1]] += of_rows
+        if of_columns is not None:
+            total[starts[block.column] : starts[block.column + 1]] += of_columns
+    return total
+
+
+def _begin(
+    degrees: list[Any],
+    power: list[Array],
+    normalisation: Normalisation,
+    kind: type[PowerIterate] | type[LobpcgIterate],
+    outline: Sequence[GramianBlock],
+    starts: tuple[int, ...],
+) -> _Problem:
+    of_frames = array_module(item(power[0])).concatenate([item(own) for own in power])
+    squared = of_frames if normalisation == "frame" else _add_up(degrees, outline, starts)
+    consensus = array_module(squared).sqrt(squared)
+    return _Problem(kind.begin(consensus), invert_consensus(consensus), of_frames)
+
+
+def _multiply(
+    located: Any, problem: Any, outline: Sequence[GramianBlock], starts: tuple[int, ...]
+) -> tuple[Array, Array | None]:
+    matrix, number = item(located)
+    block, vector = outline[number], item(problem).sent
+    of_rows = matrix @ vector[starts[block.column] : starts[block.column + 1]]
+    if block.row == block.column:
+        return of_rows, None
+    return of_rows, matrix.conj().T @ vector[starts[block.row] : starts[block.row + 1]]
+
+
+def _advance(
+    products: list[Any], problem: list[Any], outline: Sequence[GramianBlock], starts: tuple[int, ...]
+) -> _Problem:
+    (before,) = map(item, problem)
+    product = before.inverse * _add_up(products, outline, starts)
+    return before._replace(iterate=before.iterate.advance(product))
+
+
+def _conclude(
+    products: list[Any], problem: list[Any], outline: Sequence[GramianBlock], starts: tuple[int, ...]
+) -> tuple[Eigenpair, Array]:
+    (before,) = map(item, problem)
+    product = before.inverse * _add_up(products, outline, starts)
+    return before.iterate.conclude(product), before.power
+
+
+def _extract_phases(found: Any) -> Phases:
+    return extract_phases(*item(found))
+
+
+def _solve(
+    matrices: list[Any],
+    power: list[Any],
+    outline: Sequence[GramianBlock],
+    sync: Sync,
+    normalisation: Normalisation,
+) -> Phases:
+    of_frames = array_module(item(power[0])).concatenate([item(own) for own in power])
+    matrix = _assemble(matrices, outline)
+    return extract_phases(solve(normalise(matrix, of_frames, normalisation), sync), of_frames)

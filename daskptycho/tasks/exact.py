@@ -1,104 +1,136 @@
-"""The part of the Dask graph that finds the phases: blocks of H, the eigenvector, a phase for each frame.
+"""The part of the graph that synchronises exactly: H over all tiles, its eigenvector, a phase for each frame.
 
-Only `graph` and `start` call this module; it puts the functions of `gramian` and `synchronise` into tasks.
-Lanczos and LOBPCG run in one task on the assembled H, as long as one worker can hold it; beyond that LOBPCG,
-and power iteration always, run on the blocks where they lie (`blockwise`).
+It runs on the dask arrays of `blockwise`, as `arrays` does, whose chunks are here what tasks of the sweep
+leave.
 """
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dask.delayed import Delayed
+import dask.core
+import numpy as np
+from dask.task_spec import Alias, DataNode, GraphNode
 
-from daskptycho.backend import array_module
-from daskptycho.model.algorithms import Weighted
-from daskptycho.model.operators import inverse_illumination
-from daskptycho.sync.gramian import Border, GramianBlock, assemble, block_matrix, block_values
-from daskptycho.sync.phases import Normalisation, Phases, Sync, frame_phases, normalise, significant, solve
-from daskptycho.tasks.blockwise import lobpcg_iteration, power_iteration
-from daskptycho.tasks.plan import Plan
-from daskptycho.tasks.spec import task
-from daskptycho.tiling import Tile
+from daskptycho.model.model import TileModel
+from daskptycho.model.operators import overlap
+from daskptycho.model.sweep import OverlapSum, TileSweep
+from daskptycho.sync.phases import Phases, keep_significant
+from daskptycho.tasks.blockwise import Ground, each, find_phases, gramian_of_blocks
+from daskptycho.tasks.layout import Layout, TileData
+from daskptycho.tasks.spec import Value, task
+from daskptycho.tasks.state import State, SweepSettings, model_on_tiles
 
-__all__ = ["if_significant", "phases_of_tiles", "synchronise"]
+__all__ = ["find_all_phases", "turn_frames"]
 
 Array = Any
 
-# Pairs of overlapping frames up to which H is assembled in one task: about two gigabytes with what
-# its assembly and its solution take. Beyond, no worker need hold it.
-MOST_ASSEMBLED = 2**25
+
+def _frames(swept: TileSweep) -> Array:
+    return swept.left.frames
 
 
-def _border_frames(weighted: Weighted, block: GramianBlock) -> Border:
-    return Border(weighted.frames, block.border)
+def _power(swept: TileSweep) -> Array:
+    return swept.left.power
 
 
-def _block(
-    block: GramianBlock, weighted: Weighted, border: Border, tile: Tile, illumination: Array, probe: Array
-) -> Any:
-    weight = inverse_illumination(illumination, probe)
-    return block_matrix(block, block_values(block, weighted.frames, border, tile.corner, weight))
+def _ground(data: TileData, illumination: Array, at: TileModel) -> Ground:
+    return Ground(data.tile.corner, at.inverse_illumination(illumination[...]))
 
 
-def _power(weighted: Weighted) -> Array:
-    return weighted.power
+def _bind(chunks: Sequence[Value]) -> tuple[Any, dict[Any, Value]]:
+    """A dask array whose chunks are these values, once its graph is made by `_values_of`."""
+    # The tokens make its name, and with it the names of all that is built on it, its own.
+    array = each([f"{uuid.uuid4().hex}-{number}" for number in range(len(chunks))])
+    return array, dict(zip(dask.core.flatten(array.__dask_keys__()), chunks, strict=True))
 
 
-def _matrices(plan: Plan, weighted: list[Delayed], lit: list[Delayed], probe: Delayed) -> list[Delayed]:
-    """The upper blocks of H, each in a task beside its first tile."""
-    matrices = []
-    for block, pairs in zip(plan.outline, plan.pairs, strict=True):
-        border = task(_border_frames, weighted[block.column], pairs)
-        matrices.append(
-            task(_block, pairs, weighted[block.row], border, plan.tiles[block.row], lit[block.row], probe)
-        )
-    return matrices
+def _values_of(array: Any, bound: Mapping[Any, Value]) -> list[Value]:
+    """The chunks of a dask array as values, with the bound ones in place of those of `_bind`."""
+    graph = dict(array.__dask_graph__())
+    done: dict[Any, Value] = dict(bound)
+
+    def resolve(key: Any) -> Value:
+        if key in done:
+            return done[key]
+        node = graph[key]
+        if (other := _alias_of(node, graph)) is not None:
+            return done.setdefault(key, resolve(other))
+        needs = list(dask.core.get_dependencies(graph, key))
+        values = [resolve(own) for own in needs]
+        if isinstance(node, GraphNode):
+            renamed = {own: value.key for own, value in zip(needs, values, strict=True) if own != value.key}
+            node = node.substitute(renamed) if renamed else node
+        elif not needs:
+            node = DataNode(key, node)
+        # Beside the first of the tiles, as other tasks are.
+        home = min((value.home for value in values if value.home is not None), default=None)
+        return done.setdefault(key, Value(key, node, tuple(values), home))
+
+    return [resolve(key) for key in dask.core.flatten(array.__dask_keys__())]
 
 
-def synchronise(
-    plan: Plan,
-    weighted: list[Delayed],
-    lit: list[Delayed],
-    probe: Delayed,
-    sync: Sync,
-    normalisation: Normalisation,
-) -> Delayed:
-    """`Phases` of all frames, from their weighted frames and the illumination of each tile."""
-    matrices = _matrices(plan, weighted, lit, probe)
-    powers = [task(_power, tile) for tile in weighted]
-    iterations = sync.steps(len(plan.tiling.corner))
-    if sync.eigensolver == "power":
-        return power_iteration(plan, matrices, powers, iterations, normalisation)
-    if plan.overlaps > MOST_ASSEMBLED:
-        return lobpcg_iteration(plan, matrices, powers, iterations, normalisation)
-    return task(_solve_assembled, plan.outline, matrices, powers, sync, normalisation)
+def _alias_of(node: Any, graph: Mapping[Any, Any]) -> Any:
+    """The key that a task of a dask array only stands for, written in either of Dask's ways."""
+    if isinstance(node, Alias):
+        return node.target
+    return node if isinstance(node, tuple) and not callable(node[0]) and node in graph else None
 
 
-def _solve_assembled(
-    blocks: list[GramianBlock],
-    matrices: list[Any],
-    powers: list[Array],
-    sync: Sync,
-    normalisation: Normalisation,
-) -> Phases:
-    power = array_module(powers[0]).concatenate(powers)
-    return frame_phases(solve(normalise(assemble(blocks, matrices), power, normalisation), sync), power)
+def find_all_phases(layout: Layout, swept: list[Value], after: State, settings: SweepSettings) -> Value:
+    """`Phases` of all frames, from sweeps that left weighted frames.
+
+    Parameters
+    ----------
+    layout : Layout
+    swept : list of Value
+        `TileSweep` of each tile.
+    after : State
+        The model after the sweep, and the illumination that goes with it.
+    settings : SweepSettings
+    """
+    how = settings.how
+    assert how.normalisation is not None
+    models = model_on_tiles(layout, after.shared, [tile.own for tile in after.tiles])
+    lit = [tile.illumination for tile in after.tiles]
+    grounds = [task(_ground, *of_tile) for of_tile in zip(layout.tiles, lit, models, strict=True)]
+    frames, bound_frames = _bind([task(_frames, own) for own in swept])
+    ground, bound_grounds = _bind(grounds)
+    power, bound_power = _bind([task(_power, own) for own in swept])
+    blocks, bound_blocks = _bind(layout.blocks)
+    meta = np.empty(0, dtype=np.complex128)
+    h = gramian_of_blocks(frames, ground, power, blocks, layout.outline, meta)
+    found = find_phases(h, how.sync, how.normalisation)
+    (value,) = _values_of(found, {**bound_frames, **bound_grounds, **bound_power, **bound_blocks})
+    return value
 
 
-def _phase_of(found: Phases, frames: slice) -> Array:
-    return found.phase[frames].copy()
+def _keep_significant(found: Phases, reports: list[Any], settings: SweepSettings) -> Phases:
+    if not settings.how.only_significant:
+        return found
+    return keep_significant(found, sum(own.misfit for own in reports) / settings.counts)
 
 
-def _only_significant(found: Phases, misfits: list[float], counts: float) -> Phases:
-    return significant(found, sum(misfits) / counts)
+def _turn(data: TileData, swept: TileSweep, found: Phases) -> TileSweep:
+    tile, phase = data.tile, found.phase[data.tile.frames].copy()
+    turned = overlap(swept.left.frames, tile.corner, tile.window.shape, phase)
+    return swept._replace(left=OverlapSum(turned, phase), sums={})
 
 
-def if_significant(synced: Delayed, misfits: list[Delayed], counts: float) -> Delayed:
-    """The phases found, or ones where the misfit of the sweep does not bear them out."""
-    return task(_only_significant, synced, misfits, counts)
+def turn_frames(
+    layout: Layout, swept: list[Value], found: Value, reports: list[Value], settings: SweepSettings
+) -> tuple[list[Value], Value]:
+    """Overlap sums of frames turned by their phases, where the misfit of the sweep bears these out.
 
-
-def phases_of_tiles(plan: Plan, synced: Delayed) -> list[Delayed]:
-    """Each tile's own phases."""
-    return [task(_phase_of, synced, tile.frames) for tile in plan.tiling.tiles]
+    Returns
+    -------
+    swept : list of Value
+        `TileSweep` of each tile, which leaves an `OverlapSum`.
+    phases : Value
+        `Phases`, those found or ones.
+    """
+    phases = task(_keep_significant, found, reports, settings)
+    turn = layout.storing(_turn)
+    return [task(turn, data, own, phases) for data, own in zip(layout.tiles, swept, strict=True)], phases

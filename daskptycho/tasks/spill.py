@@ -1,6 +1,6 @@
 """Images on disk: what a task leaves for a later one where the memory of its worker has no room for it.
 
-`plan` says whether a run does so, and wraps the functions that leave images; whoever takes one writes
+`layout` says whether a run does so, and wraps the functions that leave images; whoever takes one writes
 ``image[...]``, which reads a stored image and is a view of one in memory. Files lie in a folder of the
 process that wrote them and go with the last reference; what travels to another process is a plain array.
 """
@@ -29,10 +29,8 @@ from distributed import get_worker
 from numpy.typing import NDArray
 
 from daskptycho.errors import FaultError
-from daskptycho.model.algorithms import TileSweep
-from daskptycho.sync.two_level import TileSum
 
-__all__ = ["LeavingOnDisk", "StoredImage", "stored"]
+__all__ = ["StoredImage", "StoringImages", "store_images"]
 
 # With the machine's name and the process's number: a base may be on a disk that several machines share.
 PREFIX = f"daskptycho-images-{socket.gethostname()}-"
@@ -80,7 +78,7 @@ class StoredImage:
 
     ``image[...]`` reads all of it, ``image[rows, columns]``, two slices, so much; both are fresh memory.
     Pickled it is a plain array: no two processes need to see one disk, and a lost worker's images are
-    computed anew like all that it had.
+    computed again like all that it had.
 
     Parameters
     ----------
@@ -129,21 +127,17 @@ class StoredImage:
         return np.asarray, (self[...],)
 
 
-def stored(value: Any) -> Any:
-    """What a task leaves, its images on disk: an image, or the image in a tile's sweep or sum."""
-    if isinstance(value, TileSum):
-        return value._replace(image_sum=StoredImage(value.image_sum))
-    if isinstance(value, TileSweep):
-        image_sum, synchronised = value.image_sum, value.synchronised
-        return value._replace(
-            image_sum=None if image_sum is None else StoredImage(image_sum),
-            synchronised=None if synchronised is None else stored(synchronised),
-        )
-    return StoredImage(value)
+def store_images(value: Any) -> Any:
+    """What a task leaves, its images on disk: an image, or a value with images (``with_images``)."""
+    return value.with_images(_store) if hasattr(value, "with_images") else _store(value)
+
+
+def _store(image: Any) -> StoredImage:
+    return image if isinstance(image, StoredImage) else StoredImage(image)
 
 
 @dataclass(frozen=True)
-class LeavingOnDisk:
+class StoringImages:
     """A function of a task, which leaves its images on disk."""
 
     function: Callable[..., Any]
@@ -153,4 +147,4 @@ class LeavingOnDisk:
         return self.function.__name__
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return stored(self.function(*arguments, **options))
+        return store_images(self.function(*arguments, **options))

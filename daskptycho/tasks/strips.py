@@ -1,78 +1,79 @@
 """Strips between neighbouring tiles: all that one tile's task ever sends to another's.
 
-`graph` and `two_level_graph` call this module. A strip that has to travel is cut out in a task of its own. A
-neighbour in the same process is read where it lies: that saves most of a sweep's tasks, and what breaks first
-is the scheduler (docs/scale.md).
+A strip that has to travel is cut out in a task of its own. A neighbour in the same process is read where it
+lies: that saves most of a sweep's tasks, and what breaks first is the scheduler (docs/scale.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from dask.delayed import Delayed
+from daskptycho.model.sweep import TileSweep
+from daskptycho.tasks.layout import Layout, TileData
+from daskptycho.tasks.spec import Value, in_one_process, task
+from daskptycho.tiling import Strip
 
-from daskptycho.tasks.plan import Plan
-from daskptycho.tasks.spec import task, together
-from daskptycho.tiling import Strip, Tiling
-
-__all__ = ["over_tiles", "strips_of", "taken"]
+__all__ = ["Pieces", "add_neighbours", "bring_strips", "cut_strips"]
 
 Array = Any
-
-WHOLE = (slice(None), slice(None))
-
-
-def _itself(image: Array) -> Array:
-    return image
+Pieces = list[Any]
+"""In the order of a tile's strips: a neighbour's whole value, or what was cut from it (`CutStrip`)."""
 
 
-def _cut(source: Any, strip: Strip, image_of: Callable[[Any], Array]) -> Array:
-    return taken(source, strip, image_of)
+class CutStrip(NamedTuple):
+    """The pixels of a strip, on their way to another process."""
+
+    pixels: Array
 
 
-def strips_of(
-    sums: list[Delayed], tiling: Tiling, image_of: Callable[[Any], Array] = _itself
-) -> list[tuple[list[Delayed], list[Strip]]]:
-    """For each tile what overlaps with it of other tiles' images, to be `taken` by its strips.
+def _image_of(source: Any) -> Array:
+    """The (y, x) image that strips are of: a tile's overlap sum, or an image itself."""
+    return source.left.image_sum if isinstance(source, TileSweep) else source
+
+
+def _cut_strip(source: Any, strip: Strip) -> CutStrip:
+    return CutStrip(_image_of(source)[strip.from_source])
+
+
+def bring_strips(layout: Layout, sources: list[Value]) -> list[list[Value]]:
+    """For each tile what overlaps with it of other tiles' images, to be cut by `cut_strips`.
 
     Parameters
     ----------
-    sums : list of Delayed
-        Of each tile.
-    tiling : Tiling
-    image_of : callable
-        The (y, x) image that strips are of, from a tile's sum.
+    layout : Layout
+    sources : list of Value
+        Of each tile its `TileSweep`, or an image on its window.
     """
-    beside = together(len(tiling.tiles))
-    brought = []
-    for tile in tiling.tiles:
-        pieces, strips = [], []
-        for strip in tiling.strips_into(tile.index):
-            near = beside(strip.source, strip.target)
-            pieces.append(sums[strip.source] if near else task(_cut, sums[strip.source], strip, image_of))
-            strips.append(strip if near else replace(strip, from_source=WHOLE))
-        brought.append((pieces, strips))
-    return brought
+    beside = in_one_process(len(sources))
+    return [
+        [
+            sources[strip.source]
+            if beside(strip.source, strip.target)
+            else task(_cut_strip, sources[strip.source], strip)
+            for strip in layout.tiling.strips_into(tile.index)
+        ]
+        for tile in layout.tiling.tiles
+    ]
 
 
-def taken(piece: Any, strip: Strip, image_of: Callable[[Any], Array] = _itself) -> Array:
-    """The strip's pixels: of a neighbour's sum, or of what was cut from it."""
-    return (piece if strip.from_source == WHOLE else image_of(piece))[strip.from_source]
-
-
-def _add_strips(own: Array, pieces: list[Array], strips: list[Strip]) -> Array:
-    total = own[...].copy()
+def cut_strips(pieces: Pieces, strips: list[Strip]) -> Iterator[Array]:
+    """The pixels of each strip, one after the other."""
     for piece, strip in zip(pieces, strips, strict=True):
-        total[strip.to_target] += taken(piece, strip)
+        yield piece.pixels if isinstance(piece, CutStrip) else _image_of(piece)[strip.from_source]
+
+
+def _add_strips(data: TileData, own: Array, pieces: Pieces) -> Array:
+    total = own[...].copy()
+    for strip, pixels in zip(data.strips, cut_strips(pieces, data.strips), strict=True):
+        total[strip.to_target] += pixels
     return total
 
 
-def over_tiles(plan: Plan, sums: list[Delayed]) -> list[Delayed]:
-    """Each tile's sum with its neighbours' strips added: what the whole canvas holds on its window."""
-    brought = strips_of(sums, plan.tiling)
+def add_neighbours(layout: Layout, images: list[Value]) -> list[Value]:
+    """Each tile's image with its neighbours' strips added: what the whole canvas holds on its window."""
+    brought = bring_strips(layout, images)
     return [
-        task(plan.leaving(_add_strips), own, pieces, strips) if strips else own
-        for own, (pieces, strips) in zip(sums, brought, strict=True)
+        task(layout.storing(_add_strips), data, own, pieces) if pieces else own
+        for data, own, pieces in zip(layout.tiles, images, brought, strict=True)
     ]

@@ -16,24 +16,23 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-import dask.base
 from dask.utils import format_bytes
 from distributed import Client, KilledWorker
 from distributed.scheduler import NoValidWorkerError
 
+from daskptycho.cluster.client import current_client
 from daskptycho.errors import FaultError
 from daskptycho.tasks import spec
 from daskptycho.tasks.interrupts import raise_missed
-from daskptycho.tasks.spec import current_client, exchanged, futures_in
 
 __all__ = [
     "OutOfMemory",
     "WorkersLost",
-    "computed",
-    "despite_losses",
-    "persisted",
+    "compute",
+    "has_workers",
+    "persist",
+    "retry_lost",
     "wait_for_cluster",
-    "workers_left",
 ]
 
 T = TypeVar("T")
@@ -62,8 +61,8 @@ class OutOfMemory(Exception):
     """A worker, or this process, took more memory than there is."""
 
 
-def computed(values: Any) -> Any:
-    """The values of a delayed value, or of a list of them.
+def compute(content: Any) -> Any:
+    """What a value is, or lists and tuples of values are, in this process.
 
     Raises
     ------
@@ -74,18 +73,27 @@ def computed(values: Any) -> Any:
         No workers are left, the scheduler is gone, or a store does not answer.
     """
     client = current_client()
-    with _faults_told():
-        return dask.base.compute(values)[0] if client is None else _gathered(client, values)
+    with _explain_faults():
+        if client is not None:
+            return _gather(client, content)
+        done = spec.persist(content)
+        return spec.substitute(done, spec.futures_in(done))
 
 
-def persisted(state: Any) -> Any:
-    """As `tasks.persisted`, which computes at once without a cluster; raises as `computed` does."""
-    with _faults_told():
-        return spec.persisted(state)
+def persist(content: Any) -> Any:
+    """As for `spec.persist`, which computes at once without a cluster.
+
+    Raises
+    ------
+    WorkersLost, OutOfMemory, FaultError
+        As for `compute`.
+    """
+    with _explain_faults():
+        return spec.persist(content)
 
 
 @contextmanager
-def _faults_told() -> Iterator[None]:
+def _explain_faults() -> Iterator[None]:
     raise_missed()
     try:
         yield
@@ -97,7 +105,7 @@ def _faults_told() -> Iterator[None]:
         raise FaultError(f"a store failed, also when it was tried again: {error}") from error
 
 
-def despite_losses(action: Callable[[], T], progress: Callable[[], int]) -> T:
+def retry_lost(action: Callable[[], T], progress: Callable[[], int]) -> T:
     """What the action returns; it is done anew where workers are lost.
 
     Parameters
@@ -125,7 +133,7 @@ def despite_losses(action: Callable[[], T], progress: Callable[[], int]) -> T:
         wait_for_cluster()
 
 
-def workers_left() -> bool:
+def has_workers() -> bool:
     """Whether anything can be computed now."""
     client = current_client()
     try:
@@ -148,18 +156,19 @@ def wait_for_cluster() -> None:
         time.sleep(LOOK / 2)
 
 
-def _gathered(client: Client, values: Any) -> Any:
+def _gather(client: Client, values: Any) -> Any:
     """Gather in the client's own thread, and look after the workers here meanwhile."""
     if client not in _known:
         _known[client] = len(_reports(client))
-    futures = futures_in(spec.persisted(values))
+    done = spec.persist(values)
+    futures = spec.futures_in(done)
     loop: Any = client.loop
     gathering = asyncio.run_coroutine_threadsafe(_results(client, futures), loop.asyncio_loop)
     begun = time.monotonic()
     try:
         while True:
             try:
-                return exchanged(values, gathering.result(LOOK))
+                return spec.substitute(done, gathering.result(LOOK))
             except TimeoutError:
                 if gathering.done():
                     raise

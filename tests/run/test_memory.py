@@ -34,7 +34,7 @@ from daskptycho.run.memory import (
 from daskptycho.run.start import uniform_start
 from daskptycho.scan.dataset import tile_chunks
 from daskptycho.sync.gramian import GramianBlock
-from daskptycho.sync.phases import Sync
+from daskptycho.sync.options import Sync
 from daskptycho.tasks.plan import StoredAmplitudes, make_plan
 from daskptycho.tasks.spec import persisted, place
 from tests import plain

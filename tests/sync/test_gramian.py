@@ -11,7 +11,7 @@ from daskptycho.model import operators
 from daskptycho.model.algorithms import merge
 from daskptycho.sync.eigensolvers import lobpcg
 from daskptycho.sync.gramian import Border, assemble, block_matrix, block_values, gramian_blocks
-from daskptycho.sync.phases import frame_phases, normalise
+from daskptycho.sync.phases import extract_phases, normalise
 from daskptycho.tiling import Tiling
 from tests import plain
 
@@ -170,7 +170,7 @@ def test_phases_of_the_eigenvector_bring_the_object_back(name: str, normalisatio
     waves, theta = turned(waves_of(ds))
     power = (abs(waves) ** 2).sum(axis=(1, 2, 3)).astype(float)
     k = normalise(matrix_of(ds, waves), power, normalisation)
-    found = frame_phases(lobpcg(k.matrix, k.consensus.astype(complex), 200), power)
+    found = extract_phases(lobpcg(k.matrix, k.consensus.astype(complex), 200), power)
     assert found.consensus == pytest.approx(0, abs=1e-5)
     remaining = found.phase * np.exp(1j * theta)
     np.testing.assert_allclose(remaining, remaining[0], atol=1e-3)

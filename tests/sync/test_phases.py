@@ -16,10 +16,10 @@ from daskptycho.sync.phases import (
     Cadence,
     Phases,
     Sync,
-    frame_phases,
+    extract_phases,
     localisation,
     normalise,
-    significant,
+    keep_significant,
     solve,
 )
 
@@ -62,7 +62,7 @@ def test_a_frame_without_a_count_has_no_say(normalisation: str) -> None:
     normalised = normalise(sp.csr_array(h), power, normalisation)
     assert np.isfinite(normalised.matrix.toarray()).all()
     assert not normalised.matrix.toarray()[3].any()
-    found = frame_phases(solve(normalised, Sync()), power)
+    found = extract_phases(solve(normalised, Sync()), power)
     assert np.isfinite(found.phase).all()
     assert math.isfinite(found.spread)
     np.testing.assert_allclose(abs(found.phase), 1, rtol=1e-6)
@@ -113,7 +113,7 @@ vectors = st.builds(
 @given(vectors, st.floats(-3, 3))
 def test_phases_are_those_of_the_vector_without_their_mean(vector: np.ndarray, turn: float) -> None:
     power = abs(vector) ** 2
-    found = frame_phases(Eigenpair(0.9, vector, 0.0), power)
+    found = extract_phases(Eigenpair(0.9, vector, 0.0), power)
     assert found.phase.dtype == np.complex64
     np.testing.assert_allclose(abs(found.phase), 1, rtol=1e-6)
     relative = found.phase * abs(vector) / vector
@@ -124,7 +124,7 @@ def test_phases_are_those_of_the_vector_without_their_mean(vector: np.ndarray, t
     assert found.consensus == pytest.approx(0.1)
     assert found.localisation == pytest.approx(localisation(vector))
     # The phase of the eigenvector as a whole means nothing.
-    other = frame_phases(Eigenpair(0.9, vector * np.exp(1j * turn), 0.0), power)
+    other = extract_phases(Eigenpair(0.9, vector * np.exp(1j * turn), 0.0), power)
     if abs(mean) > 1e-2 * power.sum():
         np.testing.assert_allclose(other.phase, found.phase, atol=1e-3)
 
@@ -135,7 +135,7 @@ def test_spread_is_the_weighted_root_mean_square(frames: int, width: float, seed
     angle, power = random.uniform(-width, width, frames), random.uniform(0.5, 2, frames)
     weight = power / power.sum()
     vector = np.sqrt(power) * np.exp(1j * angle)
-    found = frame_phases(Eigenpair(1.0, vector, 0.0), power)
+    found = extract_phases(Eigenpair(1.0, vector, 0.0), power)
     mean = np.angle((weight * np.exp(1j * angle)).sum())
     assert found.spread == pytest.approx(np.sqrt((weight * (angle - mean) ** 2).sum()), rel=1e-6, abs=1e-9)
 
@@ -157,8 +157,8 @@ def test_localisation_counts_the_frames_that_take_part(frames: int, part: int) -
 def test_phases_that_the_misfit_does_not_bear_out_are_left_alone() -> None:
     phase = np.exp(1j * np.linspace(-1, 1, 5)).astype(np.complex64)
     found = Phases(phase, 0.2, 0.3, 1.5)
-    np.testing.assert_array_equal(significant(found, 1e-4).phase, phase)
-    ignored = significant(found, 1e4)
+    np.testing.assert_array_equal(keep_significant(found, 1e-4).phase, phase)
+    ignored = keep_significant(found, 1e4)
     np.testing.assert_array_equal(ignored.phase, np.ones(5))
     assert ignored.phase.dtype == np.complex64
     # What was found is still told.
@@ -179,7 +179,7 @@ def synchronised_sweeps(cadence: Cadence, spreads: list[float], local: float = 1
         due = cadence.due()
         if due:
             done.append(number)
-        cadence.swept(residual=0.01, spread=spread if due else NAN, localisation=local if due else NAN)
+        cadence.note_sweep(residual=0.01, spread=spread if due else NAN, localisation=local if due else NAN)
     return done
 
 
@@ -276,4 +276,4 @@ def test_frames_without_any_count_keep_their_phases(eigensolver: str) -> None:
         assert found.value == 0
         assert np.allclose(found.vector, found.vector[0])
         assert np.linalg.norm(found.vector) == pytest.approx(1)
-        assert frame_phases(found, np.zeros(40)).spread == 0
+        assert extract_phases(found, np.zeros(40)).spread == 0

@@ -21,7 +21,7 @@ from daskptycho.model.operators import inverse_illumination, shift_probe, split,
 from daskptycho.run.memory import Recipe, count_sweep_tasks
 from daskptycho.run.start import uniform_start
 from daskptycho.sync.gramian import block_within
-from daskptycho.sync.phases import Sync
+from daskptycho.sync.options import Sync
 from daskptycho.sync.two_level import TileSum, galerkin_row, inner_sweeps, synchronise_tile, tile_phases
 from daskptycho.tasks.plan import make_plan
 from daskptycho.tasks.spec import count_tasks, persisted, place

@@ -1,0 +1,124 @@
+"""Measured amplitudes of a tile: kept as counts, taken block by block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from daskptycho.backend import Device, array_module, to_device
+from daskptycho.model.forward import FarField, Forward
+
+__all__ = ["Amplitudes", "Detector", "prepare_amplitudes", "take_amplitudes"]
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class Amplitudes:
+    """Measured amplitudes of a tile, kept as its counts.
+
+    ``amplitudes[frames]``, of a slice, is a ``(frame, N, N)`` float32 array in the order of the forward (in
+    the far field the zero frequency in the corner), -1 where a pixel is not valid. The root is taken again
+    for each block of frames: it costs a sweep a few per cent, and counts of 16 bits are half as large as what
+    they become.
+
+    Attributes
+    ----------
+    counts : (frame, N, N) uint8, uint16 or float32 array
+        In the order of the forward, zero where not valid.
+    invalid : (N, N) bool array or None
+    """
+
+    counts: Array
+    invalid: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, frames: slice) -> Array:
+        return self.take(frames)
+
+    def take(self, frames: slice, out: Array | None = None) -> Array:
+        """``self[frames]``, put into the (frame, N, N) float32 array `out` where that is given."""
+        xp = array_module(self.counts)
+        amplitude = xp.sqrt(self.counts[frames], dtype=np.float32, out=out)
+        if self.invalid is not None:
+            xp.copyto(amplitude, np.float32(-1), where=self.invalid)
+        return amplitude
+
+    def __sizeof__(self) -> int:
+        return self.counts.nbytes
+
+    def total(self) -> float:
+        """Sum of the counts, ``sum a^2`` over the valid pixels; NaN where one of them has no root."""
+        if self.counts.dtype == np.float32 and (self.counts < 0).any():
+            return np.nan
+        return float(self.counts.sum(dtype=np.float64))
+
+
+def prepare_amplitudes(
+    intensity: Array,
+    valid: Array | None = None,
+    background: Array | None = None,
+    forward: Forward | None = None,
+) -> Amplitudes:
+    """Amplitudes from counts: background subtracted, pixels in the order of the forward.
+
+    Parameters
+    ----------
+    intensity : (frame, qy, qx) array
+        Counts in detector order (zero frequency at N//2).
+    valid : (qy, qx) bool array, optional
+    background : (qy, qx) array, optional
+        Mean counts that do not come from the sample.
+    forward : Forward, optional
+        The far field unless given.
+    """
+    xp = array_module(intensity)
+    forward = FarField() if forward is None else forward
+    small = background is None and intensity.dtype in (np.uint8, np.uint16)
+    counts = forward.arrange(intensity if small else intensity.astype(np.float32))
+    invalid = None
+    if valid is not None:
+        invalid = forward.arrange(~xp.asarray(valid, dtype=bool))
+        # Whatever stands there, NaN too, is not looked at.
+        xp.copyto(counts, counts.dtype.type(0), where=invalid)
+    if background is not None:
+        counts -= forward.arrange(xp.asarray(background, dtype=np.float32))
+        # Counts below the background carry no amplitude.
+        xp.maximum(counts, 0, out=counts)
+        if invalid is not None:
+            xp.copyto(counts, np.float32(0), where=invalid)
+    return Amplitudes(counts, invalid)
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What of the detector turns counts into amplitudes.
+
+    Attributes
+    ----------
+    valid, background : (qy, qx) arrays or None
+    forward : Forward
+    device : "cpu" or "gpu"
+        Where the amplitudes go.
+    """
+
+    valid: Array | None = None
+    background: Array | None = None
+    forward: Forward = field(default_factory=FarField)
+    device: Device = "cpu"
+
+    def prepare(self, frames: Array) -> Amplitudes:
+        """Amplitudes of (frame, qy, qx) counts, on the device."""
+        valid, background = (
+            None if part is None else to_device(part, self.device) for part in (self.valid, self.background)
+        )
+        return prepare_amplitudes(to_device(frames, self.device), valid, background, self.forward)
+
+
+def take_amplitudes(amplitude: Array, frames: slice, out: Array) -> Array:
+    """Measured amplitudes of some frames; in `out` where they are kept as counts."""
+    return amplitude.take(frames, out) if isinstance(amplitude, Amplitudes) else amplitude[frames]

@@ -1,0 +1,162 @@
+"""A run carried out: laid out, begun or restored, swept to its end, continued where workers are lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from daskptycho.cluster.client import current_client, group_as_run
+from daskptycho.errors import FaultError, OptionError, ScanError
+from daskptycho.graph import merge_images
+from daskptycho.run.keeper import Keeper
+from daskptycho.run.loop import Loop, Progress, Standing
+from daskptycho.run.result import Outcome, assemble_values, make_result, write_result
+from daskptycho.storage.retrying import fail_fast
+from daskptycho.tasks.interrupts import stoppable
+from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, has_workers, retry_lost
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+__all__ = ["Run"]
+
+Callback = Callable[[Progress], Any]
+
+
+class Run:
+    """A run, from its layout to its result.
+
+    Parameters
+    ----------
+    lay_out : callable
+        The loop, with its layout on the workers.
+    begin : callable or None
+        Where a loop begins; None where the keeper has a checkpoint.
+    keeper : Keeper
+    """
+
+    def __init__(
+        self, lay_out: Callable[[], Loop], begin: Callable[[Loop], Standing] | None, keeper: Keeper
+    ) -> None:
+        self._lay_out, self._begin, self._keeper = lay_out, begin, keeper
+        self._client = current_client()
+        self._loop: Loop | None = None
+        # What is known of the last sweep; whoever interrupts a sweep finds the standing before it.
+        self._standing: Standing | None = None
+        self._progress: Progress | None = None
+
+    def carry_out(self, callback: Callback | None, store: Store | None) -> xr.Dataset:
+        """Sweep to the end, and write the result into the store, if there is one.
+
+        Where Dask cannot bring back what lost workers had, the run continues from its last checkpoint, or
+        begins again where it has none yet.
+
+        Raises
+        ------
+        FaultError
+            Workers were lost again and again, and the run came no further; or a store or the scheduler
+            failed.
+        """
+        with self._guard(), group_as_run():
+            result = retry_lost(lambda: self._attempt(callback), lambda: self._keeper.saved)
+            if store is not None:
+                write_result(result, store)
+        return result
+
+    def _attempt(self, callback: Callback | None) -> xr.Dataset:
+        try:
+            loop = self._loop = self._lay_out()
+            self._standing = self._restore_or_begin(loop)
+            while not loop.finished(self._standing):
+                self._standing = loop.advance(self._standing)
+                if self._report(loop, self._standing, callback):
+                    break
+                if not loop.finished(self._standing):
+                    self._keep_between(loop)
+            self._keeper.finish(loop, self._standing)
+            return _make_result(self._keeper.scan, loop, self._standing)
+        except WorkersLost:
+            # All that the run has on the workers goes before it is put there again.
+            self._loop, self._standing = None, None
+            raise
+
+    def _restore_or_begin(self, loop: Loop) -> Standing:
+        restored = self._keeper.restore(loop)
+        if restored is not None:
+            return restored
+        assert self._begin is not None
+        return self._begin(loop)
+
+    def _report(self, loop: Loop, standing: Standing, callback: Callback | None) -> bool:
+        """Whether the callback wants the run to stop; the progress of the sweep before is over."""
+        before, self._progress = self._progress, loop.progress(standing)
+        if before is not None:
+            before.expire()
+        return callback is not None and bool(callback(self._progress))
+
+    def _keep_between(self, loop: Loop) -> None:
+        """Keep the run where it is time to, and cut the lineage of its tasks."""
+        assert self._standing is not None
+        if not self._keeper.keep_if_due(loop, self._standing):
+            return
+        if current_client() is not None:
+            # The older state goes first: the two would need twice the memory.
+            self._standing = None
+            if self._progress is not None:
+                self._progress.expire()
+            self._standing = self._keeper.restore(loop)
+        self._keeper.forget_older()
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Where the block is cut off, keep where the run stands, and say in the error how to resume."""
+        try:
+            with stoppable():
+                yield
+        except (ScanError, OptionError):
+            # Nor would a run that continues be any better.
+            raise
+        except OutOfMemory as error:
+            planned = "" if self._loop is None else f"; {self._loop.needs.explain()}"
+            out_of_memory = FaultError(f"{error}{planned}")
+            out_of_memory.add_note(self._rescue())
+            raise out_of_memory from error
+        except Exception as error:
+            fault: Exception = error
+            if self._is_abandoned() and not isinstance(error, FaultError):
+                # Whatever a client that has closed makes of the next thing that it is asked for.
+                fault = FaultError(f"the connection to the Dask scheduler is gone: {error!r}")
+            # A store that has been waited for in vain is asked once more and not waited for again.
+            of_store = any(isinstance(found, OSError) for found in (error, error.__cause__))
+            with fail_fast() if of_store else nullcontext():
+                fault.add_note(self._rescue())
+            if fault is error:
+                raise
+            raise fault from error
+        except BaseException as error:
+            error.add_note(self._rescue())
+            raise
+        finally:
+            self._keeper.close()
+
+    def _is_abandoned(self) -> bool:
+        """Whether the cluster that the run is on has gone."""
+        return self._client is not None and self._client.status == "closed"
+
+    def _rescue(self) -> str:
+        """Keep what can be kept; how to resume."""
+        reachable = not self._is_abandoned()
+        return self._keeper.rescue(
+            self._loop, self._standing, has_workers=lambda: reachable and has_workers()
+        )
+
+
+def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset:
+    state = standing.state
+    found = Outcome(
+        merge_images(loop.layout, state), [tile.illumination for tile in state.tiles], assemble_values(state)
+    )
+    return make_result(scan, loop.layout.tiling, found, standing.history, loop.options.describe())
