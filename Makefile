@@ -7,7 +7,7 @@ STAMP := $(VENV)/.daskptycho-installed
 DOCS_STAMP := $(VENV)/.daskptycho-docs-installed
 LONG_STAMP := $(VENV)/.daskptycho-long-installed
 EXTRAS := cloud,dashboard,dev,fftw,formats,slurm
-# Too large for everybody who runs the tests.
+# Too large to install for every run of the tests.
 LONG_EXTRAS := nvrtc
 PIP := $(RUN) -m pip --disable-pip-version-check
 SOURCES := daskptycho tests benchmarks workflows docs
@@ -15,9 +15,9 @@ CANDIDATES := $(or $(PYTHON),python3.11 python3)
 SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
 
 TESTS ?= tests
-# Files of tests side by side on up to four cores; PYTEST_FLAGS="-n 0" for one after the other.
+# Test files run in parallel on up to four cores; PYTEST_FLAGS="-n 0" runs them one after the other.
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
-# Long tests start servers and kill processes: one that fails is tried once more, and pytest says so.
+# Long tests start servers and kill processes: a test that fails is run once more, and pytest says so.
 ONCE_MORE := --reruns 1
 PYTEST_FLAGS ?=
 
@@ -29,9 +29,9 @@ help:
 	@echo "make test    run the tests"
 	@echo "make test-long  run the tests that take minutes"
 	@echo "make lint    ruff and mypy"
-	@echo "make docs    build the documents into build/docs"
+	@echo "make docs    build the documentation into build/docs"
 	@echo "make format  let ruff rewrite the sources"
-	@echo "make clean   remove what the other targets left behind, .venv included"
+	@echo "make clean   remove what the other targets made, .venv included"
 
 demo: $(STAMP)
 	@$(RUN) -m daskptycho demo demo
@@ -52,18 +52,18 @@ format: $(STAMP)
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-# Every warning is an error, and so is a link to something of the package that is not there.
+# Every warning is an error, and so is a reference to a name that the package does not have.
 docs: $(DOCS_STAMP)
 	@$(RUN) -m sphinx -W --keep-going -n -q -d build/doctrees docs build/docs
-	@echo "The documents are in $(CURDIR)/build/docs/index.html"
+	@echo "The documentation is in $(CURDIR)/build/docs/index.html"
 
 $(DOCS_STAMP): $(STAMP)
-	@echo "Installing what the documents are built with"
+	@echo "Installing what the documentation is built with"
 	@$(PIP) install --quiet --editable ".[docs]"
 	@touch $@
 
-# The stamp is written last, so that an install that was cut short is taken up again. A .venv
-# that runs is completed in place; one whose Python is gone is made anew.
+# The stamp is written last, so that an interrupted installation is repeated. A .venv that works is
+# completed in place; one whose Python is missing is replaced.
 $(STAMP): pyproject.toml
 	@set -e; \
 	rm -f $@; \
@@ -90,12 +90,12 @@ $(STAMP): pyproject.toml
 	    exit 1; \
 	fi; \
 	$(PIP) --version >/dev/null 2>&1 || $(RUN) -m ensurepip --default-pip >/dev/null; \
-	echo "Installing daskptycho and what it needs into $(VENV) (minutes the first time)"; \
+	echo "Installing daskptycho and its dependencies into $(VENV) (minutes the first time)"; \
 	$(PIP) install --quiet --editable ".[$(EXTRAS)]"; \
 	touch $@
 
 $(LONG_STAMP): $(STAMP)
-	@echo "Installing what the long tests need besides"
+	@echo "Installing what the long tests need in addition"
 	@$(PIP) install --quiet --editable ".[$(EXTRAS),$(LONG_EXTRAS)]"
 	@touch $@
 

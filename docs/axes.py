@@ -1,4 +1,4 @@
-"""Draws axes.png: how frames, positions and the laboratory's axes belong together."""
+"""Draw axes.png: the relation between frames, positions and the laboratory axes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], word
 
 
 def draw_object(axes: Axes) -> None:
-    """Frames on the object: a frame at position p covers p to p + N."""
+    """Draw frames on the object: a frame at position p covers p to p + N."""
     axes.add_patch(Rectangle((0, 0), 10, 9, facecolor="#eef2f7", edgecolor=GREY))
     for number, (y, x) in enumerate(((0.8, 1.2), (1.4, 4.6), (4.2, 2.2))):
         strong = number == 1
@@ -46,7 +46,7 @@ def draw_object(axes: Axes) -> None:
 
 
 def draw_detector(axes: Axes) -> None:
-    """A frame: the same two axes, the zero frequency at N//2."""
+    """Draw a frame: the same two axes, with the zero frequency at N//2."""
     y, x = np.mgrid[-8:8, -8:8]
     rings = np.exp(-(y**2 + x**2) / 14) * (1 + 0.6 * np.cos(1.9 * np.hypot(y, x)))
     axes.imshow(rings, cmap="Greys", extent=(0, 16, 16, 0), vmax=2.4)
@@ -58,7 +58,7 @@ def draw_detector(axes: Axes) -> None:
 
 
 def draw_laboratory(axes: Axes) -> None:
-    """CXI and NeXus: y up, x to the left; what is moved is the sample."""
+    """Draw the axes of CXI and NeXus: y up, x to the left; the sample moves."""
     axes.add_patch(Rectangle((-1.5, -1.5), 3, 3, facecolor="#eef2f7", edgecolor=GREY))
     axes.plot(0, 0, "o", color=RED)
     axes.text(0.12, -0.12, "beam: z points\naway from you", color=RED, va="top", fontsize=11)

@@ -1,4 +1,4 @@
-"""Settings of Sphinx. `make docs` builds the pages of this folder, without the internet."""
+"""Settings for Sphinx. `make docs` builds the pages of this folder, without internet access."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ exclude_patterns = ["build"]
 myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
-# A name in single backticks is a link where there is something of that name.
+# A name in single backticks is a link if an object of that name is documented.
 default_role = "autolink"
-# Quotes and dots are set well; two dashes begin an option and stay two.
+# Quotes and ellipses become typographic; two dashes begin an option and stay two.
 smartquotes_action = "qe"
 # The docstrings say what each parameter is, in words.
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-# The pages list what they show: the summaries write no files of their own.
+# The pages list their names themselves: the summaries write no files.
 autosummary_generate = False
 numpydoc_show_class_members = False
-# Docstrings have a summary and tell every parameter, in order, its type, and what comes back.
+# Docstrings have a summary and describe every parameter, in order, its type, and the returned value.
 numpydoc_validation_checks = {"GL08", "PR01", "PR02", "PR03", "PR04", "PR07", "RT01", "SS03"}
-# Dataclasses: their fields are documented as attributes.
+# The fields of dataclasses are documented as attributes.
 numpydoc_validation_exclude = {r"\.(Checkpoint|Progress|RAAR|Sync)$"}
-# Only this package's names can be looked up: the documents are built without the internet.
+# Only names of this package can be resolved: the documentation is built without internet access.
 nitpick_ignore_regex = [(r"py:.*", r"(?!daskptycho\b).*")]
 
 html_theme = "furo"
@@ -66,17 +66,17 @@ copybutton_only_copy_prompt_lines = True
 
 
 def hide_arguments(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
-    """Leave out the list of arguments: the usage names them, and the description says what they are."""
+    """Leave out the list of arguments: the usage line names them, and the description explains them."""
     lines.clear()
 
 
 def quote_commands(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
-    """A command in single backticks is to be typed."""
+    """Turn single backticks into double ones: they enclose commands to be typed, not links."""
     lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", line) for line in lines]
 
 
 def show_examples(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
-    """Put the examples of a command, which are no epilog of click's, below its options."""
+    """Put the examples of a command below its options; click does not know them as an epilog."""
     examples = getattr(ctx.command, "examples", ())
     quote_commands(app, ctx, lines)
     if examples:
@@ -85,13 +85,13 @@ def show_examples(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
         lines += [f"   {line}" for example in examples for line in example.splitlines()] + [""]
 
 
-def read_anew(app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:
-    """Pages that directives make of the code: Sphinx does not see it change, and would keep what it read."""
+def list_generated_pages(app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:
+    """Names of pages generated from the code: Sphinx cannot see that code change, so it reads them again."""
     return ["command-line", "options"]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.connect("env-get-outdated", read_anew)
+    app.connect("env-get-outdated", list_generated_pages)
     app.connect("sphinx-click-process-arguments", hide_arguments)
     app.connect("sphinx-click-process-description", quote_commands)
     app.connect("sphinx-click-process-options", quote_commands)

@@ -1,4 +1,4 @@
-"""Formulas as MathML, which a browser draws without a script: the pages are read without the internet too."""
+"""Write formulas as MathML, which a browser draws without a script, so that the pages work offline."""
 
 from __future__ import annotations
 

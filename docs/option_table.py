@@ -1,7 +1,7 @@
-"""The directive ``option-table``: the options of a function or a dataclass, as its own docstrings tell them.
+"""The directive ``option-table``: the options of a function or a dataclass, from its own docstrings.
 
-For reStructuredText: what docstrings are written in. Names, defaults and meanings are those of the code, and
-the flags those of the command, so that the table cannot tell of others.
+The directive is for reStructuredText, because docstrings are written in it. Names, defaults and meanings come
+from the code and flags from the command, so the table always agrees with both.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class OptionTable(SphinxDirective):
     required_arguments = 1
     option_spec: ClassVar[dict[str, Any]] = {
         "command": directives.unchanged,
-        # Options that the command calls otherwise: "every=sync_every method=sync".
+        # Options that have another name in the command: "every=sync_every method=sync".
         "spelled": directives.unchanged,
         "without": directives.unchanged,
     }
@@ -56,7 +56,7 @@ class OptionTable(SphinxDirective):
 
 
 def row(cells: tuple[str, ...]) -> list[str]:
-    """One row of a list-table."""
+    """Lines of one row of a list-table."""
     lines = []
     for number, cell in enumerate(cells):
         text = textwrap.indent(cell, " " * 7).lstrip()
@@ -65,7 +65,7 @@ def row(cells: tuple[str, ...]) -> list[str]:
 
 
 def options_of(owner: Any) -> list[tuple[str, str, str]]:
-    """Name, default and meaning of each parameter of a function or field of a dataclass."""
+    """Name, default and meaning of each parameter of a function, or of each field of a dataclass."""
     if dataclasses.is_dataclass(owner):
         assert isinstance(owner, type)
         documented = ModuleAnalyzer.for_module(owner.__module__).find_attr_docs()
@@ -74,25 +74,25 @@ def options_of(owner: Any) -> list[tuple[str, str, str]]:
         }
     else:
         meanings = {
-            name.strip(): "\n".join([f"*{plain(parameter.type)}*.", *parameter.desc])
+            name.strip(): "\n".join([f"*{strip_markup(parameter.type)}*.", *parameter.desc])
             for parameter in FunctionDoc(owner)["Parameters"]
             for name in parameter.name.split(",")
         }
     found = inspect.signature(owner).parameters.values()
-    return [(one.name, spoken(one.default), meanings[one.name].strip()) for one in found]
+    return [(one.name, format_default(one.default), meanings[one.name].strip()) for one in found]
 
 
-def plain(kind: str) -> str:
-    """What a docstring says of a type, without its marks."""
+def strip_markup(kind: str) -> str:
+    """Remove the markup from the type that a docstring gives."""
     return kind.replace("`", "").replace("*", "")
 
 
-def spoken(default: Any) -> str:
-    return "needed" if default is inspect.Parameter.empty else f"``{default!r}``"
+def format_default(default: Any) -> str:
+    return "required" if default is inspect.Parameter.empty else f"``{default!r}``"
 
 
 def command_flags(name: str | None) -> dict[str, str]:
-    """The options of a command as they are typed, by their names in Python."""
+    """Flags of a command, by the names of their options in Python."""
     if name is None:
         return {}
     return {

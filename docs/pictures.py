@@ -1,8 +1,8 @@
-"""The pictures of the documents, from small runs of the package itself.
+"""Draw the pictures of the documentation, from small runs of the package itself.
 
     python docs/pictures.py [FOLDER]
 
-Writes them to docs/pictures, or to another folder; a minute or two on two cores.
+The pictures are written to docs/pictures, or to another folder. This takes a minute or two on two cores.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from daskptycho.views.panels import FIRST, SECOND, dress
 from daskptycho.views.plotting import complex_to_rgb, plot_comparison, plot_result, save_figure
 
 HERE = Path(__file__).parent
-# Colours that a palette keeps: pictures of a page are small.
+# Number of colours in the palette of a picture, so that its file is small.
 COLOURS = 256
 
 
@@ -49,7 +49,7 @@ def main(target: Path) -> None:
 
 
 def scan(work: Path, target: Path) -> None:
-    """Positions over the object, probe, one frame."""
+    """Draw the positions over the object, the probe, and one frame."""
     opened = dp.simulate_scan(work / "scan.zarr", (12, 12), 48, step=12, jitter=2, photons=1e6)
     figure = sheet(11, 3.9)
     over, beam, detector = figure.subplots(1, 3)
@@ -69,7 +69,7 @@ def scan(work: Path, target: Path) -> None:
 
 
 def convergence(work: Path, target: Path) -> None:
-    """Error against sweeps at three sizes."""
+    """Draw the error against sweeps at three sizes."""
     figure = sheet(11, 3.7)
     panels = figure.subplots(1, 3, sharey=True)
     for axes, side in zip(panels, (12, 24, 48), strict=True):
@@ -80,7 +80,7 @@ def convergence(work: Path, target: Path) -> None:
         ):
             error: list[float] = []
             dp.reconstruct(
-                opened, sweeps=60, sync=sync, update_probe=False, callback=errors_into(error, opened)
+                opened, sweeps=60, sync=sync, update_probe=False, callback=record_errors(error, opened)
             )
             axes.semilogy(np.arange(1, len(error) + 1), error, color=colour, linewidth=2.2, label=name)
         axes.set_title(f"{side}x{side} frames")
@@ -91,8 +91,8 @@ def convergence(work: Path, target: Path) -> None:
     save(figure, target / "convergence.png")
 
 
-def errors_into(error: list[float], opened: xr.Dataset) -> Callable[[dp.Progress], None]:
-    """A callback that notes the error of the image after each sweep, where the scan was lit."""
+def record_errors(error: list[float], opened: xr.Dataset) -> Callable[[dp.Progress], None]:
+    """Return a callback that appends the illumination-weighted error of the image after each sweep."""
     truth = opened["truth_object"].values
     probe = opened["truth_probe"].values
     corner = np.rint(opened["position"].values).astype(int)
@@ -108,13 +108,13 @@ def errors_into(error: list[float], opened: xr.Dataset) -> Callable[[dp.Progress
 
 
 def gramian(work: Path, target: Path) -> None:
-    """The entries of H, phases put onto frames and the phases found."""
+    """Draw the entries of H, the phases applied to the frames and the phases found."""
     opened = dp.simulate_scan(work / "small.zarr", (12, 12), 32, step=8, jitter=1, tile_frames=36)
-    tiling = tiles_of(opened)
+    tiling = make_scan_tiling(opened)
     y, x = (tiling.corner / np.ptp(tiling.corner, axis=0)).T
     put = 1.4 * np.sin(2 * np.pi * x) * np.cos(np.pi * y)
     put -= put.mean()
-    h, power = gramian_of(opened, tiling, lambda tile, waves: waves * turn(put[tile.frames]))
+    h, power = compute_gramian(opened, tiling, lambda tile, waves: waves * phase_factor(put[tile.frames]))
     found = frame_phases(solve(normalise(h, power, "degree"), Sync(iterations=60)), power)
     figure = sheet(11, 3.9)
     entries, before, after = figure.subplots(1, 3)
@@ -126,14 +126,14 @@ def gramian(work: Path, target: Path) -> None:
     entries.set_title(f"|H|: {len(power)}x{len(power)}, {h.nnz / len(power):.0f} entries a row")
     entries.set_xlabel("frame")
     entries.set_ylabel("frame")
-    at_positions(before, tiling, put, "phases put onto the frames", "RdBu", -1.5, 1.5)
-    shown = at_positions(after, tiling, np.angle(found.phase), "phases found", "RdBu", -1.5, 1.5)
+    draw_at_positions(before, tiling, put, "phases applied to the frames", "RdBu", -1.5, 1.5)
+    shown = draw_at_positions(after, tiling, np.angle(found.phase), "phases found", "RdBu", -1.5, 1.5)
     figure.colorbar(shown, ax=after, label="rad", shrink=0.8)
     save(figure, target / "gramian.png")
 
 
 def normalisations(work: Path, target: Path) -> None:
-    """Where the eigenvectors of K and L sit after random phases."""
+    """Draw the modulus of the leading eigenvectors of K and L after a start from random phases."""
     opened = dp.simulate_scan(work / "random.zarr", (32, 32), 16, step=4, periodic=True)
     state: dict[str, Any] = {}
 
@@ -144,19 +144,19 @@ def normalisations(work: Path, target: Path) -> None:
     dp.reconstruct(
         opened, start="random", sync=Sync(method=None), opening=None, update_probe=False, callback=note
     )
-    tiling = tiles_of(opened)
-    h, power = gramian_of(opened, tiling, image=state["image"])
+    tiling = make_scan_tiling(opened)
+    h, power = compute_gramian(opened, tiling, image=state["image"])
     figure = sheet(8.6, 3.9)
     for axes, name, title in zip(
         figure.subplots(1, 2), ("frame", "degree"), ("K: frames' power", "L: degree"), strict=True
     ):
         vector = np.abs(solve(normalise(h, power, name), Sync(iterations=60)).vector)
-        shown = at_positions(axes, tiling, vector / vector.max(), title, "magma", 0, 1)
+        shown = draw_at_positions(axes, tiling, vector / vector.max(), title, "magma", 0, 1)
     figure.colorbar(shown, ax=axes, label="|v|, largest one", shrink=0.8)
     save(figure, target / "normalisations.png")
 
 
-def tiles_of(opened: xr.Dataset) -> Tiling:
+def make_scan_tiling(opened: xr.Dataset) -> Tiling:
     period = opened.attrs.get("period")
     return make_tiling(
         position_in_pixels(opened),
@@ -166,13 +166,16 @@ def tiles_of(opened: xr.Dataset) -> Tiling:
     )
 
 
-def gramian_of(
+def compute_gramian(
     opened: xr.Dataset,
     tiling: Tiling,
     change: Callable[[Any, Any], Any] = lambda tile, waves: waves,
     image: Any = None,
 ) -> tuple[sp.csr_array, Any]:
-    """H of frames with the measured amplitudes and the phases of an image: the true one unless given."""
+    """H and the power of each frame, for waves with the measured amplitudes and the phases of an image.
+
+    The image is the true object unless one is given; `change` is applied to the waves of each tile.
+    """
     probe = opened["truth_probe"].values
     if image is None:
         image = opened["truth_object"].values
@@ -216,14 +219,14 @@ def gramian_of(
     return assemble(blocks, matrices), np.concatenate([own.power for own in weighted])
 
 
-def turn(angle: Any) -> Any:
+def phase_factor(angle: Any) -> Any:
     return np.exp(1j * angle).astype(np.complex64)[:, None, None, None]
 
 
-def at_positions(
+def draw_at_positions(
     axes: Axes, tiling: Tiling, values: Any, title: str, colours: str, low: float, high: float
 ) -> Any:
-    """A value of each frame, drawn where the frame lies."""
+    """Draw one value per frame at the position of the frame."""
     y, x = tiling.corner.T
     size = 2.6e4 / len(y)
     shown = axes.scatter(x, y, c=values, cmap=colours, vmin=low, vmax=high, s=size, marker="s", linewidth=0)
@@ -235,13 +238,13 @@ def at_positions(
 
 
 def demo(work: Path, target: Path) -> None:
-    """The picture of `daskptycho demo`."""
+    """Draw the picture of `daskptycho demo`."""
     found = run_demo(work / "demo")
     shrink(found.picture, target / "sync.png", 1000)
 
 
 def tutorial(work: Path, target: Path) -> None:
-    """The pictures that the commands of the tutorial leave."""
+    """Draw the pictures that the commands of the tutorial write."""
     opened = dp.simulate_scan(work / "tutorial.zarr", (24, 24), 32, step=8, jitter=1, photons=1e5)
     given: dict[str, Any] = {"start": "random", "update_probe": False}
     without = dp.reconstruct(opened, sweeps=40, sync=Sync(method=None), **given)
@@ -269,7 +272,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def shrink(source: Path, path: Path, width: int) -> None:
-    """As wide as a page and with a palette: a tenth of the bytes."""
+    """Scale a picture to the width of a page and reduce it to a palette: a tenth of the bytes."""
     picture = Image.open(source).convert("RGB")
     height = round(picture.height * min(1.0, width / picture.width))
     picture = picture.resize((min(width, picture.width), height), Image.Resampling.LANCZOS)

@@ -1,16 +1,16 @@
-"""The README and the pages of docs/ run: block after block, as a reader would type them.
+"""The code blocks of the README and of docs/ run, one after the other, as a reader would type them.
 
-The blocks of a page share one empty folder and, where they are Python, one namespace. What a fence says
-decides:
+The blocks of a page share one empty folder, and its Python blocks share one namespace. The language of the
+fence decides what happens:
 
 - ``python`` is executed here;
-- ``console``, ``bash`` or nothing is a shell script for the installed command. Where lines begin with ``$ ``,
-  these are typed and the others are output. A line of make or pip is looked up in the Makefile and
-  pyproject.toml instead;
-- ``text``, data formats and MyST's directives in braces do not run: what needs a GPU, a bucket or a
-  batch system is fenced as ``text``.
+- ``console``, ``bash`` or no language is a shell script for the installed command. If some lines begin with
+  ``$ ``, these are run and the others are output. Lines that call make or pip are not run, but compared with
+  the Makefile and pyproject.toml;
+- ``text``, data formats and MyST's directives in braces do not run. What needs a GPU, a bucket or a batch
+  system is fenced as ``text``.
 
-A page that names a file of `GIVEN` finds it in its folder.
+A page that names a file of `GIVEN` finds that file in its folder.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 SHELL = {"", "bash", "console"}
 NOT_RUN = {"text", "json", "toml", "yaml"}
-# What may begin a line of a shell block.
-TYPED = {"daskptycho", "export"}
+# Commands that a shell block may run.
+COMMANDS = {"daskptycho", "export"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """All fenced blocks of a page but MyST's directives."""
+    """All fenced blocks of a page except MyST's directives."""
     tokens = MarkdownIt().parse(page.read_text())
     return [
         Block(page, token.map[0] + 1, token.info.strip(), token.content)
@@ -66,14 +66,14 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def commands_of(block: Block) -> list[str]:
-    """The command lines of a shell block; one that goes on after a backslash is one of them."""
+    """The command lines of a shell block; a line continued after a backslash is one command."""
     lines = block.content.replace("\\\n", " ").splitlines()
     typed = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")] or lines
     return [line for line in typed if line.strip() and not line.startswith("#")]
 
 
-def measured(path: Path) -> None:
-    """A measurement as someone brings it: frames, positions [y, x] in pixels and a guess of the probe."""
+def write_measurement(path: Path) -> None:
+    """Write a user's measurement: frames, positions [y, x] in pixels and a guess of the probe."""
     with tempfile.TemporaryDirectory() as folder:
         scan = dp.simulate_scan(f"{folder}/scan.zarr", (6, 6), 32, step=6, jitter=1, photons=1e5)
         np.savez(
@@ -84,17 +84,17 @@ def measured(path: Path) -> None:
         )
 
 
-GIVEN: dict[str, Callable[[Path], Any]] = {"measured.npz": measured}
+GIVEN: dict[str, Callable[[Path], Any]] = {"measured.npz": write_measurement}
 
 
 def run(block: Block, folder: Path, namespace: dict[str, Any]) -> None:
     """Run one block in a page's folder."""
     if block.language == "python":
-        # So many lines above it that a traceback names the page's own.
+        # Empty lines before the code, so that a traceback gives the line of the page.
         code = "\n" * block.line + block.content
         exec(compile(code, str(block.page), "exec"), namespace)
     elif block.language in SHELL:
-        script = "\n".join(line for line in commands_of(block) if line.split()[0] in TYPED)
+        script = "\n".join(line for line in commands_of(block) if line.split()[0] in COMMANDS)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
@@ -108,7 +108,7 @@ def run(block: Block, folder: Path, namespace: dict[str, Any]) -> None:
         assert done.returncode == 0, f"{block} ended with {done.returncode}:\n{script}\n{done.stderr}"
 
 
-# The README runs in any test run, the other pages, which take longer, in the long one.
+# The README runs with the short tests; the other pages take longer and run with the long tests.
 EACH_PAGE = [
     pytest.param(page, id=page.stem, marks=() if page == README else pytest.mark.long)
     for page in PAGES
@@ -125,22 +125,22 @@ def test_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: p
             make(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
-    # Under the name of a script: what it defines can be sent to other processes.
+    # The name of a script, so that the functions of a page can be sent to other processes.
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks:
         run(block, tmp_path, namespace)
 
 
-def test_no_block_is_passed_over_in_silence() -> None:
+def test_no_block_is_skipped_silently() -> None:
     for block in (block for page in PAGES for block in blocks_of(page)):
-        assert block.language in {"python", *SHELL, *NOT_RUN}, f"{block}: nobody runs {block.language!r}"
+        assert block.language in {"python", *SHELL, *NOT_RUN}, f"{block}: no test runs {block.language!r}"
         if block.language in SHELL:
             for command in commands_of(block):
                 first = command.split()[0]
-                assert first in {*TYPED, "make", "pip"}, f"{block}: fence {command!r} as text, or test it"
+                assert first in {*COMMANDS, "make", "pip"}, f"{block}: fence {command!r} as text, or test it"
 
 
-def test_make_and_pip_of_the_pages_exist() -> None:
+def test_targets_and_extras_named_on_the_pages_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     seen = set()
@@ -156,15 +156,15 @@ def test_make_and_pip_of_the_pages_exist() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_what_a_page_links_to_is_there(page: Path) -> None:
+def test_linked_files_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not re.match(r"\w+:", target):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_python_page_has_every_public_name() -> None:
-    told = re.findall(r"^\.\. auto\w+:: (\w+)", (ROOT / "docs" / "api.md").read_text(), flags=re.MULTILINE)
-    assert sorted(told) == sorted(set(dp.__all__) - {"__version__"})
+def test_api_page_has_every_public_name() -> None:
+    listed = re.findall(r"^\.\. auto\w+:: (\w+)", (ROOT / "docs" / "api.md").read_text(), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(set(dp.__all__) - {"__version__"})
 
 
 def test_stores_page_has_every_name_in_a_store(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_stores_page_has_every_name_in_a_store(tmp_path: Path) -> None:
     result = dp.reconstruct(full, tmp_path / "result.zarr", sweeps=2)
     text = (ROOT / "docs" / "store.md").read_text()
     for name in {name for store in (scan, full, near, result) for name in (*store.variables, *store.attrs)}:
-        assert f"`{name}`" in text, f"docs/store.md does not tell of {name}"
+        assert f"`{name}`" in text, f"docs/store.md does not describe {name}"
 
 
 @pytest.mark.long
@@ -192,7 +192,7 @@ def test_pictures_of_the_pages_are_drawn(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} >= shown
 
 
-def test_laptop_workflow_leaves_its_picture(tmp_path: Path) -> None:
+def test_laptop_workflow_writes_its_picture(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "workflows" / "laptop.py"), str(tmp_path)],
         capture_output=True,
