@@ -1,4 +1,4 @@
-"""The errors that a user can cause or meet. Every module may raise them; this one imports nothing."""
+"""Errors that a user can cause or meet. Every module may raise them; this one imports nothing."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Where frames lie: order, tiles, windows, strips and the pairs of frames that overlap.
+"""Where frames lie: their order, tiles, windows, strips, and the pairs of frames that overlap.
 
-Positions here are in object pixels, ``[y, x]``, and name the top-left corner of a frame.
-Nothing in this module reads data or knows an array library other than NumPy; every other
-module may call it, and it calls none of them.
+Positions are in object pixels, ``[y, x]``, and name the top-left corner of a frame. This module knows
+positions and shapes only; it reads no data, uses no array library but NumPy, and every other module may
+import it.
 """
 
 from __future__ import annotations

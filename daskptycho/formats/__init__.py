@@ -1,7 +1,11 @@
-"""Foreign files in and out: which reader a file needs is told by its content and not by its name.
+"""Formats: foreign files, read as scans and written from results.
 
-The command line and user code call `read_file`, `import_scan` and `export_result`; each format is one module
-of this folder, with a reader, a writer or both.
+Each format is one module with a reader, a writer or both; the content of a file decides which reader it
+needs, and never its name. `arrange` brings what a reader found into the order of a scan, `first_probe`
+guesses a probe, `export` chooses the writer. `hdf5_file`, `lazy_frames`, `laboratory` and `units` are what
+several formats share.
+
+These modules import `scan` and `storage`. Only `cli` and users import them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""From what a file says to the arguments of `create_scan`: axes, centre, crop, geometry, first probe.
+"""From what a file holds to the arguments of `create_scan`: axes, centre, crop, geometry, first probe.
 
-Every reader of this folder gives its findings in the file's own order and with what the file knows; here
-they are put into the order of a scan, with what the user says and assumes. Called by `formats` alone; it
-calls `first_probe`, `lazy_frames`, `units`, `propagation`, `radiation` and `errors`.
+A reader returns what it finds in the file's own order and units of length. Here that is combined with what
+the user gives and assumes, and brought into the order of a scan.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""CXI files (cxidb.org), read and written: SI units, energies in joules, links, bits of masks, basis vectors.
+"""CXI files (cxidb.org), read and written: SI units, energies in joules, links, masks of bits, basis vectors.
 
-What a CXI file translates is the sample; `laboratory` tells how that becomes positions. `formats` calls
-this module; it calls `hdf5_file`, `laboratory` and `errors`.
+A CXI file stores translations of the sample; `laboratory` turns them into positions of the beam.
 """
 
 from __future__ import annotations

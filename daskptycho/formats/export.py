@@ -1,7 +1,4 @@
-"""Results out: which writer a file's name asks for, and that what is written is whole or absent.
-
-`formats` shows `export_result` to everyone; this module calls the formats that write.
-"""
+"""Export of results: the suffix of the file chooses the writer, and the file is complete or absent."""
 
 from __future__ import annotations
 

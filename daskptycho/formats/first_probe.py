@@ -1,10 +1,11 @@
-"""A first guess of the probe, as wide as the frames themselves tell.
+"""A first guess of the probe, estimated from the frames.
 
-Electrons are focused by an aperture, which the frames show: the inverse transform of the mean frame's root,
-defocused where that is known. For x-rays a disc on the sample: the inverse transform of what differs from
-frame to frame is the autocorrelation of the sample's part of the exit wave, which lies within the probe's
-own. The mean of its square is the autocorrelation of |P|^2; of a disc of radius R its mean square distance is
-R^2. `arrange` calls this module; it calls `lazy_frames`, `propagation` and `radiation`.
+An electron microscope focuses with an aperture, which the frames show: the probe is the inverse transform of
+the root of the mean frame, defocused by the distance that the user gives. For x-rays the guess is a disc on
+the sample. The inverse transform of a frame is the autocorrelation of its exit wave; where the frames differ
+from their mean, that is of the structured part, which lies within the autocorrelation of the probe. The mean
+of its square modulus is the autocorrelation of abs(P)^2, whose mean square distance is R^2 for a disc of
+radius R.
 """
 
 from __future__ import annotations

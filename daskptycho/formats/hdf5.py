@@ -1,7 +1,4 @@
-"""Plain HDF5: arrays by their usual names or by keys that the user gives; and results written that way.
-
-`formats` calls this module; it calls `hdf5_file`, `units` and `errors`.
-"""
+"""Plain HDF5: arrays under their usual names or under given keys; and results written as datasets."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""What all HDF5 formats share: opening with the filters of detectors, lazy frames, numbers with units.
+"""What all formats based on HDF5 share: opening files, lazy frames, numbers with units, visiting groups.
 
-Only this folder calls this module; it calls `errors`, `lazy_frames` and `units`. h5py and hdf5plugin are
-imported when a file is opened: they belong to the extra `formats`.
+h5py and hdf5plugin are imported when a file is opened: they belong to the extra `formats`.
 """
 
 from __future__ import annotations

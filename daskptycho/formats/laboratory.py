@@ -1,9 +1,9 @@
-"""Positions on the detector's own axes, from directions in the laboratory.
+"""Positions of the beam on the sample, along the axes of the detector, from vectors in the laboratory.
 
-CXI and NeXus share the laboratory's axes: z along the beam, y up, x to the left for who looks along the
-beam. A detector's two directions say where its next row and its next pixel lie; the frames stay as
-they were stored, and the beam's positions on the sample are told along these two directions. What is
-moved is the sample: the beam stands on the sample's other side. `cxi` and `nexus` call this module.
+CXI and NeXus share the axes of the laboratory: z along the beam, y up, x to the left when looking along the
+beam. Two directions of a detector say where its next row and its next pixel lie. The frames stay as they were
+stored, and positions are given along these two directions. What moves is the sample, so the beam moves on the
+sample in the opposite direction.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Frames that stay in their file until they are asked for, some at a time.
+"""Frames that stay in their file until some of them are asked for.
 
-The readers of this folder make them and `create_scan` takes them, indexing them tile by tile, so that
-no stack is ever in memory. Only this folder calls this module.
+The readers of this folder make them, and `create_scan` indexes them tile by tile, so that the stack is never
+in memory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""NeXus files: NXptycho (NXcxi_ptycho) and NXmx, found by their classes and not by their names.
+"""NeXus files: NXptycho (NXcxi_ptycho) and NXmx. Groups are found by their class and not by their name.
 
-Also the master files of Dectris detectors (EIGER, ARINA), which have the frames of NXmx in linked files
-``data_000001`` and so on, compressed with bitshuffle and LZ4. The laboratory's axes and what is moved are
-told in `laboratory`. `formats` calls this module; it calls `cxi`, `hdf5_file`, `laboratory` and `errors`.
+The master files of Dectris detectors (EIGER, ARINA) are read too: their frames lie in linked files
+``data_000001`` and so on, compressed with bitshuffle and LZ4. `laboratory` explains the axes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""NumPy's npz archives, plain or compressed as a whole by bz2, xz or gzip.
-
-`formats` calls this module, and users may; it calls `arrange` and `errors`.
-"""
+"""NumPy's npz archives, plain or compressed as a whole by bz2, xz or gzip."""
 
 from __future__ import annotations
 

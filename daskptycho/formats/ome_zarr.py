@@ -1,7 +1,7 @@
-"""OME-Zarr 0.5: phase and amplitude at falling resolution, for napari, Neuroglancer and others.
+"""OME-Zarr 0.5: phase and amplitude at decreasing resolution, for napari, Neuroglancer and others.
 
-Called by `formats` alone. A level is the mean over blocks of two by two pixels of the complex object of the
-level before, so that phases that wrap round do no harm.
+Each level is the mean of the complex object of the level before over blocks of two by two pixels, so that
+phases that wrap round do no harm.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Positions in a file of their own: text with two columns, or NumPy's .npy. Called by `formats` alone."""
+"""Positions in a file of their own: text with two columns, or NumPy's .npy."""
 
 from __future__ import annotations
 

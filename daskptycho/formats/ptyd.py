@@ -1,8 +1,8 @@
 """PtyPy's prepared data, ``.ptyd``: chunks of frames with positions and weights, and a few numbers.
 
-Energies are in keV, lengths in metres. A chunk's positions are [y, x] of the illumination in the frame of the
-object, so that they need no turning; frames have the zero frequency at `center`. Chunks may be links to
-files of their own. `formats` calls this module; it calls `hdf5_file`, `lazy_frames` and `errors`.
+Energies are in keV, lengths in metres. The positions of a chunk are [y, x] of the illumination on the object,
+so they need no change of axes; the zero frequency of the frames is at `center`. Chunks may be links to files
+of their own.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """4D-STEM through RosettaSciIO: EMPAD, Merlin MIB, DigitalMicrograph, HyperSpy (.hspy, .zspy), py4DSTEM.
 
-The two axes of the scan are y and x of the beam's raster, of the detector qy and qx; their scales become
-positions and pixel size. How a microscope turns one against the other no file tells: see `position_axes`
-and `rotation_deg` of `arrange.Arrangement`. ARINA's master files are read by `nexus`, block by block.
-`formats` calls this module; it calls `hdf5_file`, `lazy_frames`, `units` and `radiation`.
+The first two axes are y and x of the raster of the beam, the last two qy and qx of the detector; their scales
+become positions and the pixel size. No file says how the microscope rotates one against the other: see
+`position_axes` and `rotation_deg` of `arrange.Arrangement`. ARINA's master files are read by `nexus`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""TIFF: phase and amplitude as channels of an OME-TIFF, with the pixel size. `export` calls this module."""
+"""OME-TIFF: phase and amplitude as channels, with the pixel size."""
 
 from __future__ import annotations
 

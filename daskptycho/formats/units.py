@@ -1,7 +1,6 @@
-"""Units: a number of a file in SI, or a refusal that says what was found.
+"""Units: numbers of a file converted to SI, or refused with the unit that was found.
 
-A number whose unit is of another kind, or whose size no instrument has, is refused and never believed.
-Only this folder calls this module; it calls `errors`.
+A number whose unit is of another kind, or that no instrument can have, is refused.
 """
 
 from __future__ import annotations

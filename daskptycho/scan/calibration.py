@@ -1,7 +1,6 @@
 """The scale of a scan: energy, distances, pixel sizes, and positions in object pixels.
 
-What is not known is absent and never invented. `scan_check` and `scan` call this module, and
-`scan` shows its names to the rest; it calls `propagation`, `radiation` and `errors`.
+What is not known is absent, and never invented.
 """
 
 from __future__ import annotations

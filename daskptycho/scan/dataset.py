@@ -1,9 +1,7 @@
-"""The scan: an xarray.Dataset over a Zarr v3 group, written whole or not at all, opened lazily.
+"""Scans: created from arrays, opened lazily, and asked for their tiles and frame numbers.
 
-`simulate`, `run` and the faces may call this module; it calls `store`, `geometry`, `errors` and
-its own parts: `scan_store` (the frames), `scan_check` (what a scan must be), `scan_geometry`
-(its scale) and `propagation` (far or near field), whose functions for an opened scan are offered here
-under one roof.
+A scan is an `xarray.Dataset` over a Zarr v3 group, which is written whole or not at all. What other folders
+ask of an opened scan, its pixel size for instance, they import from here.
 """
 
 from __future__ import annotations

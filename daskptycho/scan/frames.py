@@ -1,7 +1,7 @@
-"""A scan's frames in a Zarr store: written tile by tile, read lazily through a location.
+"""The frames of a scan in its Zarr store: written tile by tile, read lazily.
 
-`scan` calls this module; it calls `store` and `scan_check`. A lazy array knows where its store
-lies and opens it where it is read, so that no store, and no credential in one, gets into a task.
+`dataset` calls this module. A lazy array knows the location of its store and opens it where it is read, so
+that no store, and no credential in one, gets into a task.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
-r"""How the exit wave gets to the detector: far field or near field, and the scale that follows.
+"""How the exit wave propagates to the detector, in far field and near field, and the scale that follows.
 
-In the far field the detector shows the Fourier transform of the exit wave. In the near field it shows
-the wave at the detector, enlarged by the magnification M = (z1 + z2) / z1 of a point source at the
-distance z1 before the sample and a detector at z2 behind it: by the Fresnel scaling theorem the same
-picture as a parallel beam gives at the effective distance z2 / M, with pixels M times smaller (Paganin,
+In the far field the detector records the Fourier transform of the exit wave. In the near field it records the
+wave itself, propagated and enlarged by the magnification M = (z1 + z2) / z1, with a point source at the
+distance z1 before the sample and the detector at z2 behind it. By the Fresnel scaling theorem this is the
+picture that a parallel beam gives at the effective distance z2 / M, with pixels M times smaller (Paganin,
 Coherent X-Ray Optics, 2006, appendix B).
-
-`scan_geometry`, `simulate`, `formats` and `facts` call this module, and `scan` shows
-`fresnel_kernel` to the rest; it calls `errors`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The object and the probe that simulated scans are made of.
-
-`simulate` and the tests may call this module; it calls nothing of this package.
-"""
+"""The object and the probes that simulated scans are made of."""
 
 from __future__ import annotations
 

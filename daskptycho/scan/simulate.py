@@ -1,7 +1,6 @@
 """Simulated scans: positions, an object, a probe, and the frames that a detector would count.
 
-The faces, the benchmarks and the tests may call this module; it calls `scan`, `phantom`,
-`geometry` and `errors`. The truth is kept in the scan. Positions are in object pixels.
+The object and the probe are kept in the scan as the truth. Positions are in object pixels.
 """
 
 from __future__ import annotations

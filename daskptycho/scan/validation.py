@@ -1,7 +1,6 @@
-"""What makes a Dataset a scan: its variables, and the checks on them.
+"""What makes an `xarray.Dataset` a scan: its variables, their dimensions, and the checks on their values.
 
-Nothing here touches a store. `scan` calls this module and shows `validate_scan` to the rest;
-it calls `scan_geometry` and `errors`.
+Nothing here opens a store.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Stores in buckets and on web servers: read, and written whole or recognised as not.
+"""Stores in buckets and on web servers: read, and written so that an incomplete one is recognised.
 
-`store` calls this module; it calls `bucket`, `location`, `retrying` and `errors`.
+A bucket cannot rename. A store is therefore written in place, and the metadata of its root last: without them
+nobody opens it. Until then an object named `INCOMPLETE` says what is going on. Where a store is replaced, the
+new one is written beside it; once it is complete, the server copies its objects over the old ones.
 
-A bucket knows no rename. A store is written in place, and its root's metadata last: without them it is
-nothing that anybody opens. Until then an object `INCOMPLETE` says what is going on there. Where a store is
-replaced, the new one lies beside it until it is whole; then the server copies the new one's objects over it.
+`store` and `checkpoints` call this module.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""A bucket or a web server, opened by obstore: where its server is, who asks, how long it is waited for.
+"""Clients of buckets and web servers, made with obstore: endpoint, region, credentials and retries.
 
-`object_store` reads and writes through this module, `checkpoint_storage` asks it where a server is and who
-asks; it calls `location`, `retrying` and `errors`. What it opens holds credentials: it stays in the process
-that opened it and goes into no task.
+`bucket` reads and writes through this module; `icechunk_client` asks it for the same endpoints and
+credentials. What it opens holds credentials: it stays in the process that opened it and goes into no task.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""The store of a run's checkpoints, on Icechunk: one commit is one whole state, or it is not there.
+"""The store of a run's checkpoints, on Icechunk: one commit is one complete state.
 
-`checkpoint` calls this module, and puts `write_tile` and `read_tile` into tasks; `checkpoint_storage` knows
-where such stores lie, and no other module knows Icechunk. A store holds what stays the same over a run (its
-options, its scan without the frames), and in its group ``state`` an array for each part of the state whose
-chunks are tiles. Parts that a state lacks keep what an older state wrote there; the state's own attributes
-tell which parts it has.
+`run` creates and reads such stores, and puts `write_tile` and `read_tile` into tasks. A store holds what
+stays the same over a run (its options, its scan without the frames) and a group ``state``. That group has an
+array for each part of the state that has a value for each tile; its chunks are tiles. A part that a state
+lacks keeps what an older state wrote there, so the attributes of the state list the parts that it has.
 
-The branch ``main`` is the history. A branch ``passing-N`` is one commit beyond it, of sweep N, which goes
-once the next checkpoint is whole: what cuts the lineage of tasks need not be kept.
+The branch ``main`` is the history. A branch ``passing-N`` is one commit beyond it: a temporary checkpoint of
+sweep N, which cuts the lineage of tasks and is removed once the next checkpoint is complete.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from zarr.codecs import BloscCodec
 
 from daskptycho.errors import ScanError
 from daskptycho.storage import bucket
-from daskptycho.storage.icechunk_place import (
+from daskptycho.storage.icechunk_client import (
     config,
     remove,
     retry_icechunk,

@@ -1,6 +1,6 @@
-"""A store's folder, there as a whole or not at all: what lets a killed run leave nothing half-written.
+"""Stores and files on a local disk: complete or absent, so that a killed run leaves none half-written.
 
-`store` and `formats` call this module, which knows of local disks alone; it calls `location` and `errors`.
+`store` calls this module, and so do the exports of `formats`, which write to disks only.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Where a store or a picture lies: one URL, taken apart.
+"""Where a store or a picture lies: a path or a URL, taken apart.
 
-Every module that opens or writes something calls `parse_location` on what the user gave; this module calls
-`errors` alone. A location names an endpoint, a region and a profile and never holds a credential, so that it
-may stand in a task, a log or a result.
+Every module that opens or writes something calls `parse_location` on what the user gave. A location names an
+endpoint, a region and a profile and never holds a credential, so that it may stand in a task, a log or a
+result.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def parse_location(url: str | Path | Location) -> Location:
     url : str, Path or Location
         A path on a disk, ``file://``, ``s3://bucket/name``, ``gs://bucket/name``, ``az://container/name`` or
         ``https://host/name``. After a question mark may stand what tells how to get there, as in
-        ``s3://bucket/name?endpoint=http://localhost:9000&profile=beamline`` or ``s3://bucket/name?anonymous=true``.
+        ``s3://bucket/name?endpoint=http://localhost:9000&profile=beamline`` or
+        ``s3://bucket/name?anonymous=true``.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""A store that fails now and then: tried again with growing pauses, for as long as patience lasts.
+"""Actions on a store that may fail for a moment: repeated, with growing pauses, until patience runs out.
 
-Whoever reads or writes a store calls this module; it calls nothing of the package but `errors`.
+Every module that reads or writes a store calls this one.
 """
 
 from __future__ import annotations

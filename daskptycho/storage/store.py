@@ -1,6 +1,6 @@
-"""The door to every store, wherever it lies: from a location to a Zarr store, written whole or not at all.
+"""Zarr stores wherever they lie: opened from a `Location`, and written whole or not at all.
 
-`scan`, `result`, `run` and the faces call this module; it sends each location to `folder` or `bucket`.
+The rest of the package calls this module; it passes each location on to `folder` or to `bucket`.
 """
 
 from __future__ import annotations

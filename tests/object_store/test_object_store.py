@@ -21,7 +21,7 @@ import daskptycho as dp
 from daskptycho.cli import daskptycho
 from daskptycho.run import reconstruction as run
 from daskptycho.storage import bucket_client as bucket_module
-from daskptycho.storage import icechunk_place as checkpoint_storage
+from daskptycho.storage import icechunk_client as checkpoint_storage
 from daskptycho.storage.bucket import INCOMPLETE
 from daskptycho.storage.store import parse_location, write_atomically
 from tests.object_store.conftest import Bucket, forget

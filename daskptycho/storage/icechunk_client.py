@@ -1,7 +1,7 @@
-"""Where a store of checkpoints lies: Icechunk's storage for a location, its errors in one line, its retries.
+"""What opens an Icechunk repository at a `Location`: its storage, its retries, its errors in one line.
 
-`checkpoint_store` calls this module; it calls `bucket`, `object_store`, `location`, `retrying` and `errors`.
-A storage may be put into a task: each process that opens it finds its own credentials.
+`checkpoints` calls this module. A storage may be put into a task: each process that opens it finds its own
+credentials.
 """
 
 from __future__ import annotations
