@@ -21,10 +21,10 @@ __all__ = [
     "Tile",
     "Tiling",
     "Window",
+    "assign_worker",
     "compact_order",
     "make_tiling",
     "overlapping_pairs",
-    "run_of",
     "split_position",
 ]
 
@@ -173,7 +173,7 @@ class Strip:
     to_target: tuple[slice, slice]
 
 
-def run_of(tile: int, tiles: int, runs: int) -> int:
+def assign_worker(tile: int, tiles: int, runs: int) -> int:
     """Which of so many runs of tiles a tile belongs to. Neighbours in number are neighbours in space."""
     return tile * runs // tiles
 
@@ -207,9 +207,9 @@ class Tiling:
     def strips_into(self, target: int) -> list[Strip]:
         return self._strips_of_target.get(target, [])
 
-    def strips_between(self, workers: int) -> list[Strip]:
-        """The strips that travel where each of so many workers has its `run_of` tiles."""
-        worker = [run_of(tile, len(self.tiles), workers) for tile in range(len(self.tiles))]
+    def strips_between_workers(self, workers: int) -> list[Strip]:
+        """The strips that travel where each of so many workers has its `assign_worker` tiles."""
+        worker = [assign_worker(tile, len(self.tiles), workers) for tile in range(len(self.tiles))]
         return [own for own in self.strips if worker[own.source] != worker[own.target]]
 
     @cached_property

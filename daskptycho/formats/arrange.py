@@ -19,7 +19,7 @@ from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.first_probe import first_probe
 from daskptycho.formats.lazy_frames import LazyFrames
 from daskptycho.formats.units import PLAUSIBLE, check_plausible
-from daskptycho.scan.optics import NEAR_FIELD, PHOTON, energy_of, wavelength_of
+from daskptycho.scan.optics import NEAR_FIELD, PHOTON, energy_to_wavelength, wavelength_to_energy
 
 __all__ = ["ASSUMABLE", "Arrangement", "arranged", "turned"]
 
@@ -193,7 +193,7 @@ def _give(scan: dict[str, Any], given: Mapping[str, Any], source: str) -> None:
         other = SAME.get(name)
         # Energy and wavelength are one number: the file's other name of it goes too.
         if other is not None and other in scan and other not in given:
-            convert = wavelength_of if name == "wavelength_m" else energy_of
+            convert = energy_to_wavelength if name == "wavelength_m" else wavelength_to_energy
             own = convert(float(scan.pop(other)), radiation)
         if name in PLAUSIBLE and own is not None and not np.allclose(own, value, rtol=1e-3):
             warnings.warn(f"{name} is {value} as given; {source} says {own}", UserWarning, stacklevel=4)
@@ -311,7 +311,7 @@ def _calibrate(scan: dict[str, Any]) -> None:
         if "wavelength_m" in scan:
             wavelength = float(scan["wavelength_m"])
         elif "energy_eV" in scan:
-            wavelength = wavelength_of(float(scan["energy_eV"]), scan.get("radiation", PHOTON))
+            wavelength = energy_to_wavelength(float(scan["energy_eV"]), scan.get("radiation", PHOTON))
         else:
             return
         frequency = np.broadcast_to(np.asarray(scan["angle_per_pixel"], dtype=float), (2,)) / wavelength

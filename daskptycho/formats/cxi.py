@@ -13,10 +13,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
-from daskptycho.formats.hdf5_file import hdf5_frames, is_hdf5, needed, number, opened
-from daskptycho.formats.laboratory import DOWNWARDS, beam_on_sample, centre_of
+from daskptycho.formats.hdf5_file import is_hdf5, needed, number, open_hdf5_frames, opened
+from daskptycho.formats.laboratory import DOWNWARDS, beam_centre, beam_positions
 
-__all__ = ["is_cxi", "read_cxi", "valid_of_mask", "write_cxi"]
+__all__ = ["is_cxi", "mask_to_valid", "read_cxi", "write_cxi"]
 
 ENTRY = "entry_1"
 DETECTOR = f"{ENTRY}/instrument_1/detector_1"
@@ -66,7 +66,7 @@ def read_cxi(path: Path) -> dict[str, Any]:
             position = np.atleast_2d(number(corner, "length", corner.name, "m"))[0]
             steps = np.asarray(DOWNWARDS if basis is None else basis)
             steps = steps / np.linalg.norm(steps, axis=1, keepdims=True) * np.reshape(pixel, (2, 1))
-            found["centre"] = centre_of(position, steps)
+            found["centre"] = beam_centre(position, steps)
             found.setdefault("detector_distance_m", abs(float(position[2])))
         translation = _first(
             file,
@@ -77,11 +77,11 @@ def read_cxi(path: Path) -> dict[str, Any]:
         if translation is not None:
             moved = number(file[translation], "length", translation, "m")
             moved = moved.reshape(-1, moved.shape[-1])
-            found["position"] = beam_on_sample(moved, DOWNWARDS if basis is None else basis)
+            found["position"] = beam_positions(moved, DOWNWARDS if basis is None else basis)
             found["position_unit"] = "m"
         mask = file.get(f"{DETECTOR}/mask")
         if mask is not None:
-            found["valid"] = valid_of_mask(mask, ~np.uint32(HARMLESS_BITS))
+            found["valid"] = mask_to_valid(mask, ~np.uint32(HARMLESS_BITS))
         probe = _first(file, f"{ENTRY}/sample_1/probe", f"{ENTRY}/instrument_1/source_1/illumination")
         if probe is not None and file[probe].dtype.kind == "c":
             found["probe"] = file[probe][()]
@@ -89,7 +89,7 @@ def read_cxi(path: Path) -> dict[str, Any]:
         if dark is not None:
             frames = dark[()].astype(np.float64)
             found["background"] = frames.mean(axis=tuple(range(frames.ndim - 2)))
-    found["intensity"] = hdf5_frames(path, [data])
+    found["intensity"] = open_hdf5_frames(path, [data])
     return found
 
 
@@ -145,7 +145,7 @@ def _energy(file: Any) -> dict[str, float]:
     return {}
 
 
-def valid_of_mask(mask: Any, bad: Any) -> NDArray[np.bool_]:
+def mask_to_valid(mask: Any, bad: Any) -> NDArray[np.bool_]:
     """Pixels without any of the bad bits, in every frame where the mask has frames."""
     if mask.ndim == 2:
         return (mask[()].astype(np.int64).astype(np.uint32) & bad) == 0

@@ -15,7 +15,7 @@ from daskptycho.formats.ome_zarr import write_ome_zarr
 from daskptycho.formats.tiff import write_tiff
 from daskptycho.storage.folder import write_atomically, write_file_atomically
 
-__all__ = ["SUFFIXES", "export_result", "writer_of"]
+__all__ = ["SUFFIXES", "choose_writer", "export_result"]
 
 WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
     ".cxi": write_cxi,
@@ -33,7 +33,7 @@ SUFFIXES = tuple(WRITERS)
 OME_ZARR = "picture in OME-Zarr"
 
 
-def writer_of(path: Path) -> Callable[[xr.Dataset, Path], None]:
+def choose_writer(path: Path) -> Callable[[xr.Dataset, Path], None]:
     """The writer that a file's name asks for.
 
     Raises
@@ -77,7 +77,7 @@ def export_result(result: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
     if "://" in str(path):
         raise ScanError(f"{path} is no local path; expected one: only scans and results may lie elsewhere")
     target = Path(path).expanduser()
-    writer = writer_of(target)
+    writer = choose_writer(target)
     if not target.parent.is_dir():
         raise ScanError(f"{target.parent} is no folder; make it, or name another place")
     if writer is write_ome_zarr:

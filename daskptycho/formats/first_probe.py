@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.formats.lazy_frames import sampled
-from daskptycho.scan.optics import ELECTRON, NEAR_FIELD, PHOTON, fresnel_kernel, wavelength_of
+from daskptycho.scan.optics import ELECTRON, NEAR_FIELD, PHOTON, energy_to_wavelength, fresnel_kernel
 
 __all__ = ["first_probe"]
 
@@ -102,7 +102,7 @@ def _carried(
 ) -> NDArray[np.complex64]:
     wavelength = scan.get("wavelength_m")
     if wavelength is None and scan.get("energy_eV") is not None:
-        wavelength = wavelength_of(float(scan["energy_eV"]), scan.get("radiation", PHOTON))
+        wavelength = energy_to_wavelength(float(scan["energy_eV"]), scan.get("radiation", PHOTON))
     size = scan.get("pixel_size_m")
     if (
         size is None

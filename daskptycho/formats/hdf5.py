@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.formats.hdf5_file import hdf5_frames, needed, number, opened, text, walk
+from daskptycho.formats.hdf5_file import needed, number, open_hdf5_frames, opened, text, walk
 
 __all__ = ["read_hdf5", "write_hdf5"]
 
@@ -120,7 +120,7 @@ def read_hdf5(
         found |= _numbers(path, file, datasets, keys or {})
     if "valid" in found:
         found["valid"] = found["valid"].astype(bool)
-    found["intensity"] = hdf5_frames(path, [names["intensity"]])
+    found["intensity"] = open_hdf5_frames(path, [names["intensity"]])
     return found
 
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.lazy_frames import LazyFrames, runs
-from daskptycho.formats.units import in_si
+from daskptycho.formats.units import to_si
 
-__all__ = ["hdf5_frames", "is_hdf5", "needed", "number", "opened", "text", "walk"]
+__all__ = ["is_hdf5", "needed", "number", "open_hdf5_frames", "opened", "text", "walk"]
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -75,7 +75,7 @@ def opened(path: Path) -> Iterator[Any]:
         raise ScanError(f"{path} cannot be read as HDF5: {error}") from error
 
 
-def hdf5_frames(path: Path, names: Sequence[str]) -> LazyFrames:
+def open_hdf5_frames(path: Path, names: Sequence[str]) -> LazyFrames:
     """The frames of one dataset or of several in a row; all but the last two dimensions count frames.
 
     Raises
@@ -143,7 +143,7 @@ def number(dataset: Any, kind: str, what: str, unit: str | None = None) -> NDArr
         own = unit
     if own is None:
         raise ScanError(f"{what} has no unit; expected an attribute units of {kind}")
-    return in_si(np.asarray(dataset[()], dtype=np.float64), own, kind, what)
+    return to_si(np.asarray(dataset[()], dtype=np.float64), own, kind, what)
 
 
 def text(value: Any) -> str:

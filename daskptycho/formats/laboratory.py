@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.errors import ScanError
 
-__all__ = ["DOWNWARDS", "beam_on_sample", "centre_of"]
+__all__ = ["DOWNWARDS", "beam_centre", "beam_positions"]
 
 # Rows downwards and columns to the right for who looks along the beam: what both formats take for granted.
 DOWNWARDS = ((0.0, -1.0, 0.0), (-1.0, 0.0, 0.0))
@@ -31,7 +31,7 @@ def _unit(vectors: ArrayLike) -> NDArray[np.float64]:
     return unit
 
 
-def beam_on_sample(translation: ArrayLike, directions: ArrayLike = DOWNWARDS) -> NDArray[np.float64]:
+def beam_positions(translation: ArrayLike, directions: ArrayLike = DOWNWARDS) -> NDArray[np.float64]:
     """[y, x] of the beam on the sample, in metres, for translations of the sample.
 
     Parameters
@@ -47,7 +47,7 @@ def beam_on_sample(translation: ArrayLike, directions: ArrayLike = DOWNWARDS) ->
     return -moved @ _unit(directions)[:, : moved.shape[1]].T
 
 
-def centre_of(corner: ArrayLike, basis: ArrayLike) -> NDArray[np.float64]:
+def beam_centre(corner: ArrayLike, basis: ArrayLike) -> NDArray[np.float64]:
     """[y, x] in pixels where the beam meets the detector.
 
     Parameters

@@ -17,9 +17,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
-from daskptycho.formats.cxi import valid_of_mask
-from daskptycho.formats.hdf5_file import hdf5_frames, is_hdf5, needed, number, opened, text, walk
-from daskptycho.formats.laboratory import DOWNWARDS, beam_on_sample
+from daskptycho.formats.cxi import mask_to_valid
+from daskptycho.formats.hdf5_file import is_hdf5, needed, number, open_hdf5_frames, opened, text, walk
+from daskptycho.formats.laboratory import DOWNWARDS, beam_positions
 from daskptycho.formats.units import is_pixels
 
 __all__ = ["is_nexus", "read_nexus", "write_nexus"]
@@ -86,7 +86,7 @@ def read_nexus(path: Path) -> dict[str, Any]:
         if detector is not None:
             found |= _detector(detector)
         found |= _energy(entry)
-        frames = hdf5_frames(path, names)
+        frames = open_hdf5_frames(path, names)
         shape = frames.shape if len(names) > 1 else tuple(int(n) for n in file[names[0]].shape)
         directions = DOWNWARDS if detector is None else _directions(detector)
         position = _positions(entry, detector, directions, shape)
@@ -146,7 +146,7 @@ def _detector(detector: Any) -> dict[str, Any]:
         None,
     )
     if mask is not None:
-        found["valid"] = valid_of_mask(mask, np.uint32(0xFFFFFFFF))
+        found["valid"] = mask_to_valid(mask, np.uint32(0xFFFFFFFF))
     return found
 
 
@@ -217,7 +217,7 @@ def _positions(
             if item is not None and getattr(item, "ndim", 0) >= 2 and item.shape[-1] in (2, 3):
                 moved = _translations(item).reshape(-1, item.shape[-1])
                 break
-    return None if moved is None else beam_on_sample(moved, directions)
+    return None if moved is None else beam_positions(moved, directions)
 
 
 def _translations(item: Any) -> NDArray[np.float64]:

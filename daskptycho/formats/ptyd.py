@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
-from daskptycho.formats.hdf5_file import hdf5_frames, is_hdf5, opened
+from daskptycho.formats.hdf5_file import is_hdf5, open_hdf5_frames, opened
 
 __all__ = ["is_ptyd", "read_ptyd"]
 
@@ -78,7 +78,7 @@ def read_ptyd(path: Path) -> dict[str, Any]:
                 found[name] = factor * value
         if _word(file, "propagation") == NEAR_FIELD:
             found["propagation"] = "near-field"
-    found["intensity"] = hdf5_frames(path, [f"{chunk}/data" for chunk in chunks])
+    found["intensity"] = open_hdf5_frames(path, [f"{chunk}/data" for chunk in chunks])
     if weights is not None and not weights.all():
         found["valid"] = weights
     return found

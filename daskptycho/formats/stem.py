@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from daskptycho.errors import ScanError
 from daskptycho.formats.hdf5_file import is_hdf5, needed, opened, text
 from daskptycho.formats.lazy_frames import LazyFrames
-from daskptycho.formats.units import in_si
+from daskptycho.formats.units import to_si
 from daskptycho.scan.optics import ELECTRON
 
 __all__ = ["is_stem", "read_stem"]
@@ -191,7 +191,7 @@ def _scales(axes: Sequence[Mapping[str, Any]], kind: str, what: str) -> tuple[fl
     if any(unit.lower() in UNCALIBRATED for unit in units):
         return None
     scales = [abs(float(axis.get("scale", 1.0))) for axis in axes]
-    y, x = (float(in_si(scale, unit, kind, what)) for scale, unit in zip(scales, units, strict=True))
+    y, x = (float(to_si(scale, unit, kind, what)) for scale, unit in zip(scales, units, strict=True))
     return y, x
 
 

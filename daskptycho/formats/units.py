@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
 
-__all__ = ["PLAUSIBLE", "check_plausible", "in_si", "is_pixels"]
+__all__ = ["PLAUSIBLE", "check_plausible", "is_pixels", "to_si"]
 
 ELECTRON_VOLT = 1.602176634e-19
 ANGSTROM = ("Å", "Å", "A", "angstrom", "angstroms", "Angstrom", "ang")
@@ -63,7 +63,7 @@ PLAUSIBLE: Mapping[str, tuple[float, float]] = {
 }
 
 
-def in_si(value: Any, unit: Any, kind: str, what: str) -> NDArray[np.float64]:
+def to_si(value: Any, unit: Any, kind: str, what: str) -> NDArray[np.float64]:
     """A number or an array of them in the kind's own unit.
 
     Parameters

@@ -19,7 +19,14 @@ from daskptycho.graph import State
 from daskptycho.run.loop import Progress, Standing
 from daskptycho.run.options import RunOptions
 from daskptycho.scan.dataset import frame_numbers, pixel_size, position_in_pixels, scan_period, tile_chunks
-from daskptycho.storage.checkpoints import HISTORY, CheckpointStore, Part, StoreUnseen, read_tile, write_tile
+from daskptycho.storage.checkpoints import (
+    HISTORY,
+    CheckpointStore,
+    Part,
+    StoreNotVisibleError,
+    read_tile,
+    write_tile,
+)
 from daskptycho.storage.store import Location
 from daskptycho.sync.phases import Cadence
 from daskptycho.tasks.plan import Plan
@@ -37,7 +44,7 @@ SMALL = ("probe", "previous_probe")
 
 def location_of(out: Location) -> Location:
     """Where the checkpoints of a result lie: beside it."""
-    return out.beside(f"{out.name}.checkpoints")
+    return out.with_name(f"{out.name}.checkpoints")
 
 
 def header_of(scan: xr.Dataset) -> xr.Dataset:
@@ -145,7 +152,7 @@ class Checkpoints:
         assert state is not None
         tiled = {name: getattr(state, name) for name in TILED if getattr(state, name) is not None}
         small = {name: getattr(state, name) for name in SMALL if getattr(state, name) is not None}
-        session = self.store.writing(standing.sweep, passing=passing)
+        session = self.store.begin(standing.sweep, temporary=passing)
         of_tiles = [
             {name: values[index] for name, values in tiled.items()} for index in range(len(self.tiling.tiles))
         ]
@@ -190,11 +197,11 @@ class Checkpoints:
 
     def options(self, snapshot: str) -> RunOptions:
         """The options that the run had then."""
-        return RunOptions.remembered(self.store.attributes(snapshot)["options"])
+        return RunOptions.remembered(self.store.read_attributes(snapshot)["options"])
 
     def load(self, snapshot: str) -> Standing:
         """Where the run stood; the values of its state are tasks that read them."""
-        attributes = self.store.attributes(snapshot)
+        attributes = self.store.read_attributes(snapshot)
         options = self.options(snapshot)
         cadence = Cadence(options.sync, attributes["growing"])
         cadence.interval, cadence.due_in = attributes["interval"], attributes["due_in"]
@@ -206,7 +213,7 @@ class Checkpoints:
                 _tiling=self.tiling,
                 _state=None,
             )
-            for number, found in enumerate(self.store.small(snapshot, "history"), start=1)
+            for number, found in enumerate(self.store.read_small(snapshot, "history"), start=1)
         )
         standing = Standing(None, cadence, attributes["step"], history)
         return standing.moved(self._read(snapshot, self._there))
@@ -228,7 +235,7 @@ class Checkpoints:
         return value if self.device == "cpu" else task(to_device, value, self.device)
 
     def _read(self, snapshot: str, one: Callable[..., Delayed]) -> State:
-        parts = self.store.attributes(snapshot)["parts"]
+        parts = self.store.read_attributes(snapshot)["parts"]
         found: dict[str, Any] = {
             name: [
                 one(
@@ -246,7 +253,7 @@ class Checkpoints:
         }
         for name in SMALL:
             if name in parts:
-                found[name] = self._moved(place(self.store.small(snapshot, name)))
+                found[name] = self._moved(place(self.store.read_small(snapshot, name)))
         return State(**found)
 
     def _where_seen(self, there: Callable[[], Any], here: Callable[[], Any]) -> Any:
@@ -254,7 +261,7 @@ class Checkpoints:
         if self._seen:
             try:
                 return there()
-            except StoreUnseen:
+            except StoreNotVisibleError:
                 self._seen = False
         return here()
 

@@ -62,7 +62,7 @@ def checkpoints(out: str | Path) -> list[Checkpoint]:
     """
     return [
         Checkpoint(found.sweep, found.residual, found.written, found.id)
-        for found in open_checkpoint_store(parse_location(out)).snapshots()
+        for found in open_checkpoint_store(parse_location(out)).list_snapshots()
     ]
 
 
@@ -89,13 +89,13 @@ def open_checkpoint(out: str | Path, sweep: int | None = None) -> xr.Dataset:
         There is none of that sweep.
     """
     store = open_checkpoint_store(parse_location(out))
-    found = {snapshot.sweep: snapshot for snapshot in store.snapshots()}
+    found = {snapshot.sweep: snapshot for snapshot in store.list_snapshots()}
     number = max(found) if sweep is None else sweep
     if number not in found:
         there = ", ".join(map(str, found))
         raise OptionError(f"there is no checkpoint of sweep {sweep!r}; expected one of {there}")
-    header = store.header()
-    checkpoints = Checkpoints(store, tiling_of(header, store.fixed()))
+    header = store.read_header()
+    checkpoints = Checkpoints(store, tiling_of(header, store.read_constants()))
     standing = checkpoints.load(found[number].id)
     assert standing.state is not None
     header.encoding["source"] = header.attrs.get("opened_from", header.attrs.get("source", "memory"))

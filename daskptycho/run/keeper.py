@@ -109,7 +109,7 @@ class Keeper:
         # The last checkpoint and its sweep, and the sweep of the last one that is history.
         self._snapshot = None if snapshot is None else snapshot.id
         self._saved = 0 if snapshot is None else snapshot.sweep
-        self._kept = self._saved if snapshot is not None and not snapshot.passing else 0
+        self._kept = self._saved if snapshot is not None and not snapshot.temporary else 0
         self._kept_at = time.monotonic()
 
     @property
@@ -172,7 +172,7 @@ class Keeper:
             with _of_checkpoints("read"):
                 self._loop.standing = self._loop.standing.moved(checkpoints.state(snapshot, self._loop.plan))
         with _of_checkpoints("written"):
-            checkpoints.store.forget_passing(but=snapshot)
+            checkpoints.store.forget_temporary(keep=snapshot)
 
     def finish(self) -> None:
         """Keep the last state of a run: further sweeps can go on from there."""
@@ -182,7 +182,7 @@ class Keeper:
             self._save(passing=False)
         if self._checkpoints is not None:
             with _of_checkpoints("written"):
-                self._checkpoints.store.forget_passing()
+                self._checkpoints.store.forget_temporary()
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
@@ -232,7 +232,7 @@ class Keeper:
                 if self._abandoned() or not workers_left():
                     raise WorkersLost("it went with the workers")
                 if self._checkpoints is not None:
-                    self._checkpoints.store.check_answers()
+                    self._checkpoints.store.check_reachable()
                 self._save(passing=False)
             except KeyboardInterrupt:
                 # Whoever cannot wait for a checkpoint is still told where the run stood.

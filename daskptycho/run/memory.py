@@ -247,7 +247,7 @@ def _needs(
     windows = [math.prod(tile.window.shape) for tile in tiling.tiles]
     wave = COMPLEX * recipe.modes
     lit = 2 if recipe.update_probe else 1
-    travelling = tiling.strips_between(workers.count)
+    travelling = tiling.strips_between_workers(workers.count)
     held = sum(windows) * _image_bytes(recipe)
     if not streamed or workers.device == "gpu":
         held += _pair_bytes(tiling, recipe)
@@ -335,5 +335,5 @@ def count_sweep_tasks(
     )
     # A graph that is made for a cluster in use has them already.
     passes = 0 if current_client() else 2 if recipe.update_probe else 1
-    cut = len(tiling.strips_between(workers)) * passes
+    cut = len(tiling.strips_between_workers(workers)) * passes
     return count_tasks([following, report], given=[plan, state]) + cut

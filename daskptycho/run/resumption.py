@@ -75,8 +75,8 @@ def resume(
     if callback is not None and not callable(callback):
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
     store = open_checkpoint_store(target)
-    snapshot = store.snapshots()[-1]
-    fixed, header = store.fixed(), store.header()
+    snapshot = store.list_snapshots()[-1]
+    fixed, header = store.read_constants(), store.read_header()
     checkpoints = Checkpoints(store, tiling_of(header, fixed), device)
     options = checkpoints.options(snapshot.id)
     if sweeps is not None:
@@ -111,8 +111,8 @@ def open_checkpoint_store(target: Location) -> CheckpointStore:
     location = location_of(target)
     if CheckpointStore.exists(location):
         store = CheckpointStore(location)
-        store.fixed()
-        if store.snapshots():
+        store.read_constants()
+        if store.list_snapshots():
             return store
     raise ScanError(
         f"{target} has no checkpoints ({location}); expected those that reconstruct writes beside a result"
@@ -122,13 +122,13 @@ def open_checkpoint_store(target: Location) -> CheckpointStore:
 def read_progress(target: Location) -> tuple[int, int]:
     """Sweeps that the last checkpoint of a result has, and sweeps that its run was to make."""
     store = open_checkpoint_store(target)
-    snapshot = store.snapshots()[-1]
-    return snapshot.sweep, RunOptions.remembered(store.attributes(snapshot.id)["options"]).sweeps
+    snapshot = store.list_snapshots()[-1]
+    return snapshot.sweep, RunOptions.remembered(store.read_attributes(snapshot.id)["options"]).sweeps
 
 
 def read_scan_header(target: Location) -> xr.Dataset:
     """The scan that a result is of, without its frames, as the checkpoints keep it."""
-    header = open_checkpoint_store(target).header()
+    header = open_checkpoint_store(target).read_header()
     header.encoding["source"] = header.attrs.get("opened_from", header.attrs.get("source", ""))
     return header
 

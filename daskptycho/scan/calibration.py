@@ -19,11 +19,11 @@ from daskptycho.scan.optics import (
     NEAR_FIELD,
     PHOTON,
     RADIATIONS,
-    energy_of,
+    energy_to_wavelength,
     fresnel_numbers,
     is_near_field,
-    object_pixel,
-    wavelength_of,
+    object_pixel_size,
+    wavelength_to_energy,
 )
 
 __all__ = ["check_geometry", "geometry_attributes", "pixel_size", "position_in_pixels", "scan_period"]
@@ -94,9 +94,9 @@ def geometry_attributes(
         if not isinstance(value, str):
             attributes[name] = float(value) if isinstance(value, Real) else list(_pair(value, name))
     if energy_eV is None and wavelength_m is not None:
-        attributes["energy_eV"] = energy_of(float(wavelength_m), radiation)
+        attributes["energy_eV"] = wavelength_to_energy(float(wavelength_m), radiation)
     if wavelength_m is None and energy_eV is not None:
-        attributes["wavelength_m"] = wavelength_of(float(energy_eV), radiation)
+        attributes["wavelength_m"] = energy_to_wavelength(float(energy_eV), radiation)
     computed = _computed_pixel(attributes, frame_shape)
     if pixel_size_m is not None:
         attributes["pixel_size_m"] = list(_pair(pixel_size_m, "pixel_size_m"))
@@ -132,7 +132,7 @@ def check_geometry(attributes: Mapping[str, Any]) -> None:
         raise ScanError(f"radiation is {radiation!r}; expected one of {', '.join(RADIATIONS)}")
     if "energy_eV" in attributes and "wavelength_m" in attributes:
         energy, wavelength = float(attributes["energy_eV"]), float(attributes["wavelength_m"])
-        expected = wavelength_of(energy, radiation)
+        expected = energy_to_wavelength(energy, radiation)
         if abs(wavelength - expected) > ROUNDING * expected:
             raise ScanError(
                 f"wavelength_m is {wavelength:.6g} and energy_eV is {energy:.6g}; {_article(radiation)} of "
@@ -208,8 +208,10 @@ def _computed_pixel(
         return None
     known = {**attributes, "detector_pixel_size_m": _pair(attributes["detector_pixel_size_m"], "it")}
     if "wavelength_m" not in known:
-        known["wavelength_m"] = wavelength_of(float(known["energy_eV"]), known.get("radiation", PHOTON))
-    return object_pixel(known, frame_shape)
+        known["wavelength_m"] = energy_to_wavelength(
+            float(known["energy_eV"]), known.get("radiation", PHOTON)
+        )
+    return object_pixel_size(known, frame_shape)
 
 
 def _check_near_field(attributes: Mapping[str, Any], frame_shape: tuple[int, int]) -> None:

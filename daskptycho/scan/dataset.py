@@ -19,9 +19,9 @@ from daskptycho.errors import OptionError, ScanError
 from daskptycho.scan.calibration import geometry_attributes, pixel_size, position_in_pixels, scan_period
 from daskptycho.scan.frames import (
     Progress,
-    balanced_tile,
-    lazy_array,
-    missing_chunks,
+    default_tile_frames,
+    list_missing_chunks,
+    open_lazily,
     write_scan,
 )
 from daskptycho.scan.optics import FAR_FIELD, PHOTON, fresnel_kernel
@@ -37,8 +37,8 @@ from daskptycho.tiling import compact_order
 from daskptycho.version import __version__
 
 __all__ = [
-    "balanced_tile",
     "create_scan",
+    "default_tile_frames",
     "frame_numbers",
     "fresnel_kernel",
     "open_scan",
@@ -187,7 +187,7 @@ def create_scan(
         header.attrs["source"] = str(source)
     validate_scan(header)
     if tile_frames is None:
-        tile_frames = balanced_tile(*header["intensity"].shape)
+        tile_frames = default_tile_frames(*header["intensity"].shape)
     elif tile_frames < 1:
         raise OptionError(f"tile_frames is {tile_frames}; expected at least 1")
     order = compact_order(position_in_pixels(header), tile_frames)
@@ -243,7 +243,7 @@ def open_scan(url: str | Path) -> xr.Dataset:
     stored = open_dataset(location)
     with translate_errors(location):
         check_shapes({name: (stored[name].dims, stored[name].shape) for name in VARIABLES if name in stored})
-        missing, expected = missing_chunks(location)
+        missing, expected = list_missing_chunks(location)
         if missing:
             raise ScanError(
                 f"{len(missing)} of {expected} chunks of intensity are missing from the store {location}, "
@@ -251,7 +251,7 @@ def open_scan(url: str | Path) -> xr.Dataset:
             )
         ds = stored.drop_vars([name for name in LAZY if name in stored]).load()
     lazy = {
-        name: (variable.dims, lazy_array(location, variable, name), variable.attrs, variable.encoding)
+        name: (variable.dims, open_lazily(location, variable, name), variable.attrs, variable.encoding)
         for name, variable in stored.variables.items()
         if name in LAZY
     }

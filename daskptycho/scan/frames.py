@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from daskptycho.scan.validation import VARIABLES, check_counts
-from daskptycho.storage.store import Location, missing, retry_store, zarr_store
+from daskptycho.storage.store import Location, list_missing, open_zarr_store, retry_store
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 __all__ = [
     "Progress",
-    "balanced_tile",
-    "lazy_array",
-    "missing_chunks",
+    "default_tile_frames",
+    "list_missing_chunks",
+    "open_lazily",
     "write_scan",
 ]
 
@@ -81,10 +81,10 @@ class StoredArray:
 
 @functools.lru_cache(maxsize=64)
 def _opened(location: Location, name: str, opening: str) -> Any:
-    return zarr.open_array(zarr_store(location), path=name, mode="r")
+    return zarr.open_array(open_zarr_store(location), path=name, mode="r")
 
 
-def lazy_array(location: Location, variable: xr.Variable, name: str) -> da.Array:
+def open_lazily(location: Location, variable: xr.Variable, name: str) -> da.Array:
     """A variable of a store as a dask array, a shard a chunk; its graph names the place alone.
 
     Parameters
@@ -106,15 +106,15 @@ def lazy_array(location: Location, variable: xr.Variable, name: str) -> da.Array
     )
 
 
-def missing_chunks(location: Location) -> tuple[list[str], int]:
+def list_missing_chunks(location: Location) -> tuple[list[str], int]:
     """Keys of the chunks (shards) of intensity that the store lacks, and how many there should be."""
-    array: Any = zarr.open_array(zarr_store(location), path="intensity", mode="r")
+    array: Any = zarr.open_array(open_zarr_store(location), path="intensity", mode="r")
     grid = [range(-(-n // size)) for n, size in zip(array.shape, array.shards or array.chunks, strict=True)]
     keys = [array.metadata.encode_chunk_key(index) for index in product(*grid)]
-    return missing(location.inside("intensity"), keys), len(keys)
+    return list_missing(location.joinpath("intensity"), keys), len(keys)
 
 
-def balanced_tile(frames: int, height: int, width: int) -> int:
+def default_tile_frames(frames: int, height: int, width: int) -> int:
     """Frames in a tile: about four million pixels at most, all tiles of about one size."""
     limit = max(1, TILE_PIXELS // (height * width))
     tiles = -(-frames // limit)

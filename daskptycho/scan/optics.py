@@ -23,37 +23,37 @@ __all__ = [
     "FAR_FIELD",
     "NEAR_FIELD",
     "PHOTON",
-    "PLANCK_LIGHT",
+    "PLANCK_TIMES_LIGHT",
     "PROPAGATIONS",
     "RADIATIONS",
     "effective_distance",
-    "energy_of",
+    "energy_to_wavelength",
     "fresnel_kernel",
     "fresnel_numbers",
     "is_near_field",
     "magnification",
-    "object_pixel",
-    "wavelength_of",
+    "object_pixel_size",
+    "wavelength_to_energy",
 ]
 
 PHOTON, ELECTRON = "photon", "electron"
 RADIATIONS = (PHOTON, ELECTRON)
 
 # h c in eV m, and the rest energy of an electron in eV (CODATA 2018).
-PLANCK_LIGHT = 1.23984198e-6
+PLANCK_TIMES_LIGHT = 1.23984198e-6
 REST_ENERGY = 510_998.95
 
 
-def wavelength_of(energy_eV: float, radiation: str = PHOTON) -> float:
+def energy_to_wavelength(energy_eV: float, radiation: str = PHOTON) -> float:
     """Wavelength in metres from the energy: of an electron the kinetic one, relativistically."""
     if radiation == PHOTON:
-        return PLANCK_LIGHT / energy_eV
-    return PLANCK_LIGHT / math.sqrt(energy_eV * (energy_eV + 2 * REST_ENERGY))
+        return PLANCK_TIMES_LIGHT / energy_eV
+    return PLANCK_TIMES_LIGHT / math.sqrt(energy_eV * (energy_eV + 2 * REST_ENERGY))
 
 
-def energy_of(wavelength_m: float, radiation: str = PHOTON) -> float:
-    """Inverse of `wavelength_of`, in electron volts."""
-    momentum = PLANCK_LIGHT / wavelength_m
+def wavelength_to_energy(wavelength_m: float, radiation: str = PHOTON) -> float:
+    """Inverse of `energy_to_wavelength`, in electron volts."""
+    momentum = PLANCK_TIMES_LIGHT / wavelength_m
     return momentum if radiation == PHOTON else math.hypot(momentum, REST_ENERGY) - REST_ENERGY
 
 
@@ -90,7 +90,7 @@ def effective_distance(attributes: Mapping[str, Any]) -> float:
     return float(attributes["detector_distance_m"]) / magnification(attributes)
 
 
-def object_pixel(attributes: Mapping[str, Any], frame_shape: tuple[int, int]) -> tuple[float, float]:
+def object_pixel_size(attributes: Mapping[str, Any], frame_shape: tuple[int, int]) -> tuple[float, float]:
     """Size of an object pixel in metres, [y, x]; all of the geometry has to be there, pixels as a pair."""
     y, x = attributes["detector_pixel_size_m"]
     if is_near_field(attributes):

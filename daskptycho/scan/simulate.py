@@ -21,7 +21,7 @@ from scipy.signal import oaconvolve
 
 from daskptycho.errors import OptionError
 from daskptycho.scan.calibration import geometry_attributes
-from daskptycho.scan.dataset import balanced_tile, create_scan
+from daskptycho.scan.dataset import create_scan, default_tile_frames
 from daskptycho.scan.optics import FAR_FIELD, PHOTON, fresnel_kernel
 from daskptycho.scan.phantom import diffuser_probe, phantom_object, zone_plate_probe
 from daskptycho.tiling import Shape, Window, compact_order, split_position
@@ -140,7 +140,7 @@ def simulate_scan(
     period = (round(frames[0] * step), round(frames[1] * step)) if periodic else None
     position = _positions(frames, step, jitter, seed, pattern, subpixel, period)
     if tile_frames is None:
-        tile_frames = balanced_tile(len(position), frame_size, frame_size)
+        tile_frames = default_tile_frames(len(position), frame_size, frame_size)
     elif tile_frames < 1:
         raise OptionError(f"tile_frames is {tile_frames}; expected at least 1")
     order = compact_order(position, tile_frames)

@@ -26,7 +26,7 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.threaded import get as threaded_get
 from distributed import Client, span
 
-from daskptycho.tiling import run_of
+from daskptycho.tiling import assign_worker
 
 __all__ = [
     "STAY_AT_HOME",
@@ -186,7 +186,7 @@ class _Homes:
 
     def of(self, home: Home) -> str:
         """Address of its worker."""
-        return self.workers[run_of(home.tile, home.tiles, len(self.workers))]
+        return self.workers[assign_worker(home.tile, home.tiles, len(self.workers))]
 
 
 def _homes_now() -> _Homes | None:

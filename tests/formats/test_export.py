@@ -104,7 +104,7 @@ def test_nexus_shows_the_phase_by_default(result: xr.Dataset, tmp_path: Path) ->
 
 
 def test_cxi_gives_the_same_positions_back(result: xr.Dataset, tmp_path: Path) -> None:
-    from daskptycho.formats.laboratory import beam_on_sample
+    from daskptycho.formats.laboratory import beam_positions
 
     dp.export_result(result, tmp_path / "image.cxi")
     with h5py.File(tmp_path / "image.cxi") as file:
@@ -116,7 +116,7 @@ def test_cxi_gives_the_same_positions_back(result: xr.Dataset, tmp_path: Path) -
         np.testing.assert_allclose(image["image_size"], [width * PIXEL_M[1], height * PIXEL_M[0], 0])
         np.testing.assert_array_equal(file["entry_1/result_1/data"], result["object"])
         moved = file["entry_1/sample_1/geometry_1/translation"][()]
-    np.testing.assert_allclose(beam_on_sample(moved), result["position"])
+    np.testing.assert_allclose(beam_positions(moved), result["position"])
 
 
 def test_hdf5_holds_every_variable_with_its_dimensions(result: xr.Dataset, tmp_path: Path) -> None:

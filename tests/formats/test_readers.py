@@ -19,7 +19,7 @@ from daskptycho.cli import daskptycho
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats import read_file
 from daskptycho.formats.arrange import turned
-from daskptycho.formats.units import in_si
+from daskptycho.formats.units import to_si
 from tests.formats import sources
 
 MOONFLOWER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "moonflower.ptyd"
@@ -223,7 +223,7 @@ def test_positions_turn_from_the_first_axis_to_the_second(truth: xr.Dataset, tmp
     ],
 )
 def test_units_that_occur(number: float, unit: Any, kind: str, expected: float) -> None:
-    assert float(in_si(number, unit, kind, "it")) == pytest.approx(expected)
+    assert float(to_si(number, unit, kind, "it")) == pytest.approx(expected)
 
 
 def test_stack_is_never_in_memory(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.scan.dataset import (
-    balanced_tile,
     create_scan,
+    default_tile_frames,
     open_scan,
     pixel_size,
     position_in_pixels,
@@ -120,7 +120,7 @@ def test_a_tile_is_a_shard_is_a_dask_chunk(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(st.integers(1, 10**6), st.sampled_from([8, 32, 128, 513, 3000]))
 def test_default_tiles_are_balanced_and_of_bounded_size(frames: int, size: int) -> None:
-    tile = balanced_tile(frames, size, size)
+    tile = default_tile_frames(frames, size, size)
     limit = max(1, 2**22 // size**2)
     assert tile <= max(limit, 16) + 15
     # No more tiles than the limit asks for, and the last one lacks at most what rounding took.
@@ -359,7 +359,7 @@ def test_scan_may_be_made_from_the_one_it_replaces(tmp_path: Path) -> None:
 def test_what_is_no_scan_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter").write_text("years of work")
-    with pytest.raises(ScanError, match="thesis is no Zarr group and is not overwritten"):
+    with pytest.raises(ScanError, match="thesis is not a Zarr group and is not overwritten"):
         create_scan(tmp_path / "thesis", **small_scan(overwrite=True))
     assert (tmp_path / "thesis" / "chapter").read_text() == "years of work"
 
@@ -367,7 +367,8 @@ def test_what_is_no_scan_is_never_overwritten(tmp_path: Path) -> None:
 def test_rest_of_a_killed_write_is_named(tmp_path: Path) -> None:
     create_scan(tmp_path / "s.zarr", **small_scan())
     (tmp_path / "s.zarr").rename(tmp_path / "s.zarr.partial")
-    with pytest.raises(ScanError, match=r"s\.zarr\.partial exists: another write is going on or was cut off"):
+    expected = r"s\.zarr\.partial exists: another write is in progress or was interrupted"
+    with pytest.raises(ScanError, match=expected):
         create_scan(tmp_path / "s.zarr", **small_scan())
     create_scan(tmp_path / "s.zarr", **small_scan(overwrite=True))
     assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
