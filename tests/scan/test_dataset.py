@@ -52,7 +52,7 @@ def with_value(value: float, *where: tuple[int, int, int]) -> np.ndarray:
     return frames
 
 
-def with_position(frame: int, y: float, x: float) -> np.ndarray:
+def move_frame(frame: int, y: float, x: float) -> np.ndarray:
     position = raster(5, 6)
     position[frame] = y, x
     return position
@@ -264,11 +264,11 @@ BAD_INPUTS = {
     "positions flat": ({"position": np.ones(60)}, "position has the dimensions"),
     "position words": ({"position": [["a", "b"]] * 30}, "position cannot be read as an array of float64"),
     "position NaN": (
-        {"position": with_position(4, np.nan, 0)},
+        {"position": move_frame(4, np.nan, 0)},
         "position is not finite for 1 of 30 .*frame 4",
     ),
     "position far": (
-        {"position": with_position(9, 1e5, 0)},
+        {"position": move_frame(9, 1e5, 0)},
         r"position spans 100000 x 10 .*\(pixel\).*frame 9",
     ),
     "unit": ({"position_unit": "mm"}, "position has the unit 'mm'; expected 'm' or 'pixel'"),
@@ -288,11 +288,11 @@ BAD_INPUTS = {
     "period broken": ({"period": (16, 20.5)}, "period is .*whole numbers"),
     "period one": ({"period": 20}, "period is 20; expected two"),
     "outside period": (
-        {"period": (16, 16), "position": with_position(3, 0, 16)},
+        {"period": (16, 16), "position": move_frame(3, 0, 16)},
         "outside the period for 1 of 30.*frame 3",
     ),
     "negative in period": (
-        {"period": (16, 16), "position": with_position(2, -1, 0)},
+        {"period": (16, 16), "position": move_frame(2, -1, 0)},
         "position lies outside .*frame 2",
     ),
     "probe size": ({"probe": np.ones((1, 6, 6))}, r"probe has the shape \(1, 6, 6\); .*\(mode, 8, 8\)"),
