@@ -149,7 +149,7 @@ def simulate_scan(
         raise OptionError(f"tile_frames is {tile_frames}; expected at least 1")
     order = compact_order(position, tile_frames)
     corner, fraction = split_position(position)
-    canvas = Window.around(corner, (frame_size, frame_size)).shape if period is None else period
+    canvas = Window.from_corners(corner, (frame_size, frame_size)).shape if period is None else period
     sample = _prepare_object(object, canvas, periodic)
     shape = (frame_size, frame_size)
     kernel = fresnel_kernel(geometry_attributes(shape, **geometry), shape)

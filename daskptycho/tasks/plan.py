@@ -286,13 +286,13 @@ def make_plan(
         streamed=streamed,
         images_on_disk=images_on_disk,
         device=device,
-        fractional=not all(tile.whole_pixel for tile in tiling.tiles),
+        fractional=not all(tile.is_whole_pixel for tile in tiling.tiles),
         overlaps=sum(len(block.pair) for block in blocks),
     )
 
 
 def _tile_on_device(tile: Tile) -> Tile:
-    return tile if tile.whole_pixel else replace(tile, fraction=to_device(tile.fraction, "gpu"))
+    return tile if tile.is_whole_pixel else replace(tile, fraction=to_device(tile.fraction, "gpu"))
 
 
 def _pairs_on_device(block: GramianBlock) -> GramianBlock:
