@@ -26,12 +26,20 @@ from daskptycho.scan.optics import (
     wavelength_to_energy,
 )
 
-__all__ = ["check_geometry", "geometry_attributes", "pixel_size", "position_in_pixels", "scan_period"]
+__all__ = [
+    "GEOMETRY_NUMBERS",
+    "check_geometry",
+    "geometry_attributes",
+    "pixel_size",
+    "position_in_pixels",
+    "scan_period",
+]
 
 # Relative difference up to which energy and wavelength agree: they are often rounded to four digits.
 ROUNDING = 1e-3
 
-POSITIVE = (
+# Attributes of the geometry that are positive numbers, or pairs of them.
+GEOMETRY_NUMBERS = (
     "energy_eV",
     "wavelength_m",
     "detector_distance_m",
@@ -41,7 +49,7 @@ POSITIVE = (
 )
 
 # What determines the pixel size; one of each group is enough.
-GEOMETRY = (("energy_eV", "wavelength_m"), ("detector_distance_m",), ("detector_pixel_size_m",))
+PIXEL_SIZE_INPUTS = (("energy_eV", "wavelength_m"), ("detector_distance_m",), ("detector_pixel_size_m",))
 
 
 def geometry_attributes(
@@ -119,7 +127,7 @@ def check_geometry(attributes: Mapping[str, Any]) -> None:
     ScanError
         Names the attribute, what was found and what was expected.
     """
-    for name in POSITIVE:
+    for name in GEOMETRY_NUMBERS:
         if name in attributes:
             value = attributes[name]
             lengths = _to_pair(value, name) if "pixel_size" in name else (value,)
@@ -201,7 +209,7 @@ def scan_period(ds: xr.Dataset) -> tuple[int, int] | None:
 def _compute_pixel_size(
     attributes: Mapping[str, Any], frame_shape: tuple[int, int]
 ) -> tuple[float, float] | None:
-    if not all(any(name in attributes for name in group) for group in GEOMETRY):
+    if not all(any(name in attributes for name in group) for group in PIXEL_SIZE_INPUTS):
         return None
     pixel = _to_pair(attributes["detector_pixel_size_m"], "detector_pixel_size_m")
     known = {**attributes, "detector_pixel_size_m": pixel}
@@ -233,7 +241,7 @@ def _check_near_field(attributes: Mapping[str, Any], frame_shape: tuple[int, int
 def _name_missing(attributes: Mapping[str, Any]) -> str:
     """What the geometry lacks, for an error."""
     return " and ".join(
-        " or ".join(group) for group in GEOMETRY if not any(name in attributes for name in group)
+        " or ".join(group) for group in PIXEL_SIZE_INPUTS if not any(name in attributes for name in group)
     )
 
 
