@@ -1,9 +1,9 @@
 """Formats: foreign files, read as scans and written from results.
 
-Each format is one module with a reader, a writer or both; the content of a file decides which reader it needs,
-and never its name. `arrange` brings what a reader found into the order of a scan, `first_probe` guesses a
-probe, `export` chooses the writer. `array_names`, `extras`, `hdf5_file`, `laboratory`, `lazy_frames` and
-`units` are what several formats share.
+Each format is one module with a reader, a writer or both; the content of a file decides which reader it
+needs, and never its name. `arrange` brings what a reader found into the order of a scan, `first_probe`
+guesses a probe, `export` chooses the writer. `array_names`, `extras`, `hdf5_file`, `laboratory`,
+`lazy_frames` and `units` are what several formats share.
 
 These modules import `scan` and `storage`. Only `cli` and users import them.
 """

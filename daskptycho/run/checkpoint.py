@@ -19,14 +19,8 @@ from daskptycho.graph import State
 from daskptycho.run.loop import Progress, Standing
 from daskptycho.run.options import RunOptions
 from daskptycho.scan.dataset import frame_numbers, pixel_size, position_in_pixels, scan_period, tile_chunks
-from daskptycho.storage.checkpoints import (
-    HISTORY,
-    CheckpointStore,
-    Part,
-    StoreNotVisibleError,
-    read_tile,
-    write_tile,
-)
+from daskptycho.storage.checkpoint_tiles import StoreNotVisibleError, read_tile, write_tile
+from daskptycho.storage.checkpoints import HISTORY, CheckpointStore, Part
 from daskptycho.storage.store import Location
 from daskptycho.sync.phases import Cadence
 from daskptycho.tasks.plan import Plan

@@ -1,9 +1,9 @@
 """The store of a run's checkpoints, on Icechunk: one commit is one complete state.
 
-`run` creates and reads such stores, and puts `write_tile` and `read_tile` into tasks. A store holds what
-stays the same over a run (its options, its scan without the frames) and a group ``state``. That group has an
-array for each part of the state that has a value for each tile; its chunks are tiles. A part that a state
-lacks keeps what an older state wrote there, so the attributes of the state list the parts that it has.
+`run` creates and reads such stores; its tasks write and read tiles with `checkpoint_tiles`. A store holds
+what stays the same over a run (its options, its scan without the frames) and a group ``state``. That group
+has an array for each part of the state that has a value for each tile; its chunks are tiles. A part that a
+state lacks keeps what an older state wrote there, so the attributes of the state list the parts that it has.
 
 The branch ``main`` is the history. A branch ``passing-N`` is one commit beyond it: a temporary checkpoint of
 sweep N, which cuts the lineage of tasks and is removed once the next checkpoint is complete.
@@ -44,9 +44,6 @@ __all__ = [
     "CheckpointStore",
     "Part",
     "Snapshot",
-    "StoreNotVisibleError",
-    "read_tile",
-    "write_tile",
 ]
 
 FORMAT = "daskptycho-checkpoints"
@@ -61,10 +58,6 @@ CHUNK_BYTES = 2**25
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class StoreNotVisibleError(Exception):
-    """A worker does not see the folder that holds the store."""
 
 
 @dataclass(frozen=True)
@@ -309,8 +302,11 @@ class CheckpointStore:
     @_translate_errors
     def read_small(self, snapshot: str, name: str) -> NDArray[Any]:
         """Read a part of the state that belongs to no tile, or its history."""
-        array: Any = self._state(snapshot)[name]
-        return np.asarray(array[...])
+        return np.asarray(self.open_part(snapshot, name)[...])
+
+    def open_part(self, snapshot: str, name: str) -> Any:
+        """Open the Zarr array of a part of the state."""
+        return self._state(snapshot)[name]
 
     def _state(self, snapshot: str) -> zarr.Group:
         return zarr.open_group(self._session(snapshot).store, path="state", mode="r")
@@ -349,80 +345,3 @@ def _chunk_shape(part: Part) -> tuple[int, ...]:
     """The value of one tile, or as many of its frames as fill `CHUNK_BYTES`."""
     row = int(np.prod(part.shape[1:])) * np.dtype(part.dtype).itemsize
     return (max(1, min(part.shape[0], CHUNK_BYTES // max(row, 1))), *part.shape[1:])
-
-
-def write_tile(
-    location: Location, fork: icechunk.ForkSession, tile: int, values: Mapping[str, NDArray]
-) -> icechunk.ForkSession:
-    """Write a tile's values of the parts of the state, in the process that holds the tile.
-
-    Parameters
-    ----------
-    location : Location
-    fork : icechunk.ForkSession
-        A fork of the session from `CheckpointStore.begin`.
-    tile : int
-        Number of the tile.
-    values : mapping
-        The value of each part, no larger than its `Part.shape`.
-
-    Returns
-    -------
-    icechunk.ForkSession
-        The fork, for `CheckpointStore.commit`.
-
-    Raises
-    ------
-    StoreNotVisibleError
-        This process does not see the store: it runs on another machine.
-    """
-    if location.is_local and not CheckpointStore.exists(location):
-        raise StoreNotVisibleError(location)
-
-    def write() -> None:
-        state = zarr.open_group(fork.store, path="state", mode="r+")
-        for name, value in values.items():
-            array: Any = state[name]
-            if value.shape != array.shape[1:]:
-                # Whole chunks: a chunk written in part would be read first.
-                padded = np.zeros(array.shape[1:], dtype=array.dtype)
-                padded[tuple(slice(size) for size in value.shape)] = value
-                value = padded
-            array[tile] = value
-
-    retry_icechunk(write, f"writing tile {tile} to {location}", location)
-    return fork
-
-
-@functools.lru_cache(maxsize=16)
-def _open_part(location: Location, snapshot: str, name: str) -> Any:
-    return CheckpointStore(location)._state(snapshot)[name]
-
-
-def read_tile(location: Location, snapshot: str, name: str, tile: int, shape: tuple[int, ...]) -> NDArray:
-    """Read a tile's value of a part of the state.
-
-    Parameters
-    ----------
-    location : Location
-    snapshot : str
-        Id of the checkpoint.
-    name : str
-        Name of the part.
-    tile : int
-        Number of the tile.
-    shape : tuple of int
-        The leading axes of the value, where they are shorter than `Part.shape`.
-
-    Raises
-    ------
-    StoreNotVisibleError
-        This process does not see the store: it runs on another machine.
-    """
-    if location.is_local and not location.local_path.is_dir():
-        raise StoreNotVisibleError(location)
-    index = (tile, *(slice(size) for size in shape))
-    value = retry_icechunk(
-        lambda: _open_part(location, snapshot, name)[index], f"reading tile {tile} from {location}", location
-    )
-    return np.ascontiguousarray(value)

@@ -123,7 +123,7 @@ def write_nxptycho(scan: xr.Dataset, path: Path) -> None:
     """After NXcxi_ptycho, by nexusformat: motors with vectors and units that are not SI."""
     import nexusformat.nexus as nx
 
-    frames, translation = scan["intensity"].values, sample_translation(scan)
+    frames, translation = scan["intensity"].values, sample_translation(scan) * 1e6
     entry = nx.NXentry(definition="NXptycho", title="simulated")
     entry["instrument"] = nx.NXinstrument()
     entry["instrument/source"] = nx.NXsource(energy=nx.NXfield(3.0, units="GeV"), probe="x-ray")

@@ -17,7 +17,8 @@ from daskptycho.cli import daskptycho
 from daskptycho.run import keeper
 from daskptycho.run.checkpoint import location_of
 from daskptycho.storage import checkpoints as checkpoint_store
-from daskptycho.storage.checkpoints import CheckpointStore, Part, read_tile, write_tile
+from daskptycho.storage.checkpoint_tiles import read_tile, write_tile
+from daskptycho.storage.checkpoints import CheckpointStore, Part
 from daskptycho.storage.location import parse_location
 
 
