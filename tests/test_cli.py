@@ -389,7 +389,7 @@ BAD_FILES = {
         "valid has the shape (8, 8)",
     ),
     "no positions": ({"position": None}, (), "position is not found in"),
-    "a key that is not there": ({}, ("--probe-key", "beam"), "name the array with probe_key (--probe-key)"),
+    "a key that is not there": ({}, ("--probe-key", "beam"), "name it with probe_key (--probe-key)"),
     "no tile": ({}, ("--tile-frames", 0), "tile_frames is 0; expected at least 1"),
     "negative energy": ({}, ("--energy-eV", -1), "energy_eV is -1.0; expected a positive number"),
     "two energies": ({}, ("--energy-eV", 1e4, "--wavelength-m", 1e-9), "give one of the two"),
