@@ -219,7 +219,7 @@ class Tiling:
         return self._strips_of_target.get(target, [])
 
     def strips_between_workers(self, workers: int) -> list[Strip]:
-        """The strips that travel between this number of workers, whose tiles `assign_worker` tells."""
+        """The strips that travel if `assign_worker` assigns the tiles to this number of workers."""
         worker = [assign_worker(tile, len(self.tiles), workers) for tile in range(len(self.tiles))]
         return [strip for strip in self.strips if worker[strip.source] != worker[strip.target]]
 

@@ -1,7 +1,7 @@
 """From what a file holds to the arguments of `create_scan`: axes, centre, crop, geometry, first probe.
 
-A reader returns what it finds in the file's own order and units of length. Here that is combined with what
-the user gives and assumes, and brought into the order of a scan.
+A reader returns what it finds in the order of the file. Here that is combined with what the user gives and
+assumes, and brought into the order of a scan.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def not_found_error(
     arrays : mapping
         The arrays of the file by name.
     """
-    shapes = ", ".join(f"{own} {array.shape}" for own, array in arrays.items())
+    shapes = ", ".join(f"{label} {array.shape}" for label, array in arrays.items())
     expected = repr(key) if key is not None else f"one of {', '.join(usual)}"
     option = f"{name}_key"
     return ScanError(

@@ -1,11 +1,12 @@
 """A first guess of the probe, estimated from the frames.
 
 An electron microscope focuses with an aperture, which the frames show: the probe is the inverse transform of
-the root of the mean frame, defocused by the distance that the user gives. For x-rays the guess is a disc on
-the sample. The inverse transform of a frame is the autocorrelation of its exit wave; where the frames differ
-from their mean, that is of the structured part, which lies within the autocorrelation of the probe. The mean
-of its square modulus is the autocorrelation of abs(P)^2, whose mean square distance is R^2 for a disc of
-radius R.
+the square root of the mean frame, defocused by the distance that the user gives.
+
+For x-rays the guess is a disc on the sample, whose radius the frames determine. The inverse transform of a
+frame is the autocorrelation of its exit wave. The part that is left when the mean frame is subtracted comes
+from the structure of the sample. The mean of its squared modulus over many frames is the autocorrelation of
+abs(P)^2, and the mean square distance of that is R^2 for a disc of radius R.
 """
 
 from __future__ import annotations

@@ -136,9 +136,9 @@ def _find_key(path: Path, datasets: Mapping[str, Any], name: str, key: str | Non
     else:
         by_tail: dict[str, str] = {}
         # Of several datasets of one name, the least nested one is taken.
-        for own in sorted(datasets, key=lambda own: (-own.count("/"), own)):
-            if name != "intensity" or datasets[own].ndim >= 3:
-                by_tail[own.rsplit("/", 1)[-1].lower()] = own
+        for path_inside in sorted(datasets, key=lambda inside: (-inside.count("/"), inside)):
+            if name != "intensity" or datasets[path_inside].ndim >= 3:
+                by_tail[path_inside.rsplit("/", 1)[-1].lower()] = path_inside
         for usual in USUAL_KEYS[name]:
             parts = usual.split("+")
             if all(part in by_tail for part in parts):
@@ -193,11 +193,11 @@ def _read_numbers(
         elif name in file.attrs:
             found[name] = _to_number(np.asarray(file.attrs[name], dtype=float))
         else:
-            own = next((item for own, item in datasets.items() if own.rsplit("/", 1)[-1] == name), None)
-            if own is not None:
-                found[name] = _read_value(own, kind, unit)
-    for own, item in datasets.items():
-        name = LOOSE_NAMES.get(own.rsplit("/", 1)[-1].lower(), "")
+            named = [item for inside, item in datasets.items() if inside.rsplit("/", 1)[-1] == name]
+            if named:
+                found[name] = _read_value(named[0], kind, unit)
+    for inside, item in datasets.items():
+        name = LOOSE_NAMES.get(inside.rsplit("/", 1)[-1].lower(), "")
         # A usual name is not enough: without a unit the number may be anything.
         if name and name not in found and "units" in item.attrs and item.size in (1, 2):
             found[name] = _read_value(item, *NUMBERS[name])

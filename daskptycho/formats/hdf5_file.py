@@ -134,14 +134,14 @@ def read_quantity(dataset: Any, kind: str, name: str, unit: str | None = None) -
     ScanError
         The unit is of another kind, or there is none.
     """
-    own = dataset.attrs.get("units", dataset.attrs.get("unit", unit))
-    if isinstance(own, np.ndarray):
-        own = own.ravel()[0]
-    if own is None or to_text(own).strip() == "":
-        own = unit
-    if own is None:
+    found = dataset.attrs.get("units", dataset.attrs.get("unit", unit))
+    if isinstance(found, np.ndarray):
+        found = found.ravel()[0]
+    if found is None or to_text(found).strip() == "":
+        found = unit
+    if found is None:
         raise ScanError(f"{name} has no unit; expected an attribute units of {kind}")
-    return to_si(np.asarray(dataset[()], dtype=np.float64), own, kind, name)
+    return to_si(np.asarray(dataset[()], dtype=np.float64), found, kind, name)
 
 
 def to_text(value: Any) -> str:

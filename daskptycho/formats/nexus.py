@@ -129,9 +129,9 @@ def _find_frames(entry: Any, detector: Any) -> list[str]:
             raise ScanError(f"{missing[0]} of {data.name} is a link to a missing file; copy that file too")
         if parts:
             return [f"{data.name}/{name}" for name in parts]
-    own = None if detector is None else _frames_dataset(detector)
-    if own is not None:
-        return [own]
+    dataset = None if detector is None else _frames_dataset(detector)
+    if dataset is not None:
+        return [dataset]
     groups = _groups_of_class(entry, "NXdata")
     signals = ((group, to_text(group.attrs.get("signal", "data"))) for group in groups)
     named = [group[name].name for group, name in signals if getattr(group.get(name), "ndim", 0) >= 3]

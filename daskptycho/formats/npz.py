@@ -170,11 +170,11 @@ def _find_key(path: Path, archive: Any, name: str, key: str | None) -> str | Non
     """The key of a variable's array: the user's, or a usual one; None for an optional one that is absent."""
     if key is not None and key in archive.files:
         return key
-    by_lower = {own.lower(): own for own in reversed(archive.files)}
+    by_lower = {label.lower(): label for label in reversed(archive.files)}
     found = next((by_lower[usual] for usual in USUAL_KEYS[name] if usual in by_lower), None)
     if key is None and (found is not None or name not in ("intensity", "position")):
         return found
-    arrays = {own: archive[own] for own in archive.files}
+    arrays = {label: archive[label] for label in archive.files}
     raise not_found_error(path, name, key, USUAL_KEYS[name], arrays)
 
 

@@ -246,7 +246,7 @@ def _simulate_block(rows: NDArray[np.float64], model: _ForwardModel) -> NDArray[
 
 
 def _simulate_lazily(model: _ForwardModel, rows: NDArray[np.float64], tile_frames: int) -> da.Array:
-    """The frames of all rows as a dask array, none of whose blocks reaches into two tiles."""
+    """The frames of all rows as a dask array, in which no block spans two tiles."""
     block = max(1, BLOCK_PIXELS // model.probe.size)
     chunks: list[int] = []
     for start in range(0, len(rows), tile_frames):

@@ -131,7 +131,7 @@ def read_attributes(location: Location, expected: str = "a scan, as create_scan 
     ----------
     location : Location
     expected : str
-        What the error says was expected where there is no such group.
+        What the error says was expected, if there is no such group.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def _describe_contents(location: Location) -> str:
 
 
 def open_dataset(location: Location) -> xr.Dataset:
-    """Open a store with xarray alone. The dataset keeps the store open: load it, or take what is needed.
+    """Open a store with plain xarray. The dataset keeps the store open: load it, or take what is needed.
 
     Raises
     ------
