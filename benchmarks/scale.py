@@ -79,7 +79,7 @@ def sweep_seconds(scan: Any, sweeps: int, client: Client | None = None) -> tuple
 
 def strip_bytes(tiling: Tiling, owners: int) -> int:
     """Bytes of the strips that so many workers send each other."""
-    travelling = tiling.strips_between(owners)
+    travelling = tiling.strips_between_workers(owners)
     return 8 * sum(math.prod(part.stop - part.start for part in strip.to_target) for strip in travelling)
 
 

@@ -78,7 +78,7 @@ class _Setting(NamedTuple):
 
 def _set_up(scan: xr.Dataset, probe: ArrayLike | None, subpixel: bool) -> _Setting:
     tiling = lay_out_tiles(scan, whole_pixel=not subpixel)
-    fractional = not all(tile.whole_pixel for tile in tiling.tiles)
+    fractional = not all(tile.is_whole_pixel for tile in tiling.tiles)
     forward = choose_forward(fresnel_kernel(scan.attrs, tiling.frame_shape))
     options = {"probe": probe, "update_probe": False, "fractional": fractional}
     model, first = choose_model(scan, options, forward)
@@ -284,7 +284,7 @@ def _near(setting: _Setting, tile: Tile) -> _Near:
         window.width + 2 * (width - 1),
     )
     numbers, corners = [], []
-    for shift in tiling.images_of(window):
+    for shift in tiling.whole_periods(window):
         corner = tiling.corner + shift - (wide.y, wide.x)
         inside = (corner >= 0) & (corner <= (window.height + height - 2, window.width + width - 2))
         found = np.flatnonzero(inside.all(axis=1))

@@ -1,8 +1,8 @@
-"""Where frames lie: order, tiles, windows, strips and the pairs of frames that overlap.
+"""Where frames lie: their order, tiles, windows, strips, and the pairs of frames that overlap.
 
-Positions here are in object pixels, ``[y, x]``, and name the top-left corner of a frame.
-Nothing in this module reads data or knows an array library other than NumPy; every other
-module may call it, and it calls none of them.
+Positions are in object pixels, ``[y, x]``, and name the top-left corner of a frame. This module knows
+positions and shapes only; it reads no data, uses no array library but NumPy, and every other module may
+import it.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ __all__ = [
     "Tile",
     "Tiling",
     "Window",
+    "assign_worker",
     "compact_order",
     "make_tiling",
     "overlapping_pairs",
-    "run_of",
     "split_position",
 ]
 
 Shape = tuple[int, int]
 
-# A position this close to a whole pixel is that pixel: the phase ramp that would carry the
-# rest turns the outermost frequency by less than float32 can tell from a frame's photon noise.
+# A position this close to a whole pixel counts as that pixel: the phase ramp of the rest would change the
+# outermost frequency by less than float32 can tell from the photon noise of a frame.
 WHOLE_PIXEL = 1e-3
 
 
 def compact_order(position: NDArray, tile_frames: int) -> NDArray[np.int64]:
-    """Order that makes each run of `tile_frames` frames a spatially compact tile.
+    """Order of the frames in which each `tile_frames` consecutive ones are a spatially compact tile.
 
-    The frames are halved again and again across the longer side of their bounding box, at a
-    multiple of `tile_frames`, so that every tile but the last is full. Inside a tile the
-    frames keep the order of acquisition; an order already made comes out unchanged.
+    The frames are halved repeatedly across the longer side of their bounding box, at a multiple of
+    `tile_frames`, so that every tile but the last is full. Inside a tile the frames keep the order of
+    acquisition. Frames that are in this order already stay in it.
 
     Parameters
     ----------
     position : (frame, 2) array
-        Scan positions, any unit.
+        Scan positions in any unit.
     tile_frames : int
-        Frames in a tile, at least one.
+        Number of frames in a tile, at least one.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def compact_order(position: NDArray, tile_frames: int) -> NDArray[np.int64]:
             tiles.append(np.sort(frames))
             continue
         axis = int(np.argmax(np.ptp(position[frames], axis=0)))
-        # Ties are broken by the frame's number, which makes the order idempotent.
+        # Ties are broken by the number of the frame, which makes the order idempotent.
         frames = frames[np.lexsort((frames, position[frames, axis]))]
         middle = (count // 2) * tile_frames
         pending.append(frames[middle:])
@@ -75,7 +75,12 @@ def compact_order(position: NDArray, tile_frames: int) -> NDArray[np.int64]:
 
 
 def split_position(position: NDArray) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Whole pixel and remaining fraction of each position.
+    """Split each position into a whole pixel and a fraction.
+
+    Parameters
+    ----------
+    position : (frame, 2) array
+        In pixels.
 
     Returns
     -------
@@ -93,7 +98,10 @@ def split_position(position: NDArray) -> tuple[NDArray[np.int64], NDArray[np.flo
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of the canvas: first pixel and size. On a periodic canvas it may reach past the period."""
+    """A rectangle of the canvas, given by its first pixel and its size in pixels.
+
+    On a periodic canvas it may extend past the period.
+    """
 
     y: int
     x: int
@@ -104,24 +112,25 @@ class Window:
     def shape(self) -> Shape:
         return (self.height, self.width)
 
-    def moved(self, dy: int, dx: int) -> Window:
+    def shift(self, dy: int, dx: int) -> Window:
+        """The window of the same size, shifted by this number of pixels."""
         return Window(self.y + dy, self.x + dx, self.height, self.width)
 
     def intersection(self, other: Window) -> Window | None:
-        """The rectangle that both share, or None."""
+        """The rectangle that both windows share, or None."""
         y, x = max(self.y, other.y), max(self.x, other.x)
         height = min(self.y + self.height, other.y + other.height) - y
         width = min(self.x + self.width, other.x + other.width) - x
         return Window(y, x, height, width) if height > 0 and width > 0 else None
 
     def slices_of(self, inner: Window) -> tuple[slice, slice]:
-        """Where `inner` lies in an image of this window."""
+        """Slices of an image of this window that are the image of the window `inner`."""
         y, x = inner.y - self.y, inner.x - self.x
         return slice(y, y + inner.height), slice(x, x + inner.width)
 
     @staticmethod
-    def around(corner: NDArray, frame_shape: Shape) -> Window:
-        """Bounding box of the frames at these corners."""
+    def from_corners(corner: NDArray, frame_shape: Shape) -> Window:
+        """The bounding box of the frames at these corners, a (frame, 2) array."""
         low, high = corner.min(axis=0), corner.max(axis=0)
         return Window(
             int(low[0]),
@@ -140,13 +149,13 @@ class Tile:
     index : int
         Number of the tile.
     frames : slice
-        Its frames in the scan's order.
+        Its frames in the order of the scan.
     window : Window
         The part of the canvas that its frames cover.
     corner : (frame, 2) int64 array
         Corner of each frame inside `window`.
     fraction : (frame, 2) float64 array
-        Sub-pixel rest of each position.
+        Remaining fraction of a pixel of each position.
     """
 
     index: int
@@ -159,13 +168,14 @@ class Tile:
         return self.frames.stop - self.frames.start
 
     @property
-    def whole_pixel(self) -> bool:
+    def is_whole_pixel(self) -> bool:
+        """Whether all frames lie on whole pixels."""
         return not self.fraction.any()
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Pixels that tile `target` takes over from tile `source`, each in its own window's slices."""
+    """Pixels that tile `target` shares with tile `source`, as slices of the window of each."""
 
     source: int
     target: int
@@ -173,9 +183,9 @@ class Strip:
     to_target: tuple[slice, slice]
 
 
-def run_of(tile: int, tiles: int, runs: int) -> int:
-    """Which of so many runs of tiles a tile belongs to. Neighbours in number are neighbours in space."""
-    return tile * runs // tiles
+def assign_worker(tile: int, tiles: int, workers: int) -> int:
+    """Number of the worker that a tile belongs to. Workers have consecutive tiles, which are neighbours."""
+    return tile * workers // tiles
 
 
 @dataclass(frozen=True)
@@ -188,13 +198,13 @@ class Tiling:
     window : Window
         The whole canvas: the bounding box of all frames, or one period.
     period : (int, int) or None
-        The canvas wraps round at that many pixels.
+        Size of a canvas that wraps round, in pixels.
     corner : (frame, 2) int64 array
         Whole-pixel corner of each frame on the canvas.
     tiles : tuple of Tile
     strips : tuple of Strip
-        What has to be added to each tile's overlap image to make it the canvas's. A tile that
-        wraps round onto itself has strips from itself.
+        What has to be added to the overlap image of each tile to make it that of the whole canvas. A tile
+        that wraps round onto itself has strips from itself.
     """
 
     frame_shape: Shape
@@ -205,12 +215,13 @@ class Tiling:
     strips: tuple[Strip, ...]
 
     def strips_into(self, target: int) -> list[Strip]:
+        """The strips that a tile receives."""
         return self._strips_of_target.get(target, [])
 
-    def strips_between(self, workers: int) -> list[Strip]:
-        """The strips that travel where each of so many workers has its `run_of` tiles."""
-        worker = [run_of(tile, len(self.tiles), workers) for tile in range(len(self.tiles))]
-        return [own for own in self.strips if worker[own.source] != worker[own.target]]
+    def strips_between_workers(self, workers: int) -> list[Strip]:
+        """The strips that travel if `assign_worker` assigns the tiles to this number of workers."""
+        worker = [assign_worker(tile, len(self.tiles), workers) for tile in range(len(self.tiles))]
+        return [strip for strip in self.strips if worker[strip.source] != worker[strip.target]]
 
     def cut(self, canvas: NDArray, window: Window) -> NDArray:
         """The part of an array on the canvas that lies under a window, wrapped round with the period."""
@@ -225,12 +236,12 @@ class Tiling:
             rows, columns = rows % self.period[0], columns % self.period[1]
         return rows, columns
 
-    def images_of(self, window: Window) -> list[Shape]:
+    def whole_periods(self, window: Window) -> list[Shape]:
         """Shifts by whole periods at which frames of the canvas can meet a window.
 
         Only (0, 0) without a period.
         """
-        return _images(window, self.period)
+        return _whole_periods(window, self.period)
 
     @cached_property
     def _strips_of_target(self) -> dict[int, list[Strip]]:
@@ -258,9 +269,9 @@ def make_tiling(
     chunks : tuple of int
         Number of frames in each tile.
     period : (int, int), optional
-        The canvas wraps round at that many pixels.
+        Size of a canvas that wraps round, in pixels.
     whole_pixel : bool
-        Round the positions and forget the fractions.
+        Round the positions to whole pixels.
     """
     corner, fraction = split_position(position)
     if whole_pixel:
@@ -269,27 +280,27 @@ def make_tiling(
     start = 0
     for index, count in enumerate(chunks):
         frames = slice(start, start + count)
-        window = Window.around(corner[frames], frame_shape)
+        window = Window.from_corners(corner[frames], frame_shape)
         local = corner[frames] - (window.y, window.x)
         tiles.append(Tile(index, frames, window, local, fraction[frames]))
         start += count
-    canvas = Window.around(corner, frame_shape) if period is None else Window(0, 0, *period)
-    return Tiling(frame_shape, canvas, period, corner, tuple(tiles), _strips(tiles, period))
+    canvas = Window.from_corners(corner, frame_shape) if period is None else Window(0, 0, *period)
+    return Tiling(frame_shape, canvas, period, corner, tuple(tiles), _find_strips(tiles, period))
 
 
-def _strips(tiles: list[Tile], period: Shape | None) -> tuple[Strip, ...]:
-    """Every overlap of a tile's window with another's, images across the period included."""
+def _find_strips(tiles: list[Tile], period: Shape | None) -> tuple[Strip, ...]:
+    """Every overlap between the windows of two tiles, also across the period."""
     centre = np.array([[t.window.y + t.window.height / 2, t.window.x + t.window.width / 2] for t in tiles])
     reach = np.array([[t.window.height / 2, t.window.width / 2] for t in tiles]).max(axis=0)
     # Scaled by the largest half window, two windows can only meet within a distance of two.
     tree = KDTree(centre / reach)
     strips = []
     for target in tiles:
-        for shift in _images(target.window, period):
-            near = tree.query_ball_point((centre[target.index] - shift) / reach, 2.0, p=np.inf)
+        for wrap in _whole_periods(target.window, period):
+            near = tree.query_ball_point((centre[target.index] - wrap) / reach, 2.0, p=np.inf)
             for source_index in sorted(near):
-                source = tiles[source_index].window.moved(*shift)
-                if source_index == target.index and shift == (0, 0):
+                source = tiles[source_index].window.shift(*wrap)
+                if source_index == target.index and wrap == (0, 0):
                     continue
                 shared = source.intersection(target.window)
                 if shared is not None:
@@ -304,24 +315,24 @@ def _strips(tiles: list[Tile], period: Shape | None) -> tuple[Strip, ...]:
     return tuple(strips)
 
 
-def _images(window: Window, period: Shape | None) -> list[Shape]:
-    """Shifts by whole periods at which another window can meet this one."""
+def _whole_periods(window: Window, period: Shape | None) -> list[Shape]:
+    """Shifts by whole periods that can make another window meet this one."""
     if period is None:
         return [(0, 0)]
-    reach = [size // wrap + 1 for size, wrap in zip(window.shape, period, strict=True)]
-    return [(a * period[0], b * period[1]) for a, b in product(*(range(-n, n + 1) for n in reach))]
+    most = [size // length + 1 for size, length in zip(window.shape, period, strict=True)]
+    return [(a * period[0], b * period[1]) for a, b in product(*(range(-n, n + 1) for n in most))]
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Overlapping pairs of frames, each pair once, self pairs included.
+    """Overlapping pairs of frames: each pair once, and each frame with itself.
 
     Attributes
     ----------
     first, second : (pair,) int64 arrays
         Frame numbers, ``first <= second``.
     offset : (pair, 2) int64 array
-        Corner of `second` minus corner of `first`, across the period where that is nearer.
+        Corner of `second` minus corner of `first`, across the period where that is shorter.
     """
 
     first: NDArray[np.int64]
@@ -333,12 +344,19 @@ class Pairs:
 
 
 def overlapping_pairs(corner: NDArray, frame_shape: Shape, period: Shape | None = None) -> Pairs:
-    """All pairs of frames that share at least one pixel, found once with a KD-tree.
+    """All pairs of frames that share at least one pixel.
+
+    Parameters
+    ----------
+    corner : (frame, 2) int array
+    frame_shape : (int, int)
+    period : (int, int), optional
+        Size of a canvas that wraps round, in pixels.
 
     Raises
     ------
     ValueError
-        A period below twice the frame: two frames could then meet on both sides.
+        The period is less than twice the frame, so that two frames could meet on both sides.
     """
     corner = np.asarray(corner, dtype=np.int64)
     size = np.array(frame_shape)
@@ -350,14 +368,14 @@ def overlapping_pairs(corner: NDArray, frame_shape: Shape, period: Shape | None 
             raise ValueError(f"period is {period} pixels; expected at least twice the frame, {frame_shape}")
         points = np.mod(points, wrap)
         boxsize = wrap / size
-    # In units of the frame, frames overlap where they are nearer than one along both axes;
-    # whole pixels make half a pixel less a safe strict bound.
+    # In units of the frame, two frames overlap if they are nearer than one along both axes. Corners are whole
+    # pixels, so that half a pixel less makes the bound strict.
     tree = KDTree(points / size, boxsize=boxsize)
     found = tree.query_pairs(1.0 - 0.5 / size.max(), p=np.inf, output_type="ndarray").astype(np.int64)
     found.sort(axis=1)
-    alone = np.arange(len(corner))
-    first = np.concatenate([alone, found[:, 0]])
-    second = np.concatenate([alone, found[:, 1]])
+    own = np.arange(len(corner))
+    first = np.concatenate([own, found[:, 0]])
+    second = np.concatenate([own, found[:, 1]])
     order = np.lexsort((second, first))
     first, second = first[order], second[order]
     offset = corner[second] - corner[first]

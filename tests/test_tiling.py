@@ -1,4 +1,4 @@
-"""Geometry by its properties: compact tiles, every pair once, strips that complete a tile's image."""
+"""Geometry tested by its properties: compact tiles, every pair once, strips that complete each tile."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_tiles_of_a_raster_are_compact(tile_frames: int) -> None:
         assert np.ptp(np.ptp(tile, axis=0)) == 0
 
 
-def test_tiles_of_no_frames_are_refused() -> None:
+def test_empty_tiles_are_refused() -> None:
     with pytest.raises(ValueError, match="tile_frames is 0"):
         compact_order(np.zeros((3, 2)), 0)
 
@@ -117,7 +117,7 @@ def test_tiles_hold_all_frames_inside_their_windows(scan: dict) -> None:
             tiling.corner[tile.frames] + tile.fraction, scan["position"][tile.frames], atol=1e-3
         )
     flat = make_tiling(**scan, whole_pixel=True)
-    assert all(tile.whole_pixel for tile in flat.tiles)
+    assert all(tile.is_whole_pixel for tile in flat.tiles)
 
 
 def on_canvas(window: Window, canvas: Window, period: tuple | None) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +158,7 @@ def test_strips_complete_each_tile_image(scan: dict) -> None:
 
 @settings(deadline=None)
 @given(scans())
-def test_pairs_are_those_of_brute_force(scan: dict) -> None:
+def test_pairs_equal_those_of_brute_force(scan: dict) -> None:
     corner, _ = split_position(scan["position"])
     size, period = np.array(scan["frame_shape"]), scan["period"]
     expected = {}

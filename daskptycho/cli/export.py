@@ -32,11 +32,11 @@ def command(result: str, file: str, sweep: int | None, overwrite: bool) -> None:
     .tif is an OME-TIFF of phase and amplitude, .zarr an OME-Zarr of both at falling resolution for napari and
     Neuroglancer; .h5 is plain HDF5, .nxs NeXus and .cxi CXI, each with object, probe and positions.
     """
-    from daskptycho.formats.export import export_result, writer_of
+    from daskptycho.formats.export import choose_writer, export_result
     from daskptycho.run.history import open_checkpoint
     from daskptycho.run.result import open_result
 
-    writer_of(Path(file))
+    choose_writer(Path(file))
     refuse_to_lose(file, overwrite)
     opened = open_result(result) if sweep is None else open_checkpoint(result, sweep)
     click.echo(export_result(opened, file, overwrite=overwrite))

@@ -51,7 +51,7 @@ def command(
     place = Place(**where)
     target = parse_location(out)
     done, total = read_progress(target)
-    tiles = len(open_checkpoint_store(target).fixed()["tiles"])
+    tiles = len(open_checkpoint_store(target).read_constants()["tiles"])
     total = sweeps or total
     opened = None if scan is None else open_scan(scan)
     begun = read_scan_header(target)

@@ -38,5 +38,5 @@ def command(result: str, picture: str | None, remove_ramp: bool | None, sweep: i
     if picture is None:
         place = parse_location(result)
         of_sweep = "" if sweep is None else f"-sweep-{sweep}"
-        picture = str(place.beside(f"{place.name.removesuffix('.zarr')}{of_sweep}.png"))
+        picture = str(place.with_name(f"{place.name.removesuffix('.zarr')}{of_sweep}.png"))
     click.echo(save_figure(plot_result(opened, remove_ramp=remove_ramp), picture))

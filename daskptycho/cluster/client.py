@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import dask.base
 from distributed import Client, span
 
-from daskptycho.tiling import run_of
+from daskptycho.tiling import assign_worker
 
 __all__ = ["STAY_AT_HOME", "Home", "Homes", "current_client", "find_homes", "group_as_run"]
 
@@ -53,7 +53,7 @@ class Homes:
 
     def address(self, home: Home) -> str:
         """Address of the worker where a task belongs."""
-        return self.threads[run_of(home.tile, home.tiles, len(self.threads))]
+        return self.threads[assign_worker(home.tile, home.tiles, len(self.threads))]
 
 
 def find_homes() -> Homes | None:

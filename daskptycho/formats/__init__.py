@@ -1,7 +1,11 @@
-"""Foreign files in and out: which reader a file needs is told by its content and not by its name.
+"""Formats: foreign files, read as scans and written from results.
 
-The command line and user code call `read_file`, `import_scan` and `export_result`; each format is one module
-of this folder, with a reader, a writer or both.
+Each format is one module with a reader, a writer or both; the content of a file decides which reader it
+needs, and never its name. `arrange` brings what a reader found into the order of a scan, `first_probe`
+guesses a probe, `export` chooses the writer. `array_names`, `extras`, `hdf5_file`, `laboratory`,
+`lazy_frames` and `units` are what several formats share.
+
+These modules import `scan` and `storage`. Only `cli` and users import them.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.formats.arrange import Arrangement, arranged
+from daskptycho.formats.arrange import GEOMETRY_OPTIONS, Arrangement, arrange_scan
 from daskptycho.formats.cxi import is_cxi, read_cxi
 from daskptycho.formats.export import export_result
 from daskptycho.formats.hdf5 import read_hdf5
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export_result", "import_scan", "read_file", "read_npz"]
 
-# Name, test and reader of each format, in the order in which they are tried: CXI before NeXus, since
+# Name, test and reader of each format, in the order in which they are tried: NeXus before CXI, since
 # NXcxi_ptycho is both, and plain HDF5 last.
 FORMATS: tuple[tuple[str, Callable[[Path], bool], Callable[..., dict[str, Any]]], ...] = (
     ("npz (also compressed by bz2, xz or gzip)", is_npz, read_npz),
@@ -41,18 +45,7 @@ FORMATS: tuple[tuple[str, Callable[[Path], bool], Callable[..., dict[str, Any]]]
     ("HDF5", is_hdf5, read_hdf5),
 )
 
-ARRANGEMENT = {field.name for field in fields(Arrangement)}
-GEOMETRY = (
-    "energy_eV",
-    "wavelength_m",
-    "detector_distance_m",
-    "detector_pixel_size_m",
-    "source_distance_m",
-    "pixel_size_m",
-    "propagation",
-    "radiation",
-    "position_unit",
-)
+ARRANGEMENT_OPTIONS = {field.name for field in fields(Arrangement)}
 
 
 def read_file(
@@ -62,51 +55,53 @@ def read_file(
     position_file: str | Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Read a foreign file.
+    """Read a foreign file as arguments of `create_scan`.
 
     Parameters
     ----------
     path : str or Path
     assume : mapping, optional
-        Numbers that are taken where the file lacks them, as ``{"energy_eV": 8000}``.
+        Values for what the file lacks, as in ``{"energy_eV": 8000}``.
     position_file : str or Path, optional
-        A text file or a .npy file with the positions, two columns, where the data file has none.
+        A text file or a .npy file with the positions in two columns, for a data file without positions.
     **options : dict
-        Those of the format's reader, such as `intensity_key` of `read_hdf5`; of `arrange.Arrangement`, such
-        as `crop`; and numbers of the geometry that go before what the file says, such as `energy_eV`.
+        Options of the format's reader, such as `intensity_key` of `read_hdf5`; fields of
+        `arrange.Arrangement`, such as `crop`; and numbers of the geometry that take precedence over the file,
+        such as `energy_eV`.
 
     Returns
     -------
     dict
-        Arguments for `create_scan`; the frames stay in the file.
+        Arguments of `create_scan`; the frames stay in the file.
 
     Raises
     ------
     ScanError
-        No file, one of no known format, or one whose data or units cannot be right.
+        The file does not exist, is of no known format, or holds impossible data or units.
     OptionError
-        An option that the format's reader does not have, or an extra that is not installed.
+        The reader has no such option, or the extra `formats` is not installed.
     """
     if "://" in str(path):
-        raise ScanError(f"{path} is no local file; expected one: only scans and results may lie elsewhere")
+        raise ScanError(f"{path} is not a local file; expected one: only scans and results may be URLs")
     path = Path(path).expanduser()
     if not path.exists():
         raise ScanError(f"{path} does not exist; expected a data file")
-    reader = _reader(path)
-    own = set(inspect.signature(reader).parameters) - {"path"}
-    reading = {name: options.pop(name) for name in list(options) if name in own}
-    given = {name: options.pop(name) for name in list(options) if name in GEOMETRY}
-    order = {name: options.pop(name) for name in list(options) if name in ARRANGEMENT}
+    reader = _choose_reader(path)
+    reader_options = set(inspect.signature(reader).parameters) - {"path"}
+    reading = {name: options.pop(name) for name in list(options) if name in reader_options}
+    given = {name: options.pop(name) for name in list(options) if name in GEOMETRY_OPTIONS}
+    arranging = {name: options.pop(name) for name in list(options) if name in ARRANGEMENT_OPTIONS}
     if options:
+        known = sorted(reader_options | ARRANGEMENT_OPTIONS | set(GEOMETRY_OPTIONS))
         raise OptionError(
             f"{', '.join(options)}: {path} is read by {reader.__name__}, which has no such option; "
-            f"expected one of {', '.join(sorted(own | ARRANGEMENT | set(GEOMETRY)))}"
+            f"expected one of {', '.join(known)}"
         )
-    arrangement = Arrangement(**order)
+    arrangement = Arrangement(**arranging)
     found = reader(path, **reading)
     if position_file is not None:
         found["position"] = read_position_file(position_file)
-    return arranged(found, arrangement, given, assume or {})
+    return arrange_scan(found, arrangement, given, assume or {})
 
 
 def import_scan(
@@ -121,42 +116,54 @@ def import_scan(
     progress: Callable[[int, int], Any] | None = None,
     **options: Any,
 ) -> xr.Dataset:
-    """Turn a foreign file into a scan, block by block: the stack of frames is never in memory.
+    """Convert a file of another program or instrument to a scan.
+
+    The frames are read and written tile by tile; the stack is never in memory (except for npz archives).
 
     Parameters
     ----------
     path : str or Path
-        The foreign file; its content tells its format.
+        The file to import. Its format is recognised by its content: npz, PtyPy's ptyd, NeXus, CXI, 4D-STEM or
+        HDF5.
     url : str or Path
-        Of the new scan, as of `create_scan`.
+        Where to write the scan, as for `create_scan`.
     assume : mapping, optional
-        Numbers that are taken where the file lacks them, as ``{"energy_eV": 8000}``.
+        Values for what the file lacks, as in ``{"energy_eV": 8000}``.
     position_file : str or Path, optional
-        A text file or a .npy file with the positions, two columns, where the data file has none.
+        A text file or a .npy file with the positions in two columns, for a data file without positions.
     period : (int, int), optional
-        The canvas wraps round at that many pixels.
+        Size in object pixels, [y, x], of a canvas that wraps round.
     tile_frames : int, optional
-        Frames in a tile, as of `create_scan`.
+        Number of frames in a tile, as for `create_scan`.
     overwrite : bool
         Replace a scan that lies at `url`, once the new one is complete.
     progress : callable, optional
         Called with (frames written, all frames) after each tile.
     **options : dict
-        Those of the format's reader, such as `intensity_key` of HDF5; of the arrangement, such as `crop`,
-        `centre`, `position_axes` and `guess_probe`; and numbers of the geometry that go before what the
-        file says, such as `energy_eV`. The command ``daskptycho import`` has them all.
+        Options of the format, such as `intensity_key` for HDF5; options for the order of frames and
+        positions, such as `crop`, `centre`, `position_axes` and `guess_probe`; and numbers of the geometry
+        that take precedence over the file, such as `energy_eV`. The help of ``daskptycho import`` explains
+        all of them.
 
     Returns
     -------
     xarray.Dataset
         The scan, as `open_scan` returns it.
 
+    Warns
+    -----
+    UserWarning
+        The file contradicts a number that was given, or has one that was assumed; or something was guessed.
+
     Raises
     ------
     ScanError
-        No file, one of no known format, or one whose data or units cannot be right.
+        The file does not exist, is of no known format, or holds impossible data or units; or something lies
+        at `url` that must not be overwritten.
+    StoreError
+        The server does not answer, or denies access.
     OptionError
-        An option that the format's reader does not have, or an extra that is not installed.
+        The format has no such option, or the extra `formats` is not installed.
     """
     found = read_file(path, assume=assume, position_file=position_file, **options)
     return create_scan(
@@ -164,7 +171,8 @@ def import_scan(
     )
 
 
-def _reader(path: Path) -> Callable[..., dict[str, Any]]:
+def _choose_reader(path: Path) -> Callable[..., dict[str, Any]]:
+    """The reader of the first format that recognises a file."""
     if path.is_dir():
         if is_stem(path):
             return read_stem

@@ -1,7 +1,4 @@
-"""Results out: which writer a file's name asks for, and that what is written is whole or absent.
-
-`formats` shows `export_result` to everyone; this module calls the formats that write.
-"""
+"""Export of results: the suffix of the file chooses the writer, and the file is complete or absent."""
 
 from __future__ import annotations
 
@@ -17,8 +14,9 @@ from daskptycho.formats.nexus import write_nexus
 from daskptycho.formats.ome_zarr import write_ome_zarr
 from daskptycho.formats.tiff import write_tiff
 from daskptycho.storage.folder import write_atomically, write_file_atomically
+from daskptycho.storage.overwriting import exists_error
 
-__all__ = ["SUFFIXES", "export_result", "writer_of"]
+__all__ = ["SUFFIXES", "choose_writer", "export_result"]
 
 WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
     ".cxi": write_cxi,
@@ -32,17 +30,17 @@ WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
 }
 SUFFIXES = tuple(WRITERS)
 
-# As a `kind` it keeps scans, results and checkpoints, whose `format` is another, from being replaced.
+# As the `kind` of a picture it protects scans, results and checkpoints, whose `format` is another.
 OME_ZARR = "picture in OME-Zarr"
 
 
-def writer_of(path: Path) -> Callable[[xr.Dataset, Path], None]:
-    """The writer that a file's name asks for.
+def choose_writer(path: Path) -> Callable[[xr.Dataset, Path], None]:
+    """Choose the writer for a file by its suffix.
 
     Raises
     ------
     OptionError
-        A suffix of no format.
+        The suffix belongs to no format.
     """
     writer = WRITERS.get(path.suffix.lower())
     if writer is None:
@@ -53,42 +51,44 @@ def writer_of(path: Path) -> Callable[[xr.Dataset, Path], None]:
 
 
 def export_result(result: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write a result in a format that other programs read: whole, or not at all.
+    """Write a result in a format that other programs read, completely or not at all.
 
     Parameters
     ----------
     result : xarray.Dataset
         From `reconstruct` or `open_result`.
     path : str or Path
-        Its suffix names the format: .cxi, .nxs (NeXus), .h5 (HDF5), .zarr (OME-Zarr), .tif (OME-TIFF).
+        Where to write it. The suffix chooses the format: .cxi (CXI), .nxs or .nexus (NeXus), .h5 or .hdf5
+        (HDF5), .zarr (OME-Zarr), .tif or .tiff (OME-TIFF). CXI and HDF5 hold the complex object and the
+        probe; OME-Zarr and OME-TIFF hold the phase, in radians, and the amplitude; NeXus holds all of these.
     overwrite : bool
-        Replace what lies there.
+        Replace a file, or a picture in OME-Zarr, that lies there.
 
     Returns
     -------
     Path
-        Where it lies.
+        Where the file was written.
 
     Raises
     ------
     ScanError
-        Something lies there already, a scan, a result or checkpoints even with `overwrite`; or the folder
-        does not exist.
+        Something lies at `path` already, the folder does not exist, or `path` is a URL. Scans, results and
+        checkpoints are not replaced even with `overwrite`.
     OptionError
-        A suffix of no format, or an extra that is not installed.
+        The suffix belongs to no format, or the extra `formats` is not installed.
     """
     if "://" in str(path):
-        raise ScanError(f"{path} is no local path; expected one: only scans and results may lie elsewhere")
+        raise ScanError(f"{path} is not a local path; expected one: only scans and results may be URLs")
     target = Path(path).expanduser()
-    writer = writer_of(target)
+    writer = choose_writer(target)
     if not target.parent.is_dir():
-        raise ScanError(f"{target.parent} is no folder; make it, or name another place")
+        raise ScanError(f"{target.parent} is not a folder; create it, or choose another path")
     if writer is write_ome_zarr:
         with write_atomically(target, overwrite=overwrite, kind=OME_ZARR) as folder:
             writer(result, folder)
         return target
     if target.is_dir() or (target.exists() and not overwrite):
-        raise ScanError(f"{target} exists already; pass overwrite=True (--overwrite) to replace it")
+        raise exists_error(target)
     with write_file_atomically(target) as partial:
         writer(result, partial)
     return target

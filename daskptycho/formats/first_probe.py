@@ -1,10 +1,12 @@
-"""A first guess of the probe, as wide as the frames themselves tell.
+"""A first guess of the probe, estimated from the frames.
 
-Electrons are focused by an aperture, which the frames show: the inverse transform of the mean frame's root,
-defocused where that is known. For x-rays a disc on the sample: the inverse transform of what differs from
-frame to frame is the autocorrelation of the sample's part of the exit wave, which lies within the probe's
-own. The mean of its square is the autocorrelation of |P|^2; of a disc of radius R its mean square distance is
-R^2. `arrange` calls this module; it calls `lazy_frames`, `propagation` and `radiation`.
+An electron microscope focuses with an aperture, which the frames show: the probe is the inverse transform of
+the square root of the mean frame, defocused by the distance that the user gives.
+
+For x-rays the guess is a disc on the sample, whose radius the frames determine. The inverse transform of a
+frame is the autocorrelation of its exit wave. The part that is left when the mean frame is subtracted comes
+from the structure of the sample. The mean of its squared modulus over many frames is the autocorrelation of
+abs(P)^2, and the mean square distance of that is R^2 for a disc of radius R.
 """
 
 from __future__ import annotations
@@ -16,72 +18,78 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.formats.lazy_frames import sampled
-from daskptycho.scan.optics import ELECTRON, NEAR_FIELD, PHOTON, fresnel_kernel, wavelength_of
+from daskptycho.formats.lazy_frames import sample_frames
+from daskptycho.scan.optics import ELECTRON, NEAR_FIELD, PHOTON, energy_to_wavelength, fresnel_kernel
 
-__all__ = ["first_probe"]
+__all__ = ["guess_first_probe"]
 
-# The smallest and the largest disc, as shares of a frame: overlap needs more, sampling less.
+# Radii of the smallest and the largest disc, as shares of a frame: a smaller one would not overlap with its
+# neighbours, a larger one would not be sampled sufficiently.
 SMALLEST, LARGEST = 0.05, 0.45
 
 # Width of the disc's edge in pixels.
 EDGE = 2.0
 
 
-def first_probe(
+def guess_first_probe(
     scan: Mapping[str, Any], diameter: float | None = None, defocus_m: float = 0.0
 ) -> NDArray[np.complex64]:
-    """A disc of the width that the frames tell, or an electron microscope's aperture in focus, defocused.
+    """Guess a probe from the frames: a disc, or the focus of an electron microscope's aperture.
 
-    Phases are flat but for the defocus. In the near field the beam fills the frame: a constant.
+    Its phase is flat, except for the defocus. In the near field, where the beam fills the frame, the guess is
+    constant.
 
     Parameters
     ----------
     scan : mapping
-        Arguments of `create_scan`; `intensity` in detector order.
+        Arguments of `create_scan`, with `intensity` in detector order.
     diameter : float, optional
-        Of the disc, in pixels, in place of what the frames tell.
+        Diameter of the disc in pixels. By default it is estimated from the frames.
     defocus_m : float
-        Distance that the disc is propagated by; needs the pixel size and the wavelength.
+        Distance in metres by which the guess is propagated, which needs the pixel size and the wavelength.
+
+    Returns
+    -------
+    (1, y, x) complex64 array
 
     Warns
     -----
     UserWarning
-        Says what was guessed, or that a defocus could not be applied.
+        Says which diameter was estimated, or that the guess could not be defocused.
     """
     shape = tuple(int(n) for n in scan["intensity"].shape[1:])
     if scan.get("propagation") == NEAR_FIELD:
         return np.ones((1, *shape), dtype=np.complex64)
-    frames = sampled(scan["intensity"])
+    frames = sample_frames(scan["intensity"])
     if scan.get("valid") is not None:
         frames = frames * np.asarray(scan["valid"], dtype=bool)
     if scan.get("radiation") == ELECTRON and diameter is None:
         aperture = np.fft.ifftshift(np.sqrt(np.maximum(frames.mean(axis=0), 0)))
         probe = np.fft.fftshift(np.fft.ifft2(aperture, norm="ortho")).astype(np.complex64)
-        return (_carried(probe, scan, defocus_m) if defocus_m else probe)[None]
-    told = _radius(frames) if diameter is None else diameter / 2
-    radius = float(np.clip(told, SMALLEST * min(shape), LARGEST * min(shape)))
+        return (_propagate(probe, scan, defocus_m) if defocus_m else probe)[None]
+    radius = _estimate_radius(frames) if diameter is None else diameter / 2
+    radius = float(np.clip(radius, SMALLEST * min(shape), LARGEST * min(shape)))
     y, x = (np.arange(n) - n // 2 for n in shape)
     distance = np.hypot(y[:, None], x)
     probe = (0.5 * (1 - np.tanh((distance - radius) / EDGE))).astype(np.complex64)
     probe *= np.float32(np.sqrt(frames.sum(axis=(1, 2)).mean()) / np.linalg.norm(probe))
     if diameter is None:
         warnings.warn(
-            f"the first guess of the probe is a disc of {2 * radius:.0f} pixels, as wide as the frames tell; "
-            "where that is wrong, give probe_diameter (--probe-diameter)",
+            f"the first guess of the probe is a disc of {2 * radius:.0f} pixels, estimated from the frames; "
+            "if that is wrong, give probe_diameter (--probe-diameter)",
             UserWarning,
             stacklevel=5,
         )
     if defocus_m:
-        probe = _carried(probe, scan, defocus_m)
+        probe = _propagate(probe, scan, defocus_m)
     return probe[None]
 
 
-def _radius(frames: NDArray[np.float64]) -> float:
-    """Root mean square distance in the frames' autocorrelations, in pixels."""
+def _estimate_radius(frames: NDArray[np.float64]) -> float:
+    """Root mean square distance in the autocorrelations of the frames, in pixels."""
     height, width = frames.shape[1:]
     power = np.zeros((height, width))
-    # What all frames share tells of the probe's own phase; what differs, of the speckle's size.
+    # What all frames share depends on the phase of the probe; the differences show the size of the speckles.
     share = frames.sum(axis=(1, 2), keepdims=True)
     frames = frames - frames.mean(axis=0) * (share / max(share.mean(), 1e-30))
     for frame in frames:
@@ -89,19 +97,20 @@ def _radius(frames: NDArray[np.float64]) -> float:
     power = np.fft.fftshift(power)
     y, x = np.arange(height) - height // 2, np.arange(width) - width // 2
     square = y[:, None] ** 2.0 + x**2.0
-    # Photon noise is white and lies under everything; what is unscattered stands at the middle.
+    # Photon noise is white and adds a constant; unscattered light adds a peak in the middle.
     power = np.maximum(power - np.median(power[square > (0.45 * min(height, width)) ** 2]), 0)
     power[square < 2] = 0
     total = power.sum()
     return float(np.sqrt((power * square).sum() / total)) if total > 0 else 0.0
 
 
-def _carried(
+def _propagate(
     probe: NDArray[np.complex64], scan: Mapping[str, Any], defocus_m: float
 ) -> NDArray[np.complex64]:
+    """Propagate the probe (y, x) by this distance, if the pixel size and the wavelength are known."""
     wavelength = scan.get("wavelength_m")
     if wavelength is None and scan.get("energy_eV") is not None:
-        wavelength = wavelength_of(float(scan["energy_eV"]), scan.get("radiation", PHOTON))
+        wavelength = energy_to_wavelength(float(scan["energy_eV"]), scan.get("radiation", PHOTON))
     size = scan.get("pixel_size_m")
     if (
         size is None

@@ -1,7 +1,4 @@
-"""Plain HDF5: arrays by their usual names or by keys that the user gives; and results written that way.
-
-`formats` calls this module; it calls `hdf5_file`, `units` and `errors`.
-"""
+"""Plain HDF5: arrays under their usual names or under given keys; and results written as datasets."""
 
 from __future__ import annotations
 
@@ -14,12 +11,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.formats.hdf5_file import hdf5_frames, needed, number, opened, text, walk
+from daskptycho.formats.array_names import drop_leading_ones, not_found_error
+from daskptycho.formats.extras import import_extra
+from daskptycho.formats.hdf5_file import open_hdf5, open_hdf5_frames, read_quantity, to_text, walk
+from daskptycho.formats.units import is_pixels
 
 __all__ = ["read_hdf5", "write_hdf5"]
 
-# Usual names, the whole path or its last part, in lower case; a plus joins the two columns of positions.
-# A mask is not guessed: True means valid to some, bad to others.
+# Usual names, the last part of the path in lower case; a plus joins the two columns of positions. A mask is
+# not guessed: in some files True means valid, in others bad.
 USUAL_KEYS: Mapping[str, tuple[str, ...]] = {
     "intensity": (
         "intensity",
@@ -44,7 +44,7 @@ USUAL_KEYS: Mapping[str, tuple[str, ...]] = {
     "valid": (),
     "background": ("background", "dark"),
 }
-# Names of numbers, their kind, and the unit of one that has none of its own.
+# Numbers by the names of their arguments: the kind of unit, and the unit of one that names none.
 NUMBERS = {
     "energy_eV": ("energy", "eV"),
     "wavelength_m": ("length", "m"),
@@ -53,7 +53,8 @@ NUMBERS = {
     "source_distance_m": ("length", "m"),
     "pixel_size_m": ("length", "m"),
 }
-LOOSE = {
+# Other usual names of numbers.
+LOOSE_NAMES = {
     "energy": "energy_eV",
     "photon_energy": "energy_eV",
     "wavelength": "wavelength_m",
@@ -63,7 +64,6 @@ LOOSE = {
     "pixel_size": "detector_pixel_size_m",
     "detector_pixel_size": "detector_pixel_size_m",
 }
-PIXELS = ("pixel", "pixels", "px")
 
 
 def read_hdf5(
@@ -82,25 +82,25 @@ def read_hdf5(
     ----------
     path : Path
     intensity_key, position_key, probe_key, valid_key, background_key : str, optional
-        Paths of the datasets. Two with a plus between them are the two columns of positions. Those not
-        given are looked for under their usual names, but for `valid`, which is True where the detector
-        counts.
+        Paths of the datasets. Two paths with a plus between them are the two columns of the positions.
+        Without a path a dataset is looked for under its usual names, except for `valid`, which has to be True
+        where the detector counts.
     keys : mapping, optional
-        Paths of numbers by name, such as ``{"energy_eV": "/beam/energy"}``; their units are read.
+        Paths of numbers by name, such as ``{"energy_eV": "/beam/energy"}``. Their units are read too.
 
     Returns
     -------
     dict
-        For `arrange.arranged`.
+        What the file holds, for `arrange_scan`.
 
     Raises
     ------
     ScanError
-        A dataset that is not there or has another shape than expected, or a unit that cannot be.
+        A dataset is missing or has another shape than expected, or a unit is impossible.
     OptionError
-        A key of a name that no scan has.
+        `keys` has a name that no number of a scan has.
     """
-    given = {
+    arrays = {
         "intensity": intensity_key,
         "position": position_key,
         "probe": probe_key,
@@ -111,56 +111,51 @@ def read_hdf5(
         if name not in NUMBERS:
             raise OptionError(f"a key is given for {name!r}; expected one of {', '.join(NUMBERS)}")
     found: dict[str, Any] = {"source": path.name}
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         datasets = dict(walk(file, lambda _, item: hasattr(item, "dtype")))
-        names = {name: _find(path, datasets, name, key) for name, key in given.items()}
+        names = {name: _find_key(path, datasets, name, key) for name, key in arrays.items()}
         assert names["intensity"] is not None
         if names["position"] is not None:
-            found |= _positions(file, names["position"])
+            found |= _read_positions(file, names["position"])
         for name in ("probe", "valid", "background"):
             if names[name] is not None:
-                found[name] = _squeezed(file[names[name]], 3 if name == "probe" else 2, name)
-        found |= _numbers(path, file, datasets, keys or {})
+                found[name] = _read_array(file[names[name]], 3 if name == "probe" else 2, name)
+        found |= _read_numbers(path, file, datasets, keys or {})
     if "valid" in found:
         found["valid"] = found["valid"].astype(bool)
-    found["intensity"] = hdf5_frames(path, [names["intensity"]])
+    found["intensity"] = open_hdf5_frames(path, [names["intensity"]])
     return found
 
 
-def _find(path: Path, datasets: Mapping[str, Any], name: str, given: str | None) -> str | None:
-    """The path of a variable's dataset, or two of them with a plus between."""
-    if given is not None:
-        parts = [part if part.startswith("/") else f"/{part}" for part in given.split("+")]
+def _find_key(path: Path, datasets: Mapping[str, Any], name: str, key: str | None) -> str | None:
+    """The path of a variable's dataset, or two joined by a plus; None for an optional one that is absent."""
+    if key is not None:
+        parts = [part if part.startswith("/") else f"/{part}" for part in key.split("+")]
         if all(part in datasets for part in parts):
             return "+".join(parts)
     else:
         by_tail: dict[str, str] = {}
-        for own in sorted(datasets, key=lambda own: (-own.count("/"), own), reverse=False):
-            if name != "intensity" or datasets[own].ndim >= 3:
-                by_tail[own.rsplit("/", 1)[-1].lower()] = own
+        # Of several datasets of one name, the least nested one is taken.
+        for path_inside in sorted(datasets, key=lambda inside: (-inside.count("/"), inside)):
+            if name != "intensity" or datasets[path_inside].ndim >= 3:
+                by_tail[path_inside.rsplit("/", 1)[-1].lower()] = path_inside
         for usual in USUAL_KEYS[name]:
             parts = usual.split("+")
             if all(part in by_tail for part in parts):
                 return "+".join(by_tail[part] for part in parts)
-        if name not in ("intensity",):
+        if name != "intensity":
             return None
-    shapes = ", ".join(f"{own} {item.shape}" for own, item in list(datasets.items())[:20])
-    expected = repr(given) if given is not None else f"one of {', '.join(USUAL_KEYS[name])}"
-    option = f"{name}_key"
-    raise ScanError(
-        f"{name} is not found in {path}: it holds {shapes}; expected {expected}: "
-        f"name the dataset with {option} (--{option.replace('_', '-')})"
-    )
+    raise not_found_error(path, name, key, USUAL_KEYS[name], dict(list(datasets.items())[:20]))
 
 
-def _positions(file: Any, name: str) -> dict[str, Any]:
-    """Positions and their unit, where they say one."""
+def _read_positions(file: Any, name: str) -> dict[str, Any]:
+    """Positions, (frame, 2), and their unit if they name one."""
     parts = [file[part] for part in name.split("+")]
-    units = [text(part.attrs["units"]).strip() for part in parts if "units" in part.attrs]
-    if units and all(unit.lower() in PIXELS for unit in units):
+    units = [to_text(part.attrs["units"]).strip() for part in parts if "units" in part.attrs]
+    if units and all(map(is_pixels, units)):
         columns, unit = [np.asarray(part[()], dtype=float) for part in parts], "pixel"
     elif units:
-        columns, unit = [number(part, "length", part.name) for part in parts], "m"
+        columns, unit = [read_quantity(part, "length", part.name) for part in parts], "m"
     else:
         columns, unit = [np.asarray(part[()], dtype=float) for part in parts], None
     if len(columns) == 2:
@@ -172,55 +167,57 @@ def _positions(file: Any, name: str) -> dict[str, Any]:
     return {"position": position} | ({} if unit is None else {"position_unit": unit})
 
 
-def _squeezed(item: Any, dimensions: int, name: str) -> NDArray[Any]:
+def _read_array(item: Any, dimensions: int, name: str) -> NDArray[Any]:
+    """An array of at most this number of dimensions."""
     array = np.asarray(item[()])
-    # Complex numbers of other languages are pairs of fields.
+    # Some languages store complex numbers as pairs of fields.
     if array.dtype.names is not None and len(array.dtype.names) == 2:
         real, imaginary = (array[field] for field in array.dtype.names)
         array = real + 1j * imaginary
-    while array.ndim > dimensions and array.shape[0] == 1:
-        array = array[0]
+    array = drop_leading_ones(array, dimensions)
     if array.ndim > dimensions:
         raise ScanError(f"{name} ({item.name}) has the shape {item.shape}; expected {dimensions} dimensions")
     return array
 
 
-def _numbers(path: Path, file: Any, datasets: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
-    """Energy, distances, pixel sizes: by key, by the argument's own name, or by a usual name with a unit."""
+def _read_numbers(
+    path: Path, file: Any, datasets: Mapping[str, Any], keys: Mapping[str, str]
+) -> dict[str, Any]:
+    """Energy, distances, pixel sizes: by key, by the name of the argument, or by a usual name with a unit."""
     found: dict[str, Any] = {}
     for name, (kind, unit) in NUMBERS.items():
         if name in keys:
             if keys[name] not in file:
                 raise ScanError(f"{keys[name]} is not in {path}; expected the {name} there")
-            found[name] = _value(file[keys[name]], kind, unit)
+            found[name] = _read_value(file[keys[name]], kind, unit)
         elif name in file.attrs:
-            found[name] = _plain(np.asarray(file.attrs[name], dtype=float))
+            found[name] = _to_number(np.asarray(file.attrs[name], dtype=float))
         else:
-            own = next((item for own, item in datasets.items() if own.rsplit("/", 1)[-1] == name), None)
-            if own is not None:
-                found[name] = _value(own, kind, unit)
-    for own, item in datasets.items():
-        name = LOOSE.get(own.rsplit("/", 1)[-1].lower(), "")
-        # A usual name alone is not believed: without a unit it may be anything.
+            named = [item for inside, item in datasets.items() if inside.rsplit("/", 1)[-1] == name]
+            if named:
+                found[name] = _read_value(named[0], kind, unit)
+    for inside, item in datasets.items():
+        name = LOOSE_NAMES.get(inside.rsplit("/", 1)[-1].lower(), "")
+        # A usual name is not enough: without a unit the number may be anything.
         if name and name not in found and "units" in item.attrs and item.size in (1, 2):
-            found[name] = _value(item, *NUMBERS[name])
+            found[name] = _read_value(item, *NUMBERS[name])
     if "energy_eV" in found:
         found.pop("wavelength_m", None)
     return found
 
 
-def _value(item: Any, kind: str, unit: str) -> Any:
-    return _plain(number(item, kind, item.name, unit))
+def _read_value(item: Any, kind: str, unit: str) -> Any:
+    return _to_number(read_quantity(item, kind, item.name, unit))
 
 
-def _plain(value: NDArray[np.float64]) -> Any:
+def _to_number(value: NDArray[np.float64]) -> Any:
     flat = value.ravel()
     return float(flat[0]) if flat.size == 1 else (float(flat[0]), float(flat[1]))
 
 
 def write_hdf5(result: xr.Dataset, path: Path) -> None:
-    """Write a result's variables as datasets of a new HDF5 file, with units, dimensions and attributes."""
-    h5py = needed("h5py")
+    """Write the variables of a result as datasets of a new HDF5 file, with dimensions and attributes."""
+    h5py = import_extra("h5py")
     with h5py.File(path, "w") as file:
         for name, value in result.attrs.items():
             file.attrs[name] = value

@@ -1,52 +1,33 @@
-"""What all HDF5 formats share: opening with the filters of detectors, lazy frames, numbers with units.
+"""What all formats based on HDF5 share: opening files, lazy frames, numbers with units, visiting groups.
 
-Only this folder calls this module; it calls `errors`, `lazy_frames` and `units`. h5py and hdf5plugin are
-imported when a file is opened: they belong to the extra `formats`.
+h5py and hdf5plugin are imported when a file is opened: they belong to the extra `formats`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.errors import OptionError, ScanError
-from daskptycho.formats.lazy_frames import LazyFrames, runs
-from daskptycho.formats.units import in_si
+from daskptycho.errors import ScanError
+from daskptycho.formats.extras import import_extra
+from daskptycho.formats.lazy_frames import LazyFrames, contiguous_ranges
+from daskptycho.formats.units import to_si
 
-__all__ = ["hdf5_frames", "is_hdf5", "needed", "number", "opened", "text", "walk"]
+__all__ = ["is_hdf5", "open_hdf5", "open_hdf5_frames", "read_quantity", "to_text", "walk"]
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
-# Decompressed chunks that h5py keeps: a tile's frames are read run by run, and share chunks.
+# Bytes of decompressed chunks that h5py caches: the ranges of frames of a tile share chunks.
 CACHE_BYTES = 2**26
 
 
-def needed(module: str, extra: str = "formats") -> ModuleType:
-    """A module of an extra.
-
-    Raises
-    ------
-    OptionError
-        It is not installed; names the extra.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise OptionError(
-            f"this format needs {module.split('.')[0]}, which is not installed ({error}); "
-            f"install it with: pip install 'daskptycho[{extra}]'"
-        ) from error
-
-
 def is_hdf5(path: Path) -> bool:
-    """Whether a file is HDF5, by its signature: at its begin, or behind a user block."""
+    """Whether a file is HDF5, by its signature: at the beginning or after a user block."""
     with open(path, "rb") as file:
         size = path.stat().st_size
         offset = 0
@@ -59,16 +40,16 @@ def is_hdf5(path: Path) -> bool:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """An HDF5 file for reading, with the compression filters of detectors.
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file for reading, with the compression filters of detectors.
 
     Raises
     ------
     ScanError
         It cannot be read.
     """
-    h5py = needed("h5py")
-    needed("hdf5plugin")
+    h5py = import_extra("h5py")
+    import_extra("hdf5plugin")
     try:
         with h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES) as file:
             yield file
@@ -76,17 +57,23 @@ def opened(path: Path) -> Iterator[Any]:
         raise ScanError(f"{path} cannot be read as HDF5: {error}") from error
 
 
-def hdf5_frames(path: Path, names: Sequence[str]) -> LazyFrames:
-    """The frames of one dataset or of several in a row; all but the last two dimensions count frames.
+def open_hdf5_frames(path: Path, names: Sequence[str]) -> LazyFrames:
+    """The frames of one dataset, or of several one after the other.
+
+    Parameters
+    ----------
+    path : Path
+    names : sequence of str
+        Paths of the datasets. All dimensions but the last two count frames.
 
     Raises
     ------
     ScanError
-        A dataset that holds no frames, or frames of another size than the first.
+        A dataset holds no frames, or frames of another size than the first.
     """
     shapes: list[tuple[int, ...]] = []
     dtypes = []
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         for name in names:
             shape = tuple(int(n) for n in file[name].shape)
             if len(shape) < 3:
@@ -102,19 +89,19 @@ def hdf5_frames(path: Path, names: Sequence[str]) -> LazyFrames:
     def read(numbers: NDArray[np.int64]) -> NDArray[Any]:
         out = np.empty((len(numbers), *size), dtype=dtype)
         done = 0
-        with opened(path) as file:
+        with open_hdf5(path) as file:
             for part, name in enumerate(names):
-                inside = numbers[(numbers >= first[part]) & (numbers < first[part + 1])] - first[part]
-                for start, stop in runs(inside):
-                    done += _read_run(file[name], start, stop, out[done:])
+                local = numbers[(numbers >= first[part]) & (numbers < first[part + 1])] - first[part]
+                for start, stop in contiguous_ranges(local):
+                    done += _read_range(file[name], start, stop, out[done:])
         return out
 
     dtype = np.result_type(*dtypes)
     return LazyFrames((int(first[-1]), size[0], size[1]), dtype, read)
 
 
-def _read_run(dataset: Any, start: int, stop: int, out: NDArray[Any]) -> int:
-    """Read a run of frames, row by row of a raster where the dataset is one."""
+def _read_range(dataset: Any, start: int, stop: int, out: NDArray[Any]) -> int:
+    """Read consecutive frames into `out`, row by row if the dataset is a raster; returns their number."""
     row = 1 if dataset.ndim == 3 else int(dataset.shape[-3])
     if dataset.ndim == 3:
         out[: stop - start] = dataset[start:stop]
@@ -129,37 +116,57 @@ def _read_run(dataset: Any, start: int, stop: int, out: NDArray[Any]) -> int:
     return done
 
 
-def number(dataset: Any, kind: str, what: str, unit: str | None = None) -> NDArray[np.float64]:
-    """A dataset's numbers in SI, by its own unit or else by the one given, which is the format's.
+def read_quantity(dataset: Any, kind: str, name: str, unit: str | None = None) -> NDArray[np.float64]:
+    """The numbers of a dataset in SI.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+    kind : str
+        The kind of unit, as `units.to_si` takes it.
+    name : str
+        What is read, for the message.
+    unit : str, optional
+        The unit that the format prescribes for a dataset that does not name its own.
 
     Raises
     ------
     ScanError
-        A unit of another kind, or no unit where the format has none.
+        The unit is of another kind, or there is none.
     """
-    own = dataset.attrs.get("units", dataset.attrs.get("unit", unit))
-    if isinstance(own, np.ndarray):
-        own = own.ravel()[0]
-    if own is None or text(own).strip() == "":
-        own = unit
-    if own is None:
-        raise ScanError(f"{what} has no unit; expected an attribute units of {kind}")
-    return in_si(np.asarray(dataset[()], dtype=np.float64), own, kind, what)
+    found = dataset.attrs.get("units", dataset.attrs.get("unit", unit))
+    if isinstance(found, np.ndarray):
+        found = found.ravel()[0]
+    if found is None or to_text(found).strip() == "":
+        found = unit
+    if found is None:
+        raise ScanError(f"{name} has no unit; expected an attribute units of {kind}")
+    return to_si(np.asarray(dataset[()], dtype=np.float64), found, kind, name)
 
 
-def text(value: Any) -> str:
-    """A string of a file, whatever it is stored as."""
+def to_text(value: Any) -> str:
+    """A string of a file as str, however it is stored."""
     if isinstance(value, np.ndarray):
         value = value.ravel()[0] if value.size else ""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def walk(
-    group: Any, wanted: Callable[[str, Any], bool], depth: int = 12, above: tuple[Any, ...] = ()
+    group: Any, accept: Callable[[str, Any], bool], depth: int = 12, above: tuple[Any, ...] = ()
 ) -> Iterator[tuple[str, Any]]:
-    """Names and objects below a group for which `wanted` is true; links are followed, broken ones not.
+    """Visit the objects below a group, through links, and yield the names and objects that are accepted.
 
-    A link back to a group above is not followed round and round: `above` are those groups.
+    Broken links are skipped.
+
+    Parameters
+    ----------
+    group : h5py.Group
+    accept : callable
+        Called with the name of an object in its group, and the object.
+    depth : int
+        Levels of groups to descend.
+    above : tuple of h5py.Group
+        The groups above, into which no link is followed.
     """
     above = (*above, group)
     for name in group:
@@ -167,7 +174,7 @@ def walk(
             item = group[name]
         except (KeyError, OSError):
             continue
-        if wanted(name, item):
+        if accept(name, item):
             yield item.name, item
         if depth > 0 and hasattr(item, "keys") and item not in above:
-            yield from walk(item, wanted, depth - 1, above)
+            yield from walk(item, accept, depth - 1, above)

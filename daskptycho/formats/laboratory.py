@@ -1,9 +1,9 @@
-"""Positions on the detector's own axes, from directions in the laboratory.
+"""Positions of the beam on the sample, along the axes of the detector, from vectors in the laboratory.
 
-CXI and NeXus share the laboratory's axes: z along the beam, y up, x to the left for who looks along the
-beam. A detector's two directions say where its next row and its next pixel lie; the frames stay as
-they were stored, and the beam's positions on the sample are told along these two directions. What is
-moved is the sample: the beam stands on the sample's other side. `cxi` and `nexus` call this module.
+CXI and NeXus share the axes of the laboratory: z along the beam, y up, x to the left when looking along the
+beam. Two directions of a detector say where its next row and its next pixel lie. The frames stay as they were
+stored, and positions are given along these two directions. What moves is the sample, so the beam moves on the
+sample in the opposite direction.
 """
 
 from __future__ import annotations
@@ -13,51 +13,70 @@ from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.errors import ScanError
 
-__all__ = ["DOWNWARDS", "beam_on_sample", "centre_of"]
+__all__ = ["DEFAULT_DIRECTIONS", "beam_centre", "beam_positions"]
 
-# Rows downwards and columns to the right for who looks along the beam: what both formats take for granted.
-DOWNWARDS = ((0.0, -1.0, 0.0), (-1.0, 0.0, 0.0))
+# To the next row and to the next pixel, in (x, y, z): rows run downwards and columns to the right when
+# looking along the beam. Both formats assume this of a detector without directions.
+DEFAULT_DIRECTIONS = ((0.0, -1.0, 0.0), (-1.0, 0.0, 0.0))
 
 
-def _unit(vectors: ArrayLike) -> NDArray[np.float64]:
-    """Directions of a detector's rows and columns, (2, 3), of length one."""
-    found = np.asarray(vectors, dtype=np.float64)
-    length = np.linalg.norm(found, axis=1, keepdims=True)
-    if found.shape != (2, 3) or not np.isfinite(found).all() or (length == 0).any():
-        raise ScanError(f"the detector's directions are {found.tolist()}; expected two vectors (x, y, z)")
-    unit = found / length
+def _normalise(vectors: ArrayLike) -> NDArray[np.float64]:
+    """Two orthogonal directions of a detector, (2, 3), as unit vectors."""
+    directions = np.asarray(vectors, dtype=np.float64)
+    length = np.linalg.norm(directions, axis=1, keepdims=True)
+    if directions.shape != (2, 3) or not np.isfinite(directions).all() or (length == 0).any():
+        raise ScanError(
+            f"the directions of the detector are {directions.tolist()}; expected two vectors (x, y, z)"
+        )
+    unit = directions / length
     if abs(float(unit[0] @ unit[1])) > 0.1:
-        raise ScanError(f"the detector's directions {found.tolist()} are not at right angles; expected that")
+        raise ScanError(
+            f"the directions of the detector are {directions.tolist()}; expected two at right angles"
+        )
     return unit
 
 
-def beam_on_sample(translation: ArrayLike, directions: ArrayLike = DOWNWARDS) -> NDArray[np.float64]:
-    """[y, x] of the beam on the sample, in metres, for translations of the sample.
+def beam_positions(translation: ArrayLike, directions: ArrayLike = DEFAULT_DIRECTIONS) -> NDArray[np.float64]:
+    """Positions [y, x] of the beam on the sample, in metres, from translations of the sample.
 
     Parameters
     ----------
-    translation : (frame, 2 or 3) array
-        x, y and z of the sample in the laboratory, in metres.
+    translation : (frame, 2) or (frame, 3) array
+        x, y and possibly z of the sample in the laboratory, in metres.
     directions : (2, 3) array
-        To the detector's next row, and to its next pixel in a row; their lengths do not matter.
+        From a pixel of the detector to the next row, and to the next pixel of its row. Their lengths do not
+        matter.
+
+    Returns
+    -------
+    (frame, 2) float64 array
+
+    Raises
+    ------
+    ScanError
+        The arrays have other shapes, or the directions are not orthogonal.
     """
-    moved = np.asarray(translation, dtype=np.float64)
-    if moved.ndim != 2 or moved.shape[1] not in (2, 3):
-        raise ScanError(f"translations have the shape {moved.shape}; expected (frame, 3): x, y and z")
-    return -moved @ _unit(directions)[:, : moved.shape[1]].T
+    sample = np.asarray(translation, dtype=np.float64)
+    if sample.ndim != 2 or sample.shape[1] not in (2, 3):
+        raise ScanError(f"translations have the shape {sample.shape}; expected (frame, 3): x, y and z")
+    return -sample @ _normalise(directions)[:, : sample.shape[1]].T
 
 
-def centre_of(corner: ArrayLike, basis: ArrayLike) -> NDArray[np.float64]:
-    """[y, x] in pixels where the beam meets the detector.
+def beam_centre(corner: ArrayLike, basis: ArrayLike) -> NDArray[np.float64]:
+    """[y, x] in pixels where the beam meets the detector, counted from the middle of the first pixel.
 
     Parameters
     ----------
     corner : (3,) array
-        Of the detector's outer corner at its first pixel, in metres.
+        x, y and z of the outer corner of the first pixel in the laboratory, in metres.
     basis : (2, 3) array
-        From a pixel to the next row and to the next in its row, in metres.
+        From a pixel to the next row, and to the next pixel of its row, in metres.
+
+    Returns
+    -------
+    (2,) float64 array
     """
     steps = np.asarray(basis, dtype=np.float64)
     along = steps @ np.asarray(corner, dtype=np.float64)
-    # The corner lies half a pixel before the first pixel's middle.
+    # The corner lies half a pixel before the middle of the first pixel.
     return -along / (steps**2).sum(axis=1) - 0.5

@@ -1,7 +1,7 @@
-"""Frames that stay in their file until they are asked for, some at a time.
+"""Frames that stay in their file until some of them are asked for.
 
-The readers of this folder make them and `create_scan` takes them, indexing them tile by tile, so that
-no stack is ever in memory. Only this folder calls this module.
+The readers of this folder make them, and `create_scan` indexes them tile by tile, so that the stack is never
+in memory.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LazyFrames", "runs", "sampled"]
+__all__ = ["LazyFrames", "contiguous_ranges", "sample_frames"]
 
-# Frames that are looked at to learn what all are like.
+# Frames from which properties of all frames are estimated.
 SAMPLED_FRAMES = 64
 
 
@@ -27,9 +27,9 @@ class LazyFrames:
     Attributes
     ----------
     shape : (int, int, int)
-    dtype : dtype
+    dtype : numpy.dtype
     read : callable
-        Gives the frames of an increasing array of numbers, each once.
+        Returns the frames of an increasing array of different frame numbers.
     """
 
     shape: tuple[int, int, int]
@@ -39,37 +39,40 @@ class LazyFrames:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, frames: Any) -> NDArray[Any]:
-        numbers = np.arange(len(self))[frames]
-        wanted, place = np.unique(numbers, return_inverse=True)
-        read = self.read(wanted)
-        return read if np.array_equal(place, np.arange(len(read))) else read[place]
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        numbers = np.arange(len(self))[index]
+        different, inverse = np.unique(numbers, return_inverse=True)
+        frames = self.read(different)
+        return frames if np.array_equal(inverse, np.arange(len(frames))) else frames[inverse]
 
-    def changed(
-        self, change: Callable[[NDArray[Any]], NDArray[Any]], frame_shape: tuple[int, int] | None = None
+    def map(
+        self, function: Callable[[NDArray[Any]], NDArray[Any]], frame_shape: tuple[int, int] | None = None
     ) -> LazyFrames:
-        """The same frames, changed as they are read; the type of the counts stays."""
+        """The same frames with a function applied as they are read, which keeps the type of the counts.
+
+        Parameters
+        ----------
+        function : callable
+            Takes and returns a (frame, qy, qx) array.
+        frame_shape : (int, int), optional
+            Shape of the frames that it returns, if it changes.
+        """
         read = self.read
         shape = self.shape if frame_shape is None else (self.shape[0], *frame_shape)
-        return LazyFrames(shape, self.dtype, lambda numbers: change(read(numbers)))
-
-    def only(self, frames: NDArray[np.int64]) -> LazyFrames:
-        """Some of the frames, in increasing order."""
-        read = self.read
-        return LazyFrames((len(frames), *self.shape[1:]), self.dtype, lambda numbers: read(frames[numbers]))
+        return LazyFrames(shape, self.dtype, lambda numbers: function(read(numbers)))
 
 
-def runs(numbers: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """First and last-but-one number of each run of neighbours in an increasing array of numbers."""
+def contiguous_ranges(numbers: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Start and stop of each contiguous range in an increasing array of numbers."""
     if not len(numbers):
         return
     breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
-    for run in np.split(numbers, breaks):
-        yield int(run[0]), int(run[-1]) + 1
+    for part in np.split(numbers, breaks):
+        yield int(part[0]), int(part[-1]) + 1
 
 
-def sampled(frames: Any, most: int = SAMPLED_FRAMES) -> NDArray[np.float64]:
-    """Some frames spread over the scan, as (frame, qy, qx) float64, zero where they are not finite."""
+def sample_frames(frames: Any, most: int = SAMPLED_FRAMES) -> NDArray[np.float64]:
+    """At most `most` frames spread over the scan, (frame, qy, qx) float64, zero where they are not finite."""
     step = math.ceil(len(frames) / most)
     block = np.asarray(frames[np.arange(0, len(frames), step)], dtype=np.float64)
     return np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)

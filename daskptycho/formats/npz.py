@@ -1,7 +1,4 @@
-"""NumPy's npz archives, plain or compressed as a whole by bz2, xz or gzip.
-
-`formats` calls this module, and users may; it calls `arrange` and `errors`.
-"""
+"""NumPy's npz archives, plain or compressed as a whole by bz2, xz or gzip."""
 
 from __future__ import annotations
 
@@ -23,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.formats.arrange import turned
+from daskptycho.formats.arrange import orient_positions
+from daskptycho.formats.array_names import drop_leading_ones, not_found_error
 
 __all__ = ["is_npz", "read_npz"]
 
@@ -35,8 +33,8 @@ COMPRESSED: dict[bytes, Callable[..., Any]] = {
 }
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, BadZipFile, lzma.LZMAError, zlib.error)
 
-# Names that such arrays usually have. A mask is not guessed: True means valid to some, bad to others.
-USUAL_KEYS = {
+# Names that such arrays usually have. A mask is not guessed: in some files True means valid, in others bad.
+USUAL_KEYS: Mapping[str, tuple[str, ...]] = {
     "intensity": ("intensity", "intensities", "data", "diffraction", "frames"),
     "position": ("position", "positions", "scan", "probe_positions"),
     "probe": ("probe", "probe_guess", "probe_initial"),
@@ -45,23 +43,23 @@ USUAL_KEYS = {
 }
 DIMENSIONS = {"intensity": 3, "position": 2, "probe": 3, "valid": 2, "background": 2}
 
-# Frames that are averaged to find where the zero frequency lies, and rolled in one dask block.
+# Frames that are averaged to find where the zero frequency lies, and frames in a dask block.
 SAMPLED_FRAMES = 64
 BLOCK_FRAMES = 16
 
-# Share of the counts near one candidate for the zero frequency, out of both, that settles it.
-SETTLED = 0.8
+# The zero frequency lies elsewhere if this share of the counts near both candidates is near the other one.
+DECISIVE_SHARE = 0.8
 
 
 def is_npz(path: Path) -> bool:
-    """Whether a file begins like an npz archive, compressed or not."""
+    """Whether a file starts like an npz archive, compressed or not."""
     try:
-        with _opened(path) as file:
+        with _open_decompressed(path) as file:
             if file.read(len(ZIP)) != ZIP:
                 return False
-        if not is_zipfile(path):  # compressed, or cut off
+        if not is_zipfile(path):  # compressed, or truncated
             return True
-        # Stores of Zarr are zipped too.
+        # Zarr stores can be zip files too.
         with ZipFile(path) as archive:
             return any(name.endswith(".npy") for name in archive.namelist())
     except UNREADABLE:
@@ -85,19 +83,18 @@ def read_npz(
     ----------
     path : str or Path
     intensity_key, position_key, probe_key, valid_key, background_key : str, optional
-        Names of the arrays in the file. Those not given are looked for under their usual names,
-        but for `valid`, which is True where the detector counts.
+        Names of the arrays in the file. Without a name an array is looked for under its usual names, except
+        for `valid`, which has to be True where the detector counts.
     zero_frequency : {"centre", "corner"}
-        Where the zero frequency lies in the frames, `valid` and `background`: at N//2 or at 0.
+        Where the zero frequency lies in the frames, in `valid` and in `background`: at N//2 or at 0.
     position_axes : str
-        What the two columns of the positions are, as `arrange.turned` takes it.
+        What the two columns of the positions are, as for `arrange.orient_positions`.
 
     Returns
     -------
     dict
-        Arguments for `create_scan`: `intensity` (a dask array in detector order), `position`,
-        `source`, and where there are any `probe`, `valid` and `background`. Leading dimensions of
-        one are dropped.
+        Arguments of `create_scan`: `intensity` (a dask array in detector order), `position`, `source`, and if
+        the file has them `probe`, `valid` and `background`. Leading axes of length one are dropped.
 
     Warns
     -----
@@ -107,25 +104,25 @@ def read_npz(
     Raises
     ------
     ScanError
-        An array that is not found, or a file that cannot be read.
+        An array is not found, or the file cannot be read.
     OptionError
-        An unknown `zero_frequency` or `position_axes`.
+        `zero_frequency` or `position_axes` is unknown.
     """
     if zero_frequency not in ("centre", "corner"):
         raise OptionError(f"zero_frequency is {zero_frequency!r}; expected 'centre' or 'corner'")
     path = Path(path).expanduser()
-    wanted = {
+    keys = {
         "intensity": intensity_key,
         "position": position_key,
         "probe": probe_key,
         "valid": valid_key,
         "background": background_key,
     }
-    arrays = _load(path, wanted)
-    arrays["position"] = turned(arrays["position"], position_axes)
+    arrays = _load_arrays(path, keys)
+    arrays["position"] = orient_positions(arrays["position"], position_axes)
     if "valid" in arrays:
         arrays["valid"] = arrays["valid"].astype(bool)
-    _warn_if_elsewhere(arrays["intensity"], arrays.get("valid"), zero_frequency)
+    _check_zero_frequency(arrays["intensity"], arrays.get("valid"), zero_frequency)
     frames = da.from_array(arrays["intensity"], chunks=(BLOCK_FRAMES, -1, -1), name=False)
     if zero_frequency == "corner":
         frames = frames.map_blocks(np.fft.fftshift, axes=(1, 2), dtype=frames.dtype)
@@ -136,8 +133,8 @@ def read_npz(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file's content, decompressed on the way."""
+def _open_decompressed(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading, decompressed if it is compressed."""
     with open(path, "rb") as raw:
         start = raw.read(max(map(len, COMPRESSED)))
         raw.seek(0)
@@ -149,66 +146,64 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
                 yield plain
 
 
-def _load(path: Path, wanted: Mapping[str, str | None]) -> dict[str, NDArray[Any]]:
-    """The wanted arrays, without their leading dimensions of one."""
+def _load_arrays(path: Path, keys: Mapping[str, str | None]) -> dict[str, NDArray[Any]]:
+    """Load the arrays with these keys (None for the usual ones), without leading axes of length one."""
     try:
-        # The archive's directory stands at its end, and seeking in a compressed file is slow.
+        # The directory of an archive is at its end, and seeking in a compressed file is slow.
         with tempfile.TemporaryFile() as whole:
-            with _opened(path) as file:
+            with _open_decompressed(path) as file:
                 shutil.copyfileobj(file, whole)
             whole.seek(0)
             archive = np.load(whole, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ScanError(f"{path} holds a single array; expected an npz archive with named ones")
-            keys = {name: _find_key(path, archive, name, key) for name, key in wanted.items()}
-            arrays = {name: archive[key] for name, key in keys.items() if key is not None}
+            found = {name: _find_key(path, archive, name, key) for name, key in keys.items()}
+            arrays = {name: archive[key] for name, key in found.items() if key is not None}
     except ScanError:
         raise
     except UNREADABLE as error:
         raise ScanError(f"{path} cannot be read as an npz archive: {error}") from error
-    return {name: _without_leading_ones(name, array, keys[name]) for name, array in arrays.items()}
+    return {name: _check_dimensions(name, array, found[name]) for name, array in arrays.items()}
 
 
-def _find_key(path: Path, archive: Any, name: str, given: str | None) -> str | None:
-    if given is not None and given in archive.files:
-        return given
-    by_lower = {key.lower(): key for key in reversed(archive.files)}
+def _find_key(path: Path, archive: Any, name: str, key: str | None) -> str | None:
+    """The key of a variable's array: the user's, or a usual one; None for an optional one that is absent."""
+    if key is not None and key in archive.files:
+        return key
+    by_lower = {label.lower(): label for label in reversed(archive.files)}
     found = next((by_lower[usual] for usual in USUAL_KEYS[name] if usual in by_lower), None)
-    if given is None and (found is not None or name not in ("intensity", "position")):
+    if key is None and (found is not None or name not in ("intensity", "position")):
         return found
-    expected = repr(given) if given is not None else f"one of {', '.join(USUAL_KEYS[name])}"
-    shapes = ", ".join(f"{key} {archive[key].shape}" for key in archive.files)
-    option = f"{name}_key"
-    raise ScanError(
-        f"{name} is not found in {path}: it holds {shapes}; expected {expected}: "
-        f"name the array with {option} (--{option.replace('_', '-')})"
-    )
+    arrays = {label: archive[label] for label in archive.files}
+    raise not_found_error(path, name, key, USUAL_KEYS[name], arrays)
 
 
-def _without_leading_ones(name: str, array: NDArray[Any], key: str | None) -> NDArray[Any]:
-    found = array.shape
-    while array.ndim > DIMENSIONS[name] and array.shape[0] == 1:
-        array = array[0]
+def _check_dimensions(name: str, array: NDArray[Any], key: str | None) -> NDArray[Any]:
+    """The array with as many dimensions as the variable must have."""
+    shape = array.shape
+    array = drop_leading_ones(array, DIMENSIONS[name])
     if name == "probe" and array.ndim == 2:
         array = array[np.newaxis]
     if array.ndim != DIMENSIONS[name]:
         raise ScanError(
-            f"{name} ({key}) has the shape {found}; expected {DIMENSIONS[name]} dimensions, "
+            f"{name} ({key}) has the shape {shape}; expected {DIMENSIONS[name]} dimensions, "
             "besides leading ones of size one"
         )
     return array
 
 
-def _warn_if_elsewhere(intensity: NDArray[Any], valid: NDArray[np.bool_] | None, zero_frequency: str) -> None:
-    """Warn where nearly all counts lie round the other candidate for the zero frequency."""
-    sampled = intensity[:: max(1, len(intensity) // SAMPLED_FRAMES)]
-    mean = np.nan_to_num(sampled.astype(float), posinf=0, neginf=0).sum(axis=0)
+def _check_zero_frequency(
+    intensity: NDArray[Any], valid: NDArray[np.bool_] | None, zero_frequency: str
+) -> None:
+    """Warn if nearly all counts lie round the other candidate for the zero frequency."""
+    sample = intensity[:: max(1, len(intensity) // SAMPLED_FRAMES)]
+    mean = np.nan_to_num(sample.astype(float), posinf=0, neginf=0).sum(axis=0)
     if valid is not None and valid.shape == mean.shape:
         mean = mean * valid
     middle = tuple(slice(n // 4, n // 4 + (n + 1) // 2) for n in mean.shape)
     near = {"centre": mean[middle].sum(), "corner": np.fft.fftshift(mean)[middle].sum()}
     other = "corner" if zero_frequency == "centre" else "centre"
-    if near[other] > SETTLED * (near["centre"] + near["corner"]) > 0:
+    if near[other] > DECISIVE_SHARE * (near["centre"] + near["corner"]) > 0:
         warnings.warn(
             f"zero_frequency is {zero_frequency!r}, but the frames are brightest round the {other}; "
             f"if the zero frequency lies there, pass zero_frequency={other!r} (--zero-frequency {other})",

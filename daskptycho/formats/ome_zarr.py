@@ -1,7 +1,7 @@
-"""OME-Zarr 0.5: phase and amplitude at falling resolution, for napari, Neuroglancer and others.
+"""OME-Zarr 0.5: phase and amplitude at decreasing resolution, for napari, Neuroglancer and others.
 
-Called by `formats` alone. A level is the mean over blocks of two by two pixels of the complex object of the
-level before, so that phases that wrap round do no harm.
+Each level is the mean of the complex object of the level before over blocks of two by two pixels, so that
+phases that wrap round do no harm.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["write_ome_zarr"]
 VERSION = "0.5"
 CHUNK = 512
 
-# The coarsest level is no larger than this along either side.
+# Largest side of the coarsest level in pixels.
 COARSEST = 256
 COLOURS = ("FFFFFF", "FFFFFF")
 
 
 def write_ome_zarr(result: xr.Dataset, folder: Path) -> None:
-    """Write the object's phase (radians) and amplitude into a new folder.
+    """Write the phase (radians) and the amplitude of a result into a new folder.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def write_ome_zarr(result: xr.Dataset, folder: Path) -> None:
     """
     levels = [result["object"].values]
     while max(levels[-1].shape) > COARSEST:
-        levels.append(_halved(levels[-1]))
-    step, first = _scale(result)
+        levels.append(_halve(levels[-1]))
+    step, first = _pixel_scale(result)
     group = zarr.open_group(str(folder), mode="w", zarr_format=3)
     datasets = []
     for number, image in enumerate(levels):
@@ -50,14 +50,14 @@ def write_ome_zarr(result: xr.Dataset, folder: Path) -> None:
             dimension_names=("c", "y", "x"),
         )
         array[:] = channels
-        coarser = 2.0**number
-        # The first pixel of a coarse level is the middle of its block.
-        offset = [start + size * (coarser - 1) / 2 for start, size in zip(first, step, strict=True)]
+        coarsening = 2.0**number
+        # The coordinate of a coarse pixel is the middle of its block.
+        offset = [start + size * (coarsening - 1) / 2 for start, size in zip(first, step, strict=True)]
         datasets.append(
             {
                 "path": str(number),
                 "coordinateTransformations": [
-                    {"type": "scale", "scale": [1.0, *(size * coarser for size in step)]},
+                    {"type": "scale", "scale": [1.0, *(size * coarsening for size in step)]},
                     {"type": "translation", "translation": [0.0, *offset]},
                 ],
             }
@@ -66,7 +66,7 @@ def write_ome_zarr(result: xr.Dataset, folder: Path) -> None:
     axes = [{"name": "c", "type": "channel"}, *({"name": a, "type": "space", **unit} for a in "yx")]
     image = result["object"].values
     windows = ((-np.pi, np.pi), tuple(float(v) for v in np.percentile(np.abs(image), [0, 99.5])))
-    channels_shown: list[dict[str, Any]] = [
+    channel_settings: list[dict[str, Any]] = [
         {
             "label": label,
             "active": label == "phase",
@@ -75,16 +75,16 @@ def write_ome_zarr(result: xr.Dataset, folder: Path) -> None:
         }
         for label, colour, (low, high) in zip(("phase", "amplitude"), COLOURS, windows, strict=True)
     ]
-    described: Any = {
+    description: Any = {
         "version": VERSION,
         "multiscales": [{"name": "object", "axes": axes, "datasets": datasets, "type": "mean"}],
-        "omero": {"channels": channels_shown},
+        "omero": {"channels": channel_settings},
     }
-    group.attrs["ome"] = described
+    group.attrs["ome"] = description
 
 
-def _scale(result: xr.Dataset) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Step and first coordinate along [y, x], in micrometres where the scale is known."""
+def _pixel_scale(result: xr.Dataset) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Pixel size and first coordinate along [y, x], in micrometres if the scale is known, else in pixels."""
     first = (float(result["y"][0]), float(result["x"][0]))
     if "pixel_size_m" not in result.attrs:
         return (1.0, 1.0), first
@@ -94,8 +94,8 @@ def _scale(result: xr.Dataset) -> tuple[tuple[float, float], tuple[float, float]
     return (step[0], step[1]), (first[0] * factors[0], first[1] * factors[1])
 
 
-def _halved(image: NDArray[Any]) -> NDArray[Any]:
-    """Means over blocks of two by two; the last row and column stand for themselves where they are odd."""
+def _halve(image: NDArray[Any]) -> NDArray[Any]:
+    """Means over blocks of two by two pixels; an odd last row or column is averaged with itself only."""
     for axis in (0, 1):
         starts = np.arange(0, image.shape[axis], 2)
         counts = np.diff(np.append(starts, image.shape[axis]))

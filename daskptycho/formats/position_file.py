@@ -1,4 +1,4 @@
-"""Positions in a file of their own: text with two columns, or NumPy's .npy. Called by `formats` alone."""
+"""Positions in a file of their own: text with two columns, or NumPy's .npy."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ NPY = b"\x93NUMPY"
 
 
 def read_position_file(path: str | Path) -> NDArray[np.float64]:
-    """Positions of the frames, (frame, 2), in the order and the unit of the file.
+    """Read positions from a file of their own.
 
     Parameters
     ----------
-    path : path
-        Columns separated by blanks, commas or semicolons; lines that begin with # are comments.
+    path : str or Path
+        A .npy file, or a text file with columns separated by blanks, commas or semicolons, where lines that
+        start with # are comments.
+
+    Returns
+    -------
+    (frame, 2) float64 array
+        In the order and the unit of the file.
 
     Raises
     ------
     ScanError
-        No file, or one without two columns of numbers.
+        The file does not exist, or does not hold two columns of numbers.
     """
     path = Path(path).expanduser()
     if not path.is_file():

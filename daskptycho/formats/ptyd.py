@@ -1,8 +1,8 @@
 """PtyPy's prepared data, ``.ptyd``: chunks of frames with positions and weights, and a few numbers.
 
-Energies are in keV, lengths in metres. A chunk's positions are [y, x] of the illumination in the frame of the
-object, so that they need no turning; frames have the zero frequency at `center`. Chunks may be links to
-files of their own. `formats` calls this module; it calls `hdf5_file`, `lazy_frames` and `errors`.
+Energies are in keV, lengths in metres. The positions of a chunk are [y, x] of the illumination on the object,
+so they need no change of axes; the zero frequency of the frames is at `center`. Chunks may be links to files
+of their own.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
-from daskptycho.formats.hdf5_file import hdf5_frames, is_hdf5, opened
+from daskptycho.formats.hdf5_file import is_hdf5, open_hdf5, open_hdf5_frames, to_text
+from daskptycho.scan.optics import NEAR_FIELD
 
 __all__ = ["is_ptyd", "read_ptyd"]
 
-# Both groups may hold a number; `info` is what the user gave, `meta` what came of it.
+# Both groups may hold a number: `info` as the user gave it, `meta` as PtyPy uses it.
 GROUPS = ("meta", "info")
-NEAR_FIELD = "nearfield"
+PTYPY_NEAR_FIELD = "nearfield"
 
 
 def is_ptyd(path: Path) -> bool:
-    """Whether a file is HDF5 with PtyPy's chunks."""
+    """Whether a file is HDF5 with chunks of frames as PtyPy writes them."""
     if not is_hdf5(path):
         return False
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         return "chunks" in file and any(group in file for group in GROUPS)
 
 
@@ -38,14 +39,14 @@ def read_ptyd(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        For `arrange.arranged`.
+        What the file holds, for `arrange_scan`.
 
     Raises
     ------
     ScanError
-        No chunks, or chunks without frames or positions.
+        The file has no chunks, or a chunk lacks frames or positions.
     """
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         names = sorted(file["chunks"], key=lambda name: (len(name), name))
         chunks = [f"chunks/{name}" for name in names]
         chunks = [chunk for chunk in chunks if "data" in file[chunk]]
@@ -54,18 +55,18 @@ def read_ptyd(path: Path) -> dict[str, Any]:
         for chunk in chunks:
             if "positions" not in file[chunk] or len(file[chunk]["positions"]) != len(file[chunk]["data"]):
                 raise ScanError(
-                    f"{chunk} of {path} has {len(file[chunk]['data'])} frames without as many positions; "
-                    "expected one for each"
+                    f"{chunk} of {path} has {len(file[chunk]['data'])} frames, but not as many positions; "
+                    "expected one for each frame"
                 )
         found: dict[str, Any] = {
             "position": np.concatenate([file[chunk]["positions"][()] for chunk in chunks]),
             "position_unit": "m",
-            "frame_number": np.concatenate([_indices(file[chunk]) for chunk in chunks]),
+            "frame_number": np.concatenate([_read_indices(file[chunk]) for chunk in chunks]),
             "source": path.name,
         }
         if len(np.unique(found["frame_number"])) != len(found["frame_number"]):
             del found["frame_number"]
-        weights = _weights(file, chunks)
+        valid = _read_valid(file, chunks)
         numbers = {
             "energy_eV": ("energy", 1e3),
             "detector_distance_m": ("distance", 1.0),
@@ -73,24 +74,24 @@ def read_ptyd(path: Path) -> dict[str, Any]:
             "centre": ("center", 1.0),
         }
         for name, (key, factor) in numbers.items():
-            value = _number(file, key)
+            value = _read_number(file, key)
             if value is not None:
                 found[name] = factor * value
-        if _word(file, "propagation") == NEAR_FIELD:
-            found["propagation"] = "near-field"
-    found["intensity"] = hdf5_frames(path, [f"{chunk}/data" for chunk in chunks])
-    if weights is not None and not weights.all():
-        found["valid"] = weights
+        if _read_word(file, "propagation") == PTYPY_NEAR_FIELD:
+            found["propagation"] = NEAR_FIELD
+    found["intensity"] = open_hdf5_frames(path, [f"{chunk}/data" for chunk in chunks])
+    if valid is not None and not valid.all():
+        found["valid"] = valid
     return found
 
 
-def _indices(chunk: Any) -> NDArray[np.int64]:
+def _read_indices(chunk: Any) -> NDArray[np.int64]:
     if "indices" in chunk and len(chunk["indices"]) == len(chunk["data"]):
         return np.asarray(chunk["indices"][()], dtype=np.int64)
     return np.arange(len(chunk["data"]))
 
 
-def _weights(file: Any, chunks: list[str]) -> NDArray[np.bool_] | None:
+def _read_valid(file: Any, chunks: list[str]) -> NDArray[np.bool_] | None:
     """Pixels whose weight is above zero in all frames."""
     shape = file[chunks[0]]["data"].shape[1:]
     valid: NDArray[np.bool_] | None = None
@@ -108,11 +109,11 @@ def _weights(file: Any, chunks: list[str]) -> NDArray[np.bool_] | None:
     return valid
 
 
-def _number(file: Any, key: str) -> Any:
-    """A number, or a pair where the two differ; None where there is none."""
+def _read_number(file: Any, key: str) -> Any:
+    """A number, or a pair if the two differ; None if neither group has it."""
     for group in GROUPS:
         item = file.get(f"{group}/{key}")
-        # PtyPy writes what is None as a zero with a word beside it.
+        # PtyPy writes None as a zero whose attribute says so.
         if item is None or not hasattr(item, "dtype") or item.attrs.get("type") in ("None", b"None"):
             continue
         value = np.asarray(item[()])
@@ -122,10 +123,9 @@ def _number(file: Any, key: str) -> Any:
     return None
 
 
-def _word(file: Any, key: str) -> str | None:
+def _read_word(file: Any, key: str) -> str | None:
     for group in GROUPS:
         item = file.get(f"{group}/{key}")
         if item is not None and hasattr(item, "dtype") and item.dtype.kind in "SO":
-            value = item[()]
-            return value.decode() if isinstance(value, bytes) else str(value)
+            return to_text(item[()])
     return None

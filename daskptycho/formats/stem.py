@@ -1,9 +1,8 @@
 """4D-STEM through RosettaSciIO: EMPAD, Merlin MIB, DigitalMicrograph, HyperSpy (.hspy, .zspy), py4DSTEM.
 
-The two axes of the scan are y and x of the beam's raster, of the detector qy and qx; their scales become
-positions and pixel size. How a microscope turns one against the other no file tells: see `position_axes`
-and `rotation_deg` of `arrange.Arrangement`. ARINA's master files are read by `nexus`, block by block.
-`formats` calls this module; it calls `hdf5_file`, `lazy_frames`, `units` and `radiation`.
+The first two axes are y and x of the raster of the beam, the last two qy and qx of the detector; their scales
+become positions and the pixel size. No file says how the microscope rotates one against the other: see
+`position_axes` and `rotation_deg` of `arrange.Arrangement`. ARINA's master files are read by `nexus`.
 """
 
 from __future__ import annotations
@@ -21,14 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
-from daskptycho.formats.hdf5_file import is_hdf5, needed, opened, text
+from daskptycho.formats.extras import import_extra
+from daskptycho.formats.hdf5_file import is_hdf5, open_hdf5, to_text
 from daskptycho.formats.lazy_frames import LazyFrames
-from daskptycho.formats.units import in_si
+from daskptycho.formats.units import to_si
 from daskptycho.scan.optics import ELECTRON
 
 __all__ = ["is_stem", "read_stem"]
 
-# How much RosettaSciIO's lazy arrays read at once.
+# What a chunk of RosettaSciIO's lazy arrays holds.
 BLOCK = "16MiB"
 
 UNCALIBRATED = ("", "px", "pixel", "pixels", "none", "<undefined>", "1")
@@ -36,14 +36,14 @@ DM_VERSIONS = (3, 4)
 
 
 def is_stem(path: Path) -> bool:
-    """Whether RosettaSciIO has a reader for a file, told by its content."""
+    """Whether RosettaSciIO has a reader for a file, judging by its content."""
     return _reader_name(path) is not None
 
 
 def _reader_name(path: Path) -> str | None:
-    """The module of rsciio that reads a file."""
+    """The module of rsciio that reads a file; None if there is none."""
     if path.is_dir() or zipfile.is_zipfile(path):
-        return "zspy" if _experiments(path) else None
+        return "zspy" if _list_experiments(path) else None
     if is_hdf5(path):
         return _hdf5_reader(path)
     with open(path, "rb") as file:
@@ -54,15 +54,15 @@ def _reader_name(path: Path) -> str | None:
         return "empad"
     version, order = int.from_bytes(start[:4], "big"), None
     if version in DM_VERSIONS:
-        # The length of the file, of four bytes or eight, then the order of bytes.
-        place = 8 if version == 3 else 12
-        order = int.from_bytes(start[place : place + 4], "big")
+        # After the length of the file, in four bytes or eight, follows the order of bytes.
+        offset = 8 if version == 3 else 12
+        order = int.from_bytes(start[offset : offset + 4], "big")
     return "digitalmicrograph" if order in (0, 1) and len(start) > 16 else None
 
 
 def _hdf5_reader(path: Path) -> str | None:
-    with opened(path) as file:
-        if text(file.attrs.get("file_format", "")) == "HyperSpy":
+    with open_hdf5(path) as file:
+        if to_text(file.attrs.get("file_format", "")) == "HyperSpy":
             return "hspy"
         if "4DSTEM_experiment" in file or "emd_group_type" in file.attrs:
             return "emd"
@@ -76,44 +76,45 @@ def read_stem(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        For `arrange.arranged`: `scan_shape` and `scan_step_m` of the raster in place of positions, and
-        `frequency_per_pixel` or `angle_per_pixel` of the detector, as far as the file is calibrated.
+        What the file holds, for `arrange_scan`: `scan_shape` and `scan_step_m` of the raster instead of
+        positions, and `frequency_per_pixel` or `angle_per_pixel` of the detector if it is calibrated.
 
     Raises
     ------
     ScanError
-        No four-dimensional data, or a unit that cannot be.
+        The data are not four-dimensional, or a unit is impossible.
     """
     name = _reader_name(path)
     if name == "zspy":
-        data, axes, metadata = _zspy(path)
+        data, axes, metadata = _read_zspy(path)
     else:
-        data, axes, metadata = _through_rosettasciio(path, str(name))
+        data, axes, metadata = _read_with_rosettasciio(path, str(name))
     navigation = [axis for axis in axes if axis.get("navigate")]
     signal = [axis for axis in axes if not axis.get("navigate")]
     if len(axes) == data.ndim and len(signal) != 2:
-        # Not every format says which axes are the beam's: they come first.
+        # Not every format says which axes are those of the raster: they come first.
         navigation, signal = list(axes[:-2]), list(axes[-2:])
     order = [axes.index(axis) for axis in (*navigation, *signal)]
     if data.ndim not in (3, 4) or len(order) != data.ndim:
         raise ScanError(f"{path} holds data of the shape {data.shape}; expected (y, x, qy, qx) of 4D-STEM")
     found: dict[str, Any] = {"source": path.name, "radiation": ELECTRON}
     data = data.transpose(order)
-    found["intensity"] = _flat(data)
+    found["intensity"] = _flatten_frames(data)
     if len(navigation) == 2:
         found["scan_shape"] = tuple(int(n) for n in data.shape[:2])
-        step = _scales(navigation, "length", "the step of the scan")
+        step = _axis_scales(navigation, "length", "the step of the scan")
         if step is not None:
             found["scan_step_m"] = step
-    found |= _calibration(signal)
-    energy = _item(metadata, "Acquisition_instrument", "TEM", "beam_energy")
+    found |= _detector_calibration(signal)
+    energy = _look_up(metadata, "Acquisition_instrument", "TEM", "beam_energy")
     if energy is not None and float(energy) > 0:
         found["energy_eV"] = 1e3 * float(energy)
     return found
 
 
-def _through_rosettasciio(path: Path, name: str) -> tuple[Any, list[dict[str, Any]], Mapping[str, Any]]:
-    reader = needed(f"rsciio.{name}")
+def _read_with_rosettasciio(path: Path, name: str) -> tuple[Any, list[dict[str, Any]], Mapping[str, Any]]:
+    """The largest data set of a file as a dask array, with its axes and its metadata."""
+    reader = import_extra(f"rsciio.{name}")
     options: dict[str, Any] = {"lazy": True}
     if name == "emd":
         options["stack_group"] = False
@@ -121,7 +122,7 @@ def _through_rosettasciio(path: Path, name: str) -> tuple[Any, list[dict[str, An
     try:
         with dask.config.set({"array.chunk-size": BLOCK}):
             contents = reader.file_reader(str(source), **options)
-    except Exception as error:  # whatever a damaged file makes of a reader
+    except Exception as error:  # the readers raise all kinds of errors at damaged files
         raise ScanError(f"{path} cannot be read by RosettaSciIO's {name}: {error}") from error
     fitting = [content for content in contents if content["data"].ndim in (3, 4)]
     if not fitting:
@@ -132,82 +133,83 @@ def _through_rosettasciio(path: Path, name: str) -> tuple[Any, list[dict[str, An
     return da.asarray(largest["data"]), axes, largest.get("metadata", {})
 
 
-def _experiments(path: Path) -> list[str]:
-    """Names of the experiments in a store of HyperSpy; none where it is another store."""
+def _list_experiments(path: Path) -> list[str]:
+    """Names of the experiments in a store of HyperSpy; none for any other store."""
     from zarr import open_group
 
-    with closing(_store(path)) as store:
+    with closing(_open_store(path)) as store:
         try:
             group: Any = open_group(store, mode="r")
             return sorted(group["Experiments"].group_keys())
         except PermissionError:
             raise
-        # No store at all, another's, or one that is damaged.
+        # No store, a store of another program, or a damaged one.
         except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile):
             return []
 
 
-def _store(path: Path) -> Any:
-    """A store to read from, which whoever opened it closes."""
+def _open_store(path: Path) -> Any:
+    """Open a store for reading; the caller closes it."""
     from zarr.storage import LocalStore, ZipStore
 
     return LocalStore(path, read_only=True) if path.is_dir() else ZipStore(path, mode="r")
 
 
-def _zspy(path: Path) -> tuple[Any, list[dict[str, Any]], Mapping[str, Any]]:
-    """HyperSpy's layout in Zarr: RosettaSciIO's own reader of it needs Zarr 2."""
+def _read_zspy(path: Path) -> tuple[Any, list[dict[str, Any]], Mapping[str, Any]]:
+    """Read HyperSpy's layout in Zarr directly: RosettaSciIO's own reader needs version 2 of zarr-python."""
     from zarr import open_group
 
-    name = _experiments(path)[0]
-    # It stays open: the frames are read from it, block by block.
-    group: Any = open_group(_store(path), mode="r")
+    name = _list_experiments(path)[0]
+    # The store stays open: the frames are read from it, block by block.
+    group: Any = open_group(_open_store(path), mode="r")
     experiment = group["Experiments"][name]
     data = da.from_zarr(experiment["data"])
     axes = [dict(experiment[f"axis-{number}"].attrs) for number in range(data.ndim)]
-    metadata = _plain(experiment["metadata"]) if "metadata" in experiment else {}
+    metadata = _nested_attributes(experiment["metadata"]) if "metadata" in experiment else {}
     return data, axes, metadata
 
 
-def _plain(group: Any) -> dict[str, Any]:
-    """Attributes of nested groups as nested dictionaries; HyperSpy marks groups with an underscore."""
+def _nested_attributes(group: Any) -> dict[str, Any]:
+    """Attributes of nested groups as nested dictionaries, without the prefix of HyperSpy."""
     found = {key: json.loads(json.dumps(value)) for key, value in group.attrs.items()}
-    return found | {key.removeprefix("_sig_"): _plain(group[key]) for key in group.group_keys()}
+    return found | {key.removeprefix("_sig_"): _nested_attributes(group[key]) for key in group.group_keys()}
 
 
-def _flat(data: Any) -> LazyFrames:
-    """The frames of an array of three or four dimensions, one after the other."""
+def _flatten_frames(data: Any) -> LazyFrames:
+    """The frames of an array of three or four dimensions, in one sequence."""
     flat = data.reshape((-1, *data.shape[-2:]))
 
     def read(numbers: NDArray[np.int64]) -> NDArray[Any]:
-        # In this process: workers elsewhere may not see the file.
+        # In this process, since workers on other machines may not see the file.
         return np.asarray(flat[numbers].compute(scheduler="threads"))
 
     frames, height, width = (int(n) for n in flat.shape)
     return LazyFrames((frames, height, width), flat.dtype, read)
 
 
-def _scales(axes: Sequence[Mapping[str, Any]], kind: str, what: str) -> tuple[float, float] | None:
-    """Scales of two axes in SI; None where they count pixels."""
+def _axis_scales(axes: Sequence[Mapping[str, Any]], kind: str, what: str) -> tuple[float, float] | None:
+    """Scales of two axes in SI; None if they are not calibrated."""
     units = [str(axis.get("units") or "").strip() for axis in axes]
     if any(unit.lower() in UNCALIBRATED for unit in units):
         return None
     scales = [abs(float(axis.get("scale", 1.0))) for axis in axes]
-    y, x = (float(in_si(scale, unit, kind, what)) for scale, unit in zip(scales, units, strict=True))
+    y, x = (float(to_si(scale, unit, kind, what)) for scale, unit in zip(scales, units, strict=True))
     return y, x
 
 
-def _calibration(signal: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How much of reciprocal space a detector pixel sees."""
+def _detector_calibration(signal: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The angle (rad) or the spatial frequency (1/m) of a detector pixel, if the axes are calibrated."""
     unit = str(signal[0].get("units") or "").strip()
     if unit.lower() in UNCALIBRATED:
         return {}
     what = "the scale of the detector"
     if unit in ("mrad", "rad", "µrad", "μrad", "urad", "deg", "degree", "°"):
-        return {"angle_per_pixel": _scales(signal, "angle", what)}
-    return {"frequency_per_pixel": _scales(signal, "reciprocal length", what)}
+        return {"angle_per_pixel": _axis_scales(signal, "angle", what)}
+    return {"frequency_per_pixel": _axis_scales(signal, "reciprocal length", what)}
 
 
-def _item(metadata: Any, *keys: str) -> Any:
+def _look_up(metadata: Any, *keys: str) -> Any:
+    """An entry of nested dictionaries; None if it is absent."""
     for key in keys:
         if not isinstance(metadata, Mapping) or key not in metadata:
             return None

@@ -1,4 +1,4 @@
-"""TIFF: phase and amplitude as channels of an OME-TIFF, with the pixel size. `export` calls this module."""
+"""OME-TIFF: phase and amplitude as channels, with the pixel size."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from daskptycho.formats.hdf5_file import needed
+from daskptycho.formats.extras import import_extra
 
 __all__ = ["write_tiff"]
 
 
 def write_tiff(result: xr.Dataset, path: Path) -> None:
-    """Write phase (radians) and amplitude as float32, channels in that order, into a new file.
+    """Write the phase (radians) and the amplitude of a result as two float32 channels of a new file.
 
-    ImageJ, Fiji and every reader of OME-TIFF find the size of a pixel; other programs, pixels a centimetre.
+    ImageJ, Fiji and other readers of OME-TIFF find the pixel size in micrometres; other programs find the
+    number of pixels per centimetre.
     """
-    tifffile = needed("tifffile")
+    tifffile = import_extra("tifffile")
     image = result["object"].values
     channels = np.stack([np.angle(image), np.abs(image)]).astype(np.float32)
     metadata: dict[str, object] = {"axes": "CYX", "Channel": {"Name": ["phase", "amplitude"]}}

@@ -1,7 +1,6 @@
-"""Units: a number of a file in SI, or a refusal that says what was found.
+"""Units: numbers of a file converted to SI, or refused with the unit that was found.
 
-A number whose unit is of another kind, or whose size no instrument has, is refused and never believed.
-Only this folder calls this module; it calls `errors`.
+A number whose unit is of another kind, or that no instrument can have, is refused.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
 
-__all__ = ["PLAUSIBLE", "check_plausible", "in_si", "is_pixels"]
+__all__ = ["PLAUSIBLE", "check_plausible", "is_pixels", "to_si"]
 
 ELECTRON_VOLT = 1.602176634e-19
 ANGSTROM = ("Å", "Å", "A", "angstrom", "angstroms", "Angstrom", "ang")
 
 RECIPROCAL = (("1/", ""), ("1 / ", ""), ("", "^-1"), ("", "⁻¹"))
 
-# Kind of unit: name: factor to the kind's own unit, which is the first. Energies are in electron volts,
-# angles in radians, reciprocal lengths in cycles a metre.
+# The units of each kind, by all their names, with the factor to the first one: metres, electronvolts,
+# radians, and cycles per metre.
 UNITS: Mapping[str, Mapping[str, float]] = {
     "length": {
         **dict.fromkeys(("m", "metre", "meter", "metres", "meters", "NX_LENGTH"), 1.0),
@@ -52,7 +51,7 @@ UNITS: Mapping[str, Mapping[str, float]] = {
     },
 }
 
-# Between which limits a beamline or a microscope finds itself; in the units of the names.
+# Limits within which all beamlines and microscopes lie, in the units that the names end in.
 PLAUSIBLE: Mapping[str, tuple[float, float]] = {
     "energy_eV": (1.0, 1e7),
     "wavelength_m": (1e-13, 1e-5),
@@ -64,31 +63,32 @@ PLAUSIBLE: Mapping[str, tuple[float, float]] = {
 }
 
 
-def in_si(value: Any, unit: Any, kind: str, what: str) -> NDArray[np.float64]:
-    """A number or an array of them in the kind's own unit.
+def to_si(value: Any, unit: Any, kind: str, name: str) -> NDArray[np.float64]:
+    """Convert numbers of a file to m, eV, rad or 1/m.
 
     Parameters
     ----------
     value : array_like
     unit : str or bytes
+        As the file names it.
     kind : {"length", "energy", "angle", "reciprocal length"}
-        Energies come out in eV, angles in rad, the rest in m and 1/m.
-    what : str
-        What it is, for the message.
+        The kind that the unit has to be of.
+    name : str
+        What the numbers are, for the message.
 
     Raises
     ------
     ScanError
-        The unit is none of that kind.
+        The unit is unknown or of another kind.
     """
-    name = unit.decode() if isinstance(unit, bytes) else str(unit)
-    factor = UNITS[kind].get(name.strip())
+    symbol = unit.decode() if isinstance(unit, bytes) else str(unit)
+    factor = UNITS[kind].get(symbol.strip())
     if factor is None:
-        belongs = next((other for other, names in UNITS.items() if name.strip() in names), None)
-        found = "which is unknown" if belongs is None else f"which is of {_article(belongs)}"
+        other = next((other for other, names in UNITS.items() if symbol.strip() in names), None)
+        found = "which is unknown" if other is None else f"which is a unit of {other}"
         usual = ", ".join(list(UNITS[kind])[:12])
         raise ScanError(
-            f"{what} has the unit {name!r}, {found}; expected one of {_article(kind)} ({usual}): "
+            f"{name} has the unit {symbol!r}, {found}; expected a unit of {kind} ({usual}): "
             "correct the file, or give the number itself as an option"
         )
     return np.asarray(value, dtype=np.float64) * factor
@@ -96,17 +96,25 @@ def in_si(value: Any, unit: Any, kind: str, what: str) -> NDArray[np.float64]:
 
 def is_pixels(unit: Any) -> bool:
     """Whether a unit counts pixels."""
-    name = unit.decode() if isinstance(unit, bytes) else str(unit)
-    return name.strip().lower() in ("pixel", "pixels", "px")
+    symbol = unit.decode() if isinstance(unit, bytes) else str(unit)
+    return symbol.strip().lower() in ("pixel", "pixels", "px")
 
 
 def check_plausible(name: str, value: Any, where: str) -> None:
-    """Refuse a number that no instrument has.
+    """Refuse a number outside of `PLAUSIBLE`.
+
+    Parameters
+    ----------
+    name : str
+        A key of `PLAUSIBLE`.
+    value : float or array_like
+    where : str
+        Where it was found, for the message.
 
     Raises
     ------
     ScanError
-        With the limits, and the option that gives the number.
+        Names the limits, and the option that gives the number instead.
     """
     low, high = PLAUSIBLE[name]
     numbers = np.atleast_1d(np.asarray(value, dtype=np.float64))
@@ -117,7 +125,3 @@ def check_plausible(name: str, value: Any, where: str) -> None:
             f"{name} comes out as {found} from {where}; "
             f"expected {low:g} to {high:g}: its unit is probably wrong, give {option} instead"
         )
-
-
-def _article(kind: str) -> str:
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

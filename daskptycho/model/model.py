@@ -124,4 +124,4 @@ def move_tile(tile: Tile, device: Device) -> Tile:
 
     Corners and fractions of zero stay where they are.
     """
-    return tile if tile.whole_pixel else replace(tile, fraction=to_device(tile.fraction, device))
+    return tile if tile.is_whole_pixel else replace(tile, fraction=to_device(tile.fraction, device))

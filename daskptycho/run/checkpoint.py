@@ -20,13 +20,8 @@ from daskptycho.run.loop import Loop, Standing, SweepRecord
 from daskptycho.run.options import RunOptions
 from daskptycho.scan.dataset import frame_numbers, pixel_size, tile_chunks
 from daskptycho.scan.tiles import lay_out_tiles
-from daskptycho.storage.checkpoints import (
-    CheckpointStore,
-    Part,
-    StoreUnseen,
-    read_tile,
-    write_tile,
-)
+from daskptycho.storage.checkpoint_tiles import StoreNotVisibleError, read_tile, write_tile
+from daskptycho.storage.checkpoints import CheckpointStore, Part
 from daskptycho.storage.store import Location
 from daskptycho.sync.options import Cadence
 from daskptycho.tasks.layout import Layout, TileData
@@ -55,7 +50,7 @@ PREVIOUS = "previous_"
 
 def location_of(out: Location) -> Location:
     """Where the checkpoints of a result lie: beside it."""
-    return out.beside(f"{out.name}.checkpoints")
+    return out.with_name(f"{out.name}.checkpoints")
 
 
 def make_header(scan: xr.Dataset) -> xr.Dataset:
@@ -158,7 +153,7 @@ class Checkpoints:
             Until the next checkpoint only.
         """
         state, layout = standing.state, loop.layout
-        session = self.store.writing(standing.sweep, passing=temporary)
+        session = self.store.begin(standing.sweep, temporary=temporary)
         models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
         of_tiles = list(zip(layout.tiles, state.tiles, models, strict=True))
         written = self._where_seen(
@@ -197,7 +192,7 @@ class Checkpoints:
 
     def options(self, snapshot: str) -> RunOptions:
         """The options that the run had then."""
-        return RunOptions.from_attributes(self.store.attributes(snapshot)["options"])
+        return RunOptions.from_attributes(self.store.read_attributes(snapshot)["options"])
 
     def restore(self, snapshot: str, layout: Layout) -> Standing:
         """Where the run stood, its state back where the layout keeps it and without a past of its own."""
@@ -212,14 +207,16 @@ class Checkpoints:
 
         The values of the state are tasks that read them, or read in this process.
         """
-        attributes = self.store.attributes(snapshot)
+        attributes = self.store.read_attributes(snapshot)
         per_frame = {kind.name for kind in PARAMETERS if kind.per_frame}
         tiled = [name for name in attributes["parts"] if name in TILED or name in per_frame]
         tiles = [
             {name: self._read(snapshot, name, index, here) for name in tiled}
             for index in range(len(self.tiling.tiles))
         ]
-        small = {name: self.store.small(snapshot, name) for name in attributes["parts"] if name not in tiled}
+        small = {
+            name: self.store.read_small(snapshot, name) for name in attributes["parts"] if name not in tiled
+        }
         before = {
             name.removeprefix(PREVIOUS): value for name, value in small.items() if name.startswith(PREVIOUS)
         }
@@ -232,7 +229,7 @@ class Checkpoints:
             tiles,
             cadence,
             attributes["step"],
-            tuple(SweepRecord(*map(float, found)) for found in self.store.small(snapshot, "history")),
+            tuple(SweepRecord(*map(float, found)) for found in self.store.read_small(snapshot, "history")),
         )
 
     def _read(self, snapshot: str, name: str, index: int, here: bool) -> Value:
@@ -264,7 +261,7 @@ class Checkpoints:
         if self._seen:
             try:
                 return there()
-            except StoreUnseen:
+            except StoreNotVisibleError:
                 self._seen = False
         return here()
 
@@ -286,7 +283,7 @@ def _arrange(kept: Kept, layout: Layout) -> State:
             TileState(
                 images["images"],
                 images["illuminations"],
-                task(_name, list(own), list(own.values())) if own else {},  # type: ignore[arg-type]
+                task(_name, list(own), list(own.values())) if own else {},
                 images.get("previous_images"),
                 stack,
             )

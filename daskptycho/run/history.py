@@ -72,7 +72,7 @@ def checkpoints(out: str | Path) -> list[Checkpoint]:
     """
     return [
         Checkpoint(found.sweep, found.residual, found.written, found.id)
-        for found in open_checkpoint_store(parse_location(out)).snapshots()
+        for found in open_checkpoint_store(parse_location(out)).list_snapshots()
     ]
 
 
@@ -99,13 +99,13 @@ def open_checkpoint(out: str | Path, sweep: int | None = None) -> xr.Dataset:
         There is none of that sweep.
     """
     store = open_checkpoint_store(parse_location(out))
-    found = {snapshot.sweep: snapshot for snapshot in store.snapshots()}
+    found = {snapshot.sweep: snapshot for snapshot in store.list_snapshots()}
     number = max(found) if sweep is None else sweep
     if number not in found:
         there = ", ".join(map(str, found))
         raise OptionError(f"there is no checkpoint of sweep {sweep!r}; expected one of {there}")
-    header = store.header()
-    checkpoints = Checkpoints(store, read_tiling(header, store.fixed()))
+    header = store.read_header()
+    checkpoints = Checkpoints(store, read_tiling(header, store.read_constants()))
     header.encoding["source"] = header.attrs.get("opened_from", header.attrs.get("source", "memory"))
     with dask.config.set(scheduler="synchronous"):
         # A cluster has no part in this: the store is here.
@@ -131,8 +131,8 @@ def open_checkpoint_store(target: Location) -> CheckpointStore:
     location = location_of(target)
     if CheckpointStore.exists(location):
         store = CheckpointStore(location)
-        store.fixed()
-        if store.snapshots():
+        store.read_constants()
+        if store.list_snapshots():
             return store
     raise ScanError(
         f"{target} has no checkpoints ({location}); expected those that reconstruct writes beside a result"
@@ -142,12 +142,12 @@ def open_checkpoint_store(target: Location) -> CheckpointStore:
 def read_progress(target: Location) -> tuple[int, int]:
     """Sweeps that the last checkpoint of a result has, and sweeps that its run was to make."""
     store = open_checkpoint_store(target)
-    snapshot = store.snapshots()[-1]
-    return snapshot.sweep, RunOptions.from_attributes(store.attributes(snapshot.id)["options"]).sweeps
+    snapshot = store.list_snapshots()[-1]
+    return snapshot.sweep, RunOptions.from_attributes(store.read_attributes(snapshot.id)["options"]).sweeps
 
 
 def read_scan_header(target: Location) -> xr.Dataset:
     """The scan that a result is of, without its frames, as the checkpoints keep it."""
-    header = open_checkpoint_store(target).header()
+    header = open_checkpoint_store(target).read_header()
     header.encoding["source"] = header.attrs.get("opened_from", header.attrs.get("source", ""))
     return header

@@ -96,7 +96,7 @@ class Keeper:
         # The last checkpoint and its sweep, and the sweep of the last one that is history.
         self._snapshot = None if snapshot is None else snapshot.id
         self.saved = 0 if snapshot is None else snapshot.sweep
-        self._kept = self.saved if snapshot is not None and not snapshot.passing else 0
+        self._kept = self.saved if snapshot is not None and not snapshot.temporary else 0
         self._kept_at = clock()
 
     def restore(self, loop: Loop) -> Standing | None:
@@ -122,7 +122,7 @@ class Keeper:
         """Delete what an older checkpoint was kept for, once a later one has been read back."""
         if self._checkpoints is not None:
             with _blame_checkpoints("written"):
-                self._checkpoints.store.forget_passing(but=self._snapshot)
+                self._checkpoints.store.forget_temporary(keep=self._snapshot)
 
     def finish(self, loop: Loop, standing: Standing) -> None:
         """Keep the last state of a run: further sweeps can continue from there."""
@@ -132,7 +132,7 @@ class Keeper:
             self._save(loop, standing, temporary=False)
         if self._checkpoints is not None:
             with _blame_checkpoints("written"):
-                self._checkpoints.store.forget_passing()
+                self._checkpoints.store.forget_temporary()
 
     def rescue(self, loop: Loop | None, standing: Standing | None, has_workers: Callable[[], bool]) -> str:
         """Keep what can be kept of a run that is cut off; how to resume it."""
@@ -145,7 +145,7 @@ class Keeper:
                 if not has_workers():
                     raise WorkersLost("it went with the workers")
                 if self._checkpoints is not None:
-                    self._checkpoints.store.check_answers()
+                    self._checkpoints.store.check_reachable()
                 self._save(loop, standing, temporary=False)
             except KeyboardInterrupt:
                 # Whoever cannot wait for a checkpoint is still told where the run stood.

@@ -132,7 +132,7 @@ def choose_setting(
         "update_probe": options.update_probe,
         "probe": probe,
         "modes": modes,
-        "fractional": not all(tile.whole_pixel for tile in tiling.tiles),
+        "fractional": not all(tile.is_whole_pixel for tile in tiling.tiles),
     }
     model, first = choose_model(scan, given, forward)
     return Setting(scan, tiling, options, workers, model, first, image)

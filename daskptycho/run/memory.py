@@ -225,7 +225,7 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
     windows = [math.prod(tile.window.shape) for tile in tiling.tiles]
     wave = COMPLEX * recipe.modes
     passes = 2 if recipe.recovers else 1
-    travelling = tiling.strips_between(workers.count)
+    travelling = tiling.strips_between_workers(workers.count)
     images = sum(windows) * _image_bytes(recipe)
     held = 0 if residency.images_on_disk else images
     held += sum(own.nbytes(len(tile)) for own in recipe.parameters for tile in tiling.tiles)
@@ -317,5 +317,5 @@ def count_sweep_tasks(
     following, report = sweep(layout, state, settings)
     # A graph that is made for a cluster in use has them already.
     passes = 0 if current_client() else 2 if recipe.recovers else 1
-    cut = len(tiling.strips_between(workers)) * passes
+    cut = len(tiling.strips_between_workers(workers)) * passes
     return count_tasks([following, report], given=[layout, state]) + cut

@@ -120,7 +120,7 @@ def reconstruct(
     ScanError
         The scan cannot be right.
     StoreError
-        `out` does not answer for longer than a minute, or lets nobody in, before the first frames are read or
+        `out` does not answer for longer than a minute, or denies access, before the first frames are read or
         when the result is written; in between it is a `FaultError`.
     OptionError
         Options that make no sense, alone or together, a run that does not fit into memory, or no GPU to

@@ -166,7 +166,7 @@ def open_result(url: str | Path) -> xr.Dataset:
     ScanError
         Nothing lies there, or something that is no result.
     StoreError
-        The place does not answer, or lets nobody in.
+        The place does not answer, or denies access.
     OptionError
         A URL that cannot be read.
     """

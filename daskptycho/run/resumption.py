@@ -77,8 +77,8 @@ def resume(
     if callback is not None and not callable(callback):
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
     store = open_checkpoint_store(target)
-    snapshot = store.snapshots()[-1]
-    fixed, header = store.fixed(), store.header()
+    snapshot = store.list_snapshots()[-1]
+    fixed, header = store.read_constants(), store.read_header()
     checkpoints = Checkpoints(store, read_tiling(header, fixed), device)
     options = checkpoints.options(snapshot.id)
     if sweeps is not None:

@@ -1,7 +1,6 @@
 """The scale of a scan: energy, distances, pixel sizes, and positions in object pixels.
 
-What is not known is absent and never invented. `scan_check` and `scan` call this module, and
-`scan` shows its names to the rest; it calls `propagation`, `radiation` and `errors`.
+What is not known is absent, and never invented.
 """
 
 from __future__ import annotations
@@ -20,19 +19,27 @@ from daskptycho.scan.optics import (
     NEAR_FIELD,
     PHOTON,
     RADIATIONS,
-    energy_of,
+    energy_to_wavelength,
     fresnel_numbers,
     is_near_field,
-    object_pixel,
-    wavelength_of,
+    object_pixel_size,
+    wavelength_to_energy,
 )
 
-__all__ = ["check_geometry", "geometry_attributes", "pixel_size", "position_in_pixels", "scan_period"]
+__all__ = [
+    "GEOMETRY_NUMBERS",
+    "check_geometry",
+    "geometry_attributes",
+    "pixel_size",
+    "position_in_pixels",
+    "scan_period",
+]
 
-# Energy and wavelength are often given rounded to four digits.
+# Relative difference up to which energy and wavelength agree: they are often rounded to four digits.
 ROUNDING = 1e-3
 
-POSITIVE = (
+# Attributes of the geometry that are positive numbers, or pairs of them.
+GEOMETRY_NUMBERS = (
     "energy_eV",
     "wavelength_m",
     "detector_distance_m",
@@ -41,8 +48,8 @@ POSITIVE = (
     "pixel_size_m",
 )
 
-# What the pixel size follows from; one of each group is enough.
-NEEDED = (("energy_eV", "wavelength_m"), ("detector_distance_m",), ("detector_pixel_size_m",))
+# What determines the pixel size; one of each group is enough.
+PIXEL_SIZE_INPUTS = (("energy_eV", "wavelength_m"), ("detector_distance_m",), ("detector_pixel_size_m",))
 
 
 def geometry_attributes(
@@ -57,9 +64,9 @@ def geometry_attributes(
     propagation: str = FAR_FIELD,
     radiation: str = PHOTON,
 ) -> dict[str, Any]:
-    """Attributes of the geometry that is known; what is not known is absent.
+    """Attributes of a scan for the geometry that is known; what is not known is absent.
 
-    Energy and wavelength follow from each other, the object's pixel size from the geometry.
+    Energy and wavelength follow from each other, the pixel size of the object from the geometry.
 
     Parameters
     ----------
@@ -68,15 +75,14 @@ def geometry_attributes(
     detector_pixel_size_m, pixel_size_m : float or (float, float), optional
         One length, or two for y and x.
     source_distance_m : float, optional
-        Of a near field from a point source; a parallel beam without it.
-    propagation : "far-field" or "near-field"
-    radiation : "photon" or "electron"
+        From the point source of a near field to the sample; without it the beam is parallel.
+    propagation : {"far-field", "near-field"}
+    radiation : {"photon", "electron"}
 
     Raises
     ------
     ScanError
-        A value that is not positive, an energy and a wavelength or two pixel sizes that disagree,
-        or a near field whose geometry is not known.
+        A value is not positive, two values contradict each other, or a near field lacks part of its geometry.
     """
     given = {
         "energy_eV": energy_eV,
@@ -93,14 +99,14 @@ def geometry_attributes(
     check_geometry(attributes)
     for name, value in attributes.items():
         if not isinstance(value, str):
-            attributes[name] = float(value) if isinstance(value, Real) else list(_pair(value, name))
+            attributes[name] = float(value) if isinstance(value, Real) else list(_to_pair(value, name))
     if energy_eV is None and wavelength_m is not None:
-        attributes["energy_eV"] = energy_of(float(wavelength_m), radiation)
+        attributes["energy_eV"] = wavelength_to_energy(float(wavelength_m), radiation)
     if wavelength_m is None and energy_eV is not None:
-        attributes["wavelength_m"] = wavelength_of(float(energy_eV), radiation)
-    computed = _computed_pixel(attributes, frame_shape)
+        attributes["wavelength_m"] = energy_to_wavelength(float(energy_eV), radiation)
+    computed = _compute_pixel_size(attributes, frame_shape)
     if pixel_size_m is not None:
-        attributes["pixel_size_m"] = list(_pair(pixel_size_m, "pixel_size_m"))
+        attributes["pixel_size_m"] = list(_to_pair(pixel_size_m, "pixel_size_m"))
         if computed is not None and not np.allclose(computed, attributes["pixel_size_m"], rtol=1e-2):
             raise ScanError(
                 f"pixel_size_m is {attributes['pixel_size_m']} and {list(computed)} follows from wavelength, "
@@ -121,10 +127,10 @@ def check_geometry(attributes: Mapping[str, Any]) -> None:
     ScanError
         Names the attribute, what was found and what was expected.
     """
-    for name in POSITIVE:
+    for name in GEOMETRY_NUMBERS:
         if name in attributes:
             value = attributes[name]
-            lengths = _pair(value, name) if "pixel_size" in name else (value,)
+            lengths = _to_pair(value, name) if "pixel_size" in name else (value,)
             if not all(isinstance(n, Real) and 0 < float(n) < np.inf for n in lengths):
                 raise ScanError(f"{name} is {value!r}; expected a positive number")
     is_near_field(attributes)
@@ -133,24 +139,22 @@ def check_geometry(attributes: Mapping[str, Any]) -> None:
         raise ScanError(f"radiation is {radiation!r}; expected one of {', '.join(RADIATIONS)}")
     if "energy_eV" in attributes and "wavelength_m" in attributes:
         energy, wavelength = float(attributes["energy_eV"]), float(attributes["wavelength_m"])
-        expected = wavelength_of(energy, radiation)
+        expected = energy_to_wavelength(energy, radiation)
         if abs(wavelength - expected) > ROUNDING * expected:
             raise ScanError(
-                f"wavelength_m is {wavelength:.6g} and energy_eV is {energy:.6g}; {_article(radiation)} of "
-                f"that energy has a wavelength of {expected:.6g} m: give one of the two"
+                f"wavelength_m is {wavelength:.6g} and energy_eV is {energy:.6g}; at that energy the "
+                f"{radiation} has a wavelength of {expected:.6g} m: give one of the two"
             )
 
 
 def pixel_size(ds: xr.Dataset) -> tuple[float, float] | None:
     """Size of an object pixel in metres, [y, x], or None where the geometry is not known.
 
-    Taken from the attribute `pixel_size_m`, or else computed: for a far-field scan as wavelength *
-    distance / (N * detector pixel), with N pixels along that axis, for a near-field one as the
-    detector's pixel, demagnified.
+    It is the attribute `pixel_size_m`, or else computed by `optics.object_pixel_size`.
     """
     if "pixel_size_m" in ds.attrs:
-        return _pair(ds.attrs["pixel_size_m"], "pixel_size_m")
-    return _computed_pixel(ds.attrs, (ds.sizes["qy"], ds.sizes["qx"]))
+        return _to_pair(ds.attrs["pixel_size_m"], "pixel_size_m")
+    return _compute_pixel_size(ds.attrs, (ds.sizes["qy"], ds.sizes["qx"]))
 
 
 def position_in_pixels(ds: xr.Dataset) -> NDArray[np.float64]:
@@ -159,12 +163,12 @@ def position_in_pixels(ds: xr.Dataset) -> NDArray[np.float64]:
     Returns
     -------
     (frame, 2) float64 array
-        [y, x] of each frame's first pixel.
+        [y, x] of the first pixel of each frame.
 
     Raises
     ------
     ScanError
-        A unit that is neither "m" nor "pixel", or positions in metres and no pixel size.
+        The unit is neither "m" nor "pixel", or the positions are in metres and the pixel size is unknown.
     """
     position = np.asarray(ds["position"].values, dtype=np.float64)
     unit = ds["position"].attrs.get("units")
@@ -175,20 +179,20 @@ def position_in_pixels(ds: xr.Dataset) -> NDArray[np.float64]:
     size = pixel_size(ds)
     if size is None:
         raise ScanError(
-            f"position is in metres, without {_missing(ds.attrs)}; expected energy_eV or "
-            "wavelength_m, detector_distance_m and detector_pixel_size_m, from which the "
-            "object's pixel size follows, or positions in pixels (position_unit='pixel')"
+            f"position is in metres, without {_name_missing(ds.attrs)}; expected energy_eV or "
+            "wavelength_m, detector_distance_m and detector_pixel_size_m, from which the pixel size of the "
+            "object follows, or positions in pixels (position_unit='pixel')"
         )
     return position / size
 
 
 def scan_period(ds: xr.Dataset) -> tuple[int, int] | None:
-    """Period of the canvas in pixels, [y, x], or None where it does not wrap round.
+    """Period of the canvas in pixels, [y, x], or None for a canvas that does not wrap round.
 
     Raises
     ------
     ScanError
-        A period that is not two whole numbers.
+        The period is not two whole numbers.
     """
     if "period" not in ds.attrs:
         return None
@@ -202,27 +206,30 @@ def scan_period(ds: xr.Dataset) -> tuple[int, int] | None:
     return y, x
 
 
-def _computed_pixel(
+def _compute_pixel_size(
     attributes: Mapping[str, Any], frame_shape: tuple[int, int]
 ) -> tuple[float, float] | None:
-    if not all(any(name in attributes for name in group) for group in NEEDED):
+    if not all(any(name in attributes for name in group) for group in PIXEL_SIZE_INPUTS):
         return None
-    known = {**attributes, "detector_pixel_size_m": _pair(attributes["detector_pixel_size_m"], "it")}
+    pixel = _to_pair(attributes["detector_pixel_size_m"], "detector_pixel_size_m")
+    known = {**attributes, "detector_pixel_size_m": pixel}
     if "wavelength_m" not in known:
-        known["wavelength_m"] = wavelength_of(float(known["energy_eV"]), known.get("radiation", PHOTON))
-    return object_pixel(known, frame_shape)
+        known["wavelength_m"] = energy_to_wavelength(
+            float(known["energy_eV"]), known.get("radiation", PHOTON)
+        )
+    return object_pixel_size(known, frame_shape)
 
 
 def _check_near_field(attributes: Mapping[str, Any], frame_shape: tuple[int, int]) -> None:
     if "pixel_size_m" not in attributes or "detector_distance_m" not in attributes:
         raise ScanError(
-            f"propagation is 'near-field', without {_missing(attributes)}; expected energy_eV or "
-            "wavelength_m, detector_distance_m and detector_pixel_size_m, and source_distance_m where the "
-            "beam is no parallel one"
+            f"propagation is 'near-field', without {_name_missing(attributes)}; expected energy_eV or "
+            "wavelength_m, detector_distance_m and detector_pixel_size_m, and source_distance_m unless the "
+            "beam is parallel"
         )
     numbers = fresnel_numbers(attributes)
     for axis, number, size in zip("yx", numbers, frame_shape, strict=True):
-        # The kernel's phase turns by pi / (N F) from one frequency to the next at most.
+        # Between neighbouring frequencies the phase of the kernel changes by pi / (N F) at most.
         if size * number < 1:
             raise ScanError(
                 f"propagation is 'near-field', but along {axis} the {size} pixels times the Fresnel number "
@@ -231,17 +238,14 @@ def _check_near_field(attributes: Mapping[str, Any], frame_shape: tuple[int, int
             )
 
 
-def _missing(attributes: Mapping[str, Any]) -> str:
+def _name_missing(attributes: Mapping[str, Any]) -> str:
+    """What the geometry lacks, for an error."""
     return " and ".join(
-        " or ".join(group) for group in NEEDED if not any(name in attributes for name in group)
+        " or ".join(group) for group in PIXEL_SIZE_INPUTS if not any(name in attributes for name in group)
     )
 
 
-def _article(radiation: str) -> str:
-    return f"an {radiation}" if radiation[0] in "aeiou" else f"a {radiation}"
-
-
-def _pair(value: Any, name: str) -> tuple[float, float]:
+def _to_pair(value: Any, name: str) -> tuple[float, float]:
     """A length along [y, x] from one number or two."""
     try:
         y, x = np.broadcast_to(np.asarray(value, dtype=float), (2,)).tolist()

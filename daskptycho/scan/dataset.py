@@ -1,9 +1,7 @@
-"""The scan: an xarray.Dataset over a Zarr v3 group, written whole or not at all, opened lazily.
+"""Scans: created from arrays, opened lazily, and asked for their tiles and frame numbers.
 
-`simulate`, `run` and the faces may call this module; it calls `store`, `geometry`, `errors` and
-its own parts: `scan_store` (the frames), `scan_check` (what a scan must be), `scan_geometry`
-(its scale) and `propagation` (far or near field), whose functions for an opened scan are offered here
-under one roof.
+A scan is an `xarray.Dataset` over a Zarr v3 group, which is written whole or not at all. What other folders
+ask of an opened scan, its pixel size for instance, they import from here.
 """
 
 from __future__ import annotations
@@ -20,10 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.scan.calibration import geometry_attributes, pixel_size, position_in_pixels, scan_period
 from daskptycho.scan.frames import (
-    Progress,
-    balanced_tile,
-    lazy_array,
-    missing_chunks,
+    ProgressCallback,
+    default_tile_frames,
+    list_missing_chunks,
+    open_lazy_array,
     write_scan,
 )
 from daskptycho.scan.optics import FAR_FIELD, PHOTON, fresnel_kernel
@@ -39,8 +37,8 @@ from daskptycho.tiling import compact_order
 from daskptycho.version import __version__
 
 __all__ = [
-    "balanced_tile",
     "create_scan",
+    "default_tile_frames",
     "frame_numbers",
     "fresnel_kernel",
     "open_scan",
@@ -82,55 +80,62 @@ def create_scan(
     truth_probe: ArrayLike | None = None,
     source: str | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> xr.Dataset:
-    """Write a scan and open it.
+    """Write a scan from arrays and open it.
 
-    The frames are read and written tile by tile; the stack is never in memory. They are stored
-    as uint16 where all counts are whole and fit, else as uint32 or float32; where a later tile
-    is the first that does not fit, the writing begins anew. Pixels that are not valid are
-    neither checked nor kept: they are stored as zero.
+    The frames are read and written tile by tile; the stack is never in memory. They are stored as uint16 if
+    all counts are whole numbers below 2^16, otherwise as uint32 or float32. If a later tile is the first that
+    needs a wider type, writing starts again. Pixels that are not valid are not checked, and are stored as
+    zero.
 
     Parameters
     ----------
     url : str or Path
-        Of the new scan: a folder, or a place in a bucket. It appears when it is complete and not before.
+        Where to write the scan: a folder, or a place in a bucket. The scan appears there when it is complete.
     intensity : (frame, qy, qx) array
-        Counts in detector order, the zero frequency at N//2; in the near field an image. NumPy, dask, or
-        anything that can be indexed by an array of frame numbers.
+        Counts in detector order, with the zero frequency at N//2; in the near field, images. A NumPy or dask
+        array, or anything that can be indexed by an array of frame numbers.
     position : (frame, 2) array
-        [y, x] of each frame's first pixel, in `position_unit`.
-    probe : (mode, y, x) or (y, x) array, optional
-        Starting probe, complex, centred at N//2.
+        [y, x] of the first pixel of each frame on the object, in `position_unit`.
+    probe : (mode, y, x) or (y, x) complex array, optional
+        Probe to start a reconstruction from, centred at N//2.
     valid : (qy, qx) bool array, optional
-        False where the detector does not count.
+        False where the detector does not count. By default all pixels are valid.
     background : (qy, qx) array, optional
-        Counts that do not come from the sample.
+        Mean counts in a frame that do not come from the sample; reconstructions subtract them.
     energy_eV, wavelength_m : float, optional
-        One of the two; each follows from the other.
-    detector_distance_m, detector_pixel_size_m : float, optional
-        From the sample to the detector; the pixel size may be two numbers, [y, x].
+        Photon energy in electronvolts (or kinetic energy of the electrons), or wavelength in metres. Each
+        follows from the other; give one of the two.
+    detector_distance_m : float, optional
+        Distance from the sample to the detector in metres.
+    detector_pixel_size_m : float or (float, float), optional
+        Size of a detector pixel in metres, one number or [y, x].
     source_distance_m : float, optional
-        From a point source to the sample, in the near field; a parallel beam without it.
+        Distance from a point source to the sample in metres, for the near field. Without it the beam is
+        parallel.
     pixel_size_m : float or (float, float), optional
-        Of the object, where it is known by calibration; otherwise it follows from the geometry.
+        Size of an object pixel in metres, one number or [y, x], if it is known by calibration. Otherwise it
+        follows from the geometry.
     propagation : {"far-field", "near-field"}
         Whether frames are diffraction patterns or Fresnel images of the sample.
     radiation : {"photon", "electron"}
-        What tells how energy and wavelength belong together.
+        Relates energy and wavelength.
     position_unit : {"m", "pixel"}
-        Metres need the geometry, from which the pixel size follows.
+        Unit of `position`. Positions in metres need a known pixel size.
     period : (int, int), optional
-        The canvas wraps round at that many pixels.
+        Size in object pixels, [y, x], of a canvas that wraps round. At least twice the frame.
     tile_frames : int, optional
-        Frames in a tile, which is one shard of the store and one task of a sweep. By default
-        about four million detector pixels at most, the tiles balanced.
+        Number of frames in a tile, which is one shard of the store and one task of a sweep. By default a tile
+        has at most about four million detector pixels, and all tiles are of about equal size.
     frame_number : (frame,) int array, optional
-        Numbers to keep for the frames; by default their index in the input.
-    truth_object, truth_probe : array, optional
-        What a simulation was made from. An object without coordinates starts at position 0.
+        Numbers of the frames, kept in the scan; by default their index in `intensity`.
+    truth_object : (object_y, object_x) complex array, optional
+        The object that a simulation was made from. Without coordinates its first pixel is at position 0.
+    truth_probe : (mode, y, x) or (y, x) complex array, optional
+        The probe that a simulation was made from.
     source : str, optional
-        Where the data come from.
+        Description of where the data come from.
     overwrite : bool
         Replace a scan that lies at `url`, once the new one is complete.
     progress : callable, optional
@@ -139,16 +144,18 @@ def create_scan(
     Returns
     -------
     xarray.Dataset
-        The scan, as `open_scan` returns it.
+        The scan, as `open_scan` returns it. Its frames are sorted into tiles; `frame_number` says which is
+        which.
 
     Raises
     ------
     ScanError
-        Data or geometry that cannot be right, or something else lies at `url`.
+        Data or geometry are impossible or contradict each other, or something lies at `url` that must not be
+        overwritten. The message names the variable, what was found and what was expected.
     StoreError
-        The place does not answer, or lets nobody in.
+        The server does not answer, or denies access.
     OptionError
-        `tile_frames` below one, or a URL that cannot be read.
+        `tile_frames` is below 1, or `url` is malformed.
     """
     target = parse_location(url)
     if isinstance(intensity, xr.DataArray):
@@ -164,8 +171,8 @@ def create_scan(
         "truth_object": (truth_object, np.complex64),
         "truth_probe": (truth_probe, np.complex64),
     }
-    arrays = {name: _as_array(name, a, dtype) for name, (a, dtype) in given.items() if a is not None}
-    header = _header(intensity, arrays)
+    arrays = {name: _to_array(name, a, dtype) for name, (a, dtype) in given.items() if a is not None}
+    header = _make_header(intensity, arrays)
     header["position"].attrs["units"] = position_unit
     if isinstance(truth_object, xr.DataArray):
         header = header.assign_coords(truth_object.coords)
@@ -189,7 +196,7 @@ def create_scan(
         header.attrs["source"] = str(source)
     validate_scan(header)
     if tile_frames is None:
-        tile_frames = balanced_tile(*header["intensity"].shape)
+        tile_frames = default_tile_frames(*header["intensity"].shape)
     elif tile_frames < 1:
         raise OptionError(f"tile_frames is {tile_frames}; expected at least 1")
     order = compact_order(position_in_pixels(header), tile_frames)
@@ -199,33 +206,34 @@ def create_scan(
 
 
 def open_scan(url: str | Path) -> xr.Dataset:
-    """Open a scan, lazily: a tile of frames is a dask chunk, nothing is read but the small variables.
+    """Open a scan lazily.
 
-    The frames are read by the tasks that need them, each of which finds its own credentials: the dataset
-    and its graph hold the URL alone.
+    Only the small variables are read. The frames are a dask array with one chunk for each tile; they are read
+    by the tasks that need them. The dataset and its graph hold the URL and no credentials, which each process
+    looks up for itself.
 
     Parameters
     ----------
     url : str or Path
-        Where `create_scan` or ``daskptycho import`` wrote it: a folder, or a place in a bucket or on a web
-        server.
+        Where `create_scan` or ``daskptycho import`` wrote the scan: a folder, or a place in a bucket or on a
+        web server.
 
     Returns
     -------
     xarray.Dataset
-        ``intensity (frame, qy, qx)`` as a dask array of counts, ``position (frame, axis)`` [y, x] in
-        its own ``units``, ``frame_number (frame)``, and where the scan has them ``valid (qy, qx)``,
-        ``background (qy, qx)``, ``probe (mode, y, x)``, ``truth_object``, ``truth_probe``. The attributes
-        hold the geometry, in metres and electronvolts.
+        ``intensity (frame, qy, qx)`` as a dask array of counts, ``position (frame, axis)`` [y, x] in its own
+        ``units``, ``frame_number (frame)``; and, if the scan has them, ``valid (qy, qx)``,
+        ``background (qy, qx)``, ``probe (mode, y, x)``, ``truth_object (object_y, object_x)`` and
+        ``truth_probe (mode, y, x)``. The attributes hold the geometry, in metres and electronvolts.
 
     Raises
     ------
     ScanError
-        Nothing lies there, or something that is no scan, or a scan with a part missing.
+        There is no scan at `url`, or part of it is missing or impossible.
     StoreError
-        The place does not answer, or lets nobody in.
+        The server does not answer, or denies access.
     OptionError
-        A URL that cannot be read.
+        `url` is malformed.
     """
     location = parse_location(url)
     attributes = read_attributes(location)
@@ -245,19 +253,19 @@ def open_scan(url: str | Path) -> xr.Dataset:
     stored = open_dataset(location)
     with translate_errors(location):
         check_shapes({name: (stored[name].dims, stored[name].shape) for name in VARIABLES if name in stored})
-        missing, expected = missing_chunks(location)
+        missing, expected = list_missing_chunks(location)
         if missing:
             raise ScanError(
                 f"{len(missing)} of {expected} chunks of intensity are missing from the store {location}, "
-                f"first {missing[0]}; the scan has to be written or copied again"
+                f"first {missing[0]}; write or copy the scan again"
             )
         ds = stored.drop_vars([name for name in LAZY if name in stored]).load()
     lazy = {
-        name: (variable.dims, lazy_array(location, variable, name), variable.attrs, variable.encoding)
+        name: (variable.dims, open_lazy_array(location, variable, name), variable.attrs, variable.encoding)
         for name, variable in stored.variables.items()
         if name in LAZY
     }
-    # A dataset of its own: the opened one holds on to its store.
+    # A new dataset: the opened one keeps its store open.
     ds = xr.Dataset({**lazy, **ds.variables}, attrs=ds.attrs)[list(stored.variables)]
     ds.encoding["source"] = str(url)
     validate_scan(ds)
@@ -265,18 +273,18 @@ def open_scan(url: str | Path) -> xr.Dataset:
 
 
 def tile_chunks(ds: xr.Dataset) -> tuple[int, ...]:
-    """Frames in each tile: the chunks of `intensity`, or one tile where it is not chunked."""
+    """Number of frames in each tile: the chunks of `intensity`, or one tile if it is not chunked."""
     chunks = ds["intensity"].chunksizes.get("frame")
     return (ds.sizes["frame"],) if chunks is None else tuple(int(n) for n in chunks)
 
 
 def frame_numbers(ds: xr.Dataset) -> NDArray[np.int64]:
-    """Number of each frame in the order of acquisition; the scan's own order where it does not say."""
+    """Number of each frame in the order of acquisition; 0, 1, 2 and so on for a scan without numbers."""
     return ds["frame_number"].values if "frame_number" in ds else np.arange(ds.sizes["frame"])
 
 
-def _as_array(name: str, value: Any, dtype: Any) -> NDArray[Any]:
-    """A small variable in the type that it is stored in."""
+def _to_array(name: str, value: Any, dtype: Any) -> NDArray[Any]:
+    """Convert a small variable to the type that it is stored in; a single probe gets an axis of modes."""
     try:
         array = np.asarray(value)
         if array.dtype.kind not in ("biu" if name in ("valid", "frame_number") else "biufc"):
@@ -287,8 +295,8 @@ def _as_array(name: str, value: Any, dtype: Any) -> NDArray[Any]:
     return array[np.newaxis] if name in ("probe", "truth_probe") and array.ndim == 2 else array
 
 
-def _header(intensity: Any, arrays: dict[str, NDArray[Any]]) -> xr.Dataset:
-    """The scan in the input's order, with zeros in place of its frames; only the shapes are checked."""
+def _make_header(intensity: Any, arrays: dict[str, NDArray[Any]]) -> xr.Dataset:
+    """The scan in the order of the input, with zeros in place of its frames; only shapes are checked."""
     shapes = {"intensity": tuple(intensity.shape)} | {name: array.shape for name, array in arrays.items()}
     check_shapes(
         {
@@ -296,6 +304,6 @@ def _header(intensity: Any, arrays: dict[str, NDArray[Any]]) -> xr.Dataset:
             for name, shape in shapes.items()
         }
     )
-    stand_in = da.zeros(intensity.shape, dtype=intensity.dtype, chunks=-1)
-    arrays = {"intensity": stand_in, "frame_number": np.arange(len(stand_in)), **arrays}
+    zeros = da.zeros(intensity.shape, dtype=intensity.dtype, chunks=-1)
+    arrays = {"intensity": zeros, "frame_number": np.arange(len(zeros)), **arrays}
     return xr.Dataset({name: (VARIABLES[name], array) for name, array in arrays.items()})

@@ -1,7 +1,7 @@
-"""A scan's frames in a Zarr store: written tile by tile, read lazily through a location.
+"""The frames of a scan in its Zarr store: written tile by tile, read lazily.
 
-`scan` calls this module; it calls `store` and `scan_check`. A lazy array knows where its store
-lies and opens it where it is read, so that no store, and no credential in one, gets into a task.
+`dataset` calls this module. A lazy array knows the location of its store and opens it where it is read, so
+that no store, and no credential in one, gets into a task.
 """
 
 from __future__ import annotations
@@ -22,30 +22,33 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from daskptycho.scan.validation import VARIABLES, check_counts
-from daskptycho.storage.store import Location, missing, retry_store, zarr_store
+from daskptycho.storage.store import Location, list_missing, open_zarr_store, retry_store
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 __all__ = [
-    "Progress",
-    "balanced_tile",
-    "lazy_array",
-    "missing_chunks",
+    "ProgressCallback",
+    "default_tile_frames",
+    "list_missing_chunks",
+    "open_lazy_array",
     "write_scan",
 ]
 
-Progress = Callable[[int, int], object]
+ProgressCallback = Callable[[int, int], object]
 
-# Detector pixels in a tile: 16 MB as float32, a task of a tenth of a second or more.
+# Detector pixels in a tile: 16 MB as float32, enough for a task of a tenth of a second or more.
 TILE_PIXELS = 2**22
 
-# Frames in an inner chunk: many enough to compress and read fast, few enough to look at one frame.
+# Frames in an inner chunk: enough to compress and read fast, few enough to look at a single frame.
 CHUNK_FRAMES = 16
 
-# Types that frames are stored as, in the order in which they are tried, and the largest whole
-# count that each holds.
-STORED = ((np.dtype(np.uint16), 2**16 - 1), (np.dtype(np.uint32), 2**32 - 1), (np.dtype(np.float32), np.inf))
+# Types that frames are stored as, in the order in which they are tried, with the largest whole count of each.
+STORED_TYPES = (
+    (np.dtype(np.uint16), 2**16 - 1),
+    (np.dtype(np.uint32), 2**32 - 1),
+    (np.dtype(np.float32), np.inf),
+)
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,17 @@ class StoredArray:
     ----------
     location : Location
     name : str
-    shape, dtype : tuple, numpy.dtype
-    opening : str
-        Tells what was opened now from what may have lain there before.
+    shape : tuple of int
+    dtype : numpy.dtype
+    token : str
+        Unique to this opening of the store: an older array of that name may have been opened before.
     """
 
     location: Location
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    opening: str
+    token: str
 
     @property
     def ndim(self) -> int:
@@ -74,48 +78,50 @@ class StoredArray:
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         def read() -> NDArray[Any]:
-            return np.asarray(_opened(self.location, self.name, self.opening)[index])
+            return np.asarray(_open_array(self.location, self.name, self.token)[index])
 
         return retry_store(read, f"reading {self.name} from {self.location}", self.location)
 
 
 @functools.lru_cache(maxsize=64)
-def _opened(location: Location, name: str, opening: str) -> Any:
-    return zarr.open_array(zarr_store(location), path=name, mode="r")
+def _open_array(location: Location, name: str, token: str) -> Any:
+    return zarr.open_array(open_zarr_store(location), path=name, mode="r")
 
 
-def lazy_array(location: Location, variable: xr.Variable, name: str) -> da.Array:
-    """A variable of a store as a dask array, a shard a chunk; its graph names the place alone.
+def open_lazy_array(location: Location, variable: xr.Variable, name: str) -> da.Array:
+    """Open a variable of a store as a dask array whose chunks are shards.
+
+    The graph holds the location and no open store.
 
     Parameters
     ----------
     location : Location
     variable : xarray.Variable
-        As xarray opens it.
+        The variable as xarray opens it.
     name : str
     """
-    opening = uuid.uuid4().hex
+    token = uuid.uuid4().hex
     shards = variable.encoding.get("shards") or variable.encoding["chunks"]
     return da.from_array(
-        StoredArray(location, name, variable.shape, variable.dtype, opening),
-        # A dask chunk smaller than a shard would read the shard's index many times over.
+        StoredArray(location, name, variable.shape, variable.dtype, token),
+        # With chunks smaller than a shard, the index of the shard would be read many times.
         chunks=(shards[0], *variable.shape[1:]),
-        name=f"{name}-{opening}",
+        name=f"{name}-{token}",
         meta=np.empty((0,) * variable.ndim, dtype=variable.dtype),
         inline_array=True,
     )
 
 
-def missing_chunks(location: Location) -> tuple[list[str], int]:
-    """Keys of the chunks (shards) of intensity that the store lacks, and how many there should be."""
-    array: Any = zarr.open_array(zarr_store(location), path="intensity", mode="r")
+def list_missing_chunks(location: Location) -> tuple[list[str], int]:
+    """Keys of the chunks (shards) of `intensity` that the store lacks, and the number that it should have."""
+    array: Any = zarr.open_array(open_zarr_store(location), path="intensity", mode="r")
     grid = [range(-(-n // size)) for n, size in zip(array.shape, array.shards or array.chunks, strict=True)]
     keys = [array.metadata.encode_chunk_key(index) for index in product(*grid)]
-    return missing(location.inside("intensity"), keys), len(keys)
+    return list_missing(location.joinpath("intensity"), keys), len(keys)
 
 
-def balanced_tile(frames: int, height: int, width: int) -> int:
-    """Frames in a tile: about four million pixels at most, all tiles of about one size."""
+def default_tile_frames(frames: int, height: int, width: int) -> int:
+    """Number of frames in a tile of at most about four million pixels, with tiles of about equal size."""
     limit = max(1, TILE_PIXELS // (height * width))
     tiles = -(-frames // limit)
     size = -(-frames // tiles)
@@ -128,30 +134,31 @@ def write_scan(
     intensity: Any,
     order: NDArray[np.int64],
     tile_frames: int,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> None:
-    """Write a scan's variables into a store, its frames tile by tile in the order given.
+    """Write the variables of a scan into a store, its frames tile by tile.
 
     Parameters
     ----------
     store : zarr.abc.store.Store
     header : xarray.Dataset
-        Everything but `intensity`, in the input's order.
+        Everything but `intensity`, in the order of the input.
     intensity : (frame, qy, qx) array
         Indexed by arrays of frame numbers, one tile at a time.
     order : (frame,) int array
+        Numbers of the frames in the order in which they are stored.
     tile_frames : int
     progress : callable, optional
-        Called with (frames written, all frames).
+        Called with (frames written, all frames) after each tile.
     """
-    # Without this, xarray would declare NaN the mark of a missing value.
+    # Without this, xarray would declare NaN to mark missing values.
     encoding = {name: {"_FillValue": None} for name in header.variables}
     sorted_header = header.isel(frame=order)
     sorted_header.to_zarr(store, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
     _write_frames(store, intensity, order, tile_frames, header.get("valid"), progress)
     with warnings.catch_warnings():
-        # Plain open_zarr warns where consolidated metadata are missing, and writing them warns
-        # that the v3 specification does not have them yet.
+        # xarray.open_zarr warns where consolidated metadata are missing; writing them warns that the
+        # specification of Zarr v3 does not have them yet.
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(store)
 
@@ -162,35 +169,35 @@ def _write_frames(
     order: NDArray[np.int64],
     tile_frames: int,
     valid: xr.DataArray | None,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> None:
-    """Write all frames in the narrowest type that holds every tile, found on the way."""
+    """Write all frames in the narrowest type that holds every tile, which is found while writing."""
     mask = None if valid is None else valid.values
     stored = 0
     start = 0
     array = None
     while start < len(order):
         number = order[start : start + tile_frames]
-        tile = np.asarray(intensity[_slice_if_contiguous(number)])
+        tile = np.asarray(intensity[_as_slice(number)])
         check_counts(tile, mask, number)
         if mask is not None:
             tile = np.where(mask, tile, tile.dtype.type(0))
-        needed = _narrowest(tile)
-        if needed > stored and start > 0:
-            # The tiles before fitted a narrower type: begin anew.
-            stored, start, array = needed, 0, None
+        required = _narrowest_type(tile)
+        if required > stored and start > 0:
+            # The earlier tiles were written in a narrower type: start again.
+            stored, start, array = required, 0, None
             continue
-        stored = max(stored, needed)
-        dtype = STORED[stored][0]
+        stored = max(stored, required)
+        dtype = STORED_TYPES[stored][0]
         if array is None:
-            array = _new_array(store, intensity.shape, dtype, tile_frames)
+            array = _create_array(store, intensity.shape, dtype, tile_frames)
         array[start : start + len(number)] = tile.astype(dtype, copy=False)
         start += len(number)
         if progress is not None:
             progress(start, len(order))
 
 
-def _new_array(store: Store, shape: tuple[int, ...], dtype: np.dtype[Any], tile_frames: int) -> Any:
+def _create_array(store: Store, shape: tuple[int, ...], dtype: np.dtype[Any], tile_frames: int) -> Any:
     divisors = [n for n in range(1, 2 * CHUNK_FRAMES + 1) if tile_frames % n == 0]
     chunk = min(divisors, key=lambda n: abs(n - CHUNK_FRAMES))
     return zarr.create_array(
@@ -203,20 +210,21 @@ def _new_array(store: Store, shape: tuple[int, ...], dtype: np.dtype[Any], tile_
         compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
         fill_value=0,
         dimension_names=VARIABLES["intensity"],
-        # A chunk of zeros is written too: only then is a chunk that is missing always an error.
+        # Chunks of zeros are written too, so that a missing chunk is always an error.
         config={"write_empty_chunks": True},
         overwrite=True,
     )
 
 
-def _slice_if_contiguous(number: NDArray[np.int64]) -> Any:
+def _as_slice(number: NDArray[np.int64]) -> Any:
+    """The frame numbers as a slice where they are contiguous, which most arrays read faster."""
     first, last = int(number[0]), int(number[-1]) + 1
     return slice(first, last) if np.array_equal(number, np.arange(first, last)) else number
 
 
-def _narrowest(tile: NDArray[Any]) -> int:
-    """Index in STORED of the narrowest type that holds these counts without loss."""
+def _narrowest_type(tile: NDArray[Any]) -> int:
+    """Index in STORED_TYPES of the narrowest type that holds these counts without loss."""
     if tile.dtype.kind == "f" and not (tile == np.rint(tile)).all():
-        return len(STORED) - 1
-    top = tile.max()
-    return next(index for index, (_, largest) in enumerate(STORED) if top <= largest)
+        return len(STORED_TYPES) - 1
+    maximum = tile.max()
+    return next(index for index, (_, largest) in enumerate(STORED_TYPES) if maximum <= largest)

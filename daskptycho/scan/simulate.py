@@ -1,7 +1,6 @@
 """Simulated scans: positions, an object, a probe, and the frames that a detector would count.
 
-The faces, the benchmarks and the tests may call this module; it calls `scan`, `phantom`,
-`geometry` and `errors`. The truth is kept in the scan. Positions are in object pixels.
+The object and the probe are kept in the scan as the truth. Positions are in object pixels.
 """
 
 from __future__ import annotations
@@ -15,14 +14,13 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask.delayed import delayed
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft
 from scipy.signal import oaconvolve
 
 from daskptycho.errors import OptionError
 from daskptycho.scan.calibration import geometry_attributes
-from daskptycho.scan.dataset import balanced_tile, create_scan
+from daskptycho.scan.dataset import create_scan, default_tile_frames
 from daskptycho.scan.optics import FAR_FIELD, PHOTON, fresnel_kernel
 from daskptycho.scan.phantom import diffuser_probe, phantom_object, zone_plate_probe
 from daskptycho.tiling import Shape, Window, compact_order, split_position
@@ -31,7 +29,7 @@ __all__ = ["simulate_scan"]
 
 GOLDEN_ANGLE = np.pi * (3.0 - np.sqrt(5.0))
 
-# Pixels that one dask block simulates at once: 4 MB for each of its complex128 temporaries.
+# Pixels that one dask block simulates at once: 4 MB in each of its complex128 temporaries.
 BLOCK_PIXELS = 2**18
 
 # Independent streams of random numbers from one seed.
@@ -65,67 +63,71 @@ def simulate_scan(
 ) -> xr.Dataset:
     """Simulate a scan, write it and open it.
 
-    The same arguments give the same counts whatever the tiles. Frames are made tile by tile;
-    the stack is never in memory.
+    The same arguments give the same counts for tiles of any size. Frames are simulated tile by tile; the
+    stack is never in memory.
 
     Parameters
     ----------
     url : str or Path
-        Of the new scan, as of `create_scan`.
+        Where to write the scan, as for `create_scan`.
     frames : (int, int)
-        Frames along y and x; a spiral has their product.
+        Number of frames along y and x. A spiral has as many as their product.
     frame_size : int
         Pixels along each side of a frame, at least 4.
     step : float
-        Pixels from one frame to the next, at least 1.
+        Distance between neighbouring frames in pixels, at least 1.
     periodic : bool
-        The canvas wraps round after ``frames * step`` pixels; raster only.
+        Let the canvas wrap round after ``frames * step`` pixels. For a raster only.
     jitter : float
-        Each position is moved by up to that many pixels along y and x.
+        Largest random shift of each position along y and x, in pixels.
     photons : float, optional
-        Mean counts of a frame, with Poisson noise. Without it there is no noise, and the
-        probe's power is `frame_size` squared.
+        Mean counts of a frame, with Poisson noise. Without it there is no noise, and the power of the probe
+        is `frame_size` squared.
     seed : int
-        Of the jitter and the noise.
+        Seed of the jitter and of the noise, 0 or more.
     pattern : {"raster", "spiral"}
-        A spiral is a Fermat spiral with the raster's density of frames.
+        How the positions are arranged. The spiral is a Fermat spiral as dense as the raster.
     subpixel : bool
-        Keep the fractions of the positions, which are rounded otherwise.
+        Keep the fractions of the positions, which otherwise are rounded to whole pixels.
     modes : int
-        Incoherent probe modes, orthogonal, of falling power.
+        Number of incoherent probe modes. They are orthogonal and of decreasing power.
     object : (y, x) complex array, optional
-        At least as large as the canvas, or exactly one period. By default `phantom_object`.
+        At least as large as the canvas, or of exactly one period. By default two photographs, one as
+        amplitude and one as phase.
     probe : (mode, y, x) or (y, x) complex array, optional
-        Its power is scaled as said above. By default `zone_plate_probe`, and `diffuser_probe` in the
-        near field.
+        Its power is scaled as `photons` says. By default the defocused focus of a zone plate, and in the near
+        field a beam behind a diffuser.
     propagation : {"far-field", "near-field"}
-        Whether frames are diffraction patterns or Fresnel images, which need the geometry.
+        Whether frames are diffraction patterns or Fresnel images. These need the geometry.
     energy_eV, detector_distance_m : float, optional
-        As of `create_scan`.
+        See `create_scan`.
     detector_pixel_size_m : float or (float, float), optional
-        As of `create_scan`.
+        See `create_scan`.
     source_distance_m : float, optional
-        As of `create_scan`.
+        See `create_scan`.
     radiation : {"photon", "electron"}
-        As of `create_scan`.
+        See `create_scan`.
     tile_frames : int, optional
-        Frames in a tile, as for `create_scan`.
+        Number of frames in a tile, as for `create_scan`.
     overwrite : bool
-        Replace a scan that lies at `url`.
+        Replace a scan that lies at `url`, once the new one is complete.
     progress : callable, optional
-        Called with (frames written, all frames).
+        Called with (frames written, all frames) after each tile.
 
     Returns
     -------
     xarray.Dataset
-        The scan with `truth_object`, `truth_probe`, and the true probe as its `probe`.
+        The scan, with `truth_object` and `truth_probe`, and the true probe as its `probe` too. Positions are
+        in pixels.
 
     Raises
     ------
     OptionError
-        Options that make no sense.
+        An option is impossible, alone or together with others, or `url` is malformed.
     ScanError
-        A geometry that cannot be.
+        The geometry is impossible, or something lies at `url` that must not be overwritten.
+    StoreError
+        The server does not answer, or denies access.
     """
     geometry: dict[str, Any] = {
         "propagation": propagation,
@@ -135,36 +137,41 @@ def simulate_scan(
         "source_distance_m": source_distance_m,
         "radiation": radiation,
     }
-    frames = _checked_options(frames, frame_size, step, periodic, jitter, photons, pattern, modes, probe)
+    frames = _check_options(frames, frame_size, step, periodic, jitter, photons, pattern, modes, probe)
     if seed < 0:
         raise OptionError(f"seed is {seed}; expected 0 or more")
     period = (round(frames[0] * step), round(frames[1] * step)) if periodic else None
-    position = _positions(frames, step, jitter, seed, pattern, subpixel, period)
+    position = _make_positions(frames, step, jitter, seed, pattern, subpixel, period)
     if tile_frames is None:
-        tile_frames = balanced_tile(len(position), frame_size, frame_size)
+        tile_frames = default_tile_frames(len(position), frame_size, frame_size)
     elif tile_frames < 1:
         raise OptionError(f"tile_frames is {tile_frames}; expected at least 1")
     order = compact_order(position, tile_frames)
     corner, fraction = split_position(position)
-    canvas = Window.around(corner, (frame_size, frame_size)).shape if period is None else period
-    sample = _checked_object(object, canvas, periodic)
+    canvas = Window.from_corners(corner, (frame_size, frame_size)).shape if period is None else period
+    sample = _prepare_object(object, canvas, periodic)
     shape = (frame_size, frame_size)
     kernel = fresnel_kernel(geometry_attributes(shape, **geometry), shape)
-    usual = zone_plate_probe if kernel is None else diffuser_probe
-    beam = usual(frame_size, modes) if probe is None else _checked_probe(probe, frame_size)
-    beam = (beam * _amplitude(sample, beam, corner, photons)).astype(np.complex64)
-    model = _Model(sample, beam.astype(np.complex128), photons, seed, kernel)
+    if probe is None:
+        make_probe = zone_plate_probe if kernel is None else diffuser_probe
+        unscaled_probe = make_probe(frame_size, modes)
+    else:
+        unscaled_probe = _prepare_probe(probe, frame_size)
+    scale = _probe_scale(sample, unscaled_probe, corner, photons)
+    true_probe = (unscaled_probe * scale).astype(np.complex64)
+    model = _ForwardModel(sample, true_probe.astype(np.complex128), photons, seed, kernel)
+    rows = np.column_stack([order, corner[order], fraction[order]])
     return create_scan(
         url,
-        _lazy_frames(model, np.column_stack([order, corner[order], fraction[order]]), tile_frames),
+        _simulate_lazily(model, rows, tile_frames),
         position[order],
-        probe=beam,
+        probe=true_probe,
         position_unit="pixel",
         period=period,
         tile_frames=tile_frames,
         frame_number=order,
-        truth_object=_with_coordinates(sample),
-        truth_probe=beam,
+        truth_object=_label_axes(sample),
+        truth_probe=true_probe,
         **geometry,
         source=f"simulated: {pattern} of {frames[0]} x {frames[1]} frames, step {step} pixels",
         overwrite=overwrite,
@@ -173,8 +180,19 @@ def simulate_scan(
 
 
 @dataclass(frozen=True)
-class _Model:
-    """What frames are simulated from; `probe` is (mode, y, x) complex128, `kernel` the near field's."""
+class _ForwardModel:
+    """The counts of a frame as a function of its position.
+
+    Attributes
+    ----------
+    object : (y, x) complex64 array
+    probe : (mode, y, x) complex128 array
+    photons : float or None
+        Without it, frames have no noise.
+    seed : int
+    kernel : (qy, qx) complex64 array or None
+        The propagator of the near field; None in the far field.
+    """
 
     object: NDArray[np.complex64]
     probe: NDArray[np.complex128]
@@ -183,18 +201,18 @@ class _Model:
     kernel: NDArray[np.complex64] | None = None
 
     def exit_waves(self, corner: NDArray[np.int64], fraction: NDArray[np.float64]) -> NDArray[np.complex128]:
-        """Exit waves (frame, mode, y, x): the probe, moved by the fraction, times the object's patch."""
+        """Exit waves (frame, mode, y, x): the probe, shifted by the fraction, times the object under it."""
         size = self.probe.shape[-1]
         probe = self.probe[np.newaxis]
         if fraction.any():
             ramp = np.exp(-2j * np.pi * fraction[:, :, np.newaxis] * np.fft.fftfreq(size))
             ramp = ramp[:, 0, :, np.newaxis] * ramp[:, 1, np.newaxis, :]
             probe = fft.ifft2(fft.fft2(probe) * ramp[:, np.newaxis])
-        return probe * _patches(self.object, corner, size)[:, np.newaxis]
+        return probe * _object_patches(self.object, corner, size)[:, np.newaxis]
 
-    def intensity(self, plan: NDArray[np.float64]) -> NDArray[Any]:
-        """Frames in detector order for rows of (number, corner y, x, fraction y, x)."""
-        waves = self.exit_waves(plan[:, 1:3].astype(np.int64), plan[:, 3:5])
+    def counts(self, rows: NDArray[np.float64]) -> NDArray[Any]:
+        """Frames (frame, qy, qx) in detector order, for rows of (number, corner y, x, fraction y, x)."""
+        waves = self.exit_waves(rows[:, 1:3].astype(np.int64), rows[:, 3:5])
         spectrum = fft.fft2(waves, norm="ortho")
         if self.kernel is None:
             detected = fft.fftshift(spectrum, axes=(-2, -1))
@@ -206,37 +224,43 @@ class _Model:
         bits = np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(NOISE_STREAM,)))
         random, state = np.random.Generator(bits), bits.state
         counts = np.empty(expected.shape, dtype=np.int64)
-        for number, mean, out in zip(plan[:, 0], expected, counts, strict=True):
-            # The counter starts at the frame's number: the noise does not depend on tiles or threads.
+        for number, mean, out in zip(rows[:, 0], expected, counts, strict=True):
+            # The counter starts at the number of the frame: the noise does not depend on tiles or threads.
             state["state"]["counter"][:] = (0, 0, 0, int(number))
             bits.state = state
             out[...] = random.poisson(mean)
         return counts
 
 
-def _patches(sample: NDArray[np.complex64], corner: NDArray[np.int64], size: int) -> NDArray[np.complex64]:
-    """The part of the object under each frame (frame, y, x), wrapped round at its end."""
+def _object_patches(
+    sample: NDArray[np.complex64], corner: NDArray[np.int64], size: int
+) -> NDArray[np.complex64]:
+    """The part of the object under each frame, (frame, y, x), wrapped round at the end of the canvas."""
     rows, columns = ((corner[:, axis, np.newaxis] + np.arange(size)) % sample.shape[axis] for axis in (0, 1))
     return sample[rows[:, :, np.newaxis], columns[:, np.newaxis, :]]
 
 
-def _simulate_block(plan: NDArray[np.float64], model: _Model) -> NDArray[Any]:
-    return model.intensity(plan)
+def _simulate_block(rows: NDArray[np.float64], model: NDArray[Any]) -> NDArray[Any]:
+    found: _ForwardModel = model.item()
+    return found.counts(rows)
 
 
-def _lazy_frames(model: _Model, plan: NDArray[np.float64], tile_frames: int) -> da.Array:
-    """Frames for the rows of a plan as a dask array whose blocks never reach across two tiles."""
+def _simulate_lazily(model: _ForwardModel, rows: NDArray[np.float64], tile_frames: int) -> da.Array:
+    """The frames of all rows as a dask array, in which no block spans two tiles."""
     block = max(1, BLOCK_PIXELS // model.probe.size)
     chunks: list[int] = []
-    for start in range(0, len(plan), tile_frames):
-        left = min(tile_frames, len(plan) - start)
+    for start in range(0, len(rows), tile_frames):
+        left = min(tile_frames, len(rows) - start)
         chunks += [min(block, left - done) for done in range(0, left, block)]
     dtype = np.dtype(np.float32 if model.photons is None else np.int64)
     size = model.probe.shape[-1]
-    return da.from_array(plan, chunks=(tuple(chunks), 5)).map_blocks(
+    # As an array of its own, the model is one node of the graph instead of a part of every task.
+    one = np.empty((1, 1), dtype=object)
+    one[0, 0] = model
+    return da.map_blocks(
         _simulate_block,
-        # Delayed, the model is one node of the graph instead of a part of every task.
-        model=delayed(model, pure=False, traverse=False),
+        da.from_array(rows, chunks=(tuple(chunks), 5)),
+        da.from_array(one, chunks=1, asarray=False, name=False),
         dtype=dtype,
         drop_axis=1,
         new_axis=(1, 2),
@@ -245,24 +269,24 @@ def _lazy_frames(model: _Model, plan: NDArray[np.float64], tile_frames: int) -> 
     )
 
 
-def _amplitude(
+def _probe_scale(
     sample: NDArray[np.complex64],
     probe: NDArray[np.complex128],
     corner: NDArray[np.int64],
     photons: float | None,
 ) -> float:
-    """Factor that gives the probe its power."""
+    """The factor that gives the probe its power."""
     size = probe.shape[-1]
     if photons is None:
         return size / float(np.linalg.norm(probe))
     illumination = (np.abs(probe) ** 2).sum(axis=0)
-    # Wrapped round for a periodic canvas; elsewhere no frame looks at the added rim.
+    # The padding wraps a periodic canvas round; otherwise no frame reaches into it.
     transmission = np.pad(np.abs(sample) ** 2, [(0, size - 1), (0, size - 1)], mode="wrap")
     counts = oaconvolve(transmission, illumination[::-1, ::-1], mode="valid")
     return float(np.sqrt(photons / counts[tuple((corner % sample.shape).T)].mean()))
 
 
-def _positions(
+def _make_positions(
     frames: Shape,
     step: float,
     jitter: float,
@@ -285,11 +309,12 @@ def _positions(
     if period is None:
         return position - position.min(axis=0)
     position = np.mod(position, period)
-    # Just below zero, the remainder rounds up to the period itself.
+    # The remainder of a position just below zero rounds up to the period itself.
     return np.where(position < period, position, 0.0)
 
 
-def _with_coordinates(sample: NDArray[np.complex64]) -> xr.DataArray:
+def _label_axes(sample: NDArray[np.complex64]) -> xr.DataArray:
+    """The object with its coordinates in pixels."""
     dims = ("object_y", "object_x")
     coords = {
         dim: (dim, np.arange(size, dtype=float), {"units": "pixel"})
@@ -298,7 +323,7 @@ def _with_coordinates(sample: NDArray[np.complex64]) -> xr.DataArray:
     return xr.DataArray(sample, dims=dims, coords=coords)
 
 
-def _checked_options(
+def _check_options(
     frames: Shape,
     frame_size: int,
     step: float,
@@ -309,6 +334,7 @@ def _checked_options(
     modes: int,
     probe: ArrayLike | None,
 ) -> Shape:
+    """Raise OptionError for impossible options; the number of frames along y and x."""
     try:
         rows, columns = (int(n) for n in frames)
     except (TypeError, ValueError):
@@ -344,21 +370,23 @@ def _checked_options(
     return rows, columns
 
 
-def _checked_object(given: ArrayLike | None, canvas: Shape, periodic: bool) -> NDArray[np.complex64]:
-    if given is None:
+def _prepare_object(user_object: ArrayLike | None, canvas: Shape, periodic: bool) -> NDArray[np.complex64]:
+    """The user's object, checked and cut to the canvas, or the default one."""
+    if user_object is None:
         return phantom_object(canvas, periodic)
-    sample = np.asarray(given).astype(np.complex64)
+    sample = np.asarray(user_object).astype(np.complex64)
     fits = sample.ndim == 2 and (
         sample.shape == canvas if periodic else sample.shape[0] >= canvas[0] and sample.shape[1] >= canvas[1]
     )
     if not fits or not np.isfinite(sample).all():
-        wanted = "exactly the period" if periodic else "at least"
-        raise OptionError(f"object has the shape {sample.shape}; expected {wanted} {canvas}, finite numbers")
+        size = "exactly the period" if periodic else "at least"
+        raise OptionError(f"object has the shape {sample.shape}; expected {size} {canvas}, finite numbers")
     return sample[: canvas[0], : canvas[1]]
 
 
-def _checked_probe(given: ArrayLike, frame_size: int) -> NDArray[np.complex128]:
-    probe = np.asarray(given).astype(np.complex128)
+def _prepare_probe(user_probe: ArrayLike, frame_size: int) -> NDArray[np.complex128]:
+    """The user's probe as (mode, y, x), checked."""
+    probe = np.asarray(user_probe).astype(np.complex128)
     probe = probe[np.newaxis] if probe.ndim == 2 else probe
     if probe.ndim != 3 or probe.shape[1:] != (frame_size, frame_size) or not probe.any():
         raise OptionError(

@@ -1,7 +1,6 @@
-"""What makes a Dataset a scan: its variables, and the checks on them.
+"""What makes an `xarray.Dataset` a scan: its variables, their dimensions, and the checks on their values.
 
-Nothing here touches a store. `scan` calls this module and shows `validate_scan` to the rest;
-it calls `scan_geometry` and `errors`.
+Nothing here opens a store.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from daskptycho.scan.calibration import check_geometry, pixel_size, position_in_
 
 __all__ = ["VARIABLES", "check_counts", "check_shapes", "validate_scan"]
 
-# Dimensions of every variable that a scan may hold; the first two must be there.
+# Dimensions of every variable that a scan may hold; the first two are required.
 VARIABLES = {
     "intensity": ("frame", "qy", "qx"),
     "position": ("frame", "axis"),
@@ -30,12 +29,12 @@ VARIABLES = {
     "truth_probe": ("mode", "y", "x"),
 }
 
-# Kinds of numbers, as dtype.kind names them; real ones where nothing is said.
+# Kinds of numbers, as dtype.kind names them; real ones for the other variables.
 KINDS = {"valid": "b", "frame_number": "iu", "probe": "iufc", "truth_object": "iufc", "truth_probe": "iufc"}
 KIND_NAMES = {"b": "bool", "iu": "integers", "iuf": "real numbers", "iufc": "numbers"}
 
-# A canvas larger than this many times all its frames means a wrong unit: even a diagonal line
-# of a thousand frames stays below it when its step is a quarter of a frame.
+# Largest ratio of the canvas to the summed area of all frames: a larger one means a wrong unit. Even a
+# diagonal line of a thousand frames stays below it if its step is a quarter of a frame.
 SPARSEST = 64
 
 # Frames in memory are checked in blocks of about this many pixels.
@@ -47,12 +46,12 @@ LARGEST = np.finfo(np.float32).max
 def validate_scan(ds: xr.Dataset) -> None:
     """Check the variables, the geometry and the positions of a scan.
 
-    Frames that dask holds are not read; frames in memory are.
+    Frames in memory are checked too; those of a dask array are not read.
 
     Raises
     ------
     ScanError
-        Says which variable is wrong, what was found and what was expected.
+        Names the variable that is wrong, what was found and what was expected.
     """
     if not isinstance(ds, xr.Dataset):
         raise ScanError(f"the scan is a {type(ds).__name__}; expected an xarray.Dataset, as from open_scan")
@@ -77,7 +76,7 @@ def check_shapes(variables: Mapping[str, tuple[tuple[Any, ...], tuple[int, ...]]
     Raises
     ------
     ScanError
-        A variable missing, of other dimensions, or of another size than the frames.
+        A variable is missing, has other dimensions, or does not fit the frames.
     """
     for name in ("intensity", "position"):
         if name not in variables:
@@ -108,7 +107,7 @@ def check_shapes(variables: Mapping[str, tuple[tuple[Any, ...], tuple[int, ...]]
 
 
 def check_counts(frames: NDArray[Any], valid: NDArray[np.bool_] | None, number: NDArray[np.int64]) -> None:
-    """Check that the counts of some frames are finite and not negative, on the valid pixels.
+    """Check that the counts of some frames are finite and not negative on the valid pixels.
 
     Parameters
     ----------
@@ -120,7 +119,7 @@ def check_counts(frames: NDArray[Any], valid: NDArray[np.bool_] | None, number: 
     Raises
     ------
     ScanError
-        Says how many values are bad in which frame.
+        Names the first bad frame and the number of its bad values.
     """
     # A comparison with NaN is false, so this one test finds NaN, infinite and negative counts.
     good = (frames >= 0) & (frames <= LARGEST)
@@ -129,17 +128,17 @@ def check_counts(frames: NDArray[Any], valid: NDArray[np.bool_] | None, number: 
     if good.all():
         return
     bad_frames = np.flatnonzero(~good.all(axis=(1, 2)))
-    worst = bad_frames[np.argmin(number[bad_frames])]
-    counts = frames[worst][~good[worst]]
+    first = bad_frames[np.argmin(number[bad_frames])]
+    counts = frames[first][~good[first]]
     negative = int((counts < 0).sum())
     found = [
-        f"{n} {what} value{'s' if n > 1 else ''}"
-        for n, what in ((len(counts) - negative, "NaN or infinite"), (negative, "negative"))
+        f"{n} {kind} value{'s' if n > 1 else ''}"
+        for n, kind in ((len(counts) - negative, "NaN or infinite"), (negative, "negative"))
         if n
     ]
     others = f" ({len(bad_frames)} such frames in this tile)" if len(bad_frames) > 1 else ""
     raise ScanError(
-        f"intensity holds {' and '.join(found)} in frame {number[worst]} of the input{others}; "
+        f"intensity holds {' and '.join(found)} in frame {number[first]} of the input{others}; "
         "expected finite counts of at least 0 (mark bad pixels in valid)"
     )
 
@@ -170,13 +169,13 @@ def _check_probe(name: str, probe: NDArray[Any]) -> None:
 
 
 def _check_position(ds: xr.Dataset) -> None:
-    given = ds["position"].values
-    finite = np.isfinite(given).all(axis=1)
+    stored = ds["position"].values
+    finite = np.isfinite(stored).all(axis=1)
     if not finite.all():
         first = int(np.argmin(finite))
         raise ScanError(
-            f"position is not finite for {int((~finite).sum())} of {len(given)} frames, "
-            f"first for frame {first}: {given[first].tolist()}; expected [y, x]"
+            f"position is not finite for {int((~finite).sum())} of {len(stored)} frames, "
+            f"first for frame {first}: {stored[first].tolist()}; expected [y, x]"
         )
     position = position_in_pixels(ds)
     frame_shape = (ds.sizes["qy"], ds.sizes["qx"])
@@ -197,7 +196,7 @@ def _check_position(ds: xr.Dataset) -> None:
 
 
 def _check_span(ds: xr.Dataset, position: NDArray[np.float64], frame_shape: tuple[int, int]) -> None:
-    """The canvas must not be far larger than all frames together."""
+    """Check that the canvas is not far larger than all frames together."""
     span = np.ptp(position, axis=0)
     summed = len(position) * float(frame_shape[0]) * frame_shape[1]
     if (span + frame_shape).prod() <= SPARSEST * summed:

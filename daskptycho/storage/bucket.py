@@ -1,15 +1,14 @@
-"""Stores in buckets and on web servers: read, and written whole or recognised as not.
+"""Stores in buckets and on web servers: read, and written so that an incomplete one is recognised.
 
-`store` calls this module; it calls `bucket`, `location`, `retrying` and `errors`.
+A bucket cannot rename. A store is therefore written in place, and the metadata of its root last: without them
+nobody opens it. Until then an object named `INCOMPLETE` says what is going on. Where a store is replaced, the
+new one is written beside it; once it is complete, the server copies its objects over the old ones.
 
-A bucket knows no rename. A store is written in place, and its root's metadata last: without them it is
-nothing that anybody opens. Until then an object `INCOMPLETE` says what is going on there. Where a store is
-replaced, the new one lies beside it until it is whole; then the server copies the new one's objects over it.
+`store` and `checkpoints` call this module.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from zarr.storage import ObjectStore, WrapperStore
 
-from daskptycho.errors import OptionError, ScanError, StoreError
-from daskptycho.storage.bucket_client import library, opened, translate_errors
+from daskptycho.errors import OptionError, StoreError
+from daskptycho.storage.bucket_client import import_obstore, open_bucket, translate_errors
 from daskptycho.storage.location import Location
+from daskptycho.storage.overwriting import check_kind, exists_error, foreign_error, unfinished_error
 from daskptycho.storage.retrying import fail_fast
 
 if TYPE_CHECKING:
@@ -28,103 +28,104 @@ if TYPE_CHECKING:
 __all__ = [
     "INCOMPLETE",
     "exists",
-    "keys",
-    "missing",
+    "list_keys",
+    "list_missing",
+    "open_zarr_store",
     "read_bytes",
     "remove",
     "write_atomically",
     "write_bytes",
-    "zarr_store",
 ]
 
 ROOT = "zarr.json"
 INCOMPLETE = "daskptycho-incomplete"
-BEGUN = b"This store is being written by daskptycho, or its writing was cut off.\n"
+INCOMPLETE_CONTENT = b"This store is being written by daskptycho, or its writing was cut off.\n"
 
-# Requests under way at once where there are many small ones.
-AT_ONCE = 16
+# Requests in flight at a time, where many small ones are made.
+CONCURRENT_REQUESTS = 16
 
 
-def zarr_store(location: Location, *, read_only: bool = True) -> Store:
-    """The place as a Zarr store."""
-    return ObjectStore(opened(location), read_only=read_only)
+def open_zarr_store(location: Location, *, read_only: bool = True) -> Store:
+    """The location as a Zarr store."""
+    return ObjectStore(open_bucket(location), read_only=read_only)
 
 
 def read_bytes(location: Location, key: str) -> bytes | None:
-    """One object whole; None where it is not there."""
+    """Read one object of a store; None where it does not exist."""
     with translate_errors(location):
         try:
-            return bytes(library().get(opened(location), key).bytes())
+            return bytes(import_obstore().get(open_bucket(location), key).bytes())
         except FileNotFoundError:
             return None
 
 
 def write_bytes(location: Location, content: bytes) -> None:
-    """Write one object: it appears whole, or not at all."""
+    """Write one object, which appears complete or not at all."""
     with translate_errors(location):
-        _put(_parent(location), location.name, content)
+        _put_object(_parent(location), location.name, content)
 
 
-def keys(location: Location) -> list[str]:
-    """All objects below the place."""
+def list_keys(location: Location) -> list[str]:
+    """Keys of all objects below the location."""
     with translate_errors(location):
-        found = library().list(opened(location))
-        return [entry["path"] for several in found for entry in several]
+        batches = import_obstore().list(open_bucket(location))
+        return [entry["path"] for batch in batches for entry in batch]
 
 
-def missing(location: Location, expected: list[str]) -> list[str]:
-    """Those of the objects that are not there."""
+def list_missing(location: Location, keys: list[str]) -> list[str]:
+    """Those of the keys for which the store has no object."""
     if location.scheme not in ("http", "https"):
-        there = set(keys(location))
-        return [key for key in expected if key not in there]
-    with translate_errors(location), ThreadPoolExecutor(AT_ONCE) as threads:
-        # A web server does not list what it has.
-        found = list(threads.map(lambda key: _has(location, key), expected))
-    return [key for key, there in zip(expected, found, strict=True) if not there]
+        known = set(list_keys(location))
+        return [key for key in keys if key not in known]
+    # A web server does not list what it has.
+    with translate_errors(location), ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
+        found = list(threads.map(lambda key: _has_object(location, key), keys))
+    return [key for key, present in zip(keys, found, strict=True) if not present]
 
 
-def _has(location: Location, key: str) -> bool:
+def _has_object(location: Location, key: str) -> bool:
     try:
-        library().head(opened(location), key)
+        import_obstore().head(open_bucket(location), key)
     except FileNotFoundError:
         return False
     return True
 
 
 def exists(location: Location) -> bool:
-    """Whether anything lies there, an object or objects below."""
+    """Whether an object lies at the location or below it."""
     with translate_errors(location):
         if location.scheme in ("http", "https"):
-            return _has(location, ROOT)
-        return any(library().list(opened(location))) or _has(_parent(location), location.name)
+            return _has_object(location, ROOT)
+        below = any(import_obstore().list(open_bucket(location)))
+        return below or _has_object(_parent(location), location.name)
 
 
 def _parent(location: Location) -> Location:
-    return location.beside("")
+    return location.with_name("")
 
 
 def remove(location: Location) -> None:
-    """Take away all objects below the place."""
+    """Delete all objects below the location."""
     with translate_errors(location):
-        _remove(location, keys(location))
+        _delete_objects(location, list_keys(location))
 
 
-def _remove(location: Location, there: list[str]) -> None:
-    """The root first: without it the others are nothing, should the rest be cut off."""
-    for some in ([key for key in there if key == ROOT], [key for key in there if key != ROOT]):
-        if some:
-            library().delete(opened(location), some)
+def _delete_objects(location: Location, keys: list[str]) -> None:
+    """Delete objects, the root first: without it nobody opens the others, should the rest be interrupted."""
+    for batch in ([key for key in keys if key == ROOT], [key for key in keys if key != ROOT]):
+        if batch:
+            import_obstore().delete(open_bucket(location), batch)
 
 
-class _RootLast(WrapperStore[Any]):
-    """A store that keeps the metadata of its root aside until all else is there."""
+class _RootLastStore(WrapperStore[Any]):
+    """A store that holds back the metadata of its root, so that they can be written last."""
 
     def __init__(self, store: Store, held: dict[str, Any] | None = None) -> None:
         super().__init__(store)
         self.held: dict[str, Any] = {} if held is None else held
 
-    def _with_store(self, store: Store) -> _RootLast:
-        return _RootLast(store, self.held)
+    def _with_store(self, store: Store) -> _RootLastStore:
+        return _RootLastStore(store, self.held)
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         if key == ROOT:
@@ -160,101 +161,76 @@ class _RootLast(WrapperStore[Any]):
 
 @contextmanager
 def write_atomically(target: Location, *, overwrite: bool, kind: str | None = None) -> Iterator[Store]:
-    """A store to write to, which is valid once all of it is there; a partial one is removed, or told as such.
+    """Give a store to write to, which becomes valid at the end; a partial one is removed, or marked as such.
 
-    Where nothing lies at the target, the store is written in place. A writer that is killed leaves objects
-    without the root's metadata, which nobody opens and the next writer with `overwrite` removes. Where a
-    store is replaced, the new one is written beside it under the name of the target and ``.partial``, and
-    copied by the server once it is whole; a writer that is killed while it is copied leaves the target
-    incomplete, and all of the new store beside it.
+    Where no store lies at the target, the new one is written in place. A writer that is killed leaves objects
+    without the metadata of the root: nobody opens them, and the next writer with `overwrite` removes them.
 
-    Parameters
-    ----------
-    target : Location
-    overwrite : bool
-    kind : str, optional
-        The ``format`` of what is written; a store of another kind is never replaced.
+    Where a store is replaced, the new one is written beside it, under the name of the target and
+    ``.partial``. The server copies it once it is complete. A writer that is killed during the copying leaves
+    the target incomplete and the complete new store beside it.
 
-    Raises
-    ------
-    ScanError
-        Something lies there already and is not to be overwritten.
-    StoreError
-        The bucket does not answer, or lets nobody in.
+    The parameters and the errors are those of `store.write_atomically`.
     """
     if target.scheme in ("http", "https"):
-        raise OptionError(f"{target} is on a web server, which is read alone; expected a bucket or a disk")
+        raise OptionError(f"{target} is on a web server, which is read-only; expected a bucket or a disk")
     root = read_bytes(target, ROOT)
-    found = _format_of(root)
-    if kind is not None and found not in (None, kind):
-        raise ScanError(f"{target} is a {found} and is not replaced by a {kind}; take another name")
-    aside = target.beside(f"{target.name}.partial")
-    _refuse_to_lose(target, root is not None, aside, overwrite)
-    partial = target if root is None else aside
-    for place in {aside, partial}:
-        remove(place)
+    check_kind(target, root, kind)
+    staging = target.with_name(f"{target.name}.partial")
+    _check_replaceable(target, root is not None, staging, overwrite)
+    partial = target if root is None else staging
+    for location in {staging, partial}:
+        remove(location)
     try:
         with translate_errors(target):
-            _put(partial, INCOMPLETE, BEGUN)
-            store = _RootLast(zarr_store(partial, read_only=False))
+            _put_object(partial, INCOMPLETE, INCOMPLETE_CONTENT)
+            store = _RootLastStore(open_zarr_store(partial, read_only=False))
             yield store
-            _put(partial, ROOT, store.held[ROOT].to_bytes())
+            _put_object(partial, ROOT, store.held[ROOT].to_bytes())
             if partial == target:
-                _remove(partial, [INCOMPLETE])
+                _delete_objects(partial, [INCOMPLETE])
     except BaseException:
-        # What has been waited for is not waited for once more; what stays behind says what it is.
+        # A server that did not answer is not waited for a second time; what remains is marked as incomplete.
         with fail_fast(), suppress(StoreError):
             remove(partial)
         raise
     if partial != target:
         try:
             with translate_errors(target):
-                _put_in_place(partial, target)
+                _replace_target(partial, target)
         except BaseException as error:
-            error.add_note(f"The new store lies whole in {partial}.")
+            error.add_note(f"The new store is complete in {partial}.")
             raise
 
 
-def _format_of(root: bytes | None) -> str | None:
-    """What a Zarr group says it is; None where it says nothing."""
-    try:
-        found = json.loads(root or b"{}").get("attributes", {}).get("format")
-    except ValueError:
-        return None
-    return found if isinstance(found, str) else None
+def _check_replaceable(target: Location, complete: bool, staging: Location, overwrite: bool) -> None:
+    """Raise ScanError where the write would destroy something that it must not."""
+    if complete and not overwrite:
+        raise exists_error(target)
+    for location in (target, staging):
+        keys = [] if location == target and complete else list_keys(location)
+        if keys and not overwrite:
+            raise unfinished_error(location, "is incomplete")
+        if keys and INCOMPLETE not in keys and ROOT not in keys:
+            raise foreign_error(location)
 
 
-def _refuse_to_lose(target: Location, whole: bool, aside: Location, overwrite: bool) -> None:
-    if whole and not overwrite:
-        raise ScanError(f"{target} exists already; pass overwrite=True (--overwrite) to replace it")
-    for place in (target, aside):
-        there = [] if place == target and whole else keys(place)
-        if there and not overwrite:
-            raise ScanError(
-                f"{place} is incomplete: another write is going on or was cut off; wait for it, remove it, "
-                "or pass overwrite=True (--overwrite)"
-            )
-        if there and INCOMPLETE not in there and ROOT not in there:
-            raise ScanError(
-                f"{place} is no Zarr group and is not overwritten; remove it or take another name"
-            )
+def _put_object(location: Location, key: str, content: bytes) -> None:
+    import_obstore().put(open_bucket(location), key, content)
 
 
-def _put(location: Location, key: str, content: bytes) -> None:
-    library().put(opened(location), key, content)
-
-
-def _put_in_place(partial: Location, target: Location) -> None:
-    _put(target, INCOMPLETE, BEGUN)
-    _remove(target, [key for key in keys(target) if key != INCOMPLETE])
-    obstore, parent = library(), opened(_parent(target))
-    new = [key for key in keys(partial) if key not in (INCOMPLETE, ROOT)]
+def _replace_target(partial: Location, target: Location) -> None:
+    """Copy the new store over the old one, its root last, and delete it where it was written."""
+    _put_object(target, INCOMPLETE, INCOMPLETE_CONTENT)
+    _delete_objects(target, [key for key in list_keys(target) if key != INCOMPLETE])
+    obstore, parent = import_obstore(), open_bucket(_parent(target))
+    new = [key for key in list_keys(partial) if key not in (INCOMPLETE, ROOT)]
 
     def copy(key: str) -> None:
         obstore.copy(parent, f"{partial.name}/{key}", f"{target.name}/{key}")
 
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
         list(threads.map(copy, new))
     copy(ROOT)
-    _remove(target, [INCOMPLETE])
+    _delete_objects(target, [INCOMPLETE])
     remove(partial)

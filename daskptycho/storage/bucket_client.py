@@ -1,8 +1,7 @@
-"""A bucket or a web server, opened by obstore: where its server is, who asks, how long it is waited for.
+"""Clients of buckets and web servers, made with obstore: endpoint, region, credentials and retries.
 
-`object_store` reads and writes through this module, `checkpoint_storage` asks it where a server is and who
-asks; it calls `location`, `retrying` and `errors`. What it opens holds credentials: it stays in the process
-that opened it and goes into no task.
+`bucket` reads and writes through this module; `icechunk_client` asks it for the same endpoints and
+credentials. What it opens holds credentials: it stays in the process that opened it and goes into no task.
 """
 
 from __future__ import annotations
@@ -20,25 +19,25 @@ from daskptycho.storage.location import Location
 from daskptycho.storage.retrying import LONGEST_PAUSE, patience, strip_queries
 
 __all__ = [
-    "CREDENTIALS_LAST",
+    "CREDENTIALS_LIFETIME",
     "azure_server",
-    "errors",
-    "library",
-    "opened",
-    "passing_errors",
+    "client_errors",
+    "import_obstore",
+    "open_bucket",
     "s3_credentials",
     "s3_server",
+    "transient_errors",
     "translate_errors",
 ]
 
 DEFAULT_REGION = "us-east-1"
-# Credentials are asked for again after that long; those that renew themselves do so in time.
-CREDENTIALS_LAST = timedelta(minutes=10)
+# Credentials are requested again after this time; those that renew themselves do so earlier.
+CREDENTIALS_LIFETIME = timedelta(minutes=10)
 EMULATED_ACCOUNT = "devstoreaccount1"
 
 
-def library() -> Any:
-    """The module obstore.
+def import_obstore() -> Any:
+    """Import obstore.
 
     Raises
     ------
@@ -57,75 +56,76 @@ def library() -> Any:
 
 @contextmanager
 def translate_errors(location: Location) -> Iterator[None]:
-    """Say in one line what goes wrong with a store here.
+    """Report in one line what goes wrong with a store in the block.
 
     Raises
     ------
     StoreError
-        In place of obstore's own errors, with their notes.
+        In place of an error of obstore, with its notes.
     """
-    if location.local:
+    if location.is_local:
         yield
         return
     try:
         yield
     except StoreError:
         raise
-    except errors(location) as error:
-        in_words = _in_words(location, error)
-        if in_words is None:
+    except client_errors(location) as error:
+        translated = _to_store_error(location, error)
+        if translated is None:
             raise
         for note in getattr(error, "__notes__", ()):
-            in_words.add_note(note)
-        raise in_words from error
+            translated.add_note(note)
+        raise translated from error
 
 
-def _in_words(location: Location, error: Exception) -> StoreError | None:
-    """What an error of obstore means for a store; None where it is none of obstore's."""
-    refused = library().exceptions
-    # obstore raises Python's own; a file of this machine has nothing to do with the bucket.
+def _to_store_error(location: Location, error: Exception) -> StoreError | None:
+    """What an error of obstore means for a store; None for an error that is not obstore's."""
+    exceptions = import_obstore().exceptions
+    # obstore raises Python's FileNotFoundError; a file of this machine has nothing to do with the bucket.
     if isinstance(error, FileNotFoundError) and not str(error).startswith("Object at location"):
         return None
-    if isinstance(error, (refused.UnauthenticatedError, refused.PermissionDeniedError)):
+    cause = _first_line(error)
+    if isinstance(error, (exceptions.UnauthenticatedError, exceptions.PermissionDeniedError)):
         return StoreError(
-            f"{location} lets nobody in with these credentials, or without any ({_short(error)}); expected "
-            "some in the environment, a profile (?profile=NAME) or an instance role, or ?anonymous=true for "
-            "public data"
+            f"{location} denies access with these credentials, or without any ({cause}); expected "
+            "credentials in the environment, a profile (?profile=NAME) or an instance role, or "
+            "?anonymous=true for public data"
         )
     if isinstance(error, FileNotFoundError) or "404 Not Found" in str(error):
-        return StoreError(f"{location}: there is no bucket {location.bucket} ({_short(error)})")
-    return StoreError(f"{location} cannot be reached: {_short(error)}")
+        return StoreError(f"{location}: there is no bucket {location.bucket} ({cause})")
+    return StoreError(f"{location} cannot be reached: {cause}")
 
 
-def errors(location: Location) -> tuple[type[Exception], ...]:
-    """All errors of obstore that `translate_errors` puts into words; none where it has no part."""
-    if location.local:
+def client_errors(location: Location) -> tuple[type[Exception], ...]:
+    """All errors that `translate_errors` may translate; none on a disk."""
+    if location.is_local:
         return ()
-    return (library().exceptions.BaseError, FileNotFoundError)
+    return (import_obstore().exceptions.BaseError, FileNotFoundError)
 
 
-def passing_errors() -> tuple[type[Exception], ...]:
-    """Errors of a server that may be over in a moment."""
-    return (library().exceptions.GenericError,)
+def transient_errors() -> tuple[type[Exception], ...]:
+    """Errors of a server that may be gone in a moment."""
+    return (import_obstore().exceptions.GenericError,)
 
 
-def _short(error: Exception) -> str:
-    """The first line of what a library says, without the query of an address, which may be signed."""
+def _first_line(error: Exception) -> str:
+    """The first line of an error, without the queries of addresses, which may be signed."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     line = strip_queries(line.partition(": <")[0])
     return re.sub(r"^Generic \w+ error: ", "", line).strip(" :")[:300]
 
 
 def s3_server(location: Location) -> tuple[str | None, str]:
-    """Endpoint, None for Amazon's own, and region: what the URL says, else the environment."""
+    """Endpoint (None for Amazon's own) and region, from the URL or else from the environment."""
     environment = os.environ.get
     endpoint = location.endpoint or environment("AWS_ENDPOINT_URL_S3") or environment("AWS_ENDPOINT_URL")
     region = location.region or environment("AWS_REGION") or environment("AWS_DEFAULT_REGION")
-    return endpoint or None, region or (_session(location.profile).region_name or DEFAULT_REGION)
+    return endpoint or None, region or (_aws_session(location.profile).region_name or DEFAULT_REGION)
 
 
 def azure_server(location: Location) -> tuple[str, dict[str, str]]:
-    """Storage account and further settings of Azure: what the URL says, else the environment.
+    """Storage account and further settings of Azure, from the URL or else from the environment.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def azure_server(location: Location) -> tuple[str, dict[str, str]]:
 
 
 @functools.lru_cache(maxsize=8)
-def _session(profile: str | None) -> Any:
+def _aws_session(profile: str | None) -> Any:
     try:
         import boto3
         import botocore.exceptions
@@ -156,7 +156,7 @@ def _session(profile: str | None) -> Any:
 
 
 def s3_credentials(location: Location) -> Any:
-    """Credentials of this process: from the environment, a profile or an instance role.
+    """Look up credentials in the environment, a profile or an instance role.
 
     Returns
     -------
@@ -166,28 +166,28 @@ def s3_credentials(location: Location) -> Any:
     Raises
     ------
     StoreError
-        There are none.
+        This process has none.
     """
-    found = _session(location.profile).get_credentials()
+    found = _aws_session(location.profile).get_credentials()
     if found is None:
         raise StoreError(
-            f"{location}: no credentials are found; expected some in the environment (AWS_ACCESS_KEY_ID, "
+            f"{location}: no credentials are found; expected them in the environment (AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY), a profile (?profile=NAME) or an instance role, or ?anonymous=true"
         )
     return found
 
 
-def opened(location: Location) -> Any:
-    """The bucket, with the location as its root."""
-    return _bucket(location, patience())
+def open_bucket(location: Location) -> Any:
+    """Open the bucket, with the location as its root."""
+    return _open_bucket_cached(location, patience())
 
 
 @functools.lru_cache(maxsize=64)
-def _bucket(location: Location, seconds: float) -> Any:
-    obstore = library()
+def _open_bucket_cached(location: Location, seconds: float) -> Any:
+    obstore = import_obstore()
     endpoint = location.endpoint
     retries = {
-        # The time decides, not the number; nothing is tried again where there is no time.
+        # The time limits the retries, not their number; without time there are none.
         "max_retries": 10_000 if seconds else 0,
         "retry_timeout": timedelta(seconds=seconds),
         "backoff": {
@@ -196,14 +196,14 @@ def _bucket(location: Location, seconds: float) -> Any:
             "base": 2,
         },
     }
-    # A connection that says nothing is given up; one that is slow is not.
+    # A silent connection is given up; a slow one is not.
     client: dict[str, Any] = {"connect_timeout": "10s", "read_timeout": "30s", "timeout": "1h"}
-    given: dict[str, Any] = {"retry_config": retries, "client_options": client}
+    options: dict[str, Any] = {"retry_config": retries, "client_options": client}
     config: dict[str, Any] = {"skip_signature": True} if location.anonymous else {}
     if location.scheme in ("http", "https"):
         client["allow_http"] = location.scheme == "http"
         url = f"{location.scheme}://{location.bucket}/{location.path}"
-        return obstore.store.HTTPStore.from_url(url, **given)
+        return obstore.store.HTTPStore.from_url(url, **options)
     if location.scheme == "s3":
         endpoint, config["region"] = s3_server(location)
         if endpoint is not None:
@@ -212,8 +212,8 @@ def _bucket(location: Location, seconds: float) -> Any:
             from obstore.auth.boto3 import Boto3CredentialProvider
 
             s3_credentials(location)
-            given["credential_provider"] = Boto3CredentialProvider(
-                _session(location.profile), ttl=CREDENTIALS_LAST
+            options["credential_provider"] = Boto3CredentialProvider(
+                _aws_session(location.profile), ttl=CREDENTIALS_LIFETIME
             )
     elif location.scheme == "az":
         config |= {"endpoint": endpoint} if endpoint else {}
@@ -223,4 +223,4 @@ def _bucket(location: Location, seconds: float) -> Any:
         client["allow_http"] = True
     kind = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}[location.scheme]
     prefix = location.path.strip("/") or None
-    return getattr(obstore.store, kind)(location.bucket, prefix=prefix, config=config, **given)
+    return getattr(obstore.store, kind)(location.bucket, prefix=prefix, config=config, **options)

@@ -1,23 +1,22 @@
-"""The store of a run's checkpoints, on Icechunk: one commit is one whole state, or it is not there.
+"""The store of a run's checkpoints, on Icechunk: one commit is one complete state.
 
-`checkpoint` calls this module, and puts `write_tile` and `read_tile` into tasks; `checkpoint_storage` knows
-where such stores lie, and no other module knows Icechunk. A store holds what stays the same over a run (its
-options, its scan without the frames), and in its group ``state`` an array for each part of the state whose
-chunks are tiles. Parts that a state lacks keep what an older state wrote there; the state's own attributes
-tell which parts it has.
+`run` creates and reads such stores; its tasks write and read tiles with `checkpoint_tiles`. A store holds
+what stays the same over a run (its options, its scan without the frames) and a group ``state``. That group
+has an array for each part of the state that has a value for each tile; its chunks are tiles. A part that a
+state lacks keeps what an older state wrote there, so the attributes of the state list the parts that it has.
 
-The branch ``main`` is the history. A branch ``passing-N`` is one commit beyond it, of sweep N, which goes
-once the next checkpoint is whole: what cuts the lineage of tasks need not be kept.
+The branch ``main`` is the history. A branch ``passing-N`` is one commit beyond it: a temporary checkpoint of
+sweep N, which cuts the lineage of tasks and is removed once the next checkpoint is complete.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import icechunk
 import numpy as np
@@ -28,36 +27,42 @@ from zarr.codecs import BloscCodec
 
 from daskptycho.errors import ScanError
 from daskptycho.storage import bucket
-from daskptycho.storage.icechunk_place import (
-    config,
+from daskptycho.storage.icechunk_client import (
+    make_config,
+    make_storage,
     remove,
     retry_icechunk,
-    storage,
     translate_icechunk_errors,
-    translates_icechunk_errors,
 )
 from daskptycho.storage.location import Location
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.version import __version__
 
-__all__ = ["FORMAT", "CheckpointStore", "Part", "Snapshot", "StoreUnseen", "read_tile", "write_tile"]
+__all__ = [
+    "FORMAT",
+    "HISTORY",
+    "CheckpointStore",
+    "Part",
+    "Snapshot",
+]
 
 FORMAT = "daskptycho-checkpoints"
 FORMAT_VERSION = 1
 
+# Columns of the array ``history``.
 HISTORY = ("residual", "consensus", "spread", "seconds")
-PASSING = "passing-"
+# How the branch of a temporary checkpoint is called in the store.
+TEMPORARY_PREFIX = "passing-"
 # A chunk of a large part, in bytes before compression.
 CHUNK_BYTES = 2**25
 
-
-class StoreUnseen(Exception):
-    """A worker does not see the folder that the store is in."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One array of the state, of values for each tile: its largest shape and type."""
+    """An array of the state with a value for each tile: the largest shape of a value, and its type."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -65,13 +70,38 @@ class Part:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One commit."""
+    """One checkpoint, a commit of Icechunk.
+
+    Attributes
+    ----------
+    id : str
+        Icechunk's own name of the commit.
+    sweep : int
+    residual : float
+        After that sweep.
+    written : datetime
+    temporary : bool
+        It is kept until the next checkpoint only.
+    """
 
     id: str
     sweep: int
     residual: float
     written: datetime
-    passing: bool
+    temporary: bool
+
+
+def _translate_errors(
+    method: Callable[Concatenate[CheckpointStore, P], T],
+) -> Callable[Concatenate[CheckpointStore, P], T]:
+    """Make a method of `CheckpointStore` raise StoreError in place of Icechunk's own errors."""
+
+    @functools.wraps(method)
+    def translated(store: CheckpointStore, *arguments: P.args, **options: P.kwargs) -> T:
+        with translate_icechunk_errors(store.location):
+            return method(store, *arguments, **options)
+
+    return translated
 
 
 class CheckpointStore:
@@ -86,7 +116,7 @@ class CheckpointStore:
     def __init__(self, location: Location) -> None:
         self.location = location
         self._repository = retry_icechunk(
-            lambda: icechunk.Repository.open(storage(location), config(location)),
+            lambda: icechunk.Repository.open(make_storage(location), make_config(location)),
             f"opening {location}",
             location,
         )
@@ -94,76 +124,77 @@ class CheckpointStore:
     @staticmethod
     def exists(location: Location) -> bool:
         """Whether a store lies there."""
-        if location.local:
+        if location.is_local:
             with translate_icechunk_errors(location):
-                return location.folder.is_dir() and icechunk.Repository.exists(storage(location))
+                return location.local_path.is_dir() and icechunk.Repository.exists(make_storage(location))
         return bucket.exists(location)
 
     @staticmethod
     def create(
         location: Location,
         header: xr.Dataset,
-        fixed: Mapping[str, Any],
+        constants: Mapping[str, Any],
         parts: Mapping[str, Part],
         tiles: int,
     ) -> CheckpointStore:
-        """A new store, complete or absent, also where its making is cut off; one that lies there is replaced.
+        """Create a store, which is complete or absent even if its creation is interrupted.
 
-        In a bucket, where nothing can be renamed, the old one goes first.
+        A store that lies there is replaced. In a bucket, where nothing can be renamed, it is deleted first.
 
         Parameters
         ----------
         location : Location
         header : xarray.Dataset
             The scan without its frames.
-        fixed : mapping
+        constants : mapping
             Plain values that stay the same over the run.
         parts : mapping
-            Name and largest shape of each part of the state that has values for each tile.
+            Name and largest shape of each part of the state that has a value for each tile.
         tiles : int
+            Number of tiles.
         """
-        new = location.beside(f"{location.name}.new") if location.local else location
+        new = location.with_name(f"{location.name}.new") if location.is_local else location
         remove(new)
         try:
             with translate_icechunk_errors(location):
-                _fill(new, header, fixed, parts, tiles)
-            if location.local:
+                _initialise(new, header, constants, parts, tiles)
+            if location.is_local:
                 remove(location)
-                new.folder.rename(location.folder)
+                new.local_path.rename(location.local_path)
         except BaseException:
             with fail_fast(), suppress(OSError):
                 remove(new)
             raise
         return CheckpointStore(location)
 
-    def check_answers(self) -> None:
-        """Nothing, where the store is within reach.
+    def check_reachable(self) -> None:
+        """Do nothing if the store can be reached.
 
         Raises
         ------
         StoreError
-            It does not answer.
+            The store does not answer.
         """
         self.exists(self.location)
 
     def remove(self) -> None:
-        """Take the store away, with all that is in it."""
+        """Delete the store with everything in it."""
         remove(self.location)
 
-    @translates_icechunk_errors
-    def fixed(self) -> dict[str, Any]:
-        """What stays the same over the run.
+    @_translate_errors
+    def read_constants(self) -> dict[str, Any]:
+        """Read what stays the same over the run.
 
         Raises
         ------
         ScanError
-            Something else than checkpoints, or those of another version of the package.
+            The store holds no checkpoints, or those of another version of the package.
         """
         try:
             attributes = dict(zarr.open_group(self._session().store, mode="r").attrs)
         except FileNotFoundError as error:
             raise ScanError(
-                f"{self.location} is incomplete: it is being made, or its making was cut off"
+                f"{self.location} is incomplete: it is being created, or its creation was interrupted"
             ) from error
         if attributes.get("format") != FORMAT or attributes.get("format_version") != FORMAT_VERSION:
             raise ScanError(
@@ -172,9 +203,9 @@ class CheckpointStore:
             )
         return attributes
 
-    @translates_icechunk_errors
-    def header(self) -> xr.Dataset:
-        """The scan without its frames."""
+    @_translate_errors
+    def read_header(self) -> xr.Dataset:
+        """Read the scan without its frames."""
         return xr.open_zarr(
             self._session().store, group="scan", consolidated=False, chunks=None, zarr_format=3
         ).load()
@@ -184,33 +215,40 @@ class CheckpointStore:
             return self._repository.readonly_session("main")
         return self._repository.readonly_session(snapshot_id=snapshot)
 
-    @translates_icechunk_errors
-    def snapshots(self) -> list[Snapshot]:
-        """All checkpoints, the oldest first."""
+    @_translate_errors
+    def list_snapshots(self) -> list[Snapshot]:
+        """List all checkpoints, the oldest first."""
         found: dict[str, Snapshot] = {}
-        for branch in ("main", *self._passing()):
+        for branch in ("main", *self._temporary_branches()):
             for info in self._repository.ancestry(branch=branch):
-                # The commit that made the store is no checkpoint.
+                # The commit that created the store is no checkpoint.
                 if "sweep" in info.metadata and info.id not in found:
                     sweep, residual = int(info.metadata["sweep"]), float(info.metadata["residual"])
                     found[info.id] = Snapshot(info.id, sweep, residual, info.written_at, branch != "main")
         return sorted(found.values(), key=lambda snapshot: (snapshot.sweep, snapshot.written))
 
-    def _passing(self) -> list[str]:
-        return [name for name in self._repository.list_branches() if name.startswith(PASSING)]
+    def _temporary_branches(self) -> list[str]:
+        return [name for name in self._repository.list_branches() if name.startswith(TEMPORARY_PREFIX)]
 
-    @translates_icechunk_errors
-    def writing(self, sweep: int, *, passing: bool) -> icechunk.Session:
-        """A session whose forks the tasks write to."""
-        if not passing:
+    @_translate_errors
+    def begin(self, sweep: int, *, temporary: bool) -> icechunk.Session:
+        """Begin a checkpoint: a session, to whose forks the tasks write.
+
+        Parameters
+        ----------
+        sweep : int
+        temporary : bool
+            Keep the checkpoint until the next one only.
+        """
+        if not temporary:
             return self._repository.writable_session("main")
-        branch = f"{PASSING}{sweep}"
-        if branch in self._passing():
+        branch = f"{TEMPORARY_PREFIX}{sweep}"
+        if branch in self._temporary_branches():
             self._repository.delete_branch(branch)
         self._repository.create_branch(branch, self._repository.lookup_branch("main"))
         return self._repository.writable_session(branch)
 
-    @translates_icechunk_errors
+    @_translate_errors
     def commit(
         self,
         session: icechunk.Session,
@@ -219,18 +257,25 @@ class CheckpointStore:
         attributes: Mapping[str, Any],
         history: NDArray[np.float64],
     ) -> str:
-        """Make a whole checkpoint of what the tasks have written; its id.
+        """Complete a checkpoint with what the tasks have written.
 
         Parameters
         ----------
-        session, forks : Session, sequence of ForkSession
-            From `writing`, and what `write_tile` returned.
+        session : icechunk.Session
+            From `begin`.
+        forks : sequence of icechunk.ForkSession
+            What `write_tile` returned.
         small : mapping
-            Parts of the state that are no tile's.
+            Parts of the state that belong to no tile.
         attributes : mapping
             Plain values of this state.
         history : (sweep, 4) array
-            Columns `HISTORY`.
+            With the columns `HISTORY`.
+
+        Returns
+        -------
+        str
+            The id of the checkpoint.
         """
         session.merge(*forks)
         state = zarr.open_group(session.store, path="state", mode="r+")
@@ -241,37 +286,46 @@ class CheckpointStore:
         residual = float(history[-1][0])
         return session.commit(f"Sweep {sweep}", metadata={"sweep": sweep, "residual": residual})
 
-    @translates_icechunk_errors
-    def forget_passing(self, *, but: str | None = None) -> None:
-        """Delete the commits that are no history, but that one, and all that nothing needs any more."""
-        for branch in self._passing():
-            if self._repository.lookup_branch(branch) != but:
+    @_translate_errors
+    def forget_temporary(self, *, keep: str | None = None) -> None:
+        """Delete all temporary checkpoints but `keep`, and all data that no checkpoint needs any more."""
+        for branch in self._temporary_branches():
+            if self._repository.lookup_branch(branch) != keep:
                 self._repository.delete_branch(branch)
         self._repository.garbage_collect(datetime.now(UTC))
 
-    @translates_icechunk_errors
-    def attributes(self, snapshot: str) -> dict[str, Any]:
-        """Plain values of a state."""
+    @_translate_errors
+    def read_attributes(self, snapshot: str) -> dict[str, Any]:
+        """Read the plain values of a state."""
         return dict(self._state(snapshot).attrs)
 
-    @translates_icechunk_errors
-    def small(self, snapshot: str, name: str) -> NDArray[Any]:
-        """A part of the state that is no tile's, or its history."""
-        found: Any = self._state(snapshot)[name]
-        return np.asarray(found[...])
+    @_translate_errors
+    def read_small(self, snapshot: str, name: str) -> NDArray[Any]:
+        """Read a part of the state that belongs to no tile, or its history."""
+        return np.asarray(self.open_part(snapshot, name)[...])
+
+    def open_part(self, snapshot: str, name: str) -> Any:
+        """Open the Zarr array of a part of the state."""
+        return self._state(snapshot)[name]
 
     def _state(self, snapshot: str) -> zarr.Group:
         return zarr.open_group(self._session(snapshot).store, path="state", mode="r")
 
 
-def _fill(
-    location: Location, header: xr.Dataset, fixed: Mapping[str, Any], parts: Mapping[str, Part], tiles: int
+def _initialise(
+    location: Location,
+    header: xr.Dataset,
+    constants: Mapping[str, Any],
+    parts: Mapping[str, Part],
+    tiles: int,
 ) -> None:
-    """Make a store with what stays the same over the run, and room for the rest."""
-    repository = icechunk.Repository.create(storage(location), config(location))
+    """Create a store with what stays the same over the run, and an empty array for each part."""
+    repository = icechunk.Repository.create(make_storage(location), make_config(location))
     session = repository.writable_session("main")
     group = zarr.group(session.store, zarr_format=3)
-    group.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "version": __version__, **fixed})
+    group.attrs.update(
+        {"format": FORMAT, "format_version": FORMAT_VERSION, "version": __version__, **constants}
+    )
     header.to_zarr(session.store, group="scan", zarr_format=3, consolidated=False, mode="w")
     state = group.create_group("state")
     for name, part in parts.items():
@@ -279,7 +333,7 @@ def _fill(
             name,
             shape=(tiles, *part.shape),
             dtype=part.dtype,
-            chunks=(1, *_chunk(part)),
+            chunks=(1, *_chunk_shape(part)),
             compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
             fill_value=0,
             config={"write_empty_chunks": True},
@@ -287,57 +341,7 @@ def _fill(
     session.commit("Options and scan of the run")
 
 
-def _chunk(part: Part) -> tuple[int, ...]:
-    """The whole of a tile, or so many frames of it as fill a chunk."""
+def _chunk_shape(part: Part) -> tuple[int, ...]:
+    """The value of one tile, or as many of its frames as fill `CHUNK_BYTES`."""
     row = int(np.prod(part.shape[1:])) * np.dtype(part.dtype).itemsize
     return (max(1, min(part.shape[0], CHUNK_BYTES // max(row, 1))), *part.shape[1:])
-
-
-def write_tile(
-    location: Location, fork: icechunk.ForkSession, tile: int, values: Mapping[str, NDArray]
-) -> icechunk.ForkSession:
-    """Write a tile's part of the state, where the tile is; the fork comes back to be merged.
-
-    Raises
-    ------
-    StoreUnseen
-        This process does not see the store: it runs on another machine.
-    """
-    if location.local and not CheckpointStore.exists(location):
-        raise StoreUnseen(location)
-
-    def write() -> None:
-        state = zarr.open_group(fork.store, path="state", mode="r+")
-        for name, value in values.items():
-            array: Any = state[name]
-            if value.shape != array.shape[1:]:
-                # Whole chunks: a part of one would be read before it is written.
-                whole = np.zeros(array.shape[1:], dtype=array.dtype)
-                whole[tuple(slice(size) for size in value.shape)] = value
-                value = whole
-            array[tile] = value
-
-    retry_icechunk(write, f"writing tile {tile} to {location}", location)
-    return fork
-
-
-@functools.lru_cache(maxsize=16)
-def _array(location: Location, snapshot: str, name: str) -> Any:
-    return CheckpointStore(location)._state(snapshot)[name]
-
-
-def read_tile(location: Location, snapshot: str, name: str, tile: int, shape: tuple[int, ...]) -> NDArray:
-    """One tile's value of a part of the state.
-
-    Raises
-    ------
-    StoreUnseen
-        This process does not see the store: it runs on another machine.
-    """
-    if location.local and not location.folder.is_dir():
-        raise StoreUnseen(location)
-    cut = (tile, *(slice(size) for size in shape))
-    found = retry_icechunk(
-        lambda: _array(location, snapshot, name)[cut], f"reading tile {tile} from {location}", location
-    )
-    return np.ascontiguousarray(found)

@@ -1,11 +1,10 @@
-"""A store's folder, there as a whole or not at all: what lets a killed run leave nothing half-written.
+"""Stores and files on a local disk: complete or absent, so that a killed run leaves none half-written.
 
-`store` and `formats` call this module, which knows of local disks alone; it calls `location` and `errors`.
+`store` calls this module, and so do the exports of `formats`, which write to disks only.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -15,42 +14,42 @@ from pathlib import Path
 
 from zarr.storage import LocalStore
 
-from daskptycho.errors import ScanError
 from daskptycho.storage.location import Location
+from daskptycho.storage.overwriting import check_kind, exists_error, foreign_error, unfinished_error
 
 __all__ = [
     "exists",
-    "missing",
+    "list_missing",
+    "open_zarr_store",
     "read_bytes",
     "write_atomically",
     "write_bytes",
     "write_file_atomically",
-    "zarr_store",
 ]
 
 
 def exists(location: Location) -> bool:
     """Whether a folder or a file lies there."""
-    return location.folder.exists()
+    return location.local_path.exists()
 
 
 def read_bytes(location: Location, key: str) -> bytes | None:
-    """One file of a store whole; None where it is not there."""
+    """Read one file of a store; None where it does not exist."""
     try:
-        return (location.folder / key).read_bytes()
+        return (location.local_path / key).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
 def write_bytes(location: Location, content: bytes) -> None:
-    """Write one file: it appears whole, or not at all."""
-    with write_file_atomically(location.folder) as partial:
+    """Write one file, which appears complete or not at all."""
+    with write_file_atomically(location.local_path) as partial:
         partial.write_bytes(content)
 
 
 @contextmanager
 def write_file_atomically(target: Path) -> Iterator[Path]:
-    """A path beside the target to write a file to, which takes its place at the end, and vanishes if not."""
+    """Give a path beside the target to write to; the file takes the target's place unless the block fails."""
     partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
     try:
         yield partial
@@ -59,44 +58,32 @@ def write_file_atomically(target: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def missing(location: Location, expected: list[str]) -> list[str]:
-    """Those of the files that are not there."""
-    return [key for key in expected if not (location.folder / key).is_file()]
+def list_missing(location: Location, keys: list[str]) -> list[str]:
+    """Those of the keys for which the store has no file."""
+    return [key for key in keys if not (location.local_path / key).is_file()]
 
 
-def zarr_store(location: Location) -> LocalStore:
-    """The folder as a Zarr store to read from."""
-    return LocalStore(location.folder, read_only=True)
+def open_zarr_store(location: Location) -> LocalStore:
+    """The folder as a Zarr store, for reading only."""
+    return LocalStore(location.local_path, read_only=True)
 
 
 @contextmanager
 def write_atomically(target: Path, *, overwrite: bool, kind: str | None = None) -> Iterator[Path]:
-    """A new folder beside the target that takes its place at the end, and vanishes if anything fails.
+    """Give a new folder beside the target, which takes its place at the end, or vanishes if the block fails.
 
-    Parameters
-    ----------
-    target : Path
-    overwrite : bool
-    kind : str, optional
-        The ``format`` of what is written; a store of another kind is never replaced.
-
-    Raises
-    ------
-    ScanError
-        Something lies there already and is not to be overwritten.
+    The parameters and the errors are those of `store.write_atomically`.
     """
     partial = target.with_name(target.name + ".partial")
-    found = _format_of(target)
-    if kind is not None and found not in (None, kind):
-        raise ScanError(f"{target} is a {found} and is not replaced by a {kind}; take another name")
-    _refuse_to_lose(target, partial, overwrite)
+    check_kind(target, _read_root(target), kind)
+    _check_replaceable(target, partial, overwrite)
     if partial.exists():
         shutil.rmtree(partial)
     new_parents = [folder for folder in partial.parents if not folder.exists()]
     partial.mkdir(parents=True)
     try:
         yield partial
-        _put_in_place(partial, target)
+        _replace_target(partial, target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         for folder in new_parents:
@@ -105,31 +92,28 @@ def write_atomically(target: Path, *, overwrite: bool, kind: str | None = None) 
         raise
 
 
-def _format_of(path: Path) -> str | None:
-    """What the Zarr group in a folder says it is; None where it says nothing."""
+def _read_root(path: Path) -> bytes | None:
+    """The metadata of the Zarr group in a folder; None where there is none."""
     try:
-        attributes = json.loads((path / "zarr.json").read_text()).get("attributes", {})
-    except (OSError, ValueError):
+        return (path / "zarr.json").read_bytes()
+    except OSError:
         return None
-    found = attributes.get("format")
-    return found if isinstance(found, str) else None
 
 
-def _refuse_to_lose(target: Path, partial: Path, overwrite: bool) -> None:
+def _check_replaceable(target: Path, partial: Path, overwrite: bool) -> None:
+    """Raise ScanError where the write would destroy something that it must not."""
     if not overwrite and target.exists():
-        raise ScanError(f"{target} exists already; pass overwrite=True (--overwrite) to replace it")
+        raise exists_error(target)
     if not overwrite and partial.exists():
-        raise ScanError(
-            f"{partial} exists: another write is going on or was cut off; wait for it, remove it, "
-            "or pass overwrite=True (--overwrite)"
-        )
+        raise unfinished_error(partial, "exists")
     for path in (target, partial):
         empty = path.is_dir() and not any(path.iterdir())
         if path.exists() and not empty and not (path / "zarr.json").is_file():
-            raise ScanError(f"{path} is no Zarr group and is not overwritten; remove it or take another name")
+            raise foreign_error(path)
 
 
-def _put_in_place(partial: Path, target: Path) -> None:
+def _replace_target(partial: Path, target: Path) -> None:
+    """Rename the new folder to the target; the old one is put back if that fails."""
     if not target.exists():
         os.rename(partial, target)
         return

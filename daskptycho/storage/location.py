@@ -1,8 +1,8 @@
-"""Where a store or a picture lies: one URL, taken apart.
+"""Where a store or a picture lies: a path or a URL, taken apart.
 
-Every module that opens or writes something calls `parse_location` on what the user gave; this module calls
-`errors` alone. A location names an endpoint, a region and a profile and never holds a credential, so that it
-may stand in a task, a log or a result.
+Every module that opens or writes something calls `parse_location` on what the user gave. A location names an
+endpoint, a region and a profile and never holds a credential, so that it may stand in a task, a log or a
+result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from daskptycho.errors import OptionError
 
 __all__ = ["Location", "parse_location"]
 
-# Schemes, other names that they go by, and what may be said after the question mark.
+# Schemes, with the keys that each allows after the question mark.
 SCHEMES: dict[str, tuple[str, ...]] = {
     "s3": ("endpoint", "region", "profile", "anonymous"),
     "gs": ("anonymous",),
@@ -35,11 +35,11 @@ class Location:
 
     Attributes
     ----------
-    scheme : "file", "s3", "gs", "az", "https" or "http"
+    scheme : {"file", "s3", "gs", "az", "https", "http"}
     bucket : str
-        The container of Azure, the host of a web server; empty on a disk.
+        The bucket; the container of Azure, the host of a web server; empty on a disk.
     path : str
-        An absolute path on a disk, else the names below the bucket.
+        An absolute path on a disk, otherwise the path below the bucket.
     endpoint, region, profile, account : str or None
         Of the server and of the credentials, which every process looks up for itself.
     anonymous : bool
@@ -56,25 +56,25 @@ class Location:
     anonymous: bool = False
 
     def __str__(self) -> str:
-        if self.local:
+        if self.is_local:
             return self.path
-        said = {name: getattr(self, name) for name in SCHEMES[self.scheme]}
+        values = {name: getattr(self, name) for name in SCHEMES[self.scheme]}
         query = "&".join(
             f"{name}={quote('true' if value is True else value, safe='/:')}"
-            for name, value in said.items()
+            for name, value in values.items()
             if value
         )
         return f"{self.scheme}://{self.bucket}/{self.path}" + (f"?{query}" if query else "")
 
     @property
-    def local(self) -> bool:
+    def is_local(self) -> bool:
         """Whether it lies on a disk."""
         return self.scheme == "file"
 
     @property
-    def folder(self) -> Path:
-        """The path of a local place."""
-        assert self.local, self
+    def local_path(self) -> Path:
+        """The path of a location on a disk."""
+        assert self.is_local, self
         return Path(self.path)
 
     @property
@@ -82,30 +82,35 @@ class Location:
         """The last part of the path."""
         return self.path.rpartition("/")[2]
 
-    def beside(self, name: str) -> Location:
-        """A place of another name in the same folder."""
+    def with_name(self, name: str) -> Location:
+        """The location of another name beside this one."""
         parent, slash, _ = self.path.rpartition("/")
         return replace(self, path=f"{parent}{slash}{name}")
 
-    def inside(self, *names: str) -> Location:
-        """A place below this one."""
+    def joinpath(self, *names: str) -> Location:
+        """A location below this one."""
         return replace(self, path="/".join([self.path.rstrip("/"), *names]))
 
 
 def parse_location(url: str | Path | Location) -> Location:
-    """Take a URL apart.
+    """Take a path or a URL apart.
 
     Parameters
     ----------
     url : str, Path or Location
         A path on a disk, ``file://``, ``s3://bucket/name``, ``gs://bucket/name``, ``az://container/name`` or
-        ``https://host/name``. After a question mark may stand what tells how to get there, as in
-        ``s3://bucket/name?endpoint=http://localhost:9000&profile=beamline`` or ``s3://bucket/name?anonymous=true``.
+        ``https://host/name``. How to reach the server may follow a question mark, as in
+        ``s3://bucket/name?endpoint=http://localhost:9000&profile=beamline`` or
+        ``s3://bucket/name?anonymous=true``.
+
+    Returns
+    -------
+    Location
 
     Raises
     ------
     OptionError
-        Not such a URL, or one with a credential in it; the message does not repeat that.
+        The URL is not of this form, or holds a credential, which the message does not repeat.
     """
     if isinstance(url, Location):
         return url
@@ -119,7 +124,7 @@ def parse_location(url: str | Path | Location) -> Location:
     scheme = ALIASES.get(scheme.lower(), scheme.lower())
     if scheme not in SCHEMES:
         known = ", ".join(f"{name}://" for name in SCHEMES)
-        raise OptionError(f"a URL of {scheme}:// is not known; expected a path or one of {known}")
+        raise OptionError(f"the scheme {scheme}:// is not known; expected a path or one of {known}")
     rest, _, query = rest.partition("?")
     host, _, path = rest.partition("/")
     if "@" in host:
@@ -136,23 +141,23 @@ def parse_location(url: str | Path | Location) -> Location:
         raise OptionError(f"{scheme}://{host} names no store; expected {scheme}://{host or 'bucket'}/name")
     if any(part in ("", ".", "..") for part in path.split("/")):
         raise OptionError(f"{scheme}://{host}/{path} has an empty part, '.' or '..'; expected plain names")
-    return Location(scheme, host, path, **_said(scheme, query))  # type: ignore[arg-type]
+    return Location(scheme, host, path, **_parse_query(scheme, query))  # type: ignore[arg-type]
 
 
-def _said(scheme: str, query: str) -> dict[str, str | bool]:
-    """What stands after the question mark; values are not repeated in errors: one could be a secret."""
-    said: dict[str, str | bool] = {}
+def _parse_query(scheme: str, query: str) -> dict[str, str | bool]:
+    """Keys and values after the question mark. Errors repeat no values: one could be a secret."""
+    values: dict[str, str | bool] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in SCHEMES[scheme]:
             known = ", ".join(SCHEMES[scheme]) or "nothing"
             raise OptionError(
-                f"a URL of {scheme}:// says {name!r} after its '?'; expected {known} (credentials come "
+                f"a URL of {scheme}:// has {name!r} after its '?'; expected {known} (credentials come "
                 "from the environment, a profile or an instance role)"
             )
         if name == "anonymous" and value.lower() not in YES_OR_NO:
-            raise OptionError(f"a URL of {scheme}:// says anonymous without true or false")
-        said[name] = YES_OR_NO[value.lower()] if name == "anonymous" else value
-    endpoint = str(said.get("endpoint", "http://localhost"))
+            raise OptionError(f"a URL of {scheme}:// has anonymous without true or false")
+        values[name] = YES_OR_NO[value.lower()] if name == "anonymous" else value
+    endpoint = str(values.get("endpoint", "http://localhost"))
     if urlsplit(endpoint).scheme not in ("http", "https") or re.search("[@?#]", endpoint):
         raise OptionError("the endpoint of a URL is no address; expected http://host:port or https://host")
-    return said
+    return values

@@ -1,6 +1,6 @@
-"""A store that fails now and then: tried again with growing pauses, for as long as patience lasts.
+"""Actions on a store that may fail for a moment: repeated, with growing pauses, until patience runs out.
 
-Whoever reads or writes a store calls this module; it calls nothing of the package but `errors`.
+Every module that reads or writes a store calls this one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from daskptycho.errors import OptionError
 __all__ = [
     "DISK_PATIENCE",
     "LONGEST_PAUSE",
-    "VARIABLE",
+    "PATIENCE_VARIABLE",
     "fail_fast",
     "patience",
     "retry",
@@ -29,11 +29,11 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Seconds that a disk may be away: what takes longer there is no hiccup.
+# Seconds for which a disk may be unavailable: a longer outage is no hiccup.
 DISK_PATIENCE = 6.0
-# Seconds that a server may be away, unless the environment says otherwise: an outage of a minute, and
-# the time of the last attempt.
-VARIABLE = "DASKPTYCHO_STORE_PATIENCE"
+# The environment variable with the seconds for which a server may be unavailable, and what holds without it:
+# an outage of a minute, and the time of the last attempt.
+PATIENCE_VARIABLE = "DASKPTYCHO_STORE_PATIENCE"
 SERVER_PATIENCE = 75.0
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 4.0
@@ -43,28 +43,28 @@ _impatient: ContextVar[bool] = ContextVar("_impatient", default=False)
 
 
 def patience() -> float:
-    """Seconds that a server may be away.
+    """Seconds for which a server may be unavailable.
 
     Raises
     ------
     OptionError
-        The environment says something else than a number.
+        The environment variable `PATIENCE_VARIABLE` is not a number of seconds.
     """
     if _impatient.get():
         return 0.0
-    said = os.environ.get(VARIABLE, "")
+    text = os.environ.get(PATIENCE_VARIABLE, "")
     try:
-        seconds = float(said) if said else SERVER_PATIENCE
+        seconds = float(text) if text else SERVER_PATIENCE
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < math.inf:
-        raise OptionError(f"{VARIABLE} is {said!r}; expected seconds")
+        raise OptionError(f"{PATIENCE_VARIABLE} is {text!r}; expected seconds")
     return seconds
 
 
 @contextmanager
 def fail_fast() -> Iterator[None]:
-    """Try once: what happens here has been waited for already."""
+    """Try only once in the block: the server has been waited for already."""
     token = _impatient.set(True)
     try:
         yield
@@ -73,37 +73,37 @@ def fail_fast() -> Iterator[None]:
 
 
 def strip_queries(text: str) -> str:
-    """A message without what stands after the question marks of its addresses, which may be signed."""
+    """Remove what follows the question marks of addresses in a message: it may be a signature."""
     return re.sub(r"\?\S+", "", text)
 
 
 def retry(
     action: Callable[[], T],
-    what: str,
-    fails: type[Exception] | tuple[type[Exception], ...],
+    description: str,
+    errors: type[Exception] | tuple[type[Exception], ...],
     seconds: float | None = None,
 ) -> T:
-    """What the action returns, in the end.
+    """Call an action until it succeeds or patience runs out, and return its value.
 
     Parameters
     ----------
     action : callable
-        Does no harm where it is done twice.
-    what : str
-        For the log: "reading tile 3".
-    fails : exception or exceptions
-        What is worth another attempt; the last one is raised.
+        Must do no harm when it is repeated.
+    description : str
+        For the log, such as "reading tile 3".
+    errors : exception or tuple of exceptions
+        Errors that are worth another attempt. The last one is raised.
     seconds : float, optional
-        Patience, from the first attempt to the last; a disk's unless given.
+        Patience, from the first attempt to the last; `DISK_PATIENCE` by default.
     """
     until = time.monotonic() + (DISK_PATIENCE if seconds is None else seconds)
     pause = FIRST_PAUSE
     while True:
         try:
             return action()
-        except fails as error:
+        except errors as error:
             if time.monotonic() + pause > until:
                 raise
-            _log.info("%s failed and is tried again: %s", what, strip_queries(str(error)))
+            _log.info("%s failed and will be retried: %s", description, strip_queries(str(error)))
             time.sleep(pause)
             pause = min(4 * pause, LONGEST_PAUSE)

@@ -1,6 +1,6 @@
-"""The door to every store, wherever it lies: from a location to a Zarr store, written whole or not at all.
+"""Zarr stores wherever they lie: opened from a `Location`, and written whole or not at all.
 
-`scan`, `result`, `run` and the faces call this module; it sends each location to `folder` or `bucket`.
+The rest of the package calls this module; it passes each location on to `folder` or to `bucket`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Location",
     "exists",
-    "missing",
+    "list_missing",
     "open_dataset",
+    "open_zarr_store",
     "parse_location",
     "read_attributes",
     "read_bytes",
@@ -33,111 +34,117 @@ __all__ = [
     "translate_errors",
     "write_atomically",
     "write_bytes",
-    "zarr_store",
 ]
 
 T = TypeVar("T")
 
 
-def _home(location: Location) -> Any:
-    """The module that knows such places."""
-    return folder if location.local else bucket
+def _module_for(location: Location) -> Any:
+    return folder if location.is_local else bucket
 
 
 def exists(location: Location) -> bool:
-    """Whether anything lies there."""
-    return bool(_home(location).exists(location))
+    """Whether a store or anything else lies there."""
+    return bool(_module_for(location).exists(location))
 
 
 def read_bytes(location: Location, key: str) -> bytes | None:
-    """One object of a store whole; None where it is not there."""
-    content: bytes | None = _home(location).read_bytes(location, key)
+    """Read one file or object of a store; None where it does not exist."""
+    content: bytes | None = _module_for(location).read_bytes(location, key)
     return content
 
 
 def write_bytes(location: Location, content: bytes) -> None:
-    """Write one file or object: it appears whole, or not at all."""
-    _home(location).write_bytes(location, content)
+    """Write one file or object, which appears complete or not at all."""
+    _module_for(location).write_bytes(location, content)
 
 
-def missing(location: Location, expected: list[str]) -> list[str]:
-    """Those of the objects of a store that are not there."""
-    absent: list[str] = _home(location).missing(location, expected)
-    return absent
+def list_missing(location: Location, keys: list[str]) -> list[str]:
+    """Those of the keys for which the store has no file or object."""
+    missing: list[str] = _module_for(location).list_missing(location, keys)
+    return missing
 
 
-def zarr_store(location: Location) -> Store:
+def open_zarr_store(location: Location) -> Store:
     """A Zarr store to read from. It may hold credentials: open it where it is used, put it into no task."""
-    store: Store = _home(location).zarr_store(location)
+    store: Store = _module_for(location).open_zarr_store(location)
     return store
 
 
 @contextmanager
 def write_atomically(location: Location, *, overwrite: bool, kind: str | None = None) -> Iterator[Store]:
-    """A Zarr store to write to, which takes its place when it is complete, and vanishes if anything fails.
+    """Give a Zarr store to write to, which appears when it is complete, or vanishes if the block fails.
 
-    On a disk it is a folder that is renamed at the end, in a bucket a store whose root is written last: see
+    On a disk this is a folder that is renamed at the end, in a bucket a store whose root is written last: see
     `folder.write_atomically` and `bucket.write_atomically`.
 
     Parameters
     ----------
     location : Location
+        Where the new store appears.
     overwrite : bool
+        Replace a store that lies there.
     kind : str, optional
-        The ``format`` of what is written; a store of another kind is never replaced.
+        The attribute ``format`` of the new store. A store with another ``format`` is never replaced.
+
+    Yields
+    ------
+    zarr.abc.store.Store
 
     Raises
     ------
     ScanError
-        Something lies there already and is not to be overwritten.
+        Something lies there already and must not be overwritten.
     StoreError
-        The place does not answer, or lets nobody in.
+        The server does not answer, or denies access.
+    OptionError
+        The location is on a web server.
     """
-    if not location.local:
+    if not location.is_local:
         with bucket.write_atomically(location, overwrite=overwrite, kind=kind) as store:
             yield store
         return
     from zarr.storage import LocalStore
 
-    with folder.write_atomically(location.folder, overwrite=overwrite, kind=kind) as partial:
+    with folder.write_atomically(location.local_path, overwrite=overwrite, kind=kind) as partial:
         yield LocalStore(partial)
 
 
-def retry_store(action: Callable[[], T], what: str, location: Location) -> T:
-    """What an action on a store returns, tried again while patience lasts.
+def retry_store(action: Callable[[], T], description: str, location: Location) -> T:
+    """Call an action on a store until it succeeds or patience runs out, and return its value.
 
     Raises
     ------
     StoreError
-        The place does not answer, or lets nobody in.
+        The server does not answer, or denies access.
     """
     with translate_errors(location):
-        if location.local:
-            return retry(action, what, OSError)
-        return retry(action, what, bucket_client.passing_errors(), patience())
+        if location.is_local:
+            return retry(action, description, OSError)
+        return retry(action, description, bucket_client.transient_errors(), patience())
 
 
 def read_attributes(location: Location, expected: str = "a scan, as create_scan writes it") -> dict[str, Any]:
-    """Attributes of the Zarr v3 group in a store.
+    """Read the attributes of the Zarr v3 group in a store.
 
     Parameters
     ----------
     location : Location
     expected : str
-        For the message where there is none.
+        What the error says was expected, if there is no such group.
 
     Raises
     ------
     ScanError
-        Says what lies there instead.
+        There is no such group; says what lies there instead.
     StoreError
-        The place does not answer, or lets nobody in.
+        The server does not answer, or denies access.
     """
-    if location.local and location.folder.is_file():
+    if location.is_local and location.local_path.is_file():
         raise ScanError(f"{location} is a file; expected {expected} (foreign files: import them first)")
     root = read_bytes(location, "zarr.json")
     if root is None:
-        raise ScanError(f"{location} {_found_instead(location)}; expected {expected}")
+        raise ScanError(f"{location} {_describe_contents(location)}; expected {expected}")
     try:
         metadata = json.loads(root)
         if metadata["node_type"] != "group":
@@ -147,32 +154,33 @@ def read_attributes(location: Location, expected: str = "a scan, as create_scan 
         raise ScanError(f"{location} cannot be read as a Zarr group: {error}") from error
 
 
-def _found_instead(location: Location) -> str:
+def _describe_contents(location: Location) -> str:
+    """What lies at a location that has no Zarr v3 group, as the end of a sentence."""
     if not exists(location):
         return "does not exist"
-    if not location.local and read_bytes(location, bucket.INCOMPLETE) is not None:
-        return "is incomplete: it is being written, or its writing was cut off"
+    if not location.is_local and read_bytes(location, bucket.INCOMPLETE) is not None:
+        return "is incomplete: it is being written, or its writing was interrupted"
     if read_bytes(location, ".zgroup") is not None:
         return "holds a Zarr group of version 2"
     return "holds no Zarr group"
 
 
 def open_dataset(location: Location) -> xr.Dataset:
-    """A store as plain xarray opens it; it holds on to the store: load it, or take what is needed.
+    """Open a store with plain xarray. The dataset keeps the store open: load it, or take what is needed.
 
     Raises
     ------
     ScanError
         It cannot be read.
     StoreError
-        The place does not answer, or lets nobody in.
+        The server does not answer, or denies access.
     """
     # Over a network the consolidated metadata save a request for each variable; a web server lists nothing.
-    consolidated = False if location.local else None
+    consolidated = False if location.is_local else None
     with translate_errors(location):
         try:
-            return xr.open_zarr(zarr_store(location), chunks=None, consolidated=consolidated)
-        except Exception as error:  # whatever broken metadata make of zarr and xarray
-            if isinstance(error, bucket_client.errors(location)):
+            return xr.open_zarr(open_zarr_store(location), chunks=None, consolidated=consolidated)
+        except Exception as error:  # zarr and xarray raise all kinds of errors at broken metadata
+            if isinstance(error, bucket_client.client_errors(location)):
                 raise
             raise ScanError(f"{location} cannot be read: {error}") from error

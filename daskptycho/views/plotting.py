@@ -298,7 +298,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: float = 150) -> str | Pat
     if suffix.lower().removeprefix(".") not in formats:
         known = ", ".join(sorted(f".{name}" for name in formats))
         raise OptionError(f"{path} ends in {suffix or 'no suffix'}; expected one of {known}")
-    if target.local and not target.folder.parent.is_dir():
+    if target.is_local and not target.local_path.parent.is_dir():
         parent = Path(path).parent
         raise OptionError(f"{parent} is no folder; make it, or name another place for the picture")
     content = BytesIO()

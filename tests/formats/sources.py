@@ -1,4 +1,4 @@
-"""Foreign files of one simulated scan, each written by its own library or by hand after its specification."""
+"""Foreign files of one simulated scan, written by their own libraries or after their specifications."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import xarray as xr
 
 import daskptycho as dp
 
-# The simulated instrument: pixels of 2 * 10^-8 m or so on the object.
+# The simulated instrument: object pixels of about 2e-8 m.
 ENERGY_EV = 8000.0
 DISTANCE_M = 2.0
 PIXEL_M = 172e-6
@@ -22,7 +22,7 @@ SIZE = 32
 
 
 def simulated(folder: Path, **options: Any) -> xr.Dataset:
-    """A scan of 5 x 5 frames in the order of acquisition, with a probe that no mirror leaves as it is."""
+    """A scan of 5 x 5 frames in the order of acquisition, with a probe without mirror symmetry."""
     y, x = np.mgrid[:SIZE, :SIZE] - SIZE // 2
     probe = np.exp(-((y - 1.5) ** 2 / 150 + (x + 1) ** 2 / 100)) * np.exp(
         1j * (0.03 * y**2 + 0.012 * x**2 + 0.02 * x * y + 0.002 * y**3)
@@ -48,9 +48,9 @@ def with_other_signs(scan: xr.Dataset, probe: Any, **options: Any) -> dict[tuple
     """Last residual for each of the three wrong choices of the positions' signs."""
     residuals = {}
     for signs in ((-1, 1), (1, -1), (-1, -1)):
-        turned = scan.assign(position=scan["position"] * np.array(signs))
-        turned["position"].attrs |= scan["position"].attrs
-        result = dp.reconstruct(turned, probe=probe, update_probe=False, **options)
+        mirrored = scan.assign(position=scan["position"] * np.array(signs))
+        mirrored["position"].attrs |= scan["position"].attrs
+        result = dp.reconstruct(mirrored, probe=probe, update_probe=False, **options)
         residuals[signs] = float(result["residual"][-1])
     return residuals
 
@@ -61,12 +61,12 @@ def metres(scan: xr.Dataset) -> np.ndarray:
 
 
 def sample_translation(scan: xr.Dataset, directions: Any = ((0, -1, 0), (-1, 0, 0))) -> np.ndarray:
-    """(frame, 3) x, y, z of the sample: it moves against the beam, told along the detector's directions."""
+    """x, y, z of the sample, (frame, 3): it moves opposite to the beam, along the detector directions."""
     return -metres(scan) @ np.asarray(directions, dtype=float)
 
 
 def write_ptyd(scan: xr.Dataset, path: Path) -> None:
-    """After PtyPy's description of its structure, in three chunks, of which one lies in a file of its own."""
+    """After PtyPy's description of its structure, in three chunks, one of them in a file of its own."""
     frames, position = scan["intensity"].values.astype(np.int32), metres(scan)
     position = position - position.mean(axis=0)
     weights = np.ones((SIZE, SIZE))
@@ -95,7 +95,7 @@ def write_cxi(scan: xr.Dataset, path: Path, basis: Any = None, *, energy_unit: s
     """After the CXI file format, version 1.6: links, SI units, a mask of bits, basis vectors."""
     directions = ((0, -1, 0), (-1, 0, 0)) if basis is None else basis
     mask = np.zeros((SIZE, SIZE), dtype=np.uint32)
-    # A dead pixel, one with signal, one in the mask of a peak, a hot one that lies in the mask of a peak.
+    # A dead pixel, one with signal, one in the mask of a peak, and a hot one in the mask of a peak.
     mask[3, 4], mask[5, 6], mask[6, 7], mask[8, 9] = 0x8, 0x1000, 0x20, 0x24
     with h5py.File(path, "w") as file:
         file["cxi_version"] = 160
@@ -123,7 +123,7 @@ def write_nxptycho(scan: xr.Dataset, path: Path) -> None:
     """After NXcxi_ptycho, by nexusformat: motors with vectors and units that are not SI."""
     import nexusformat.nexus as nx
 
-    frames, moved = scan["intensity"].values, sample_translation(scan) * 1e6
+    frames, translation = scan["intensity"].values, sample_translation(scan) * 1e6
     entry = nx.NXentry(definition="NXptycho", title="simulated")
     entry["instrument"] = nx.NXinstrument()
     entry["instrument/source"] = nx.NXsource(energy=nx.NXfield(3.0, units="GeV"), probe="x-ray")
@@ -138,15 +138,17 @@ def write_nxptycho(scan: xr.Dataset, path: Path) -> None:
     entry["sample"] = nx.NXsample()
     entry["sample/transformations"] = nx.NXtransformations()
     for name, column, vector in (("sx", 0, (1, 0, 0)), ("sy", 1, (0, 1, 0))):
-        motor = nx.NXfield(moved[:, column], units="um", vector=vector, transformation_type="translation")
+        motor = nx.NXfield(
+            translation[:, column], units="um", vector=vector, transformation_type="translation"
+        )
         entry["sample/transformations"][name] = motor
     nx.NXroot(entry).save(str(path), "w")
 
 
 def write_nxmx(scan: xr.Dataset, path: Path, *, positions: bool = True, **compression: Any) -> None:
-    """A master file after NXmx, as Dectris writes it: linked files of compressed frames, the detector turned.
+    """A master file after NXmx, as Dectris writes it: linked files of compressed frames, a rotated detector.
 
-    The fast axis of the stored frames runs upwards, the slow one to the left of who looks along the beam.
+    The fast axis of the stored frames runs upwards, the slow one to the left when looking along the beam.
     """
     directions = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
     frames = scan["intensity"].values.astype(np.uint32)
@@ -183,9 +185,9 @@ def write_nxmx(scan: xr.Dataset, path: Path, *, positions: bool = True, **compre
         beam["incident_wavelength"].attrs["units"] = "angstrom"
         if positions:
             motors = _class(_class(entry, "sample", "NXsample"), "transformations", "NXtransformations")
-            moved = sample_translation(scan, directions)
+            translation = sample_translation(scan, directions)
             for name, column, vector in (("sx", 0, (1, 0, 0)), ("sy", 1, (0, 1, 0))):
-                motors[name] = moved[:, column] * 1e3
+                motors[name] = translation[:, column] * 1e3
                 motors[name].attrs.update(
                     {"vector": vector, "units": "mm", "transformation_type": "translation"}
                 )
@@ -206,7 +208,7 @@ STEM_FREQUENCY = 2e8
 
 
 def raster(folder: Path) -> xr.Dataset:
-    """A scan of 6 x 5 frames on a raster, whose probe no mirror leaves as it is, in pixels."""
+    """A scan of 6 x 5 frames on a raster in pixels, whose probe has no mirror symmetry."""
     y, x = np.mgrid[:SIZE, :SIZE] - SIZE // 2
     probe = np.exp(-((y - 1.5) ** 2 / 150 + (x + 1) ** 2 / 100)) * np.exp(
         1j * (0.03 * y**2 + 0.012 * x**2 + 0.02 * x * y + 0.002 * y**3)
@@ -218,14 +220,14 @@ def raster(folder: Path) -> xr.Dataset:
 
 
 def stem_axes(scan: xr.Dataset) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """(y, x, qy, qx) counts and the axes as RosettaSciIO tells them: the scan in nm, the detector in 1/nm.
+    """Counts (y, x, qy, qx) and axes as RosettaSciIO describes them: the scan in nm, the detector in 1/nm.
 
-    A step of four object pixels and a detector of SIZE pixels belong together so.
+    The step is four object pixels, and the detector has SIZE pixels.
     """
     data = scan["intensity"].values.reshape(6, 5, SIZE, SIZE).astype(np.uint16)
     frequency = 4 / (SIZE * STEM_STEP_M) / 1e9
-    shown = (("y", STEM_STEP_M * 1e9, "nm"), ("x", STEM_STEP_M * 1e9, "nm"))
-    shown += (("qy", frequency, "1/nm"), ("qx", frequency, "1/nm"))
+    named = (("y", STEM_STEP_M * 1e9, "nm"), ("x", STEM_STEP_M * 1e9, "nm"))
+    named += (("qy", frequency, "1/nm"), ("qx", frequency, "1/nm"))
     return data, [
         {
             "_type": "UniformDataAxis",
@@ -237,12 +239,12 @@ def stem_axes(scan: xr.Dataset) -> tuple[np.ndarray, list[dict[str, Any]]]:
             "navigate": number < 2,
             "is_binned": False,
         }
-        for number, ((name, scale, unit), size) in enumerate(zip(shown, data.shape, strict=True))
+        for number, ((name, scale, unit), size) in enumerate(zip(named, data.shape, strict=True))
     ]
 
 
 def write_hspy(scan: xr.Dataset, path: Path) -> None:
-    """By RosettaSciIO's own writer."""
+    """Written by RosettaSciIO itself."""
     from rsciio.hspy import file_writer
 
     data, axes = stem_axes(scan)
@@ -257,7 +259,7 @@ def write_hspy(scan: xr.Dataset, path: Path) -> None:
 
 
 def write_zspy(scan: xr.Dataset, path: Path, axes: list[dict[str, Any]] | None = None) -> None:
-    """After HyperSpy's layout, in Zarr 2, which is what its writer makes."""
+    """After HyperSpy's layout, in Zarr 2, as its writer does."""
     import zarr
 
     data, usual = stem_axes(scan)
@@ -301,7 +303,7 @@ def write_empad(scan: xr.Dataset, path: Path) -> None:
     raw = f"scan_x{columns}_y{rows}.raw"
     frames.tofile(path.with_name(raw))
     field = (rows * STEM_STEP_M, columns * STEM_STEP_M)
-    # No blanks between the elements: the acquisition program writes none.
+    # Like the acquisition program, without blanks between the elements.
     path.write_text(
         f'<?xml version="1.0" encoding="UTF-8"?><root><raw_file filename="{raw}"/>'
         f"<pix_x>{columns}</pix_x><pix_y>{rows}</pix_y><iom_measurements><optics>"
@@ -311,7 +313,7 @@ def write_empad(scan: xr.Dataset, path: Path) -> None:
 
 
 def write_mib(scan: xr.Dataset, path: Path) -> None:
-    """After Merlin's files: each frame behind a header of 384 bytes, big end first, rows from the lowest."""
+    """After Merlin's files: each frame after a header of 384 bytes, big-endian, the lowest row first."""
     data, _ = stem_axes(scan)
     with open(path, "wb") as file:
         for number, frame in enumerate(data.reshape(-1, SIZE, SIZE), start=1):
@@ -324,7 +326,7 @@ def write_mib(scan: xr.Dataset, path: Path) -> None:
 
 
 def write_dm4(scan: xr.Dataset, path: Path) -> None:
-    """A minimal DigitalMicrograph 4: tags behind a header, the image one of them, x the fastest axis."""
+    """A minimal DigitalMicrograph 4 file: a header and tags, one of them the image, x the fastest axis."""
     data, axes = stem_axes(scan)
     image = _group(
         Calibrations=_group(
@@ -352,7 +354,7 @@ def _group(*unnamed: Any, **named: Any) -> list[tuple[str, Any]]:
 
 
 def _tag(name: str, value: Any) -> bytes:
-    """A tag of DigitalMicrograph 4: a kind, a name, a length, and what it holds."""
+    """A tag of DigitalMicrograph 4: a kind, a name, a length and the content."""
     if isinstance(value, list):
         inner = b"\x01\x00" + struct.pack(">Q", len(value)) + b"".join(_tag(*item) for item in value)
         kind = 20

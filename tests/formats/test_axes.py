@@ -1,4 +1,4 @@
-"""Axes and signs, proven: of four choices of sign the importer's own reconstructs and the others do not."""
+"""Axes and signs: of four choices of sign only that of the reader reconstructs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import xarray as xr
 import daskptycho as dp
 from tests.formats import sources
 
-TURNED = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+ROTATED = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 UPWARDS = ((0.0, 1.0, 0.0), (-1.0, 0.0, 0.0))
 WRITERS: dict[str, tuple[Callable[..., None], str]] = {
     "ptyd": (sources.write_ptyd, "scan.ptyd"),
     "cxi": (sources.write_cxi, "scan.cxi"),
     "cxi with rows upwards": (lambda scan, path: sources.write_cxi(scan, path, UPWARDS), "scan.cxi"),
-    "cxi turned by a quarter": (lambda scan, path: sources.write_cxi(scan, path, TURNED), "scan.cxi"),
+    "cxi rotated by a quarter turn": (lambda scan, path: sources.write_cxi(scan, path, ROTATED), "scan.cxi"),
     "nxptycho": (sources.write_nxptycho, "scan.nxs"),
     "nxmx": (sources.write_nxmx, "scan_master.h5"),
 }
@@ -42,11 +42,11 @@ def test_only_the_file_s_own_signs_reconstruct(name: str, truth: xr.Dataset, tmp
     scan = dp.import_scan(tmp_path / file, tmp_path / "s.zarr").load()
     in_order = scan.sortby("frame_number")
     np.testing.assert_allclose(scan.attrs["pixel_size_m"], truth.attrs["pixel_size_m"], rtol=1e-6)
-    moved, expected = in_order["position"].values, sources.metres(truth)
-    np.testing.assert_allclose(moved - moved[0], expected - expected[0], atol=1e-13)
+    position, expected = in_order["position"].values, sources.metres(truth)
+    np.testing.assert_allclose(position - position[0], expected - expected[0], atol=1e-13)
     probe = truth["probe"].values
     own = residual(scan, probe)
-    # The file may have moved the origin by a fraction of a pixel.
+    # The file may shift the origin by a fraction of a pixel.
     assert own < 3 * residual(truth, probe)
     others = sources.with_other_signs(scan, probe, sweeps=25)
     assert min(others.values()) > 10 * own, (own, others)

@@ -1,4 +1,4 @@
-"""What is exported opens with other packages' readers, with the pixel size, whole or not at all."""
+"""Exports open with the readers of other packages, have the pixel size, and are complete or absent."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_tiff_has_phase_amplitude_and_pixel_size(result: xr.Dataset, tmp_path: P
     np.testing.assert_allclose(per_centimetre, [1e-2 / PIXEL_M[1], 1e-2 / PIXEL_M[0]], rtol=1e-4)
 
 
-def test_ome_zarr_is_what_its_specification_says(result: xr.Dataset, tmp_path: Path) -> None:
+def test_ome_zarr_follows_its_specification(result: xr.Dataset, tmp_path: Path) -> None:
     import zarr
     from ome_zarr_models.v05 import Image
 
@@ -104,7 +104,7 @@ def test_nexus_shows_the_phase_by_default(result: xr.Dataset, tmp_path: Path) ->
 
 
 def test_cxi_gives_the_same_positions_back(result: xr.Dataset, tmp_path: Path) -> None:
-    from daskptycho.formats.laboratory import beam_on_sample
+    from daskptycho.formats.laboratory import beam_positions
 
     dp.export_result(result, tmp_path / "image.cxi")
     with h5py.File(tmp_path / "image.cxi") as file:
@@ -116,7 +116,7 @@ def test_cxi_gives_the_same_positions_back(result: xr.Dataset, tmp_path: Path) -
         np.testing.assert_allclose(image["image_size"], [width * PIXEL_M[1], height * PIXEL_M[0], 0])
         np.testing.assert_array_equal(file["entry_1/result_1/data"], result["object"])
         moved = file["entry_1/sample_1/geometry_1/translation"][()]
-    np.testing.assert_allclose(beam_on_sample(moved), result["position"])
+    np.testing.assert_allclose(beam_positions(moved), result["position"])
 
 
 def test_hdf5_holds_every_variable_with_its_dimensions(result: xr.Dataset, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_scan_in_pixels_is_exported_without_a_scale(result: xr.Dataset, tmp_path
 
 
 @pytest.mark.parametrize("name", ["i.tif", "i.ome.zarr", "i.nxs", "i.cxi", "i.h5"])
-def test_command_line_exports_whole_or_not_at_all(name: str, stored: Path, monkeypatch) -> None:
+def test_command_line_exports_completely_or_not_at_all(name: str, stored: Path, monkeypatch) -> None:
     target = stored.parent / name
     done = command("export", stored, target)
     assert (done.exit_code, done.stdout.strip()) == (0, str(target)), done.output
@@ -165,12 +165,12 @@ def test_command_line_exports_whole_or_not_at_all(name: str, stored: Path, monke
     assert sorted(path.name for path in stored.parent.iterdir()) == before
 
 
-def test_what_cannot_be_exported_is_refused(result: xr.Dataset, stored: Path) -> None:
+def test_impossible_exports_are_refused(result: xr.Dataset, stored: Path) -> None:
     with pytest.raises(OptionError, match=r"image\.bmp ends in \.bmp; expected one of \.cxi, \.nxs"):
         dp.export_result(result, stored.parent / "image.bmp")
-    with pytest.raises(ScanError, match=r"s3://bucket/image\.tif is no local path"):
+    with pytest.raises(ScanError, match=r"s3://bucket/image\.tif is not a local path"):
         dp.export_result(result, "s3://bucket/image.tif")
-    with pytest.raises(ScanError, match="no is no folder"):
+    with pytest.raises(ScanError, match="no is not a folder"):
         dp.export_result(result, stored.parent / "no" / "image.tif")
     assert command("export", stored.parent, stored.parent / "i.tif").exit_code == 2
     assert "i.png ends in .png" in command("export", stored, "i.png").stderr

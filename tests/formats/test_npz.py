@@ -1,4 +1,4 @@
-"""npz archives become scans: keys guessed or named, the zero frequency put where it belongs."""
+"""npz archives become scans: keys guessed or named, the zero frequency brought to N//2."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_keys_may_be_named_and_axes_swapped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("opener", [bz2.open, lzma.open, gzip.open])
-def test_compression_is_seen_by_content_not_by_name(tmp_path: Path, opener: Any) -> None:
+def test_compression_is_recognised_by_content_not_by_name(tmp_path: Path, opener: Any) -> None:
     plain = write(tmp_path / "a.npz", **good()).read_bytes()
     path = tmp_path / "measured.dat"
     with opener(path, "wb") as file:
@@ -96,7 +96,7 @@ def test_compression_is_seen_by_content_not_by_name(tmp_path: Path, opener: Any)
 
 def test_zero_frequency_in_the_corner_is_rolled_to_the_middle(tmp_path: Path) -> None:
     frames = centred_frames()
-    # Odd and even sizes tell the transform's shift from its inverse.
+    # For odd sizes fftshift differs from its inverse.
     valid = frames[0] > 0
     path = write(
         tmp_path / "a.npz",
@@ -148,9 +148,7 @@ def test_flat_frames_contradict_nothing(tmp_path: Path) -> None:
         (good(data=np.array([{}], dtype=object)), {}, "cannot be read as an npz archive: .*allow_pickle"),
     ],
 )
-def test_what_is_wrong_with_the_arrays_is_said(
-    tmp_path: Path, arrays: dict, options: dict, words: str
-) -> None:
+def test_bad_arrays_are_named(tmp_path: Path, arrays: dict, options: dict, words: str) -> None:
     with pytest.raises(ScanError, match=words):
         read_npz(write(tmp_path / "a.npz", **arrays), **options)
 
@@ -166,7 +164,7 @@ def test_unknown_options_are_refused(tmp_path: Path, options: dict) -> None:
         read_npz(write(tmp_path / "a.npz", **good()), **options)
 
 
-def test_files_that_are_no_archive_are_refused(tmp_path: Path) -> None:
+def test_files_other_than_archives_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     with pytest.raises(ScanError, match=r"a\.npz does not exist"):
         read_file(path)
@@ -193,5 +191,5 @@ def test_siemens_star_is_imported(tmp_path: Path) -> None:
     assert "pixel_size_m" not in ds.attrs
     counts = ds["intensity"].sum(("qy", "qx")).values
     assert 430_000 < counts.min() < counts.max() < 492_000
-    # Detector order: the bright field lies round the middle.
+    # In detector order the bright field lies round the middle.
     assert ds["intensity"].isel(frame=0, qy=slice(32, 96), qx=slice(32, 96)).sum() > 0.9 * counts[0]

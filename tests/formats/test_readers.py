@@ -1,4 +1,4 @@
-"""What each reader takes over: geometry with its units, masks, links; and what it refuses."""
+"""What each reader finds: geometry with its units, masks, links; and what it refuses."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import daskptycho as dp
 from daskptycho.cli import daskptycho
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats import read_file
-from daskptycho.formats.arrange import turned
-from daskptycho.formats.units import in_si
+from daskptycho.formats.arrange import orient_positions
+from daskptycho.formats.units import to_si
 from tests.formats import sources
 
 MOONFLOWER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "moonflower.ptyd"
@@ -32,7 +32,7 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
 
 
 def plain_hdf5(truth: xr.Dataset, path: Path, **more: Any) -> Path:
-    """Frames and positions under names of a beamline's own, positions in micrometres in two datasets."""
+    """Frames and positions under the names of a beamline, positions in micrometres in two datasets."""
     with h5py.File(path, "w") as file:
         file.create_dataset(
             "scan/eiger/frames", data=truth["intensity"].values, chunks=(2, 32, 32), **hdf5plugin.LZ4()
@@ -56,8 +56,8 @@ def plain_hdf5(truth: xr.Dataset, path: Path, **more: Any) -> Path:
         (sources.write_nxmx, "a_master.h5"),
     ],
 )
-def test_geometry_is_taken_over_in_si(write: Any, name: str, truth: xr.Dataset, tmp_path: Path) -> None:
-    # A name tells nothing: the content does.
+def test_geometry_is_read_in_si(write: Any, name: str, truth: xr.Dataset, tmp_path: Path) -> None:
+    # The format is recognised by the content, not by the name.
     write(truth, tmp_path / name)
     (tmp_path / name).rename(tmp_path / "measured.dat")
     found = read_file(tmp_path / "measured.dat")
@@ -69,27 +69,27 @@ def test_geometry_is_taken_over_in_si(write: Any, name: str, truth: xr.Dataset, 
     np.testing.assert_array_equal(found["intensity"][[4, 2, 2]], truth["intensity"][[4, 2, 2]])
 
 
-def test_bits_of_masks_decide_what_counts(truth: xr.Dataset, tmp_path: Path) -> None:
+def test_bits_of_masks_decide_which_pixels_are_valid(truth: xr.Dataset, tmp_path: Path) -> None:
     sources.write_cxi(truth, tmp_path / "a.cxi")
     sources.write_nxmx(truth, tmp_path / "a_master.h5")
     sources.write_ptyd(truth, tmp_path / "a.ptyd")
-    # Signal and a peak's mask say nothing against a pixel, unless it is hot as well.
+    # A pixel with signal or in the mask of a peak is valid, unless it is hot as well.
     bad = {"a.cxi": [[3, 4], [8, 9]], "a_master.h5": [[3, 4], [5, 6]], "a.ptyd": [[3, 4]]}
     for name, pixels in bad.items():
         assert np.argwhere(~read_file(tmp_path / name)["valid"]).tolist() == pixels
 
 
 @pytest.mark.parametrize(
-    ("unit", "said"),
+    ("unit", "words"),
     [
-        ("mm", "has the unit 'mm', which is of a length; expected one of an energy"),
+        ("mm", "has the unit 'mm', which is a unit of length; expected a unit of energy"),
         ("parsec", "has the unit 'parsec', which is unknown"),
         ("eV", "energy_eV comes out as 1.28174e-15 .*expected 1 to 1e"),
     ],
 )
-def test_impossible_units_are_refused(unit: str, said: str, truth: xr.Dataset, tmp_path: Path) -> None:
+def test_impossible_units_are_refused(unit: str, words: str, truth: xr.Dataset, tmp_path: Path) -> None:
     sources.write_cxi(truth, tmp_path / "a.cxi", energy_unit=unit)
-    with pytest.raises(ScanError, match=said):
+    with pytest.raises(ScanError, match=words):
         read_file(tmp_path / "a.cxi")
 
 
@@ -99,15 +99,15 @@ def test_energy_in_volts_without_a_unit_is_no_energy_in_joules(truth: xr.Dataset
         file["entry_1/instrument_1/source_1/energy"][()] = 8000.0
     with pytest.raises(ScanError, match=r"energy_eV comes out as .*e\+22 from a.cxi; .*--energy-eV"):
         read_file(tmp_path / "a.cxi")
-    with pytest.warns(UserWarning, match=r"energy_eV is 8000\.0 as given; a\.cxi says"):
+    with pytest.warns(UserWarning, match=r"energy_eV is 8000\.0 as given; a\.cxi has"):
         assert read_file(tmp_path / "a.cxi", energy_eV=8000.0)["energy_eV"] == 8000.0
 
 
-def test_what_is_given_goes_first_and_what_is_assumed_last(truth: xr.Dataset, tmp_path: Path) -> None:
+def test_given_numbers_take_precedence_and_assumed_ones_do_not(truth: xr.Dataset, tmp_path: Path) -> None:
     sources.write_ptyd(truth, tmp_path / "a.ptyd")
-    with pytest.warns(UserWarning, match="detector_distance_m is 3.0 as given; a.ptyd says 2.0"):
+    with pytest.warns(UserWarning, match="detector_distance_m is 3.0 as given; a.ptyd has 2.0"):
         assert read_file(tmp_path / "a.ptyd", detector_distance_m=3.0)["detector_distance_m"] == 3.0
-    with pytest.warns(UserWarning, match="wavelength_m is not assumed: a.ptyd says energy_eV 8000"):
+    with pytest.warns(UserWarning, match="wavelength_m is not assumed: a.ptyd has energy_eV 8000"):
         found = read_file(tmp_path / "a.ptyd", assume={"wavelength_m": 1e-10, "source_distance_m": 1.0})
     assert (found["energy_eV"], found["source_distance_m"]) == (8000, 1.0)
     assert "wavelength_m" not in found
@@ -134,7 +134,7 @@ def test_plain_hdf5_by_usual_names_keys_and_assumptions(truth: xr.Dataset, tmp_p
         read_file(path, centring=True)
 
 
-def test_positions_may_lie_in_a_file_of_their_own(truth: xr.Dataset, tmp_path: Path) -> None:
+def test_positions_may_be_in_a_file_of_their_own(truth: xr.Dataset, tmp_path: Path) -> None:
     sources.write_nxmx(truth, tmp_path / "a_master.h5", positions=False)
     with pytest.raises(
         ScanError, match=r"25 frames and no positions; expected .*--scan-shape.*--position-file"
@@ -150,7 +150,7 @@ def test_positions_may_lie_in_a_file_of_their_own(truth: xr.Dataset, tmp_path: P
         read_file(tmp_path / "a_master.h5", position_file=tmp_path / "p.txt")
 
 
-def test_links_round_and_round_are_not_followed(truth: xr.Dataset, tmp_path: Path) -> None:
+def test_circular_links_are_not_followed(truth: xr.Dataset, tmp_path: Path) -> None:
     sources.write_nxmx(truth, tmp_path / "a_master.h5")
     with h5py.File(tmp_path / "a_master.h5", "a") as file:
         file["entry/sample/whole"] = h5py.SoftLink("/entry")
@@ -158,30 +158,30 @@ def test_links_round_and_round_are_not_followed(truth: xr.Dataset, tmp_path: Pat
     assert len(read_file(tmp_path / "a_master.h5")["position"]) == 25
 
 
-def test_probe_of_whole_frames_is_no_probe_of_cut_ones(truth: xr.Dataset, tmp_path: Path) -> None:
+def test_probe_of_whole_frames_is_dropped_for_cropped_ones(truth: xr.Dataset, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", data=truth["intensity"], position=truth["position"], probe=truth["probe"])
-    with pytest.warns(UserWarning, match="the file's probe is left out"):
+    with pytest.warns(UserWarning, match="the probe of the file is left out"):
         assert "probe" not in read_file(tmp_path / "a.npz", crop=24)
 
 
 def test_file_in_a_bucket_is_refused_as_such() -> None:
-    with pytest.raises(ScanError, match=r"s3://bucket/a\.h5 is no local file"):
+    with pytest.raises(ScanError, match=r"s3://bucket/a\.h5 is not a local file"):
         read_file("s3://bucket/a.h5")
 
 
 def test_linked_file_that_is_missing_is_named(truth: xr.Dataset, tmp_path: Path) -> None:
     sources.write_nxmx(truth, tmp_path / "a_master.h5")
     (tmp_path / "a_data_000002.h5").unlink()
-    with pytest.raises(ScanError, match="data_000002 of /entry/data is a link to a file that is not there"):
+    with pytest.raises(ScanError, match="data_000002 of /entry/data is a link to a missing file"):
         read_file(tmp_path / "a_master.h5")
 
 
-def test_frames_are_cut_round_the_zero_frequency(truth: xr.Dataset, tmp_path: Path) -> None:
+def test_frames_are_cropped_round_the_zero_frequency(truth: xr.Dataset, tmp_path: Path) -> None:
     frames = np.zeros((25, 40, 40), dtype=np.uint32)
     frames[:, 5:37, 2:34] = truth["intensity"].values.astype(np.uint32)
     np.savez(tmp_path / "a.npz", data=frames, position=truth["position"], good=frames[0] >= 0)
     with pytest.warns(
-        UserWarning, match=r"lies at \(21, 18\), off the middle \(20, 20\): frames are cut to 36"
+        UserWarning, match=r"lies at \(21, 18\), off the middle \(20, 20\): frames are cropped to 36"
     ):
         found = read_file(tmp_path / "a.npz", centre=(21, 18), valid_key="good")
     assert np.asarray(found["intensity"]).shape == (25, 36, 36)
@@ -199,13 +199,13 @@ def test_frames_are_cut_round_the_zero_frequency(truth: xr.Dataset, tmp_path: Pa
     [("yx", [1, 2]), ("xy", [2, 1]), ("-yx", [-1, 2]), ("y-x", [1, -2]), ("-xy", [2, -1])],
 )
 def test_axes_of_positions_by_letters_and_signs(axes: str, expected: list[float]) -> None:
-    assert turned([[1.0, 2.0]], axes).tolist() == [expected]
+    assert orient_positions([[1.0, 2.0]], axes).tolist() == [expected]
     for wrong in ("yy", "zx", "y", ""):
         with pytest.raises(OptionError, match="position_axes is"):
-            turned([[1.0, 2.0]], wrong)
+            orient_positions([[1.0, 2.0]], wrong)
 
 
-def test_positions_turn_from_the_first_axis_to_the_second(truth: xr.Dataset, tmp_path: Path) -> None:
+def test_positions_rotate_from_the_first_axis_to_the_second(truth: xr.Dataset, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", data=truth["intensity"], position=np.tile([[1.0, 0.0]], (25, 1)))
     found = read_file(tmp_path / "a.npz", rotation_deg=90)
     np.testing.assert_allclose(found["position"][0], [0, 1], atol=1e-12)
@@ -222,8 +222,8 @@ def test_positions_turn_from_the_first_axis_to_the_second(truth: xr.Dataset, tmp
         (0.5, "1/Å", "reciprocal length", 5e9),
     ],
 )
-def test_units_that_occur(number: float, unit: Any, kind: str, expected: float) -> None:
-    assert float(in_si(number, unit, kind, "it")) == pytest.approx(expected)
+def test_units_are_converted(number: float, unit: Any, kind: str, expected: float) -> None:
+    assert float(to_si(number, unit, kind, "it")) == pytest.approx(expected)
 
 
 def test_stack_is_never_in_memory(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_moonflower_is_reconstructed_with_its_own_signs_only(tmp_path: Path) -> 
     result = dp.reconstruct(scan, sweeps=40)
     own = float(result["residual"][-1])
     assert own < 6e-4
-    # The recovered probe is a photograph of the full moon, which no mirror leaves as it is.
+    # The recovered probe is a photograph of the full moon, which has no mirror symmetry.
     residuals = sources.with_other_signs(scan, result["probe"].values, sweeps=20)
     assert min(residuals.values()) > 5 * own, (own, residuals)
 
@@ -296,7 +296,7 @@ def command(*arguments: object) -> Result:
 
 
 @pytest.mark.filterwarnings("ignore:the first guess")
-def test_command_line_says_all_that_python_can(truth: xr.Dataset, tmp_path: Path) -> None:
+def test_command_line_has_all_options_of_python(truth: xr.Dataset, tmp_path: Path) -> None:
     path = plain_hdf5(truth, tmp_path / "a.h5", **{"beam/E": (8.0, "keV")})
     done = command(
         *(
@@ -320,13 +320,13 @@ def test_command_line_says_all_that_python_can(truth: xr.Dataset, tmp_path: Path
     y, x = sources.metres(truth).T
     np.testing.assert_allclose(scan["position"], np.column_stack([-x, -y]), atol=1e-15)
     assert scan["probe"].shape == (1, 28, 28)
-    told = command("info", tmp_path / "s.zarr", "--picture", tmp_path / "s.png")
-    assert "mean frame (log)" in told.stdout
+    report = command("info", tmp_path / "s.zarr", "--picture", tmp_path / "s.png")
+    assert "mean frame (log)" in report.stdout
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "words"),
     [
         (("--assume", "8000"), "'8000' is no assumption; expected key=value, as in energy_eV=8000"),
         (("--assume", "speed=3"), "speed cannot be assumed"),
@@ -335,24 +335,27 @@ def test_command_line_says_all_that_python_can(truth: xr.Dataset, tmp_path: Path
         (("--centre", "middle"), "'middle' is no place in pixels; expected y and x, as in 257.5,260"),
         (("--crop", "wide"), "'wide' is no size; expected pixels, as in 256 or 256x192"),
         (("--position-axes", "zx"), "position_axes is 'zx'; expected 'yx' or 'xy'"),
-        (("--probe-defocus-m", 1e-6), "are of a guess; expected guess_probe (--guess-probe) too"),
+        (
+            ("--probe-defocus-m", 1e-6),
+            "belong to a guess of the probe; expected guess_probe (--guess-probe) too",
+        ),
         (("--scan-shape", "5x5"), "positions are taken to be metres, without --energy-eV"),
     ],
 )
-def test_options_that_cannot_be_are_refused_in_one_line(
-    options: tuple[object, ...], said: str, truth: xr.Dataset, tmp_path: Path
+def test_impossible_options_are_refused_in_one_line(
+    options: tuple[object, ...], words: str, truth: xr.Dataset, tmp_path: Path
 ) -> None:
     path = plain_hdf5(truth, tmp_path / "a.h5")
     done = command("import", path, tmp_path / "s.zarr", *options)
     assert done.exit_code == 2, done.output
     (line,) = done.stderr.splitlines()
-    assert said in line
+    assert words in line
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
 
 
-def test_info_doubts_a_middle_that_is_elsewhere(truth: xr.Dataset, tmp_path: Path) -> None:
+def test_info_warns_of_a_zero_frequency_elsewhere(truth: xr.Dataset, tmp_path: Path) -> None:
     rolled = np.roll(truth["intensity"].values, 6, axis=1)
     dp.create_scan(tmp_path / "s.zarr", rolled, truth["position"].values, position_unit="pixel")
-    said = command("info", tmp_path / "s.zarr").stderr
-    assert "bright middle lies at 2" in said
-    assert "16, 16, where the zero frequency is taken to be (import with --centre)" in said
+    warning = command("info", tmp_path / "s.zarr").stderr
+    assert "bright middle lies at 2" in warning
+    assert "16, 16, where the zero frequency is taken to be (import with --centre)" in warning

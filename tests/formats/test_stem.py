@@ -1,4 +1,4 @@
-"""4D-STEM becomes scans: rasters with units, electrons, axes proven by reconstructing."""
+"""4D-STEM becomes scans: rasters with units, electrons, axes tested by reconstruction."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_electrons_have_their_own_wavelength(truth: xr.Dataset, tmp_path: Path) 
     sources.write_hspy(truth, tmp_path / "a.hspy")
     scan = dp.import_scan(tmp_path / "a.hspy", tmp_path / "s.zarr")
     assert scan.attrs["energy_eV"] == sources.STEM_ENERGY_EV
-    # De Broglie's at 80 keV, as tables of electron microscopy have it.
+    # De Broglie wavelength at 80 keV, from tables of electron microscopy.
     assert scan.attrs["wavelength_m"] == pytest.approx(4.1757e-12, rel=1e-4)
     assert scan.attrs["radiation"] == "electron"
 
@@ -93,7 +93,7 @@ def test_detector_calibrated_in_angles_needs_the_energy(truth: xr.Dataset, tmp_p
     assert found["pixel_size_m"] == pytest.approx([sources.STEM_STEP_M / 4] * 2, rel=1e-3)
 
 
-def test_zipped_store_is_looked_at_and_let_go(
+def test_zipped_store_is_closed_after_it_is_recognised(
     truth: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources.write_zspy(truth, tmp_path / "a")
@@ -117,7 +117,7 @@ def test_zipped_store_is_looked_at_and_let_go(
         read_file(tmp_path / "other.zip")
 
 
-def test_store_that_may_not_be_read_is_told_as_such(
+def test_store_without_permission_is_reported_as_such(
     truth: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources.write_zspy(truth, tmp_path / "a.zspy")
@@ -153,7 +153,7 @@ def test_first_probe_of_electrons_is_the_aperture_defocused(truth: xr.Dataset, t
     np.testing.assert_allclose(np.linalg.norm(spread), np.linalg.norm(focused), rtol=1e-5)
 
 
-def test_damaged_files_are_refused_with_the_reader_s_word(truth: xr.Dataset, tmp_path: Path) -> None:
+def test_damaged_files_are_refused_with_the_message_of_the_reader(truth: xr.Dataset, tmp_path: Path) -> None:
     sources.write_dm4(truth, tmp_path / "a.dm4")
     (tmp_path / "a.dm4").write_bytes((tmp_path / "a.dm4").read_bytes()[:200])
     with pytest.raises(ScanError, match="cannot be read by RosettaSciIO's digitalmicrograph"):

@@ -1,6 +1,6 @@
 """Ceph's RADOS gateway on loopback: one monitor, one store in memory, one S3 server that can be killed.
 
-``python tests/object_store/ceph.py`` starts it by itself and says how to reach it, until Ctrl-C.
+``python tests/object_store/ceph.py`` starts it alone and says how to reach it, until Ctrl-C.
 Debian has the packages: ceph-mon, ceph-osd, ceph-common, radosgw.
 """
 
@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PROGRAMS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
-# The monitor's own first start, and the gateway's, which makes its pools.
+# Seconds for the first start of the monitor, and of the gateway, which makes its pools.
 STARTS_WITHIN = 60.0
 
 CONFIG = """[global]
@@ -55,7 +55,7 @@ rgw_num_control_oids = 1
 
 
 def missing_programs() -> list[str]:
-    """What of Ceph this machine lacks."""
+    """The programs of Ceph that this machine lacks."""
     return [name for name in PROGRAMS if shutil.which(name) is None]
 
 
@@ -66,7 +66,7 @@ def free_port() -> int:
 
 
 class Ceph:
-    """A gateway with one user; `kill` and `start` take it away and bring it back, its objects kept."""
+    """A gateway with one user; `kill` and `start` stop it and bring it back with its objects."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -128,7 +128,7 @@ class Ceph:
                 time.sleep(0.05)
 
     def kill(self) -> None:
-        """Take the gateway away in the middle of whatever it does."""
+        """Kill the gateway in the middle of whatever it does."""
         if self._gateway is not None:
             self._gateway.kill()
             self._gateway.wait()
@@ -160,7 +160,7 @@ class Ceph:
 
 @contextmanager
 def running_ceph() -> Iterator[Ceph]:
-    """A gateway that is gone with all its objects afterwards."""
+    """A gateway that exists, with its objects, as long as the block runs."""
     with tempfile.TemporaryDirectory(prefix="ceph-") as folder:
         ceph = Ceph(Path(folder))
         try:

@@ -1,4 +1,4 @@
-"""A bucket on a real S3 server: Ceph's gateway where it is installed, else moto's."""
+"""A bucket on a real S3 server: Ceph's gateway where it is installed, otherwise moto's."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from daskptycho.storage import bucket_client as bucket_module
+from daskptycho.storage import bucket_client
 from tests.object_store.ceph import Ceph, free_port, missing_programs, running_ceph
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket that one test has for itself, reached through the environment."""
+    """A bucket of one test's own, whose credentials are in the environment."""
 
     name: str
     endpoint: str
@@ -50,7 +50,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """Ceph's gateway or moto's server, for all tests."""
+    """Ceph's gateway or moto's server, shared by all tests."""
     if not missing_programs():
         with running_ceph() as ceph:
             yield Server(ceph.endpoint, ceph.access_key, ceph.secret_key, ceph)
@@ -82,7 +82,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture
 def bucket(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
-    """A new bucket; the credentials stand in the environment."""
+    """A new bucket; its credentials are in the environment."""
     import boto3
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
@@ -102,9 +102,9 @@ def bucket(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
 
 
 def forget() -> None:
-    """Let go of what a process has opened, and of the credentials it has found."""
-    bucket_module._session.cache_clear()
-    bucket_module._bucket.cache_clear()
+    """Forget the clients that this process has opened and the credentials that it has found."""
+    bucket_client._aws_session.cache_clear()
+    bucket_client._open_bucket_cached.cache_clear()
 
 
 @pytest.fixture

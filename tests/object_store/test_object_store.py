@@ -1,4 +1,4 @@
-"""Scans, results, checkpoints and pictures in a bucket, as a user has them there."""
+"""Scans, results, checkpoints and pictures in a bucket, as a user keeps them there."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from click.testing import CliRunner, Result
 import daskptycho as dp
 from daskptycho.cli import daskptycho
 from daskptycho.run import reconstruction as run
-from daskptycho.storage import bucket_client as bucket_module
-from daskptycho.storage import icechunk_place as checkpoint_storage
+from daskptycho.storage import bucket_client, icechunk_client
 from daskptycho.storage.bucket import INCOMPLETE
 from daskptycho.storage.store import parse_location, write_atomically
 from tests.object_store.conftest import Bucket, forget
@@ -42,7 +41,7 @@ def done(*words: str) -> str:
 
 
 def plain_store(bucket: Bucket, name: str) -> object:
-    """The store as anybody opens it who does not know this package."""
+    """The store, opened without this package."""
     from obstore.store import S3Store
     from zarr.storage import ObjectStore
 
@@ -57,7 +56,7 @@ def plain_store(bucket: Bucket, name: str) -> object:
     return ObjectStore(store, read_only=True)
 
 
-def test_a_scan_in_a_bucket_is_that_on_a_disk(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_scan_in_a_bucket_equals_one_on_a_disk(bucket: Bucket, tmp_path: Path) -> None:
     local = dp.simulate_scan(tmp_path / "scan.zarr", **SMALL)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -120,7 +119,7 @@ def test_a_failed_write_leaves_nothing(bucket: Bucket, failure: BaseException) -
     assert bucket.names() == []
 
 
-def test_a_killed_write_is_told_and_replaced(bucket: Bucket) -> None:
+def test_a_killed_write_is_reported_and_replaced(bucket: Bucket) -> None:
     url = bucket.url("scan.zarr")
     dying = (
         "import os, daskptycho as dp\n"
@@ -130,10 +129,10 @@ def test_a_killed_write_is_told_and_replaced(bucket: Bucket) -> None:
     assert "scan.zarr/intensity/c/0/0/0" in bucket.names()
     assert "scan.zarr/zarr.json" not in bucket.names()
     with pytest.raises(
-        dp.ScanError, match=r"scan\.zarr is incomplete: it is being written, or its writing was cut"
+        dp.ScanError, match=r"scan\.zarr is incomplete: it is being written, or its writing was interrupted"
     ):
         dp.open_scan(url)
-    with pytest.raises(dp.ScanError, match="is incomplete: another write is going on or was cut off"):
+    with pytest.raises(dp.ScanError, match="is incomplete: another write is in progress or was interrupted"):
         dp.simulate_scan(url, **SMALL)
     with pytest.raises(FileNotFoundError):
         xr.open_zarr(plain_store(bucket, "scan.zarr"))
@@ -142,7 +141,7 @@ def test_a_killed_write_is_told_and_replaced(bucket: Bucket) -> None:
     assert f"scan.zarr/{INCOMPLETE}" not in bucket.names()
 
 
-def test_a_killed_run_is_gone_on_with_rather_than_replaced(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed_rather_than_replaced(bucket: Bucket, tmp_path: Path) -> None:
     dp.simulate_scan(tmp_path / "scan.zarr", **SMALL)
     out = bucket.url("out")
     dying = (
@@ -160,7 +159,7 @@ def test_a_killed_run_is_gone_on_with_rather_than_replaced(bucket: Bucket, tmp_p
     assert dp.resume(out).sizes["sweep"] == 4
 
 
-def test_a_result_that_cannot_be_written_is_gone_on_with(
+def test_a_run_whose_result_cannot_be_written_is_resumed(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import obstore
@@ -171,16 +170,16 @@ def test_a_result_that_cannot_be_written_is_gone_on_with(
     scan = dp.simulate_scan(tmp_path / "scan.zarr", **SMALL)
     with monkeypatch.context() as patch:
         patch.setattr(run, "write_result", fail)
-        with pytest.raises(dp.StoreError, match="cannot be reached: away") as told:
+        with pytest.raises(dp.StoreError, match="cannot be reached: away") as raised:
             dp.reconstruct(scan, bucket.url("out"), sweeps=3)
     out = bucket.url("out")
-    assert told.value.__notes__ == [
+    assert raised.value.__notes__ == [
         f"Sweep 3 is kept in {out}.checkpoints; go on with: daskptycho resume {out}"
     ]
     assert dp.resume(out).sizes["sweep"] == 3
 
 
-def test_checkpoints_whose_making_is_cut_off_leave_nothing(
+def test_checkpoints_interrupted_at_creation_leave_nothing(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -196,7 +195,7 @@ def test_checkpoints_whose_making_is_cut_off_leave_nothing(
         dp.resume(bucket.url("out"))
 
 
-def test_a_store_is_replaced_once_the_new_one_is_whole(bucket: Bucket) -> None:
+def test_a_store_is_replaced_once_the_new_one_is_complete(bucket: Bucket) -> None:
     url = bucket.url("scan.zarr")
     old = dp.simulate_scan(url, **SMALL).load()
     with pytest.raises(dp.ScanError, match=r"exists already; pass overwrite=True \(--overwrite\)"):
@@ -233,16 +232,16 @@ def test_a_store_that_cannot_be_put_in_place_is_not_lost(
     dp.simulate_scan(url, **SMALL)
     with monkeypatch.context() as patch:
         patch.setattr(obstore, "copy", fail)
-        with pytest.raises(dp.StoreError, match="cannot be reached: away") as told:
+        with pytest.raises(dp.StoreError, match="cannot be reached: away") as raised:
             dp.simulate_scan(url, **SMALL | {"frames": (3, 4)}, overwrite=True)
-    assert told.value.__notes__ == [f"The new store lies whole in {url}.partial."]
+    assert raised.value.__notes__ == [f"The new store is complete in {url}.partial."]
     with pytest.raises(dp.ScanError, match=r"scan\.zarr is incomplete"):
         dp.open_scan(url)
     assert dp.open_scan(f"{url}.partial").sizes["frame"] == 12
     assert dp.simulate_scan(url, **SMALL, overwrite=True).sizes["frame"] == 25
 
 
-def test_what_is_something_else_is_never_replaced(bucket: Bucket) -> None:
+def test_anything_else_is_never_replaced(bucket: Bucket) -> None:
     dp.simulate_scan(bucket.url("scan.zarr"), **SMALL)
     with (
         pytest.raises(dp.ScanError, match="is a daskptycho-scan and is not replaced by a daskptycho-result"),
@@ -250,19 +249,19 @@ def test_what_is_something_else_is_never_replaced(bucket: Bucket) -> None:
     ):
         pass
     bucket.client.put_object(Bucket=bucket.name, Key="home/thesis.txt", Body=b"mine")
-    with pytest.raises(dp.ScanError, match="home is no Zarr group and is not overwritten"):
+    with pytest.raises(dp.ScanError, match="home is not a Zarr group and is not overwritten"):
         dp.simulate_scan(bucket.url("home"), **SMALL, overwrite=True)
     assert bucket.content("home/thesis.txt") == b"mine"
 
 
-def test_a_missing_chunk_is_told(bucket: Bucket) -> None:
+def test_a_missing_chunk_is_reported(bucket: Bucket) -> None:
     dp.simulate_scan(bucket.url("scan.zarr"), **SMALL)
     bucket.client.delete_object(Bucket=bucket.name, Key="scan.zarr/intensity/c/1/0/0")
     with pytest.raises(dp.ScanError, match="1 of 3 chunks of intensity are missing from the store s3://"):
         dp.open_scan(bucket.url("scan.zarr"))
 
 
-def test_what_is_not_there_is_told_in_one_line(bucket: Bucket) -> None:
+def test_what_does_not_exist_is_reported_in_one_line(bucket: Bucket) -> None:
     for words, expected in (
         (("info", bucket.url("nowhere")), "does not exist; expected a scan"),
         (("view", bucket.url("nowhere")), "does not exist; expected a result"),
@@ -290,14 +289,14 @@ def test_a_profile_and_an_endpoint_in_the_url(
         f"[beamline]\naws_access_key_id = {bucket.access_key}\naws_secret_access_key = {bucket.secret_key}\n"
     )
     forget()
-    said = f"?endpoint={bucket.endpoint}"
-    with pytest.raises(dp.StoreError, match="no credentials are found; expected some in the environment"):
-        dp.open_scan(bucket.url("scan.zarr") + said)
-    said += "&profile=beamline"
-    scan = dp.simulate_scan(bucket.url("scan.zarr") + said, **SMALL)
-    dp.reconstruct(scan, bucket.url("out.zarr") + said, sweeps=2, checkpoint_every=1)
-    assert dp.open_result(bucket.url("out.zarr") + said).attrs["source"] == bucket.url("scan.zarr") + said
-    assert dp.resume(bucket.url("out.zarr") + said, sweeps=3).sizes["sweep"] == 3
+    query = f"?endpoint={bucket.endpoint}"
+    with pytest.raises(dp.StoreError, match="no credentials are found; expected them in the environment"):
+        dp.open_scan(bucket.url("scan.zarr") + query)
+    query += "&profile=beamline"
+    scan = dp.simulate_scan(bucket.url("scan.zarr") + query, **SMALL)
+    dp.reconstruct(scan, bucket.url("out.zarr") + query, sweeps=2, checkpoint_every=1)
+    assert dp.open_result(bucket.url("out.zarr") + query).attrs["source"] == bucket.url("scan.zarr") + query
+    assert dp.resume(bucket.url("out.zarr") + query, sweeps=3).sizes["sweep"] == 3
 
 
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +307,7 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "need obstore; install it with: pip install 'daskptycho[cloud]'" in found.stderr
 
 
-def test_a_file_of_this_machine_that_is_missing_is_not_the_buckets(bucket: Bucket) -> None:
+def test_a_missing_file_of_this_machine_is_no_error_of_the_bucket(bucket: Bucket) -> None:
     with (
         pytest.raises(FileNotFoundError, match=r"frames\.raw"),
         write_atomically(parse_location(bucket.url("scan.zarr")), overwrite=False),
@@ -330,7 +329,7 @@ def test_parts_of_a_lazy_scan(bucket: Bucket) -> None:
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
-    """The address of a folder, `tmp_path`, that Python's own web server shows."""
+    """The address of Python's own web server, which serves the folder `tmp_path`."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -350,7 +349,7 @@ def test_a_scan_is_read_from_a_web_server(web: str, tmp_path: Path) -> None:
     xr.testing.assert_identical(scan.load(), local.load())
     result = dp.reconstruct(dp.open_scan(f"{web}/a/scan.zarr"), tmp_path / "out.zarr", sweeps=2)
     xr.testing.assert_identical(dp.open_result(f"{web}/out.zarr"), result)
-    with pytest.raises(dp.OptionError, match="is on a web server, which is read alone"):
+    with pytest.raises(dp.OptionError, match="is on a web server, which is read-only"):
         dp.reconstruct(local, f"{web}/new.zarr", sweeps=1)
     (tmp_path / "a" / "scan.zarr" / "intensity" / "c" / "1" / "0" / "0").unlink()
     with pytest.raises(dp.ScanError, match="1 of 3 chunks of intensity are missing"):
@@ -380,15 +379,15 @@ def test_a_url_of_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_stores_of_other_clouds_are_constructed(url: str, kind: str) -> None:
-    opened = bucket_module.opened(parse_location(url))
+    opened = bucket_client.open_bucket(parse_location(url))
     assert type(opened).__name__ == kind
     assert "a/scan.zarr" in repr(opened)
     if not url.startswith("https"):
-        assert "scan.zarr" in repr(checkpoint_storage.storage(parse_location(url)))
+        assert "scan.zarr" in repr(icechunk_client.make_storage(parse_location(url)))
 
 
 def test_azure_needs_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     monkeypatch.delenv("AZURE_STORAGE_USE_EMULATOR", raising=False)
     with pytest.raises(dp.OptionError, match="names no storage account; expected"):
-        checkpoint_storage.storage(parse_location("az://container/a"))
+        icechunk_client.make_storage(parse_location("az://container/a"))

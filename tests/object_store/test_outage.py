@@ -1,4 +1,4 @@
-"""A server that goes away: for a while, which a run sits out, or for good, after which it is gone on with."""
+"""A server that is down: for a while, which a run waits out, or for good, after which the run is resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 
 import daskptycho as dp
-from daskptycho.storage.retrying import VARIABLE
+from daskptycho.storage.retrying import PATIENCE_VARIABLE
 from tests.object_store.ceph import Ceph
 from tests.object_store.conftest import Bucket, forget
 
@@ -33,7 +33,7 @@ def scan(bucket: Bucket) -> xr.Dataset:
 
 @pytest.fixture
 def expected(scan: xr.Dataset, tmp_path: Path) -> xr.Dataset:
-    """What the same run gives on this machine's disk."""
+    """The result of the same run on this machine's disk."""
     local = dp.simulate_scan(tmp_path / "scan.zarr", **SMALL)
     return dp.reconstruct(local, tmp_path / "out.zarr", sweeps=SWEEPS)
 
@@ -62,7 +62,7 @@ def reconstruct(bucket: Bucket) -> tuple[str, ...]:
 
 
 def wait_for_checkpoint(bucket: Bucket) -> None:
-    """Until the run has kept its third sweep, so that it is in the middle."""
+    """Wait until the run has kept its third sweep, so that it is in the middle."""
     while True:
         try:
             if len(dp.checkpoints(bucket.url("out"))) >= 3:
@@ -85,14 +85,12 @@ def test_from_bucket_to_bucket_equals_the_local_run(bucket: Bucket, expected: xr
     assert_same(dp.open_result(bucket.url("out")), expected)
 
 
-def test_a_server_that_is_away_for_20_s_is_waited_for(
-    bucket: Bucket, ceph: Ceph, expected: xr.Dataset
-) -> None:
+def test_an_outage_of_20_s_is_waited_out(bucket: Bucket, ceph: Ceph, expected: xr.Dataset) -> None:
     with command(*reconstruct(bucket)) as process:
         wait_for_checkpoint(bucket)
         ceph.kill()
         time.sleep(20)
-        # It has neither given up nor come to its end.
+        # The run has neither given up nor ended.
         assert process.poll() is None
         ceph.start()
         _, errors = process.communicate()
@@ -101,10 +99,10 @@ def test_a_server_that_is_away_for_20_s_is_waited_for(
     assert [found.sweep for found in dp.checkpoints(bucket.url("out"))] == list(range(1, SWEEPS + 1))
 
 
-def test_a_server_that_is_gone_is_told_in_one_line_and_the_run_goes_on_later(
+def test_a_server_down_for_good_is_reported_in_one_line_and_the_run_is_resumed(
     bucket: Bucket, ceph: Ceph, expected: xr.Dataset
 ) -> None:
-    with command(*reconstruct(bucket), **{VARIABLE: "4"}) as process:
+    with command(*reconstruct(bucket), **{PATIENCE_VARIABLE: "4"}) as process:
         wait_for_checkpoint(bucket)
         ceph.kill()
         try:
@@ -113,10 +111,10 @@ def test_a_server_that_is_gone_is_told_in_one_line_and_the_run_goes_on_later(
             ceph.start()
     assert process.returncode in (1, 2), errors
     # Progress goes to the error stream too.
-    told = [line for line in errors.splitlines() if line.startswith("Error: ")]
-    assert len(told) == 1, errors
+    lines = [line for line in errors.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, errors
     assert "Traceback" not in errors
-    assert "cannot be reached" in told[0]
+    assert "cannot be reached" in lines[0]
     assert f"go on with: daskptycho resume {bucket.url('out')}" in errors
     with pytest.raises(dp.ScanError, match="is incomplete"):
         dp.open_result(bucket.url("out"))
@@ -127,14 +125,14 @@ def test_a_server_that_is_gone_is_told_in_one_line_and_the_run_goes_on_later(
 
 
 def back_after(ceph: Ceph, seconds: float) -> threading.Timer:
-    """Take the server away now; it comes back by itself."""
+    """Kill the server now; it starts again after this time."""
     ceph.kill()
     timer = threading.Timer(seconds, ceph.start)
     timer.start()
     return timer
 
 
-def test_a_write_goes_on_when_the_server_is_back(bucket: Bucket, ceph: Ceph) -> None:
+def test_a_write_continues_when_the_server_is_back(bucket: Bucket, ceph: Ceph) -> None:
     timers = []
 
     def interrupt(written: int, of: int) -> None:
@@ -149,8 +147,8 @@ def test_a_write_goes_on_when_the_server_is_back(bucket: Bucket, ceph: Ceph) -> 
     xr.testing.assert_identical(written.load(), again.load())
 
 
-def test_a_read_goes_on_when_the_server_is_back(bucket: Bucket, ceph: Ceph) -> None:
-    """The server is killed while answers are under way, again and again."""
+def test_a_read_continues_when_the_server_is_back(bucket: Bucket, ceph: Ceph) -> None:
+    """The server is killed repeatedly while it is answering."""
     frames = np.random.default_rng(2).integers(0, 60000, (64, 256, 256), dtype=np.uint16)
     position = np.array([(y, x) for y in range(8) for x in range(8)]) * 64.0
     url = bucket.url("large.zarr")
@@ -179,7 +177,7 @@ def test_a_read_goes_on_when_the_server_is_back(bucket: Bucket, ceph: Ceph) -> N
 def test_patience_has_an_end(
     bucket: Bucket, ceph: Ceph, scan: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(VARIABLE, "1")
+    monkeypatch.setenv(PATIENCE_VARIABLE, "1")
     forget()
     opened = dp.open_scan(bucket.url("scan.zarr"))
     ceph.kill()
@@ -195,11 +193,11 @@ def test_patience_has_an_end(
     np.testing.assert_array_equal(opened["intensity"].values, scan["intensity"].values)
 
 
-def test_a_bucket_for_everybody_is_read_without_credentials(
+def test_a_public_bucket_is_read_without_credentials(
     bucket: Bucket, ceph: Ceph, scan: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = bucket.url("scan.zarr")
-    with pytest.raises(dp.StoreError, match="lets nobody in with these credentials, or without any"):
+    with pytest.raises(dp.StoreError, match="denies access with these credentials, or without any"):
         dp.open_scan(f"{url}?anonymous=true")
     bucket.client.put_bucket_acl(Bucket=bucket.name, ACL="public-read")
     for name in bucket.names():
@@ -208,10 +206,10 @@ def test_a_bucket_for_everybody_is_read_without_credentials(
         monkeypatch.delenv(name)
     forget()
     xr.testing.assert_identical(dp.open_scan(f"{url}?anonymous=true").load(), scan.load())
-    with pytest.raises(dp.StoreError, match="lets nobody in"):
+    with pytest.raises(dp.StoreError, match="denies access"):
         dp.simulate_scan(f"{url}?anonymous=true", **SMALL, overwrite=True)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", bucket.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     forget()
-    with pytest.raises(dp.StoreError, match="lets nobody in with these credentials"):
+    with pytest.raises(dp.StoreError, match="denies access with these credentials"):
         dp.open_scan(url)

@@ -1,4 +1,4 @@
-"""No credential leaves the process that uses it: one is planted, and looked for everywhere."""
+"""No credential leaves the process that uses it: one is planted and searched for everywhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Every byte that client, scheduler and workers of this process send to each other."""
+    """All bytes that the client, the scheduler and the workers of this process send to each other."""
     from distributed.comm import tcp
 
     messages: list[bytes] = []
@@ -40,7 +40,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 @pytest.fixture
 def logged() -> Iterator[Callable[[], str]]:
-    """What all loggers say at their most talkative."""
+    """Everything that is logged at the most verbose level."""
     root = logging.getLogger()
     text = io.StringIO()
     handler = logging.StreamHandler(text)
@@ -79,17 +79,19 @@ def test_the_secret_is_nowhere(
         "scan": cloudpickle.dumps(scan),
         "graph": cloudpickle.dumps(dict(scan["intensity"].__dask_graph__())),
         "result": cloudpickle.dumps([result, written, checkpoint]),
-        "storage": cloudpickle.dumps(store.writing(9, passing=True).fork()),
+        "storage": cloudpickle.dumps(store.begin(9, temporary=True).fork()),
         "sent": b"\n".join(sent),
         "logs": logged().encode(),
         "streams": (spoken.out + spoken.err).encode(),
         "shown": repr([scan, result, written, checkpoint, store, parse_location(bucket.url("out"))]).encode(),
         "html": (scan._repr_html_() + result._repr_html_()).encode(),
-        "options": repr([written.attrs, checkpoint.attrs, store.fixed(), store.header()]).encode(),
-        "attributes": repr([store.attributes(found.id) for found in store.snapshots()]).encode(),
+        "options": repr(
+            [written.attrs, checkpoint.attrs, store.read_constants(), store.read_header()]
+        ).encode(),
+        "attributes": repr([store.read_attributes(found.id) for found in store.list_snapshots()]).encode(),
         **{f"object {name}": bucket.content(name) for name in bucket.names()},
     }
-    # The search would find it, and there is something to search.
+    # The search finds a secret where there is one, and has something to search.
     assert found_in(pickle.dumps({"secret": bucket.secret_key}), bucket)
     assert all(places[name] for name in places if name not in ("streams", "object out/zarr.json"))
     assert b"scan.zarr" in places["sent"]
@@ -99,7 +101,7 @@ def test_the_secret_is_nowhere(
 
 
 def found_in(content: bytes, bucket: Bucket) -> bool:
-    """Whether the secret stands there, as it is or in Python's wide characters."""
+    """Whether the secret occurs there, as it is or in Python's wide characters."""
     return any(
         secret.encode(coding) in content
         for secret in (bucket.secret_key, bucket.access_key)

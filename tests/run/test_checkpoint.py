@@ -17,7 +17,8 @@ from daskptycho.cli import daskptycho
 from daskptycho.run import keeper
 from daskptycho.run.checkpoint import location_of
 from daskptycho.storage import checkpoints as checkpoint_store
-from daskptycho.storage.checkpoints import CheckpointStore, Part, read_tile, write_tile
+from daskptycho.storage.checkpoint_tiles import read_tile, write_tile
+from daskptycho.storage.checkpoints import CheckpointStore, Part
 from daskptycho.storage.location import parse_location
 
 
@@ -125,7 +126,7 @@ def store(tmp_path: Path) -> CheckpointStore:
 
 
 def commit(store: CheckpointStore, sweep: int, value: float, *, passing: bool = False) -> str:
-    session = store.writing(sweep, passing=passing)
+    session = store.begin(sweep, temporary=passing)
     forks = [
         write_tile(store.location, session.fork(), tile, {"a": np.full((3 + tile, 2), value + tile)})
         for tile in range(2)
@@ -136,7 +137,7 @@ def commit(store: CheckpointStore, sweep: int, value: float, *, passing: bool = 
 def test_store_gives_back_what_was_written(store: CheckpointStore) -> None:
     first, second = commit(store, 1, 1), commit(store, 2, 5)
     opened = CheckpointStore(store.location)
-    assert [(found.id, found.sweep, found.residual) for found in opened.snapshots()] == [
+    assert [(found.id, found.sweep, found.residual) for found in opened.list_snapshots()] == [
         (first, 1, 0.5),
         (second, 2, 0.5),
     ]
@@ -144,26 +145,26 @@ def test_store_gives_back_what_was_written(store: CheckpointStore) -> None:
         for tile in range(2):
             found = read_tile(store.location, snapshot, "a", tile, (3 + tile,))
             np.testing.assert_array_equal(found, np.full((3 + tile, 2), value + tile))
-        assert opened.attributes(snapshot)["sweep"] == sweep
-        assert opened.small(snapshot, "history").shape == (sweep, 4)
-    assert opened.fixed()["counts"] == 1.5
-    assert opened.header()["position"].shape == (3, 2)
+        assert opened.read_attributes(snapshot)["sweep"] == sweep
+        assert opened.read_small(snapshot, "history").shape == (sweep, 4)
+    assert opened.read_constants()["counts"] == 1.5
+    assert opened.read_header()["position"].shape == (3, 2)
 
 
 def test_what_is_not_committed_is_not_there(store: CheckpointStore) -> None:
     snapshot = commit(store, 1, 1)
-    session = store.writing(2, passing=False)
+    session = store.begin(2, temporary=False)
     write_tile(store.location, session.fork(), 0, {"a": np.zeros((3, 2))})
-    store.writing(2, passing=True)
+    store.begin(2, temporary=True)
     opened = CheckpointStore(store.location)
-    assert [found.id for found in opened.snapshots()] == [snapshot]
+    assert [found.id for found in opened.list_snapshots()] == [snapshot]
     assert read_tile(store.location, snapshot, "a", 0, (3,))[0, 0] == 1
     # Nor does it stand in the way.
-    assert opened.snapshots()[-1].id != commit(opened, 2, 3)
+    assert opened.list_snapshots()[-1].id != commit(opened, 2, 3)
 
 
 def files(store: CheckpointStore) -> int:
-    return sum(path.is_file() for path in store.location.folder.rglob("*"))
+    return sum(path.is_file() for path in store.location.local_path.rglob("*"))
 
 
 def test_passing_checkpoints_go_and_the_history_stays(store: CheckpointStore) -> None:
@@ -171,13 +172,13 @@ def test_passing_checkpoints_go_and_the_history_stays(store: CheckpointStore) ->
     before = files(store)
     for sweep in (2, 3, 4):
         passing = commit(store, sweep, sweep, passing=True)
-        assert [found.sweep for found in store.snapshots()][-1] == sweep
-        store.forget_passing(but=passing)
-        assert [found.id for found in store.snapshots()] == [*kept, passing]
+        assert [found.sweep for found in store.list_snapshots()][-1] == sweep
+        store.forget_temporary(keep=passing)
+        assert [found.id for found in store.list_snapshots()] == [*kept, passing]
         assert read_tile(store.location, passing, "a", 1, (4,))[0, 0] == sweep + 1
     kept.append(commit(store, 5, 5))
-    store.forget_passing()
-    assert [found.id for found in store.snapshots()] == kept
+    store.forget_temporary()
+    assert [found.id for found in store.list_snapshots()] == kept
     assert read_tile(store.location, kept[0], "a", 0, (3,))[0, 0] == 1
     assert files(store) < 2.5 * before
 
@@ -185,13 +186,13 @@ def test_passing_checkpoints_go_and_the_history_stays(store: CheckpointStore) ->
 def test_store_that_is_no_run_is_said_so(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_store, "FORMAT_VERSION", 2)
     with pytest.raises(dp.ScanError, match="holds daskptycho-checkpoints 1; expected"):
-        store.fixed()
+        store.read_constants()
 
 
 def test_large_parts_are_cut_into_chunks() -> None:
-    assert checkpoint_store._chunk(Part((300, 1, 128, 128), "complex64")) == (256, 1, 128, 128)
-    assert checkpoint_store._chunk(Part((300, 200), "complex64")) == (300, 200)
-    assert checkpoint_store._chunk(Part((7,), "complex64")) == (7,)
+    assert checkpoint_store._chunk_shape(Part((300, 1, 128, 128), "complex64")) == (256, 1, 128, 128)
+    assert checkpoint_store._chunk_shape(Part((300, 200), "complex64")) == (300, 200)
+    assert checkpoint_store._chunk_shape(Part((7,), "complex64")) == (7,)
 
 
 # Lineage

@@ -1,4 +1,4 @@
-"""A scan is written whole or not at all, in compact tiles, and says what is wrong with its input."""
+"""A scan is written complete or not at all, in compact tiles, and bad input is named."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.scan.dataset import (
-    balanced_tile,
     create_scan,
+    default_tile_frames,
     open_scan,
     pixel_size,
     position_in_pixels,
@@ -39,7 +39,7 @@ def raster(rows: int, columns: int, step: float = 2.0) -> np.ndarray:
 
 
 def small_scan(**changes: Any) -> dict[str, Any]:
-    """Arguments of a good scan of 5 x 6 frames of 8 x 8 pixels, and what a test changes in them."""
+    """Arguments of a good scan of 5 x 6 frames of 8 x 8 pixels, with the changes of a test."""
     frames = np.random.default_rng(3).poisson(4, (30, 8, 8))
     good = {"intensity": frames, "position": raster(5, 6), "position_unit": "pixel", "tile_frames": 8}
     return good | changes
@@ -52,7 +52,7 @@ def with_value(value: float, *where: tuple[int, int, int]) -> np.ndarray:
     return frames
 
 
-def moved(frame: int, y: float, x: float) -> np.ndarray:
+def move_frame(frame: int, y: float, x: float) -> np.ndarray:
     position = raster(5, 6)
     position[frame] = y, x
     return position
@@ -120,10 +120,10 @@ def test_a_tile_is_a_shard_is_a_dask_chunk(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(st.integers(1, 10**6), st.sampled_from([8, 32, 128, 513, 3000]))
 def test_default_tiles_are_balanced_and_of_bounded_size(frames: int, size: int) -> None:
-    tile = balanced_tile(frames, size, size)
+    tile = default_tile_frames(frames, size, size)
     limit = max(1, 2**22 // size**2)
     assert tile <= max(limit, 16) + 15
-    # No more tiles than the limit asks for, and the last one lacks at most what rounding took.
+    # No more tiles than the limit requires, and the last one is smaller by the rounding at most.
     assert -(-frames // tile) <= -(-frames // limit)
     assert tile <= 16 or tile % 16 == 0
 
@@ -137,7 +137,7 @@ def test_opened_scan_travels_to_a_worker(tmp_path: Path) -> None:
     ("last", "dtype"),
     [(65535, "uint16"), (65535.0, "uint16"), (65536, "uint32"), (2**32, "float32"), (0.5, "float32")],
 )
-def test_narrowest_type_is_found_on_the_way(tmp_path: Path, last: float, dtype: str) -> None:
+def test_narrowest_type_is_found_while_writing(tmp_path: Path, last: float, dtype: str) -> None:
     intensity = small_scan()["intensity"].astype(type(last))
     intensity[29, 7, 7] = last
     done = []
@@ -148,7 +148,7 @@ def test_narrowest_type_is_found_on_the_way(tmp_path: Path, last: float, dtype: 
     assert ds["intensity"].dtype == dtype
     np.testing.assert_array_equal(ds["intensity"], intensity[ds["frame_number"]])
     once = [(8, 30), (16, 30), (24, 30), (30, 30)]
-    # Only the last tile does not fit: the writing begins anew.
+    # Only the last tile does not fit: writing starts again.
     assert done == (once if dtype == "uint16" else once[:3] + once)
 
 
@@ -156,7 +156,7 @@ def test_stack_is_never_in_memory(tmp_path: Path) -> None:
     frames = da.zeros((2048, 64, 64), dtype=np.uint16, chunks=(64, -1, -1)).map_blocks(
         lambda block: block + 5
     )
-    # What is imported at the first write must not be counted.
+    # Imports at the first write must not be counted.
     create_scan(tmp_path / "first.zarr", **small_scan(intensity=da.ones((30, 8, 8))))
     tracemalloc.start()
     try:
@@ -169,7 +169,7 @@ def test_stack_is_never_in_memory(tmp_path: Path) -> None:
 
 def test_input_is_read_one_tile_at_a_time(tmp_path: Path) -> None:
     class Recorder:
-        """What h5py offers: a shape, a type, and indexing by increasing frame numbers."""
+        """A dataset like h5py's: a shape, a type, and indexing by increasing frame numbers."""
 
         stack = small_scan()["intensity"]
         shape, dtype = stack.shape, stack.dtype
@@ -184,7 +184,7 @@ def test_input_is_read_one_tile_at_a_time(tmp_path: Path) -> None:
     assert Recorder.read == [8, 8, 8, 6]
 
 
-def test_pixels_that_do_not_count_are_stored_as_zero(tmp_path: Path) -> None:
+def test_invalid_pixels_are_stored_as_zero(tmp_path: Path) -> None:
     valid = np.ones((8, 8), dtype=bool)
     valid[2, 3] = False
     intensity = with_value(np.nan, *((i, 2, 3) for i in range(30)))
@@ -229,7 +229,7 @@ def test_energy_follows_from_the_wavelength_and_pixels_may_be_oblong(tmp_path: P
     assert pixel_size(ds) == pytest.approx((1e-10 / (8 * 50e-6), 1e-10 / (4 * 100e-6)))
 
 
-def test_geometry_that_is_not_known_is_absent(tmp_path: Path) -> None:
+def test_unknown_geometry_is_absent(tmp_path: Path) -> None:
     ds = create_scan(tmp_path / "s.zarr", **small_scan(energy_eV=7200))
     assert pixel_size(ds) is None
     assert scan_period(ds) is None
@@ -263,8 +263,14 @@ BAD_INPUTS = {
     "positions in space": ({"position": np.ones((30, 3))}, r"position has the shape \(30, 3\)"),
     "positions flat": ({"position": np.ones(60)}, "position has the dimensions"),
     "position words": ({"position": [["a", "b"]] * 30}, "position cannot be read as an array of float64"),
-    "position NaN": ({"position": moved(4, np.nan, 0)}, "position is not finite for 1 of 30 .*frame 4"),
-    "position far": ({"position": moved(9, 1e5, 0)}, r"position spans 100000 x 10 .*\(pixel\).*frame 9"),
+    "position NaN": (
+        {"position": move_frame(4, np.nan, 0)},
+        "position is not finite for 1 of 30 .*frame 4",
+    ),
+    "position far": (
+        {"position": move_frame(9, 1e5, 0)},
+        r"position spans 100000 x 10 .*\(pixel\).*frame 9",
+    ),
     "unit": ({"position_unit": "mm"}, "position has the unit 'mm'; expected 'm' or 'pixel'"),
     "metres, no geometry": (
         {"position_unit": "m", "detector_distance_m": 1.0},
@@ -282,11 +288,11 @@ BAD_INPUTS = {
     "period broken": ({"period": (16, 20.5)}, "period is .*whole numbers"),
     "period one": ({"period": 20}, "period is 20; expected two"),
     "outside period": (
-        {"period": (16, 16), "position": moved(3, 0, 16)},
+        {"period": (16, 16), "position": move_frame(3, 0, 16)},
         "outside the period for 1 of 30.*frame 3",
     ),
     "negative in period": (
-        {"period": (16, 16), "position": moved(2, -1, 0)},
+        {"period": (16, 16), "position": move_frame(2, -1, 0)},
         "position lies outside .*frame 2",
     ),
     "probe size": ({"probe": np.ones((1, 6, 6))}, r"probe has the shape \(1, 6, 6\); .*\(mode, 8, 8\)"),
@@ -356,18 +362,19 @@ def test_scan_may_be_made_from_the_one_it_replaces(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again["intensity"], doubled)
 
 
-def test_what_is_no_scan_is_never_overwritten(tmp_path: Path) -> None:
+def test_anything_but_a_scan_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter").write_text("years of work")
-    with pytest.raises(ScanError, match="thesis is no Zarr group and is not overwritten"):
+    with pytest.raises(ScanError, match="thesis is not a Zarr group and is not overwritten"):
         create_scan(tmp_path / "thesis", **small_scan(overwrite=True))
     assert (tmp_path / "thesis" / "chapter").read_text() == "years of work"
 
 
-def test_rest_of_a_killed_write_is_named(tmp_path: Path) -> None:
+def test_remains_of_a_killed_write_are_named(tmp_path: Path) -> None:
     create_scan(tmp_path / "s.zarr", **small_scan())
     (tmp_path / "s.zarr").rename(tmp_path / "s.zarr.partial")
-    with pytest.raises(ScanError, match=r"s\.zarr\.partial exists: another write is going on or was cut off"):
+    expected = r"s\.zarr\.partial exists: another write is in progress or was interrupted"
+    with pytest.raises(ScanError, match=expected):
         create_scan(tmp_path / "s.zarr", **small_scan())
     create_scan(tmp_path / "s.zarr", **small_scan(overwrite=True))
     assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
@@ -383,7 +390,7 @@ def test_missing_chunk_is_found(tmp_path: Path) -> None:
         open_scan(tmp_path / "s.zarr")
 
 
-def test_dark_frames_are_there_all_the_same(tmp_path: Path) -> None:
+def test_dark_frames_are_stored_too(tmp_path: Path) -> None:
     ds = create_scan(tmp_path / "s.zarr", **small_scan(intensity=np.zeros((30, 8, 8))))
     assert not ds["intensity"].values.any()
     assert len([f for f in (tmp_path / "s.zarr" / "intensity" / "c").rglob("*") if f.is_file()]) == 4
@@ -417,7 +424,7 @@ def edit_attributes(path: Path, **changes: Any) -> None:
         (lambda path: edit_attributes(path, period=[3, 4]), r"period is \(3, 4\) pixels"),
     ],
 )
-def test_what_is_no_scan_is_said_to_be_what_it_is(tmp_path: Path, spoil: Any, words: str) -> None:
+def test_the_error_names_what_lies_there_instead_of_a_scan(tmp_path: Path, spoil: Any, words: str) -> None:
     create_scan(tmp_path / "s.zarr", **small_scan())
     spoil(tmp_path / "s.zarr")
     with pytest.raises(ScanError, match=words):
@@ -462,6 +469,6 @@ def test_scan_built_by_hand_is_checked(ds: Any, words: str) -> None:
         validate_scan(ds)
 
 
-def test_pixel_size_is_derived_where_only_the_geometry_is_there() -> None:
+def test_pixel_size_is_derived_from_the_geometry_alone() -> None:
     ds = by_hand().assign_attrs(GEOMETRY)
     assert pixel_size(ds) == pytest.approx((1.23984198e-6 / 7200 * 2 / (8 * 75e-6),) * 2)

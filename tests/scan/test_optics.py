@@ -1,4 +1,4 @@
-"""The near field: scaling, kernel, and reconstructions that find the truth."""
+"""The near field: scaling, kernel, and reconstructions that converge to the truth."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_near_field_scan_reconstructs_to_the_truth(geometry: dict[str, Any], tmp
     scan = dp.simulate_scan(
         tmp_path / "s.zarr", frames=(4, 4), frame_size=64, step=12, jitter=3, tile_frames=8, **geometry
     )
-    # Both show the same: the magnified pixel of the one is the other's.
+    # Both geometries give the same frames: the demagnified detector pixels are equal.
     np.testing.assert_allclose(scan.attrs["pixel_size_m"], [1e-7, 1e-7], rtol=1e-9)
     result = dp.reconstruct(scan, sweeps=60, update_probe=False)
     assert float(result["residual"][-1]) < 1e-9
@@ -82,15 +82,15 @@ def test_scaling_theorem_in_numbers() -> None:
 
 
 @given(st.integers(4, 12), st.integers(4, 12), st.floats(0.2, 3))
-def test_kernel_is_unitary_and_its_projection_keeps_what_agrees(
+def test_kernel_is_unitary_and_its_projection_keeps_consistent_waves(
     height: int, width: int, number: float
 ) -> None:
-    reach = 1e-14 / number
+    zone = 1e-14 / number
     kernel = fresnel_kernel(
         {
             "propagation": "near-field",
             "wavelength_m": 1e-10,
-            "detector_distance_m": reach / 1e-10,
+            "detector_distance_m": zone / 1e-10,
             "pixel_size_m": 1e-7,
         },
         (height, width),
@@ -99,12 +99,12 @@ def test_kernel_is_unitary_and_its_projection_keeps_what_agrees(
     np.testing.assert_allclose(np.abs(kernel), 1, rtol=1e-6)
     random = np.random.default_rng(height * width)
     waves = random.normal(size=(2, 1, height, width, 2)).astype(np.float32).view(np.complex64)[..., 0]
-    there = operators.to_detector(waves.copy(), kernel)
-    # A convolution written out: the transform of a point is the kernel's own.
+    detected = operators.to_detector(waves.copy(), kernel)
+    # The propagation written out as a product in Fourier space.
     plain = np.fft.ifft2(np.fft.fft2(waves) * kernel)
-    np.testing.assert_allclose(there, plain, atol=1e-4)
-    np.testing.assert_allclose(operators.from_detector(there.copy(), kernel), waves, atol=1e-4)
-    projected, misfit = operators.project_data(waves.copy(), np.abs(there[:, 0]), kernel)
+    np.testing.assert_allclose(detected, plain, atol=1e-4)
+    np.testing.assert_allclose(operators.from_detector(detected.copy(), kernel), waves, atol=1e-4)
+    projected, misfit = operators.project_data(waves.copy(), np.abs(detected[:, 0]), kernel)
     np.testing.assert_allclose(projected, waves, atol=1e-3)
     assert misfit < 1e-6
 
@@ -119,7 +119,7 @@ def test_frames_of_the_near_field_are_images_and_stay_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "words"),
     [
         ({"detector_distance_m": 50.0}, r"64 pixels times the Fresnel number of a pixel are .*expected 1"),
         ({"energy_eV": None}, "'near-field', without energy_eV or wavelength_m"),
@@ -127,19 +127,19 @@ def test_frames_of_the_near_field_are_images_and_stay_in_order() -> None:
         ({"source_distance_m": -1.0}, "source_distance_m is -1.0; expected a positive number"),
     ],
 )
-def test_geometry_that_cannot_be_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(ScanError, match=said):
+def test_impossible_geometry_is_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ScanError, match=words):
         dp.simulate_scan(tmp_path / "s.zarr", frames=(2, 2), frame_size=64, **POINT_SOURCE | changes)
     assert not list(tmp_path.iterdir())
 
 
-def test_command_line_simulates_and_tells_the_near_field(tmp_path: Path) -> None:
-    spoken = [
+def test_command_line_simulates_and_reports_the_near_field(tmp_path: Path) -> None:
+    options = [
         f"--{key.replace('_', '-')}={value}" for key, value in POINT_SOURCE.items() if value is not None
     ]
-    made = ["simulate", str(tmp_path / "s.zarr"), "--frames=3x3", "--frame-size=64", *spoken]
+    made = ["simulate", str(tmp_path / "s.zarr"), "--frames=3x3", "--frame-size=64", *options]
     done = CliRunner().invoke(daskptycho, made)
     assert done.exit_code == 0, done.output
-    told = CliRunner().invoke(daskptycho, ["info", str(tmp_path / "s.zarr")]).stdout
-    assert "effective distance 4.75 mm, magnified 20 times" in told
-    assert "source distance    5 mm" in told
+    report = CliRunner().invoke(daskptycho, ["info", str(tmp_path / "s.zarr")]).stdout
+    assert "effective distance 4.75 mm, magnified 20 times" in report
+    assert "source distance    5 mm" in report

@@ -1,4 +1,4 @@
-"""Simulated scans: the frames of the plainest loop, the same whatever the tiles, the truth kept."""
+"""Simulated scans: the frames of a plain loop, the same for tiles of any size, with the truth kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL: dict[str, Any] = {"frames": (6, 5), "frame_size": 12, "step": 4}
 
 
 def plain_frame(ds: xr.Dataset, position: np.ndarray) -> np.ndarray:
-    """One frame in detector order, by the plainest NumPy."""
+    """One frame in detector order, by plain loops."""
     sample = ds["truth_object"].values.astype(complex)
     size = ds.sizes["y"]
     (y, x), (fy, fx) = (part[0] for part in split_position(position[None]))
@@ -48,7 +48,7 @@ def plain_frame(ds: xr.Dataset, position: np.ndarray) -> np.ndarray:
     ],
     ids=lambda options: "-".join(options) or "raster",
 )
-def test_frames_are_those_of_the_plainest_loop(tmp_path: Path, options: dict) -> None:
+def test_frames_equal_those_of_a_plain_loop(tmp_path: Path, options: dict) -> None:
     ds = simulate_scan(tmp_path / "s.zarr", **(SMALL | options), tile_frames=7)
     position = position_in_pixels(ds)
     for frame in (0, 8, len(position) - 1):
@@ -68,7 +68,7 @@ def test_counts_do_not_depend_on_the_tiles(tmp_path: Path, photons: float | None
     np.testing.assert_array_equal(one["truth_object"], many["truth_object"])
 
 
-def test_seed_makes_the_noise_and_the_jitter(tmp_path: Path) -> None:
+def test_seed_determines_the_noise_and_the_jitter(tmp_path: Path) -> None:
     options = SMALL | {"jitter": 3, "photons": 500}
     a, b, c = (
         simulate_scan(tmp_path / f"{i}.zarr", **options, seed=seed) for i, seed in enumerate((1, 1, 2))
@@ -78,7 +78,7 @@ def test_seed_makes_the_noise_and_the_jitter(tmp_path: Path) -> None:
     assert not np.array_equal(a["intensity"], c["intensity"])
 
 
-def test_noise_is_that_of_photons(tmp_path: Path) -> None:
+def test_noise_is_poissonian(tmp_path: Path) -> None:
     options = SMALL | {"frames": (20, 20)}
     mean = simulate_scan(tmp_path / "mean.zarr", **options)["intensity"].values.astype(float)
     noisy = simulate_scan(tmp_path / "noisy.zarr", **options, photons=2000)
@@ -86,7 +86,7 @@ def test_noise_is_that_of_photons(tmp_path: Path) -> None:
     counts = noisy["intensity"].values.astype(float)
     assert counts.sum(axis=(1, 2)).mean() == pytest.approx(2000, rel=0.01)
     expected = mean * (2000 / mean.sum(axis=(1, 2)).mean())
-    # Poisson: the squared deviation is the expected count, summed here over 57600 pixels.
+    # The variance of a Poisson count equals its mean; both are summed over 57600 pixels.
     assert ((counts - expected) ** 2).sum() / expected.sum() == pytest.approx(1, abs=0.02)
 
 
@@ -118,8 +118,8 @@ def test_periodic_scan_stays_inside_its_period(tmp_path: Path) -> None:
 
 def test_jitter_stays_within_its_bound_and_on_whole_pixels(tmp_path: Path) -> None:
     straight = simulate_scan(tmp_path / "a.zarr", **SMALL)
-    moved = simulate_scan(tmp_path / "b.zarr", **SMALL, jitter=1)
-    shift = moved["position"].values - straight["position"].values
+    jittered = simulate_scan(tmp_path / "b.zarr", **SMALL, jitter=1)
+    shift = jittered["position"].values - straight["position"].values
     shift -= np.median(shift, axis=0)
     assert set(np.unique(shift)) == {-1, 0, 1}
 
@@ -140,11 +140,11 @@ def test_own_object_and_probe_are_used(tmp_path: Path) -> None:
     assert ds["truth_object"].shape == (32, 28)
     assert (ds["truth_object"] == np.complex64(0.5 + 0.5j)).all()
     assert np.vdot(ds["probe"], probe) == pytest.approx(12 * 7, rel=1e-5)
-    # Half of the light goes through.
+    # Half of the light is transmitted.
     np.testing.assert_allclose(ds["intensity"].sum(("qy", "qx")), 72, rtol=1e-5)
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
+def test_progress_is_reported(tmp_path: Path) -> None:
     done = []
     simulate_scan(
         tmp_path / "s.zarr", **SMALL, photons=10, tile_frames=16, progress=lambda *args: done.append(args)
@@ -157,7 +157,7 @@ def test_probe_fills_the_frame_and_reaches_its_neighbours(size: int) -> None:
     power = abs(zone_plate_probe(size)[0]) ** 2
     assert power.sum() == pytest.approx(1)
     middle = slice(size // 4, size - size // 4)
-    # More than an even spread would have, and little of it where the frame is cut off.
+    # The power is more central than a constant, and small at the rim of the frame.
     assert 0.3 < power[middle, middle].sum() < 0.7
     rim = 4 * (size - 1) / size**2
     assert power[[0, -1]].sum() + power[1:-1, [0, -1]].sum() < 0.9 * rim
@@ -183,7 +183,7 @@ def test_object_fills_any_canvas_with_detail(shape: tuple[int, int], periodic: b
     assert 0.499 <= abs(sample).min() < 0.6
     assert 0.9 < abs(sample).max() <= 1.001
     assert 0.5 < np.angle(sample).max() < np.pi / 4 + 0.01
-    # Neighbours differ everywhere, and no more across the seam of a periodic canvas.
+    # Neighbouring pixels differ everywhere, and not more across the seam of a periodic canvas.
     for axis in (0, 1):
         steps = abs(np.roll(sample, -1, axis) - sample).mean(axis=1 - axis)
         assert steps[:-1].min() > 0.01
@@ -217,7 +217,7 @@ BAD_OPTIONS = [
 
 
 @pytest.mark.parametrize(("options", "words"), BAD_OPTIONS)
-def test_options_that_make_no_sense_are_refused(tmp_path: Path, options: dict, words: str) -> None:
+def test_impossible_options_are_refused(tmp_path: Path, options: dict, words: str) -> None:
     with pytest.raises(OptionError, match=words):
         simulate_scan(tmp_path / "s.zarr", **(SMALL | options))
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""A folder that is there as a whole or not at all."""
+"""A folder is complete or absent, and replaces only what it may replace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daskptycho.storage.folder import write_atomically
 
 
 def zarr_group(path: Path, content: str = "old") -> Path:
-    """What passes for a Zarr group here, with something in it to recognise."""
+    """The least that counts as a Zarr group, with some content to recognise."""
     path.mkdir(parents=True)
     (path / "zarr.json").write_text("{}")
     (path / "content").write_text(content)
@@ -55,7 +55,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, name: str, failure: BaseExcept
     assert everything_in(tmp_path) == []
 
 
-def test_a_failure_leaves_what_others_put_beside(tmp_path: Path) -> None:
+def test_a_failure_leaves_files_of_others_beside_it(tmp_path: Path) -> None:
     target = tmp_path / "new" / "a.zarr"
     with pytest.raises(RuntimeError), write_atomically(target, overwrite=False):  # noqa: PT012
         (target.parent / "notes").write_text("mine")
@@ -64,7 +64,7 @@ def test_a_failure_leaves_what_others_put_beside(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "group"])
-def test_what_lies_there_is_not_touched(tmp_path: Path, what: str) -> None:
+def test_existing_things_are_not_touched(tmp_path: Path, what: str) -> None:
     target = tmp_path / "a.zarr"
     if what == "file":
         target.write_text("old")
@@ -78,9 +78,9 @@ def test_what_lies_there_is_not_touched(tmp_path: Path, what: str) -> None:
     assert everything_in(tmp_path) == before
 
 
-def test_a_write_that_was_cut_off_is_told(tmp_path: Path) -> None:
+def test_an_interrupted_write_is_reported(tmp_path: Path) -> None:
     zarr_group(tmp_path / "a.zarr.partial")
-    with pytest.raises(ScanError, match="another write is going on or was cut off"):
+    with pytest.raises(ScanError, match="another write is in progress or was interrupted"):
         write(tmp_path / "a.zarr")
     write(tmp_path / "a.zarr", overwrite=True)
     assert everything_in(tmp_path) == ["a.zarr", "a.zarr/content", "a.zarr/zarr.json"]
@@ -115,12 +115,12 @@ def test_a_failure_at_the_last_step_keeps_the_old_group(
     before = everything_in(tmp_path)
     rename = os.rename
 
-    def fail_once_the_old_is_aside(source: Path, destination: Path) -> None:
+    def fail_once_the_old_is_moved(source: Path, destination: Path) -> None:
         if Path(source).name.endswith(".partial"):
             raise OSError("no space left")
         rename(source, destination)
 
-    monkeypatch.setattr(os, "rename", fail_once_the_old_is_aside)
+    monkeypatch.setattr(os, "rename", fail_once_the_old_is_moved)
     with pytest.raises(OSError, match="no space left"):
         write(target, overwrite=True)
     assert everything_in(tmp_path) == before
@@ -133,7 +133,7 @@ def test_a_store_of_another_kind_is_never_replaced(tmp_path: Path, overwrite: bo
     (target / "zarr.json").write_text(json.dumps({"attributes": {"format": "a-scan"}}))
     before = everything_in(tmp_path)
     with (
-        pytest.raises(ScanError, match="is a a-scan and is not replaced by a a-result; take another name"),
+        pytest.raises(ScanError, match="is a a-scan and is not replaced by a a-result; choose another name"),
         write_atomically(target, overwrite=overwrite, kind="a-result"),
     ):
         pass
@@ -143,17 +143,17 @@ def test_a_store_of_another_kind_is_never_replaced(tmp_path: Path, overwrite: bo
     assert (target / "content").read_text() == "new"
 
 
-def test_a_group_that_says_nothing_of_its_kind_may_be_replaced(tmp_path: Path) -> None:
-    for name, said in (("a", "{}"), ("b", "no json"), ("c", '{"attributes": {"format": 3}}')):
+def test_a_group_without_a_kind_may_be_replaced(tmp_path: Path) -> None:
+    for name, metadata in (("a", "{}"), ("b", "no json"), ("c", '{"attributes": {"format": 3}}')):
         target = zarr_group(tmp_path / name)
-        (target / "zarr.json").write_text(said)
+        (target / "zarr.json").write_text(metadata)
         with write_atomically(target, overwrite=True, kind="a-result") as folder:
             (folder / "content").write_text("new")
         assert everything_in(target) == ["content"]
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])
-def test_what_is_no_zarr_group_is_never_overwritten(tmp_path: Path, what: str) -> None:
+def test_anything_but_a_zarr_group_is_never_overwritten(tmp_path: Path, what: str) -> None:
     target = tmp_path / "home"
     if what == "file":
         target.write_text("thesis")
@@ -161,7 +161,7 @@ def test_what_is_no_zarr_group_is_never_overwritten(tmp_path: Path, what: str) -
         target.mkdir()
         (target / "thesis").write_text("mine")
     before = everything_in(tmp_path)
-    with pytest.raises(ScanError, match="is no Zarr group and is not overwritten"):
+    with pytest.raises(ScanError, match="is not a Zarr group and is not overwritten"):
         write(target, overwrite=True)
     assert everything_in(tmp_path) == before
 

@@ -21,11 +21,11 @@ def test_paths_on_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         f"file://{tmp_path}/a",
         f"file://localhost{tmp_path}/a",
     ):
-        place = parse_location(given)
-        assert place.local
-        assert place.folder == tmp_path / "a"
-        assert str(place) == f"{tmp_path}/a"
-    assert parse_location(f"file://{tmp_path}/one%20two").folder == tmp_path / "one two"
+        location = parse_location(given)
+        assert location.is_local
+        assert location.local_path == tmp_path / "a"
+        assert str(location) == f"{tmp_path}/a"
+    assert parse_location(f"file://{tmp_path}/one%20two").local_path == tmp_path / "one two"
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_paths_on_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_urls(url: str, expected: Location) -> None:
-    place = parse_location(url)
-    assert place == expected
-    assert not place.local
-    assert str(place) == url
-    assert parse_location(str(place)) == place
-    assert parse_location(place) is place
+    location = parse_location(url)
+    assert location == expected
+    assert not location.is_local
+    assert str(location) == url
+    assert parse_location(str(location)) == location
+    assert parse_location(location) is location
 
 
 def test_other_ways_to_write_them() -> None:
@@ -61,18 +61,18 @@ def test_other_ways_to_write_them() -> None:
     assert parse_location("azure://bucket/a").scheme == "az"
 
 
-def test_places_beside_and_inside() -> None:
-    place = parse_location("s3://bucket/a/out?profile=me")
-    assert place.name == "out"
-    assert str(place.beside("out.checkpoints")) == "s3://bucket/a/out.checkpoints?profile=me"
-    assert str(place.inside("c", "0")) == "s3://bucket/a/out/c/0?profile=me"
-    assert str(parse_location("s3://bucket/out").beside("x")) == "s3://bucket/x"
+def test_locations_beside_and_below() -> None:
+    location = parse_location("s3://bucket/a/out?profile=me")
+    assert location.name == "out"
+    assert str(location.with_name("out.checkpoints")) == "s3://bucket/a/out.checkpoints?profile=me"
+    assert str(location.joinpath("c", "0")) == "s3://bucket/a/out/c/0?profile=me"
+    assert str(parse_location("s3://bucket/out").with_name("x")) == "s3://bucket/x"
 
 
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("ftp://host/a", "a URL of ftp:// is not known; expected a path or one of s3://, gs://"),
+        ("ftp://host/a", "the scheme ftp:// is not known; expected a path or one of s3://, gs://"),
         ("s3://bucket", r"s3://bucket names no store; expected s3://bucket/name"),
         ("s3:///a", r"expected s3://bucket/name"),
         ("s3://bucket/a//b", "has an empty part"),
@@ -87,11 +87,11 @@ def test_places_beside_and_inside() -> None:
         ("s3://bucket/a?endpoint=http%3A%2F%2Fhost%3Fsig%3DPLANTED", "expected http://host:port"),
         ("s3://bucket/a?endpoint=http://host%23PLANTED", "expected http://host:port"),
         ("file:///a?sig=PLANTED", "file:///a is no file of this machine"),
-        ("s3://bucket/a?secret_access_key=PLANTED", "says 'secret_access_key'"),
-        ("https://host/a?X-Amz-Signature=PLANTED", "says 'X-Amz-Signature' after its '.'; expected nothing"),
+        ("s3://bucket/a?secret_access_key=PLANTED", "has 'secret_access_key'"),
+        ("https://host/a?X-Amz-Signature=PLANTED", "has 'X-Amz-Signature' after its '.'; expected nothing"),
     ],
 )
-def test_what_is_no_such_url_is_refused(url: str | Path, words: str) -> None:
+def test_other_urls_are_refused(url: str | Path, words: str) -> None:
     with pytest.raises(OptionError, match=words) as refused:
         parse_location(url)
     assert "PLANTED" not in str(refused.value)

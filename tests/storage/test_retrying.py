@@ -1,4 +1,4 @@
-"""What fails now and then is tried again for as long as patience lasts, and no longer."""
+"""Actions that fail for a moment are repeated for as long as patience lasts, and no longer."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import pytest
 
 from daskptycho.errors import OptionError
 from daskptycho.storage import retrying
-from daskptycho.storage.retrying import VARIABLE, fail_fast, patience, retry
+from daskptycho.storage.retrying import PATIENCE_VARIABLE, fail_fast, patience, retry
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Pauses that were made; time passes in them alone."""
+    """The pauses that were made; time passes only in them."""
     pauses: list[float] = []
     monkeypatch.setattr(retrying.time, "sleep", pauses.append)
     monkeypatch.setattr(retrying.time, "monotonic", lambda: sum(pauses))
@@ -19,7 +19,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def failing(times: int) -> object:
-    """A function that fails so many times."""
+    """A function that fails this number of times."""
     left = [OSError("away")] * times
 
     def action() -> str:
@@ -30,7 +30,7 @@ def failing(times: int) -> object:
     return action
 
 
-def test_an_outage_of_a_minute_is_sat_out(clock: list[float]) -> None:
+def test_an_outage_of_a_minute_is_waited_out(clock: list[float]) -> None:
     assert retry(failing(18), "reading", OSError, 75.0) == "there"
     assert 60 < sum(clock) < 75
     assert clock == sorted(clock)
@@ -54,12 +54,12 @@ def test_signed_addresses_are_not_logged(clock: list[float], caplog: pytest.LogC
         retry(action, "reading tile 3", OSError)
     (line,) = caplog.messages
     assert line.startswith(
-        "reading tile 3 failed and is tried again: error sending request for url (https://"
+        "reading tile 3 failed and will be retried: error sending request for url (https://"
     )
     assert "PLANTED" not in line
 
 
-def test_what_is_not_worth_it_is_not_tried_again(clock: list[float]) -> None:
+def test_other_errors_are_not_retried(clock: list[float]) -> None:
     with pytest.raises(OSError, match="away"):
         retry(failing(1), "reading", ValueError, 75.0)
     with pytest.raises(OSError, match="away"):
@@ -68,18 +68,18 @@ def test_what_is_not_worth_it_is_not_tried_again(clock: list[float]) -> None:
 
 
 def test_patience_is_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(PATIENCE_VARIABLE, raising=False)
     # A minute, and the time that the last attempt takes.
     assert patience() > 60
-    monkeypatch.setenv(VARIABLE, "2.5")
+    monkeypatch.setenv(PATIENCE_VARIABLE, "2.5")
     assert patience() == 2.5
     with fail_fast():
         assert patience() == 0
     assert patience() == 2.5
 
 
-@pytest.mark.parametrize("said", ["soon", "-1", "inf", "nan"])
-def test_patience_that_is_no_time_is_refused(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    monkeypatch.setenv(VARIABLE, said)
-    with pytest.raises(OptionError, match=f"{VARIABLE} is '{said}'; expected seconds"):
+@pytest.mark.parametrize("value", ["soon", "-1", "inf", "nan"])
+def test_patience_that_is_no_time_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv(PATIENCE_VARIABLE, value)
+    with pytest.raises(OptionError, match=f"{PATIENCE_VARIABLE} is '{value}'; expected seconds"):
         patience()

@@ -249,7 +249,7 @@ def test_only_strips_and_scalars_leave_a_worker() -> None:
     cut = [key for key in graph if key_split(key) == "cut"]
     travelling = [own for own in tiling.strips if worker[own.source] != worker[own.target]]
     assert 0 < len(cut) == len(travelling)
-    assert tiling.strips_between(2) == travelling
+    assert tiling.strips_between_workers(2) == travelling
     tasks = count_sweep_tasks(ds, tiling, Recipe(update_probe=False, momentum=False), workers=2)
     assert counted == tasks
     # Without its strips no tile's graph touches what the tasks of a tile on the other worker read.

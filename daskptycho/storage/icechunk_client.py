@@ -1,7 +1,7 @@
-"""Where a store of checkpoints lies: Icechunk's storage for a location, its errors in one line, its retries.
+"""What opens an Icechunk repository at a `Location`: its storage, its retries, its errors in one line.
 
-`checkpoint_store` calls this module; it calls `bucket`, `object_store`, `location`, `retrying` and `errors`.
-A storage may be put into a task: each process that opens it finds its own credentials.
+`checkpoints` calls this module. A storage may be put into a task: each process that opens it finds its own
+credentials.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, ParamSpec, TypeVar
+from typing import TypeVar
 
 import icechunk
 
@@ -22,30 +22,32 @@ from daskptycho.storage.location import Location
 from daskptycho.storage.retrying import LONGEST_PAUSE, patience, retry, strip_queries
 
 __all__ = [
-    "config",
+    "make_config",
+    "make_storage",
     "remove",
     "retry_icechunk",
-    "storage",
     "translate_icechunk_errors",
-    "translates_icechunk_errors",
 ]
 
-FAILS = (OSError, icechunk.IcechunkError)
-
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def storage(location: Location) -> icechunk.Storage:
-    """Where a store lies; credentials are found by each process that opens it."""
+def make_storage(location: Location) -> icechunk.Storage:
+    """Icechunk's storage for a location; each process that opens it looks up credentials for itself.
+
+    Raises
+    ------
+    OptionError
+        The location is on a web server.
+    """
     # Icechunk warns of concurrent commits to a local folder; a run is the only one to commit to its own.
     icechunk.set_logs_filter("error")
     bucket, prefix = location.bucket, location.path
-    if location.local:
+    if location.is_local:
         return icechunk.local_filesystem_storage(location.path)
     if location.scheme == "s3":
         endpoint, region = bucket_client.s3_server(location)
-        credentials = None if location.anonymous else functools.partial(_credentials, location)
+        credentials = None if location.anonymous else functools.partial(_s3_credentials, location)
         return icechunk.s3_storage(
             bucket=bucket,
             prefix=prefix,
@@ -68,74 +70,62 @@ def storage(location: Location) -> icechunk.Storage:
         return icechunk.azure_storage(
             account=account, container=bucket, prefix=prefix, from_env=True, config=settings
         )
-    raise OptionError(f"{location} is on a web server, which is read alone; checkpoints need a bucket")
+    raise OptionError(f"{location} is on a web server, which is read-only; checkpoints need a bucket")
 
 
-def _credentials(location: Location) -> icechunk.S3StaticCredentials:
-    """What Icechunk signs its requests with, asked for again before they are too old."""
+def _s3_credentials(location: Location) -> icechunk.S3StaticCredentials:
+    """Credentials that Icechunk requests again before they expire."""
     found = bucket_client.s3_credentials(location).get_frozen_credentials()
-    return icechunk.S3StaticCredentials(
-        found.access_key, found.secret_key, found.token, datetime.now(UTC) + bucket_client.CREDENTIALS_LAST
-    )
+    expiry = datetime.now(UTC) + bucket_client.CREDENTIALS_LIFETIME
+    return icechunk.S3StaticCredentials(found.access_key, found.secret_key, found.token, expiry)
 
 
-def config(location: Location) -> icechunk.RepositoryConfig:
-    """Icechunk's own retries last as long as ours."""
-    found = icechunk.RepositoryConfig.default()
-    if not location.local:
+def make_config(location: Location) -> icechunk.RepositoryConfig:
+    """A configuration with which Icechunk's own retries last as long as `patience`."""
+    config = icechunk.RepositoryConfig.default()
+    if not location.is_local:
         longest = int(1000 * LONGEST_PAUSE)
         tries = 1 + int(2 * patience() / LONGEST_PAUSE)
         retries = icechunk.StorageRetriesSettings(
             max_tries=tries, initial_backoff_ms=min(100, longest), max_backoff_ms=longest
         )
-        found.storage = icechunk.StorageSettings(retries=retries)
-    return found
+        config.storage = icechunk.StorageSettings(retries=retries)
+    return config
 
 
 @contextmanager
 def translate_icechunk_errors(location: Location) -> Iterator[None]:
-    """Say in one line what goes wrong with a store, a full disk or a bucket that is away.
+    """Report in one line what goes wrong with a store in the block, such as a full disk.
 
     Raises
     ------
     StoreError
-        In place of Icechunk's own errors.
+        In place of an error of Icechunk.
     """
     try:
         yield
     except icechunk.IcechunkError as error:
-        failed = "read or written" if location.local else "reached"
+        failed = "read or written" if location.is_local else "reached"
         raise StoreError(f"{location} cannot be {failed}: {_cause(error)}") from error
 
 
 def _cause(error: Exception) -> str:
-    """What Icechunk's message of many lines says last, of the causes at its end."""
+    """The last of the causes that end Icechunk's message of many lines."""
     causes = re.findall(r"^ *(?:[|`]->|[├╰]─▶) ((?!Error ).+)$", str(error), flags=re.MULTILINE)
-    said = ": ".join(causes[-2:]) or " ".join(str(error).split())
-    return strip_queries(said)[:300]
+    cause = ": ".join(causes[-2:]) or " ".join(str(error).split())
+    return strip_queries(cause)[:300]
 
 
-def translates_icechunk_errors(method: Callable[P, T]) -> Callable[P, T]:
-    """A method of `Store` that says in one line what goes wrong."""
-
-    @functools.wraps(method)
-    def of_store(*given: P.args, **options: P.kwargs) -> T:
-        store: Any = given[0]
-        with translate_icechunk_errors(store.location):
-            return method(*given, **options)
-
-    return of_store
-
-
-def retry_icechunk(action: Callable[[], T], what: str, location: Location) -> T:
-    """What an action on a store returns, tried again while patience lasts."""
+def retry_icechunk(action: Callable[[], T], description: str, location: Location) -> T:
+    """Call an action on a store until it succeeds or patience runs out, and return its value."""
     with translate_icechunk_errors(location):
-        return retry(action, what, FAILS, None if location.local else patience())
+        seconds = None if location.is_local else patience()
+        return retry(action, description, (OSError, icechunk.IcechunkError), seconds)
 
 
 def remove(location: Location) -> None:
-    """Take a store away, with all that is in it."""
-    if location.local:
-        shutil.rmtree(location.folder, ignore_errors=True)
+    """Delete a store with everything in it."""
+    if location.is_local:
+        shutil.rmtree(location.local_path, ignore_errors=True)
     else:
         bucket.remove(location)
