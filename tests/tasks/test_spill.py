@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from dask.sizeof import sizeof
+from daskptycho.tasks.plan import PART_BYTES, in_passing
 from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +31,6 @@ from daskptycho.cluster.workers import Workers
 from daskptycho.model.operators import measured_amplitudes
 from daskptycho.run.memory import Recipe, estimate_needs
 from daskptycho.scan.dataset import tile_chunks
-from daskptycho.tasks.plan import PART_BYTES, in_passing
 from daskptycho.tasks.spill import PREFIX, StoredImage
 from tests import plain
 from tests.run.test_memory import HERE, four_tiles, tight
