@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskptycho.graph import Report, merge_images, sweep
-from daskptycho.model.algorithms import AP, Algorithm
+from daskptycho.model.algorithms import AP, RAAR, Algorithm, DifferenceMap
 from daskptycho.model.forward import FarField
 from daskptycho.model.model import Model, TileModel, choose_model
 from daskptycho.model.sweep import OverlapSum
@@ -29,6 +29,7 @@ from tests import plain
 # Eigenvectors to the last digit, so that nothing depends on where a solver stopped.
 FULL = Sync("full", iterations=300, every=1)
 PROBE = frozenset({"probe"})
+ALGORITHMS: list[Algorithm] = [AP(), RAAR(), RAAR(beta=0.5), RAAR(beta=1.0), DifferenceMap()]
 
 
 # The model on a tile
