@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from dask.base import compute
+from daskptycho.tasks.plan import StoredAmplitudes, make_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,7 +36,6 @@ from daskptycho.run.start import uniform_start
 from daskptycho.scan.dataset import tile_chunks
 from daskptycho.sync.gramian import GramianBlock
 from daskptycho.sync.options import Sync
-from daskptycho.tasks.plan import StoredAmplitudes, make_plan
 from daskptycho.tasks.spec import persisted, place
 from tests import plain
 from tests.test_cli import facts, refused, run
