@@ -1,8 +1,10 @@
 """The command line ``daskptycho``: one module of this folder for each command, and what they share.
 
-`refusals` decides how a command ends, `terminal` what progress and tables look like, `options` reads
-values, `cluster` finds the workers. A command imports what is heavy only when it runs, so that
-``--help`` is quick. Called by the console script and ``__main__``, and by nobody else.
+`refusals` decides how a command ends, `terminal` shows progress and tables, `options` reads values, `cluster`
+starts or finds the workers, `live` serves the live page, `sketch` draws in characters. A command imports heavy
+libraries only when it runs, so that ``--help`` is quick.
+
+This folder may import every other folder of the package. Only the console script and ``__main__`` import it.
 """
 
 from __future__ import annotations
