@@ -32,7 +32,7 @@ from daskptycho.scan.dataset import position_in_pixels, tile_chunks
 from daskptycho.sync.gramian import Border, assemble, block_matrix, block_values, gramian_blocks
 from daskptycho.sync.phases import Sync, frame_phases, normalise, solve
 from daskptycho.tiling import Tiling, make_tiling
-from daskptycho.views.panels import FIRST, SECOND, dress
+from daskptycho.views.panels import FIRST, SECOND, style_axes
 from daskptycho.views.plotting import complex_to_rgb, plot_comparison, plot_result, save_figure
 
 HERE = Path(__file__).parent
@@ -85,7 +85,7 @@ def convergence(work: Path, target: Path) -> None:
             axes.semilogy(np.arange(1, len(error) + 1), error, color=colour, linewidth=2.2, label=name)
         axes.set_title(f"{side}x{side} frames")
         axes.set_xlabel("sweep")
-        dress(axes)
+        style_axes(axes)
     panels[0].set_ylabel("relative error")
     panels[0].legend(frameon=False)
     save(figure, target / "convergence.png")

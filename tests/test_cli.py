@@ -272,7 +272,7 @@ def test_every_option_of_import_reaches_the_scan(tmp_path: Path) -> None:
     assert told["energy"] == "7.2 keV (wavelength 172.2 pm)"
     assert told["pixel size"] == "287 nm x 143.5 nm (y, x)"
     assert told["valid pixels"] == "99.61 %"
-    assert told["tiles"] == "5 of 7 frames at most"
+    assert told["tiles"] == "5 of up to 7 frames"
 
 
 def test_import_of_a_periodic_scan_by_its_wavelength(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_import_of_a_periodic_scan_by_its_wavelength(tmp_path: Path) -> None:
     scan = dp.open_scan(tmp_path / "s.zarr")
     assert scan.attrs["period"] == [40, 50]
     assert scan.attrs["wavelength_m"] == 1e-10
-    assert "40 x 50 pixels, wraps round" in run("info", tmp_path / "s.zarr").stdout
+    assert "40 x 50 pixels, periodic" in run("info", tmp_path / "s.zarr").stdout
 
 
 def test_siemens_star_is_imported_in_one_command_and_reconstructed(tmp_path: Path) -> None:
@@ -293,8 +293,8 @@ def test_siemens_star_is_imported_in_one_command_and_reconstructed(tmp_path: Pat
     run("import", SIEMENS, scan, "--position-unit", "pixel", "--zero-frequency", "corner")
     told = facts(run("info", scan).stdout)
     assert told["frames"] == "516 of 128 x 128 pixels, uint16"
-    assert told["counts a frame"] == "461,213 (432,703 to 491,441)"
-    assert told["photons a pixel"] == "28.2 (at most 963, 52.5 % zeros)"
+    assert told["counts per frame"] == "461,213 (432,703 to 491,441)"
+    assert told["photons per pixel"] == "28.2 (at most 963, 52.5 % zeros)"
     assert told["pixel size"] == "unknown"
     run("reconstruct", scan, tmp_path / "r.zarr", "--sweeps", 3)
     assert dp.open_result(tmp_path / "r.zarr")["residual"][-1] < 0.06
@@ -515,7 +515,7 @@ REFUSED = {
     "view nowhere.zarr": "nowhere.zarr does not exist",
     "view scan.zarr": "is a daskptycho-scan; expected a result",
     "view result.zarr picture.bmp9": "picture.bmp9 ends in .bmp9; expected one of",
-    "view result.zarr no/where.png": "no is no folder",
+    "view result.zarr no/where.png": "no is not a folder",
     "info nowhere.zarr": "nowhere.zarr does not exist",
     "info .": "holds no Zarr group",
     "compare result.zarr nowhere.zarr": "nowhere.zarr does not exist",

@@ -18,7 +18,7 @@ import click
 
 from daskptycho.cli.options import NUMBERS
 from daskptycho.errors import OptionError
-from daskptycho.views.facts import plural
+from daskptycho.views.quantities import pluralise
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -170,8 +170,8 @@ def _on_gpus(place: Place, tiles: int) -> Iterator[Client]:
 
     if place.gpus is not None and len(place.gpus) > tiles:
         raise OptionError(
-            f"{plural(len(place.gpus), 'GPU')} for {plural(tiles, 'tile')}; expected at most as many GPUs as "
-            "tiles, or a scan that was written with smaller ones (--tile-frames)"
+            f"{pluralise(len(place.gpus), 'GPU')} for {pluralise(tiles, 'tile')}; expected at most as many GPUs "
+            "as tiles, or a scan that was written with smaller tiles (--tile-frames)"
         )
     gpus = visible_gpus()[:tiles] if place.gpus is None else place.gpus
     with ExitStack() as opened:
@@ -186,8 +186,10 @@ def check_gpus(place: Place, client: Client | None) -> None:
 
     if place.device == "gpu" and place.scheduler is None and client is not None:
         work = require_gpus_at_work(client)
-        told = ", ".join(f"{own.gpu.name} swept {plural(own.sweeps, 'tile')}" for own in work)
-        click.echo(f"{plural(len(work), 'GPU')} at work: {told}; memory from {work[0].pool}'s pool", err=True)
+        told = ", ".join(f"{own.gpu.name} swept {pluralise(own.sweeps, 'tile')}" for own in work)
+        click.echo(
+            f"{pluralise(len(work), 'GPU')} at work: {told}; memory from {work[0].pool}'s pool", err=True
+        )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import click
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.terminal import show_facts
 from daskptycho.errors import ScanError
-from daskptycho.views.facts import length
+from daskptycho.views.quantities import format_length
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -97,7 +97,7 @@ def _facts(comparison: Comparison, shape: tuple[int, ...], metres: bool) -> list
     registration, frc = comparison.registration, comparison.frc
 
     def size(value: float) -> str:
-        return length(value) if metres else f"{value:.3g} pixels"
+        return format_length(value) if metres else f"{value:.3g} pixels"
 
     unit = "1/m" if metres else "1/pixel"
     facts = [

@@ -11,7 +11,7 @@ from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.options import LENGTHS, PAIR, SIZE, overwrite, refuse_to_lose
 from daskptycho.cli.terminal import bars
 from daskptycho.errors import OptionError
-from daskptycho.views.facts import plural
+from daskptycho.views.quantities import pluralise
 
 __all__ = ["command"]
 
@@ -147,8 +147,8 @@ def command(file: str, scan: str, **options: Any) -> None:
     with bars() as progress:
         written = create_scan(scan, progress=progress.frames("Importing"), **found, **writing)
     frames, height, width = written["intensity"].shape
-    tiles = plural(len(tile_chunks(written)), "tile")
-    click.echo(f"{scan}: {plural(frames, 'frame')} of {height} x {width} pixels in {tiles}")
+    tiles = pluralise(len(tile_chunks(written)), "tile")
+    click.echo(f"{scan}: {pluralise(frames, 'frame')} of {height} x {width} pixels in {tiles}")
     click.echo(f"Look at it with: daskptycho info {shlex.quote(scan)}")
 
 

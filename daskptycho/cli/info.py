@@ -8,7 +8,8 @@ import click
 
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.terminal import bars, say_warning, show_facts
-from daskptycho.views.facts import Counts, count, counts_of, mean_step, result_facts, scan_facts
+from daskptycho.views.facts import Counts, mean_step, result_facts, sample_counts, scan_facts
+from daskptycho.views.quantities import format_number
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -45,7 +46,7 @@ def command(scan: str, picture: str | None) -> None:
         return
     opened = open_scan(scan)
     with bars(leave=False) as progress:
-        counts = counts_of(opened, progress.tiles("Reading"))
+        counts = sample_counts(opened, progress.tiles("Reading"))
     show_facts(f"{scan}, a scan", scan_facts(opened, counts))
     position = position_in_pixels(opened)
     click.echo()
@@ -66,9 +67,11 @@ def command(scan: str, picture: str | None) -> None:
 def _doubts(scan: xr.Dataset, counts: Counts) -> list[str]:
     """What is allowed and yet rarely meant."""
     doubts = []
-    dark = int((counts.of_frame == 0).sum())
+    dark = int((counts.per_frame == 0).sum())
     if dark:
-        doubts.append(f"{count(dark)} of {count(len(counts.of_frame))} frames read hold no counts at all")
+        doubts.append(
+            f"{format_number(dark)} of {format_number(len(counts.per_frame))} frames read hold no counts at all"
+        )
     if "probe" not in scan:
         doubts.append(
             "the scan has no probe; a reconstruction needs a first guess of it (import with --guess-probe)"

@@ -8,7 +8,7 @@ import click
 
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.terminal import show_facts
-from daskptycho.views.facts import count
+from daskptycho.views.quantities import format_number
 
 if TYPE_CHECKING:
     from daskptycho.run.memory import Needs
@@ -101,8 +101,8 @@ def _facts(needs: Needs, tasks: int) -> list[list[tuple[str, str]]]:
     return [
         [
             ("workers", f"{who.count} with {who.threads} thread{'s' if who.threads > 1 else ''} each"),
-            ("tiles", f"{count(needs.tiles)}, {count(needs.frames)} frames"),
-            ("tasks", f"{count(tasks)} a sweep, {tasks / needs.tiles:.3g} a tile"),
+            ("tiles", f"{format_number(needs.tiles)}, {format_number(needs.frames)} frames"),
+            ("tasks", f"{format_number(tasks)} a sweep, {tasks / needs.tiles:.3g} a tile"),
         ],
         [
             ("amplitudes", f"{told(needs.amplitudes)} as float32; read {read}"),

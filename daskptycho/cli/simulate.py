@@ -10,7 +10,7 @@ import click
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.options import LENGTHS, PAIR, overwrite
 from daskptycho.cli.terminal import bars
-from daskptycho.views.facts import plural
+from daskptycho.views.quantities import pluralise
 
 __all__ = ["command"]
 
@@ -63,6 +63,6 @@ def command(out: str, **options: Any) -> None:
     with bars() as progress:
         scan = simulate_scan(out, progress=progress.frames("Simulating"), **options)
     frames, height, width = scan["intensity"].shape
-    tiles = plural(len(tile_chunks(scan)), "tile")
-    click.echo(f"{out}: {plural(frames, 'frame')} of {height} x {width} pixels in {tiles}")
+    tiles = pluralise(len(tile_chunks(scan)), "tile")
+    click.echo(f"{out}: {pluralise(frames, 'frame')} of {height} x {width} pixels in {tiles}")
     click.echo(f"Reconstruct it with: daskptycho reconstruct {shlex.quote(out)} result.zarr")

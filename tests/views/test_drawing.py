@@ -15,11 +15,11 @@ from daskptycho.views.drawing import (
     MOST_PIXELS,
     add_scale,
     complex_to_rgb,
-    length_unit,
     make_picture,
     phase_limit,
     robust_limits,
 )
+from daskptycho.views.quantities import length_unit
 
 
 def image_of(
