@@ -127,7 +127,7 @@ def run_demo(
             callback=swept,
             overwrite=True,
         )
-        error[name] = _errors(images, results[name], truth)
+        error[name] = _relative_errors(images, results[name], truth)
     figure = plot_sync_difference(
         results["without sync"], results["with sync"], truth, error["without sync"], error["with sync"]
     )
@@ -146,7 +146,7 @@ def uneven_sample(shape: tuple[int, int]) -> NDArray[np.complex64]:
     return (phantom_object(shape) * np.exp(1j * thickness)).astype(np.complex64)
 
 
-def _errors(images: list[NDArray], result: xr.Dataset, truth: xr.DataArray) -> NDArray[np.float64]:
+def _relative_errors(images: list[NDArray], result: xr.Dataset, truth: xr.DataArray) -> NDArray[np.float64]:
     """Relative error of each image, weighted by the illumination, which a known probe keeps the same."""
     weight, target = common_region(result["illumination"], truth)
     errors = []

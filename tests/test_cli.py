@@ -319,7 +319,7 @@ def test_info_doubts_what_is_rarely_meant(tmp_path: Path) -> None:
     run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel")
     said = run("info", tmp_path / "s.zarr").stderr.splitlines()
     assert [line.startswith("Warning: ") for line in said] == [True] * 3
-    for what in ("1 of 30 frames read hold no counts", "no probe", "hardly overlap"):
+    for what in ("frames without any counts: 1 of the 30 that were read", "no probe", "hardly overlap"):
         assert what in "\n".join(said)
 
 
@@ -527,14 +527,14 @@ REFUSED = {
     "import notes.txt new.zarr": "notes.txt is of no known format",
     "import notes.txt result.zarr": "result.zarr exists already; pass --overwrite",
     "simulate scan.zarr": "scan.zarr exists already",
-    "simulate new.zarr --frames 8x": "'8x' is no pair of whole numbers; expected y and x, as in 8x8",
+    "simulate new.zarr --frames 8x": "'8x' is not a pair of whole numbers; expected y and x, as in 8x8",
     "simulate new.zarr --frame-size 2": "frame_size is 2; expected at least 4 pixels",
     "simulate new.zarr --pattern spiral --periodic": "a periodic spiral does not exist",
     "simulate notes.txt/new.zarr": "notes.txt/new.zarr.partial: Not a directory",
     "simulate s3://bucket": "s3://bucket names no store; expected s3://bucket/name",
     "simulate https://host/new.zarr": "is on a web server, which is read alone; expected a bucket or a disk",
     "info ftp://host/scan.zarr": "a URL of ftp:// is not known; expected a path or one of s3://",
-    "import notes.txt new.zarr --detector-pixel-size-m wide": "'wide' is no length; expected metres",
+    "import notes.txt new.zarr --detector-pixel-size-m wide": "'wide' is not a length; expected metres",
     "demo notes.txt": "notes.txt: File exists",
     "dance": "No such command 'dance'; see 'daskptycho --help'",
     "--dance": "No such option '--dance'; see 'daskptycho --help'",
@@ -713,7 +713,7 @@ def test_run_that_is_asked_to_stop_leaves_a_checkpoint_and_nothing_half_written(
     out, err = running.communicate(timeout=200)
     assert running.returncode == code
     stopped, kept = err.splitlines()[-2:]
-    assert (out, stopped) == ("", f"{said}; nothing half-written is left behind.")
+    assert (out, stopped) == ("", f"{said}; nothing incomplete is left behind.")
     assert kept.endswith(
         f"is kept in {tmp_path}/r.zarr.checkpoints; go on with: daskptycho resume {tmp_path}/r.zarr"
     )
@@ -729,7 +729,7 @@ def test_fault_is_told_in_two_lines(work: Path, tmp_path: Path, monkeypatch: pyt
     def fail(progress: Any) -> None:
         raise dp.FaultError("the store is gone")
 
-    monkeypatch.setattr("daskptycho.cli.terminal.Bars.sweeps", lambda *_: fail)
+    monkeypatch.setattr("daskptycho.cli.terminal.ProgressBars.sweeps", lambda *_: fail)
     failed = invoke("reconstruct", work / "scan.zarr", tmp_path / "r.zarr")
     assert failed.exit_code == 1
     assert failed.stderr.splitlines() == [
@@ -757,7 +757,7 @@ def test_workers_give_the_same_image_as_threads(work: Path, tmp_path: Path) -> N
     )
     assert (done.returncode, done.stdout.splitlines()[-1]) == (
         0,
-        f"{tmp_path}/r.zarr: look at it with: daskptycho view {tmp_path}/r.zarr",
+        f"{tmp_path}/r.zarr is complete; look at it with: daskptycho view {tmp_path}/r.zarr",
     )
     usual = ("Reconstructing: ", "Dask's dashboard: ")
     assert [line for line in done.stderr.splitlines() if not line.startswith(usual)] == []

@@ -32,7 +32,7 @@ __all__ = ["daskptycho", "main"]
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Begin with `daskptycho demo demo`; for your own data: import, info, reconstruct, view.",
+    epilog="Start with `daskptycho demo demo`. For your own data use import, info, reconstruct and view.",
 )
 @click.version_option(__version__, prog_name="daskptycho")
 def daskptycho() -> None:
