@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from daskptycho.version import __version__
 
 if TYPE_CHECKING:
-    from daskptycho.analysis.metrics import compare_images, relative_error
+    from daskptycho.analysis.metrics import common_region, compare_images, relative_error
+    from daskptycho.cluster.cuda_cluster import cuda_cluster, require_gpus_at_work
     from daskptycho.dashboard import LiveCell, LivePage
     from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
     from daskptycho.formats import export_result, import_scan
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
     from daskptycho.scan.dataset import create_scan, open_scan
     from daskptycho.scan.simulate import simulate_scan
     from daskptycho.sync.phases import Sync
-    from daskptycho.views.plotting import plot_result
+    from daskptycho.views.plotting import plot_comparison, plot_result
 
-# Where each public name lives: it is imported when it is first asked for, so that `import daskptycho`
-# costs nothing. No module may bear the name of a function here: importing it would hide the function.
+# The module of each public name. It is imported when the name is first used, so that `import daskptycho` is
+# quick. No module at the top level may have the name of a function here: importing it would hide the
+# function.
 _HOME = {
     "AP": "model.algorithms",
     "Checkpoint": "run.history",
@@ -39,21 +41,25 @@ _HOME = {
     "StoreError": "errors",
     "Sync": "sync.phases",
     "checkpoints": "run.history",
+    "common_region": "analysis.metrics",
     "compare_images": "analysis.metrics",
     "create_scan": "scan.dataset",
+    "cuda_cluster": "cluster.cuda_cluster",
     "export_result": "formats",
     "import_scan": "formats",
     "open_checkpoint": "run.history",
     "open_result": "run.result",
     "open_scan": "scan.dataset",
+    "plot_comparison": "views.plotting",
     "plot_result": "views.plotting",
     "reconstruct": "run.reconstruction",
     "relative_error": "analysis.metrics",
+    "require_gpus_at_work": "cluster.cuda_cluster",
     "resume": "run.resumption",
     "simulate_scan": "scan.simulate",
 }
 
-_HAND_OUT_DATASETS = {
+_RETURN_DATASETS = {
     "create_scan",
     "open_checkpoint",
     "open_result",
@@ -78,16 +84,20 @@ __all__ = [
     "Sync",
     "__version__",
     "checkpoints",
+    "common_region",
     "compare_images",
     "create_scan",
+    "cuda_cluster",
     "export_result",
     "import_scan",
     "open_checkpoint",
     "open_result",
     "open_scan",
+    "plot_comparison",
     "plot_result",
     "reconstruct",
     "relative_error",
+    "require_gpus_at_work",
     "resume",
     "simulate_scan",
 ]
@@ -97,8 +107,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    if name in _HAND_OUT_DATASETS:
-        # Their ``ds.ptycho``; importing it earlier would load xarray with the package.
+    if name in _RETURN_DATASETS:
+        # It registers ``ds.ptycho``; importing it earlier would load xarray with the package.
         import_module(f"{__name__}.views.accessor")
     return found
 

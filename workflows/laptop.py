@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import daskptycho as dp
-from daskptycho.views.plotting import plot_result, save_figure
 
 
 def main(folder: Path) -> None:
@@ -27,7 +26,9 @@ def main(folder: Path) -> None:
         overwrite=True,
         callback=lambda progress: print(f"sweep {progress.sweep}: residual {progress.residual:.4f}"),
     )
-    print("picture:", save_figure(plot_result(result), folder / "result.png"))
+    picture = folder / "result.png"
+    dp.plot_result(result).savefig(picture)
+    print("picture:", picture)
 
 
 if __name__ == "__main__":

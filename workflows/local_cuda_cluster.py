@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 
 import daskptycho as dp
-from daskptycho.cluster.cuda_cluster import cuda_cluster, require_gpus_at_work
 
 SWEEPS = 100
 
@@ -23,7 +22,7 @@ def main(scan_url: str, out: str, gpus: list[int] | None) -> None:
 
     # One worker process for each GPU. CuPy takes its memory from a pool on each of them: RMM's where RMM is
     # installed, its own otherwise. The block's end closes them all, also after an error.
-    with cuda_cluster(gpus) as client:
+    with dp.cuda_cluster(gpus) as client:
         print("Dask's dashboard:", client.dashboard_link)
 
         # The run finds the cluster by itself. Whatever the workers have to know is in these arguments: Dask's
@@ -41,7 +40,7 @@ def main(scan_url: str, out: str, gpus: list[int] | None) -> None:
         )
 
         # Did every GPU do its share? This raises if one stood idle, and if all the work was done elsewhere.
-        for work in require_gpus_at_work(client):
+        for work in dp.require_gpus_at_work(client):
             print(f"{work.gpu.name}: {work.sweeps} tiles swept, memory from {work.pool}'s pool")
 
     print(f"Look at it with: daskptycho view {out}")
