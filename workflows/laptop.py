@@ -1,8 +1,9 @@
-"""A first reconstruction on a laptop: simulate a scan, reconstruct it, draw it.
+"""A first reconstruction on a laptop: simulate a scan, reconstruct it, draw the result.
 
     python workflows/laptop.py FOLDER
 
-Replace the first step by ``daskptycho import`` of your own file and ``dp.open_scan``.
+For your own data, replace the simulation by ``daskptycho import`` on the command line and ``dp.open_scan``
+here.
 """
 
 from __future__ import annotations
