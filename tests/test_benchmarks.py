@@ -26,7 +26,7 @@ BENCHMARKS = ROOT / "benchmarks"
         ("sweep", ["FFT pair", "Gramian", "FFT library"]),
         ("larger_than_memory", ["amplitudes over", "workers lost: 0"]),
         ("object_store", ["read bucket", "of the disk's"]),
-        ("scale", ["strong", "received a sweep", "Modelled"]),
+        ("scale", ["strong", "received per sweep", "Modelled"]),
         pytest.param("many_sweeps", ["tasks now"], marks=pytest.mark.long),
     ],
 )
