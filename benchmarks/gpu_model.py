@@ -85,7 +85,7 @@ class Cost:
 
 
 def count_costs(size: int, step: int) -> dict[str, Cost]:
-    """Count the cost of each kernel per frame on a raster of 3x3; for the Gramian, of all pairs of a frame."""
+    """Count the cost of each kernel per frame on a raster of 3x3; that of the Gramian covers all pairs."""
     counting = Counting(compile_source(translate(compile_ptx(SOURCE, ARCHITECTURE))))
     random = np.random.default_rng(0)
 
