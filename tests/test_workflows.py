@@ -1,4 +1,4 @@
-"""The workflows on clusters, as far as a machine without SLURM allows: its jobs run here."""
+"""The workflows on clusters; on a machine without SLURM, its jobs run as processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run_script(name: str, *arguments: object, **environment: str) -> subprocess.
 
 
 @pytest.mark.timeout(200)
-def test_any_cluster_is_used_and_a_run_that_is_there_goes_on(scan: Path, tmp_path: Path) -> None:
+def test_any_cluster_is_used_and_an_existing_run_is_continued(scan: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.zarr"
     dp.reconstruct(dp.open_scan(scan), out, sweeps=97)
     with LocalCluster(
@@ -60,7 +60,7 @@ def slurm(tmp_path: Path) -> Iterator[str]:
     jobs.mkdir()
     commands = {
         "sbatch": f"""
-            # SLURM keeps a copy too: the script is removed as soon as this has answered.
+            # SLURM keeps a copy as well, because the script is removed as soon as sbatch ends.
             cp "$1" {jobs}/script.$$
             setsid sh {jobs}/script.$$ > {jobs}/out.$$ 2>&1 < /dev/null &
             echo $! > {jobs}/$!
