@@ -55,9 +55,9 @@ def kill_workers(cluster: LocalCluster, moments: list[float], rng: np.random.Gen
     chosen = [int(rng.integers(len(cluster.workers))) for _ in moments]
 
     def kill() -> None:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for moment, number in zip(sorted(moments), chosen, strict=True):
-            time.sleep(max(0.0, begun + moment - time.perf_counter()))
+            time.sleep(max(0.0, started + moment - time.perf_counter()))
             pids = [nanny.pid for nanny in list(cluster.workers.values()) if nanny.pid is not None]
             if pids:
                 os.kill(pids[number % len(pids)], signal.SIGKILL)
@@ -99,9 +99,9 @@ def lose_workers(scan: Any, sweeps: int, runs: int, kills: int, rng: np.random.G
         Client(cluster) as client,
     ):
         dp.reconstruct(scan, sweeps=2)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         expected = dp.reconstruct(scan, sweeps=sweeps)["object"].values
-        undisturbed = time.perf_counter() - begun
+        undisturbed = time.perf_counter() - started
         for run in range(1, runs + 1):
             # A nanny whose worker is killed during its start gives up; `scale` makes the cluster start
             # another.
@@ -109,12 +109,12 @@ def lose_workers(scan: Any, sweeps: int, runs: int, kills: int, rng: np.random.G
             counter, seen = TaskCounter(), []
             cluster.scheduler.add_plugin(counter, name="computed")
             moments = sorted(rng.uniform(0, undisturbed, kills))
-            begun = time.perf_counter()
+            started = time.perf_counter()
             killing = kill_workers(cluster, moments, rng)
             found = dp.reconstruct(
                 scan, sweeps=sweeps, callback=lambda progress, seen=seen: seen.append(progress.sweep)
             )
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - started
             killing.join()
             cluster.scheduler.remove_plugin("computed")
             again = sum(counter.times.values()) - len(counter.times)
@@ -156,9 +156,9 @@ def kill_whole_runs(
         return process
 
     first = start(folder / "whole.zarr")
-    begun = time.perf_counter()
+    started = time.perf_counter()
     assert first.wait() == 0
-    undisturbed = time.perf_counter() - begun
+    undisturbed = time.perf_counter() - started
     expected = dp.open_result(folder / "whole.zarr")["object"].values
     for run in range(1, runs + 1):
         out = folder / f"{run}.zarr"
@@ -209,9 +209,9 @@ def count_files(out: Path) -> int:
 
 def wait_until(condition: Any, patience: float = 120) -> None:
     """Wait until a condition is true, checking it every millisecond."""
-    begun = time.perf_counter()
+    started = time.perf_counter()
     while not condition():
-        if time.perf_counter() - begun > patience:
+        if time.perf_counter() - started > patience:
             raise TimeoutError
         time.sleep(0.001)
 

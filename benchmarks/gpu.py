@@ -70,11 +70,11 @@ class Card:
         device = self.cupy.cuda.Device()
         for number in range(self.rounds + 1):
             device.synchronize()
-            begun = time.perf_counter()
+            start = time.perf_counter()
             run()
             device.synchronize()
             if number:
-                best = min(best, time.perf_counter() - begun)
+                best = min(best, time.perf_counter() - start)
         return best
 
     def bandwidth(self, size: int) -> float:

@@ -102,9 +102,9 @@ def time_g(tiles: int) -> float:
             values = np.where(np.array(near) == y * side + x, 1.0, 0.1).astype(complex)
             others = {"power": 1.0, "spread": 0.0, "consensus": 0.0, "localisation": 1.0}
             rows.append(GalerkinRow(np.array(near), values, **others))
-    begun = time.perf_counter()
+    start = time.perf_counter()
     tile_phases(rows, Sync(), "degree", 1.0)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def time_tasks(client: Client, count: int) -> float:
@@ -112,9 +112,9 @@ def time_tasks(client: Client, count: int) -> float:
     values = [task(int, 1)]
     for _ in range(count):
         values.append(task(max, values[len(values) // 2], 1))
-    begun = time.perf_counter()
+    start = time.perf_counter()
     dask.compute(task(sum, persisted(values[1:])))
-    return (time.perf_counter() - begun) / count
+    return (time.perf_counter() - start) / count
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,17 @@ from typing import Any
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
-from daskptycho.cli.options import LENGTHS, PAIR, SIZE, overwrite_option, refuse_to_overwrite
+from daskptycho.cli.options import (
+    LENGTHS,
+    PAIR,
+    SIZE,
+    detector_distance_option,
+    detector_pixel_size_option,
+    overwrite_option,
+    refuse_to_overwrite,
+    source_distance_option,
+    tile_frames_option,
+)
 from daskptycho.cli.terminal import show_progress
 from daskptycho.errors import OptionError
 from daskptycho.views.quantities import pluralise
@@ -120,10 +130,8 @@ class _Key(click.ParamType):
     "--energy-eV", "energy_eV", type=float, help="Energy of the radiation (or give its wavelength)."
 )
 @click.option("--wavelength-m", type=float, help="Wavelength of the radiation (or give its energy).")
-@click.option("--detector-distance-m", type=float, help="Distance from the sample to the detector.")
-@click.option(
-    "--detector-pixel-size-m", type=LENGTHS, help="Size of a detector pixel; one length, or two for y and x."
-)
+@detector_distance_option
+@detector_pixel_size_option
 @click.option(
     "--pixel-size-m", type=LENGTHS, help="Size of a pixel of the object, if it is known by calibration."
 )
@@ -137,9 +145,7 @@ class _Key(click.ParamType):
     type=click.Choice(["far-field", "near-field"]),
     help="Diffraction patterns or Fresnel images.  [default: that of the file, or far-field]",
 )
-@click.option(
-    "--source-distance-m", type=float, help="Distance from a point source to the sample (near field)."
-)
+@source_distance_option
 @click.option(
     "--assume", type=_Assumption(), multiple=True, help="Value for what FILE lacks, as in energy_eV=8000."
 )
@@ -151,7 +157,7 @@ class _Key(click.ParamType):
 )
 @click.option("--probe-defocus-m", type=float, help="Propagate that guess by this distance.")
 @click.option("--period", type=PAIR, help="Period in pixels of a periodic canvas.")
-@click.option("--tile-frames", type=int, help="Frames per tile; chosen automatically by default.")
+@tile_frames_option
 @overwrite_option
 def command(file: str, scan: str, **options: Any) -> None:
     """Read FILE and write it to SCAN as a scan, block by block.

@@ -1,4 +1,4 @@
-"""Types of option values that are more than a number or a word, and checks that several commands share."""
+"""Types of option values, and the options and checks that several commands share."""
 
 from __future__ import annotations
 
@@ -15,9 +15,16 @@ __all__ = [
     "PAIR",
     "SIZE",
     "NumberOr",
+    "algorithm_option",
+    "detector_distance_option",
+    "detector_pixel_size_option",
     "options_on_command_line",
     "overwrite_option",
     "refuse_to_overwrite",
+    "source_distance_option",
+    "sync_option",
+    "tile_frames_option",
+    "update_probe_option",
 ]
 
 
@@ -106,6 +113,38 @@ SIZE = _Size()
 
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace an existing file or store once the new one is complete."
+)
+tile_frames_option = click.option(
+    "--tile-frames", type=int, help="Frames per tile; chosen automatically by default."
+)
+detector_distance_option = click.option(
+    "--detector-distance-m", type=float, help="Distance from the sample to the detector."
+)
+detector_pixel_size_option = click.option(
+    "--detector-pixel-size-m", type=LENGTHS, help="Size of a detector pixel; one length, or two for y and x."
+)
+source_distance_option = click.option(
+    "--source-distance-m", type=float, help="Distance from a point source to the sample (near field)."
+)
+algorithm_option = click.option(
+    "--algorithm",
+    type=click.Choice(["ap", "raar", "dm"]),
+    default="ap",
+    show_default=True,
+    help="Alternating projections, RAAR or the difference map.",
+)
+sync_option = click.option(
+    "--sync",
+    type=click.Choice(["two-level", "full", "none"]),
+    default="two-level",
+    show_default=True,
+    help="Synchronise the frames of each tile and then the tiles, all frames at once, or nothing.",
+)
+update_probe_option = click.option(
+    "--update-probe/--known-probe",
+    default=True,
+    show_default=True,
+    help="Recover the probe as well, or keep that of the scan.",
 )
 
 

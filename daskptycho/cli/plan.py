@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.cli.options import algorithm_option, sync_option, update_probe_option
 from daskptycho.cli.terminal import show_facts
 from daskptycho.views.quantities import format_number, pluralise
 
@@ -39,26 +40,9 @@ __all__ = ["command"]
     metavar="BYTES",
     help="Memory of each worker, as in 16GiB; by default, its share of this machine.",
 )
-@click.option(
-    "--algorithm",
-    type=click.Choice(["ap", "raar", "dm"]),
-    default="ap",
-    show_default=True,
-    help="Alternating projections, RAAR or the difference map.",
-)
-@click.option(
-    "--sync",
-    type=click.Choice(["two-level", "full", "none"]),
-    default="two-level",
-    show_default=True,
-    help="Method of synchronisation.",
-)
-@click.option(
-    "--update-probe/--known-probe",
-    default=True,
-    show_default=True,
-    help="Recover the probe as well, or keep that of the scan.",
-)
+@algorithm_option
+@sync_option
+@update_probe_option
 @click.option("--modes", type=click.IntRange(1), help="Number of probe modes; by default, that of the scan.")
 def command(
     scan: str,

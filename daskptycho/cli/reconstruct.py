@@ -13,9 +13,12 @@ from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.live import dashboard_option, serve_live_page
 from daskptycho.cli.options import (
     NumberOr,
+    algorithm_option,
     options_on_command_line,
     overwrite_option,
     refuse_to_overwrite,
+    sync_option,
+    update_probe_option,
 )
 from daskptycho.cli.terminal import show_progress, summarise_run
 from daskptycho.errors import OptionError
@@ -40,13 +43,7 @@ __all__ = ["command"]
 @click.argument("scan", metavar="SCAN")
 @click.argument("out", metavar="OUT")
 @click.option("--sweeps", type=int, default=100, show_default=True, help="Maximum number of sweeps.")
-@click.option(
-    "--algorithm",
-    type=click.Choice(["ap", "raar", "dm"]),
-    default="ap",
-    show_default=True,
-    help="Alternating projections, RAAR or the difference map.",
-)
+@algorithm_option
 @click.option("--beta", type=float, help="Relaxation of raar, above 0 and at most 1.  [default: 0.75]")
 @click.option(
     "--opening",
@@ -60,13 +57,7 @@ __all__ = ["command"]
     type=NumberOr(float, "nesterov"),
     help="Momentum of ap, from 0 (none) to below 1, or the sequence of Nesterov.  [default: nesterov]",
 )
-@click.option(
-    "--sync",
-    type=click.Choice(["two-level", "full", "none"]),
-    default="two-level",
-    show_default=True,
-    help="Synchronise the frames of each tile and then the tiles, all frames at once, or nothing.",
-)
+@sync_option
 @click.option(
     "--inner",
     type=int,
@@ -95,12 +86,7 @@ __all__ = ["command"]
     show_default=True,
     help="Steps of the eigensolver in each synchronisation.",
 )
-@click.option(
-    "--update-probe/--known-probe",
-    default=True,
-    show_default=True,
-    help="Recover the probe as well, or keep that of the scan.",
-)
+@update_probe_option
 @click.option("--modes", type=int, help="Number of incoherent probe modes; by default, that of the scan.")
 @click.option(
     "--start",

@@ -8,7 +8,14 @@ from typing import Any
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
-from daskptycho.cli.options import LENGTHS, PAIR, overwrite_option
+from daskptycho.cli.options import (
+    PAIR,
+    detector_distance_option,
+    detector_pixel_size_option,
+    overwrite_option,
+    source_distance_option,
+    tile_frames_option,
+)
 from daskptycho.cli.terminal import show_progress
 from daskptycho.views.quantities import pluralise
 
@@ -67,13 +74,9 @@ __all__ = ["command"]
     help="Diffraction patterns, or Fresnel images, which need the geometry.",
 )
 @click.option("--energy-eV", "energy_eV", type=float, help="Energy of the photons or electrons.")
-@click.option("--detector-distance-m", type=float, help="Distance from the sample to the detector.")
-@click.option(
-    "--detector-pixel-size-m", type=LENGTHS, help="Size of a detector pixel; one length, or two for y and x."
-)
-@click.option(
-    "--source-distance-m", type=float, help="Distance from a point source to the sample (near field)."
-)
+@detector_distance_option
+@detector_pixel_size_option
+@source_distance_option
 @click.option(
     "--radiation",
     type=click.Choice(["photon", "electron"]),
@@ -81,7 +84,7 @@ __all__ = ["command"]
     show_default=True,
     help="Kind of radiation.",
 )
-@click.option("--tile-frames", type=int, help="Frames per tile; chosen automatically by default.")
+@tile_frames_option
 @overwrite_option
 def command(out: str, **options: Any) -> None:
     """Simulate a scan and write it to OUT together with the true object and probe."""
