@@ -91,6 +91,11 @@ class _Flat:
 
     function: Callable[..., Any]
 
+    @property
+    def __name__(self) -> str:
+        """For the names of tasks."""
+        return self.function.__name__.strip("_")
+
     def __call__(self, *nested: list[list[list[Any]]], **options: Any) -> Any:
         return self.function(*([part[0][0] for part in parts] for parts in nested), **options)
 
@@ -100,6 +105,11 @@ class _WithOne:
     """A function of a chunk and of the only chunk of another array."""
 
     function: Callable[..., Any]
+
+    @property
+    def __name__(self) -> str:
+        """For the names of tasks."""
+        return self.function.__name__.strip("_")
 
     def __call__(self, chunk: Any, nested: list[list[list[Any]]], **options: Any) -> Any:
         return self.function(chunk, nested[0][0][0], **options)
@@ -122,6 +132,11 @@ class _Part:
     """A function of the frames of a tile and of the only chunk of another array."""
 
     function: Callable[..., Any]
+
+    @property
+    def __name__(self) -> str:
+        """For the names of tasks."""
+        return self.function.__name__.strip("_")
 
     def __call__(self, frames: list[list[Any]], nested: list[list[list[Any]]]) -> Any:
         return self.function(item(frames[0][0]), item(nested[0][0][0]))
