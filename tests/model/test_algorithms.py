@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import xarray as xr
 
+import daskptycho as dp
 from daskptycho import backend
 from daskptycho.errors import OptionError
-from daskptycho.model.algorithms import AP, RAAR, Algorithm, DifferenceMap, parse_algorithm
+from daskptycho.model.algorithms import (
+    AP,
+    RAAR,
+    Algorithm,
+    DifferenceMap,
+    describe_algorithm,
+    parse_algorithm,
+    recall_algorithm,
+)
 from daskptycho.model.sweep import Stack, merge, sweep_tile
 from tests import plain
 from tests.plain import Projections, complex_noise
@@ -146,6 +159,202 @@ def test_phases_turn_a_stack_that_has_not_seen_them(algorithm: Algorithm) -> Non
     other = sweep_tile(*given, stack=Stack(turned))
     np.testing.assert_allclose(one.carried, other.carried, atol=1e-4)
     np.testing.assert_allclose(one.left.image_sum, other.left.image_sum, atol=1e-3)
+
+
+# Algorithms of the user's own
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """A step of alternating projections part of the way."""
+
+    share: float = 0.5
+
+    name: ClassVar[str] = "relaxed"
+    has_stack: ClassVar[bool] = False
+
+    def before(self, waves: Any, stack: Any) -> Any:
+        return waves
+
+    def after(self, waves: Any, z: Any, projected: Any, stack: Any) -> tuple[Any, Any]:
+        share = np.float32(self.share)
+        return (1 - share) * waves + share * projected, None
+
+
+class Averaged:
+    """Averaged alternating reflections, which RAAR is with a beta of one; not a dataclass."""
+
+    name = "averaged"
+    has_stack = True
+
+    def before(self, waves: Any, stack: Any) -> Any:
+        return waves if stack is None else stack + waves
+
+    def after(self, waves: Any, z: Any, projected: Any, stack: Any) -> tuple[Any, Any]:
+        return 2 * projected - z, z - projected
+
+
+@every_scan
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_own_algorithm_without_a_stack_follows_its_formula(share: float, options: dict) -> None:
+    ds = plain.scan(frames=(3, 3), **options)
+    on = plain.projections_of(ds, plain.tiling_of(ds).tiles[0])
+    shone = plain.illumination_of(ds) > 0
+    x = on.split(ones(ds))
+    for image, misfit, stack in by_hand(ds, Relaxed(share), ones(ds), 4):
+        assert misfit == pytest.approx(plain.misfit(x, on.amplitude), rel=1e-4)
+        expected = on.image((1 - share) * x + share * on.data(x))
+        x = on.split(expected)
+        assert plain.relative(image[shone], expected[shone]) < 1e-4
+        assert stack is None
+
+
+RUNS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "known": {"update_probe": False, "sync": dp.Sync(every=1)},
+    "full": {"sync": dp.Sync("full", every=2)},
+    "inner": {"sync": dp.Sync(every=2, inner=2)},
+}
+
+
+@pytest.mark.parametrize("options", RUNS.values(), ids=RUNS.keys())
+@pytest.mark.parametrize(
+    ("own", "like"), [(Relaxed(1.0), AP()), (Averaged(), RAAR(beta=1.0))], ids=["no stack", "stack"]
+)
+def test_own_algorithm_runs_as_the_packages_own(own: Any, like: Algorithm, options: dict[str, Any]) -> None:
+    """Two of the package's algorithms written anew: the same runs."""
+    ds = plain.scan(frames=(6, 6), modes=2, fractional=True, tile=12)
+    found, expected = (dp.reconstruct(ds, sweeps=6, algorithm=one, **options) for one in (own, like))
+    assert plain.relative(found["object"].values, expected["object"].values) < 1e-4
+    np.testing.assert_allclose(found["residual"], expected["residual"], rtol=1e-3)
+    assert json.loads(found.attrs["options"])["algorithm"] == own.name
+
+
+def test_own_algorithm_can_open_a_random_start() -> None:
+    ds = plain.scan(frames=(6, 6), periodic=True, tile=9)
+    options: dict[str, Any] = {"sweeps": 5, "start": "random", "update_probe": False}
+    found, expected = (
+        dp.reconstruct(ds, opening=opening, **options) for opening in (Averaged(), RAAR(beta=1.0))
+    )
+    assert plain.relative(found["object"].values, expected["object"].values) < 1e-4
+
+
+@pytest.mark.parametrize("algorithm", [Relaxed(0.7), Averaged()], ids=["no stack", "stack"])
+def test_run_with_an_own_algorithm_is_resumed(algorithm: Any, tmp_path: Path) -> None:
+    ds = dp.simulate_scan(tmp_path / "s.zarr", frames=(4, 4), frame_size=16, step=4, jitter=1, tile_frames=8)
+    expected = dp.reconstruct(ds, sweeps=6, algorithm=algorithm)
+    dp.reconstruct(ds, tmp_path / "r.zarr", sweeps=4, algorithm=algorithm)
+    found = dp.resume(tmp_path / "r.zarr", sweeps=6)
+    xr.testing.assert_equal(found.drop_vars("seconds"), expected.drop_vars("seconds"))
+
+
+def test_run_whose_algorithm_is_gone_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ds = dp.simulate_scan(tmp_path / "s.zarr", frames=(4, 4), frame_size=16, step=4)
+    dp.reconstruct(ds, tmp_path / "r.zarr", sweeps=2, algorithm=Relaxed())
+    monkeypatch.delattr(sys.modules[Relaxed.__module__], "Relaxed")
+    said = (
+        r"the run's algorithm, relaxed, was .*test_algorithms:Relaxed, which cannot be made again \(Attribute"
+    )
+    with pytest.raises(OptionError, match=said):
+        dp.resume(tmp_path / "r.zarr", sweeps=3)
+    # Its result stays.
+    assert dp.open_result(tmp_path / "r.zarr").sizes["sweep"] == 2
+
+
+# What is no algorithm
+
+
+def changed(**own: Any) -> Any:
+    """An algorithm in which some of what it has to offer is something else."""
+    return type("Changed", (Averaged,), own)()
+
+
+def fail(self: Any, *waves: Any) -> Any:
+    raise ZeroDivisionError("by zero")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "said"),
+    [
+        (changed(name=None), r"expected ap, raar, dm, or an object with a name, has_stack, before and after"),
+        (changed(name=3), "or an object with a name"),
+        (changed(has_stack=1), "or an object with a name, has_stack"),
+        (changed(before=None), "algorithm averaged fails on two frames of four pixels: TypeError"),
+        (changed(after=fail), r"algorithm averaged fails on two frames of four pixels: ZeroDivisionError"),
+        (
+            changed(before=lambda self, waves, stack: waves[:, 0]),
+            r"algorithm averaged: before returns ndarray of shape \(2, 2, 2\) and type complex64; "
+            r"expected waves of shape \(2, 1, 2, 2\) and type complex64",
+        ),
+        (
+            changed(before=lambda self, waves, stack: waves.astype(complex)),
+            "before returns ndarray of shape .* and type complex128; expected",
+        ),
+        (changed(before=lambda self, waves, stack: None), "before returns NoneType of shape None"),
+        (changed(after=lambda self, waves, z, p, stack: (p.real, p)), "after returns .* type float32"),
+        (changed(after=lambda self, waves, z, p, stack: (p[1:], p)), r"after returns .* \(1, 1, 2, 2\)"),
+        (changed(after=lambda self, waves, z, p, stack: (p, None)), "after, as the next stack, returns None"),
+        (changed(after=lambda self, waves, z, p, stack: (p, p[0])), "after, as the next stack, returns nd"),
+        (changed(after=lambda self, waves, z, p, stack: 1), "fails on two frames .*: TypeError"),
+        (changed(before=lambda self, waves: waves), "fails on two frames .*: TypeError"),
+        (Relaxed(np.float32(0.5)), "relaxed has parameters that cannot be written with a result .*float32"),
+    ],
+)
+def test_objects_that_do_not_do_what_an_algorithm_does_are_refused(algorithm: Any, said: str) -> None:
+    for option in ("algorithm", "opening"):
+        with pytest.raises(OptionError, match=said):
+            dp.reconstruct(plain.scan(), **{option: algorithm})
+
+
+# Descriptions
+
+
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, Relaxed(0.25)], ids=repr)
+def test_description_makes_the_same_algorithm_again(algorithm: Algorithm) -> None:
+    described = describe_algorithm(algorithm)
+    assert json.loads(json.dumps(described)) == described
+    assert described["name"] == algorithm.name
+    found = recall_algorithm(described)
+    assert type(found) is type(algorithm)
+    assert found == algorithm
+
+
+def test_only_algorithms_of_the_user_have_their_class_described() -> None:
+    assert describe_algorithm(RAAR(0.5)) == {"name": "raar", "beta": 0.5}
+    assert describe_algorithm(Relaxed(0.5)) == {
+        "name": "relaxed",
+        "class": f"{Relaxed.__module__}:Relaxed",
+        "share": 0.5,
+    }
+    assert type(recall_algorithm(describe_algorithm(Averaged()))) is Averaged
+
+
+class Namesake(Averaged):
+    """An own algorithm under a name of the package's."""
+
+    name = "raar"
+
+
+def test_own_algorithm_is_not_taken_for_one_of_the_same_name() -> None:
+    assert type(recall_algorithm(describe_algorithm(Namesake()))) is Namesake
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("no_such_module:Relaxed", "ModuleNotFoundError"),
+        ("json:Relaxed", "AttributeError"),
+        (f"{__name__}:changed.<locals>.Changed", "AttributeError"),
+        (f"{__name__}:Averaged", "TypeError"),
+    ],
+)
+def test_class_that_cannot_be_imported_is_told(place: str, said: str) -> None:
+    with pytest.raises(OptionError) as refused:
+        recall_algorithm({"name": "relaxed", "class": place, "share": 0.5})
+    assert str(refused.value).startswith(
+        f"the run's algorithm, relaxed, was {place}, which cannot be made again ({said}"
+    )
+    assert str(refused.value).endswith("; expected it in a module that can be imported")
 
 
 # Names
