@@ -165,8 +165,10 @@ def test_own_parameters_go_through_sweeps(
     layout = lay_out_scan(ds, chunks, None, residency=residency)
     assert [own.name for own in layout.model.per_frame] == ["strength"]
     settings = choose_settings(layout, sync=Sync(None), due=frozenset({"strength"}))
-    state = persist(begin(layout, ds))
-    image, strength = np.ones(on.shape, dtype=complex), np.ones(36)
+    # Waves of an object with detail are nowhere zero at the detector, where rounding would choose their phases.
+    turn = np.exp(0.5j * plain.smooth(np.random.default_rng(4), on.shape))
+    image, strength = ds["truth_object"].values * turn, np.ones(36)
+    state = persist(begin(layout, ds, image))
     for _ in range(2):
         state, _ = persist(sweep(layout, state, settings))
         along, power = fit(on, image, strength)
@@ -177,7 +179,7 @@ def test_own_parameters_go_through_sweeps(
         image = after.image(waves)
         found = compute([tile.own for tile in state.tiles])
         assert [len(values["strength"]) for values in found] == list(chunks)
-        np.testing.assert_allclose(np.concatenate([v["strength"] for v in found]), strength, rtol=1e-3)
+        np.testing.assert_allclose(np.concatenate([v["strength"] for v in found]), strength, rtol=1e-4)
         lit = plain.illuminate(after.probe, on.corner, on.shape)
         bright = lit > 1e-2 * lit.max()
         assert plain.relative(images_on_canvas(layout, state)[bright], image[bright]) < 1e-4
