@@ -165,7 +165,7 @@ def test_own_parameters_go_through_sweeps(
     layout = lay_out_scan(ds, chunks, None, residency=residency)
     assert [own.name for own in layout.model.per_frame] == ["strength"]
     settings = choose_settings(layout, sync=Sync(None), due=frozenset({"strength"}))
-    # Waves of an object with detail are nowhere zero at the detector, where rounding would choose their phases.
+    # Where waves are zero at the detector, as those of a constant object, rounding chooses their phases.
     turn = np.exp(0.5j * plain.smooth(np.random.default_rng(4), on.shape))
     image, strength = ds["truth_object"].values * turn, np.ones(36)
     state = persist(begin(layout, ds, image))
