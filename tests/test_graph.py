@@ -135,6 +135,58 @@ def test_a_sweep_over_tiles_is_the_formula(scan: dict, synced: bool) -> None:
         assert np.isnan(report[1:]).all()
 
 
+def phases_of(matrix: np.ndarray, power: np.ndarray) -> np.ndarray:
+    """omega from the leading eigenvector of the matrix divided by its degrees; its weighted mean is real."""
+    degree = np.sqrt(abs(matrix).sum(axis=1))
+    vector = np.linalg.eigh(matrix / np.outer(degree, degree))[1][:, -1]
+    omega = vector / abs(vector)
+    return omega * np.exp(-1j * np.angle((omega * power).sum()))
+
+
+def phases_on_two_levels(h: np.ndarray, power: np.ndarray, chunks: tuple[int, ...]) -> np.ndarray:
+    """omega of each tile's own block of H, times a phase for each tile from V* H V."""
+    ends = np.cumsum(chunks)
+    tiles = [slice(end - size, end) for end, size in zip(ends, chunks, strict=True)]
+    v = np.zeros((len(h), len(tiles)), dtype=complex)
+    for column, frames in enumerate(tiles):
+        v[frames, column] = phases_of(h[frames, frames], power[frames])
+    of_tiles = phases_of(v.conj().T @ h @ v, np.array([power[frames].sum() for frames in tiles]))
+    return v @ of_tiles
+
+
+@pytest.mark.parametrize("scan", [RASTER, HARD, PERIODIC | {"fractional": True}], ids=str)
+@pytest.mark.parametrize("algorithm", [AP(), RAAR(), DifferenceMap()], ids=repr)
+@pytest.mark.parametrize("method", ["full", "two-level"])
+def test_sweeps_that_synchronise_are_the_formula(scan: dict, algorithm: Algorithm, method: Any) -> None:
+    """Frames and stacks turned by the phases of both levels, or of H, sweep after sweep."""
+    # Compact tiles: frames that hang together only through other tiles get no common phase from their own.
+    ds, chunks = plain.scan(**scan), TILES[9]
+    tiling = plain.tiling_of(ds)
+    corner = tiling.corner - (tiling.window.y, tiling.window.x)
+    own_probe = plain.shifted(ds["probe"].values, tiling.tiles[0].fraction)
+    on = plain.Projections(own_probe, corner, plain.amplitudes_of(ds).astype(float), tiling.window.shape)
+    layout = lay_out_scan(ds, chunks, method)
+    settings = choose_settings(layout, algorithm, sync=Sync(method, every=1, iterations=300))
+    # Where waves are zero at the detector, as those of a constant object, rounding chooses their phases.
+    random = np.random.default_rng(6)
+    image, stack = ds["truth_object"].values * np.exp(0.7j * plain.smooth(random, on.shape)), None
+    state = persist(begin(layout, ds, image))
+    for _ in range(3):
+        state, report = persist(sweep(layout, state, settings))
+        waves = on.split(image)
+        z = algorithm.before(waves, stack)
+        frames, stack = algorithm.after(waves, z, on.data(z), stack)
+        h = plain.gramian(plain.weigh(frames, on.probe), corner, plain.illumination_of(ds))
+        power = (abs(frames) ** 2).sum(axis=(1, 2, 3))
+        omega = phases_of(h, power) if method == "full" else phases_on_two_levels(h, power, chunks)
+        image = on.image(frames * omega[:, None, None, None])
+        stack = None if stack is None else stack * omega[:, None, None, None]
+        # Enough for a strip, or a stack, that is not turned to show.
+        assert abs(np.angle(omega)).max() > 0.05
+        assert compute(report).misfit == pytest.approx(plain.misfit(z, on.amplitude), rel=1e-3)
+        assert plain.relative(images_on_canvas(layout, state), image) < 1e-3
+
+
 def images_of_tiles(state: State, images: list[np.ndarray]) -> State:
     """The state with other images."""
     tiles = [own._replace(image=place(image)) for own, image in zip(state.tiles, images, strict=True)]

@@ -198,13 +198,16 @@ def test_own_parameter_of_all_frames_is_summed_over_tiles_and_has_momentum(chunk
     assert abs(flux - 1) > 1e-2
     assert compute(first.shared)["flux"] == pytest.approx(flux, rel=1e-5)
     ahead = choose_settings(layout, sync=Sync(None), due=due, momentum=0.5)
-    second, _ = persist(sweep(layout, first, ahead))
+    second, report = persist(sweep(layout, first, ahead))
     now, before = compute([second.previous_shared, first.previous_shared])
     assert (now["flux"], before["flux"]) == (compute(first.shared)["flux"], 1)
-    # The sweep began further along the way from the first value to the second.
+    # The sweep began further along the way from the first value to the second, as its misfit shows.
     images = [images_on_canvas(layout, own) for own in (first, state)]
     image = images[0] + 0.5 * (images[0] - images[1])
     begun = flux + 0.5 * (flux - 1)
+    found = [plain.misfit(own * on.split(image), on.amplitude) for own in (begun, flux)]
+    assert compute(report).misfit == pytest.approx(found[0], rel=1e-4)
+    assert found[1] != pytest.approx(found[0], rel=1e-2)
     along, power = fit(on, image, np.full(36, begun))
     assert compute(second.shared)["flux"] == pytest.approx(begun * along.sum() / power.sum(), rel=1e-4)
 
