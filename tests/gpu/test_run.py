@@ -195,7 +195,7 @@ def test_frames_are_moved_once_and_as_counts(standin: ModuleType, scans: dict[st
     up = total([transfer for part in parts for transfer in part], "to device")
     assert up.pop("model.amplitudes.prepare") == scan["intensity"].size * 2
     assert set(up) == {
-        "tasks.layout._move_pairs",
+        "sync.gramian.to",
         "run.start._constant",
         "run.start._move_values",
         "gpu_kernels._tables",

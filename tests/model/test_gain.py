@@ -171,6 +171,32 @@ def test_resumed_run_keeps_the_gain_bit_for_bit(recorded: xr.Dataset, tmp_path: 
     assert found.attrs == whole.attrs
 
 
+def test_gain_of_a_stored_scan_lies_with_its_frames(tmp_path: Path) -> None:
+    """A scan whose store has the gain, in tiles that are compact: it runs, and goes on, as one in memory."""
+    ds = drifted(plain.scan(frames=(6, 6), periodic=True))
+    shuffled = np.random.default_rng(0).permutation(36)
+    recorded = ds.isel(frame=shuffled)
+    stored = dp.create_scan(
+        tmp_path / "s.zarr",
+        recorded["intensity"].values,
+        recorded["position"].values,
+        probe=recorded["probe"].values,
+        position_unit="pixel",
+        period=ds.attrs["period"],
+        tile_frames=9,
+        frame_values={"gain": drift(36)[shuffled]},
+    )
+    order = shuffled[stored["frame_number"].values]
+    np.testing.assert_array_equal(stored["gain"], drift(36)[order])
+    options: dict[str, Any] = {"sweeps": 6, "sync": Sync("full", every=1), "update_probe": False}
+    found = dp.reconstruct(stored, tmp_path / "r.zarr", **options)
+    in_memory = dp.reconstruct(with_gain(ds), **options)
+    assert plain.relative(found["object"].values, in_memory["object"].values) < 1e-4
+    more = dp.resume(tmp_path / "r.zarr", sweeps=9)
+    whole = dp.reconstruct(stored, **options | {"sweeps": 9})
+    xr.testing.assert_equal(more.drop_vars("seconds"), whole.drop_vars("seconds"))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

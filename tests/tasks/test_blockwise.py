@@ -1,4 +1,4 @@
-"""The exact synchronisation in a graph: H on blocks, its eigenvector, a phase for each frame."""
+"""H on the blocks of a graph: solvers that leave it there, and phases by which tiles turn their frames."""
 
 from __future__ import annotations
 
