@@ -419,7 +419,7 @@ def test_a_run_that_fails_leaves_its_checkpoints_alone(
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["r.zarr.checkpoints"]
     assert failed.value.__notes__ == [
         f"Sweep 2 is kept in {tmp_path}/new/r.zarr.checkpoints; "
-        f"go on with: daskptycho resume {tmp_path}/new/r.zarr"
+        f"resume with: daskptycho resume {tmp_path}/new/r.zarr"
     ]
     with pytest.raises(type(failure)) as failed:
         dp.reconstruct(small, tmp_path / "off.zarr", checkpoint_minutes=None, callback=callback)
@@ -430,7 +430,7 @@ def test_a_run_that_fails_leaves_its_checkpoints_alone(
 def test_a_run_that_fails_before_its_first_sweep_leaves_nothing(
     small: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(loop: Any) -> None:
+    def fail(*_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("daskptycho.run.loop.Loop.advance", fail)
