@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 import daskptycho as dp
-from daskptycho.tasks.spec import STAY_AT_HOME
+from daskptycho.cluster.client import STAY_AT_HOME
 
 COMMAND = [sys.executable, "-m", "daskptycho"]
 SAME = 1e-5

@@ -29,7 +29,9 @@ from rich.table import Table
 
 import daskptycho as dp
 from daskptycho.cluster.workers import Workers
-from daskptycho.run.memory import FULL, Needs, Recipe, estimate_needs
+from daskptycho.model.probe import Probe
+from daskptycho.run.memory import FULL, Needs, estimate_needs
+from daskptycho.run.options import Recipe
 from daskptycho.scan.dataset import position_in_pixels, tile_chunks
 from daskptycho.tiling import make_tiling
 
@@ -73,10 +75,10 @@ def _peak_of_run(folder: Path, run: str, sweeps: int, threads: int) -> int:
 
 def _is_so(run: str, needs: Needs) -> bool:
     if run.startswith("images"):
-        return needs.images_on_disk
+        return needs.residency.images_on_disk
     if run.startswith("streamed"):
-        return needs.streamed
-    return needs.waves_twice or not run.startswith("waves twice")
+        return needs.residency.streamed
+    return needs.residency.waves_twice or not run.startswith("waves twice")
 
 
 def _held(run: str) -> bool:
@@ -85,7 +87,7 @@ def _held(run: str) -> bool:
 
 def _needs(scan: Any, options: dict[str, Any], threads: int, memory: int | None) -> Needs:
     tiling = make_tiling(position_in_pixels(scan), (scan.sizes["qy"], scan.sizes["qx"]), tile_chunks(scan))
-    recipe = Recipe(update_probe=options.get("update_probe", True))
+    recipe = Recipe(parameters=(Probe(recovered=options.get("update_probe", True)),))
     return estimate_needs(scan, tiling, Workers(1, threads, memory), recipe)
 
 

@@ -28,11 +28,20 @@ from rich.console import Console
 from rich.table import Table
 
 import daskptycho as dp
-from daskptycho.run.memory import Recipe, count_sweep_tasks
+from daskptycho.cluster.client import STAY_AT_HOME
+from daskptycho.graph import sweep
+from daskptycho.model.model import Model
+from daskptycho.model.probe import Probe
+from daskptycho.run.memory import count_sweep_tasks
+from daskptycho.run.options import Recipe
+from daskptycho.run.start import begin_uniform, place_values
 from daskptycho.scan.dataset import position_in_pixels, tile_chunks
-from daskptycho.sync.options import Sync
-from daskptycho.sync.two_level import GalerkinRow, tile_phases
-from daskptycho.tasks.spec import STAY_AT_HOME, persisted, task
+from daskptycho.sync.options import Sync, Synchronisation
+from daskptycho.sync.two_level import GalerkinRow, find_tile_phases
+from daskptycho.tasks.layout import lay_out
+from daskptycho.tasks.spec import count_tasks, task
+from daskptycho.tasks.state import SweepSettings
+from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling, make_tiling
 
 # Sweeps that are timed, after two that warm up and settle the cadence.
@@ -96,10 +105,10 @@ def g_seconds(tiles: int) -> float:
                 if 0 <= y + dy < side and 0 <= x + dx < side
             ]
             values = np.where(np.array(near) == y * side + x, 1.0, 0.1).astype(complex)
-            alike = {"power": 1.0, "spread": 0.0, "consensus": 0.0, "localisation": 1.0}
+            alike = {"misfit": 1.0, "power": 1.0, "spread": 0.0, "consensus": 0.0, "localisation": 1.0}
             rows.append(GalerkinRow(np.array(near), values, **alike))
     begun = time.perf_counter()
-    tile_phases(rows, Sync(), "degree", 1.0)
+    find_tile_phases(rows, Synchronisation(Sync(), "degree"), 1.0)
     return time.perf_counter() - begun
 
 
@@ -109,8 +118,35 @@ def task_seconds(client: Client, count: int) -> float:
     for _ in range(count):
         values.append(task(max, values[len(values) // 2], 1))
     begun = time.perf_counter()
-    dask.compute(task(sum, persisted(values[1:])))
+    compute(task(sum, persist(values[1:])))
     return (time.perf_counter() - begun) / count
+
+
+def tiling_of(scan: Any) -> Tiling:
+    shape = (scan.sizes["qy"], scan.sizes["qx"])
+    return make_tiling(position_in_pixels(scan), shape, tile_chunks(scan))
+
+
+def own_tasks(small: Any, large: Any, *, recovered: bool) -> int:
+    """Tasks that a tile adds to a sweep on as many workers as tiles, except those that cut what they send."""
+    recipe, counted = Recipe(parameters=(Probe(recovered=recovered),)), []
+    for scan in (small, large):
+        tiling = tiling_of(scan)
+        tiles = len(tiling.tiles)
+        cuts = (2 if recovered else 1) * len(tiling.strips_between_workers(tiles))
+        counted.append((count_sweep_tasks(scan, tiling, recipe, workers=tiles) - cuts, tiles))
+    (few, few_tiles), (many, many_tiles) = counted
+    return (many - few) // (many_tiles - few_tiles)
+
+
+def planning_seconds(scan: Any, tiling: Tiling) -> float:
+    """Time for each tile to lay out a run with the probe known, and to make and walk the graph of a sweep."""
+    begun = time.perf_counter()
+    model = Model((Probe(recovered=False),))
+    layout = lay_out(scan, tiling, model, "two-level")
+    state = begin_uniform(layout, *place_values(layout, {"probe": scan["probe"].values}), None)
+    count_tasks(sweep(layout, state, SweepSettings()), given=[layout, state])
+    return (time.perf_counter() - begun) / len(tiling.tiles)
 
 
 @click.command(help=__doc__)
@@ -142,7 +178,7 @@ def main(quick: bool, side: int, sweeps: int, repeats: int, tile_frames: int) ->
         measured = Table(title="Measured: seconds a sweep that synchronises, probe known")
         for column in ("run", "tiles", "seconds", "against one worker"):
             measured.add_column(column, justify="left" if column == "run" else "right")
-        tiling = make_tiling(position_in_pixels(scan), (size, size), tile_chunks(scan))
+        tiling = tiling_of(scan)
         tiles = len(tiling.tiles)
         with dask.config.set(scheduler="threads", num_workers=1):
             one_thread, _ = sweep_seconds(scan, sweeps)
@@ -181,16 +217,15 @@ def main(quick: bool, side: int, sweeps: int, repeats: int, tile_frames: int) ->
         f"between them ({format_bytes(crossing)}), {wire / alone:.2f} of the strips "
         f"of all tiles, {wire / whole:.2f} of whole tiles"
     )
-    planning = time.perf_counter()
-    own_tasks = count_sweep_tasks(scan, tiling, Recipe(update_probe=False)) // tiles
-    planning = (time.perf_counter() - planning) / tiles
+    planning = planning_seconds(scan, tiling)
+    known, recovered = (own_tasks(scan, double, recovered=own) for own in (False, True))
     solved = {count: g_seconds(count) for count in ((100, 400) if quick else (1_000, 10_000, 100_000))}
     console.print(
-        f"a task {format_time(each_task)}; {own_tasks} tasks a tile and sweep of its own, planned in "
-        f"{format_time(planning)}; G solved in "
+        f"a task {format_time(each_task)}; {known} tasks a tile and sweep of its own, {recovered} where the "
+        f"probe is recovered, planned in {format_time(planning)}; G solved in "
         + ", ".join(f"{format_time(seconds)} for {count} tiles" for count, seconds in solved.items())
     )
-    console.print(_model(each_task, own_tasks, planning, solved))
+    console.print(_model(each_task, known, planning, solved))
 
 
 def travelling_strips(tiles: float, workers: int) -> float:
@@ -211,7 +246,7 @@ def _g_seconds_modelled(tiles: float, solved: dict[int, float]) -> float:
     return float(np.exp(np.interp(np.log(tiles), np.log(list(solved)), np.log(list(solved.values())))))
 
 
-def _model(each_task: float, own_tasks: int, planning: float, solved: dict[int, float]) -> Table:
+def _model(each_task: float, of_tile: int, planning: float, solved: dict[int, float]) -> Table:
     table = Table(title="Modelled: seconds a sweep, frames of 256x256")
     columns = ("frames", "GPUs", "a tile", "tiles", "compute", "strips", "read", "G", "scheduler", "planning")
     for column in columns:
@@ -231,7 +266,7 @@ def _model(each_task: float, own_tasks: int, planning: float, solved: dict[int, 
                     busiest * 2 * 8 * halo / WIRE,
                     counts / READ if counts > KEPT else 0.0,
                     _g_seconds_modelled(tiles, solved),
-                    tiles * (own_tasks + travelling_strips(tiles, gpus)) * each_task,
+                    tiles * (of_tile + travelling_strips(tiles, gpus)) * each_task,
                     tiles * planning,
                 )
                 row = (f"{frames:.0e}", str(gpus), str(tile), f"{tiles:.3g}")
