@@ -1,11 +1,12 @@
-"""Runs whose workers are killed, and runs that are killed whole and resumed: the images are compared.
+"""Kill workers of runs, and whole runs that are then resumed, and compare the images.
 
     python benchmarks/faults.py            # 20 runs that lose a worker, 10 that are killed; ten minutes
     python benchmarks/faults.py --quick
 
-A worker is killed by SIGKILL at a random moment of the run, and Dask's nanny starts another. A whole run,
-all of its processes, is killed at a random moment, every second one while it writes: a checkpoint, or
-its result. `daskptycho resume` goes on with it; where it left no checkpoint yet it is begun anew.
+A worker is killed by SIGKILL at a random moment of the run, and Dask's nanny starts another. Whole runs are
+killed with all of their processes: every second one at a random moment, the others while they write a
+checkpoint or the result. `daskptycho resume` continues the run; if it has no checkpoint yet, it is started
+again.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ import daskptycho as dp
 from daskptycho.cluster.client import STAY_AT_HOME
 
 COMMAND = [sys.executable, "-m", "daskptycho"]
+# Largest relative difference of two images that count as equal.
 SAME = 1e-5
 
 
-class Computed(SchedulerPlugin):
-    """How often each task was computed."""
+class TaskCounter(SchedulerPlugin):
+    """Count how often each task is computed."""
 
     def __init__(self) -> None:
         self.times: Counter[Any] = Counter()
@@ -49,13 +51,13 @@ class Computed(SchedulerPlugin):
 
 
 def kill_workers(cluster: LocalCluster, moments: list[float], rng: np.random.Generator) -> threading.Thread:
-    """Kill one worker at each of these moments, in seconds from now."""
+    """Kill one worker at each of these moments, in seconds from now, from a thread."""
     chosen = [int(rng.integers(len(cluster.workers))) for _ in moments]
 
     def kill() -> None:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for moment, number in zip(sorted(moments), chosen, strict=True):
-            time.sleep(max(0.0, begun + moment - time.perf_counter()))
+            time.sleep(max(0.0, started + moment - time.perf_counter()))
             pids = [nanny.pid for nanny in list(cluster.workers.values()) if nanny.pid is not None]
             if pids:
                 os.kill(pids[number % len(pids)], signal.SIGKILL)
@@ -65,22 +67,22 @@ def kill_workers(cluster: LocalCluster, moments: list[float], rng: np.random.Gen
     return thread
 
 
-def running(client: Client) -> list[int]:
-    """Processes of the workers that answer."""
+def worker_pids(client: Client) -> list[int]:
+    """Process numbers of the workers that answer."""
     try:
         return list(client.run(os.getpid, on_error="ignore").values())
     except OSError:
         return []
 
 
-def lost_workers(scan: Any, sweeps: int, runs: int, kills: int, rng: np.random.Generator) -> Table:
-    """Runs that lose workers, against one that loses none."""
+def lose_workers(scan: Any, sweeps: int, runs: int, kills: int, rng: np.random.Generator) -> Table:
+    """Compare runs that lose workers with a run that loses none."""
     table = Table(title=f"Workers killed, {kills} in each run of {sweeps} sweeps")
     for name in (
         "run",
         "killed at",
-        "sweeps done twice",
-        "tasks computed twice",
+        "sweeps repeated",
+        "tasks repeated",
         "time",
         "error of the image",
     ):
@@ -97,65 +99,66 @@ def lost_workers(scan: Any, sweeps: int, runs: int, kills: int, rng: np.random.G
         Client(cluster) as client,
     ):
         dp.reconstruct(scan, sweeps=2)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         expected = dp.reconstruct(scan, sweeps=sweeps)["object"].values
-        undisturbed = time.perf_counter() - begun
+        undisturbed = time.perf_counter() - started
         for run in range(1, runs + 1):
-            # A nanny whose worker is killed while it starts gives up; the cluster makes another when asked.
-            until(lambda: cluster.scale(2) or len(running(client)) == 2)
-            computed, seen = Computed(), []
-            cluster.scheduler.add_plugin(computed, name="computed")
+            # A nanny whose worker is killed during its start gives up; `scale` makes the cluster start
+            # another.
+            wait_until(lambda: cluster.scale(2) or len(worker_pids(client)) == 2)
+            counter, seen = TaskCounter(), []
+            cluster.scheduler.add_plugin(counter, name="computed")
             moments = sorted(rng.uniform(0, undisturbed, kills))
-            begun = time.perf_counter()
+            started = time.perf_counter()
             killing = kill_workers(cluster, moments, rng)
             found = dp.reconstruct(
                 scan, sweeps=sweeps, callback=lambda progress, seen=seen: seen.append(progress.sweep)
             )
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - started
             killing.join()
             cluster.scheduler.remove_plugin("computed")
-            again = sum(computed.times.values()) - len(computed.times)
+            again = sum(counter.times.values()) - len(counter.times)
             error = dp.relative_error(found["object"].values, expected)
             row = (
                 str(run),
                 ", ".join(f"{100 * moment / undisturbed:.0f} %" for moment in moments),
                 str(len(seen) - sweeps),
-                f"{again} of {len(computed.times)} ({100 * again / len(computed.times):.1f} %)",
+                f"{again} of {len(counter.times)} ({100 * again / len(counter.times):.1f} %)",
                 f"{seconds / undisturbed:.2f}",
                 f"{error:.1e}",
             )
             print(*row, sep="   ", file=sys.stderr)
             table.add_row(*row)
             assert error < SAME, f"run {run} gave another image: {error:.1e}"
-    table.caption = "time: of an undisturbed run"
+    table.caption = "time: relative to an undisturbed run"
     return table
 
 
-def killed_whole(
+def kill_whole_runs(
     folder: Path, sweeps: int, runs: int, workers: int | None, rng: np.random.Generator
 ) -> Table:
-    """Runs that are killed whole and gone on with, against one that is not."""
+    """Compare runs that are killed and continued with a run that is not."""
     table = Table(title=f"Whole runs killed, a checkpoint after each of {sweeps} sweeps")
-    for name in ("run", "killed", "checkpoint", "gone on by", "error of the image"):
+    for name in ("run", "killed", "checkpoint", "continued by", "error of the image"):
         table.add_column(name, justify="right")
-    given = ["--sweeps", str(sweeps), "--checkpoint-every", "1"]
-    where = [] if workers is None else ["--workers", str(workers)]
+    options = ["--sweeps", str(sweeps), "--checkpoint-every", "1"]
+    cluster = [] if workers is None else ["--workers", str(workers)]
 
-    def command(name: str, *options: str) -> list[str]:
-        return [*COMMAND, name, *options, *where]
+    def command(name: str, *arguments: str) -> list[str]:
+        return [*COMMAND, name, *arguments, *cluster]
 
-    def start(out: Path, *options: str) -> subprocess.Popen[bytes]:
-        call = command("reconstruct", str(folder / "scan.zarr"), str(out), *given, *options)
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        call = command("reconstruct", str(folder / "scan.zarr"), str(out), *options)
         process = subprocess.Popen(
             call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        until(lambda: Path(f"{out}.partial").exists() or process.poll() is not None)
+        wait_until(lambda: Path(f"{out}.partial").exists() or process.poll() is not None)
         return process
 
     first = start(folder / "whole.zarr")
-    begun = time.perf_counter()
+    started = time.perf_counter()
     assert first.wait() == 0
-    undisturbed = time.perf_counter() - begun
+    undisturbed = time.perf_counter() - started
     expected = dp.open_result(folder / "whole.zarr")["object"].values
     for run in range(1, runs + 1):
         out = folder / f"{run}.zarr"
@@ -163,63 +166,69 @@ def killed_whole(
         if run % 2:
             moment = rng.uniform(0, undisturbed)
             time.sleep(moment)
-            told = f"at {100 * moment / undisturbed:.0f} %"
+            when = f"at {100 * moment / undisturbed:.0f} %"
         elif run == 2:
-            until(lambda out=out: any(Path(f"{out}.partial").glob("*")) or out.exists())
+            wait_until(lambda out=out: any(Path(f"{out}.partial").glob("*")) or out.exists())
             time.sleep(rng.uniform(0, 0.1))
-            told = "writing its result"
+            when = "writing its result"
         else:
             sweep = int(rng.integers(1, sweeps))
-            until(lambda out=out, sweep=sweep: commits(out) > sweep)
-            before = files(out)
-            until(lambda out=out, before=before: files(out) > before)
+            wait_until(lambda out=out, sweep=sweep: count_commits(out) > sweep)
+            before = count_files(out)
+            wait_until(lambda out=out, before=before: count_files(out) > before)
             time.sleep(rng.uniform(0, 0.02))
-            told = f"writing after sweep {sweep}"
+            when = f"writing after sweep {sweep}"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         try:
             kept = str(dp.checkpoints(out)[-1].sweep)
-            going_on = command("resume", str(out))
+            continuation = command("resume", str(out))
         except dp.ScanError:
             kept = "none"
-            going_on = command("reconstruct", str(folder / "scan.zarr"), str(out), *given, "--overwrite")
-        done = subprocess.run(going_on, capture_output=True, text=True, check=False)
+            continuation = command(
+                "reconstruct", str(folder / "scan.zarr"), str(out), *options, "--overwrite"
+            )
+        done = subprocess.run(continuation, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         error = dp.relative_error(dp.open_result(out)["object"].values, expected)
-        row = (str(run), told, kept, going_on[len(COMMAND)], f"{error:.1e}")
+        row = (str(run), when, kept, continuation[len(COMMAND)], f"{error:.1e}")
         print(*row, sep="   ", file=sys.stderr)
         table.add_row(*row)
         assert error < SAME, f"run {run} gave another image: {error:.1e}"
     return table
 
 
-def commits(out: Path) -> int:
-    """Commits of a run's checkpoints, its first one included."""
+def count_commits(out: Path) -> int:
+    """Number of commits in the checkpoints of a run, including the first one."""
     return sum(1 for _ in Path(f"{out}.checkpoints", "snapshots").glob("*"))
 
 
-def files(out: Path) -> int:
+def count_files(out: Path) -> int:
     return sum(1 for _ in Path(f"{out}.checkpoints").rglob("*"))
 
 
-def until(condition: Any, patience: float = 120) -> None:
-    """Wait for it, looking every millisecond."""
-    begun = time.perf_counter()
+def wait_until(condition: Any, patience: float = 120) -> None:
+    """Wait until a condition is true, checking it every millisecond."""
+    started = time.perf_counter()
     while not condition():
-        if time.perf_counter() - begun > patience:
+        if time.perf_counter() - started > patience:
             raise TimeoutError
         time.sleep(0.001)
 
 
 @click.command(help=__doc__)
-@click.option("--quick", is_flag=True, help="Two runs of each, of few sweeps.")
-@click.option("--lost", default=20, show_default=True, help="Runs that lose a worker.")
-@click.option("--killed", default=10, show_default=True, help="Runs that are killed whole.")
-@click.option("--kills", default=1, show_default=True, help="Workers killed in each run.")
-@click.option("--side", default=16, show_default=True, help="Frames a side, of 64x64.")
-@click.option("--sweeps", default=40, show_default=True)
-@click.option("--workers", type=int, help="Of the runs that are killed whole; threads unless given.")
-@click.option("--seed", default=0, show_default=True, help="Of the moments.")
+@click.option("--quick", is_flag=True, help="Two runs of each kind with few sweeps.")
+@click.option("--lost", default=20, show_default=True, help="Number of runs that lose a worker.")
+@click.option("--killed", default=10, show_default=True, help="Number of runs that are killed.")
+@click.option("--kills", default=1, show_default=True, help="Number of workers killed in each run.")
+@click.option(
+    "--side", default=16, show_default=True, help="Frames along each side of the scan, of 64x64 pixels."
+)
+@click.option("--sweeps", default=40, show_default=True, help="Sweeps of each run.")
+@click.option(
+    "--workers", type=int, help="Worker processes of the runs that are killed; by default, threads."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the random moments.")
 def main(
     quick: bool, lost: int, killed: int, kills: int, side: int, sweeps: int, workers: int | None, seed: int
 ) -> None:
@@ -239,11 +248,11 @@ def main(
             tile_frames=side * side // 8,
         )
         if lost:
-            console.print(lost_workers(scan, sweeps, lost, kills, rng))
+            console.print(lose_workers(scan, sweeps, lost, kills, rng))
         if killed:
-            console.print(killed_whole(folder, sweeps, killed, workers, rng))
+            console.print(kill_whole_runs(folder, sweeps, killed, workers, rng))
     console.print(
-        f"{lost} runs that lost workers and {killed} that were killed: the image of an undisturbed run"
+        f"{lost} runs lost workers and {killed} were killed: all images equal that of an undisturbed run"
     )
 
 

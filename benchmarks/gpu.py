@@ -1,11 +1,12 @@
-"""What a GPU makes of a sweep, of the Gramian, of the eigensolver, and of the poster's example.
+"""Time a sweep, the Gramian, the eigensolver and the poster's example on a GPU.
 
     python benchmarks/gpu.py
     python benchmarks/gpu.py --quick
 
-Each time stands beside the one that the bytes of its arrays take at the bandwidth that a copy on the same
-card reaches: every array is counted once for each kernel that reads or writes it, and what stays in caches
-(image, probe, pixels that neighbours share) not at all. Without a GPU it says so and ends with code 2.
+Each time is compared with the time that moving the bytes of the arrays takes at the bandwidth of a copy on
+the same card. Every array is counted once for each kernel that reads or writes it; data that stays in caches
+(image, probe, pixels that neighbours share) is not counted. Without a GPU, the script says so and ends with
+exit code 2.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,24 +38,23 @@ from daskptycho.scan.dataset import position_in_pixels
 from daskptycho.sync.gramian import Border, block_matrix, block_values, block_within
 from daskptycho.sync.options import Sync
 from daskptycho.sync.phases import normalise, solve
-from daskptycho.tasks.layout import _move_pairs
 from daskptycho.tiling import make_tiling
 
-# The poster: 16384 frames of 32x32, 100 sweeps with 100 power steps each, on its GPU.
+# Time on the GPU of the poster: 16384 frames of 32x32, 100 sweeps with 100 power steps each.
 POSTER_SECONDS = 4.36
 
-# Bytes of a pixel of a frame, one mode: a complex number, a real one, a count.
+# Bytes per pixel of a frame, for one mode: a complex number, a real number, a count.
 WAVE, REAL, COUNT = 8, 4, 2
-# A transform goes over the rows and then over the columns, and reads and writes each time.
+# A transform runs over the rows and then over the columns, and reads and writes each time.
 FFT_PAIR = 2 * 4 * WAVE
-# The counts are read, their roots written and read; the waves written, projected in place, and read.
+# The counts are read; their roots are written and read; the waves are written, projected in place and read.
 SWEEP = COUNT + 2 * REAL + WAVE + FFT_PAIR + 2 * WAVE + WAVE
-# The correction of the waves is written and read for the probe; the waves are kept, read and overlapped.
+# In addition, the correction of the waves is written and read for the probe, and the waves are read again.
 WITH_PROBE = SWEEP + 2 * WAVE + 2 * WAVE
 
 
 class Part(NamedTuple):
-    """Something to be timed, on so many frames, and the bytes that it cannot do without."""
+    """A part of a sweep to be timed, with the least number of bytes that it has to move."""
 
     name: str
     run: Callable[[], Any]
@@ -61,7 +62,7 @@ class Part(NamedTuple):
 
 
 class Card:
-    """The GPU, and how to time what runs on it."""
+    """The GPU, with a timer for what runs on it."""
 
     def __init__(self, rounds: int) -> None:
         self.name = require_gpu().name
@@ -69,27 +70,27 @@ class Card:
         self.rounds = rounds
 
     def seconds(self, run: Callable[[], Any]) -> float:
-        """Of the fastest of some rounds; the first, which compiles and plans, does not count."""
+        """Seconds of the fastest of several rounds, without the first one, which compiles and plans."""
         best = np.inf
         device = self.cupy.cuda.Device()
         for number in range(self.rounds + 1):
             device.synchronize()
-            begun = time.perf_counter()
+            start = time.perf_counter()
             run()
             device.synchronize()
             if number:
-                best = min(best, time.perf_counter() - begun)
+                best = min(best, time.perf_counter() - start)
         return best
 
     def bandwidth(self, size: int) -> float:
-        """Bytes a second that a copy reads and writes."""
+        """Bytes per second that a copy reads and writes."""
         source = self.cupy.zeros(size // 4, dtype=np.float32)
         target = self.cupy.zeros(size // 4, dtype=np.float32)
         return 2 * source.nbytes / self.seconds(lambda: self.cupy.copyto(target, source))
 
 
-def parts_of(folder: Path, frame_size: int, side: int) -> list[Part]:
-    """A tile of side x side frames on the device, and what a sweep does with it."""
+def make_parts(folder: Path, frame_size: int, side: int) -> list[Part]:
+    """Put a tile of side x side frames on the device and return the parts of its sweep."""
     scan = dp.simulate_scan(
         folder / f"{frame_size}.zarr",
         frames=(side, side),
@@ -100,7 +101,10 @@ def parts_of(folder: Path, frame_size: int, side: int) -> list[Part]:
     )
     tiling = make_tiling(position_in_pixels(scan), (frame_size, frame_size), (side**2,))
     tile = move_tile(tiling.tiles[0], "gpu")
-    block = _move_pairs("gpu", block_within(tiling.tiles[0], tiling.frame_shape, None))
+    block = block_within(tiling.tiles[0], tiling.frame_shape, None)
+    block = replace(
+        block, **{name: to_device(getattr(block, name), "gpu") for name in ("pair", "offset", "border")}
+    )
     amplitude = prepare_amplitudes(to_device(scan["intensity"].values.astype(np.uint16), "gpu"))
     probe = to_device(scan["probe"].values, "gpu")
     at = TileModel(Model((Probe(),)), {"probe": probe}, {})
@@ -129,7 +133,7 @@ def parts_of(folder: Path, frame_size: int, side: int) -> list[Part]:
     shared = (frame_size - offset).clip(0).prod(axis=1).sum()
     steps = Sync().steps(side**2)
     entries = 2 * len(block.pair) - side**2
-    # A step reads the matrix, and twice the vectors before it: half of the basis on average.
+    # A step reads the matrix and, twice, the previous vectors, which are half of the basis on average.
     eigensolver = steps * (entries * (16 + 4) + 4 * 16 * side**2 * steps / 2)
     return [
         Part("FFT pair", fft_pair, pixels * FFT_PAIR),
@@ -141,15 +145,15 @@ def parts_of(folder: Path, frame_size: int, side: int) -> list[Part]:
     ]
 
 
-def poster(folder: Path, side: int, sweeps: int, steps: int) -> list[tuple[str, float, float]]:
-    """Name, seconds and final residual of the poster's example: its method, and ours."""
+def run_poster_example(folder: Path, side: int, sweeps: int, steps: int) -> list[tuple[str, float, float]]:
+    """Name, seconds and final residual of the poster's example, with its method and with the default."""
     scan = dp.simulate_scan(
         folder / "poster.zarr", frames=(side, side), frame_size=32, step=8, periodic=True, tile_frames=side**2
     )
     power = dp.Sync("full", eigensolver="power", iterations=steps, every=1, normalisation="frame")
-    theirs: dict[str, Any] = {"momentum": 0, "opening": None, "sync": power}
+    poster_options: dict[str, Any] = {"momentum": 0, "opening": None, "sync": power}
     found = []
-    for name, options in ((f"AP, {steps} power steps", theirs), ("daskptycho's default", {})):
+    for name, options in ((f"AP, {steps} power steps", poster_options), ("daskptycho's default", {})):
         # The first run compiles the kernels and plans the transforms.
         for count in (2, sweeps):
             result = dp.reconstruct(
@@ -170,25 +174,25 @@ def main(quick: bool) -> None:
     console = Console(width=110)
     bandwidth = card.bandwidth(2**16 if quick else 2**30)
     console.print(f"{card.name}: a copy moves {bandwidth / 1e9:.4g} GB/s")
-    table = Table(title="Times against what the bytes take at that bandwidth")
-    for name in ("frame", "part", "us a frame", "bytes alone", "share of bandwidth"):
+    table = Table(title="Times compared with moving the bytes at that bandwidth")
+    for name in ("frame", "part", "us per frame", "bytes only", "share of bandwidth"):
         table.add_column(name, justify="left" if name == "part" else "right")
     with tempfile.TemporaryDirectory() as folder:
         for size in (16,) if quick else (32, 128, 256, 512):
             side = 3 if quick else max(8, 4096 // size)
-            for part in parts_of(Path(folder), size, side):
-                seconds, alone = card.seconds(part.run), part.bytes / bandwidth
-                times = (f"{1e6 * own / side**2:.3f}" for own in (seconds, alone))
-                table.add_row(f"{size}x{size}", part.name, *times, f"{100 * alone / seconds:.0f} %")
+            for part in make_parts(Path(folder), size, side):
+                seconds, least = card.seconds(part.run), part.bytes / bandwidth
+                times = (f"{1e6 * own / side**2:.3f}" for own in (seconds, least))
+                table.add_row(f"{size}x{size}", part.name, *times, f"{100 * least / seconds:.0f} %")
             table.add_section()
         console.print(table)
         example = Table(title="The poster's example: 16384 frames of 32x32, 100 sweeps")
         for name in ("method", "seconds", "poster's GPU", "residual"):
             example.add_column(name, justify="left" if name == "method" else "right")
         sizes = (8, 3, 5) if quick else (128, 100, 100)
-        for name, seconds, residual in poster(Path(folder), *sizes):
-            theirs = f"{POSTER_SECONDS}" if "power" in name else ""
-            example.add_row(name, f"{seconds:.2f}", theirs, f"{residual:.2g}")
+        for name, seconds, residual in run_poster_example(Path(folder), *sizes):
+            published = f"{POSTER_SECONDS}" if "power" in name else ""
+            example.add_row(name, f"{seconds:.2f}", published, f"{residual:.2g}")
         if quick:
             example.title = "The poster's example, far smaller"
         console.print(example)

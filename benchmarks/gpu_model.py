@@ -1,12 +1,12 @@
-"""What an H100 would take for a sweep, modelled: nothing here runs on a GPU.
+"""Model the time of a sweep on an H100; nothing here runs on a GPU.
 
     python benchmarks/gpu_model.py
     python benchmarks/gpu_model.py --write docs/gpu.md
 
-NVIDIA's compiler tells the registers of each kernel; what it reads, writes and reckons is counted while its
-PTX runs on the emulation of the tests, on the frames of a raster whose neighbours overlap by three
-quarters. The time is that of the bytes at the full bandwidth of the memory or that of the operations at
-full speed, whichever is longer. It needs the extra `nvrtc` and g++.
+NVIDIA's compiler reports the registers of each kernel. Its reads, writes and operations are counted while its
+PTX runs on the emulation of the tests, on the frames of a raster whose neighbours overlap by three quarters.
+The modelled time is that of the bytes at the full bandwidth of the memory or that of the operations at full
+speed, whichever is longer. The script needs the extra `nvrtc` and g++.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ class Card:
     blocks: int = 32
     shared_bytes: int = 228 * 1024
     launch_seconds: float = 5e-6
-    """From one kernel's end to the next one's start where they wait for each other: assumed."""
+    """Time between the end of one kernel and the start of the next that waits for it: assumed."""
 
     def seconds(self, moved: float, single: float, double: float = 0) -> float:
-        """Memory and arithmetic side by side: the slower one counts."""
+        """Time of memory and arithmetic, which overlap: the slower one counts."""
         return max(moved / self.bandwidth, single / self.single + double / self.double)
 
     def occupancy(self, kernel: Resources) -> float:
-        """Warps that fit on a multiprocessor, of those that it can hold.
+        """Fraction of the warps of a multiprocessor that can be active.
 
-        The formula of NVIDIA's occupancy calculator: registers are given to a warp 256 at a time, shared
-        memory to a block 128 bytes at a time and 1 KiB more.
+        The formula is that of NVIDIA's occupancy calculator: a warp gets registers in units of 256, and a
+        block gets shared memory in units of 128 bytes and 1 KiB in addition.
         """
         warps = THREADS // 32
         registers = math.ceil(kernel.registers * 32 / 256) * 256 * warps
@@ -70,7 +70,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one frame."""
+    """Bytes and operations of one kernel for one frame."""
 
     name: str
     bytes: float
@@ -84,8 +84,8 @@ class Cost:
         return Cost(self.name, factor * self.bytes, factor * self.single, factor * self.double)
 
 
-def counted(size: int, step: int) -> dict[str, Cost]:
-    """Each kernel's cost a frame, from a raster of 3x3; of the Gramian that of a frame amid all its pairs."""
+def count_costs(size: int, step: int) -> dict[str, Cost]:
+    """Count the cost of each kernel per frame on a raster of 3x3; that of the Gramian covers all pairs."""
     counting = Counting(compile_source(translate(compile_ptx(SOURCE, ARCHITECTURE))))
     random = np.random.default_rng(0)
 
@@ -117,8 +117,8 @@ def counted(size: int, step: int) -> dict[str, Cost]:
             np.ones(window, np.float32),
             np.empty(len(pairs), np.complex128),
         )
-    costs = {launch.kernel: of_a_frame(launch, frames, window, step) for launch in counting.launches}
-    # Frames and weights read anew by each pair, as if there were no cache.
+    costs = {launch.kernel: cost_per_frame(launch, frames, window, step) for launch in counting.launches}
+    # Each pair reads frames and weights again, as if there were no cache.
     gramian = counting.launches[-1]
     moved = sum(
         array.asked if array.shape[0] in (frames, window[0]) else array.once for array in gramian.arrays
@@ -128,15 +128,15 @@ def counted(size: int, step: int) -> dict[str, Cost]:
 
 
 def pair_offsets(reach: float) -> Iterator[tuple[int, int]]:
-    """Steps from a frame of a raster to those that overlap it and come after it, itself first."""
+    """Steps from a frame of a raster to itself and to the later frames that overlap it."""
     most = math.ceil(reach) - 1
     for dy, dx in itertools.product(range(most + 1), range(-most, most + 1)):
         if (dy, dx) >= (0, 0):
             yield dy, dx
 
 
-def of_a_frame(launch: Launch, frames: int, window: tuple[int, int], step: int) -> Cost:
-    """Bytes of an endless raster: stacks by the frame, images by the pixel, a shared probe not at all."""
+def cost_per_frame(launch: Launch, frames: int, window: tuple[int, int], step: int) -> Cost:
+    """Cost per frame of an infinite raster: stacks count by frame, images by pixel, the probe not at all."""
     moved = 0.0
     for array in launch.arrays:
         if array.shape == window:
@@ -146,51 +146,52 @@ def of_a_frame(launch: Launch, frames: int, window: tuple[int, int], step: int) 
     return Cost(launch.kernel, moved, launch.single / frames, launch.double / frames)
 
 
-def gramian_at_best(costs: dict[str, Cost], size: int) -> Cost:
-    """With a cache that holds a frame until its last pair: the frames alone are read."""
+def cached_gramian_cost(costs: dict[str, Cost], size: int) -> Cost:
+    """Cost of the Gramian with a cache that holds a frame until its last pair: each frame is read once."""
     return Cost("gramian", 8 * size**2, costs["gramian"].single, costs["gramian"].double)
 
 
-def fourier(size: int) -> Cost:
-    """One transform by cuFFT: two passes over the waves, rows and columns; 5 n log2 n operations."""
+def fourier_cost(size: int) -> Cost:
+    """Cost of a transform by cuFFT: two passes over the waves, and 5 n log2 n operations."""
     return Cost("fft", 4 * 8 * size**2, 5 * size**2 * math.log2(size**2))
 
 
-def root_of_counts(size: int) -> Cost:
-    """Counts of 16 bits to amplitudes, by CuPy."""
+def square_root_cost(size: int) -> Cost:
+    """Cost of converting counts of 16 bits to amplitudes by CuPy."""
     return Cost("root", (2 + 4) * size**2, size**2)
 
 
 def fused_sweep(costs: dict[str, Cost], size: int, synchronised: bool = False) -> list[Cost]:
-    """What a sweep with a known probe launches; its frames are kept where they wait for the Gramian."""
+    """Kernels of a sweep with a known probe; its frames are kept if the Gramian is computed."""
     names = ["exit_waves", "project_modulus"]
     names += ["weigh_frames", "accumulate_overlap"] if synchronised else ["accumulate_waves"]
-    return [*(costs[name] for name in names), root_of_counts(size), fourier(size), fourier(size)]
+    return [*(costs[name] for name in names), square_root_cost(size), fourier_cost(size), fourier_cost(size)]
 
 
-# The same sweep with an array operation for each step: bytes a pixel read and written, operations.
+# The same sweep with one array operation per step: bytes read and written and operations, per pixel.
 UNFUSED = {
     "window of each frame": (8, 0),
     "times the probe": (16, 6),
-    "transform's factor": (16, 2),
+    "factor of the transform": (16, 2),
     "root of the counts": (6, 1),
     "modulus": (12, 4),
     "misfit": (8, 3),
     "amplitude over modulus": (12, 1),
-    "waves times that": (20, 2),
-    "inverse's factor": (16, 2),
+    "waves times that ratio": (20, 2),
+    "factor of the inverse": (16, 2),
     "conjugate probe times waves": (16, 6),
     "overlap sum": (8, 2),
 }
 
 
 def unfused_sweep(size: int) -> list[Cost]:
+    """Array operations of a sweep with a known probe."""
     steps = [Cost(name, moved * size**2, single * size**2) for name, (moved, single) in UNFUSED.items()]
-    return [*steps, fourier(size), fourier(size)]
+    return [*steps, fourier_cost(size), fourier_cost(size)]
 
 
-def total(costs: list[Cost], card: Card) -> tuple[float, float, float]:
-    """Bytes, operations and seconds of kernels one after the other."""
+def add_up(costs: list[Cost], card: Card) -> tuple[float, float, float]:
+    """Add up the bytes, operations and seconds of kernels that run one after the other."""
     return (
         sum(cost.bytes for cost in costs),
         sum(cost.single + cost.double for cost in costs),
@@ -203,7 +204,7 @@ def thousands(number: float) -> str:
 
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Markdown; the first column is text and the others are numbers."""
+    """Format a table in Markdown whose first column is text and whose others are numbers."""
     return [
         "| " + " | ".join(header) + " |",
         "|---|" + "---:|" * (len(header) - 1),
@@ -227,19 +228,19 @@ def kernel_table(card: Card, costs: dict[str, Cost], size: int) -> list[str]:
             ]
         )
     for name, cost in (
-        ("`gramian`, each frame read once", gramian_at_best(costs, size)),
-        ("one FFT (cuFFT)", fourier(size)),
-        ("root of the counts (CuPy)", root_of_counts(size)),
+        ("`gramian`, each frame read once", cached_gramian_cost(costs, size)),
+        ("one FFT (cuFFT)", fourier_cost(size)),
+        ("square root of the counts (CuPy)", square_root_cost(size)),
     ):
         rows.append(
             [name, "", "", thousands(cost.bytes), thousands(cost.single), f"{1e6 * cost.seconds(card):.3f}"]
         )
-    header = ["kernel", "registers", "occupancy", "kB a frame", "kflop a frame", "us a frame"]
+    header = ["kernel", "registers", "occupancy", "kB per frame", "kflop per frame", "us per frame"]
     return table(header, rows)
 
 
 def sweep_table(card: Card, costs: dict[str, Cost], size: int, factors: tuple[int, ...]) -> list[str]:
-    """For frames of `size` and some times larger: a kernel's cost goes with their area."""
+    """Table of sweeps for frames of `size` and larger ones; the cost of a kernel scales with their area."""
     rows = []
     for factor in factors:
         larger = {name: cost.times(factor**2) for name, cost in costs.items()}
@@ -249,26 +250,26 @@ def sweep_table(card: Card, costs: dict[str, Cost], size: int, factors: tuple[in
             ("unfused", unfused_sweep(own)),
             ("fused, with the Gramian", [*fused_sweep(larger, own, synchronised=True), larger["gramian"]]),
         ):
-            moved, operations, seconds = total(sweep, card)
+            moved, operations, seconds = add_up(sweep, card)
             figures = [thousands(moved), thousands(operations), f"{1e6 * seconds:.2f}"]
             rows.append([f"{own}x{own}, {name}", str(len(sweep)), *figures])
-    return table(["frame and sweep", "kernels", "kB a frame", "kflop a frame", "us a frame"], rows)
+    return table(["frame and sweep", "kernels", "kB per frame", "kflop per frame", "us per frame"], rows)
 
 
 def poster_table(card: Card) -> list[str]:
-    """16384 frames of 32x32 on 637x637 pixels, 100 sweeps, each synchronised with 100 power steps."""
+    """Table for 16384 frames of 32x32 on 637x637 pixels, 100 sweeps, each synchronised by 100 power steps."""
     frames, size, sweeps, steps = 16384, 32, 100, 100
     step = (637 - size) / (math.isqrt(frames) - 1)
-    costs = counted(size, round(step))
+    costs = count_costs(size, round(step))
     offsets = list(pair_offsets(size / step))
     share = sum((1 - abs(dy) * step / size) * (1 - abs(dx) * step / size) for dy, dx in offsets)
-    # A pixel of a pair: two complex numbers and a weight, and 12 operations.
+    # Each pixel of a pair needs two complex numbers, a weight and 12 operations.
     gramian = card.seconds(20 * size**2 * share * frames, 12 * size**2 * share * frames)
     sweep = fused_sweep(costs, size, synchronised=True)
-    # Of H in double precision: value and column of each entry, and four vectors.
+    # A product with H in double precision reads value and column of each entry, and four vectors.
     entries = frames * (2 * len(offsets) - 1)
     matrix = card.seconds(entries * (16 + 4) + 4 * 16 * frames, 0, 8 * entries)
-    # Product, norm, division: launched one after the other.
+    # A step launches product, norm and division one after the other.
     power = matrix + 3 * card.launch_seconds
     rows = [
         ["sweeps", f"{1e3 * frames * sum(cost.seconds(card) for cost in sweep):.2f}", str(sweeps)],
@@ -276,21 +277,21 @@ def poster_table(card: Card) -> list[str]:
         ["power steps", f"{1e3 * power:.3f}", str(sweeps * steps)],
     ]
     rows = [[*row, f"{float(row[1]) * int(row[2]) / 1e3:.2f}"] for row in rows]
-    rows.append(["together", "", "", f"{sum(float(row[3]) for row in rows):.2f}"])
-    return table(["", "ms each", "times", "s"], rows)
+    rows.append(["total", "", "", f"{sum(float(row[3]) for row in rows):.2f}"])
+    return table(["", "ms each", "number", "s"], rows)
 
 
-def report(quick: bool) -> str:
+def make_report(quick: bool) -> str:
     card = Card()
     size = 32 if quick else 128
-    costs = counted(size, size // 4)
+    costs = count_costs(size, size // 4)
     lines = [
         f"Modelled, not measured: {card.name} with {card.bandwidth / 1e12} TB/s,"
         f" {card.single / 1e12:.0f} Tflop/s in single and {card.double / 1e12:.0f} in double precision;"
         f" sm_{ARCHITECTURE}, NVRTC {compiler_version()}.",
         "",
         f"Frames of {size}x{size}, one mode, a step of {size // 4} pixels; the Gramian of the"
-        f" {len(list(pair_offsets(4)))} pairs that a frame begins, each read anew:",
+        f" {len(list(pair_offsets(4)))} pairs that begin at a frame, each of which reads all of its data:",
         "",
         *kernel_table(card, costs, size),
         "",
@@ -304,10 +305,12 @@ def report(quick: bool) -> str:
 
 
 @click.command(help=__doc__)
-@click.option("--quick", is_flag=True, help="Frames of 32x32 alone.")
-@click.option("--write", type=click.Path(path_type=Path, exists=True), help="Put the tables into this page.")
+@click.option("--quick", is_flag=True, help="Only frames of 32x32.")
+@click.option(
+    "--write", type=click.Path(path_type=Path, exists=True), help="Write the tables into this page."
+)
 def main(quick: bool, write: Path | None) -> None:
-    text = report(quick)
+    text = make_report(quick)
     if write is None:
         print(text)
         return

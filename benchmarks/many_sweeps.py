@@ -1,10 +1,11 @@
-"""What the scheduler has to keep after 500 sweeps, against 50.
+"""Measure what the scheduler has to keep after 500 sweeps, compared with 50.
 
     python benchmarks/many_sweeps.py            # some minutes
     python benchmarks/many_sweeps.py --quick
 
-Tasks that the scheduler knows, the most that it ever knew, and the memory of its process. Every tenth sweep
-the state is read back from a checkpoint, which lets the scheduler forget all before.
+The script reports the number of tasks that the scheduler knows, the largest number so far, and the memory of
+its process. Every tenth sweep the state is read back from a checkpoint, so that the scheduler forgets all
+earlier tasks.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from rich.table import Table
 import daskptycho as dp
 
 
-def _kept(dask_scheduler: Any) -> tuple[int, int]:
-    """Tasks that the scheduler knows, and the memory of its process."""
+def _scheduler_size(dask_scheduler: Any) -> tuple[int, int]:
+    """Number of tasks that the scheduler knows, and the memory of its process."""
     return len(dask_scheduler.tasks), psutil.Process().memory_info().rss
 
 
 @click.command(help=__doc__)
-@click.option("--quick", is_flag=True, help="20 sweeps against 40.")
-@click.option("--few", default=50, show_default=True, help="Sweeps.")
-@click.option("--many", default=500, show_default=True, help="Sweeps.")
+@click.option("--quick", is_flag=True, help="20 and 40 sweeps.")
+@click.option("--few", default=50, show_default=True, help="Sweeps of the first row.")
+@click.option("--many", default=500, show_default=True, help="Sweeps of the last row.")
 def main(quick: bool, few: int, many: int) -> None:
     few, many = (20, 40) if quick else (few, many)
     table = Table(title="The scheduler, in a process of its own")
@@ -51,7 +52,7 @@ def main(quick: bool, few: int, many: int) -> None:
 
         def look(progress: dp.Progress) -> None:
             nonlocal most
-            tasks, memory = client.run_on_scheduler(_kept)
+            tasks, memory = client.run_on_scheduler(_scheduler_size)
             most = max(most, tasks)
             if progress.sweep in (few, (few + many) // 2, many):
                 table.add_row(str(progress.sweep), str(tasks), str(most), f"{memory / 1e6:.0f} MB")

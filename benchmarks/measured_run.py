@@ -1,4 +1,4 @@
-"""One reconstruction of a simulated scan, with its error after each sweep and where its time went."""
+"""Measure one reconstruction of a simulated scan: its error after each sweep, and what took its time."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from dask.utils import key_split
 import daskptycho as dp
 from daskptycho.sync import two_level
 
-# Tasks by the start of their keys (daskptycho/tasks/blockwise.py and exact.py), where H is over all tiles: its
-# eigenproblem is one task, or steps on blocks.
+# Tasks by the beginning of their keys (daskptycho/tasks/blockwise.py and exact.py), if H is over all tiles.
+# The eigenproblem is one task, or steps on blocks.
 EIGENSOLVER_TASKS = (
     *("solve", "row_sums", "pair_up", "begin", "multiply", "advance", "conclude", "extract_phases"),
 )
 GRAMIAN_TASKS = ("border", "ground", "block_values", "block_matrix")
-# Functions inside a tile's own task, where each tile has its own H (daskptycho/sync/two_level.py).
+# Functions inside the task of a tile, if each tile has its own H (daskptycho/sync/two_level.py).
 EIGENSOLVER_WITHIN = ("normalise", "solve")
 GRAMIAN_WITHIN = ("block_values",)
 
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """Errors after each sweep, and seconds."""
+    """Errors after each sweep, and the seconds spent."""
 
     error: np.ndarray
     weighted_error: np.ndarray
     seconds: float
-    """Of the sweeps."""
+    """Seconds of the sweeps."""
     tasks: float
-    """Of all tasks; above `seconds` where several ran at once."""
+    """Seconds of all tasks; more than `seconds` if several ran at once."""
     eigensolver: float
     gramian: float
 
     def sweeps_to(self, target: float, *, weighted: bool = False) -> int | None:
-        """First sweep whose error is at most `target`."""
+        """First sweep whose error is at most `target`; None if there is none."""
         error = self.weighted_error if weighted else self.error
         below = np.flatnonzero(error <= target)
         return int(below[0]) + 1 if len(below) else None
@@ -59,46 +59,46 @@ class MeasuredRun:
 
 
 @contextmanager
-def _timed_within(spent: dict[str, float]) -> Iterator[None]:
-    """Note the seconds of functions that are part of a tile's task."""
+def _time_functions(spent: dict[str, float]) -> Iterator[None]:
+    """Add up the seconds of functions that are part of the task of a tile."""
 
-    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def time_calls(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*arguments: Any, **options: Any) -> Any:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             try:
                 return function(*arguments, **options)
             finally:
-                spent[name] += time.perf_counter() - begun
+                spent[name] += time.perf_counter() - start
 
         return call
 
     with ExitStack() as stack:
         for name in (*EIGENSOLVER_WITHIN, *GRAMIAN_WITHIN):
-            own = timed(name, getattr(two_level, name))
-            stack.enter_context(mock.patch.object(two_level, name, own))
+            replacement = time_calls(name, getattr(two_level, name))
+            stack.enter_context(mock.patch.object(two_level, name, replacement))
         yield
 
 
-def measured_run(
+def measure_run(
     scan: xr.Dataset, sweeps: int, *, stop_at: float = 0.0, weighted: bool = False, **options: Any
 ) -> MeasuredRun:
-    """Reconstruct with the probe known; stop once the error, plain or weighted, is at most `stop_at`."""
+    """Reconstruct with a known probe; stop when the error, plain or weighted, is at most `stop_at`."""
     truth = scan["truth_object"].values
     once = dp.reconstruct(scan, sweeps=1, update_probe=False, sync=dp.Sync(method=None))
     weight = once["illumination"].values
     error: list[float] = []
     weighted_error: list[float] = []
 
-    def note(progress: dp.Progress) -> bool:
+    def keep_errors(progress: dp.Progress) -> bool:
         image = progress.object()
         error.append(dp.relative_error(image, truth))
         weighted_error.append(dp.relative_error(image, truth, weight))
         return (weighted_error if weighted else error)[-1] <= stop_at
 
     spent: dict[str, float] = defaultdict(float)
-    with Profiler() as profiler, _timed_within(spent):
-        result = dp.reconstruct(scan, sweeps=sweeps, update_probe=False, callback=note, **options)
+    with Profiler() as profiler, _time_functions(spent):
+        result = dp.reconstruct(scan, sweeps=sweeps, update_probe=False, callback=keep_errors, **options)
     of_tasks: dict[str, float] = defaultdict(float)
     for task in profiler.results:
         of_tasks[key_split(task.key)] += task.end_time - task.start_time

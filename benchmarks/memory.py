@@ -1,12 +1,12 @@
-"""Peak memory of a run against the bytes of its amplitudes.
+"""Measure the peak memory of a run relative to the bytes of its amplitudes.
 
     python benchmarks/memory.py            # half a gigabyte of frames
     python benchmarks/memory.py --quick
 
-Peak of the whole process above that of the same process after a run over a tiny scan, which is what the
-interpreter, its libraries and the compiled kernels take. The amplitudes are counted as float32: those of all
-tiles where they are held, those of the tiles in flight, one for each thread, where they are streamed. The
-result that a run ends with, 12 bytes a pixel of the canvas, is part of its peak.
+The peak of the process is measured above that of the same process after a run of a tiny scan, which is the
+memory of the interpreter, its libraries and the compiled kernels. The amplitudes are counted as float32:
+those of all tiles if they are held, those of one tile per thread if they are streamed. The result at the end
+of a run, 12 bytes per pixel of the canvas, is part of its peak.
 """
 
 from __future__ import annotations
@@ -52,28 +52,30 @@ QUICK = (
 )
 
 
-def _peak() -> int:
+def _peak_bytes() -> int:
+    """Peak memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Kilobytes on Linux, bytes on macOS.
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _peak_of_run(folder: Path, run: str, sweeps: int, threads: int) -> int:
-    """Bytes that the large scan's run adds to the peak of the tiny scan's."""
+    """Bytes that the run of the large scan adds to the peak of the run of the tiny scan."""
     options = RUNS[run]
     with dask.config.set(num_workers=threads):
         dp.reconstruct(dp.open_scan(folder / "tiny.zarr"), sweeps=sweeps, **options)
         scan = dp.open_scan(folder / "large.zarr")
         memory = None
-        # Less and less, until no more than the run's own grade fits.
-        while not _is_so(run, needs := _needs(scan, options, threads, memory)):
+        # Reduce the memory until only the grade of this run fits.
+        while not _has_grade(run, needs := _estimate_run(scan, options, threads, memory)):
             memory = math.floor(needs.worker / FULL) - 1
-        before = _peak()
+        before = _peak_bytes()
         dp.reconstruct(scan, sweeps=sweeps, memory=memory, **options)
-    return _peak() - before
+    return _peak_bytes() - before
 
 
-def _is_so(run: str, needs: Needs) -> bool:
+def _has_grade(run: str, needs: Needs) -> bool:
+    """Whether a run of this name keeps in memory what the plan says."""
     if run.startswith("images"):
         return needs.residency.images_on_disk
     if run.startswith("streamed"):
@@ -81,11 +83,11 @@ def _is_so(run: str, needs: Needs) -> bool:
     return needs.residency.waves_twice or not run.startswith("waves twice")
 
 
-def _held(run: str) -> bool:
+def _holds_amplitudes(run: str) -> bool:
     return not run.startswith(("streamed", "images"))
 
 
-def _needs(scan: Any, options: dict[str, Any], threads: int, memory: int | None) -> Needs:
+def _estimate_run(scan: Any, options: dict[str, Any], threads: int, memory: int | None) -> Needs:
     tiling = make_tiling(position_in_pixels(scan), (scan.sizes["qy"], scan.sizes["qx"]), tile_chunks(scan))
     recipe = Recipe(parameters=(Probe(recovered=options.get("update_probe", True)),))
     return estimate_needs(scan, tiling, Workers(1, threads, memory), recipe)
@@ -103,20 +105,20 @@ def _simulate(folder: Path, size: int, frame_size: int, step: int, tile_frames: 
         )
 
 
-def _elsewhere(function: Callable[..., Any], *arguments: Any) -> Any:
-    """In a new process: a peak is never taken back, and a child's begins at what its parent had."""
+def _run_in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a function in a new process, because the peak of a process never falls and a fork inherits it."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments).result()
 
 
 @click.command(help=__doc__)
-@click.option("--quick", is_flag=True, help="24x24 frames.")
-@click.option("--side", default=80, show_default=True, help="Frames.")
-@click.option("--frame-size", default=128, show_default=True, help="Pixels.")
-@click.option("--step", default=32, show_default=True, help="Pixels.")
-@click.option("--tile-frames", type=int, help="As `simulate` chooses them unless given.")
-@click.option("--threads", default=CPU_COUNT, show_default=True)
-@click.option("--run", "runs", multiple=True, help="Begin of a run's name; all of them unless given.")
+@click.option("--quick", is_flag=True, help="24x24 frames and few runs.")
+@click.option("--side", default=80, show_default=True, help="Frames along each side of the scan.")
+@click.option("--frame-size", default=128, show_default=True, help="Pixels along each side of a frame.")
+@click.option("--step", default=32, show_default=True, help="Pixels from frame to frame.")
+@click.option("--tile-frames", type=int, help="Frames per tile; by default, as `simulate` chooses them.")
+@click.option("--threads", default=CPU_COUNT, show_default=True, help="Number of threads.")
+@click.option("--run", "runs", multiple=True, help="Beginning of the name of a run; by default, all runs.")
 def main(
     quick: bool,
     side: int,
@@ -132,16 +134,16 @@ def main(
         table.add_column(name, justify="right")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _elsewhere(_simulate, folder, side, frame_size, step, tile_frames)
+        _run_in_new_process(_simulate, folder, side, frame_size, step, tile_frames)
         scan = dp.open_scan(folder / "large.zarr")
         amplitudes = 4 * scan["intensity"].size
         tiles = len(scan["intensity"].chunksizes["frame"])
         for run in QUICK if quick else RUNS:
             if runs and not run.startswith(runs):
                 continue
-            peak = _elsewhere(_peak_of_run, folder, run, sweeps, threads)
-            flying = amplitudes if _held(run) else amplitudes * threads / tiles
-            table.add_row(run, f"{flying / 1e6:.0f} MB", f"{peak / 1e6:.0f} MB", f"{peak / flying:.2f}")
+            peak = _run_in_new_process(_peak_of_run, folder, run, sweeps, threads)
+            in_flight = amplitudes if _holds_amplitudes(run) else amplitudes * threads / tiles
+            table.add_row(run, f"{in_flight / 1e6:.0f} MB", f"{peak / 1e6:.0f} MB", f"{peak / in_flight:.2f}")
     table.caption = f"{tiles} tiles, {threads} threads"
     Console(width=100).print(table)
 

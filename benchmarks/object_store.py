@@ -1,13 +1,14 @@
-"""Reading and writing a scan in a bucket against the same scan on the local disk, in one run.
+"""Compare reading and writing a scan in a bucket with the same scan on the local disk, in one run.
 
     python benchmarks/object_store.py
     python benchmarks/object_store.py --server moto
     python benchmarks/object_store.py --quick
 
-The server runs on loopback: Ceph's RADOS gateway where it is installed (see tests/object_store/ceph.py), else
-moto's, which is Python and there for the tests. Frames are read as a run reads them, tile by tile through
-`open_scan`, from disk and server in turn; the fastest of several rounds counts. The disk's files lie in the
-page cache, the server's objects in its memory. With --s3fs that library reads and writes the same by Zarr.
+The server runs on the loopback interface: Ceph's RADOS gateway if it is installed (see
+tests/object_store/ceph.py), otherwise that of moto, which is written in Python and meant for tests. Frames
+are read as a run reads them, tile by tile through `open_scan`, from disk and server in turn; the fastest of
+several rounds counts. The files of the disk are in the page cache, the objects of the server in its memory.
+With --s3fs, that library reads and writes the same data through Zarr.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -30,6 +30,7 @@ import xarray as xr
 import zarr
 from rich.console import Console
 from rich.table import Table
+from timing import fastest_seconds
 
 import daskptycho as dp
 
@@ -41,11 +42,11 @@ BUCKET = "benchmark"
 
 
 @contextmanager
-def moto() -> Iterator[dict[str, str]]:
-    """Moto's server, and what tells a client of it."""
+def run_moto() -> Iterator[dict[str, str]]:
+    """Run the server of moto; yield the environment by which a client finds it."""
     port = free_port()
-    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
@@ -58,8 +59,8 @@ def moto() -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def ceph() -> Iterator[dict[str, str]]:
-    """Ceph's gateway, and what tells a client of it."""
+def run_ceph() -> Iterator[dict[str, str]]:
+    """Run the gateway of Ceph; yield the environment by which a client finds it."""
     with running_ceph() as gateway:
         yield {
             "AWS_ENDPOINT_URL": gateway.endpoint,
@@ -77,8 +78,8 @@ def make_bucket() -> None:
     boto3.client("s3", region_name="us-east-1", config=retries).create_bucket(Bucket=BUCKET)
 
 
-def frames_of(kind: str, number: int, size: int) -> np.ndarray:
-    """Counts that compress well, as diffraction does, or not at all."""
+def make_frames(kind: str, number: int, size: int) -> np.ndarray:
+    """Make frames of counts that compress well, as diffraction does, or not at all."""
     random = np.random.default_rng(0)
     if kind == "sparse":
         return random.poisson(0.5, (number, size, size)).astype(np.uint16)
@@ -92,7 +93,7 @@ def write(url: str, frames: np.ndarray, tile_frames: int) -> None:
 
 
 def read(scan: xr.Dataset, threads: int) -> None:
-    """Every tile once, as the tasks of a run read them."""
+    """Read every tile once, as the tasks of a run do."""
     blocks = scan["intensity"].data.to_delayed().ravel()
     with dask.config.set(scheduler="threads", num_workers=threads):
         dask.compute([dask.delayed(np.size)(block) for block in blocks])
@@ -129,22 +130,11 @@ def read_by_s3fs(tile_frames: int) -> None:
         array[start : start + tile_frames]
 
 
-def fastest(actions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Seconds of each action, taken in turn so that a busy moment hits all alike."""
-    best = dict.fromkeys(actions, np.inf)
-    for _ in range(rounds):
-        for name, action in actions.items():
-            begun = time.perf_counter()
-            action()
-            best[name] = min(best[name], time.perf_counter() - begun)
-    return best
-
-
 def measure(
     folder: str, kind: str, number: int, size: int, rounds: int, compare: bool
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds to open the scan, and megabytes a second, uncompressed, of everything that is compared."""
-    frames = frames_of(kind, number, size)
+    """Seconds to open the scan, and uncompressed megabytes per second of all reads and writes."""
+    frames = make_frames(kind, number, size)
     tile = max(16, 2**22 // size**2 // 16 * 16)
     urls = {"disk": f"{folder}/scan.zarr", "bucket": f"s3://{BUCKET}/scan.zarr"}
     writes: dict[str, Callable[[], Any]] = {
@@ -152,8 +142,10 @@ def measure(
     }
     if compare:
         writes["write by s3fs"] = partial(write_by_s3fs, frames, tile)
-    seconds = fastest(writes, 1)
-    opened = fastest({f"open {name}": partial(dp.open_scan, url) for name, url in urls.items()}, rounds)
+    seconds = fastest_seconds(writes, 1)
+    opened = fastest_seconds(
+        {f"open {name}": partial(dp.open_scan, url) for name, url in urls.items()}, rounds
+    )
     scans = {name: dp.open_scan(url) for name, url in urls.items()}
     reads: dict[str, Callable[[], Any]] = {
         f"read {name}, threads: {threads}": partial(read, scan, threads)
@@ -162,24 +154,24 @@ def measure(
     }
     if compare:
         reads["read by s3fs, threads: 1"] = partial(read_by_s3fs, tile)
-    seconds |= fastest(reads, rounds)
+    seconds |= fastest_seconds(reads, rounds)
     return opened, {name: frames.nbytes / 1e6 / value for name, value in seconds.items()}
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="A few frames, one round, from moto.")
+@click.option("--quick", is_flag=True, help="A few frames and one round, with moto.")
 @click.option(
-    "--server", type=click.Choice(["ceph", "moto"]), help="Ceph where it is installed, unless given."
+    "--server", type=click.Choice(["ceph", "moto"]), help="Server; by default, Ceph if it is installed."
 )
 @click.option("--side", default=64, show_default=True, help="Frames along each side of the scan.")
-@click.option("--rounds", default=5, show_default=True)
-@click.option("--s3fs", "compare", is_flag=True, help="Let s3fs read and write the same.")
+@click.option("--rounds", default=5, show_default=True, help="Rounds of which the fastest counts.")
+@click.option("--s3fs", "compare", is_flag=True, help="Read and write the same data with s3fs as well.")
 def main(quick: bool, server: str | None, side: int, rounds: int, compare: bool) -> None:
-    """Measure one server: a process finds its credentials once."""
+    """Measure reading and writing on one server: a process looks up its credentials only once."""
     size, side, rounds = (32, 8, 1) if quick else (128, side, rounds)
     name = server or ("moto" if quick or missing_programs() else "ceph")
-    started = {"moto": moto, "ceph": ceph}[name]()
-    with started as environment, tempfile.TemporaryDirectory() as folder:
+    server_run = {"moto": run_moto, "ceph": run_ceph}[name]()
+    with server_run as environment, tempfile.TemporaryDirectory() as folder:
         os.environ.update(environment)
         make_bucket()
         for kind in ("sparse", "incompressible"):

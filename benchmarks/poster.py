@@ -1,11 +1,11 @@
-"""The poster's tables on this package: sweeps to squared error 1e-4, and the eigensolver's share.
+"""Reproduce the tables of the poster: sweeps to a squared error of 1e-4, and the share of the eigensolver.
 
     python benchmarks/poster.py            # half an hour
     python benchmarks/poster.py --quick    # a minute
     python benchmarks/poster.py --tiles --side 32 --side 64 --side 128 --side 256 --inner 1 --inner 2
 
-Frames of 16x16, step 4, periodic, probe known. The poster's own numbers stand beside ours (POSTER tables 1
-and 2); its sample and probe are not published, so only the trends compare.
+Frames of 16x16 pixels, step 4, periodic, probe known. The numbers of the poster (its tables 1 and 2) are
+shown beside ours. Its sample and probe are not published, so only the trends can be compared.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from measured_run import MeasuredRun, measured_run
+from measured_run import MeasuredRun, measure_run
 from rich.console import Console
 from rich.table import Table
 
@@ -23,14 +23,14 @@ import daskptycho as dp
 
 SIDES = ("8", "16", "32", "64")
 LARGE = ("128", "256")
-# Frames of a tile where a scan is cut into tiles: 64x64 frames in 8x8 tiles. A scan of more frames than
-# ONE_TILE is not made in one tile for comparison.
+# Frames per tile of a scan in several tiles: 64x64 frames are 8x8 tiles. A scan of more than ONE_TILE frames
+# is not reconstructed in one tile for comparison.
 TILE_FRAMES, ONE_TILE = 64, 64 * 64
-TARGET = 1e-2  # squared: the poster's 1e-4
+TARGET = 1e-2  # squared, the 1e-4 of the poster
 
-# Sweeps: no sync, sync every sweep, sync every 5 (200 power steps).
+# Sweeps without sync, with sync in every sweep, and in every fifth (200 power steps).
 POSTER_SYNC = {8: (95, 38, 58), 16: (407, 44, 90), 32: (1625, 44, 110), 64: (6465, 44, 120)}
-# Sweeps and share of the eigensolver (%) with 50, 10 and 1 power steps.
+# Sweeps, and share of the eigensolver in percent, with 50, 10 and 1 power steps.
 POSTER_STEPS = {
     8: {50: (38, 85.6), 10: (38, 58.4), 1: (56, 23.9)},
     16: {50: (41, 85.3), 10: (51, 58.2), 1: (211, 23.3)},
@@ -39,20 +39,21 @@ POSTER_STEPS = {
 }
 
 
-def plain_ap(every: int, steps: int) -> dict[str, Any]:
-    """The poster's method: AP without momentum, power iteration on K."""
+def poster_options(every: int, steps: int) -> dict[str, Any]:
+    """Options of the method of the poster: AP without momentum, power iteration on K."""
     sync = dp.Sync("full", eigensolver="power", iterations=steps, every=every, normalisation="frame")
     return {"sync": sync, "momentum": 0, "opening": None}
 
 
-def told(run: MeasuredRun) -> tuple[str, str, str]:
+def describe_run(run: MeasuredRun) -> tuple[str, str, str]:
+    """Sweeps to the target, seconds, and share of the eigensolver, as text."""
     sweeps = run.sweeps_to(TARGET)
     count = str(sweeps) if sweeps else f"over {len(run.error)}"
     return count, f"{run.seconds:.2f} s", f"{100 * run.eigensolver_share:.0f} %"
 
 
-def in_tiles(folder: Path, sizes: list[int], inner: tuple[int, ...], most: int, seed: int) -> Table:
-    """Rounds of communication of the two-level method in tiles, against one tile and the exact H."""
+def compare_tiles(folder: Path, sizes: list[int], inner: tuple[int, ...], most: int, seed: int) -> Table:
+    """Compare the rounds of communication of the two-level method in tiles with one tile and the exact H."""
     table = Table(title="Rounds to squared error 1e-4, from random phases")
     for name in ("frames", "tiles", "method", "rounds", "time"):
         table.add_column(name, justify="left" if name in ("frames", "method") else "right")
@@ -76,28 +77,32 @@ def in_tiles(folder: Path, sizes: list[int], inner: tuple[int, ...], most: int, 
                 tile_frames=frames,
             )
             for name, sync in methods.items():
-                run = measured_run(scan, most, stop_at=TARGET, start="random", seed=seed, sync=sync)
-                rounds, seconds, _ = told(run)
+                run = measure_run(scan, most, stop_at=TARGET, start="random", seed=seed, sync=sync)
+                rounds, seconds, _ = describe_run(run)
                 table.add_row(f"{size}x{size}", str(size * size // frames), name, rounds, seconds)
         table.add_section()
     return table
 
 
 @click.command(help=__doc__)
-@click.option("--quick", is_flag=True, help="8x8 frames alone, and few sweeps.")
+@click.option("--quick", is_flag=True, help="Only 8x8 frames and few sweeps.")
 @click.option(
     "--side",
     "sides",
     type=click.Choice(SIDES + LARGE),
     multiple=True,
-    help="Frames a side; all to 64 unless given.",
+    help="Frames along each side of the scan; by default, all up to 64.",
 )
-@click.option("--tiles", is_flag=True, help="The two-level method in tiles of 8x8 frames alone.")
+@click.option("--tiles", is_flag=True, help="Only the two-level method in tiles of 8x8 frames.")
 @click.option(
-    "--inner", type=int, multiple=True, default=(1,), help="With --tiles: sweeps in a tile a round."
+    "--inner",
+    type=int,
+    multiple=True,
+    default=(1,),
+    help="With --tiles: sweeps inside a tile per round of communication.",
 )
-@click.option("--most-sweeps", default=500, help="Where a run without sync is given up.")
-@click.option("--seed", default=0, help="Of the random phases.")
+@click.option("--most-sweeps", default=500, help="Number of sweeps after which a run is given up.")
+@click.option("--seed", default=0, help="Seed of the random phases.")
 def main(
     quick: bool, sides: tuple[str, ...], tiles: bool, inner: tuple[int, ...], most_sweeps: int, seed: int
 ) -> None:
@@ -109,7 +114,7 @@ def main(
         table.add_column(name, justify="left" if name in ("frames", "method") else "right")
     with tempfile.TemporaryDirectory() as folder:
         if tiles:
-            console.print(in_tiles(Path(folder), sizes, inner, most_sweeps, seed))
+            console.print(compare_tiles(Path(folder), sizes, inner, most_sweeps, seed))
             return
         for size in sizes:
             scan = dp.simulate_scan(
@@ -118,15 +123,15 @@ def main(
             none, every, fifth = POSTER_SYNC.get(size, ("", "", ""))
             methods: list[tuple[str, str, dict[str, Any]]] = [
                 ("AP, no sync", str(none), {"sync": dp.Sync(method=None), "momentum": 0}),
-                ("AP, 200 power steps", str(every), plain_ap(1, 200)),
-                ("AP, 200 power steps, every 5", str(fifth), plain_ap(5, 200)),
+                ("AP, 200 power steps", str(every), poster_options(1, 200)),
+                ("AP, 200 power steps, every 5", str(fifth), poster_options(5, 200)),
             ]
             for steps, (sweeps, share) in POSTER_STEPS.get(size, {}).items():
-                methods.append((f"AP, {steps} power steps", f"{sweeps}, {share} %", plain_ap(1, steps)))
+                methods.append((f"AP, {steps} power steps", f"{sweeps}, {share} %", poster_options(1, steps)))
             methods.append(("daskptycho's default", f"best {every}", {}))
             for name, poster, options in methods:
-                run = measured_run(scan, most_sweeps, stop_at=TARGET, start="random", seed=seed, **options)
-                table.add_row(f"{size}x{size}", name, poster, *told(run))
+                run = measure_run(scan, most_sweeps, stop_at=TARGET, start="random", seed=seed, **options)
+                table.add_row(f"{size}x{size}", name, poster, *describe_run(run))
             table.add_section()
     console.print(table)
 

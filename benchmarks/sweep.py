@@ -1,17 +1,15 @@
-"""Time of one sweep against the FFT pair of the same frames in the same run, on one core.
+"""Time one sweep relative to the pair of FFTs of the same frames, on one core.
 
     python benchmarks/sweep.py
     python benchmarks/sweep.py --quick
 
-The FFT pair runs through the same library, in the same blocks and in place, as the sweep's own; both are
-timed in turn and the fastest of several rounds counts. The Gramian and the eigensolver stand beside them.
+The FFT pair uses the same library as the sweep, in the same blocks and in place. Both are timed in turn, and
+the fastest of several rounds counts. The Gramian and the eigensolver are timed as well.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from timing import fastest_seconds
 
 import daskptycho as dp
 from daskptycho.backend import inverse_transform, transform
@@ -33,17 +32,6 @@ from daskptycho.sync.gramian import Border, block_matrix, block_values, gramian_
 from daskptycho.sync.options import Sync
 from daskptycho.sync.phases import normalise, solve
 from daskptycho.tiling import make_tiling
-
-
-def fastest(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Seconds of each function, taken in turn so that a busy moment hits all alike."""
-    best = dict.fromkeys(functions, np.inf)
-    for _ in range(rounds + 1):
-        for name, function in functions.items():
-            begun = time.perf_counter()
-            function()
-            best[name] = min(best[name], time.perf_counter() - begun)
-    return best
 
 
 def measure(folder: Path, frame_size: int, frames: int, rounds: int) -> dict[str, float]:
@@ -64,7 +52,7 @@ def measure(folder: Path, frame_size: int, frames: int, rounds: int) -> dict[str
     weight = at.inverse_illumination(illuminate_tile(tile, at))
     weighted = sweep_tile(AP(), at, tile, amplitude, image, leave="weighted frames").left
     (block,) = gramian_blocks(tiling)
-    # Zeros, which stay what they are without any factor.
+    # Zeros, which repeated transforms without a factor leave unchanged.
     waves = np.zeros((len(tile), *probe.shape), dtype=np.complex64)
 
     def fft_pair() -> None:
@@ -82,7 +70,7 @@ def measure(folder: Path, frame_size: int, frames: int, rounds: int) -> dict[str
         return block_matrix(block, block_values(block, weighted.frames, border, tile.corner, weight))
 
     h = gramian()
-    return fastest(
+    return fastest_seconds(
         {
             "FFT pair": fft_pair,
             "sweep": lambda: sweep_tile(AP(), at, tile, amplitude, image),
@@ -90,15 +78,16 @@ def measure(folder: Path, frame_size: int, frames: int, rounds: int) -> dict[str
             "Gramian": gramian,
             "eigensolver": lambda: solve(normalise(h, weighted.power, "degree"), Sync()),
         },
-        rounds,
+        # One more, because the first round compiles and plans.
+        rounds + 1,
     )
 
 
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="Frames of 32x32, one round.")
 def main(quick: bool) -> None:
-    table = Table(title="One sweep against the FFT pair of the same frames, one core")
-    for name in ("frame", "part", "us a frame", "of the FFT pair"):
+    table = Table(title="One sweep relative to the FFT pair of the same frames, one core")
+    for name in ("frame", "part", "us per frame", "of the FFT pair"):
         table.add_column(name, justify="left" if name == "part" else "right")
     with tempfile.TemporaryDirectory() as folder:
         for size in (32,) if quick else (32, 64, 128):

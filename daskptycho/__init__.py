@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 from daskptycho.version import __version__
 
 if TYPE_CHECKING:
-    from daskptycho.analysis.metrics import compare_images, relative_error
+    from daskptycho.analysis.metrics import common_region, compare_images, relative_error
+    from daskptycho.arrays import Gramian, amplitudes, gramian, phases, power_iteration, weighted_frames
+    from daskptycho.cluster.client import STAY_AT_HOME
+    from daskptycho.cluster.cuda_cluster import cuda_cluster, require_gpus_at_work
     from daskptycho.dashboard import LiveCell, LivePage
     from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
     from daskptycho.formats import export_result, import_scan
-    from daskptycho.model.algorithms import AP, RAAR, DifferenceMap
+    from daskptycho.model.algorithms import AP, RAAR, Algorithm, DifferenceMap
     from daskptycho.run.history import Checkpoint, checkpoints, open_checkpoint
     from daskptycho.run.loop import Progress
     from daskptycho.run.reconstruction import reconstruct
@@ -21,36 +24,48 @@ if TYPE_CHECKING:
     from daskptycho.scan.dataset import create_scan, open_scan
     from daskptycho.scan.simulate import simulate_scan
     from daskptycho.sync.options import Sync
-    from daskptycho.views.plotting import plot_result
+    from daskptycho.views.plotting import plot_comparison, plot_result
 
 # Where each public name lives: it is imported when it is first asked for, so that `import daskptycho`
 # costs nothing. No module may bear the name of a function here: importing it would hide the function.
 _HOME = {
     "AP": "model.algorithms",
+    "Algorithm": "model.algorithms",
     "Checkpoint": "run.history",
     "DifferenceMap": "model.algorithms",
     "FaultError": "errors",
+    "Gramian": "arrays",
     "LiveCell": "dashboard",
     "LivePage": "dashboard",
     "OptionError": "errors",
     "Progress": "run.loop",
     "RAAR": "model.algorithms",
+    "STAY_AT_HOME": "cluster.client",
     "ScanError": "errors",
     "StoreError": "errors",
     "Sync": "sync.options",
+    "amplitudes": "arrays",
     "checkpoints": "run.history",
+    "common_region": "analysis.metrics",
     "compare_images": "analysis.metrics",
     "create_scan": "scan.dataset",
+    "cuda_cluster": "cluster.cuda_cluster",
     "export_result": "formats",
+    "gramian": "arrays",
     "import_scan": "formats",
     "open_checkpoint": "run.history",
     "open_result": "run.result",
     "open_scan": "scan.dataset",
+    "phases": "arrays",
+    "plot_comparison": "views.plotting",
     "plot_result": "views.plotting",
+    "power_iteration": "arrays",
     "reconstruct": "run.reconstruction",
     "relative_error": "analysis.metrics",
+    "require_gpus_at_work": "cluster.cuda_cluster",
     "resume": "run.resumption",
     "simulate_scan": "scan.simulate",
+    "weighted_frames": "arrays",
 }
 
 _HAND_OUT_DATASETS = {
@@ -66,9 +81,12 @@ _HAND_OUT_DATASETS = {
 __all__ = [
     "AP",
     "RAAR",
+    "STAY_AT_HOME",
+    "Algorithm",
     "Checkpoint",
     "DifferenceMap",
     "FaultError",
+    "Gramian",
     "LiveCell",
     "LivePage",
     "OptionError",
@@ -77,19 +95,28 @@ __all__ = [
     "StoreError",
     "Sync",
     "__version__",
+    "amplitudes",
     "checkpoints",
+    "common_region",
     "compare_images",
     "create_scan",
+    "cuda_cluster",
     "export_result",
+    "gramian",
     "import_scan",
     "open_checkpoint",
     "open_result",
     "open_scan",
+    "phases",
+    "plot_comparison",
     "plot_result",
+    "power_iteration",
     "reconstruct",
     "relative_error",
+    "require_gpus_at_work",
     "resume",
     "simulate_scan",
+    "weighted_frames",
 ]
 
 

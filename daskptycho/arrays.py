@@ -259,7 +259,7 @@ def gramian(
     return gramian_of_blocks(
         *(frames, ground, map_objects(_power, measured)),
         *(each(gramian_blocks(tiling)), gramian_blocks(tiling)),
-        meta=_empty(device, 1, np.complex128),
+        like=_empty(device, 1, np.complex128),
     )
 
 

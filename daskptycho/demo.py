@@ -1,6 +1,6 @@
 """The demonstration: one scan reconstructed with and without sync, and a picture of the difference.
 
-The command line calls `run_demo`, and users may; it builds on the public functions alone.
+The command line calls `run_demo`, and users may call it as well. This module uses public functions only.
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ FRAMES = (48, 48)
 FRAME_SIZE = 32
 STEP = 8
 JITTER = 1
-# Four and more tiles, so that every core has work and the phases are found across tiles.
+# Several tiles, so that every core has work and phases are synchronised across tiles.
 TILES = 4
 
-# Hills and valleys of the sample's thickness: height in radians, centre and width as shares of the field.
+# Hills and valleys in the thickness of the sample: height in radians, then centre and width as fractions of
+# the field.
 HILLS = ((2.6, 0.32, 0.28, 0.20), (-2.2, 0.42, 0.76, 0.18), (1.8, 0.82, 0.62, 0.22), (-1.6, 0.86, 0.14, 0.16))
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What a demonstration leaves.
+    """What a demonstration has written.
 
     Attributes
     ----------
     scan, picture : Path
-        Where they lie.
+        Paths of the scan and of the picture.
     results : dict of Dataset
-        By name, "without sync" and "with sync".
+        Results by name, "without sync" and "with sync".
     error : dict of (sweep,) arrays
         Relative error of the image after each sweep, by the same names.
     """
@@ -69,27 +70,38 @@ def run_demo(
 ) -> Demo:
     """Simulate a scan of a sample of uneven thickness and reconstruct it with and without sync.
 
-    Both runs know the probe and start from a constant object; they differ in sync alone. What a
-    run without sync lacks after as many sweeps is the smooth part, as wide as the field.
+    Both runs know the probe and start from a constant object; they differ only in sync. After the same number
+    of sweeps, the run without sync still lacks the smooth part of the phase, which is as wide as the field.
 
     Parameters
     ----------
     folder : path
-        Gets ``scan.zarr``, ``without-sync.zarr``, ``with-sync.zarr`` and ``sync-difference.png``;
-        those of an earlier call are replaced.
+        Folder for ``scan.zarr``, ``without-sync.zarr``, ``with-sync.zarr`` and ``sync-difference.png``. Those
+        of an earlier call are replaced.
     frames : (int, int)
-    frame_size, step, sweeps, seed : int
+        Number of frames along y and x.
+    frame_size, step : int
+        Pixels along each side of a frame, and from one frame to the next.
+    sweeps : int
+        Number of sweeps of each run.
+    seed : int
+        Seed of the position jitter.
     on_frames : callable, optional
-        Called with (frames simulated, all frames).
+        Called with (frames simulated, all frames) during the simulation.
     on_sweep : callable, optional
-        Called with the run's name and its `Progress` after each sweep.
+        Called with the name of the run and its `Progress` after each sweep.
+
+    Returns
+    -------
+    Demo
+        Paths, results and errors.
 
     Raises
     ------
     ScanError
-        Something else lies where the demonstration wants to write.
+        Something that is not of an earlier demonstration exists at one of the paths.
     OptionError
-        Options that make no sense.
+        An option is out of its range.
     """
     folder = Path(folder).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +123,7 @@ def run_demo(
     for name, sync in (("without sync", Sync(method=None)), ("with sync", Sync())):
         images: list[NDArray] = []
 
-        def swept(state: Progress, name: str = name, images: list[NDArray] = images) -> None:
+        def keep_image(state: Progress, name: str = name, images: list[NDArray] = images) -> None:
             images.append(state.object())
             if on_sweep is not None:
                 on_sweep(name, state)
@@ -124,10 +136,10 @@ def run_demo(
             sync=sync,
             update_probe=False,
             checkpoint_minutes=None,
-            callback=swept,
+            callback=keep_image,
             overwrite=True,
         )
-        error[name] = _errors(images, results[name], truth)
+        error[name] = _relative_errors(images, results[name], truth)
     figure = plot_sync_difference(
         results["without sync"], results["with sync"], truth, error["without sync"], error["with sync"]
     )
@@ -137,7 +149,17 @@ def run_demo(
 
 
 def uneven_sample(shape: tuple[int, int]) -> NDArray[np.complex64]:
-    """The phantom on hills and valleys: a phase that no frame can see as a whole."""
+    """Make the phantom on hills and valleys of phase, which are much wider than a frame.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Pixels along y and x.
+
+    Returns
+    -------
+    (y, x) complex64 array
+    """
     y, x = (np.linspace(0, 1, size) for size in shape)
     thickness = sum(
         height * np.exp(-((y[:, np.newaxis] - cy) ** 2 + (x - cx) ** 2) / (2 * width**2))
@@ -146,11 +168,11 @@ def uneven_sample(shape: tuple[int, int]) -> NDArray[np.complex64]:
     return (phantom_object(shape) * np.exp(1j * thickness)).astype(np.complex64)
 
 
-def _errors(images: list[NDArray], result: xr.Dataset, truth: xr.DataArray) -> NDArray[np.float64]:
-    """Relative error of each image, weighted by the illumination, which a known probe keeps the same."""
+def _relative_errors(images: list[NDArray], result: xr.Dataset, truth: xr.DataArray) -> NDArray[np.float64]:
+    """Relative error of each image, weighted by the illumination, which a known probe keeps fixed."""
     weight, target = common_region(result["illumination"], truth)
     errors = []
     for image in images:
-        own, _ = common_region(result["object"].copy(data=image), truth)
-        errors.append(relative_error(own.values, target.values, weight.values))
+        cropped, _ = common_region(result["object"].copy(data=image), truth)
+        errors.append(relative_error(cropped.values, target.values, weight.values))
     return np.array(errors)

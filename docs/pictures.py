@@ -24,7 +24,6 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 import daskptycho as dp
-from daskptycho.analysis.metrics import common_region
 from daskptycho.demo import run_demo
 from daskptycho.model.algorithms import illuminate_tile, weigh_tile
 from daskptycho.model.operators import inverse_illumination, measured_amplitudes, project_data, split
@@ -32,8 +31,8 @@ from daskptycho.scan.dataset import position_in_pixels, tile_chunks
 from daskptycho.sync.gramian import Border, assemble, block_matrix, block_values, gramian_blocks
 from daskptycho.sync.phases import Sync, frame_phases, normalise, solve
 from daskptycho.tiling import Tiling, make_tiling
-from daskptycho.views.panels import FIRST, SECOND, dress
-from daskptycho.views.plotting import complex_to_rgb, plot_comparison, plot_result, save_figure
+from daskptycho.views.panels import FIRST, SECOND, style_axes
+from daskptycho.views.plotting import complex_to_rgb, save_figure
 
 HERE = Path(__file__).parent
 # Number of colours in the palette of a picture, so that its file is small.
@@ -85,7 +84,7 @@ def convergence(work: Path, target: Path) -> None:
             axes.semilogy(np.arange(1, len(error) + 1), error, color=colour, linewidth=2.2, label=name)
         axes.set_title(f"{side}x{side} frames")
         axes.set_xlabel("sweep")
-        dress(axes)
+        style_axes(axes)
     panels[0].set_ylabel("relative error")
     panels[0].legend(frameon=False)
     save(figure, target / "convergence.png")
@@ -250,14 +249,14 @@ def tutorial(work: Path, target: Path) -> None:
     without = dp.reconstruct(opened, sweeps=40, sync=Sync(method=None), **given)
     result = dp.reconstruct(opened, sweeps=60, **given)
     for one, name in ((without, "tutorial-without-sync"), (result, "tutorial-result")):
-        large = save_figure(plot_result(one), work / f"{name}.png")
+        large = save_figure(dp.plot_result(one), work / f"{name}.png")
         shrink(large, target / f"{name}.png", 900)
     truth = opened["truth_object"].rename(object_y="y", object_x="x")
-    image, reference = common_region(result["object"], truth)
-    light, _ = common_region(result["illumination"], truth)
+    image, reference = dp.common_region(result["object"], truth)
+    light, _ = dp.common_region(result["illumination"], truth)
     compared = dp.compare_images(image.values, reference.values, light.values)
     large = save_figure(
-        plot_comparison(compared, reference, names=("result.zarr", "truth")), work / "comparison.png"
+        dp.plot_comparison(compared, reference, names=("result.zarr", "truth")), work / "comparison.png"
     )
     shrink(large, target / "tutorial-comparison.png", 900)
 

@@ -29,8 +29,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": {"backend"},
     "sync": {"backend", "model"},
     "cluster": {"backend"},
+    "arrays": {"backend", "model", "scan", "sync", "tasks"},
     "tasks": {"backend", "cluster", "model", "scan", "storage", "sync"},
-    "graph": {"model", "sync", "tasks"},
+    "graph": {"cluster", "model", "sync", "tasks"},
     "run": {"backend", "cluster", "graph", "model", "scan", "storage", "sync", "tasks"},
     "views": {"analysis", "scan", "storage"},
     "dashboard": {"cluster", "run", "scan", "tasks", "views"},
@@ -65,11 +66,20 @@ def unit_of(parts: tuple[str, ...]) -> str:
     return parts[0] if parts else "__init__"
 
 
-def imported_modules(path: Path) -> set[str]:
-    """Absolute names of everything that a file imports, inside functions too."""
+def is_private(name: str) -> bool:
+    """Whether a dotted name has a part that begins with one underscore."""
+    return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+
+
+def package_of(path: Path) -> tuple[str, ...]:
+    """The package that relative imports of a module of this package start from."""
     package = (PACKAGE, *parts_of(path))
-    if path.name != "__init__.py":
-        package = package[:-1]
+    return package if path.name == "__init__.py" else package[:-1]
+
+
+def imported_modules(path: Path, package: tuple[str, ...] | None = None) -> set[str]:
+    """Absolute names of everything that a file imports, inside functions too."""
+    package = package_of(path) if package is None else package
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -121,11 +131,23 @@ def test_one_tile_knows_arrays_only(path: Path) -> None:
 
 @every_module
 def test_underscored_names_stay_in_their_module(path: Path) -> None:
-    private = {
-        name
-        for name in imported_modules(path)
-        if any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
-    }
+    private = {name for name in imported_modules(path) if is_private(name)}
+    assert not private, f"{path.name} imports {sorted(private)}, which their owners may change at any time"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for folder in ("benchmarks", "docs", "tests", "workflows")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if "standin" not in path.parts
+    ],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_only_public_modules_of_dependencies_are_imported(path: Path) -> None:
+    names = imported_modules(path, package=())
+    private = {name for name in names if is_private(name) and name.split(".")[0] != PACKAGE}
     assert not private, f"{path.name} imports {sorted(private)}, which their owners may change at any time"
 
 
@@ -158,3 +180,39 @@ def test_import_of_the_package_is_light() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
     assert not loaded, f"import {PACKAGE} loads {loaded}; import them where a function needs them"
+
+
+# Where the method is: what a reader has to follow step by step.
+METHOD = {"model", "sync", "tasks", "graph"}
+MOST_CODE, MOST_PARAMETERS = 60, 8
+
+
+def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.parse(path.read_text())
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def lines_of_code(function: ast.AST, source: list[str]) -> int:
+    """Lines of a function that hold code, its docstring left out."""
+    documented = ast.get_docstring(function) is not None  # type: ignore[arg-type]
+    first = function.body[0]  # type: ignore[attr-defined]
+    skipped = set(range(first.lineno, first.end_lineno + 1)) if documented else set()
+    lines = range(function.lineno, function.end_lineno + 1)  # type: ignore[attr-defined]
+    code = [source[number - 1].strip() for number in lines if number not in skipped]
+    return sum(bool(line) and not line.startswith("#") for line in code)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in module_files() if unit_of(parts_of(path)) in METHOD],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_functions_of_the_method_are_short(path: Path) -> None:
+    source = path.read_text().splitlines()
+    for function in functions_of(path):
+        code = lines_of_code(function, source)
+        assert code <= MOST_CODE, f"{path.name}: {function.name} has {code} lines of code"
+        given = function.args
+        names = [own.arg for own in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+        parameters = [name for name in names if name not in ("self", "cls")]
+        assert len(parameters) <= MOST_PARAMETERS, f"{path.name}: {function.name} takes {len(parameters)}"

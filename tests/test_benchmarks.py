@@ -1,4 +1,4 @@
-"""Each benchmark runs once, small, so that it cannot rot."""
+"""Each benchmark runs once with small sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "words"),
     [
         ("poster", ["no sync", "default", "eigensolver"]),
         ("raster", ["8x8", "default", "none"]),
@@ -26,11 +26,11 @@ BENCHMARKS = ROOT / "benchmarks"
         ("sweep", ["FFT pair", "Gramian", "FFT library"]),
         ("larger_than_memory", ["amplitudes over", "workers lost: 0"]),
         ("object_store", ["read bucket", "of the disk's"]),
-        ("scale", ["strong", "received a sweep", "Modelled"]),
+        ("scale", ["strong", "received per sweep", "Modelled"]),
         pytest.param("many_sweeps", ["tasks now"], marks=pytest.mark.long),
     ],
 )
-def test_benchmark_runs(name: str, said: list[str]) -> None:
+def test_benchmark_runs(name: str, words: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick"],
         capture_output=True,
@@ -39,11 +39,11 @@ def test_benchmark_runs(name: str, said: list[str]) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for word in said:
+    for word in words:
         assert word in done.stdout
 
 
-def benchmark_of_gpus(**environment: str) -> subprocess.CompletedProcess[str]:
+def run_gpu_benchmark(**environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick"],
         capture_output=True,
@@ -56,17 +56,17 @@ def benchmark_of_gpus(**environment: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed: it would run")
 def test_benchmark_of_gpus_says_that_there_is_none() -> None:
-    done = benchmark_of_gpus()
+    done = run_gpu_benchmark()
     assert done.returncode == 2
     assert done.stdout == ""
-    (said,) = done.stderr.splitlines()
-    assert said.startswith("Error: no GPU can be used here: CuPy is not installed")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: no GPU can be used here: CuPy is not installed")
 
 
 @pytest.mark.long
 @pytest.mark.usefixtures("standin")
 def test_benchmark_of_gpus_runs_on_the_stand_in() -> None:
-    done = benchmark_of_gpus(PYTHONPATH=os.pathsep.join([str(STANDIN), str(ROOT)]))
+    done = run_gpu_benchmark(PYTHONPATH=os.pathsep.join([str(STANDIN), str(ROOT)]))
     assert done.returncode == 0, done.stderr
     for word in ("GB/s", "FFT pair", "Gramian", "eigensolver", "power steps", "4.36"):
         assert word in done.stdout

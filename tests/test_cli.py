@@ -1,4 +1,4 @@
-"""The command line: a whole session, every refusal in one line with exit code 2, Ctrl-C, workers."""
+"""The command line: a whole session, refusals in one line with exit code 2, Ctrl-C, workers."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def run(*arguments: object) -> Result:
     return result
 
 
-def refused(*arguments: object) -> str:
-    """The one line in which a command refuses."""
+def expect_refusal(*arguments: object) -> str:
+    """Run a command that has to be refused; return the one line of its error."""
     result = invoke(*arguments)
     assert result.exit_code == 2, f"{result.output}\n{result.exception!r}"
     assert result.stdout == ""
@@ -53,7 +53,7 @@ def refused(*arguments: object) -> str:
     return lines[0]
 
 
-def in_a_shell(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_in_shell(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
         cwd=ROOT,
@@ -64,19 +64,19 @@ def in_a_shell(*arguments: object, **environment: str) -> subprocess.CompletedPr
     )
 
 
-def facts(output: str) -> dict[str, str]:
-    """Names and values of a table such as `info` prints."""
+def read_facts(output: str) -> dict[str, str]:
+    """Read names and values from a table as `info` prints it."""
     rows = (re.fullmatch(r"(\S.*?)\s{2,}(\S.*?)\s*", line) for line in output.splitlines())
     return {row[1]: row[2] for row in rows if row is not None}
 
 
-def contents(folder: Path) -> list[str]:
+def list_contents(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small simulated scan of four tiles, and a result of it."""
+    """A folder with a small simulated scan of four tiles and its result."""
     folder = tmp_path_factory.mktemp("work")
     run(
         *("simulate", folder / "scan.zarr", "--frames", "8x8", "--frame-size", 16, "--step", 4),
@@ -86,8 +86,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def frames_file(path: Path, **changes: Any) -> Path:
-    """An npz file of a good scan in pixels, and what a test changes in it; None leaves an array out."""
+def write_frames_file(path: Path, **changes: Any) -> Path:
+    """Write an npz file of a valid scan in pixels with the changes of a test; None leaves an array out."""
     y, x = np.mgrid[-8:8, -8:8]
     arrays = {
         "intensity": np.random.default_rng(3)
@@ -111,10 +111,10 @@ def test_session_from_simulation_to_comparison(tmp_path: Path) -> None:
     )
     assert "64 frames of 16 x 16 pixels in 4 tiles" in simulated.stdout
 
-    told = facts(run("info", scan).stdout)
-    assert told["frames"] == "64 of 16 x 16 pixels, float32"
-    assert told["tiles"] == "4 of 16 frames"
-    assert told["pixel size"] == "unknown"
+    facts = read_facts(run("info", scan).stdout)
+    assert facts["frames"] == "64 of 16 x 16 pixels, float32"
+    assert facts["tiles"] == "4 of 16 frames"
+    assert facts["pixel size"] == "unknown"
 
     done = run("reconstruct", scan, result, "--sweeps", 30, "--known-probe")
     residual, sweeps = re.search(r"Residual (\S+?), .* after (\d+) sweeps", done.stdout).groups()
@@ -131,9 +131,9 @@ def test_session_from_simulation_to_comparison(tmp_path: Path) -> None:
 
     compared = run("compare", result, scan, picture).stdout
     assert "the truth" in compared
-    assert float(facts(compared)["relative error"]) < 0.05
+    assert float(read_facts(compared)["relative error"]) < 0.05
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert contents(tmp_path)[0] == "both.png"
+    assert list_contents(tmp_path)[0] == "both.png"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "both.png",
         "result.png",
@@ -182,7 +182,7 @@ def test_every_option_of_simulate_reaches_the_scan(tmp_path: Path) -> None:
         4,
         "--periodic",
     )
-    refused(*periodic)
+    expect_refusal(*periodic)
     run(*periodic, "--overwrite")
     assert dp.open_scan(tmp_path / "s.zarr").attrs["period"] == [32, 36]
 
@@ -232,7 +232,7 @@ def test_tolerance_stops_early_and_says_so(work: Path, tmp_path: Path) -> None:
 
 
 def test_every_option_of_import_reaches_the_scan(tmp_path: Path) -> None:
-    file = frames_file(tmp_path / "f.npz")
+    file = write_frames_file(tmp_path / "f.npz")
     arrays = dict(np.load(file))
     shifted = np.fft.ifftshift(arrays["intensity"], axes=(1, 2))
     mask = np.ones((16, 16), dtype=bool)
@@ -268,22 +268,22 @@ def test_every_option_of_import_reaches_the_scan(tmp_path: Path) -> None:
     assert scan["position"].attrs["units"] == "m"
     size = scan.attrs["pixel_size_m"]
     assert size[0] == pytest.approx(2 * size[1])
-    told = facts(run("info", tmp_path / "s.zarr").stdout)
-    assert told["energy"] == "7.2 keV (wavelength 172.2 pm)"
-    assert told["pixel size"] == "287 nm x 143.5 nm (y, x)"
-    assert told["valid pixels"] == "99.61 %"
-    assert told["tiles"] == "5 of 7 frames at most"
+    facts = read_facts(run("info", tmp_path / "s.zarr").stdout)
+    assert facts["energy"] == "7.2 keV (wavelength 172.2 pm)"
+    assert facts["pixel size"] == "287 nm x 143.5 nm (y, x)"
+    assert facts["valid pixels"] == "99.61 %"
+    assert facts["tiles"] == "5 of up to 7 frames"
 
 
 def test_import_of_a_periodic_scan_by_its_wavelength(tmp_path: Path) -> None:
     run(
-        *("import", frames_file(tmp_path / "f.npz"), tmp_path / "s.zarr", "--position-unit", "pixel"),
+        *("import", write_frames_file(tmp_path / "f.npz"), tmp_path / "s.zarr", "--position-unit", "pixel"),
         *("--period", "40x50", "--wavelength-m", 1e-10),
     )
     scan = dp.open_scan(tmp_path / "s.zarr")
     assert scan.attrs["period"] == [40, 50]
     assert scan.attrs["wavelength_m"] == 1e-10
-    assert "40 x 50 pixels, wraps round" in run("info", tmp_path / "s.zarr").stdout
+    assert "40 x 50 pixels, periodic" in run("info", tmp_path / "s.zarr").stdout
 
 
 def test_siemens_star_is_imported_in_one_command_and_reconstructed(tmp_path: Path) -> None:
@@ -291,36 +291,36 @@ def test_siemens_star_is_imported_in_one_command_and_reconstructed(tmp_path: Pat
         pytest.skip(f"{SIEMENS} is not there: the real scan is no part of the project")
     scan = tmp_path / "star.zarr"
     run("import", SIEMENS, scan, "--position-unit", "pixel", "--zero-frequency", "corner")
-    told = facts(run("info", scan).stdout)
-    assert told["frames"] == "516 of 128 x 128 pixels, uint16"
-    assert told["counts a frame"] == "461,213 (432,703 to 491,441)"
-    assert told["photons a pixel"] == "28.2 (at most 963, 52.5 % zeros)"
-    assert told["pixel size"] == "unknown"
+    facts = read_facts(run("info", scan).stdout)
+    assert facts["frames"] == "516 of 128 x 128 pixels, uint16"
+    assert facts["counts per frame"] == "461,213 (432,703 to 491,441)"
+    assert facts["photons per pixel"] == "28.2 (at most 963, 52.5 % zeros)"
+    assert facts["pixel size"] == "unknown"
     run("reconstruct", scan, tmp_path / "r.zarr", "--sweeps", 3)
     assert dp.open_result(tmp_path / "r.zarr")["residual"][-1] < 0.06
 
 
 def test_result_is_described_too(work: Path) -> None:
-    told = facts(run("info", work / "result.zarr").stdout)
+    facts = read_facts(run("info", work / "result.zarr").stdout)
     result = dp.open_result(work / "result.zarr")
-    assert told["sweeps"].startswith("12 of 12 in ")
-    assert told["residual"].startswith(f"{float(result['residual'][-1]):.4g} ")
-    assert told["object"] == "{} x {} pixels, complex64".format(*result["object"].shape)
-    assert told["algorithm"] == "ap"
-    assert told["update probe"] == "no"
-    assert told["source"] == str(work / "scan.zarr")
+    assert facts["sweeps"].startswith("12 of 12 in ")
+    assert facts["residual"].startswith(f"{float(result['residual'][-1]):.4g} ")
+    assert facts["object"] == "{} x {} pixels, complex64".format(*result["object"].shape)
+    assert facts["algorithm"] == "ap"
+    assert facts["update probe"] == "no"
+    assert facts["source"] == str(work / "scan.zarr")
 
 
-def test_info_doubts_what_is_rarely_meant(tmp_path: Path) -> None:
-    file = frames_file(tmp_path / "f.npz", probe=None)
+def test_info_warns_about_what_is_rarely_intended(tmp_path: Path) -> None:
+    file = write_frames_file(tmp_path / "f.npz", probe=None)
     arrays = dict(np.load(file))
     arrays["intensity"][7] = 0
     np.savez(file, **arrays | {"position": arrays["position"] * 3})
     run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel")
-    said = run("info", tmp_path / "s.zarr").stderr.splitlines()
-    assert [line.startswith("Warning: ") for line in said] == [True] * 3
-    for what in ("1 of 30 frames read hold no counts", "no probe", "hardly overlap"):
-        assert what in "\n".join(said)
+    lines = run("info", tmp_path / "s.zarr").stderr.splitlines()
+    assert [line.startswith("Warning: ") for line in lines] == [True] * 3
+    for what in ("frames without any counts: 1 of the 30 that were read", "no probe", "hardly overlap"):
+        assert what in "\n".join(lines)
 
 
 # Pictures and comparisons
@@ -331,8 +331,10 @@ def test_picture_takes_the_format_of_its_name(work: Path, tmp_path: Path) -> Non
     assert (tmp_path / "p.pdf").read_bytes().startswith(b"%PDF")
 
 
-def shifted_result(source: Path, target: Path, offset: int, unit: str = "pixel", step: float = 1.0) -> Path:
-    """A copy of a result whose canvas is smaller and begins elsewhere."""
+def write_shifted_result(
+    source: Path, target: Path, offset: int, unit: str = "pixel", step: float = 1.0
+) -> Path:
+    """Write a copy of a result whose canvas is smaller and begins elsewhere."""
     part = dp.open_result(source).isel(y=slice(offset, None), x=slice(0, -offset))
     for axis in ("y", "x"):
         part = part.assign_coords({axis: (axis, part[axis].values * step, {"units": unit})})
@@ -341,12 +343,12 @@ def shifted_result(source: Path, target: Path, offset: int, unit: str = "pixel",
 
 
 def test_images_on_different_canvases_are_compared_where_both_are(work: Path, tmp_path: Path) -> None:
-    other = shifted_result(work / "result.zarr", tmp_path / "part.zarr", 3)
+    other = write_shifted_result(work / "result.zarr", tmp_path / "part.zarr", 3)
     for pair in ((work / "result.zarr", other), (other, work / "result.zarr")):
-        told = facts(run("compare", *pair).stdout)
-        assert float(told["relative error"]) < 1e-6
-        assert told["shift"] == "0.000, 0.000 pixels (y, x)"
-        assert told["resolution"].endswith("pixels or better")
+        facts = read_facts(run("compare", *pair).stdout)
+        assert float(facts["relative error"]) < 1e-6
+        assert facts["shift"] == "0.000, 0.000 pixels (y, x)"
+        assert facts["resolution"].endswith("pixels or better")
 
 
 def test_resolution_is_a_length_where_the_scale_is_known(work: Path, tmp_path: Path) -> None:
@@ -354,13 +356,13 @@ def test_resolution_is_a_length_where_the_scale_is_known(work: Path, tmp_path: P
     noisy["object"] += np.random.default_rng(0).normal(0, 1.5, noisy["object"].shape)
     write_result(noisy, tmp_path / "noisy.zarr")
     paths = [
-        shifted_result(path, tmp_path / f"{name}-m.zarr", 1, "m", 1e-8)
+        write_shifted_result(path, tmp_path / f"{name}-m.zarr", 1, "m", 1e-8)
         for name, path in (("noisy", tmp_path / "noisy.zarr"), ("clean", work / "result.zarr"))
     ]
-    told = facts(run("compare", *paths).stdout)
-    assert re.fullmatch(r"[\d.]+ nm \(full period\)", told["resolution"])
-    assert told["FRC crossing"].endswith(" 1/m")
-    assert "coordinate y is in pixel and in m" in refused("compare", work / "result.zarr", paths[0])
+    facts = read_facts(run("compare", *paths).stdout)
+    assert re.fullmatch(r"[\d.]+ nm \(full period\)", facts["resolution"])
+    assert facts["FRC crossing"].endswith(" 1/m")
+    assert "coordinate y is in pixel and in m" in expect_refusal("compare", work / "result.zarr", paths[0])
 
 
 # Refusals
@@ -396,37 +398,37 @@ BAD_FILES = {
 }
 
 
-@pytest.mark.parametrize(("changes", "options", "said"), BAD_FILES.values(), ids=BAD_FILES)
+@pytest.mark.parametrize(("changes", "options", "message"), BAD_FILES.values(), ids=BAD_FILES)
 def test_bad_file_is_refused_and_nothing_is_left(
-    tmp_path: Path, changes: dict[str, Any], options: tuple[Any, ...], said: str
+    tmp_path: Path, changes: dict[str, Any], options: tuple[Any, ...], message: str
 ) -> None:
-    good = dict(np.load(frames_file(tmp_path / "f.npz")))
+    good = dict(np.load(write_frames_file(tmp_path / "f.npz")))
     arrays = {name: change for name, change in changes.items() if not isinstance(change, list)}
     for name, change in changes.items():
         if isinstance(change, list):
             arrays[name] = good[name]
             for *index, value in change:
                 arrays[name][tuple(index)] = value
-    frames_file(tmp_path / "f.npz", **arrays)
-    line = refused(
+    write_frames_file(tmp_path / "f.npz", **arrays)
+    line = expect_refusal(
         "import", tmp_path / "f.npz", tmp_path / "new" / "s.zarr", "--position-unit", "pixel", *options
     )
-    assert said in line
-    assert contents(tmp_path) == ["f.npz"]
+    assert message in line
+    assert list_contents(tmp_path) == ["f.npz"]
 
 
 def test_metres_without_geometry_are_refused_with_the_options_to_give(tmp_path: Path) -> None:
-    file = frames_file(tmp_path / "f.npz")
-    line = refused("import", file, tmp_path / "s.zarr", "--detector-distance-m", 2)
+    file = write_frames_file(tmp_path / "f.npz")
+    line = expect_refusal("import", file, tmp_path / "s.zarr", "--detector-distance-m", 2)
     for option in ("--energy-eV", "--detector-pixel-size-m", "--position-unit pixel"):
         assert option in line
     assert "--detector-distance-m" not in line
-    assert contents(tmp_path) == ["f.npz"]
+    assert list_contents(tmp_path) == ["f.npz"]
 
 
 @pytest.mark.filterwarnings("default:zero_frequency")
 def test_warning_is_one_line(tmp_path: Path) -> None:
-    file = frames_file(tmp_path / "f.npz")
+    file = write_frames_file(tmp_path / "f.npz")
     done = run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel", "--zero-frequency", "corner")
     (line,) = done.stderr.splitlines()
     assert line.startswith("Warning: ")
@@ -437,14 +439,14 @@ def test_damaged_scan_is_refused_and_nothing_is_left(work: Path, tmp_path: Path)
     scan = tmp_path / "s.zarr"
     run("simulate", scan, "--frames", "6x6", "--frame-size", 16, "--step", 4, "--tile-frames", 9)
     (scan / "intensity" / "c" / "2" / "0" / "0").unlink()
-    before = contents(tmp_path)
+    before = list_contents(tmp_path)
     for command in (
         ("info", scan),
         ("reconstruct", scan, tmp_path / "r.zarr"),
         ("compare", work / "result.zarr", scan),
     ):
-        assert "1 of 4 chunks of intensity are missing" in refused(*command)
-    assert contents(tmp_path) == before
+        assert "1 of 4 chunks of intensity are missing" in expect_refusal(*command)
+    assert list_contents(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -455,22 +457,26 @@ def test_scan_with_a_damaged_chunk_is_refused(tmp_path: Path, damage: Callable[[
     run("simulate", scan, "--frames", "6x6", "--frame-size", 16, "--step", 4, "--tile-frames", 9)
     chunk = scan / "intensity" / "c" / "2" / "0" / "0"
     chunk.write_bytes(damage(chunk.read_bytes()))
-    assert f"frames of {scan} cannot be read: " in refused("info", scan)
+    assert f"frames of {scan} cannot be read: " in expect_refusal("info", scan)
 
 
 def test_dark_scan_is_refused_once_it_is_read(tmp_path: Path) -> None:
-    file = frames_file(tmp_path / "f.npz", intensity=np.zeros((30, 16, 16)))
+    file = write_frames_file(tmp_path / "f.npz", intensity=np.zeros((30, 16, 16)))
     run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel")
-    before = contents(tmp_path)
-    assert "no counts at all" in refused("reconstruct", tmp_path / "s.zarr", tmp_path / "r.zarr")
-    assert contents(tmp_path) == before
+    before = list_contents(tmp_path)
+    assert "no counts at all" in expect_refusal("reconstruct", tmp_path / "s.zarr", tmp_path / "r.zarr")
+    assert list_contents(tmp_path) == before
 
 
 def test_scan_without_a_probe_needs_one(tmp_path: Path) -> None:
     run(
-        "import", frames_file(tmp_path / "f.npz", probe=None), tmp_path / "s.zarr", "--position-unit", "pixel"
+        "import",
+        write_frames_file(tmp_path / "f.npz", probe=None),
+        tmp_path / "s.zarr",
+        "--position-unit",
+        "pixel",
     )
-    assert "has no probe" in refused("reconstruct", tmp_path / "s.zarr", tmp_path / "r.zarr")
+    assert "has no probe" in expect_refusal("reconstruct", tmp_path / "s.zarr", tmp_path / "r.zarr")
 
 
 BAD_OPTIONS = {
@@ -503,19 +509,19 @@ BAD_OPTIONS = {
 }
 
 
-@pytest.mark.parametrize(("options", "said"), BAD_OPTIONS.items(), ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS.items(), ids=lambda value: str(value)[:40])
 def test_options_that_make_no_sense_are_refused(
-    work: Path, tmp_path: Path, options: tuple[Any, ...], said: str
+    work: Path, tmp_path: Path, options: tuple[Any, ...], message: str
 ) -> None:
-    assert said in refused("reconstruct", work / "scan.zarr", tmp_path / "new" / "r.zarr", *options)
-    assert contents(tmp_path) == []
+    assert message in expect_refusal("reconstruct", work / "scan.zarr", tmp_path / "new" / "r.zarr", *options)
+    assert list_contents(tmp_path) == []
 
 
 REFUSED = {
     "view nowhere.zarr": "nowhere.zarr does not exist",
     "view scan.zarr": "is a daskptycho-scan; expected a result",
     "view result.zarr picture.bmp9": "picture.bmp9 ends in .bmp9; expected one of",
-    "view result.zarr no/where.png": "no is no folder",
+    "view result.zarr no/where.png": "no is not a folder",
     "info nowhere.zarr": "nowhere.zarr does not exist",
     "info .": "holds no Zarr group",
     "compare result.zarr nowhere.zarr": "nowhere.zarr does not exist",
@@ -527,37 +533,37 @@ REFUSED = {
     "import notes.txt new.zarr": "notes.txt is of no known format",
     "import notes.txt result.zarr": "result.zarr exists already; pass --overwrite",
     "simulate scan.zarr": "scan.zarr exists already",
-    "simulate new.zarr --frames 8x": "'8x' is no pair of whole numbers; expected y and x, as in 8x8",
+    "simulate new.zarr --frames 8x": "'8x' is not a pair of whole numbers; expected y and x, as in 8x8",
     "simulate new.zarr --frame-size 2": "frame_size is 2; expected at least 4 pixels",
     "simulate new.zarr --pattern spiral --periodic": "a periodic spiral does not exist",
     "simulate notes.txt/new.zarr": "notes.txt/new.zarr.partial: Not a directory",
     "simulate s3://bucket": "s3://bucket names no store; expected s3://bucket/name",
     "simulate https://host/new.zarr": "is on a web server, which is read-only; expected a bucket or a disk",
     "info ftp://host/scan.zarr": "the scheme ftp:// is not known; expected a path or one of s3://",
-    "import notes.txt new.zarr --detector-pixel-size-m wide": "'wide' is no length; expected metres",
+    "import notes.txt new.zarr --detector-pixel-size-m wide": "'wide' is not a length; expected metres",
     "demo notes.txt": "notes.txt: File exists",
     "dance": "No such command 'dance'; see 'daskptycho --help'",
     "--dance": "No such option '--dance'; see 'daskptycho --help'",
 }
 
 
-@pytest.mark.parametrize(("line", "said"), REFUSED.items(), ids=REFUSED)
+@pytest.mark.parametrize(("line", "message"), REFUSED.items(), ids=REFUSED)
 def test_what_cannot_be_done_is_refused(
-    work: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str
+    work: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
 ) -> None:
     monkeypatch.chdir(work)
     Path("notes.txt").write_text("nothing")
-    before = contents(work)
-    assert said in refused(*line.split())
-    assert contents(work) == before
+    before = list_contents(work)
+    assert message in expect_refusal(*line.split())
+    assert list_contents(work) == before
 
 
 def test_measured_scan_has_no_image_to_compare_with(work: Path, tmp_path: Path) -> None:
-    run("import", frames_file(tmp_path / "f.npz"), tmp_path / "s.zarr", "--position-unit", "pixel")
-    assert "is a measured scan" in refused("compare", work / "result.zarr", tmp_path / "s.zarr")
+    run("import", write_frames_file(tmp_path / "f.npz"), tmp_path / "s.zarr", "--position-unit", "pixel")
+    assert "is a measured scan" in expect_refusal("compare", work / "result.zarr", tmp_path / "s.zarr")
 
 
-def test_bug_is_no_refusal(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bug_is_not_a_refusal(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(url: str) -> None:
         raise RuntimeError("a bug")
 
@@ -587,8 +593,8 @@ def test_help_has_a_purpose_and_examples_that_can_be_read(name: str) -> None:
     assert all(len(line) <= 80 for line in shown.splitlines())
     for example in command.examples:
         assert example.splitlines()[0].rstrip("\\ ") in shown
-        program, spoken, *arguments = shlex.split(example.replace("\\\n", " "))
-        assert (program, spoken) == ("daskptycho", name)
+        program, typed, *arguments = shlex.split(example.replace("\\\n", " "))
+        assert (program, typed) == ("daskptycho", name)
         command.make_context(name, arguments)
 
 
@@ -608,21 +614,21 @@ def test_commands_are_those_of_the_design_in_the_order_of_use() -> None:
 def test_defaults_are_those_of_python(name: str, function: Any) -> None:
     command = daskptycho.commands[name]
     arguments = [param.name for param in command.params if isinstance(param, click.Argument)]
-    spoken = command.make_context(name, list(arguments)).params
+    typed = command.make_context(name, list(arguments)).params
     in_python = {key: value.default for key, value in inspect.signature(function).parameters.items()}
-    # The word after --sync is one field of Sync, whose defaults have their own test.
-    shared = (spoken.keys() & in_python.keys()) - {*arguments, "sync"}
+    # The value of --sync is a field of Sync, whose defaults have a test of their own.
+    shared = (typed.keys() & in_python.keys()) - {*arguments, "sync"}
     if name == "import":
-        # What a file may say of itself has no default: it would go before the file.
+        # Options that override the file have no default, which would override it as well.
         shared -= {"position_unit", "propagation", "radiation"}
     assert len(shared) >= 8
-    assert {key: spoken[key] for key in shared} == {key: in_python[key] for key in shared}
+    assert {key: typed[key] for key in shared} == {key: in_python[key] for key in shared}
 
 
 def test_defaults_of_sync_are_those_of_python() -> None:
-    spoken = daskptycho.commands["reconstruct"].make_context("reconstruct", ["scan", "out"]).params
+    typed = daskptycho.commands["reconstruct"].make_context("reconstruct", ["scan", "out"]).params
     asked = Sync(
-        spoken["sync"], spoken["inner"], spoken["eigensolver"], spoken["iterations"], spoken["sync_every"]
+        typed["sync"], typed["inner"], typed["eigensolver"], typed["iterations"], typed["sync_every"]
     )
     assert asked == Sync()
 
@@ -631,11 +637,11 @@ def test_defaults_of_sync_are_those_of_python() -> None:
 
 
 def test_module_is_the_same_command() -> None:
-    assert in_a_shell("--version").stdout == f"daskptycho, version {dp.__version__}\n"
+    assert run_in_shell("--version").stdout == f"daskptycho, version {dp.__version__}\n"
 
 
 def test_refusal_of_a_process_has_no_traceback(tmp_path: Path) -> None:
-    done = in_a_shell("info", tmp_path / "nowhere.zarr")
+    done = run_in_shell("info", tmp_path / "nowhere.zarr")
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
@@ -645,17 +651,17 @@ def test_refusal_of_a_process_has_no_traceback(tmp_path: Path) -> None:
 
 def test_terminal_without_unicode_is_no_reason_to_fail(tmp_path: Path) -> None:
     run(
-        *("import", frames_file(tmp_path / "f.npz"), tmp_path / "s.zarr", "--position-unit", "pixel"),
+        *("import", write_frames_file(tmp_path / "f.npz"), tmp_path / "s.zarr", "--position-unit", "pixel"),
         *("--energy-eV", 7200, "--detector-distance-m", 2, "--detector-pixel-size-m", 5e-6),
     )
-    done = in_a_shell("info", tmp_path / "s.zarr", PYTHONIOENCODING="ascii", COLUMNS="100")
+    done = run_in_shell("info", tmp_path / "s.zarr", PYTHONIOENCODING="ascii", COLUMNS="100")
     assert (done.returncode, done.stderr) == (0, "")
     assert "4.305 ?m" in done.stdout
 
 
 @pytest.fixture
 def running(request: pytest.FixtureRequest, work: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A reconstruction that would go on for long, after its first sweep."""
+    """A long reconstruction in another process, after its first sweep."""
     from distributed import LocalCluster
 
     with ExitStack() as opened:
@@ -699,21 +705,21 @@ clusters = pytest.mark.parametrize(
 
 @clusters
 @pytest.mark.parametrize(
-    ("number", "code", "said"),
+    ("number", "code", "message"),
     [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")],
     ids=["Ctrl-C", "SIGTERM"],
 )
 @pytest.mark.timeout(300)
 def test_run_that_is_asked_to_stop_leaves_a_checkpoint_and_nothing_half_written(
-    running: subprocess.Popen[str], tmp_path: Path, number: signal.Signals, code: int, said: str
+    running: subprocess.Popen[str], tmp_path: Path, number: signal.Signals, code: int, message: str
 ) -> None:
-    assert contents(tmp_path)[0] == "r.zarr.partial"
-    # A terminal, or a batch system, sends it to the whole group.
+    assert list_contents(tmp_path)[0] == "r.zarr.partial"
+    # A terminal or a batch system sends the signal to the whole group of processes.
     os.killpg(running.pid, number)
     out, err = running.communicate(timeout=200)
     assert running.returncode == code
     stopped, kept = err.splitlines()[-2:]
-    assert (out, stopped) == ("", f"{said}; nothing half-written is left behind.")
+    assert (out, stopped) == ("", f"{message}; nothing incomplete is left behind.")
     assert kept.endswith(
         f"is kept in {tmp_path}/r.zarr.checkpoints; resume with: daskptycho resume {tmp_path}/r.zarr"
     )
@@ -725,11 +731,11 @@ def test_run_that_is_asked_to_stop_leaves_a_checkpoint_and_nothing_half_written(
     assert dp.open_result(tmp_path / "r.zarr").sizes["sweep"] == sweep + 1
 
 
-def test_fault_is_told_in_two_lines(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_is_reported_in_two_lines(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(progress: Any) -> None:
         raise dp.FaultError("the store is gone")
 
-    monkeypatch.setattr("daskptycho.cli.terminal.Bars.sweeps", lambda *_: fail)
+    monkeypatch.setattr("daskptycho.cli.terminal.ProgressBars.sweeps", lambda *_: fail)
     failed = invoke("reconstruct", work / "scan.zarr", tmp_path / "r.zarr")
     assert failed.exit_code == 1
     assert failed.stderr.splitlines() == [
@@ -743,7 +749,7 @@ def test_fault_is_told_in_two_lines(work: Path, tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.timeout(120)
 def test_workers_give_the_same_image_as_threads(work: Path, tmp_path: Path) -> None:
-    done = in_a_shell(
+    done = run_in_shell(
         *(
             "reconstruct",
             work / "scan.zarr",
@@ -757,7 +763,7 @@ def test_workers_give_the_same_image_as_threads(work: Path, tmp_path: Path) -> N
     )
     assert (done.returncode, done.stdout.splitlines()[-1]) == (
         0,
-        f"{tmp_path}/r.zarr: look at it with: daskptycho view {tmp_path}/r.zarr",
+        f"{tmp_path}/r.zarr is complete; look at it with: daskptycho view {tmp_path}/r.zarr",
     )
     usual = ("Reconstructing: ", "Dask's dashboard: ")
     assert [line for line in done.stderr.splitlines() if not line.startswith(usual)] == []

@@ -1,4 +1,4 @@
-"""The demonstration shows what it claims, leaves four things, and may be called again."""
+"""The demonstration shows what it claims, writes four things and can be repeated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from daskptycho.demo import Demo, run_demo, uneven_sample
 from daskptycho.errors import ScanError
 from daskptycho.run.loop import Progress
 
-LEFT = ["scan.zarr", "sync-difference.png", "with-sync.zarr", "without-sync.zarr"]
+WRITTEN = ["scan.zarr", "sync-difference.png", "with-sync.zarr", "without-sync.zarr"]
 SWEEPS = 20
 
 
@@ -32,7 +32,7 @@ def test_sync_takes_away_the_error_that_is_as_wide_as_the_field(demo: Demo) -> N
 
 
 def test_folder_holds_the_scan_both_results_and_one_picture(demo: Demo) -> None:
-    assert sorted(path.name for path in demo.scan.parent.iterdir()) == LEFT
+    assert sorted(path.name for path in demo.scan.parent.iterdir()) == WRITTEN
     assert demo.scan.name == "scan.zarr"
     for name, result in demo.results.items():
         stored = xr.open_zarr(demo.scan.parent / f"{name.replace(' ', '-')}.zarr")
@@ -43,7 +43,7 @@ def test_folder_holds_the_scan_both_results_and_one_picture(demo: Demo) -> None:
         assert len(picture.convert("RGB").getcolors(picture.width * picture.height)) > 1000
 
 
-def test_second_call_replaces_its_own_things_and_tells_of_every_step(demo: Demo, tmp_path: Path) -> None:
+def test_second_call_replaces_its_own_output_and_reports_every_step(demo: Demo, tmp_path: Path) -> None:
     shutil.copytree(demo.scan.parent, tmp_path, dirs_exist_ok=True)
     (tmp_path / "notes.txt").write_text("mine")
     frames, sweeps = [], []
@@ -60,7 +60,7 @@ def test_second_call_replaces_its_own_things_and_tells_of_every_step(demo: Demo,
         on_frames=lambda *done: frames.append(done),
         on_sweep=on_sweep,
     )
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*LEFT, "notes.txt"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*WRITTEN, "notes.txt"])
     assert frames[-1] == (36, 36)
     assert sweeps == [(name, n) for name in ("without sync", "with sync") for n in (1, 2)]
     assert len(second.error["with sync"]) == 2

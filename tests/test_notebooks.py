@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parents[1] / "workflows" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-# Beyond what every user has.
+# Packages beyond those that every user has.
 NEEDS = {"02-scan-in-a-bucket": ("boto3", "moto", "obstore")}
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -40,7 +40,7 @@ def test_notebook_runs(path: Path, tmp_path: Path) -> None:
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     kinds = {kind for output in outputs for kind in output.get("data", ())}
-    # Something to look at came out.
+    # The notebook shows something.
     assert {"image/png", "text/html"} & kinds
     complaints = [output.text for output in outputs if output.get("name") == "stderr"]
     assert not any("Warning" in text for text in complaints), complaints

@@ -1,4 +1,4 @@
-"""The workflows on clusters, as far as a machine without SLURM allows: its jobs run here."""
+"""The workflows on clusters; on a machine without SLURM, its jobs run as processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def scan(tmp_path: Path) -> Path:
     return tmp_path / "scan.zarr"
 
 
-def started(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_script(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(WORKFLOWS / name), *map(str, arguments)],
         capture_output=True,
@@ -34,13 +34,13 @@ def started(name: str, *arguments: object, **environment: str) -> subprocess.Com
 
 
 @pytest.mark.timeout(200)
-def test_any_cluster_is_used_and_a_run_that_is_there_goes_on(scan: Path, tmp_path: Path) -> None:
+def test_any_cluster_is_used_and_an_existing_run_is_continued(scan: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.zarr"
     dp.reconstruct(dp.open_scan(scan), out, sweeps=97)
     with LocalCluster(
         1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None
     ) as cluster:
-        done = started("any_cluster.py", cluster.scheduler_address, scan, out)
+        done = run_script("any_cluster.py", cluster.scheduler_address, scan, out)
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines() if line.startswith("sweep")] == [
         "sweep 98",
@@ -48,7 +48,7 @@ def test_any_cluster_is_used_and_a_run_that_is_there_goes_on(scan: Path, tmp_pat
         "sweep 100",
     ]
     assert dp.open_result(out).sizes["sweep"] == 100
-    assert "any_cluster.py tcp://" in started("any_cluster.py").stderr
+    assert "any_cluster.py tcp://" in run_script("any_cluster.py").stderr
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def slurm(tmp_path: Path) -> Iterator[str]:
     jobs.mkdir()
     commands = {
         "sbatch": f"""
-            # SLURM keeps a copy too: the script is removed as soon as this has answered.
+            # SLURM keeps a copy as well, because the script is removed as soon as sbatch ends.
             cp "$1" {jobs}/script.$$
             setsid sh {jobs}/script.$$ > {jobs}/out.$$ 2>&1 < /dev/null &
             echo $! > {jobs}/$!
@@ -83,7 +83,7 @@ def slurm(tmp_path: Path) -> Iterator[str]:
 def test_slurm_jobs_compute(scan: Path, tmp_path: Path, slurm: str) -> None:
     pytest.importorskip("dask_jobqueue", reason="comes with daskptycho[slurm]")
     out = tmp_path / "r.zarr"
-    done = started(
+    done = run_script(
         *("slurm.py", scan, out, "--jobs", 2, "--cores", 1, "--memory", "2GiB", "--sweeps", 4),
         *("--walltime", "00:30:00", "--queue", "short", "--account", "mx1234", "--interface", "lo"),
         PATH=slurm,

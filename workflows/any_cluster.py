@@ -1,16 +1,16 @@
-"""A reconstruction on a Dask cluster that is already there, whoever started it.
+"""Reconstruct a scan on an existing Dask cluster.
 
     python workflows/any_cluster.py tcp://10.0.0.7:8786 scan.zarr result.zarr
 
-A cluster is one scheduler and any number of workers. To start one by hand, on machines that see each other:
+A cluster is one scheduler and any number of workers. To start one by hand, on machines that reach each other:
 
     export DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING=False     # tiles stay where they are
     dask scheduler                                              # on one machine; prints the address
     dask worker tcp://10.0.0.7:8786 --nthreads 1 --nworkers 8   # on each machine that computes
 
-Kubernetes, cloud services and dask-gateway give an address too. Every worker needs daskptycho in the same
-version, and has to see SCAN under the same name: a shared disk. Start it once more after it was cut off, and
-it goes on.
+Kubernetes, cloud services and dask-gateway also give an address. Every worker needs the same version of
+daskptycho and has to reach SCAN under the same name, for example on a shared disk. If the run was cut off,
+start this script again, and it continues.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from distributed import Client
 
 import daskptycho as dp
 
-# Sweeps over all frames: watch the residual, and take more while it still falls.
+# Number of sweeps over all frames. Watch the residual, and increase the number while it still falls.
 SWEEPS = 100
-# The run is kept that often, so that no more is lost than that.
+# Minutes between checkpoints: no more than this is lost.
 CHECKPOINT_MINUTES = 10
-# Seconds that it waits for a first worker.
-PATIENCE = 600
+# Seconds to wait for the first worker.
+WAIT_SECONDS = 600
 
 
 def main(address: str, scan_path: str, out: Path) -> None:
     scan = dp.open_scan(scan_path)
     # While a client is open, everything that daskptycho computes runs on its cluster.
     with Client(address) as client:
-        client.wait_for_workers(1, timeout=PATIENCE)
+        client.wait_for_workers(1, timeout=WAIT_SECONDS)
         print("Dask's dashboard:", client.dashboard_link)
-        if out.exists() or checkpointed(out):
-            # Cut off before, or done already: on from its last checkpoint, with the options that it had.
-            result = dp.resume(out, sweeps=SWEEPS, callback=tell)
+        if out.exists() or has_checkpoints(out):
+            # Continue an earlier run from its last checkpoint, with the options that it had.
+            result = dp.resume(out, sweeps=SWEEPS, callback=report)
         else:
             result = dp.reconstruct(
-                scan, out, sweeps=SWEEPS, checkpoint_minutes=CHECKPOINT_MINUTES, callback=tell
+                scan, out, sweeps=SWEEPS, checkpoint_minutes=CHECKPOINT_MINUTES, callback=report
             )
     print(f"residual {float(result['residual'][-1]):.4f}; look at it with: daskptycho view {out}")
 
 
-def tell(progress: dp.Progress) -> None:
-    """Called after each sweep. Return True here to stop early."""
+def report(progress: dp.Progress) -> None:
+    """Print the progress after each sweep. Return True here to stop early."""
     print(f"sweep {progress.sweep}: residual {progress.residual:.4f}, {progress.seconds:.1f} s", flush=True)
 
 
-def checkpointed(out: Path) -> bool:
-    """Whether an earlier run left where it stood."""
+def has_checkpoints(out: Path) -> bool:
+    """Whether an earlier run has left checkpoints."""
     try:
         return bool(dp.checkpoints(out))
     except dp.ScanError:

@@ -1,8 +1,9 @@
-"""A first reconstruction on a laptop: simulate a scan, reconstruct it, draw it.
+"""A first reconstruction on a laptop: simulate a scan, reconstruct it, draw the result.
 
     python workflows/laptop.py FOLDER
 
-Replace the first step by ``daskptycho import`` of your own file and ``dp.open_scan``.
+For your own data, replace the simulation by ``daskptycho import`` on the command line and ``dp.open_scan``
+here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import sys
 from pathlib import Path
 
 import daskptycho as dp
-from daskptycho.views.plotting import plot_result, save_figure
 
 
 def main(folder: Path) -> None:
@@ -27,7 +27,9 @@ def main(folder: Path) -> None:
         overwrite=True,
         callback=lambda progress: print(f"sweep {progress.sweep}: residual {progress.residual:.4f}"),
     )
-    print("picture:", save_figure(plot_result(result), folder / "result.png"))
+    picture = folder / "result.png"
+    dp.plot_result(result).savefig(picture)
+    print("picture:", picture)
 
 
 if __name__ == "__main__":

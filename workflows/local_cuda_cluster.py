@@ -3,8 +3,8 @@
     python workflows/local_cuda_cluster.py SCAN RESULT [GPUS]
     python workflows/local_cuda_cluster.py scan.zarr result.zarr 0,1
 
-This is what ``daskptycho reconstruct SCAN RESULT --gpus 0,1`` does, laid open: take it as the beginning of a
-script of your own. docs/howto-gpu.md says what to install; ``daskptycho check-gpu`` whether all is there.
+This is what ``daskptycho reconstruct SCAN RESULT --gpus 0,1`` does, as a starting point for a script of your
+own. docs/howto-gpu.md says what to install; ``daskptycho check-gpu`` checks whether everything is present.
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ from __future__ import annotations
 import sys
 
 import daskptycho as dp
-from daskptycho.cluster.cuda_cluster import cuda_cluster, require_gpus_at_work
 
 SWEEPS = 100
 
 
 def main(scan_url: str, out: str, gpus: list[int] | None) -> None:
-    # Nothing is read yet but positions and attributes: the frames are read by the workers, tile by tile.
+    # This reads only positions and attributes. The workers read the frames, tile by tile.
     scan = dp.open_scan(scan_url)
 
-    # One worker process for each GPU. CuPy takes its memory from a pool on each of them: RMM's where RMM is
-    # installed, its own otherwise. The block's end closes them all, also after an error.
-    with cuda_cluster(gpus) as client:
+    # One worker process for each GPU, on which CuPy allocates memory from a pool: that of RMM if it is
+    # installed, its own otherwise. All workers are closed at the end of the block, also after an error.
+    with dp.cuda_cluster(gpus) as client:
         print("Dask's dashboard:", client.dashboard_link)
 
-        # The run finds the cluster by itself. Whatever the workers have to know is in these arguments: Dask's
-        # configuration in this process would not reach them.
+        # The run finds the cluster by itself. Everything that the workers need to know is in these arguments:
+        # a Dask configuration set in this process would not reach them.
         dp.reconstruct(
             scan,
             out,
-            # Each tile's frames go to its GPU once, as counts, and stay there with image, probe and phases.
-            # Where they do not fit, each sweep reads them anew; where that does not do, the run says so now.
+            # The frames of each tile are copied to its GPU once, as counts, and stay there with image, probe
+            # and phases. If they do not fit, each sweep reads them again. If that does not fit either, the
+            # run raises an error before it starts.
             device="gpu",
             sweeps=SWEEPS,
-            # With several GPUs, more sweeps between two exchanges of strips may pay: sync=dp.Sync(inner=2).
+            # With several GPUs, more sweeps between two exchanges may be faster: sync=dp.Sync(inner=2).
             callback=lambda progress: print(f"sweep {progress.sweep}: residual {progress.residual:.4g}"),
             overwrite=True,
         )
 
-        # Did every GPU do its share? This raises if one stood idle, and if all the work was done elsewhere.
-        for work in require_gpus_at_work(client):
+        # This raises an error if a GPU was idle or if the work was done elsewhere.
+        for work in dp.require_gpus_at_work(client):
             print(f"{work.gpu.name}: {work.sweeps} tiles swept, memory from {work.pool}'s pool")
 
     print(f"Look at it with: daskptycho view {out}")

@@ -1,10 +1,8 @@
-"""How near two complex images are: relative error, registration and Fourier ring correlation.
+"""How close two complex images are: relative error, registration and Fourier ring correlation.
 
-Pure NumPy and SciPy on whole images in memory. The faces and the benchmarks may call it; it
-knows nothing of scans, tiles or algorithms.
-
-A ptychographic image is known only up to a constant factor, a shift and a linear phase ramp,
-so two images are compared after `register`.
+A ptychographic image is known only up to a constant factor, a shift and a linear phase ramp, so two images
+are compared after `register`. This module works on whole images in memory and knows nothing of scans, tiles
+or algorithms.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft
 from scipy.ndimage import distance_transform_edt
 
-from daskptycho.analysis.registration import Registration, centred, checked_images, register, tapered
+from daskptycho.analysis.registration import Registration, check_images, register, subtract_mean, taper_window
 from daskptycho.errors import OptionError
 
 __all__ = [
@@ -31,9 +29,9 @@ __all__ = [
     "relative_error",
 ]
 
-# Pixels below this share of the brightest take no part in a Fourier ring correlation.
-DIM = 0.1
-# A ring of fewer independent pixels says nothing about where a correlation ends.
+# Pixels darker than this fraction of the brightest are left out of a Fourier ring correlation.
+DIM_SHARE = 0.1
+# Rings of fewer independent pixels do not decide where the correlation ends.
 FEWEST_IN_RING = 4
 
 
@@ -44,14 +42,14 @@ class FRC:
     Attributes
     ----------
     frequency : (ring,) float64 array
-        Cycles per unit of the pixel size, up to Nyquist.
+        Spatial frequency in cycles per unit of the pixel size, up to the Nyquist frequency.
     correlation : (ring,) float64 array
-        1 where both images agree, 0 where they share nothing.
+        Correlation in each ring: 1 where both images agree, 0 where they share nothing.
     threshold : (ring,) float64 array
-        Half-bit curve.
+        Half-bit threshold of each ring.
     crossing : float or None
-        Frequency at which the correlation first falls below the threshold; None where it
-        stays above up to Nyquist.
+        Frequency at which the correlation first falls below the threshold; None if it stays above up to the
+        Nyquist frequency.
     """
 
     frequency: NDArray[np.float64]
@@ -61,13 +59,23 @@ class FRC:
 
     @property
     def resolution(self) -> float | None:
-        """Full period at the crossing, in the unit of the pixel size."""
+        """Full period at the crossing in the unit of the pixel size; None without a crossing."""
         return None if self.crossing is None else 1 / self.crossing
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """An image against its reference: relative error after registration, registration, FRC."""
+    """An image compared with its reference.
+
+    Attributes
+    ----------
+    error : float
+        Relative error after registration.
+    registration : Registration
+        The registered image, its weight, and the shift, ramp and scale that were applied.
+    frc : FRC
+        Fourier ring correlation of the registered image and the reference.
+    """
 
     error: float
     registration: Registration
@@ -75,30 +83,32 @@ class Comparison:
 
 
 def relative_error(image: ArrayLike, reference: ArrayLike, weight: ArrayLike | None = None) -> float:
-    """Distance between two images, whatever the global phase of either.
+    """Relative distance between two images, independent of their global phases.
 
-    The minimum over ``|c| = 1`` of ``norm(sqrt(w) (c image - reference)) / norm(sqrt(w) reference)``.
+    It is the minimum of ``norm(sqrt(w) (c image - reference)) / norm(sqrt(w) reference)`` over all factors
+    ``|c| = 1``, with ``w`` the weight.
 
     Parameters
     ----------
     image, reference : (y, x) arrays
-        Complex or real, of one shape.
+        Complex or real, of the same shape.
     weight : (y, x) array, optional
-        Not negative; all pixels count alike without it.
+        Weight of each pixel, zero or more; all pixels count alike if it is not given.
 
     Returns
     -------
     float
-        0 where they are the same.
+        0 if the images are equal up to a global phase.
 
     Raises
     ------
     OptionError
-        Shapes that differ, a weight that is negative or not finite, a reference of zero.
+        The shapes differ, the weight is negative or not finite, or an image is zero wherever the weight is
+        positive.
     """
-    a, b, w = checked_images(image, reference, weight)
+    a, b, w = check_images(image, reference, weight)
     inner = np.vdot(a, w * b)
-    # Summed from the difference itself: 1 - |<a, b>| would lose errors below 1e-8.
+    # The difference itself is summed: 1 - |<a, b>| would lose errors below 1e-8 to rounding.
     difference = np.exp(1j * np.angle(inner)) * a - b
     return float(np.sqrt(np.sum(w * np.abs(difference) ** 2) / np.sum(w * np.abs(b) ** 2)))
 
@@ -106,36 +116,38 @@ def relative_error(image: ArrayLike, reference: ArrayLike, weight: ArrayLike | N
 def fourier_ring_correlation(
     a: ArrayLike, b: ArrayLike, pixel_size: float = 1.0, window: ArrayLike | None = None
 ) -> FRC:
-    """Correlation of two registered images ring by ring of spatial frequency, with its half-bit threshold.
+    """Correlate two registered images in rings of spatial frequency, with the half-bit threshold.
 
     Parameters
     ----------
     a, b : (y, x) arrays
-        Registered images; their global phases are matched here.
+        Registered images of the same shape; a global phase between them is removed.
     pixel_size : float
-        In any unit; frequencies come out in cycles per that unit.
+        Size of a pixel in any unit; frequencies are in cycles per that unit.
     window : (y, x) array, optional
-        Falls to zero at the edges, which would otherwise correlate at all frequencies. A Tukey
-        window that tapers half of each axis without it.
+        Window that falls to zero at the edges, which would otherwise correlate at all frequencies. If it is
+        not given, a Tukey window that tapers half of each axis.
 
-    Notes
-    -----
-    Threshold: M. van Heel and M. Schatz, "Fourier shell correlation threshold criteria",
-    J. Struct. Biol. 151, 250 (2005), half-bit curve for n independent pixels in a ring. A
-    window leaves fewer of them independent: n is the ring's pixels times
-    ``(sum w^2)^2 / (size sum w^4)``.
+    Returns
+    -------
+    FRC
+        Frequencies, correlation, threshold and the frequency at which they cross.
 
     Raises
     ------
     OptionError
-        Shapes that differ, or a pixel size that is not positive.
+        The shapes differ, or the pixel size is not positive.
+
+    Notes ----- The threshold is the half-bit curve of M. van Heel and M. Schatz, "Fourier shell correlation
+    threshold criteria", J. Struct. Biol. 151, 250 (2005), for n independent pixels in a ring. A window leaves
+    fewer pixels independent: n is the number of pixels in the ring times ``(sum w^2)^2 / (size sum w^4)``.
     """
     first, second = np.asarray(a), np.asarray(b)
     if first.shape != second.shape or first.ndim != 2:
         raise OptionError(f"images are {first.shape} and {second.shape}; expected two images of one shape")
     if not (np.isfinite(pixel_size) and pixel_size > 0):
         raise OptionError(f"pixel_size is {pixel_size}; expected a positive number")
-    taper = tapered(first.shape) if window is None else np.asarray(window, dtype=float)
+    taper = taper_window(first.shape) if window is None else np.asarray(window, dtype=float)
     spectrum_a, spectrum_b = (_windowed_spectrum(image, taper) for image in (first, second))
     spectrum_a = spectrum_a * np.exp(1j * np.angle(np.vdot(spectrum_a, spectrum_b)))
 
@@ -156,36 +168,40 @@ def fourier_ring_correlation(
     root = 1 / np.sqrt(independent)
     threshold = (0.2071 + 1.9102 * root) / (1.2071 + 0.9102 * root)
     frequency = np.arange(1, rings) / (smallest * pixel_size)
-    crossing = _crossing(frequency, correlation - threshold, int(np.argmax(independent >= FEWEST_IN_RING)))
+    crossing = _find_crossing(
+        frequency, correlation - threshold, int(np.argmax(independent >= FEWEST_IN_RING))
+    )
     return FRC(frequency, correlation, threshold, crossing)
 
 
 def compare_images(
     image: ArrayLike, reference: ArrayLike, weight: ArrayLike | None = None, pixel_size: float = 1.0
 ) -> Comparison:
-    """Register an image to its reference and say how near it comes.
+    """Register an image to its reference and measure how close it comes.
 
     Parameters
     ----------
     image, reference : (y, x) arrays
-        Complex or real, of one shape.
+        Complex or real, of the same shape.
     weight : (y, x) array, optional
-        Not negative. The Fourier ring correlation is taken where it exceeds a tenth of its
-        99th percentile, with soft edges.
+        Weight of each pixel, zero or more; all pixels count alike if it is not given. The Fourier ring
+        correlation uses the pixels whose weight exceeds a tenth of its 99th percentile, with soft edges.
     pixel_size : float
-        Unit of the Fourier ring correlation's frequencies.
+        Size of a pixel in any unit; the frequencies of the Fourier ring correlation are in cycles per that
+        unit.
 
     Returns
     -------
     Comparison
-        ``error``, the `relative_error` after registration; ``registration`` with the shift in pixels, the
-        ramp in radians a pixel, the scale and the registered image; ``frc`` with frequencies,
-        correlation, half-bit threshold and the resolution where they cross.
+        ``error`` is the `relative_error` after registration. ``registration`` has the shift in pixels, the
+        ramp in radians per pixel, the scale and the registered image. ``frc`` has the frequencies, the
+        correlation, the half-bit threshold and the resolution at which they cross.
 
     Raises
     ------
     OptionError
-        As `register` and `fourier_ring_correlation`.
+        The shapes differ, the weight is negative or not finite, an image is zero wherever the weight is
+        positive, or the pixel size is not positive.
     """
     registration = register(image, reference, weight)
     target = np.asarray(reference)
@@ -199,23 +215,23 @@ def compare_images(
 def common_region(a: xr.DataArray, b: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """Crop two images to the coordinates that both cover.
 
-    Grids that lie a fraction of a pixel apart are paired with their nearest pixels; `register`
-    finds the fraction.
+    Grids that are offset by a fraction of a pixel are paired by their nearest pixels; `compare_images` finds
+    the fraction.
 
     Parameters
     ----------
-    a, b : DataArrays (y, x)
-        With evenly spaced coordinates ``y`` and ``x`` in the same unit.
+    a, b : DataArray (y, x)
+        Images with evenly spaced coordinates ``y`` and ``x`` in the same unit.
 
     Returns
     -------
     tuple of DataArray
-        Both of the same shape.
+        Both images, cropped to the same shape.
 
     Raises
     ------
     OptionError
-        Units or pixel sizes that differ, or nothing in common.
+        The units or the pixel sizes differ, or the images do not overlap.
     """
     for axis in ("y", "x"):
         units = [image[axis].attrs.get("units") for image in (a, b)]
@@ -239,19 +255,19 @@ def common_region(a: xr.DataArray, b: xr.DataArray) -> tuple[xr.DataArray, xr.Da
 
 
 def _soft_window(weight: NDArray) -> NDArray[np.float64]:
-    """One deep inside the bright part, falling to zero at its edge over a quarter of its half width."""
-    bright = weight > DIM * np.percentile(weight[weight > 0], 99)
+    """Window that is one inside the bright part and falls to zero at its edge over half of its depth."""
+    bright = weight > DIM_SHARE * np.percentile(weight[weight > 0], 99)
     depth = distance_transform_edt(np.pad(bright, 1))[1:-1, 1:-1]
     return np.sin(np.pi / 2 * np.clip(depth / (0.5 * depth.max()), 0, 1)) ** 2
 
 
 def _windowed_spectrum(image: NDArray, window: NDArray) -> NDArray:
-    """Spectrum without the mean, which would leak through the window into every ring."""
-    return fft.fft2(window * centred(image, window))
+    """Spectrum of a windowed image without its mean, which would leak into every ring."""
+    return fft.fft2(window * subtract_mean(image, window))
 
 
-def _crossing(frequency: NDArray, excess: NDArray, first: int) -> float | None:
-    """Frequency at which `excess` first turns negative, interpolated between rings."""
+def _find_crossing(frequency: NDArray, excess: NDArray, first: int) -> float | None:
+    """Frequency at which `excess` first becomes negative, interpolated between rings; None if never."""
     below = np.flatnonzero(excess[first:] < 0)
     if not below.size:
         return None

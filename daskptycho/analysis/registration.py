@@ -1,8 +1,8 @@
-"""Laying one complex image over another: sub-pixel shift, linear phase ramp, phase and scale.
+"""Register one complex image to another: sub-pixel shift, linear phase ramp, phase and scale.
 
 A ptychographic image is known only up to a constant factor, a shift and a linear phase ramp
-(the probe takes up the opposite of each). Pure NumPy and SciPy on whole images in memory;
-`metrics` calls it, and gives its public names to everyone else.
+(the probe takes up the opposite of each). This module works on whole NumPy arrays in memory; `metrics` calls
+it and passes its public names on to everyone else.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from skimage.registration import phase_cross_correlation
 
 from daskptycho.errors import OptionError
 
-__all__ = ["Registration", "centred", "checked_images", "register", "tapered"]
+__all__ = ["Registration", "check_images", "register", "subtract_mean", "taper_window"]
 
-# The first guess is looked for in a box of at most this many pixels a side.
+# Largest side, in pixels, of the box in which the first guess is searched.
 COARSE_SIZE = 1024
-# Interpolation beside the border knows only half of its neighbours.
+# Pixels this close to the border are ignored: interpolation lacks half of their neighbours.
 MARGIN = 2
 REFINEMENT_STEPS = 40
-# Blur of the damping, in pixels: much steeper, and its own ringing is seen; wider, and noise leaks.
-TRUST_WIDTH = 4.0
-# Where less than this is left of a damped pixel, dividing would bring back nothing but noise.
-LEAST_TRUST = 0.01
-# Two guesses this near to each other, in pixels, lead to the same place.
+# Blur of the damping, in pixels: if it is much steeper it rings, if it is wider noise leaks.
+DAMPING_WIDTH = 4.0
+# Damping below this value is not undone: dividing by it would amplify noise only.
+LEAST_DAMPING = 0.01
+# Two guesses closer than this, in pixels, lead to the same result.
 NEAR = 0.5
 
 
 @dataclass(frozen=True)
 class Registration:
-    """An image laid over its reference.
+    """An image registered to its reference.
 
     ``image[r] = scale * exp(1j * ramp . (r - centre)) * original[r - shift]`` with r the pixel
     ``[y, x]`` and centre ``(shape - 1) / 2``.
@@ -44,17 +44,17 @@ class Registration:
     Attributes
     ----------
     image : (y, x) complex array
-        The registered copy. What lies outside it, and what had no weight, is a smooth guess of
-        weight zero.
+        The registered copy. Pixels outside the original, and pixels that had no weight, hold a smooth
+        extrapolation and have weight zero.
     weight : (y, x) float64 array
-        The weight asked for or, where that is less, the one of the pixel that was moved there;
-        zero where the registered copy has no pixel of its own.
+        The smaller of the weight of the pixel in the reference and the weight of the pixel that was moved
+        there; zero where the registered copy has no pixel of its own.
     shift : (float, float)
-        Pixels along y and x by which the image was moved.
+        Pixels along y and x by which the original was moved.
     ramp : (float, float)
-        Radians a pixel along y and x that were added to its phase.
+        Phase ramp that was added, in radians per pixel along y and x.
     scale : complex
-        Factor that was applied.
+        Complex factor that was applied.
     """
 
     image: NDArray
@@ -65,33 +65,48 @@ class Registration:
 
 
 def register(image: ArrayLike, reference: ArrayLike, weight: ArrayLike | None = None) -> Registration:
-    """Lay an image over its reference: sub-pixel shift, linear phase ramp, phase and scale.
+    """Register an image to its reference: sub-pixel shift, linear phase ramp, phase and scale.
 
-    The first guess takes the shift and the ramp as peaks of two cross-correlations, of the
-    images and of their spectra, in turns and from three starts, because each hides the other;
-    Gauss-Newton steps on the weighted squared difference do the rest.
+    The first guess takes the shift and the ramp from the peaks of two cross-correlations, one of the images
+    and one of their spectra. Because a shift hides a ramp and a ramp a shift, the two are found in turn, from
+    three different starts. Gauss-Newton steps on the weighted squared difference then refine shift, ramp and
+    scale.
 
     Parameters
     ----------
     image, reference : (y, x) arrays
+        Complex or real, of the same shape.
     weight : (y, x) array, optional
-        Not negative: the illumination, say, so that a noisy rim has no say.
+        Weight of each pixel, zero or more; all pixels count alike if it is not given. The illumination is a
+        good choice: it keeps a noisy rim from influencing the result.
+
+    Returns
+    -------
+    Registration
+        The registered image, its weight, and the shift, ramp and scale that were applied.
 
     Raises
     ------
     OptionError
-        Shapes that differ, a weight that is negative or not finite, a reference of zero.
+        The shapes differ, the weight is negative or not finite, or an image is zero wherever the weight is
+        positive.
     """
-    a, b, w = checked_images(image, reference, weight)
-    a = _continued(a, w)
-    shift, ramp = _coarse(a, b, w)
-    return _refined(a, b, w, shift, ramp)
+    a, b, w = check_images(image, reference, weight)
+    a = _extrapolate(a, w)
+    shift, ramp = _guess_shift_and_ramp(a, b, w)
+    return _refine(a, b, w, shift, ramp)
 
 
-def checked_images(
+def check_images(
     image: ArrayLike, reference: ArrayLike, weight: ArrayLike | None
 ) -> tuple[NDArray[np.complex128], NDArray[np.complex128], NDArray[np.float64]]:
-    """Both images in double precision and a weight that makes sense."""
+    """Return both images in double precision and the weight, one everywhere if none is given.
+
+    Raises
+    ------
+    OptionError
+        As for `register`.
+    """
     a, b = np.asarray(image, dtype=complex), np.asarray(reference, dtype=complex)
     if a.shape != b.shape or a.ndim != 2:
         raise OptionError(
@@ -101,74 +116,79 @@ def checked_images(
     if w.shape != a.shape:
         raise OptionError(f"weight is {w.shape}; expected {a.shape} like the images")
     if not (np.isfinite(w).all() and w.min() >= 0):
-        raise OptionError("weight has negative or not finite values; expected zero or more everywhere")
+        raise OptionError(
+            "weight has values that are negative or not finite; expected zero or more everywhere"
+        )
     for name, values in (("image", a), ("reference", b)):
         if not np.isfinite(values).all():
-            raise OptionError(f"{name} holds values that are not finite; expected complex numbers everywhere")
+            raise OptionError(f"{name} has values that are not finite; expected finite numbers everywhere")
         if not np.any(w * np.abs(values)):
             raise OptionError(f"{name} is zero wherever the weight is positive; there is nothing to compare")
     return a, b, w
 
 
-def tapered(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Window that falls to zero at the edges over half of each axis (Tukey)."""
-    # Two more points than pixels: the window's own zeros at both ends would waste a pixel each.
+def taper_window(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Make a Tukey window, which falls to zero at the edges and tapers half of each axis."""
+    # Two points more than pixels, because the zeros at both ends would waste a pixel each.
     y, x = (tukey(size + 2, 0.5)[1:-1] for size in shape)
     return np.outer(y, x)
 
 
-def centred(image: NDArray, w: NDArray) -> NDArray:
-    """Image less its weighted mean."""
+def subtract_mean(image: NDArray, w: NDArray) -> NDArray:
+    """Subtract the weighted mean from an image."""
     return image - np.sum(w * image) / np.sum(w)
 
 
-def _flattened(image: NDArray, w: NDArray) -> NDArray:
-    """Image less its weighted plane: that has no place, and only draws a peak towards zero."""
+def _subtract_plane(image: NDArray, w: NDArray) -> NDArray:
+    """Subtract the weighted least-squares plane from an image.
+
+    A plane looks the same everywhere and would draw the peak of a correlation towards zero shift.
+    """
     planes = [np.ones(image.shape), *np.broadcast_arrays(*_coordinates(image.shape))]
     normal = np.array([[np.sum(w * p * q) for q in planes] for p in planes])
     right = np.array([np.sum(w * p * image) for p in planes])
     flat = image
     for plane, factor in zip(planes, np.linalg.lstsq(normal, right)[0], strict=True):
         flat = flat - factor * plane
-    # An image that is a plane leaves rounding errors, and they have no place either.
+    # What is left of an image that is a plane is rounding error, which must not be correlated.
     return flat if np.abs(flat).max() > 1e-12 * np.abs(image).max() else np.zeros_like(flat)
 
 
-def _coarse(a: NDArray, b: NDArray, w: NDArray) -> tuple[NDArray, NDArray]:
-    """Shift and ramp to a fraction of a pixel and of a period over the field, from three starts."""
+def _guess_shift_and_ramp(a: NDArray, b: NDArray, w: NDArray) -> tuple[NDArray, NDArray]:
+    """Find shift and ramp to a fraction of a pixel and of a period over the field, from three starts."""
     box = _brightest_box(w)
-    a, b, w = a[box], b[box], np.sqrt(w[box]) * tapered(w[box].shape)
+    a, b, w = a[box], b[box], np.sqrt(w[box]) * taper_window(w[box].shape)
     r = _coordinates(a.shape)
-    target = w * _flattened(b, w)
+    target = w * _subtract_plane(b, w)
 
-    def whole(shift: NDArray) -> NDArray:
-        # By whole pixels no noise leaks from a wild rim, and the first guess needs no more.
-        return _shifted(a, np.rint(shift))[0]
+    def move(shift: NDArray) -> NDArray:
+        # A shift by whole pixels leaks no noise from the rim, and the first guess needs no more.
+        return _shift_image(a, np.rint(shift))[0]
 
-    def ramp_after(shift: NDArray) -> NDArray:
-        # A product of images peaks in Fourier space at the ramp between them; the origin has to
-        # lie in the corner for a fraction of a period to be seen.
-        pair = [fft.ifftshift(w * image) for image in (b, whole(shift))]
+    def find_ramp(shift: NDArray) -> NDArray:
+        # The product of two images peaks in Fourier space at the ramp between them. The origin has to lie
+        # in the corner for fractions of a period to be resolved.
+        pair = [fft.ifftshift(w * image) for image in (b, move(shift))]
         bins = phase_cross_correlation(*pair, space="fourier", upsample_factor=100, normalization=None)[0]
         return -2 * np.pi * bins / a.shape
 
-    def shift_after(ramp: NDArray) -> NDArray:
-        return _peak(target, w * _flattened(a * np.exp(1j * _dot(ramp, r)), w))
+    def find_shift(ramp: NDArray) -> NDArray:
+        return _find_shift(target, w * _subtract_plane(a * np.exp(1j * _ramp_phase(ramp, r)), w))
 
-    def agreement_of(shift: NDArray, ramp: NDArray) -> float:
-        inside = _shared(w, np.rint(shift))
+    def correlate(shift: NDArray, ramp: NDArray) -> float:
+        inside = _common_weight(w, np.rint(shift))
         if not inside.any():
             return 0.0
-        turned = whole(shift) * np.exp(1j * _dot(ramp, r))
-        p, q = (inside * _flattened(image, inside) for image in (turned, b))
+        ramped = move(shift) * np.exp(1j * _ramp_phase(ramp, r))
+        p, q = (inside * _subtract_plane(image, inside) for image in (ramped, b))
         return float(np.abs(np.vdot(p, q)) / (np.linalg.norm(p) * np.linalg.norm(q) + 1e-300))
 
     spectra = [np.abs(fft.fftshift(fft.fft2(w * image))) for image in (b, a)]
     starts = [
         np.zeros(2),
-        _peak(*(w * _flattened(np.abs(image), w) for image in (b, a))),
-        # Magnitudes of spectra do not know the shift, so they give the ramp first.
-        shift_after(2 * np.pi * _peak(*(values - values.mean() for values in spectra)) / a.shape),
+        _find_shift(*(w * _subtract_plane(np.abs(image), w) for image in (b, a))),
+        # The magnitude of a spectrum does not depend on the shift, so it gives the ramp first.
+        find_shift(2 * np.pi * _find_shift(*(values - values.mean() for values in spectra)) / a.shape),
     ]
     best, found = -1.0, (np.zeros(2), np.zeros(2))
     visited: list[NDArray] = []
@@ -177,30 +197,30 @@ def _coarse(a: NDArray, b: NDArray, w: NDArray) -> tuple[NDArray, NDArray]:
             if any(np.abs(shift - other).max() < NEAR for other in visited):
                 break
             visited.append(shift)
-            ramp = ramp_after(shift)
-            agreement = agreement_of(shift, ramp)
+            ramp = find_ramp(shift)
+            agreement = correlate(shift, ramp)
             if agreement > best:
                 best, found = agreement, (shift, ramp)
-            shift = shift_after(ramp)
+            shift = find_shift(ramp)
     return found
 
 
-def _refined(a: NDArray, b: NDArray, w: NDArray, shift: NDArray, ramp: NDArray) -> Registration:
-    """Gauss-Newton on shift, ramp and complex scale; a step that does not help is halved."""
+def _refine(a: NDArray, b: NDArray, w: NDArray, shift: NDArray, ramp: NDArray) -> Registration:
+    """Refine shift, ramp and complex scale by Gauss-Newton steps; a step that does not help is halved."""
     r = _coordinates(a.shape)
     half = np.array(a.shape) / 2
-    trust = _trust(w)
-    inside = _shared(w, shift)
+    damping = _damping(w)
+    inside = _common_weight(w, shift)
     if not inside.any():
-        shift, inside = np.zeros(2), _shared(w, np.zeros(2))
-    # The mask stays while the shift moves, or the cost would follow the mask and not the images.
+        shift, inside = np.zeros(2), _common_weight(w, np.zeros(2))
+    # The mask stays fixed while the shift changes; otherwise the cost would follow the mask.
     total = np.sum(inside * np.abs(b) ** 2)
     best = None
     step = np.zeros(4)
     for _ in range(REFINEMENT_STEPS):
         trial_shift, trial_ramp = shift + step[:2], ramp + step[2:]
-        turned = np.exp(1j * _dot(trial_ramp, r))
-        moved, slope_y, slope_x = (values * turned for values in _shifted_by_trust(a, trust, trial_shift))
+        ramped = np.exp(1j * _ramp_phase(trial_ramp, r))
+        moved, slope_y, slope_x = (values * ramped for values in _shift_damped(a, damping, trial_shift))
         size = np.sum(inside * np.abs(moved) ** 2)
         scale = np.vdot(moved, inside * b) / size if size > 0 else 0j
         rest = b - scale * moved
@@ -225,23 +245,23 @@ def _refined(a: NDArray, b: NDArray, w: NDArray, shift: NDArray, ramp: NDArray) 
     _, scale, moved = best
     return Registration(
         scale * moved,
-        _shared(w, shift),
+        _common_weight(w, shift),
         (float(shift[0]), float(shift[1])),
         (float(ramp[0]), float(ramp[1])),
         complex(scale),
     )
 
 
-def _shifted(image: NDArray, shift: NDArray, slopes: bool = False) -> list[NDArray]:
-    """Image moved by `shift` pixels and, if asked for, its slopes along y and x there.
+def _shift_image(image: NDArray, shift: NDArray, slopes: bool = False) -> list[NDArray]:
+    """Move an image by `shift` pixels; with `slopes`, return its slopes along y and x as well.
 
-    Each axis is continued by its mirror image, so that the Fourier series sees no jump.
+    Each axis is extended by its mirror image, so that the Fourier series has no jump.
     """
     moved = [image]
     for axis, by in enumerate(shift):
         size = image.shape[axis]
         omega = 2 * np.pi * fft.fftfreq(2 * size)
-        # Nyquist has no sign: the real part of its factor is what a shift leaves of it.
+        # The Nyquist frequency has no sign, so only the real part of its factor applies.
         factor = np.exp(-1j * omega * by)
         factor[size] = factor[size].real
         derivative = 1j * omega * factor
@@ -262,61 +282,68 @@ def _shifted(image: NDArray, shift: NDArray, slopes: bool = False) -> list[NDArr
     return moved
 
 
-def _shifted_by_trust(image: NDArray, trust: NDArray, shift: NDArray) -> list[NDArray]:
-    """Image moved by `shift` and its slopes, where a wild rim must not leak into what is trusted.
+def _shift_damped(image: NDArray, damping: NDArray, shift: NDArray) -> list[NDArray]:
+    """Move an image by `shift` and return it with its slopes, without leaking noise from the rim.
 
-    A sub-pixel shift carries each pixel's noise far along its row, so the image is damped where
-    nothing shone, moved, and divided by the damping moved alike.
+    A sub-pixel shift spreads the noise of each pixel far along its row. The image is therefore damped where
+    the weight is low, moved, and divided by the damping moved in the same way.
     """
-    if trust.min() == trust.max():
-        return _shifted(image, shift, slopes=True)
-    moved, *slopes = _shifted(trust * image, shift, slopes=True)
-    damping = np.maximum(spline_shift(trust, shift, mode="reflect"), LEAST_TRUST)
-    image = moved / damping
-    bends = np.gradient(damping)
-    return [image, *((slope - image * bend) / damping for slope, bend in zip(slopes, bends, strict=True))]
+    if damping.min() == damping.max():
+        return _shift_image(image, shift, slopes=True)
+    moved, *slopes = _shift_image(damping * image, shift, slopes=True)
+    moved_damping = np.maximum(spline_shift(damping, shift, mode="reflect"), LEAST_DAMPING)
+    image = moved / moved_damping
+    bends = np.gradient(moved_damping)
+    return [
+        image,
+        *((slope - image * bend) / moved_damping for slope, bend in zip(slopes, bends, strict=True)),
+    ]
 
 
-def _continued(image: NDArray, w: NDArray) -> NDArray:
-    """Image continued smoothly over the pixels without weight, whatever they hold."""
+def _extrapolate(image: NDArray, w: NDArray) -> NDArray:
+    """Replace pixels without weight by a smooth extrapolation of the others."""
     if w.min() > 0:
         return image
-    share = gaussian_filter(w / w.max(), TRUST_WIDTH)
-    blurred = gaussian_filter(image * (w / w.max()), TRUST_WIDTH)
-    return np.where(w > 0, image, blurred / np.maximum(share, LEAST_TRUST))
+    share = gaussian_filter(w / w.max(), DAMPING_WIDTH)
+    blurred = gaussian_filter(image * (w / w.max()), DAMPING_WIDTH)
+    return np.where(w > 0, image, blurred / np.maximum(share, LEAST_DAMPING))
 
 
-def _trust(w: NDArray) -> NDArray[np.float64]:
-    """Makes the noise even, where it goes as one over the weight's root; smooth, or it would ring."""
-    return gaussian_filter(np.sqrt(w / w.max()), TRUST_WIDTH)
+def _damping(w: NDArray) -> NDArray[np.float64]:
+    """Factor that evens out noise of standard deviation one over the root of the weight.
+
+    It is blurred so that a shifted image does not ring.
+    """
+    return gaussian_filter(np.sqrt(w / w.max()), DAMPING_WIDTH)
 
 
-def _shared(w: NDArray, shift: NDArray) -> NDArray[np.float64]:
-    """Weight that a pixel has both in the reference and in the image moved over it."""
+def _common_weight(w: NDArray, shift: NDArray) -> NDArray[np.float64]:
+    """The smaller of the weights that a pixel has in the reference and in the image moved over it."""
     margin = min(MARGIN, min(w.shape) // 8)
     own = minimum_filter(w, 2 * margin + 1, mode="constant")
     return np.minimum(w, spline_shift(own, shift, order=1))
 
 
 def _coordinates(shape: tuple[int, ...]) -> tuple[NDArray, NDArray]:
-    """Pixels along y and x from the centre, ready to broadcast."""
+    """Distance of each pixel from the centre along y and x, in arrays that broadcast."""
     y, x = (np.arange(size) - (size - 1) / 2 for size in shape)
     return y[:, None], x[None, :]
 
 
-def _dot(ramp: NDArray, r: tuple[NDArray, NDArray]) -> NDArray:
+def _ramp_phase(ramp: NDArray, r: tuple[NDArray, NDArray]) -> NDArray:
+    """Phase of a linear ramp at each pixel."""
     return ramp[0] * r[0] + ramp[1] * r[1]
 
 
-def _peak(reference: NDArray, moving: NDArray) -> NDArray:
-    """Shift that lays `moving` over `reference`, to a tenth of a pixel; none for an empty image."""
+def _find_shift(reference: NDArray, moving: NDArray) -> NDArray:
+    """Shift that lays `moving` over `reference`, to a tenth of a pixel; zero if either image is zero."""
     if not (reference.any() and moving.any()):
         return np.zeros(2)
     return np.asarray(phase_cross_correlation(reference, moving, upsample_factor=10, normalization=None)[0])
 
 
 def _brightest_box(w: NDArray) -> tuple[slice, slice]:
-    """The box of at most `COARSE_SIZE` pixels a side around the weight's centre of mass."""
+    """Box of at most `COARSE_SIZE` pixels per side around the centre of mass of the weight."""
     slices = []
     for axis, size in enumerate(w.shape):
         profile = w.sum(axis=1 - axis)

@@ -1,8 +1,10 @@
 """The command line ``daskptycho``: one module of this folder for each command, and what they share.
 
-`refusals` decides how a command ends, `terminal` what progress and tables look like, `options` reads
-values, `cluster` finds the workers. A command imports what is heavy only when it runs, so that
-``--help`` is quick. Called by the console script and ``__main__``, and by nobody else.
+`refusals` decides how a command ends, `terminal` shows progress and tables, `options` reads values, `cluster`
+starts or finds the workers, `live` serves the live page, `sketch` draws in characters. A command imports
+heavy libraries only when it runs, so that ``--help`` is quick.
+
+This folder may import every other folder of the package. Only the console script and ``__main__`` import it.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ __all__ = ["daskptycho", "main"]
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Begin with `daskptycho demo demo`; for your own data: import, info, reconstruct, view.",
+    epilog="Start with `daskptycho demo demo`. For your own data use import, info, reconstruct and view.",
 )
 @click.version_option(__version__, prog_name="daskptycho")
 def daskptycho() -> None:

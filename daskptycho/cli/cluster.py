@@ -1,4 +1,4 @@
-"""Where the tasks of a command run: threads, worker processes, GPUs, or a scheduler that is running already.
+"""Where the tasks of a command run: on threads, worker processes, GPUs, or an existing Dask scheduler.
 
 `reconstruct` and `resume` of the command line call this module.
 """
@@ -18,22 +18,22 @@ import click
 
 from daskptycho.cli.options import NUMBERS
 from daskptycho.errors import OptionError
-from daskptycho.views.facts import plural
+from daskptycho.views.quantities import pluralise
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from daskptycho.backend import Device
 
-__all__ = ["Place", "check_gpus", "cluster_options", "running_on"]
+__all__ = ["ComputeResources", "add_cluster_options", "confirm_gpu_work", "open_client"]
 
-# Seconds to wait for a scheduler to answer.
-PATIENCE = 10
+# Seconds to wait for the scheduler to answer.
+CONNECT_TIMEOUT = 10
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a command is to compute, as its options say."""
+class ComputeResources:
+    """Where a command computes: threads by default, workers, GPUs, or the workers of a scheduler."""
 
     workers: int | None
     scheduler: str | None
@@ -47,51 +47,53 @@ class Place:
 
     @property
     def worker_memory(self) -> str | None:
-        """What a run may take of each worker: on a GPU it is the GPU's, and --memory is the host's."""
+        """Memory that a run may use on each worker; None on GPUs, where --memory is that of the host."""
         return None if self.device == "gpu" else self.memory
 
     def __post_init__(self) -> None:
-        both = [
+        chosen = [
             name
-            for name, given in (
+            for name, is_given in (
                 ("--workers", self.workers is not None),
                 ("--scheduler", self.scheduler is not None),
                 ("--gpus", self.gpus is not None),
             )
-            if given
+            if is_given
         ]
-        if len(both) > 1:
+        if len(chosen) > 1:
             raise OptionError(
-                f"{' and '.join(both)} are both given; expected one: each names its own workers"
+                f"{' and '.join(chosen)} are both given; expected only one: each chooses its own workers"
             )
         if self.gpu and self.workers is not None:
-            raise OptionError("--workers with --gpu; expected --gpus: there is one worker for each GPU")
+            raise OptionError("--workers with --gpu; expected --gpus: one worker is started for each GPU")
         if self.workers is not None and self.workers < 1:
             raise OptionError(f"--workers is {self.workers}; expected 1 or more")
         if self.gpu and self.scheduler is not None and self.memory is not None:
             raise OptionError(
-                "--memory with --gpu and --scheduler; expected none: a GPU's memory is known from the card, "
-                "and a worker's on the host is set where it is started"
+                "--memory with --gpu and --scheduler; expected no --memory: the memory of a GPU is read from "
+                "the card, and the host memory of a worker is set where the worker is started"
             )
 
 
-def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a command that `Place` takes."""
+def add_cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a command with the options of `ComputeResources`."""
     for option in (
         click.option(
-            "--gpus", type=NUMBERS, metavar="0,1,...", help="Run on these GPUs, as nvidia-smi numbers them."
+            "--gpus", type=NUMBERS, metavar="0,1,...", help="Run on these GPUs, numbered as in nvidia-smi."
         ),
         click.option(
-            "--gpu", is_flag=True, help="Run on all GPUs here, or with --scheduler on those of its workers."
+            "--gpu",
+            is_flag=True,
+            help="Run on all GPUs here, or with --scheduler on the GPUs of its workers.",
         ),
         click.option(
             "--memory",
             metavar="BYTES",
-            help="That each worker may take, as 16GiB; what Dask gives it unless given.",
+            help="Memory of each worker, as in 16GiB; by default, the limit that Dask sets.",
         ),
         click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask scheduler at this address."),
         click.option(
-            "--workers", type=int, metavar="N", help="Run on N worker processes; on threads unless given."
+            "--workers", type=int, metavar="N", help="Run on N worker processes; by default, on threads."
         ),
     ):
         command = option(command)
@@ -99,63 +101,65 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def running_on(place: Place, tiles: int) -> Iterator[Client | None]:
-    """Run the block's Dask tasks on worker processes, on GPUs, or on the scheduler at an address.
+def open_client(resources: ComputeResources, tiles: int) -> Iterator[Client | None]:
+    """Run the Dask tasks of the block on worker processes, on GPUs, or on the scheduler at an address.
 
-    Worker processes take as much memory as the place says, "16GiB" for instance; their share of the machine
-    unless it does. Everything that was started is closed at the end, also where the block fails.
+    Yields the client, or None for threads. Everything that was started is closed at the end of the block,
+    also after an error.
 
     Raises
     ------
     OptionError
-        Nothing answers at the address, there is no such GPU, or there are more GPUs than tiles.
+        No scheduler answers at the address, a GPU does not exist, or there are more GPUs than tiles.
     """
     with ExitStack() as opened:
-        if place.scheduler is not None:
-            client = opened.enter_context(_answering(place.scheduler))
-        elif place.device == "gpu":
-            client = opened.enter_context(_on_gpus(place, tiles))
-        elif place.workers is not None:
-            client = opened.enter_context(_on_processes(place.workers, place.memory))
+        if resources.scheduler is not None:
+            client = opened.enter_context(_connect(resources.scheduler))
+        elif resources.device == "gpu":
+            client = opened.enter_context(_start_gpu_workers(resources, tiles))
+        elif resources.workers is not None:
+            client = opened.enter_context(_start_processes(resources.workers, resources.memory))
         else:
             yield None
             return
-        # Without bokeh a scheduler names the address too, and has nothing to show there.
+        # Without bokeh a scheduler reports an address as well, but serves nothing there.
         if importlib.util.find_spec("bokeh") and client.dashboard_link:
             click.echo(f"Dask's dashboard: {client.dashboard_link}", err=True)
         yield client
 
 
-def _answering(scheduler: str) -> Client:
+def _connect(scheduler: str) -> Client:
+    """Open a client of the scheduler at an address."""
     import dask
     from distributed import Client
 
     before = dask.config.get("scheduler", None)
     try:
-        return Client(scheduler, timeout=PATIENCE)
+        return Client(scheduler, timeout=CONNECT_TIMEOUT)
     except (OSError, ValueError) as error:
-        # A client that fails may leave itself behind as what computes all that follows.
+        # A client that fails to connect may leave itself set as the default scheduler.
         dask.config.set(scheduler=before)
         raise OptionError(
             f"no Dask scheduler answers at {scheduler} ({error}); "
-            "expected an address such as tcp://127.0.0.1:8786, where 'dask scheduler' runs"
+            "expected the address of a running 'dask scheduler', as in tcp://127.0.0.1:8786"
         ) from error
 
 
 @contextmanager
-def _on_processes(workers: int, memory: str | None) -> Iterator[Client]:
+def _start_processes(workers: int, memory: str | None) -> Iterator[Client]:
+    """Start worker processes; without a memory limit each gets its share of the machine."""
     import dask
     from distributed import Client, LocalCluster
 
     from daskptycho.cluster.client import STAY_AT_HOME
 
-    with _deaf_to_signals(), dask.config.set(STAY_AT_HOME):
+    with _block_signals(), dask.config.set(STAY_AT_HOME):
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             memory_limit="auto" if memory is None else memory,
-            # Any free port: the usual one belongs to whoever came first. For this machine alone.
+            # Any free port, because the default one may be in use; open to this machine only.
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         )
@@ -164,43 +168,45 @@ def _on_processes(workers: int, memory: str | None) -> Iterator[Client]:
 
 
 @contextmanager
-def _on_gpus(place: Place, tiles: int) -> Iterator[Client]:
-    """One worker for each GPU; of all GPUs as many as have a tile to sweep."""
+def _start_gpu_workers(resources: ComputeResources, tiles: int) -> Iterator[Client]:
+    """Start one worker for each GPU; of all GPUs, only as many as there are tiles."""
     from daskptycho.cluster.cuda_cluster import cuda_cluster, visible_gpus
 
-    if place.gpus is not None and len(place.gpus) > tiles:
+    if resources.gpus is not None and len(resources.gpus) > tiles:
         raise OptionError(
-            f"{plural(len(place.gpus), 'GPU')} for {plural(tiles, 'tile')}; expected at most as many GPUs as "
-            "tiles, or a scan that was written with smaller ones (--tile-frames)"
+            f"{pluralise(len(resources.gpus), 'GPU')} for {pluralise(tiles, 'tile')}; expected at most as "
+            "many GPUs as tiles, or a scan that was written with smaller tiles (--tile-frames)"
         )
-    gpus = visible_gpus()[:tiles] if place.gpus is None else place.gpus
+    gpus = visible_gpus()[:tiles] if resources.gpus is None else resources.gpus
     with ExitStack() as opened:
-        with _deaf_to_signals():
-            client = opened.enter_context(cuda_cluster(gpus, memory=place.memory or "auto"))
+        with _block_signals():
+            client = opened.enter_context(cuda_cluster(gpus, memory=resources.memory or "auto"))
         yield client
 
 
-def check_gpus(place: Place, client: Client | None) -> None:
-    """Once a run is done: every GPU that was started for it has been at work; say so."""
+def confirm_gpu_work(resources: ComputeResources, client: Client | None) -> None:
+    """After a run, check that every GPU that was started for it has worked, and print what each has done."""
     from daskptycho.cluster.cuda_cluster import require_gpus_at_work
 
-    if place.device == "gpu" and place.scheduler is None and client is not None:
+    if resources.device == "gpu" and resources.scheduler is None and client is not None:
         work = require_gpus_at_work(client)
-        told = ", ".join(f"{own.gpu.name} swept {plural(own.sweeps, 'tile')}" for own in work)
-        click.echo(f"{plural(len(work), 'GPU')} at work: {told}; memory from {work[0].pool}'s pool", err=True)
+        done = ", ".join(f"{own.gpu.name} swept {pluralise(own.sweeps, 'tile')}" for own in work)
+        click.echo(
+            f"{pluralise(len(work), 'GPU')} at work: {done}; memory from {work[0].pool}'s pool", err=True
+        )
 
 
 @contextmanager
-def _deaf_to_signals() -> Iterator[None]:
-    """Let the processes that the block starts inherit a blocked SIGINT and SIGTERM.
+def _block_signals() -> Iterator[None]:
+    """Block SIGINT and SIGTERM, so that the processes started in the block inherit blocked signals.
 
-    A terminal sends Ctrl-C to all of them at once, and a batch system SIGTERM; this process alone answers,
-    and closes the others. One that comes meanwhile is answered when the block ends.
+    A terminal sends Ctrl-C, and a batch system SIGTERM, to all processes at once. Only this process answers
+    and closes the others. A signal that arrives during the block is answered at its end.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    # Whoever starts the first process starts this too, which would unblock the signal again.
+    # The first process would start the resource tracker, which unblocks the signals again.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:

@@ -1,4 +1,4 @@
-"""``daskptycho compare``: how near two images are."""
+"""``daskptycho compare``: measure how close two images are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.terminal import show_facts
 from daskptycho.errors import ScanError
-from daskptycho.views.facts import length
+from daskptycho.views.quantities import format_length
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,28 +30,28 @@ __all__ = ["command"]
 @click.argument("b", metavar="B")
 @click.argument("picture", metavar="[PICTURE]", required=False)
 def command(a: str, b: str, picture: str | None) -> None:
-    """Lay the image A over B and say how near it comes.
+    """Register the image A to the image B and measure how close they are.
 
-    A and B are results, or simulated scans, whose true object is taken. What reconstruction leaves open,
-    a shift, a phase ramp and a factor, is taken out first. PICTURE gets both images, their difference and
-    the Fourier ring correlation.
+    A and B are results, or simulated scans, of which the true object is compared. The shift, the phase ramp
+    and the factor that no reconstruction can determine are removed first. PICTURE shows both images, their
+    difference and the Fourier ring correlation.
     """
     from daskptycho.analysis.metrics import common_region, compare_images
 
-    image, reference = _opened(a), _opened(b)
+    image, reference = _load_image(a), _load_image(b)
     first, second = common_region(image.object, reference.object)
     weight = None
     for own, other in ((image, reference), (reference, image)):
         if own.illumination is not None:
-            # Cut like its image; where both are lit, the dimmer of the two has the say.
+            # Cropped like its image; where both have an illumination, the weaker one is the weight.
             light, _ = common_region(own.illumination, other.object)
             relative = light.values / light.values.max()
             weight = relative if weight is None else weight.clip(max=relative)
     metres = first["y"].attrs.get("units") == "m"
     pixel = abs(float(first["y"][1] - first["y"][0])) if metres and first.sizes["y"] > 1 else 1.0
     comparison = compare_images(first.values, second.values, weight, pixel)
-    title = f"{a} against {b}{'' if reference.truth is False else ', the truth'}"
-    show_facts(title, [_facts(comparison, first.shape, metres)])
+    title = f"{a} compared with {b}{', the truth' if reference.truth else ''}"
+    show_facts(title, [_comparison_facts(comparison, first.shape, metres)])
     if picture is not None:
         from daskptycho.storage.store import parse_location
         from daskptycho.views.plotting import plot_comparison, save_figure
@@ -62,21 +62,23 @@ def command(a: str, b: str, picture: str | None) -> None:
 
 
 @dataclass(frozen=True)
-class _Image:
+class _ComparedImage:
+    """An object with its illumination, and whether it is the truth of a simulation."""
+
     object: xr.DataArray
     illumination: xr.DataArray | None
     truth: bool
 
 
-def _opened(url: str) -> _Image:
-    """The object of a result, or the true one of a simulated scan."""
+def _load_image(url: str) -> _ComparedImage:
+    """Load the object of a result, or the true object of a simulated scan."""
     from daskptycho.run.result import open_result
     from daskptycho.scan.dataset import open_scan, pixel_size
     from daskptycho.storage.store import parse_location, read_attributes
 
     if read_attributes(parse_location(url)).get("format") != "daskptycho-scan":
         result = open_result(url)
-        return _Image(result["object"], result["illumination"], False)
+        return _ComparedImage(result["object"], result["illumination"], False)
     scan = open_scan(url)
     if "truth_object" not in scan:
         raise ScanError(
@@ -88,26 +90,27 @@ def _opened(url: str) -> _Image:
         if axis not in truth.coords:
             # An object without coordinates starts at position 0.
             numbers = range(truth.sizes[axis])
-            place = [number * (step if unit == "m" else 1.0) for number in numbers]
-            truth = truth.assign_coords({axis: (axis, place, {"units": unit})})
-    return _Image(truth, None, True)
+            values = [number * (step if unit == "m" else 1.0) for number in numbers]
+            truth = truth.assign_coords({axis: (axis, values, {"units": unit})})
+    return _ComparedImage(truth, None, True)
 
 
-def _facts(comparison: Comparison, shape: tuple[int, ...], metres: bool) -> list[tuple[str, str]]:
+def _comparison_facts(comparison: Comparison, shape: tuple[int, ...], metres: bool) -> list[tuple[str, str]]:
+    """Error, registration and resolution as names and values."""
     registration, frc = comparison.registration, comparison.frc
 
     def size(value: float) -> str:
-        return length(value) if metres else f"{value:.3g} pixels"
+        return format_length(value) if metres else f"{value:.3g} pixels"
 
     unit = "1/m" if metres else "1/pixel"
     facts = [
         ("relative error", f"{comparison.error:.4g}"),
-        ("compared", f"{shape[0]} x {shape[1]} pixels"),
+        ("compared region", f"{shape[0]} x {shape[1]} pixels"),
         (
             "shift",
-            "{:.3f}, {:.3f} pixels (y, x)".format(*(round(one, 3) + 0.0 for one in registration.shift)),
+            "{:.3f}, {:.3f} pixels (y, x)".format(*(round(value, 3) + 0.0 for value in registration.shift)),
         ),
-        ("ramp", "{:.2g}, {:.2g} rad a pixel (y, x)".format(*registration.ramp)),
+        ("ramp", "{:.2g}, {:.2g} rad per pixel (y, x)".format(*registration.ramp)),
         ("scale", f"{abs(registration.scale):.4g}"),
     ]
     if frc.crossing is None or frc.resolution is None:

@@ -1,4 +1,4 @@
-"""``daskptycho demo``: what phase synchronisation does, in one picture."""
+"""``daskptycho demo``: show in one picture what phase synchronisation does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
-from daskptycho.cli.terminal import bars, show_table
+from daskptycho.cli.terminal import show_progress, show_table
 
 if TYPE_CHECKING:
     from daskptycho.run.loop import Progress
@@ -19,39 +19,39 @@ __all__ = ["command"]
 @click.command(
     "demo",
     cls=CommandWithExamples,
-    short_help="See what synchronisation does, in a minute.",
+    short_help="See in a minute what synchronisation does.",
     examples=("daskptycho demo demo",),
 )
 @click.argument("folder", metavar="FOLDER")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the jitter of the positions.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the position jitter.")
 def command(folder: str, seed: int) -> None:
-    """Simulate a scan, reconstruct it with and without sync, and draw the difference.
+    """Simulate a scan, reconstruct it with and without synchronisation, and draw the difference.
 
-    FOLDER gets the scan, both results and the picture; a second call replaces them.
+    The scan, both results and the picture are written to FOLDER. A second call replaces them.
     """
     from daskptycho.demo import SWEEPS, run_demo
 
-    with bars() as progress:
+    with show_progress() as progress:
         frames = progress.frames("Simulating")
         sweeps = {}
 
-        def swept(name: str, state: Progress) -> None:
+        def show_sweep(name: str, state: Progress) -> None:
             if name not in sweeps:
                 sweeps[name] = progress.sweeps(name.capitalize(), SWEEPS)
             sweeps[name](state)
 
-        found = run_demo(folder, seed=seed, on_frames=frames, on_sweep=swept)
+        demo = run_demo(folder, seed=seed, on_frames=frames, on_sweep=show_sweep)
     show_table(
         ("", f"error after {SWEEPS} sweeps", "residual", "time"),
         [
             (
                 name,
-                f"{found.error[name][-1]:.2g}",
+                f"{demo.error[name][-1]:.2g}",
                 f"{float(result['residual'][-1]):.2g}",
                 f"{float(result['seconds'].sum()):.1f} s",
             )
-            for name, result in found.results.items()
+            for name, result in demo.results.items()
         ],
     )
-    click.echo(f"Picture: {found.picture}")
-    click.echo(f"More:    daskptycho info {shlex.quote(str(found.scan))}")
+    click.echo(f"Picture: {demo.picture}")
+    click.echo(f"Look at the scan with: daskptycho info {shlex.quote(str(demo.scan))}")

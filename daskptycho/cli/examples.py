@@ -1,4 +1,4 @@
-"""A command whose help ends with examples, kept line by line. The commands call this module."""
+"""A command whose help ends with examples. The commands import this module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["CommandWithExamples"]
 
 
 class CommandWithExamples(click.Command):
-    """A command that knows examples of its use, each a command line."""
+    """A command with examples of its use, which its help shows line by line."""
 
     def __init__(self, *args: Any, examples: tuple[str, ...], **options: Any) -> None:
         super().__init__(*args, **options)

@@ -1,4 +1,4 @@
-"""``daskptycho history``: the checkpoints of a run."""
+"""``daskptycho history``: list the checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["command"]
 )
 @click.argument("out", metavar="OUT")
 def command(out: str) -> None:
-    """List the checkpoints that lie beside OUT, the oldest first.
+    """List the checkpoints of the run that wrote OUT, the oldest first.
 
-    `daskptycho view OUT --sweep N` draws one of them, `daskptycho resume OUT` goes on from the last.
+    `daskptycho view OUT --sweep N` draws one of them; `daskptycho resume OUT` continues from the last.
     """
     from daskptycho.run.history import checkpoints
 
     show_table(
         ("sweep", "residual", "written"),
         [
-            (str(found.sweep), f"{found.residual:.4g}", f"{found.written.astimezone():%Y-%m-%d %H:%M:%S}")
-            for found in checkpoints(out)
+            (str(kept.sweep), f"{kept.residual:.4g}", f"{kept.written.astimezone():%Y-%m-%d %H:%M:%S}")
+            for kept in checkpoints(out)
         ],
     )

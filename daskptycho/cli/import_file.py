@@ -1,4 +1,4 @@
-"""``daskptycho import``: a foreign file becomes a scan."""
+"""``daskptycho import``: convert a foreign file to a scan."""
 
 from __future__ import annotations
 
@@ -8,16 +8,26 @@ from typing import Any
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
-from daskptycho.cli.options import LENGTHS, PAIR, SIZE, overwrite, refuse_to_lose
-from daskptycho.cli.terminal import bars
+from daskptycho.cli.options import (
+    LENGTHS,
+    PAIR,
+    SIZE,
+    detector_distance_option,
+    detector_pixel_size_option,
+    overwrite_option,
+    refuse_to_overwrite,
+    source_distance_option,
+    tile_frames_option,
+)
+from daskptycho.cli.terminal import show_progress
 from daskptycho.errors import OptionError
-from daskptycho.views.facts import plural
+from daskptycho.views.quantities import pluralise
 
 __all__ = ["command"]
 
 
 class _Point(click.ParamType):
-    """A place on the detector in pixels: ``257.5,260``."""
+    """A point on the detector in pixels: ``257.5,260``."""
 
     name = "y,x"
 
@@ -25,7 +35,7 @@ class _Point(click.ParamType):
         try:
             y, x = (float(part) for part in value.split(","))
         except ValueError:
-            self.fail(f"{value!r} is no place in pixels; expected y and x, as in 257.5,260", param, ctx)
+            self.fail(f"{value!r} is not a point in pixels; expected y and x, as in 257.5,260", param, ctx)
         return y, x
 
 
@@ -35,13 +45,13 @@ class _Assumption(click.ParamType):
     name = "key=value"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        name, found, said = value.partition("=")
-        if not found or not name:
-            self.fail(f"{value!r} is no assumption; expected key=value, as in energy_eV=8000", param, ctx)
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is not an assumption; expected key=value, as in energy_eV=8000", param, ctx)
         try:
-            numbers = tuple(float(part) for part in said.split("x"))
+            numbers = tuple(float(part) for part in text.split("x"))
         except ValueError:
-            return name, said
+            return name, text
         if name == "scan_shape":
             return name, tuple(int(number) for number in numbers)
         return name, numbers[0] if len(numbers) == 1 else numbers
@@ -53,16 +63,16 @@ class _Key(click.ParamType):
     name = "name=path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        name, found, path = value.partition("=")
-        if not found:
-            self.fail(f"{value!r} is no key; expected name=path, as in energy_eV=/beam/energy", param, ctx)
+        name, equals, path = value.partition("=")
+        if not equals:
+            self.fail(f"{value!r} is not a key; expected name=path, as in energy_eV=/beam/energy", param, ctx)
         return name, path
 
 
 @click.command(
     "import",
     cls=CommandWithExamples,
-    short_help="Turn a foreign file into a scan.",
+    short_help="Convert a foreign file to a scan.",
     examples=(
         "daskptycho import star.npz.bz2 scan.zarr --position-unit pixel",
         "daskptycho import moonflower.ptyd scan.zarr --guess-probe",
@@ -75,94 +85,117 @@ class _Key(click.ParamType):
 )
 @click.argument("file", metavar="FILE")
 @click.argument("scan", metavar="SCAN")
-@click.option("--intensity-key", metavar="NAME", help="The frames in FILE; usual names are found.")
 @click.option(
-    "--position-key", metavar="NAME", help="The positions, [y, x] a frame, or in HDF5 two columns, Y+X."
+    "--intensity-key",
+    metavar="NAME",
+    help="Name of the frames in FILE; common names are found automatically.",
 )
-@click.option("--probe-key", metavar="NAME", help="The first guess of the probe.")
-@click.option("--valid-key", metavar="NAME", help="The mask, True where the detector counts; never guessed.")
-@click.option("--background-key", metavar="NAME", help="Counts that do not come from the sample.")
-@click.option("--key", "keys", type=_Key(), multiple=True, help="Where in HDF5 a number of the geometry is.")
-@click.option("--position-file", metavar="FILE", help="Positions in a text or .npy file of their own.")
+@click.option(
+    "--position-key",
+    metavar="NAME",
+    help="Name of the positions, [y, x] per frame; in HDF5 also two columns, as Y+X.",
+)
+@click.option("--probe-key", metavar="NAME", help="Name of the first guess of the probe.")
+@click.option(
+    "--valid-key",
+    metavar="NAME",
+    help="Name of the mask, True where the detector counts; it is never guessed.",
+)
+@click.option("--background-key", metavar="NAME", help="Name of the counts that do not come from the sample.")
+@click.option("--key", "keys", type=_Key(), multiple=True, help="Path in HDF5 of a number of the geometry.")
+@click.option("--position-file", metavar="FILE", help="Text or .npy file with the positions.")
 @click.option(
     "--zero-frequency",
     type=click.Choice(["centre", "corner"]),
-    help="Where the zero frequency lies in the frames.  [default: centre]",
+    help="Where the zero frequency is in the frames.  [default: centre]",
 )
-@click.option("--centre", type=_Point(), help="Pixel of the zero frequency, in place of the file's.")
-@click.option("--crop", type=SIZE, help="Pixels of a frame to keep round the zero frequency.")
+@click.option("--centre", type=_Point(), help="Pixel of the zero frequency, instead of that of the file.")
+@click.option("--crop", type=SIZE, help="Crop frames to this size around the zero frequency.")
 @click.option(
     "--position-axes",
     metavar="AXES",
-    help="The columns of the positions: yx or xy, a minus before a letter whose sign turns.  [default: yx]",
+    help="Columns of the positions: yx or xy, with a minus before an axis to be reversed.  [default: yx]",
 )
-@click.option("--rotation-deg", type=float, help="Turn the positions against the detector, from y to x.")
+@click.option(
+    "--rotation-deg", type=float, help="Rotate the positions relative to the detector, from y to x."
+)
 @click.option(
     "--position-unit",
     type=click.Choice(["m", "pixel"]),
-    help="Unit of the positions; metres need the geometry.  [default: the file's, or m]",
+    help="Unit of the positions; metres need the geometry.  [default: that of the file, or m]",
 )
-@click.option("--scan-shape", type=PAIR, help="Rows and columns of a raster, where there are no positions.")
-@click.option("--scan-step-m", type=LENGTHS, help="Step of that raster, one or two for y and x.")
-@click.option("--energy-eV", "energy_eV", type=float, help="Energy; or the wavelength.")
-@click.option("--wavelength-m", type=float, help="Wavelength; or the energy.")
-@click.option("--detector-distance-m", type=float, help="From the sample to the detector.")
-@click.option("--detector-pixel-size-m", type=LENGTHS, help="One length, or two for y and x.")
-@click.option("--pixel-size-m", type=LENGTHS, help="Of the object, where it is known by calibration.")
-@click.option("--radiation", type=click.Choice(["photon", "electron"]), help="[default: the file's]")
+@click.option("--scan-shape", type=PAIR, help="Rows and columns of a raster, if FILE has no positions.")
+@click.option("--scan-step-m", type=LENGTHS, help="Step of that raster; one length, or two for y and x.")
+@click.option(
+    "--energy-eV", "energy_eV", type=float, help="Energy of the radiation (or give its wavelength)."
+)
+@click.option("--wavelength-m", type=float, help="Wavelength of the radiation (or give its energy).")
+@detector_distance_option
+@detector_pixel_size_option
+@click.option(
+    "--pixel-size-m", type=LENGTHS, help="Size of a pixel of the object, if it is known by calibration."
+)
+@click.option(
+    "--radiation",
+    type=click.Choice(["photon", "electron"]),
+    help="Kind of radiation.  [default: that of the file, or photon]",
+)
 @click.option(
     "--propagation",
     type=click.Choice(["far-field", "near-field"]),
-    help="[default: the file's, or far-field]",
+    help="Diffraction patterns or Fresnel images.  [default: that of the file, or far-field]",
 )
-@click.option("--source-distance-m", type=float, help="From a point source to the sample (near field).")
+@source_distance_option
 @click.option(
-    "--assume", type=_Assumption(), multiple=True, help="A number for what FILE lacks: energy_eV=8000."
+    "--assume", type=_Assumption(), multiple=True, help="Value for what FILE lacks, as in energy_eV=8000."
 )
-@click.option("--guess-probe", is_flag=True, help="Make a first probe where FILE has none.")
-@click.option("--probe-diameter", type=float, help="Of that guess, in pixels; as the frames tell without it.")
-@click.option("--probe-defocus-m", type=float, help="Carry that guess on by so much.")
-@click.option("--period", type=PAIR, help="The canvas wraps round at so many pixels.")
-@click.option("--tile-frames", type=int, help="Frames in a tile; balanced unless given.")
-@overwrite
+@click.option("--guess-probe", is_flag=True, help="Make a first guess of the probe if FILE has none.")
+@click.option(
+    "--probe-diameter",
+    type=float,
+    help="Diameter of that guess in pixels; by default, estimated from the frames.",
+)
+@click.option("--probe-defocus-m", type=float, help="Propagate that guess by this distance.")
+@click.option("--period", type=PAIR, help="Period in pixels of a periodic canvas.")
+@tile_frames_option
+@overwrite_option
 def command(file: str, scan: str, **options: Any) -> None:
-    """Read FILE and write it as a scan to SCAN, block by block.
+    """Read FILE and write it to SCAN as a scan, block by block.
 
-    FILE is npz, HDF5, CXI, NeXus, PtyPy's ptyd, or 4D-STEM of EMPAD, Merlin, ARINA, DigitalMicrograph,
-    HyperSpy or py4DSTEM; its content tells which. What an option says goes before what FILE says, what is
-    assumed after it.
+    FILE is an npz, HDF5, CXI, NeXus or PtyPy (.ptyd) file, or a 4D-STEM file of EMPAD, Merlin, ARINA,
+    DigitalMicrograph, HyperSpy or py4DSTEM. The format is recognised from the content. Options override what
+    FILE says; --assume only fills in what FILE lacks.
     """
     from daskptycho.formats import read_file
     from daskptycho.scan.dataset import create_scan, tile_chunks
 
-    # create_scan refuses too, but only once a file of gigabytes has been read.
-    refuse_to_lose(scan, options["overwrite"])
+    # create_scan refuses as well, but only after a file of gigabytes has been read.
+    refuse_to_overwrite(scan, options["overwrite"])
     writing = {name: options.pop(name) for name in ("period", "tile_frames", "overwrite")}
     options = {name: value for name, value in options.items() if value not in (None, (), False)}
     for name in ("assume", "keys"):
         if name in options:
             options[name] = dict(options[name])
-    found = {"position_unit": "m", **read_file(file, **options)}
-    _check_unit(found)
-    with bars() as progress:
-        written = create_scan(scan, progress=progress.frames("Importing"), **found, **writing)
+    contents = {"position_unit": "m", **read_file(file, **options)}
+    _check_unit(contents)
+    with show_progress() as progress:
+        written = create_scan(scan, progress=progress.frames("Importing"), **contents, **writing)
     frames, height, width = written["intensity"].shape
-    tiles = plural(len(tile_chunks(written)), "tile")
-    click.echo(f"{scan}: {plural(frames, 'frame')} of {height} x {width} pixels in {tiles}")
+    tiles = pluralise(len(tile_chunks(written)), "tile")
+    click.echo(f"{scan}: {pluralise(frames, 'frame')} of {height} x {width} pixels in {tiles}")
     click.echo(f"Look at it with: daskptycho info {shlex.quote(scan)}")
 
 
-def _check_unit(found: dict[str, Any]) -> None:
-    """Refuse metres without geometry in the command line's own words, before anything is written."""
+def _check_unit(contents: dict[str, Any]) -> None:
+    """Refuse metres without a geometry, naming the options to give, before anything is written."""
     needed = {
         "--energy-eV (or --wavelength-m)": ("energy_eV", "wavelength_m"),
         "--detector-distance-m": ("detector_distance_m",),
         "--detector-pixel-size-m": ("detector_pixel_size_m",),
     }
-    missing = [option for option, names in needed.items() if not any(name in found for name in names)]
-    if found["position_unit"] == "m" and missing and "pixel_size_m" not in found:
+    missing = [option for option, names in needed.items() if not any(name in contents for name in names)]
+    if contents["position_unit"] == "m" and missing and "pixel_size_m" not in contents:
         raise OptionError(
-            f"positions are taken to be metres, without {', '.join(missing)}, from which the pixel size "
-            "follows; give these, or --pixel-size-m, or --position-unit pixel where the positions are in "
-            "object pixels"
+            f"positions are in metres, but the pixel size is unknown; expected {', '.join(missing)}, or "
+            "--pixel-size-m: give these, or --position-unit pixel if positions are in object pixels"
         )

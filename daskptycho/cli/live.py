@@ -1,4 +1,4 @@
-"""``--dashboard``: the live page of a run. `reconstruct` and `resume` call this module."""
+"""The option ``--dashboard``: the live page of a run. `reconstruct` and `resume` import this module."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
     from daskptycho.run.loop import Progress
 
-__all__ = ["dashboard_option", "watched"]
+__all__ = ["dashboard_option", "serve_live_page"]
 
 dashboard_option = click.option(
     "--dashboard",
     is_flag=True,
-    help="Serve a page on which the run can be watched, and print its address.",
+    help="Serve a live page of the run and print its address.",
 )
 
 
 @contextmanager
-def watched(dashboard: bool, scan: xr.Dataset, out: str) -> Iterator[Callable[[Progress], Any]]:
-    """A callback that feeds the live page while the block runs, or does nothing."""
+def serve_live_page(dashboard: bool, scan: xr.Dataset, out: str) -> Iterator[Callable[[Progress], Any]]:
+    """Serve the live page while the block runs; yield a callback that feeds it, or one that does nothing."""
     if not dashboard:
         yield lambda progress: None
         return

@@ -1,4 +1,4 @@
-"""``daskptycho plan``: what a run would take, before it is started."""
+"""``daskptycho plan``: estimate what a run needs before it is started."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.cli.options import algorithm_option, sync_option, update_probe_option
 from daskptycho.cli.terminal import show_facts
-from daskptycho.views.facts import count
+from daskptycho.views.quantities import format_number, pluralise
 
 if TYPE_CHECKING:
     from daskptycho.run.memory import Needs
@@ -19,21 +20,30 @@ __all__ = ["command"]
 @click.command(
     "plan",
     cls=CommandWithExamples,
-    short_help="Say what a run would take.",
+    short_help="Estimate what a run needs.",
     examples=("daskptycho plan scan.zarr --workers 8 --memory 16GiB",),
 )
 @click.argument("scan", metavar="SCAN")
 @click.option(
-    "--workers", type=click.IntRange(1), metavar="N", help="Worker processes; this one unless given."
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Number of worker processes; by default, this process only.",
 )
-@click.option("--threads", type=click.IntRange(1), help="Of each worker; one unless given, or all cores.")
-@click.option("--memory", metavar="BYTES", help="That each worker may take, as 16GiB; this machine's share.")
-@click.option("--algorithm", type=click.Choice(["ap", "raar", "dm"]), default="ap", show_default=True)
 @click.option(
-    "--sync", type=click.Choice(["two-level", "full", "none"]), default="two-level", show_default=True
+    "--threads",
+    type=click.IntRange(1),
+    help="Threads per worker; by default 1, or all cores without --workers.",
 )
-@click.option("--update-probe/--known-probe", default=True, show_default=True)
-@click.option("--modes", type=click.IntRange(1), help="Of the probe; as many as the scan's unless given.")
+@click.option(
+    "--memory",
+    metavar="BYTES",
+    help="Memory of each worker, as in 16GiB; by default, its share of this machine.",
+)
+@algorithm_option
+@sync_option
+@update_probe_option
+@click.option("--modes", type=click.IntRange(1), help="Number of probe modes; by default, that of the scan.")
 def command(
     scan: str,
     workers: int | None,
@@ -44,9 +54,9 @@ def command(
     update_probe: bool,
     modes: int | None,
 ) -> None:
-    """Say what reconstructing SCAN would take: tiles, tasks, and bytes held, read and exchanged.
+    """Estimate what reconstructing SCAN needs: tiles, tasks, and bytes held, read and exchanged.
 
-    Ends with an error where it would not fit, and says what would.
+    If the run would not fit into memory, the command ends with an error that says what would fit.
     """
     from dataclasses import replace
 
@@ -63,14 +73,14 @@ def command(
     from daskptycho.sync.options import Sync
 
     opened = open_scan(scan)
-    who = find_workers(memory)
+    found = find_workers(memory)
     if workers is not None:
-        # Dask gives a worker of one thread one core's share, also where others stay idle.
-        shares = max(workers, who.threads) if memory is None else 1
-        share = None if who.memory is None else who.memory // shares
-        who = replace(who, count=workers, threads=1, memory=share)
+        # Dask gives a worker with one thread the share of one core, even if other cores stay idle.
+        shares = max(workers, found.threads) if memory is None else 1
+        share = None if found.memory is None else found.memory // shares
+        found = replace(found, count=workers, threads=1, memory=share)
     if threads is not None:
-        who = replace(who, threads=threads)
+        found = replace(found, threads=threads)
     tiling = lay_out_tiles(opened)
     has_stack = parse_algorithm(algorithm).has_stack
     parameters: tuple[Parameter, ...] = (Probe(recovered=update_probe),)
@@ -84,40 +94,48 @@ def command(
         momentum=not has_stack,
         parameters=parameters,
     )
-    needs = estimate_needs(opened, tiling, who, recipe)
-    tasks = count_sweep_tasks(opened, tiling, recipe, residency=needs.residency, workers=who.count)
-    show_facts(f"A run of {scan}", _facts(needs, tasks))
+    needs = estimate_needs(opened, tiling, found, recipe)
+    tasks = count_sweep_tasks(opened, tiling, recipe, residency=needs.residency, workers=found.count)
+    show_facts(f"Reconstruction of {scan}", _needs_facts(needs, tasks))
 
 
-def _facts(needs: Needs, tasks: int) -> list[list[tuple[str, str]]]:
+def _needs_facts(needs: Needs, tasks: int) -> list[list[tuple[str, str]]]:
+    """What a run needs, in groups: work, memory, end of the run."""
     from dask.utils import format_bytes
 
-    def told(size: int) -> str:
+    def format_size(size: int) -> str:
         return format_bytes(size) if size else "nothing"
 
-    who = needs.workers
-    limit = "" if who.memory is None else f" of {format_bytes(who.memory)}"
-    read = f"{told(needs.read)} a sweep, from the store" if needs.residency.streamed else "once, then held"
-    held = "" if needs.residency.images_on_disk else ": images, illumination, frames that stay"
-    twice = "; waves are computed twice a sweep" if needs.residency.waves_twice else ""
-    traffic = f"{told(needs.disk_traffic)} written and read a sweep"
-    disk = [("on disk", f"{told(needs.on_disk)} of images and illumination; {traffic}")]
+    workers = needs.workers
+    limit = "" if workers.memory is None else f" of {format_bytes(workers.memory)}"
+    read = (
+        f"{format_size(needs.read)} per sweep from the store"
+        if needs.residency.streamed
+        else "once, then held"
+    )
+    held = "" if needs.residency.images_on_disk else ": images, illumination, frames"
+    twice = "; waves are computed twice per sweep" if needs.residency.waves_twice else ""
+    traffic = f"{format_size(needs.disk_traffic)} written and read per sweep"
+    disk = [("on disk", f"{format_size(needs.on_disk)} of images and illumination; {traffic}")]
     return [
         [
-            ("workers", f"{who.count} with {who.threads} thread{'s' if who.threads > 1 else ''} each"),
-            ("tiles", f"{count(needs.tiles)}, {count(needs.frames)} frames"),
-            ("tasks", f"{count(tasks)} a sweep, {tasks / needs.tiles:.3g} a tile"),
+            ("workers", f"{workers.count} with {pluralise(workers.threads, 'thread')} each"),
+            ("tiles", f"{format_number(needs.tiles)} with {format_number(needs.frames)} frames in all"),
+            ("tasks", f"{format_number(tasks)} per sweep, {tasks / needs.tiles:.3g} per tile"),
         ],
         [
-            ("amplitudes", f"{told(needs.amplitudes)} as float32; read {read}"),
-            ("held", f"{told(needs.held)} from sweep to sweep{held}"),
+            ("amplitudes", f"{format_size(needs.amplitudes)} as float32; read {read}"),
+            ("held", f"{format_size(needs.held)} from sweep to sweep{held}"),
             *(disk if needs.residency.images_on_disk else []),
-            ("waiting", f"{told(needs.waiting)} inside a sweep{twice}"),
-            ("largest task", told(needs.task)),
-            ("exchanged", f"{told(needs.strips)} a sweep, in strips between workers"),
+            ("waiting", f"{format_size(needs.waiting)} within a sweep{twice}"),
+            ("largest task", format_size(needs.task)),
+            ("exchanged", f"{format_size(needs.strips)} per sweep, in strips between workers"),
         ],
         [
-            ("result", f"{told(needs.result)} at the end, in the process that began the run"),
-            ("each worker", f"{told(needs.worker)}{limit}, the interpreter and its libraries included"),
+            ("result", f"{format_size(needs.result)} at the end, in the process that started the run"),
+            (
+                "each worker",
+                f"{format_size(needs.worker)}{limit}, including the interpreter and its libraries",
+            ),
         ],
     ]

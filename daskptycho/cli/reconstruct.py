@@ -1,4 +1,4 @@
-"""``daskptycho reconstruct``: a scan becomes an image."""
+"""``daskptycho reconstruct``: reconstruct an image from a scan."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from daskptycho.cli.cluster import Place, check_gpus, cluster_options, running_on
+from daskptycho.cli.cluster import ComputeResources, add_cluster_options, confirm_gpu_work, open_client
 from daskptycho.cli.examples import CommandWithExamples
-from daskptycho.cli.live import dashboard_option, watched
-from daskptycho.cli.options import NumberOr, given, overwrite, refuse_to_lose
-from daskptycho.cli.terminal import bars, summary
+from daskptycho.cli.live import dashboard_option, serve_live_page
+from daskptycho.cli.options import (
+    NumberOr,
+    algorithm_option,
+    options_on_command_line,
+    overwrite_option,
+    refuse_to_overwrite,
+    sync_option,
+    update_probe_option,
+)
+from daskptycho.cli.terminal import show_progress, summarise_run
 from daskptycho.errors import OptionError
 
 if TYPE_CHECKING:
@@ -34,90 +42,79 @@ __all__ = ["command"]
 )
 @click.argument("scan", metavar="SCAN")
 @click.argument("out", metavar="OUT")
-@click.option("--sweeps", type=int, default=100, show_default=True, help="Most sweeps to make.")
-@click.option(
-    "--algorithm",
-    type=click.Choice(["ap", "raar", "dm"]),
-    default="ap",
-    show_default=True,
-    help="Alternating projections, RAAR or the difference map.",
-)
-@click.option("--beta", type=float, help="Relaxation of raar, above 0 and up to 1; 0.75 unless given.")
+@click.option("--sweeps", type=int, default=100, show_default=True, help="Maximum number of sweeps.")
+@algorithm_option
+@click.option("--beta", type=float, help="Relaxation of raar, above 0 and at most 1.  [default: 0.75]")
 @click.option(
     "--opening",
     type=click.Choice(["ap", "raar", "dm", "none"]),
     default="raar",
     show_default=True,
-    help="Algorithm in its place while sync makes a region grow from a random start.",
+    help="Algorithm to begin with after a random start, until a synchronised region has grown.",
 )
 @click.option(
     "--momentum",
     type=NumberOr(float, "nesterov"),
-    help="Of ap, from 0 (none) to below 1; Nesterov's sequence unless given.",
+    help="Momentum of ap, from 0 (none) to below 1, or the sequence of Nesterov.  [default: nesterov]",
 )
-@click.option(
-    "--sync",
-    type=click.Choice(["two-level", "full", "none"]),
-    default="two-level",
-    show_default=True,
-    help="Phases of frames in each tile, then of tiles; of all frames at once; or none.",
-)
+@sync_option
 @click.option(
     "--inner",
     type=int,
     default=1,
     show_default=True,
-    help="Sweeps inside a tile between two rounds of communication, with --sync two-level.",
+    help="Sweeps inside a tile between two exchanges with other tiles, with --sync two-level.",
 )
 @click.option(
     "--sync-every",
     type=NumberOr(int, "auto"),
     default="auto",
     show_default=True,
-    help="Sweeps from one synchronisation to the next.",
+    help="Number of sweeps from one synchronisation to the next.",
 )
 @click.option(
     "--eigensolver",
     type=click.Choice(["lanczos", "lobpcg", "power"]),
     default="lanczos",
     show_default=True,
-    help="Of sync.",
+    help="Eigensolver of the synchronisation.",
 )
 @click.option(
     "--iterations",
     type=NumberOr(int, "auto"),
     default="auto",
     show_default=True,
-    help="Steps of the eigensolver in one synchronisation.",
+    help="Steps of the eigensolver in each synchronisation.",
 )
+@update_probe_option
+@click.option("--modes", type=int, help="Number of incoherent probe modes; by default, that of the scan.")
 @click.option(
-    "--update-probe/--known-probe",
-    default=True,
+    "--start",
+    type=click.Choice(["ones", "random"]),
+    default="ones",
     show_default=True,
-    help="Recover the probe too, or take the scan's as it is.",
+    help="Start from a constant object or from random phases.",
 )
-@click.option(
-    "--modes", type=int, help="Incoherent probe modes; as many as the scan's probe has unless given."
-)
-@click.option("--start", type=click.Choice(["ones", "random"]), default="ones", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random start.")
-@click.option("--tolerance", type=float, help="Stop once the residual falls below.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random start.")
+@click.option("--tolerance", type=float, help="Stop when the residual falls below this value.")
 @click.option(
     "--subpixel/--whole-pixel",
     default=True,
     show_default=True,
-    help="Carry the fractions of the positions, or round them.",
+    help="Keep fractions of pixels in the positions, or round them.",
 )
-@click.option("--checkpoint-every", type=int, metavar="N", help="Keep every Nth sweep, to resume from.")
+@click.option(
+    "--checkpoint-every", type=int, metavar="N", help="Keep a checkpoint every N sweeps, to resume from."
+)
 @click.option(
     "--checkpoint-minutes",
     type=NumberOr(float, "none"),
     default=10.0,
     show_default=True,
-    help="Keep the run that often, to resume from; none without --checkpoint-every keeps nothing.",
+    help="Minutes between checkpoints; with none and without --checkpoint-every, no checkpoint is kept.",
 )
-@overwrite
-@cluster_options
+@overwrite_option
+@add_cluster_options
 @dashboard_option
 @click.pass_context
 def command(
@@ -130,8 +127,8 @@ def command(
 ) -> None:
     """Reconstruct SCAN and write the image, the probe and the history of the run to OUT.
 
-    OUT appears when it is complete and opens with plain xarray.open_zarr. Checkpoints lie beside it in
-    OUT.checkpoints: `daskptycho resume OUT` goes on from the last, `daskptycho history OUT` lists them.
+    OUT appears once it is complete; xarray.open_zarr opens it. Checkpoints are kept beside it in
+    OUT.checkpoints: `daskptycho history OUT` lists them, `daskptycho resume OUT` continues from the last.
     """
     from daskptycho.run.keeper import refuse_to_lose_checkpoints
     from daskptycho.run.loop import Progress
@@ -140,43 +137,46 @@ def command(
     from daskptycho.storage.store import parse_location
 
     algorithm, sync = _algorithm(ctx), _sync(ctx)
-    place = Place(**{field.name: options.pop(field.name) for field in fields(Place)})
+    resources = ComputeResources(
+        **{field.name: options.pop(field.name) for field in fields(ComputeResources)}
+    )
     for name in ("beta", "inner", "sync_every", "eigensolver", "iterations"):
         options.pop(name)
     for name in ("opening", "checkpoint_minutes"):
         if options[name] == "none":
             options[name] = None
     opened = open_scan(scan)
-    # The run refuses too, but only once its workers have started.
+    # The run refuses as well, but only after its workers have started.
     if not options["overwrite"]:
-        refuse_to_lose_checkpoints(parse_location(out), place.device)
-    refuse_to_lose(out, options["overwrite"])
+        refuse_to_lose_checkpoints(parse_location(out), resources.device)
+    refuse_to_overwrite(out, options["overwrite"])
     with (
-        running_on(place, tiles=len(tile_chunks(opened))) as client,
-        watched(dashboard, opened, out) as page,
-        bars() as progress,
+        open_client(resources, tiles=len(tile_chunks(opened))) as client,
+        serve_live_page(dashboard, opened, out) as page,
+        show_progress() as progress,
     ):
-        swept = progress.sweeps("Reconstructing", sweeps)
+        bar = progress.sweeps("Reconstructing", sweeps)
 
         def callback(state: Progress) -> None:
-            swept(state)
+            bar(state)
             page(state)
 
         result = reconstruct(
             opened,
             out,
             sweeps=sweeps,
-            memory=place.worker_memory,
-            device=place.device,
+            memory=resources.worker_memory,
+            device=resources.device,
             callback=callback,
             **options | {"algorithm": algorithm, "sync": sync},
         )
-        check_gpus(place, client)
-    click.echo(summary(result, sweeps))
-    click.echo(f"{out}: look at it with: daskptycho view {shlex.quote(out)}")
+        confirm_gpu_work(resources, client)
+    click.echo(summarise_run(result, sweeps))
+    click.echo(f"{out} is complete; look at it with: daskptycho view {shlex.quote(out)}")
 
 
 def _algorithm(ctx: click.Context) -> Algorithm:
+    """Algorithm of the run, from --algorithm and --beta."""
     from daskptycho.model.algorithms import RAAR, parse_algorithm
 
     name, beta = ctx.params["algorithm"], ctx.params["beta"]
@@ -188,13 +188,14 @@ def _algorithm(ctx: click.Context) -> Algorithm:
 
 
 def _sync(ctx: click.Context) -> Sync:
+    """Synchronisation of the run, from --sync and its options."""
     from daskptycho.sync.options import Sync
 
     if ctx.params["sync"] == "none":
-        useless = given(ctx, "inner", "sync_every", "eigensolver", "iterations")
+        useless = options_on_command_line(ctx, "inner", "sync_every", "eigensolver", "iterations")
         if useless:
             raise OptionError(
-                f"{' and '.join(useless)} with --sync none; expected another --sync, or none of them"
+                f"{' and '.join(useless)} with --sync none; expected another --sync, or none of these options"
             )
         return Sync(method=None)
     return Sync(

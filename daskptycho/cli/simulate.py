@@ -1,4 +1,4 @@
-"""``daskptycho simulate``: a scan with known truth."""
+"""``daskptycho simulate``: simulate a scan and keep the true object and probe."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from typing import Any
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
-from daskptycho.cli.options import LENGTHS, PAIR, overwrite
-from daskptycho.cli.terminal import bars
-from daskptycho.views.facts import plural
+from daskptycho.cli.options import (
+    PAIR,
+    detector_distance_option,
+    detector_pixel_size_option,
+    overwrite_option,
+    source_distance_option,
+    tile_frames_option,
+)
+from daskptycho.cli.terminal import show_progress
+from daskptycho.views.quantities import pluralise
 
 __all__ = ["command"]
 
@@ -27,20 +34,38 @@ __all__ = ["command"]
     ),
 )
 @click.argument("out", metavar="OUT")
-@click.option("--frames", type=PAIR, default="64x64", show_default=True, help="Frames along y and x.")
-@click.option("--frame-size", type=int, default=32, show_default=True, help="Pixels along a side of a frame.")
-@click.option("--step", type=float, default=8, show_default=True, help="Pixels from frame to frame.")
-@click.option("--periodic", is_flag=True, help="The canvas wraps round (rasters of whole steps).")
 @click.option(
-    "--jitter", type=float, default=0, show_default=True, help="Move each frame by up to so many pixels."
+    "--frames", type=PAIR, default="64x64", show_default=True, help="Number of frames along y and x."
 )
 @click.option(
-    "--photons", type=float, help="Mean counts of a frame, with Poisson noise; no noise without it."
+    "--frame-size", type=int, default=32, show_default=True, help="Pixels along each side of a frame."
 )
-@click.option("--pattern", type=click.Choice(["raster", "spiral"]), default="raster", show_default=True)
-@click.option("--subpixel", is_flag=True, help="Keep the fractions of the positions; rounded otherwise.")
-@click.option("--modes", type=int, default=1, show_default=True, help="Incoherent modes of the probe.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the jitter and the noise.")
+@click.option(
+    "--step", type=float, default=8, show_default=True, help="Distance in pixels from one frame to the next."
+)
+@click.option("--periodic", is_flag=True, help="Make the canvas periodic (only rasters of whole steps).")
+@click.option(
+    "--jitter",
+    type=float,
+    default=0,
+    show_default=True,
+    help="Largest random displacement of a frame in pixels.",
+)
+@click.option(
+    "--photons", type=float, help="Mean counts per frame, with Poisson noise; without this option, no noise."
+)
+@click.option(
+    "--pattern",
+    type=click.Choice(["raster", "spiral"]),
+    default="raster",
+    show_default=True,
+    help="Arrangement of the positions.",
+)
+@click.option(
+    "--subpixel", is_flag=True, help="Keep fractions of pixels in the positions instead of rounding."
+)
+@click.option("--modes", type=int, default=1, show_default=True, help="Number of incoherent probe modes.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the jitter and the noise.")
 @click.option(
     "--propagation",
     type=click.Choice(["far-field", "near-field"]),
@@ -49,20 +74,26 @@ __all__ = ["command"]
     help="Diffraction patterns, or Fresnel images, which need the geometry.",
 )
 @click.option("--energy-eV", "energy_eV", type=float, help="Energy of the photons or electrons.")
-@click.option("--detector-distance-m", type=float, help="From the sample to the detector.")
-@click.option("--detector-pixel-size-m", type=LENGTHS, help="One length, or two for y and x.")
-@click.option("--source-distance-m", type=float, help="From a point source to the sample (near field).")
-@click.option("--radiation", type=click.Choice(["photon", "electron"]), default="photon", show_default=True)
-@click.option("--tile-frames", type=int, help="Frames in a tile; balanced unless given.")
-@overwrite
+@detector_distance_option
+@detector_pixel_size_option
+@source_distance_option
+@click.option(
+    "--radiation",
+    type=click.Choice(["photon", "electron"]),
+    default="photon",
+    show_default=True,
+    help="Kind of radiation.",
+)
+@tile_frames_option
+@overwrite_option
 def command(out: str, **options: Any) -> None:
-    """Simulate a scan, write it to OUT and keep the true object and probe with it."""
+    """Simulate a scan and write it to OUT together with the true object and probe."""
     from daskptycho.scan.dataset import tile_chunks
     from daskptycho.scan.simulate import simulate_scan
 
-    with bars() as progress:
+    with show_progress() as progress:
         scan = simulate_scan(out, progress=progress.frames("Simulating"), **options)
     frames, height, width = scan["intensity"].shape
-    tiles = plural(len(tile_chunks(scan)), "tile")
-    click.echo(f"{out}: {plural(frames, 'frame')} of {height} x {width} pixels in {tiles}")
+    tiles = pluralise(len(tile_chunks(scan)), "tile")
+    click.echo(f"{out}: {pluralise(frames, 'frame')} of {height} x {width} pixels in {tiles}")
     click.echo(f"Reconstruct it with: daskptycho reconstruct {shlex.quote(out)} result.zarr")

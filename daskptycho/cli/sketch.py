@@ -1,6 +1,6 @@
 """Small pictures in characters, for terminals: a frame by its brightness, positions as dots.
 
-The command line calls this module; it calls nothing of this package.
+`info` calls this module.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["side_by_side", "sketch_frame", "sketch_positions"]
+__all__ = ["place_side_by_side", "sketch_frame", "sketch_positions"]
 
-# From dark to bright, and rows and columns of a picture: a character is twice as high as it is wide.
+# Characters from dark to bright.
 SHADES = " .:-=+*#%@"
+# Rows and columns of a picture; a character is twice as high as it is wide.
 ROWS, COLUMNS = 16, 34
 
 
 def sketch_frame(mean: ArrayLike) -> list[str]:
-    """A frame's counts by their logarithm, in lines of characters."""
+    """Draw a frame in lines of characters, on a logarithmic scale."""
     frame = np.log1p(np.maximum(np.asarray(mean, dtype=float), 0))
-    small = _blocks(frame)
+    small = _block_maxima(frame)
     top = small.max()
     level = np.zeros(small.shape) if top == 0 else small / top
     shades = np.minimum((level * len(SHADES)).astype(int), len(SHADES) - 1)
@@ -28,7 +29,7 @@ def sketch_frame(mean: ArrayLike) -> list[str]:
 
 
 def sketch_positions(position: ArrayLike, frame_shape: Sequence[int]) -> list[str]:
-    """Middles of the frames on the canvas as dots, in lines of characters."""
+    """Draw the scan positions as dots in lines of characters."""
     centre = np.asarray(position, dtype=float)
     low = centre.min(axis=0)
     span = np.maximum(np.ptp(centre, axis=0), np.asarray(frame_shape, dtype=float) / 4)
@@ -40,8 +41,8 @@ def sketch_positions(position: ArrayLike, frame_shape: Sequence[int]) -> list[st
     return ["".join(line) for line in lines]
 
 
-def side_by_side(*pictures: tuple[str, list[str]]) -> str:
-    """Titles and pictures in a row, in frames of lines."""
+def place_side_by_side(*pictures: tuple[str, list[str]]) -> str:
+    """Place pictures with titles and borders side by side."""
     blocks = [
         [
             title.ljust(COLUMNS + 2),
@@ -54,8 +55,8 @@ def side_by_side(*pictures: tuple[str, list[str]]) -> str:
     return "\n".join("  ".join(row).rstrip() for row in zip(*blocks, strict=True))
 
 
-def _blocks(frame: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The largest of each block of pixels, ROWS by COLUMNS of them: thin features stay."""
+def _block_maxima(frame: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Reduce a frame to ROWS by COLUMNS blocks by the maximum of each, which keeps thin features."""
     for axis, count in enumerate((ROWS, COLUMNS)):
         edges = np.linspace(0, frame.shape[axis], count, endpoint=False).astype(int)
         frame = np.maximum.reduceat(frame, edges, axis=axis)

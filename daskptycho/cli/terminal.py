@@ -1,8 +1,8 @@
-"""What a user sees while a command works and when it is done: progress bars, tables.
+"""What a user sees while a command works and when it is done: progress bars, tables, warnings.
 
-Progress goes to the error stream and results to the output, so that a pipe carries results alone. Where
-the error stream is no terminal, in the log of a batch job say, a line now and then stands for the bars.
-The commands call this module.
+Progress goes to the error stream and results to the output, so that a pipe carries only results. If the error
+stream is not a terminal, as in the log of a batch job, a line now and then replaces the bars. The commands
+call this module.
 """
 
 from __future__ import annotations
@@ -15,76 +15,77 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    import rich.progress
     import xarray as xr
     from rich.console import RenderableType
-    from rich.progress import Progress as RichProgress
 
     from daskptycho.run.loop import Progress
 
-__all__ = ["Bars", "bars", "say_warning", "show_facts", "show_table", "summary"]
+__all__ = ["ProgressBars", "print_warning", "show_facts", "show_progress", "show_table", "summarise_run"]
 
-# Lines that a run without a terminal leaves in its log, apart from the first sweep's.
+# Number of lines that a run without a terminal writes to its log, besides that of the first sweep.
 LOG_LINES = 10
 
 
-class Bars:
-    """Progress bars of one command; `bars` makes them."""
+class ProgressBars:
+    """Progress bars of one command; `show_progress` makes them."""
 
-    def __init__(self, progress: RichProgress, echo: Callable[[str], None] | None) -> None:
-        self._progress = progress
+    def __init__(self, bars: rich.progress.Progress, echo: Callable[[str], None] | None) -> None:
+        self._bars = bars
         self._echo = echo
 
     def frames(self, label: str) -> Callable[[int, int], None]:
-        """A bar over frames; call what comes back with (done, all)."""
-        return self._counted(label, "frames")
+        """Add a bar over frames; call the returned function with (frames done, all frames)."""
+        return self._add_bar(label, "frames")
 
     def tiles(self, label: str) -> Callable[[int, int], None]:
-        """A bar over tiles; call what comes back with (done, all)."""
-        return self._counted(label, "tiles")
+        """Add a bar over tiles; call the returned function with (tiles done, all tiles)."""
+        return self._add_bar(label, "tiles")
 
     def sweeps(self, label: str, total: int) -> Callable[[Progress], None]:
-        """A bar over sweeps; call what comes back with the `Progress` of each."""
-        bar = self._progress.add_task(label, total=total, unit="sweeps", note="reading the frames")
+        """Add a bar over sweeps; call the returned function with the `Progress` of each sweep."""
+        bar = self._bars.add_task(label, total=total, unit="sweeps", note="reading the frames")
         consensus = math.nan
 
-        def swept(state: Progress) -> None:
+        def show_sweep(state: Progress) -> None:
             nonlocal consensus
             if not math.isnan(state.consensus):
                 consensus = state.consensus
             known = "" if math.isnan(consensus) else f"   consensus {consensus:<7.2g}"
-            note = f"residual {state.residual:<9.4g}{known}   {state.seconds:.2g} s a sweep"
-            self._progress.update(bar, completed=state.sweep, note="" if state.sweep == total else note)
+            note = f"residual {state.residual:<9.4g}{known}   {state.seconds:.2g} s per sweep"
+            self._bars.update(bar, completed=state.sweep, note="" if state.sweep == total else note)
             every = max(1, total // LOG_LINES)
             if self._echo is not None and (state.sweep == 1 or state.sweep % every == 0):
                 self._echo(f"{label}: sweep {state.sweep} of {total}   {note}")
 
-        return swept
+        return show_sweep
 
-    def _counted(self, label: str, unit: str) -> Callable[[int, int], None]:
-        bar = self._progress.add_task(label, total=None, unit=unit, note="")
+    def _add_bar(self, label: str, unit: str) -> Callable[[int, int], None]:
+        """Add a bar that counts units; the returned function moves it."""
+        bar = self._bars.add_task(label, total=None, unit=unit, note="")
 
-        def done(number: int, total: int) -> None:
-            self._progress.update(bar, completed=number, total=total)
+        def move(number: int, total: int) -> None:
+            self._bars.update(bar, completed=number, total=total)
 
-        return done
+        return move
 
 
 @contextmanager
-def bars(*, leave: bool = True) -> Iterator[Bars]:
-    """Show progress bars while the block runs; `leave` keeps them in view after it."""
+def show_progress(*, leave: bool = True) -> Iterator[ProgressBars]:
+    """Show progress bars while the block runs; `leave` keeps them in view afterwards."""
+    import rich.progress as rich_progress
     from rich.console import Console, Group
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
-    class Done(ProgressColumn):
-        """How many of how many, as wide in every row."""
+    class CountColumn(rich_progress.ProgressColumn):
+        """How many of how many are done, equally wide in every row."""
 
-        def render(self, task: Task) -> Text:
+        def render(self, task: rich_progress.Task) -> Text:
             total = "?" if task.total is None else f"{task.total:.0f}"
             return Text(f"{task.completed:.0f}/{total} {task.fields['unit']}".rjust(16), style="green")
 
-    class Noted(Progress):
-        """Bars with a line of numbers under each that has some to tell."""
+    class BarsWithNotes(rich_progress.Progress):
+        """Progress bars, each with a line of numbers below it if it has any."""
 
         def get_renderables(self) -> Iterable[RenderableType]:
             for bar in self.tasks:
@@ -94,23 +95,25 @@ def bars(*, leave: bool = True) -> Iterator[Bars]:
                 yield Group(*lines)
 
     console = Console(stderr=True, highlight=False)
-    progress = Noted(
-        TextColumn("{task.description:<14}"),
-        BarColumn(bar_width=None, complete_style="cyan", finished_style="green", pulse_style="cyan"),
-        Done(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    bars = BarsWithNotes(
+        rich_progress.TextColumn("{task.description:<14}"),
+        rich_progress.BarColumn(
+            bar_width=None, complete_style="cyan", finished_style="green", pulse_style="cyan"
+        ),
+        CountColumn(),
+        rich_progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         console=console,
         expand=True,
         refresh_per_second=5,
         transient=not leave,
         disable=not console.is_terminal,
     )
-    with progress:
-        yield Bars(progress, None if console.is_terminal else lambda line: click.echo(line, err=True))
+    with bars:
+        yield ProgressBars(bars, None if console.is_terminal else lambda line: click.echo(line, err=True))
 
 
 def show_facts(title: str, groups: Sequence[Sequence[tuple[str, str]]]) -> None:
-    """Names and values in groups, under a title."""
+    """Print names and values in groups under a title."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -130,7 +133,7 @@ def show_facts(title: str, groups: Sequence[Sequence[tuple[str, str]]]) -> None:
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A small table, its first column names and the others numbers."""
+    """Print a small table with names in the first column and numbers in the others."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -144,8 +147,8 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     Console(highlight=False).print(table)
 
 
-def summary(result: xr.Dataset, sweeps: int) -> str:
-    """What a run has come to, in one line."""
+def summarise_run(result: xr.Dataset, sweeps: int) -> str:
+    """Summarise a run in one line: residual, consensus, sweeps and seconds."""
     done, residual = result.sizes["sweep"], float(result["residual"][-1])
     early = f" of {sweeps}" if done < sweeps else ""
     consensus = result["consensus"].values
@@ -155,6 +158,6 @@ def summary(result: xr.Dataset, sweeps: int) -> str:
     return f"Residual {residual:.4g}{agreement} after {done}{early} sweeps in {seconds:.3g} s."
 
 
-def say_warning(message: str) -> None:
-    """One line on the error stream."""
+def print_warning(message: str) -> None:
+    """Print a warning in one line on the error stream."""
     click.echo(f"{click.style('Warning:', fg='yellow', bold=True)} {message}", err=True)

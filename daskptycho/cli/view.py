@@ -1,4 +1,4 @@
-"""``daskptycho view``: a picture of a result."""
+"""``daskptycho view``: draw a result."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["command"]
 @click.option(
     "--remove-ramp/--keep-ramp",
     default=None,
-    help="Take the mean slope off the phase, as is done unless the probe was known; or leave it.",
+    help="Subtract the mean slope of the phase, or keep it.  [default: subtract if the probe was recovered]",
 )
-@click.option("--sweep", type=int, metavar="N", help="Draw the checkpoint of sweep N, not the result.")
+@click.option("--sweep", type=int, metavar="N", help="Draw the checkpoint of sweep N instead of the result.")
 def command(result: str, picture: str | None, remove_ramp: bool | None, sweep: int | None) -> None:
-    """Draw amplitude, phase, probe modes and the residual of RESULT into PICTURE.
+    """Draw amplitude, phase, probe modes and residual of RESULT into PICTURE.
 
-    PICTURE ends in .png, .pdf, .svg or another format of matplotlib; without it the picture lies beside
-    RESULT, under its name, and the sweep's where one is given.
+    PICTURE ends in .png, .pdf, .svg or another format of matplotlib. By default it is a .png file beside
+    RESULT with the same name, followed by the number of the sweep if --sweep is given.
     """
     from daskptycho.run.history import open_checkpoint
     from daskptycho.run.result import open_result
@@ -36,7 +36,7 @@ def command(result: str, picture: str | None, remove_ramp: bool | None, sweep: i
 
     opened = open_result(result) if sweep is None else open_checkpoint(result, sweep)
     if picture is None:
-        place = parse_location(result)
-        of_sweep = "" if sweep is None else f"-sweep-{sweep}"
-        picture = str(place.with_name(f"{place.name.removesuffix('.zarr')}{of_sweep}.png"))
+        location = parse_location(result)
+        suffix = "" if sweep is None else f"-sweep-{sweep}"
+        picture = str(location.with_name(f"{location.name.removesuffix('.zarr')}{suffix}.png"))
     click.echo(save_figure(plot_result(opened, remove_ramp=remove_ramp), picture))

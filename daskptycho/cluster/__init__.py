@@ -1,1 +1,5 @@
-"""cluster."""
+"""Who computes: the client in use and its workers, their memory, and their GPUs.
+
+It may import `backend` and the ground floor (`errors`, `tiling`); `tasks`, `graph`, `run`, the dashboard and
+the command line may import it.
+"""

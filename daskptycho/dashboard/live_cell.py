@@ -81,6 +81,6 @@ def _words(view: View) -> str:
 
 def _picture(view: View) -> str:
     from daskptycho.dashboard.live_figure import live_figure
-    from daskptycho.views.plotting import inline_picture
+    from daskptycho.views.plotting import encode_as_data_url
 
-    return f"<img style='max-width: 100%' src='{inline_picture(live_figure(view), dpi=80)}'>"
+    return f"<img style='max-width: 100%' src='{encode_as_data_url(live_figure(view), dpi=80)}'>"

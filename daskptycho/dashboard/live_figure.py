@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from daskptycho.dashboard.view import Image, View
-from daskptycho.views.drawing import NORMAL, RIM_COLOUR, SMALL, TURN
+from daskptycho.views.drawing import NORMAL, PHASE_TICKS, RIM_COLOUR, SMALL
 from daskptycho.views.panels import draw_convergence
 
 __all__ = ["live_figure"]
@@ -35,7 +35,7 @@ def live_figure(view: View) -> Figure:
     _show(amplitude, image, image.amplitude, image.amplitude_limits, "gray", "amplitude")
     bar = _show(phase, image, image.phase, (-image.phase_limit, image.phase_limit), "twilight", "phase (rad)")
     if math.isclose(image.phase_limit, math.pi):
-        bar.set_ticks(np.linspace(-np.pi, np.pi, 5), labels=TURN)
+        bar.set_ticks(np.linspace(-np.pi, np.pi, 5), labels=PHASE_TICKS)
     for axes in (amplitude, phase):
         axes.set_xlabel(f"x ({view.scale.unit})", fontsize=NORMAL)
     amplitude.set_ylabel(f"y ({view.scale.unit})", fontsize=NORMAL)

@@ -145,7 +145,7 @@ class View:
 
 def scale_of(scan: xr.Dataset | None, canvas: Window) -> Scale:
     """The scale of a scan's axes, in the unit in which its canvas reads as 1 to 1000."""
-    from daskptycho.views.drawing import length_unit
+    from daskptycho.views.quantities import length_unit
 
     size = None if scan is None or scan["position"].attrs.get("units") != "m" else pixel_size(scan)
     if size is None:

@@ -6,7 +6,7 @@ ask of an opened scan, its pixel size for instance, they import from here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ def create_scan(
     period: Sequence[int] | None = None,
     tile_frames: int | None = None,
     frame_number: ArrayLike | None = None,
+    frame_values: Mapping[str, ArrayLike] | None = None,
     truth_object: ArrayLike | xr.DataArray | None = None,
     truth_probe: ArrayLike | None = None,
     source: str | None = None,
@@ -130,6 +131,9 @@ def create_scan(
         has at most about four million detector pixels, and all tiles are of about equal size.
     frame_number : (frame,) int array, optional
         Numbers of the frames, kept in the scan; by default their index in `intensity`.
+    frame_values : mapping, optional
+        Further numbers, one for each frame, by name. ``gain`` is a beam monitor: it multiplies amplitudes,
+        and reconstructions take it into account.
     truth_object : (object_y, object_x) complex array, optional
         The object that a simulation was made from. Without coordinates its first pixel is at position 0.
     truth_probe : (mode, y, x) or (y, x) complex array, optional
@@ -174,6 +178,8 @@ def create_scan(
     arrays = {name: _to_array(name, a, dtype) for name, (a, dtype) in given.items() if a is not None}
     header = _make_header(intensity, arrays)
     header["position"].attrs["units"] = position_unit
+    for name, values in (frame_values or {}).items():
+        header[name] = ("frame", _check_frame_values(name, values, header.sizes["frame"]))
     if isinstance(truth_object, xr.DataArray):
         header = header.assign_coords(truth_object.coords)
     header.attrs = geometry_attributes(
@@ -205,6 +211,18 @@ def create_scan(
     return open_scan(url)
 
 
+def _check_frame_values(name: str, values: ArrayLike, frames: int) -> NDArray[np.float64]:
+    """One number for each frame."""
+    if name in VARIABLES:
+        raise ScanError(
+            f"frame_values has {name!r}, a variable that every scan may have; choose another name"
+        )
+    found = np.asarray(values, dtype=np.float64)
+    if found.shape != (frames,):
+        raise ScanError(f"{name} has shape {found.shape}; expected one number for each of {frames} frames")
+    return found
+
+
 def open_scan(url: str | Path) -> xr.Dataset:
     """Open a scan lazily.
 
@@ -224,7 +242,8 @@ def open_scan(url: str | Path) -> xr.Dataset:
         ``intensity (frame, qy, qx)`` as a dask array of counts, ``position (frame, axis)`` [y, x] in its own
         ``units``, ``frame_number (frame)``; and, if the scan has them, ``valid (qy, qx)``,
         ``background (qy, qx)``, ``probe (mode, y, x)``, ``truth_object (object_y, object_x)`` and
-        ``truth_probe (mode, y, x)``. The attributes hold the geometry, in metres and electronvolts.
+        ``truth_probe (mode, y, x)``, and further numbers along ``frame``. The attributes hold the geometry,
+        in metres and electronvolts.
 
     Raises
     ------

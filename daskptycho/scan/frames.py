@@ -178,7 +178,7 @@ def _write_frames(
     array = None
     while start < len(order):
         number = order[start : start + tile_frames]
-        tile = np.asarray(intensity[_as_slice(number)])
+        tile = _read_frames(intensity, number)
         check_counts(tile, mask, number)
         if mask is not None:
             tile = np.where(mask, tile, tile.dtype.type(0))
@@ -195,6 +195,18 @@ def _write_frames(
         start += len(number)
         if progress is not None:
             progress(start, len(order))
+
+
+def _read_frames(intensity: Any, number: NDArray[np.int64]) -> NDArray[Any]:
+    """The frames of these numbers, in memory."""
+    if not hasattr(intensity, "__dask_graph__"):
+        return np.asarray(intensity[_as_slice(number)])
+    # A dask array with query planning takes only slices.
+    runs = np.split(number, np.flatnonzero(np.diff(number) != 1) + 1)
+    frames = intensity[number] if hasattr(intensity, "blocks") else None
+    if frames is None or len(runs) == 1:
+        frames = da.concatenate([intensity[run[0] : run[-1] + 1] for run in runs])
+    return np.asarray(frames.compute())
 
 
 def _create_array(store: Store, shape: tuple[int, ...], dtype: np.dtype[Any], tile_frames: int) -> Any:

@@ -91,6 +91,11 @@ class _Flat:
 
     function: Callable[..., Any]
 
+    @property
+    def __name__(self) -> str:
+        """For the names of tasks."""
+        return self.function.__name__.strip("_")
+
     def __call__(self, *nested: list[list[list[Any]]], **options: Any) -> Any:
         return self.function(*([part[0][0] for part in parts] for parts in nested), **options)
 
@@ -101,6 +106,11 @@ class _WithOne:
 
     function: Callable[..., Any]
 
+    @property
+    def __name__(self) -> str:
+        """For the names of tasks."""
+        return self.function.__name__.strip("_")
+
     def __call__(self, chunk: Any, nested: list[list[list[Any]]], **options: Any) -> Any:
         return self.function(chunk, nested[0][0][0], **options)
 
@@ -109,7 +119,7 @@ def spread(function: Callable[..., Array], h: Gramian, one: DaskArray, dtype: An
     """A vector of all frames, a chunk a tile: `function` takes a tile's frames, a slice, and one object."""
     ends = np.cumsum(h.frames)
     frames = each([slice(int(end) - count, int(end)) for end, count in zip(ends, h.frames, strict=True)])
-    meta = array_module(h.values._meta).empty(0, dtype=dtype)
+    meta = h.like.astype(dtype)
     return da.blockwise(
         *(_Part(function), "i", frames, "ijk", one, "abc"),
         adjust_chunks={"i": h.frames},
@@ -122,6 +132,11 @@ class _Part:
     """A function of the frames of a tile and of the only chunk of another array."""
 
     function: Callable[..., Any]
+
+    @property
+    def __name__(self) -> str:
+        """For the names of tasks."""
+        return self.function.__name__.strip("_")
 
     def __call__(self, frames: list[list[Any]], nested: list[list[list[Any]]]) -> Any:
         return self.function(item(frames[0][0]), item(nested[0][0][0]))
@@ -164,6 +179,8 @@ class Gramian:
         Which pairs of tiles.
     frames : tuple of int
         In each tile.
+    like : (0,) complex128 array
+        NumPy's or CuPy's, as the chunks of `values` are.
     """
 
     values: DaskArray
@@ -171,6 +188,7 @@ class Gramian:
     blocks: DaskArray
     outline: tuple[GramianBlock, ...]
     frames: tuple[int, ...]
+    like: Array
 
     def matrix(self) -> Any:
         """H over all frames, computed now.
@@ -193,7 +211,7 @@ def gramian_of_blocks(
     power: DaskArray,
     blocks: DaskArray,
     outline: Sequence[GramianBlock],
-    meta: Array,
+    like: Array,
 ) -> Gramian:
     """The Gramian of frames whose chunks are any three-dimensional arrays, a chunk a tile.
 
@@ -205,8 +223,8 @@ def gramian_of_blocks(
         A chunk a `GramianBlock`.
     outline : sequence of GramianBlock
         The same blocks, for the tiles, the numbers of their frames and of their pairs.
-    meta : array
-        An empty one of the values' kind.
+    like : (0,) complex128 array
+        NumPy's or CuPy's, as the values are.
     """
     rows, columns = [own.row for own in outline], [own.column for own in outline]
     border = map_objects(_border, _take_blocks(frames, columns), blocks)
@@ -215,11 +233,12 @@ def gramian_of_blocks(
         *(_block_values, "i", *(part for array in given for part in (array, "ijk"))),
         adjust_chunks={"i": tuple(own.pairs for own in outline)},
         dtype=np.dtype(np.complex128),
-        meta=meta,
+        meta=like,
         align_arrays=False,
     )
     frames_of = {own.row: own.shape[0] for own in outline}
-    return Gramian(values, power, blocks, tuple(outline), tuple(frames_of[row] for row in sorted(frames_of)))
+    frames_in = tuple(frames_of[row] for row in sorted(frames_of))
+    return Gramian(values, power, blocks, tuple(outline), frames_in, like)
 
 
 def _border(frames: Array, block: Any) -> Border:

@@ -1,7 +1,7 @@
-"""``ds.ptycho``: what a scan or a result can show of itself, in a notebook or a script.
+"""The accessor ``ds.ptycho``: pictures and facts of a scan or a result, in a notebook or a script.
 
-xarray knows the accessor once this module is imported, which `daskptycho` does when it is first asked for
-anything that hands out a Dataset.
+xarray knows the accessor once this module is imported. `daskptycho` imports it when a function that returns a
+Dataset is first used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ptycho"]
 
-# One sheet for what is shown here alone: the notebook's own tables are not meant.
+# The class keeps these styles away from the notebook's own tables.
 STYLE = """
 .dp-shown table { border-collapse: collapse; font-size: 13px; margin: 4px 0; }
 .dp-shown td { text-align: left; padding: 1px 14px 1px 0; border: 0; vertical-align: top; background: none; }
@@ -37,7 +37,7 @@ class Ptycho:
     Parameters
     ----------
     ds : Dataset
-        From `open_scan`, `reconstruct`, `open_result`, or opened by xarray itself.
+        A scan or a result, as `open_scan`, `reconstruct`, `open_result` or xarray itself returns it.
     """
 
     def __init__(self, ds: xr.Dataset) -> None:
@@ -45,39 +45,44 @@ class Ptycho:
 
     @property
     def amplitude(self) -> xr.DataArray:
-        """|object| where it was lit, NaN in the rim; (y, x) float32 with the result's coordinates.
+        """Amplitude of the object, (y, x) float32, with the coordinates of the result; NaN in the dark rim.
 
         Raises
         ------
         ScanError
-            There is no object: this is a scan.
+            The Dataset has no object: it is a scan.
         """
-        return self._part("amplitude", np.abs, {})
+        return self._lit_part("amplitude", np.abs, {})
 
     @property
     def phase(self) -> xr.DataArray:
-        """Phase of the object in radians, likewise.
+        """Phase of the object in radians, (y, x) float32, with the same coordinates and NaN in the dark rim.
 
-        Its mean is taken off, and its mean slope where the probe was recovered: the probe may have taken
-        up any ramp, and the object's own is not known.
+        The mean phase is subtracted. So is the mean slope if the probe was recovered, because the probe may
+        then hold any part of a phase ramp.
+
+        Raises
+        ------
+        ScanError
+            The Dataset has no object: it is a scan.
         """
-        return self._part("phase", np.angle, {"units": "rad"})
+        return self._lit_part("phase", np.angle, {"units": "rad"})
 
     def plot(self) -> Figure:
-        """A matplotlib figure: of a result `plot_result`, of a scan its mean frame and its positions."""
+        """Draw a result as `plot_result` does, or the mean frame and the positions of a scan."""
         from daskptycho.views.plotting import plot_result, plot_scan
 
-        return plot_result(self._ds) if "object" in self._ds else plot_scan(self._known_scan())
+        return plot_result(self._ds) if "object" in self._ds else plot_scan(self._require_scan())
 
     def _repr_html_(self) -> str:
-        from daskptycho.views.facts import counts_of, result_facts, scan_facts
-        from daskptycho.views.plotting import inline_picture
+        from daskptycho.views.facts import result_facts, sample_counts, scan_facts
+        from daskptycho.views.plotting import encode_as_data_url
 
         if "object" in self._ds:
             title, groups = "Result", result_facts(self._ds)
         else:
-            scan = self._known_scan()
-            title, groups = "Scan", scan_facts(scan, counts_of(scan, most=1))
+            scan = self._require_scan()
+            title, groups = "Scan", scan_facts(scan, sample_counts(scan, most=1))
         rows = "".join(
             f"<tr{' class=first' if number == 0 else ''}><td>{escape(name)}</td><td>{escape(value)}</td></tr>"
             for group in groups
@@ -85,23 +90,25 @@ class Ptycho:
         )
         return (
             f"<div class='dp-shown'><style>{STYLE}</style><b>{title}</b>"
-            f"<div><img src='{inline_picture(self.plot(), dpi=70)}'></div><table>{rows}</table></div>"
+            f"<div><img src='{encode_as_data_url(self.plot(), dpi=70)}'></div><table>{rows}</table></div>"
         )
 
-    def _part(self, name: str, part: Any, attributes: dict[str, str]) -> xr.DataArray:
-        from daskptycho.views.plotting import picture_of
+    def _lit_part(self, name: str, part: Any, attributes: dict[str, str]) -> xr.DataArray:
+        """Amplitude or phase of the illuminated part of the object."""
+        from daskptycho.views.plotting import make_result_picture
 
         if "object" not in self._ds:
-            raise ScanError(f"there is no object whose {name} could be shown; expected a result")
+            raise ScanError(f"this Dataset has no object whose {name} could be shown; expected a result")
         whole = self._ds["object"]
-        picture = picture_of(self._ds, most=max(whole.shape))
+        picture = make_result_picture(self._ds, most=max(whole.shape))
         values: NDArray[np.float32] = part(picture.values).astype(np.float32)
         values[picture.rim] = np.nan
         rows, columns = picture.box
         shown = whole.isel(y=rows, x=columns).copy(data=values)
         return shown.rename(name).assign_attrs({"long_name": name, **attributes})
 
-    def _known_scan(self) -> xr.Dataset:
+    def _require_scan(self) -> xr.Dataset:
+        """Return the scan, or raise if the Dataset is neither scan nor result."""
         if "intensity" not in self._ds:
-            raise ScanError("neither object nor intensity is there; expected a result or a scan")
+            raise ScanError("this Dataset has neither object nor intensity; expected a result or a scan")
         return self._ds

@@ -1,7 +1,7 @@
-"""The parts that pictures are made of: a cropped image with its rim greyed, its limits, bars and scales.
+"""Parts of a picture: a cropped image with a grey rim, colour limits, colour bars and scale bars.
 
-`plotting`, `panels` and the dashboard call this module, and `plotting` shows `complex_to_rgb` to everyone;
-it knows matplotlib's objects and no global state of it, so that it draws alike with and without a display.
+`plotting`, `panels` and the dashboard call this module. It uses matplotlib's objects and none of its global
+state, so that it draws the same with and without a display.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from matplotlib.image import AxesImage
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from numpy.typing import ArrayLike, NDArray
 
+from daskptycho.views.quantities import length_unit
+
 __all__ = [
     "MOST_PIXELS",
     "NORMAL",
+    "PHASE_TICKS",
     "RIM_COLOUR",
     "SMALL",
-    "TURN",
     "Picture",
     "add_colour_bar",
     "add_scale",
     "complex_to_rgb",
-    "length_unit",
     "make_picture",
     "phase_limit",
     "robust_limits",
@@ -37,14 +38,15 @@ __all__ = [
     "show_values",
 ]
 
-# Below this share of the usual illumination a pixel is rim: mostly noise.
+# A pixel below this fraction of the typical illumination belongs to the rim, which is mostly noise.
 RIM = 0.1
 RIM_COLOUR = "#d3d8e0"
-# More pixels a side than a slide can show.
+# As many pixels per side as a slide can show.
 MOST_PIXELS = 1500
+# Font sizes in points.
 SMALL, NORMAL = 9, 11
-TURN = (r"$-\pi$", r"$-\pi/2$", "0", r"$\pi/2$", r"$\pi$")
-LENGTHS = ((1e-12, "pm"), (1e-9, "nm"), (1e-6, "µm"), (1e-3, "mm"), (1.0, "m"))
+# Labels of the ticks of a full turn.
+PHASE_TICKS = (r"$-\pi$", r"$-\pi/2$", "0", r"$\pi/2$", r"$\pi$")
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,15 @@ class Picture:
     Attributes
     ----------
     values : (y, x) complex array
-        The illuminated box, thinned out to what can be seen.
+        The illuminated box, averaged over blocks of pixels if it is too large to be shown.
     rim : (y, x) bool array
-        Where too little light fell.
+        True where the illumination was too weak.
     extent : (left, right, bottom, top)
         Outer edges of the box in `unit`.
     unit : str
-        "m", "pixel", or whatever the coordinates say.
+        Unit of the coordinates: "m", "pixel" or another one.
     box : (slice, slice)
-        Rows and columns of the image that it was made of.
+        Rows and columns of the original image.
     """
 
     values: NDArray
@@ -86,18 +88,18 @@ class Picture:
 
 
 def complex_to_rgb(values: ArrayLike, vmax: float | None = None) -> NDArray[np.float64]:
-    """Colours of complex numbers: hue is phase (zero is red), brightness is amplitude.
+    """Show complex numbers as colours: hue is phase (zero is red), brightness is amplitude.
 
     Parameters
     ----------
     values : (...) complex array
     vmax : float, optional
-        Amplitude of full brightness; the largest one without it.
+        Amplitude of full brightness; the largest amplitude if it is not given.
 
     Returns
     -------
     (..., 3) float64 array
-        From 0 to 1; what is not finite is black.
+        Red, green and blue from 0 to 1; values that are not finite are black.
     """
     values = np.asarray(values, dtype=complex)
     values = np.where(np.isfinite(values), values, 0)
@@ -105,7 +107,7 @@ def complex_to_rgb(values: ArrayLike, vmax: float | None = None) -> NDArray[np.f
     full = amplitude.max(initial=0.0) if vmax is None else vmax
     brightness = np.clip(amplitude / full, 0, 1) if full > 0 else np.zeros(values.shape)
     hue = np.mod(np.angle(values) / (2 * np.pi), 1.0)
-    # A little less than full saturation keeps projectors from burning the reds out.
+    # Slightly less than full saturation, because projectors overexpose pure red.
     return hsv_to_rgb(np.stack([hue, np.full(values.shape, 0.9), brightness], axis=-1))
 
 
@@ -117,41 +119,46 @@ def make_picture(
     remove_ramp: bool = False,
     most: int = MOST_PIXELS,
 ) -> Picture:
-    """Crop an image to its illuminated box, take off its mean phase and thin it out.
+    """Crop an image to its illuminated box, subtract its mean phase and reduce it to what can be shown.
 
     Parameters
     ----------
     image : DataArray (y, x)
-        Complex, with coordinates y and x.
+        Complex image with coordinates y and x.
     illumination : (y, x) array, optional
-        Not negative; the whole image counts as lit without it.
+        Illumination, zero or more; the whole image counts as illuminated if it is not given.
     remove_mean, remove_ramp : bool
-        Take off the mean phase, and the mean slope of the phase.
+        Whether to subtract the mean phase, and the mean slope of the phase.
     most : int
-        Pixels along a side, beyond which the image is thinned out.
+        Largest number of pixels per side; a larger image is averaged over blocks of pixels.
+
+    Returns
+    -------
+    Picture
+        The illuminated box with its rim and its extent.
     """
     light = np.ones(image.shape) if illumination is None else np.nan_to_num(np.asarray(illumination, float))
-    lit = light > RIM * _usual(light)
+    lit = light > RIM * _typical_illumination(light)
     if not lit.any():
         lit = np.ones(image.shape, dtype=bool)
-    rows, columns = (_span(np.flatnonzero(lit.any(axis=1 - axis))) for axis in (0, 1))
+    rows, columns = (_index_range(np.flatnonzero(lit.any(axis=1 - axis))) for axis in (0, 1))
     values = np.asarray(image.values, dtype=complex)[rows, columns]
-    weight = np.where(lit, np.minimum(light, _usual(light)), 0)[rows, columns]
+    weight = np.where(lit, np.minimum(light, _typical_illumination(light)), 0)[rows, columns]
     values = np.where(np.isfinite(values), values, 0)
     if remove_ramp:
         values = values * np.exp(-1j * _mean_ramp(values, weight))
     if remove_mean:
         values = values * np.exp(-1j * np.angle(np.sum(weight * values)))
-    left, right = _edges(image["x"], columns)
-    top, bottom = _edges(image["y"], rows)
+    left, right = _outer_edges(image["x"], columns)
+    top, bottom = _outer_edges(image["y"], rows)
     step = -(-max(values.shape) // most)
-    rim = _thinned((~lit[rows, columns]).astype(float), step) > 0.5
+    rim = _average_blocks((~lit[rows, columns]).astype(float), step) > 0.5
     unit = str(image["y"].attrs.get("units", "pixel"))
-    return Picture(_thinned(values, step), rim, (left, right, bottom, top), unit, (rows, columns))
+    return Picture(_average_blocks(values, step), rim, (left, right, bottom, top), unit, (rows, columns))
 
 
 def robust_limits(values: NDArray, below: float = 0.5, above: float = 99.5) -> tuple[float, float]:
-    """Percentiles of the values, a little apart even where all are alike."""
+    """Percentiles of the values, kept slightly apart if all values are equal."""
     if not values.size:
         return 0.0, 1.0
     low, high = (float(limit) for limit in np.percentile(values, [below, above]))
@@ -160,9 +167,9 @@ def robust_limits(values: NDArray, below: float = 0.5, above: float = 99.5) -> t
 
 
 def phase_limit(*pictures: Picture) -> float:
-    """Half the range of a phase scale: pi, or less where the phases are small.
+    """Half the range of a phase scale: pi, or less if the phases are small.
 
-    A cyclic map has one colour at both ends, so a smaller range ends well outside the phases.
+    A cyclic map has the same colour at both ends, so a smaller range ends well outside the phases.
     """
     phases = [np.abs(np.angle(picture.bright)) for picture in pictures if picture.bright.size]
     reach = max((float(np.percentile(phase, 99.5)) for phase in phases), default=np.pi)
@@ -173,8 +180,8 @@ def phase_limit(*pictures: Picture) -> float:
 def show_values(
     axes: Axes, picture: Picture, values: NDArray, limits: tuple[float, float], cmap: str
 ) -> AxesImage:
-    """Draw real values over the picture's box, its rim greyed."""
-    # Blended as colours: between -pi and pi the mean of the numbers would be wrong.
+    """Draw real values in the box of the picture, with its rim in grey."""
+    # Interpolate colours, not numbers: the mean of -pi and pi would be 0.
     shown = axes.imshow(
         np.ma.masked_array(values, picture.rim),
         extent=picture.extent,
@@ -188,40 +195,34 @@ def show_values(
 
 
 def show_phase(axes: Axes, picture: Picture, limit: float) -> AxesImage:
-    """Draw the phase in a cyclic map from -limit to limit."""
+    """Draw the phase of the picture in a cyclic colour map from -limit to limit."""
     return show_values(axes, picture, np.angle(picture.values), (-limit, limit), "twilight")
 
 
 def add_colour_bar(axes: Axes, shown: ScalarMappable, label: str) -> None:
-    """A colour bar as high as the image; a full turn is labelled in parts of pi."""
-    place = axes.inset_axes((1.03, 0.0, 0.04, 1.0))
+    """Add a colour bar as high as the image; a full turn is labelled in fractions of pi."""
+    inset = axes.inset_axes((1.03, 0.0, 0.04, 1.0))
     figure = axes.get_figure()
     assert figure is not None
-    bar = figure.colorbar(shown, cax=place)
+    bar = figure.colorbar(shown, cax=inset)
     bar.set_label(label, fontsize=NORMAL)
     bar.ax.tick_params(labelsize=SMALL)
     bar.outline.set_linewidth(0.5)
     if np.allclose(shown.get_clim(), (-np.pi, np.pi)):
-        bar.set_ticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], labels=TURN)
-
-
-def length_unit(length: float) -> tuple[float, str]:
-    """The unit, in metres and by name, in which a length reads as 1 to 1000."""
-    fitting = [unit for unit in LENGTHS if abs(length) >= 0.9999 * unit[0]]
-    return fitting[-1] if fitting else LENGTHS[0]
+        bar.set_ticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], labels=PHASE_TICKS)
 
 
 def add_scale(axes: Axes, picture: Picture, *, bar: bool = True, vertical: bool = True) -> None:
-    """A scale bar where the unit is the metre, axes in the picture's own unit everywhere else.
+    """Add a scale bar if the unit is the metre, otherwise axes in the unit of the picture.
 
     Parameters
     ----------
     axes : Axes
     picture : Picture
     bar : bool
-        Whether this panel carries the scale bar; its neighbours have the same scale.
+        Whether this panel has the scale bar. One panel is enough if its neighbours have the same scale.
     vertical : bool
-        Whether this panel carries the label and numbers of the vertical axis.
+        Whether this panel has the label and numbers of the vertical axis.
     """
     if picture.unit != "m":
         axes.set_xlabel(f"x ({picture.unit})", fontsize=NORMAL)
@@ -249,25 +250,26 @@ def add_scale(axes: Axes, picture: Picture, *, bar: bool = True, vertical: bool 
     axes.add_artist(scale)
 
 
-def _usual(light: NDArray) -> float:
-    """Illumination of the well-lit part: high enough not to be the rim's, and no hot spot's."""
+def _typical_illumination(light: NDArray) -> float:
+    """Illumination of the well-lit part: the 90th percentile, which ignores the rim and hot spots."""
     lit = light[light > 0]
     return float(np.percentile(lit, 90)) if lit.size else 0.0
 
 
-def _span(where: NDArray[np.int64]) -> slice:
+def _index_range(where: NDArray[np.int64]) -> slice:
+    """Slice from the first to the last of some indices."""
     return slice(int(where[0]), int(where[-1]) + 1)
 
 
-def _edges(coordinate: xr.DataArray, part: slice) -> tuple[float, float]:
-    """Outer edges of a run of pixels whose centres are the coordinates."""
+def _outer_edges(coordinate: xr.DataArray, part: slice) -> tuple[float, float]:
+    """Outer edges of a range of pixels, from coordinates that are the centres of the pixels."""
     centres = np.asarray(coordinate.values, dtype=float)
     step = (centres[-1] - centres[0]) / max(len(centres) - 1, 1) or 1.0
     return float(centres[part][0] - step / 2), float(centres[part][-1] + step / 2)
 
 
 def _mean_ramp(values: NDArray, weight: NDArray) -> NDArray:
-    """Phase of the mean slope, from each pixel's product with its neighbour: wraps do no harm."""
+    """Phase ramp of mean slope: products of neighbouring pixels give the slope without unwrapping."""
     amplitude = np.sqrt(weight)
     weighted = amplitude * values
     slopes = []
@@ -278,8 +280,8 @@ def _mean_ramp(values: NDArray, weight: NDArray) -> NDArray:
     return slopes[0] * np.arange(height)[:, None] + slopes[1] * np.arange(width)[None, :]
 
 
-def _thinned(values: NDArray, step: int) -> NDArray:
-    """Means over blocks of step by step pixels; the last blocks may be smaller."""
+def _average_blocks(values: NDArray, step: int) -> NDArray:
+    """Average over blocks of step by step pixels; the last blocks may be smaller."""
     if step == 1:
         return values
     for axis in (0, 1):
@@ -291,6 +293,6 @@ def _thinned(values: NDArray, step: int) -> NDArray:
 
 
 def _round_length(length: float) -> float:
-    """The largest of 1, 2 and 5 times a power of ten that is no longer."""
+    """The largest number not above `length` that is 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(length))
     return power * max(digit for digit in (1, 2, 5) if digit * power <= length * 1.0001)

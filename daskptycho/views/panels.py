@@ -1,6 +1,6 @@
-"""The panels beside the images: probe modes, convergence and Fourier ring correlation.
+"""Panels beside the images: probe modes, convergence and Fourier ring correlation.
 
-`plotting` and the dashboard's `live_figure` call this module; it builds on `drawing`.
+`plotting` and the dashboard call this module; it builds on `drawing`.
 """
 
 from __future__ import annotations
@@ -14,28 +14,30 @@ from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from daskptycho.analysis.metrics import FRC
-from daskptycho.views.drawing import NORMAL, SMALL, complex_to_rgb, length_unit
+from daskptycho.views.drawing import NORMAL, SMALL, complex_to_rgb
+from daskptycho.views.quantities import length_unit
 
-__all__ = ["FIRST", "SECOND", "draw_convergence", "draw_frc", "draw_probe", "dress", "series"]
+__all__ = ["FIRST", "SECOND", "draw_convergence", "draw_frc", "draw_probe", "style_axes", "sweep_series"]
 
-FIRST, SECOND, QUIET = "#1f4e79", "#c8553d", "#6b7280"
+# Colours of a first curve, of a second curve, and of lines and labels in the background.
+FIRST, SECOND, GREY = "#1f4e79", "#c8553d", "#6b7280"
 MOST_MODES, MOST_COLUMNS = 6, 3
 
 
-def series(result: xr.Dataset, name: str) -> NDArray[np.float64]:
-    """A quantity sweep by sweep, empty where the result has none."""
+def sweep_series(result: xr.Dataset, name: str) -> NDArray[np.float64]:
+    """Values of a quantity sweep by sweep; empty if the result does not have it."""
     return np.asarray(result[name].values, dtype=float) if name in result else np.zeros(0)
 
 
 def draw_probe(figure: SubFigure, probe: NDArray) -> None:
-    """Each mode as a colour image with its share of power, and a wheel that explains the colours."""
+    """Draw each mode as a colour image with its share of the power, and a wheel that explains the colours."""
     power = np.sum(np.abs(probe) ** 2, axis=(-2, -1))
     shares = power / power.sum() if power.sum() > 0 else power
     shown = min(len(probe), MOST_MODES)
     columns = shown if shown <= MOST_COLUMNS else -(-shown // 2)
-    # Empty room beside a few modes, or they would tower over the curve beside them.
-    room = MOST_COLUMNS - columns if shown > 1 else 0.5
-    widths = [1.0] * columns + [0.5] + [room] * (room > 0)
+    # Empty space beside a few modes; otherwise they would dwarf the curve beside them.
+    space = MOST_COLUMNS - columns if shown > 1 else 0.5
+    widths = [1.0] * columns + [0.5] + [space] * (space > 0)
     grid = figure.add_gridspec(-(-shown // columns), len(widths), width_ratios=widths)
     for mode in range(shown):
         axes = figure.add_subplot(grid[divmod(mode, columns)])
@@ -48,32 +50,33 @@ def draw_probe(figure: SubFigure, probe: NDArray) -> None:
 
 
 def _draw_wheel(axes: Axes) -> None:
+    """Draw the colours of all phases on a disc, with amplitude as radius."""
     y, x = np.mgrid[1:-1:101j, -1:1:101j]
     radius = np.hypot(x, y)
     disc = complex_to_rgb(np.where(radius <= 1, x + 1j * y, 0), vmax=1.0)
     axes.imshow(np.dstack([disc, radius <= 1]), extent=(-1, 1, -1, 1))
     labels = (("0", 0, "left", "center"), ("π/2", 1, "center", "bottom"), ("π", 2, "right", "center"))
     for label, quarter, side, edge in (*labels, (r"$-$π/2", 3, "center", "top")):
-        turn = 1.15 * np.exp(0.5j * np.pi * quarter)
-        axes.text(turn.real, turn.imag, label, fontsize=SMALL, ha=side, va=edge, color=QUIET)
+        point = 1.15 * np.exp(0.5j * np.pi * quarter)
+        axes.text(point.real, point.imag, label, fontsize=SMALL, ha=side, va=edge, color=GREY)
     axes.set(xlim=(-1.9, 1.9), ylim=(-1.7, 1.7))
     axes.set_axis_off()
 
 
 def draw_convergence(axes: Axes, result: xr.Dataset) -> None:
-    """Residual against sweeps and, where sync ran, how far the frames were from agreeing."""
-    residual, consensus = series(result, "residual"), series(result, "consensus")
+    """Draw the residual against the sweeps and, if frames were synchronised, their disagreement."""
+    residual, consensus = sweep_series(result, "residual"), sweep_series(result, "consensus")
     sweep = result["sweep"].values if "sweep" in result.coords else np.arange(1, residual.size + 1)
     style = "-" if residual.size > 10 else "-o"
     axes.plot(sweep, residual, style, color=FIRST, linewidth=2.2, markersize=4, label="residual")
     axes.set_xlabel("sweep", fontsize=NORMAL)
     axes.set_ylabel("residual $R^2$", fontsize=NORMAL, color=FIRST)
-    _logarithmic(axes, residual)
+    _set_log_scale(axes, residual)
     axes.set_xscale("log")
     first = sweep[0] if residual.size else 1
     axes.set_xlim(first, max(first + 1, first + residual.size - 1))
-    _few_ticks(axes.xaxis)
-    dress(axes)
+    _set_few_ticks(axes.xaxis)
+    style_axes(axes)
     ran = np.isfinite(consensus) & (consensus > 0)
     if not ran.any():
         return
@@ -83,14 +86,14 @@ def draw_convergence(axes: Axes, result: xr.Dataset) -> None:
         sweep[ran], consensus[ran], style, color=SECOND, markersize=4, linewidth=1.2, label="consensus"
     )
     other.set_ylabel(r"disagreement $1-\lambda$", fontsize=NORMAL, color=SECOND)
-    _logarithmic(other, consensus[ran])
-    dress(other)
+    _set_log_scale(other, consensus[ran])
+    style_axes(other)
     other.grid(visible=False)
     other.spines["right"].set_visible(True)
 
 
-def _logarithmic(axes: Axes, values: NDArray) -> None:
-    """A logarithmic y axis where there is anything to show on it, of at least one decade."""
+def _set_log_scale(axes: Axes, values: NDArray) -> None:
+    """Make the y axis logarithmic over at least one decade, if any value can be shown on it."""
     values = values[np.isfinite(values) & (values > 0)]
     if not values.size:
         return
@@ -100,11 +103,11 @@ def _logarithmic(axes: Axes, values: NDArray) -> None:
         middle = np.sqrt(low * high)
         axes.set_ylim(middle / 3.5, middle * 3.5)
     if high < 100 * low:
-        _few_ticks(axes.yaxis)
+        _set_few_ticks(axes.yaxis)
 
 
-def _few_ticks(axis: Axis) -> None:
-    """Numbers at 1, 2 and 5 of each decade, plain ones where they are short."""
+def _set_few_ticks(axis: Axis) -> None:
+    """Label 1, 2 and 5 of each decade only, as plain numbers if these are short."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     if axis.get_view_interval()[0] >= 1e-3:
         axis.set_major_formatter("{x:g}")
@@ -114,14 +117,14 @@ def _few_ticks(axis: Axis) -> None:
 
 
 def draw_frc(axes: Axes, frc: FRC, reference: xr.DataArray) -> None:
-    """Correlation, half-bit threshold, and where they cross."""
+    """Draw the correlation, the half-bit threshold and the frequency at which they cross."""
     step = abs(float(reference["y"][1] - reference["y"][0])) if reference.sizes["y"] > 1 else 1.0
-    # The comparison may have been made in pixels although the coordinates are metres.
+    # The images may have been compared in pixels although the coordinates are in metres.
     metres = reference["y"].attrs.get("units") == "m" and 0.4 < frc.frequency[-1] * step < 0.6
     size, name = length_unit(1 / frc.frequency[-1]) if metres else (1.0, "pixel")
     axes.plot(frc.frequency * size, frc.correlation, color=FIRST, linewidth=2.0, label="correlation")
     axes.plot(
-        frc.frequency * size, frc.threshold, "--", color=QUIET, linewidth=1.3, label="half-bit threshold"
+        frc.frequency * size, frc.threshold, "--", color=GREY, linewidth=1.3, label="half-bit threshold"
     )
     if frc.crossing is not None and frc.resolution is not None:
         axes.axvline(frc.crossing * size, color=SECOND, linewidth=1.5)
@@ -134,11 +137,11 @@ def draw_frc(axes: Axes, frc: FRC, reference: xr.DataArray) -> None:
     axes.set_xlabel(f"spatial frequency (1/{name})", fontsize=NORMAL)
     axes.set(xlim=(0, frc.frequency[-1] * size), ylim=(min(-0.05, float(frc.correlation.min())), 1.05))
     axes.legend(fontsize=SMALL, frameon=False, loc="best")
-    dress(axes)
+    style_axes(axes)
 
 
-def dress(axes: Axes) -> None:
-    """Quiet lines behind the curves, and no box around them."""
+def style_axes(axes: Axes) -> None:
+    """Draw light grid lines behind the curves and no box around them."""
     axes.tick_params(labelsize=SMALL)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, color="0.9", linewidth=0.8)

@@ -1,7 +1,7 @@
-"""Pictures for a talk: a result, a comparison of two images, and the difference that sync makes.
+"""Figures of a scan, of a result, of two images compared, and of the difference that sync makes.
 
-Called by the command line and by users. Every function returns a matplotlib Figure of its own and
-leaves pyplot alone, so that it works in notebooks, in scripts and without a display.
+The command line, the dashboard and users call this module. Every function makes a matplotlib Figure of its
+own and does not touch pyplot, so that it works in notebooks, in scripts and without a display.
 """
 
 from __future__ import annotations
@@ -33,19 +33,27 @@ from daskptycho.views.drawing import (
     add_colour_bar,
     add_scale,
     complex_to_rgb,
-    length_unit,
     make_picture,
     phase_limit,
     robust_limits,
     show_phase,
     show_values,
 )
-from daskptycho.views.panels import FIRST, SECOND, draw_convergence, draw_frc, draw_probe, dress, series
+from daskptycho.views.panels import (
+    FIRST,
+    SECOND,
+    draw_convergence,
+    draw_frc,
+    draw_probe,
+    style_axes,
+    sweep_series,
+)
+from daskptycho.views.quantities import length_unit
 
 __all__ = [
     "complex_to_rgb",
-    "inline_picture",
-    "picture_of",
+    "encode_as_data_url",
+    "make_result_picture",
     "plot_comparison",
     "plot_result",
     "plot_scan",
@@ -53,31 +61,33 @@ __all__ = [
     "save_figure",
 ]
 
+# Font size of a headline, in points.
 LARGE = 15
 
 
 def plot_result(result: xr.Dataset, *, remove_ramp: bool | None = None) -> Figure:
-    """One picture of a result: amplitude, phase, probe modes, residual and consensus.
+    """Draw a result: amplitude, phase, probe modes, residual and consensus.
 
     Parameters
     ----------
     result : Dataset
-        As `reconstruct` returns it.
+        Result as `reconstruct` returns it.
     remove_ramp : bool, optional
-        Take the mean slope off the phase. If not given, where the probe was recovered: the
-        probe may then have taken up any ramp, and the object's own is not known.
+        Whether to subtract the mean slope of the phase. If it is not given, the slope is subtracted if the
+        probe was recovered: the probe may then hold any part of a phase ramp, so the ramp of the object is
+        not known.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Its ``savefig`` writes it; pyplot knows nothing of it.
+        Figure that is not registered with pyplot; ``figure.savefig`` writes it to a file.
     """
-    picture = picture_of(result, remove_ramp=remove_ramp)
+    picture = make_result_picture(result, remove_ramp=remove_ramp)
     aspect = float(np.clip(picture.height / picture.width, 0.3, 1.5))
-    # The second row of probe modes needs some room of its own.
+    # A second row of probe modes needs some extra space.
     above, below = 5.5 * aspect + 0.5, 3.0 if len(result["probe"]) <= 3 else 3.8
-    figure = _figure(13, above + below + 0.5)
-    figure.suptitle(_headline(result, _options(result)), fontsize=LARGE)
+    figure = _new_figure(13, above + below + 0.5)
+    figure.suptitle(_headline(result, _read_options(result)), fontsize=LARGE)
     top, bottom = figure.subfigures(2, 1, height_ratios=[above, below], squeeze=False)[:, 0]
 
     left, right = top.subplots(1, 2)
@@ -97,31 +107,33 @@ def plot_result(result: xr.Dataset, *, remove_ramp: bool | None = None) -> Figur
     return figure
 
 
-def picture_of(result: xr.Dataset, *, remove_ramp: bool | None = None, most: int = MOST_PIXELS) -> Picture:
-    """The object of a result as it is drawn: its lit part, the mean of its phase taken off.
+def make_result_picture(
+    result: xr.Dataset, *, remove_ramp: bool | None = None, most: int = MOST_PIXELS
+) -> Picture:
+    """Prepare the object of a result for drawing: crop it to its illuminated part, subtract its mean phase.
 
     Parameters
     ----------
     result : Dataset
     remove_ramp : bool, optional
-        As of `plot_result`.
+        As for `plot_result`.
     most : int
-        Pixels along a side, beyond which it is thinned out.
+        Largest number of pixels per side; a larger image is averaged over blocks of pixels.
     """
     if remove_ramp is None:
-        remove_ramp = bool(_options(result).get("update_probe", False))
+        remove_ramp = bool(_read_options(result).get("update_probe", False))
     return make_picture(result["object"], result.get("illumination"), remove_ramp=remove_ramp, most=most)
 
 
 def plot_scan(scan: xr.Dataset, mean: NDArray | None = None) -> Figure:
-    """One picture of a scan: its mean frame, and where its frames lie, in the order of their numbers.
+    """Draw a scan: its mean frame, and its scan positions coloured by frame number.
 
     Parameters
     ----------
     scan : Dataset
-        As `open_scan` returns it.
+        Scan as `open_scan` returns it.
     mean : (qy, qx) array, optional
-        Mean of the frames; that of the first tile is read unless given.
+        Mean of the frames; if it is not given, the mean of the frames of the first tile.
     """
     title = "mean frame"
     if mean is None:
@@ -133,7 +145,7 @@ def plot_scan(scan: xr.Dataset, mean: NDArray | None = None) -> Figure:
     if size is not None:
         length, unit = length_unit(float(np.max(np.ptp(position, axis=0) * size)) or min(size))
         position = position * (np.array(size) / length)
-    figure = _figure(11, 5)
+    figure = _new_figure(11, 5)
     detector, plane = figure.subplots(1, 2)
     counts = np.ma.masked_less_equal(mean, 0)
     shown = detector.imshow(counts, cmap="magma", norm=LogNorm() if counts.count() else None)
@@ -149,49 +161,54 @@ def plot_scan(scan: xr.Dataset, mean: NDArray | None = None) -> Figure:
     plane.set_ylabel(f"y ({unit})", fontsize=NORMAL)
     plane.set_aspect("equal")
     plane.invert_yaxis()
-    dress(plane)
+    style_axes(plane)
     return figure
 
 
 def plot_comparison(
     comparison: Comparison, reference: xr.DataArray, *, names: tuple[str, str] = ("image", "reference")
 ) -> Figure:
-    """One picture of a comparison: both images, their difference and the Fourier ring correlation.
+    """Draw a comparison: both images, their difference and the Fourier ring correlation.
 
     Parameters
     ----------
     comparison : Comparison
-        From `metrics.compare_images`; its registered copy is what is drawn as the image.
+        Comparison as `compare_images` returns it. The image is drawn after registration.
     reference : DataArray (y, x)
-        What it was compared with, with coordinates.
+        Image that it was compared with, with coordinates ``y`` and ``x``.
     names : (str, str)
-        What to call the image and the reference.
+        Names of the image and of the reference in the titles.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Figure that is not registered with pyplot; ``figure.savefig`` writes it to a file.
     """
     registration = comparison.registration
     image = reference.copy(data=registration.image)
-    # The reference's phase decides for both, or a difference of their means would hide.
-    turn = _common_turn(reference, registration.weight)
+    # One phase factor for both images; otherwise a difference of their mean phases would be hidden.
+    factor = _mean_phase_factor(reference, registration.weight)
     pictures = [
-        make_picture(values * turn, registration.weight, remove_mean=False) for values in (image, reference)
+        make_picture(values * factor, registration.weight, remove_mean=False) for values in (image, reference)
     ]
     aspect = float(np.clip(pictures[0].height / pictures[0].width, 0.3, 1.4))
-    figure = _figure(14, 7.9 * aspect + 1.8)
+    figure = _new_figure(14, 7.9 * aspect + 1.8)
     shift, ramp = registration.shift, registration.ramp
     figure.suptitle(
         f"{names[0]} against {names[1]}: relative error {comparison.error:.3g}\n"
-        f"taken out: shift ({shift[0]:.2f}, {shift[1]:.2f}) pixels, "
+        f"removed: shift ({shift[0]:.2f}, {shift[1]:.2f}) pixels, "
         f"ramp ({ramp[0]:.4f}, {ramp[1]:.4f}) rad/pixel, scale {abs(registration.scale):.3g}",
         fontsize=NORMAL + 2,
     )
     axes = figure.subplots(2, 3)
     limits = robust_limits(np.abs(np.concatenate([picture.bright for picture in pictures])))
-    turn_limit = phase_limit(*pictures)
+    limit = phase_limit(*pictures)
     for column, (picture, name) in enumerate(zip(pictures, names, strict=True)):
         amplitude, phase = axes[0, column], axes[1, column]
         shown = show_values(amplitude, picture, np.abs(picture.values), limits, "gray")
         amplitude.set_title(f"{name}, amplitude", fontsize=NORMAL + 1)
         add_scale(amplitude, picture, bar=column == 0, vertical=column == 0)
-        shown_phase = show_phase(phase, picture, turn_limit)
+        shown_phase = show_phase(phase, picture, limit)
         phase.set_title(f"{name}, phase", fontsize=NORMAL + 1)
         add_scale(phase, picture, bar=False, vertical=column == 0)
         if column == 1:
@@ -202,7 +219,7 @@ def plot_comparison(
     high = robust_limits(difference[~pictures[0].rim])[1]
     shown = show_values(axes[0, 2], pictures[0], difference, (0.0, high), "magma")
     axes[0, 2].set_title("difference", fontsize=NORMAL + 1)
-    add_colour_bar(axes[0, 2], shown, "relative to the reference's rms")
+    add_colour_bar(axes[0, 2], shown, "relative to the rms of the reference")
     add_scale(axes[0, 2], pictures[0], bar=False, vertical=False)
     draw_frc(axes[1, 2], comparison.frc, reference)
     axes[1, 2].set_box_aspect(pictures[0].height / pictures[0].width)
@@ -216,14 +233,14 @@ def plot_sync_difference(
     error_without: ArrayLike,
     error_with: ArrayLike,
 ) -> Figure:
-    """What sync changes: the phase without it, with it and in truth, and both errors sweep by sweep.
+    """Draw what sync changes: the phase without it, with it and of the truth, and both errors by sweep.
 
     Parameters
     ----------
     without_sync, with_sync : Dataset
         Two results of the same scan.
     truth : DataArray (y, x)
-        The object that was simulated, with coordinates.
+        Object that the scan was simulated from, with coordinates.
     error_without, error_with : (sweep,) arrays
         Relative error of the image after each sweep.
     """
@@ -233,12 +250,12 @@ def plot_sync_difference(
     for result in (without_sync, with_sync):
         image, target = common_region(result["object"], truth)
         light, _ = common_region(result["illumination"], truth)
-        turn = _common_turn(target, light.values)
-        aligned = image * turn * np.exp(1j * np.angle(np.vdot(light.values * image.values, target.values)))
+        factor = _mean_phase_factor(target, light.values)
+        aligned = image * factor * np.exp(1j * np.angle(np.vdot(light.values * image.values, target.values)))
         pictures.append(make_picture(aligned, light, remove_mean=False))
-    pictures.append(make_picture(target * turn, light, remove_mean=False))
+    pictures.append(make_picture(target * factor, light, remove_mean=False))
     aspect = float(np.clip(pictures[0].height / pictures[0].width, 0.3, 1.4))
-    figure = _figure(14, 4.1 * aspect + 4.6)
+    figure = _new_figure(14, 4.1 * aspect + 4.6)
     frames = with_sync.sizes.get("frame")
     figure.suptitle(
         "The same frames, the same number of sweeps" if frames is None else f"The same {frames} frames",
@@ -265,32 +282,32 @@ def plot_sync_difference(
     axes.set_ylabel("relative error", fontsize=NORMAL)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.legend(fontsize=NORMAL, frameon=False)
-    dress(axes)
+    style_axes(axes)
     return figure
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: float = 150) -> str | Path:
-    """Write a figure: whole, or not at all.
+    """Write a figure completely or not at all.
 
     Parameters
     ----------
     figure : Figure
     path : path or URL
-        Its suffix names the format.
+        File to write; its suffix names the format.
     dpi : float
-        Dots an inch of formats made of pixels.
+        Resolution of pixel formats in dots per inch.
 
     Returns
     -------
     str or Path
-        Where it lies, as it was given.
+        The path, as it was given.
 
     Raises
     ------
     OptionError
-        A suffix that is no format, or a folder that does not exist.
+        The suffix is not a known format, or the folder does not exist.
     StoreError
-        The bucket does not answer, or lets nobody in.
+        The bucket does not answer or refuses access.
     """
     target = parse_location(path)
     formats = figure.canvas.get_supported_filetypes()
@@ -300,33 +317,34 @@ def save_figure(figure: Figure, path: str | Path, dpi: float = 150) -> str | Pat
         raise OptionError(f"{path} ends in {suffix or 'no suffix'}; expected one of {known}")
     if target.is_local and not target.local_path.parent.is_dir():
         parent = Path(path).parent
-        raise OptionError(f"{parent} is no folder; make it, or name another place for the picture")
+        raise OptionError(f"{parent} is not a folder; create it, or choose another path for the picture")
     content = BytesIO()
     figure.savefig(content, format=suffix.lower().removeprefix("."), dpi=dpi)
     write_bytes(target, content.getvalue())
     return path
 
 
-def inline_picture(figure: Figure, dpi: float) -> str:
-    """A figure as the source of an HTML image. Noise makes a PNG of it several times as large as a JPEG."""
+def encode_as_data_url(figure: Figure, dpi: float) -> str:
+    """Encode a figure as a data URL for an HTML image, as JPEG: a PNG of noise is several times larger."""
     data = BytesIO()
     figure.savefig(data, format="jpeg", dpi=dpi, pil_kwargs={"quality": 90})
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
-def _figure(width: float, height: float) -> Figure:
+def _new_figure(width: float, height: float) -> Figure:
+    """Make a figure of this size in inches, independent of pyplot."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     FigureCanvasAgg(figure)
     return figure
 
 
-def _common_turn(image: xr.DataArray, weight: NDArray) -> complex:
-    """Factor that takes off the mean phase of what is lit."""
+def _mean_phase_factor(image: xr.DataArray, weight: NDArray) -> complex:
+    """Factor that removes the mean phase of an image, weighted by the illumination."""
     return complex(np.exp(-1j * np.angle(np.sum(weight * image.values))))
 
 
-def _options(result: xr.Dataset) -> Mapping[str, Any]:
-    """The options of the run, as far as the result tells them."""
+def _read_options(result: xr.Dataset) -> Mapping[str, Any]:
+    """Read the options of the run from a result; empty if they are missing or damaged."""
     options = result.attrs.get("options", {})
     if isinstance(options, str):
         try:
@@ -337,15 +355,15 @@ def _options(result: xr.Dataset) -> Mapping[str, Any]:
 
 
 def _headline(result: xr.Dataset, options: Mapping[str, Any]) -> str:
-    """What was done, in one line: frames, algorithm, sweeps and where the residual ended."""
+    """The run in one line: frames, algorithm, sweeps and the last residual."""
     words = [f"{result.sizes['frame']} frames"] if "frame" in result.sizes else []
     if "algorithm" in options:
         name = str(options["algorithm"]).replace("-", " ")
         extras = ["momentum"] if options.get("momentum") else []
-        extras += ["sync"] if np.isfinite(series(result, "consensus")).any() else []
+        extras += ["sync"] if np.isfinite(sweep_series(result, "consensus")).any() else []
         name = name.upper() if name in ("ap", "raar") else name
         words.append(" with ".join([name, *([" and ".join(extras)] if extras else [])]))
-    residual = series(result, "residual")
+    residual = sweep_series(result, "residual")
     if residual.size:
         words += [f"{residual.size} sweep{'s' * (residual.size > 1)}", f"$R^2$ = {residual[-1]:.3g}"]
     return "   ·   ".join(words)

@@ -1,4 +1,4 @@
-"""What a scientist asks of a comparison: nothing that cannot be known may count, all else must."""
+"""What a comparison has to do: ignore what cannot be determined, and count everything else."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def make_object(kind: str, seed: int) -> NDArray:
     return (1 + 0.2 * smooth_noise(rng, 4)).astype(complex)
 
 
-def view(sample: NDArray, shift: tuple[float, float] = (0, 0)) -> NDArray:
-    """The field of view on a sample that was moved back by `shift` pixels."""
+def crop_field(sample: NDArray, shift: tuple[float, float] = (0, 0)) -> NDArray:
+    """Crop the field of view from a sample that is moved back by `shift` pixels."""
     ky, kx = fft.fftfreq(FIELD)[:, None], fft.fftfreq(FIELD)[None, :]
     moved = fft.ifft2(fft.fft2(sample) * np.exp(2j * np.pi * (ky * shift[0] + kx * shift[1])))
     start = (FIELD - SIZE) // 2
@@ -69,13 +69,13 @@ phases = st.floats(-np.pi, np.pi)
 )
 def test_register_undoes_what_cannot_be_known(kind, seed, shift, turns, phase, size) -> None:
     sample = make_object(kind, seed)
-    reference = view(sample)
+    reference = crop_field(sample)
     ramp = tuple(2 * np.pi * turn / SIZE for turn in turns)
     factor = size * np.exp(1j * phase)
-    found = register(view(sample, shift) / phase_ramp(ramp) / factor, reference)
+    found = register(crop_field(sample, shift) / phase_ramp(ramp) / factor, reference)
     np.testing.assert_allclose(found.shift, shift, atol=1e-2)
     np.testing.assert_allclose(np.multiply(found.ramp, SIZE), np.multiply(ramp, SIZE), atol=1e-2)
-    # The ramp moves with the image, which turns it as a whole.
+    # The ramp moves with the image, which adds a constant phase.
     expected = factor * np.exp(-1j * np.dot(ramp, shift))
     assert abs(found.scale / expected - 1) < 1e-2
     assert relative_error(found.image, reference, found.weight) < 1e-2
@@ -83,8 +83,8 @@ def test_register_undoes_what_cannot_be_known(kind, seed, shift, turns, phase, s
 
 def test_registered_image_follows_its_own_formula() -> None:
     sample = make_object("phase", 1)
-    image = view(sample, (2, -3)) / phase_ramp((0.05, -0.02))
-    found = register(image, view(sample))
+    image = crop_field(sample, (2, -3)) / phase_ramp((0.05, -0.02))
+    found = register(image, crop_field(sample))
     moved = np.roll(image, (2, -3), axis=(0, 1))
     expected = found.scale * phase_ramp(found.ramp) * moved
     inside = found.weight > 0
@@ -94,7 +94,7 @@ def test_registered_image_follows_its_own_formula() -> None:
     assert inside[6:-6, 6:-6].all()
 
 
-def test_register_looks_past_a_wild_rim() -> None:
+def test_register_ignores_a_noisy_rim() -> None:
     rng = np.random.default_rng(0)
     sample = make_object("phase", 2)
     y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
@@ -105,7 +105,9 @@ def test_register_looks_past_a_wild_rim() -> None:
         return image + 0.01 * noise / np.sqrt(illumination + 1e-5)
 
     shift, ramp = (2.4, -1.3), (0.06, -0.04)
-    found = register(noisy(view(sample, shift)) / phase_ramp(ramp), noisy(view(sample)), illumination)
+    found = register(
+        noisy(crop_field(sample, shift)) / phase_ramp(ramp), noisy(crop_field(sample)), illumination
+    )
     np.testing.assert_allclose(found.shift, shift, atol=0.03)
     np.testing.assert_allclose(np.multiply(found.ramp, SIZE), np.multiply(ramp, SIZE), atol=0.03)
 
@@ -123,9 +125,9 @@ def test_relative_error_does_not_see_the_global_phase(seed, phase) -> None:
     a, b = (rng.normal(size=(8, 9)) + 1j * rng.normal(size=(8, 9)) for _ in range(2))
     expected = relative_error(a, b)
     assert relative_error(np.exp(1j * phase) * a, b) == pytest.approx(expected, rel=1e-9)
-    # The formula in its plainest form: no phase on a fine scale of them comes below the minimum.
-    turned = np.exp(1j * np.linspace(0, 2 * np.pi, 1000))[:, None, None] * a - b
-    plain = np.sqrt((np.abs(turned) ** 2).sum(axis=(1, 2)).min() / (np.abs(b) ** 2).sum())
+    # The formula itself: no phase of a fine set gives less than the minimum.
+    rotated = np.exp(1j * np.linspace(0, 2 * np.pi, 1000))[:, None, None] * a - b
+    plain = np.sqrt((np.abs(rotated) ** 2).sum(axis=(1, 2)).min() / (np.abs(b) ** 2).sum())
     assert expected == pytest.approx(plain, rel=1e-4)
     assert expected <= plain * (1 + 1e-9)
 
@@ -177,7 +179,7 @@ def test_frc_of_independent_noise_is_near_zero() -> None:
     frc = fourier_ring_correlation(complex_noise(rng, (128, 128)), complex_noise(rng, (128, 128)))
     assert np.abs(frc.correlation[10:]).max() < 0.25
     assert np.abs(frc.correlation[10:].mean()) < 0.03
-    # Images that never agree resolve nothing below the whole field.
+    # Images that never agree resolve nothing smaller than the whole field.
     assert frc.crossing is not None
     assert frc.crossing < 3 / 128
 
@@ -217,11 +219,11 @@ def test_frc_refuses_what_makes_no_sense() -> None:
 def test_compare_images_reports_error_and_resolution_of_the_bright_part() -> None:
     rng = np.random.default_rng(6)
     sample = make_object("speckle", 6)
-    reference = view(sample)
+    reference = crop_field(sample)
     weight = np.zeros((SIZE, SIZE))
     weight[10:-10, 10:-10] = 1
-    image = np.where(weight > 0, view(sample, (0.3, 0.6)), 5 * complex_noise(rng, weight.shape))
-    clean = compare_images(view(sample, (0.3, 0.6)), reference, weight, pixel_size=2e-9)
+    image = np.where(weight > 0, crop_field(sample, (0.3, 0.6)), 5 * complex_noise(rng, weight.shape))
+    clean = compare_images(crop_field(sample, (0.3, 0.6)), reference, weight, pixel_size=2e-9)
     assert clean.error < 1.5e-2
     assert clean.frc.correlation[:20].min() > 0.999
     assert clean.frc.frequency[-1] == pytest.approx(0.5 / 2e-9, rel=0.05)
@@ -230,7 +232,9 @@ def test_compare_images_reports_error_and_resolution_of_the_bright_part() -> Non
     np.testing.assert_allclose(wild.registration.shift, (0.3, 0.6), atol=1e-2)
 
 
-def image_at(start: tuple[float, float], shape: tuple[int, int], step: float, units: str) -> xr.DataArray:
+def make_image_at(
+    start: tuple[float, float], shape: tuple[int, int], step: float, units: str
+) -> xr.DataArray:
     y, x = (start[i] + step * np.arange(shape[i]) for i in range(2))
     values = y[:, None] + 1j * x[None, :]
     coords = {"y": ("y", y, {"units": units}), "x": ("x", x, {"units": units})}
@@ -244,14 +248,14 @@ def image_at(start: tuple[float, float], shape: tuple[int, int], step: float, un
 )
 def test_common_region_pairs_the_same_places(offset, fraction, step) -> None:
     units = "pixel" if step == 1.0 else "m"
-    a = image_at((0, 0), (12, 14), step, units)
+    a = make_image_at((0, 0), (12, 14), step, units)
     start = tuple((o + fraction) * step for o in offset)
-    b = image_at(start, (13, 11), step, units)
+    b = make_image_at(start, (13, 11), step, units)
     left, right = common_region(a, b)
     assert left.shape == right.shape
     for axis in ("y", "x"):
         np.testing.assert_allclose(right[axis] - left[axis], fraction * step, atol=1e-6 * step)
-        # As much as there is: one end of the cropped axis is an end of each image, to within a pixel.
+        # The common region is as large as possible: its ends are ends of the images, to within a pixel.
         ends = [
             max(float(image[axis][0]) for image in (a, b)),
             min(float(image[axis][-1]) for image in (a, b)),
@@ -259,11 +263,11 @@ def test_common_region_pairs_the_same_places(offset, fraction, step) -> None:
         assert left.sizes[axis] >= (ends[1] - ends[0]) / step - 0.01
 
 
-def test_common_region_refuses_what_cannot_be_laid_over() -> None:
-    a = image_at((0, 0), (8, 8), 1.0, "pixel")
+def test_common_region_refuses_images_that_do_not_fit() -> None:
+    a = make_image_at((0, 0), (8, 8), 1.0, "pixel")
     with pytest.raises(OptionError, match="in common"):
-        common_region(a, image_at((8, 0), (8, 8), 1.0, "pixel"))
+        common_region(a, make_image_at((8, 0), (8, 8), 1.0, "pixel"))
     with pytest.raises(OptionError, match="expected one unit"):
-        common_region(a, image_at((0, 0), (8, 8), 1.0, "m"))
+        common_region(a, make_image_at((0, 0), (8, 8), 1.0, "m"))
     with pytest.raises(OptionError, match="same pixel size"):
-        common_region(a, image_at((0, 0), (8, 8), 1.2, "pixel"))
+        common_region(a, make_image_at((0, 0), (8, 8), 1.2, "pixel"))

@@ -116,15 +116,15 @@ def test_check_gpu_names_what_is_missing_and_what_to_do() -> None:
     for number, line in enumerate(lines):
         assert line.startswith(("ok", " ")) or lines[number + 1].strip().startswith("-> ")
     assert "pip install 'daskptycho[gpu-cuda1" in result.stdout
-    assert result.stderr == "No run on a GPU would work here: see what is missing above.\n"
+    assert result.stderr == "A run with --gpu would not work here: see above what is missing.\n"
 
 
 @pytest.mark.parametrize(
     ("cuda", "extra"), [(None, "gpu-cuda12"), (12080, "gpu-cuda12"), (13000, "gpu-cuda13")]
 )
 def test_the_extra_suits_the_driver(monkeypatch: pytest.MonkeyPatch, cuda: int | None, extra: str) -> None:
-    monkeypatch.setattr(check_gpu, "_cuda_of_driver", lambda: cuda)
-    assert check_gpu._extra() == f"pip install 'daskptycho[{extra}]'"
+    monkeypatch.setattr(check_gpu, "_driver_cuda_version", lambda: cuda)
+    assert check_gpu._install_command() == f"pip install 'daskptycho[{extra}]'"
 
 
 # Options that make no sense together
@@ -134,7 +134,7 @@ BAD_OPTIONS: dict[tuple[object, ...], str] = {
     ("--gpus", "0", "--scheduler", "tcp://127.0.0.1:1"): "--scheduler and --gpus are both given",
     ("--gpu", "--workers", 2): "--workers with --gpu; expected --gpus",
     ("--gpu", "--scheduler", "tcp://127.0.0.1:1", "--memory", "1GiB"): "--memory with --gpu and --scheduler",
-    ("--gpus", "one"): "'one' is no list of whole numbers; expected some, as in 0,1",
+    ("--gpus", "one"): "'one' is not a list of whole numbers; expected numbers as in 0,1",
     ("--gpus", "0,1,2,3,4"): "5 GPUs for 4 tiles; expected at most as many GPUs as tiles",
 }
 
@@ -209,7 +209,7 @@ def test_cupy_is_given_a_pool(standin: ModuleType, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("standin")
 def test_check_gpu_is_content_where_a_run_would_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_gpu, "_cuda_of_driver", lambda: 12090)
+    monkeypatch.setattr(check_gpu, "_driver_cuda_version", lambda: 12090)
     result = invoke("check-gpu")
     assert result.exit_code == 0, result.output
     assert "kernel       compiled and run; differs from NumPy by" in result.stdout
@@ -225,7 +225,7 @@ def test_check_gpu_does_not_trust_a_kernel_that_is_wrong(
     from cupyx.scipy import fft
 
     own = fft.ifft2
-    monkeypatch.setattr(check_gpu, "_cuda_of_driver", lambda: 12090)
+    monkeypatch.setattr(check_gpu, "_driver_cuda_version", lambda: 12090)
     monkeypatch.setattr(fft, "ifft2", lambda wave, **options: fault(own(wave, **options)))
     result = invoke("check-gpu")
     assert result.exit_code == 2

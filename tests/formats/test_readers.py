@@ -328,18 +328,21 @@ def test_command_line_has_all_options_of_python(truth: xr.Dataset, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--assume", "8000"), "'8000' is no assumption; expected key=value, as in energy_eV=8000"),
+        (("--assume", "8000"), "'8000' is not an assumption; expected key=value, as in energy_eV=8000"),
         (("--assume", "speed=3"), "speed cannot be assumed"),
-        (("--key", "energy_eV"), "'energy_eV' is no key; expected name=path"),
+        (("--key", "energy_eV"), "'energy_eV' is not a key; expected name=path"),
         (("--key", "colour=beam/E"), "a key is given for 'colour'; expected one of energy_eV"),
-        (("--centre", "middle"), "'middle' is no place in pixels; expected y and x, as in 257.5,260"),
-        (("--crop", "wide"), "'wide' is no size; expected pixels, as in 256 or 256x192"),
+        (("--centre", "middle"), "'middle' is not a point in pixels; expected y and x, as in 257.5,260"),
+        (("--crop", "wide"), "'wide' is not a size; expected pixels, as in 256 or 256x192"),
         (("--position-axes", "zx"), "position_axes is 'zx'; expected 'yx' or 'xy'"),
         (
             ("--probe-defocus-m", 1e-6),
             "belong to a guess of the probe; expected guess_probe (--guess-probe) too",
         ),
-        (("--scan-shape", "5x5"), "positions are taken to be metres, without --energy-eV"),
+        (
+            ("--scan-shape", "5x5"),
+            "positions are in metres, but the pixel size is unknown; expected --energy-eV",
+        ),
     ],
 )
 def test_impossible_options_are_refused_in_one_line(
@@ -356,6 +359,6 @@ def test_impossible_options_are_refused_in_one_line(
 def test_info_warns_of_a_zero_frequency_elsewhere(truth: xr.Dataset, tmp_path: Path) -> None:
     rolled = np.roll(truth["intensity"].values, 6, axis=1)
     dp.create_scan(tmp_path / "s.zarr", rolled, truth["position"].values, position_unit="pixel")
-    warning = command("info", tmp_path / "s.zarr").stderr
-    assert "bright middle lies at 2" in warning
-    assert "16, 16, where the zero frequency is taken to be (import with --centre)" in warning
+    said = command("info", tmp_path / "s.zarr").stderr
+    assert "bright centre of the frames is at 2" in said
+    assert "but the zero frequency is assumed at 16, 16 (import with --centre)" in said

@@ -300,12 +300,12 @@ def test_run_that_does_not_fit_is_refused_before_it_begins(ds: xr.Dataset, tmp_p
 def test_plan_is_printed(ds: xr.Dataset) -> None:
     told = facts(run("plan", ds.encoding["source"], "--workers", 2, "--memory", "4GiB").stdout)
     assert told["workers"] == "2 with 1 thread each"
-    assert told["tiles"].startswith("4, 64 frames")
+    assert told["tiles"].startswith("4 with 64 frames")
     assert told["amplitudes"] == "256.00 kiB as float32; read once, then held"
     assert "4.00 GiB" in told["each worker"]
     recipe = Recipe()
     tasks = count_sweep_tasks(ds, plain.tiling_of(ds, tile_chunks(ds)), recipe, workers=2)
-    assert told["tasks"].startswith(f"{tasks} a sweep")
+    assert told["tasks"].startswith(f"{tasks} per sweep")
 
 
 def test_a_gpu_needs_room_for_its_batches_and_pairs(ds: xr.Dataset) -> None:

@@ -17,9 +17,9 @@ from daskptycho.sync.phases import (
     Phases,
     Sync,
     extract_phases,
+    keep_significant,
     localisation,
     normalise,
-    keep_significant,
     solve,
 )
 

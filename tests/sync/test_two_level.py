@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 from dask.base import compute
 from dask.utils import key_split
+from daskptycho.tasks.plan import make_plan
 from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,6 @@ from daskptycho.run.start import uniform_start
 from daskptycho.sync.gramian import block_within
 from daskptycho.sync.options import Sync
 from daskptycho.sync.two_level import TileSum, galerkin_row, inner_sweeps, synchronise_tile, tile_phases
-from daskptycho.tasks.plan import make_plan
 from daskptycho.tasks.spec import count_tasks, persisted, place
 from daskptycho.tiling import Tiling
 from tests import plain

@@ -1,4 +1,4 @@
-"""``ds.ptycho``: arrays that plot right away, pictures, and what a notebook shows of scans and results."""
+"""``ds.ptycho``: arrays that are ready to plot, pictures, and what a notebook shows of scans and results."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_amplitude_and_phase_are_the_lit_part_of_the_object(result: xr.Dataset) 
     lit = np.isfinite(amplitude.values)
     assert 0.5 < lit.mean() < 1
     np.testing.assert_allclose(amplitude.values[lit], np.abs(same.values[lit]), rtol=1e-5)
-    turned = np.exp(1j * phase.values[lit]) * amplitude.values[lit]
-    # One phase for all pixels is what is taken off.
-    factor = np.vdot(same.values[lit], turned)
+    shown = np.exp(1j * phase.values[lit]) * amplitude.values[lit]
+    # The same phase was subtracted from all pixels.
+    factor = np.vdot(same.values[lit], shown)
     assert abs(factor) == pytest.approx(np.sum(amplitude.values[lit] ** 2), rel=1e-4)
     assert (
-        abs(np.angle(np.sum(turned * result["illumination"].sel(y=same["y"], x=same["x"]).values[lit]))) < 0.2
+        abs(np.angle(np.sum(shown * result["illumination"].sel(y=same["y"], x=same["x"]).values[lit]))) < 0.2
     )
 
 

@@ -1,4 +1,4 @@
-"""The parts of a picture, where a mistake would mislead: crop, rim, scale, colours."""
+"""The parts of a picture in which a mistake would mislead: crop, rim, scale, colours."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from daskptycho.views.drawing import (
     MOST_PIXELS,
     add_scale,
     complex_to_rgb,
-    length_unit,
     make_picture,
     phase_limit,
     robust_limits,
 )
+from daskptycho.views.quantities import length_unit
 
 
-def image_of(
+def make_image(
     values: np.ndarray, step: float = 1.0, first: tuple[float, float] = (0, 0), units: str = "pixel"
 ):
     coords = {
@@ -53,7 +53,7 @@ def test_picture_is_the_illuminated_box_with_its_rim() -> None:
     light[10:30, 5:45] = 100
     light[10:12, 5:8] = 1
     light[0, 0] = 2
-    picture = make_picture(image_of(np.full((40, 50), 1j), step=2.0, first=(-10, 3)), light)
+    picture = make_picture(make_image(np.full((40, 50), 1j), step=2.0, first=(-10, 3)), light)
     assert picture.values.shape == (20, 40)
     # Coordinates name the centres of pixels, extents their outer edges.
     assert picture.extent == (3 + 2 * 5 - 1, 3 + 2 * 44 + 1, -10 + 2 * 29 + 1, -10 + 2 * 10 - 1)
@@ -67,23 +67,23 @@ def test_mean_phase_is_that_of_the_lit_part() -> None:
     values[:, :16] = -7
     light = np.ones((32, 32))
     light[:, :16] = 0.05
-    picture = make_picture(image_of(values), light)
+    picture = make_picture(make_image(values), light)
     np.testing.assert_allclose(np.angle(picture.bright), 0, atol=1e-12)
-    kept = make_picture(image_of(values), light, remove_mean=False)
+    kept = make_picture(make_image(values), light, remove_mean=False)
     np.testing.assert_allclose(np.angle(kept.bright), 2)
 
 
 @given(ramp=st.tuples(st.floats(-1, 1), st.floats(-1, 1)))
 def test_a_ramp_is_removed_where_asked(ramp) -> None:
     y, x = np.mgrid[:24, :32]
-    image = image_of(np.exp(1j * (ramp[0] * y + ramp[1] * x)))
+    image = make_image(np.exp(1j * (ramp[0] * y + ramp[1] * x)))
     np.testing.assert_allclose(np.angle(make_picture(image, remove_ramp=True).values), 0, atol=1e-6)
 
 
-def test_a_large_image_is_thinned_by_means() -> None:
+def test_a_large_image_is_averaged_over_blocks() -> None:
     rng = np.random.default_rng(0)
     values = 1 + 0.1 * rng.normal(size=(12, 2 * MOST_PIXELS + 1))
-    picture = make_picture(image_of(values))
+    picture = make_picture(make_image(values))
     assert picture.values.shape == (4, MOST_PIXELS * 2 // 3 + 1)
     np.testing.assert_allclose(picture.values[0, 0], values[:3, :3].mean())
     np.testing.assert_allclose(picture.values[-1, -1], values[-3:, -2:].mean(), atol=0.2)
@@ -91,7 +91,7 @@ def test_a_large_image_is_thinned_by_means() -> None:
 
 
 def test_a_dark_result_is_still_drawn() -> None:
-    picture = make_picture(image_of(np.zeros((8, 8), complex)), np.zeros((8, 8)))
+    picture = make_picture(make_image(np.zeros((8, 8), complex)), np.zeros((8, 8)))
     assert picture.values.shape == (8, 8)
     assert robust_limits(np.abs(picture.bright))[0] < robust_limits(np.abs(picture.bright))[1]
 
@@ -104,9 +104,9 @@ def test_robust_limits_ignore_outliers() -> None:
 
 
 def test_phases_never_reach_the_ends_of_the_cyclic_map_unless_they_wrap() -> None:
-    weak = make_picture(image_of(np.exp(1j * np.tile([-0.2, 0.2], (8, 4)))))
+    weak = make_picture(make_image(np.exp(1j * np.tile([-0.2, 0.2], (8, 4)))))
     assert 0.25 < phase_limit(weak) < 0.35
-    wrapping = make_picture(image_of(np.exp(1j * np.linspace(-3, 3, 64).reshape(8, 8))))
+    wrapping = make_picture(make_image(np.exp(1j * np.linspace(-3, 3, 64).reshape(8, 8))))
     assert phase_limit(wrapping) == np.pi
     assert phase_limit(weak, wrapping) == np.pi
 
@@ -123,7 +123,7 @@ def test_lengths_read_as_one_to_a_thousand(length, name) -> None:
 @given(step=st.floats(1e-11, 1e-4), width=st.integers(20, 300))
 def test_scale_bar_is_as_long_as_it_says(step, width) -> None:
     axes = Figure().subplots()
-    picture = make_picture(image_of(np.ones((20, width)), step=step, units="m"))
+    picture = make_picture(make_image(np.ones((20, width)), step=step, units="m"))
     add_scale(axes, picture)
     (bar,) = [artist for artist in axes.artists if isinstance(artist, AnchoredSizeBar)]
     drawn = bar.size_bar.get_children()[0].get_width()
@@ -137,7 +137,7 @@ def test_scale_bar_is_as_long_as_it_says(step, width) -> None:
 
 def test_pixel_coordinates_keep_their_axes() -> None:
     axes = Figure().subplots()
-    add_scale(axes, make_picture(image_of(np.ones((20, 30)))))
+    add_scale(axes, make_picture(make_image(np.ones((20, 30)))))
     assert axes.get_xlabel() == "x (pixel)"
     assert axes.get_ylabel() == "y (pixel)"
     assert not axes.artists

@@ -1,4 +1,4 @@
-"""Pictures hold what they say, and appear on the disk whole or not at all."""
+"""Pictures show what they claim, and appear on the disk completely or not at all."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def titles(figure: Figure) -> list[str]:
     return [axes.get_title() for axes in figure.axes if axes.get_title()]
 
 
-def panel(figure: Figure, title: str):
+def find_panel(figure: Figure, title: str):
     (found,) = [axes for axes in figure.axes if axes.get_title() == title]
     return found
 
 
-def labelled(figure: Figure, ylabel: str):
+def find_by_label(figure: Figure, ylabel: str):
     return [axes for axes in figure.axes if ylabel in axes.get_ylabel()]
 
 
@@ -83,17 +83,17 @@ def test_result_shows_amplitude_phase_modes_and_convergence() -> None:
     headline = figure.get_suptitle()
     for word in ("36 frames", "AP with momentum and sync", "20 sweeps", "0.0143"):
         assert word in headline
-    (residual,) = labelled(figure, "residual")
+    (residual,) = find_by_label(figure, "residual")
     np.testing.assert_allclose(residual.lines[0].get_ydata(), result["residual"])
     np.testing.assert_allclose(residual.lines[0].get_xdata(), np.arange(1, 21))
     assert residual.get_xscale() == residual.get_yscale() == "log"
-    (disagreement,) = labelled(figure, "disagreement")
+    (disagreement,) = find_by_label(figure, "disagreement")
     np.testing.assert_allclose(disagreement.lines[0].get_ydata(), result["consensus"][:8])
 
 
-def test_result_draws_the_lit_part_alone() -> None:
+def test_result_draws_only_the_lit_part() -> None:
     result = make_result(make_object(), units="pixel")
-    amplitude, phase = (panel(plot_result(result), name).images[0] for name in ("amplitude", "phase"))
+    amplitude, phase = (find_panel(plot_result(result), name).images[0] for name in ("amplitude", "phase"))
     light = result["illumination"].values
     lit = light > 0.1 * np.percentile(light[light > 0], 90)
     columns = np.flatnonzero(lit.any(axis=0))
@@ -116,8 +116,8 @@ def test_result_without_sync_or_physical_scale() -> None:
     figure = plot_result(make_result(make_object(), units="pixel", modes=1, sync=False))
     assert titles(figure) == ["amplitude", "phase", "probe"]
     assert "sync" not in figure.get_suptitle()
-    assert not labelled(figure, "disagreement")
-    assert panel(figure, "amplitude").get_xlabel() == "x (pixel)"
+    assert not find_by_label(figure, "disagreement")
+    assert find_panel(figure, "amplitude").get_xlabel() == "x (pixel)"
 
 
 def test_result_of_many_modes_and_one_sweep_says_so() -> None:
@@ -135,19 +135,19 @@ def test_a_ramp_is_removed_where_the_probe_was_recovered() -> None:
     def phase(values: np.ndarray, update_probe: bool, **options) -> np.ndarray:
         result = make_result(values)
         result.attrs["options"] = json.dumps({"update_probe": update_probe})
-        return panel(plot_result(result, **options), "phase").images[0].get_array()
+        return find_panel(plot_result(result, **options), "phase").images[0].get_array()
 
     straight = phase(make_object(), True)
     for tilted in (phase(make_object() * ramp, True), phase(make_object() * ramp, False, remove_ramp=True)):
         assert np.abs(np.angle(np.exp(1j * (straight - tilted)))).max() < 0.05
-    # With a known probe a ramp is the object's own.
+    # With a known probe, a ramp belongs to the object.
     assert np.abs(np.angle(np.exp(1j * (straight - phase(make_object() * ramp, False))))).max() > 1
 
 
 def test_drawing_leaves_pyplot_alone() -> None:
-    before = dict(mpl.rcParams)
+    before, figures = dict(mpl.rcParams), plt.get_fignums()
     plot_result(make_result(make_object()))
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == figures
     assert dict(mpl.rcParams) == before
 
 
@@ -163,11 +163,11 @@ def test_comparison_shows_what_was_compared() -> None:
         "A, amplitude", "B, amplitude", "difference", "A, phase", "B, phase", "Fourier ring correlation",
     ]  # fmt: skip
     assert f"{comparison.error:.3g}" in figure.get_suptitle()
-    # One scale for both, and the image drawn as registered: three times smaller than it came.
-    left, right = (panel(figure, f"{name}, amplitude").images[0] for name in "AB")
+    # Both have the same scale, and the image is drawn after registration, which divides it by three.
+    left, right = (find_panel(figure, f"{name}, amplitude").images[0] for name in "AB")
     assert left.get_clim() == right.get_clim()
     assert 0.8 < left.get_array().mean() / right.get_array().mean() < 1.3
-    curves = panel(figure, "Fourier ring correlation")
+    curves = find_panel(figure, "Fourier ring correlation")
     correlation, threshold = curves.lines[:2]
     np.testing.assert_allclose(correlation.get_ydata(), comparison.frc.correlation)
     np.testing.assert_allclose(threshold.get_ydata(), comparison.frc.threshold)
@@ -182,7 +182,7 @@ def test_comparison_in_pixels_and_without_crossing() -> None:
     target = make_result(make_object(), units="pixel")["object"]
     comparison = compare_images(target.values, target.values)
     figure = plot_comparison(comparison, target)
-    curves = panel(figure, "Fourier ring correlation")
+    curves = find_panel(figure, "Fourier ring correlation")
     assert "1/pixel" in curves.get_xlabel()
     assert len(curves.get_legend().get_texts()) == 2
 
@@ -201,21 +201,21 @@ def test_sync_difference_shows_both_beside_the_truth() -> None:
     assert panels[0].startswith("without sync: error 0.51 after 30 sweeps")
     assert panels[1].startswith("with sync: error 0.0061 after 30 sweeps")
     assert panels[2] == "truth"
-    shown = [panel(figure, title).images[0] for title in panels]
+    shown = [find_panel(figure, title).images[0] for title in panels]
     assert len({image.get_clim() for image in shown}) == 1
     assert len({tuple(np.round(image.get_extent(), 12)) for image in shown}) == 1
-    # The global phase is no difference: what sync leaves is near the truth, pixel by pixel.
+    # A global phase does not count: the image with sync is close to the truth in every pixel.
     phases = [np.exp(1j * image.get_array()).filled(0) for image in shown]
     assert relative_error(phases[1], phases[2]) < 0.05 < relative_error(phases[0], phases[2])
     assert np.abs(phases[1] - phases[2]).mean() < 0.05
-    (curves,) = labelled(figure, "relative error")
+    (curves,) = find_by_label(figure, "relative error")
     assert curves.get_yscale() == "log"
     for line, error in zip(curves.lines, errors, strict=True):
         np.testing.assert_allclose(line.get_ydata(), error)
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg", "PNG"])
-def test_saved_picture_is_there_and_alone(tmp_path, suffix) -> None:
+def test_saved_picture_is_the_only_new_file(tmp_path, suffix) -> None:
     target = tmp_path / f"picture.{suffix}"
     target.write_text("an older picture")
     figure = Figure()
@@ -229,7 +229,7 @@ def test_saved_picture_is_not_blank(tmp_path) -> None:
     path = save_figure(plot_result(make_result(make_object())), tmp_path / "picture.png", dpi=60)
     pixels = plt.imread(path)
     assert pixels.shape[1] == 13 * 60
-    # Both panels hold both tones of the stripes; hue shows in the phase and in the probe.
+    # Both panels show both tones of the stripes; the phase and the probe are colourful.
     assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 500
     colourful = np.ptp(pixels[..., :3], axis=-1) > 0.2
     assert colourful[: colourful.shape[0] // 2, colourful.shape[1] // 2 :].mean() > 0.1
@@ -260,7 +260,7 @@ def test_unknown_format_names_the_known_ones(tmp_path, name) -> None:
 
 
 def test_missing_folder_is_named(tmp_path) -> None:
-    with pytest.raises(OptionError, match="is no folder"):
+    with pytest.raises(OptionError, match="is not a folder"):
         save_figure(Figure(), tmp_path / "nowhere" / "picture.png")
 
 
