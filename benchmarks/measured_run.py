@@ -22,7 +22,7 @@ from daskptycho.sync import two_level
 # Tasks by the beginning of their keys (daskptycho/tasks/blockwise.py and exact.py), if H is over all tiles.
 # The eigenproblem is one task, or steps on blocks.
 EIGENSOLVER_TASKS = (
-    *("solve", "row_sums", "pair_up", "begin", "multiply", "advance", "conclude", "extract_phases"),
+    *("solve", "row_sums", "locate", "begin", "multiply", "advance", "conclude", "extract_phases"),
 )
 GRAMIAN_TASKS = ("border", "ground", "block_values", "block_matrix")
 # Functions inside the task of a tile, if each tile has its own H (daskptycho/sync/two_level.py).
