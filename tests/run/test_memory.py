@@ -38,7 +38,7 @@ from daskptycho.tasks.layout import Residency, lay_out
 from daskptycho.tasks.state import SweepSettings
 from daskptycho.tasks.waiting import compute, persist
 from tests import plain
-from tests.test_cli import facts, refused, run
+from tests.test_cli import expect_refusal, read_facts, run
 
 HERE = Workers(1, 1, None)
 ON_GPU = Workers(1, 1, 2**33, "gpu")
@@ -287,18 +287,18 @@ def test_memory_that_is_no_number_of_bytes_is_refused(ds: xr.Dataset) -> None:
 
 def test_run_that_does_not_fit_is_refused_before_it_begins(ds: xr.Dataset, tmp_path: Path) -> None:
     scan = ds.encoding["source"]
-    said = refused("reconstruct", scan, tmp_path / "out.zarr", "--memory", "100MB")
+    said = expect_refusal("reconstruct", scan, tmp_path / "out.zarr", "--memory", "100MB")
     assert "the run needs" in said
     assert "95.37 MiB" in said
     assert not (tmp_path / "out.zarr").exists()
-    assert said.split(":", 1)[1] in refused(
+    assert said.split(":", 1)[1] in expect_refusal(
         "plan", scan, "--memory", "100MB", "--threads", dask.system.CPU_COUNT
     )
-    assert "memory is 'much'" in refused("plan", scan, "--memory", "much")
+    assert "memory is 'much'" in expect_refusal("plan", scan, "--memory", "much")
 
 
 def test_plan_is_printed(ds: xr.Dataset) -> None:
-    told = facts(run("plan", ds.encoding["source"], "--workers", 2, "--memory", "4GiB").stdout)
+    told = read_facts(run("plan", ds.encoding["source"], "--workers", 2, "--memory", "4GiB").stdout)
     assert told["workers"] == "2 with 1 thread each"
     assert told["tiles"].startswith("4 with 64 frames")
     assert told["amplitudes"] == "256.00 kiB as float32; read once, then held"

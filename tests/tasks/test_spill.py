@@ -37,7 +37,7 @@ from daskptycho.tasks.spill import PREFIX, StoredImage
 from tests import plain
 from tests.run.test_memory import HERE, four_tiles, recipe_of, tight
 from tests.run.test_resumption import Stop, assert_equal, stop_at
-from tests.test_cli import facts, refused, run
+from tests.test_cli import expect_refusal, read_facts, run
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = 5
@@ -218,11 +218,11 @@ def test_disk_that_is_full_is_told(ds: xr.Dataset, tmp_path: Path, folder: Path)
 
 def test_plan_tells_of_images_on_disk(ds: xr.Dataset) -> None:
     scan, memory = ds.encoding["source"], little(ds)
-    told = facts(run("plan", scan, "--threads", 1, "--memory", memory).stdout)
+    told = read_facts(run("plan", scan, "--threads", 1, "--memory", memory).stdout)
     assert told["held"] == "nothing from sweep to sweep"
-    assert told["on disk"] == "570.71 kiB of images and illumination; 1.49 MiB written and read a"
-    assert "in the process that began the run" in told["result"]
-    said = refused("plan", scan, "--threads", 1, "--memory", memory - 100_000)
+    assert told["on disk"] == "570.71 kiB of images and illumination; 1.49 MiB written and read"
+    assert "in the process that started the run" in told["result"]
+    said = expect_refusal("plan", scan, "--threads", 1, "--memory", memory - 100_000)
     assert "amplitudes streamed, 570.71 kiB of images on disk" in said
 
 
