@@ -10,6 +10,9 @@ EXTRAS := cloud,dashboard,dev,fftw,formats,slurm
 # Too large to install for every run of the tests.
 LONG_EXTRAS := nvrtc
 PIP := $(RUN) -m pip --disable-pip-version-check
+# The oldest release of Dask that pyproject.toml allows, in an environment of its own.
+OLDEST_DASK := 2025.1.0
+OLDEST := build/oldest-dask
 SOURCES := daskptycho tests benchmarks workflows docs
 CANDIDATES := $(or $(PYTHON),python3.11 python3)
 SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
@@ -22,12 +25,13 @@ ONCE_MORE := --reruns 1
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint format docs clean
+.PHONY: help demo test test-long test-oldest-dask lint format docs clean
 
 help:
 	@echo "make demo    simulate a scan, reconstruct it with and without sync, leave pictures in demo/"
 	@echo "make test    run the tests"
 	@echo "make test-long  run the tests that take minutes"
+	@echo "make test-oldest-dask  run the tests with the oldest Dask that is supported"
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    build the documentation into build/docs"
 	@echo "make format  let ruff rewrite the sources"
@@ -42,6 +46,9 @@ test: $(STAMP)
 
 test-long: $(LONG_STAMP)
 	@$(RUN) -m pytest -m long $(ONCE_MORE) $(PYTEST_FLAGS) $(TESTS)
+
+test-oldest-dask: $(OLDEST)/.installed
+	@$(OLDEST)/bin/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_FLAGS) $(TESTS)
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .
@@ -93,6 +100,13 @@ $(STAMP): pyproject.toml
 	echo "Installing daskptycho and its dependencies into $(VENV) (minutes the first time)"; \
 	$(PIP) install --quiet --editable ".[$(EXTRAS)]"; \
 	touch $@
+
+$(OLDEST)/.installed: pyproject.toml $(STAMP)
+	@echo "Installing Dask $(OLDEST_DASK) and the rest into $(OLDEST) (minutes the first time)"
+	@$(RUN) -m venv --clear $(OLDEST)
+	@$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet \
+	    "dask==$(OLDEST_DASK)" "distributed==$(OLDEST_DASK)" --editable ".[$(EXTRAS)]"
+	@touch $@
 
 $(LONG_STAMP): $(STAMP)
 	@echo "Installing what the long tests need in addition"

@@ -24,7 +24,7 @@ from daskptycho.model.sweep import illuminate_tile
 from daskptycho.scan.dataset import fresnel_kernel, tile_chunks
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.sync.eigensolvers import Eigenpair, PowerIterate
-from daskptycho.sync.gramian import gramian_blocks
+from daskptycho.sync.gramian import GramianBlock, gramian_blocks
 from daskptycho.sync.options import Sync
 from daskptycho.sync.phases import Phases
 from daskptycho.tasks.blockwise import (
@@ -254,13 +254,19 @@ def gramian(
     if frames.chunks[0] != tuple(len(tile) for tile in tiling.tiles):
         raise OptionError(f"frames has chunks {frames.chunks[0]}; expected the tiles of the scan")
     near = [_near(setting, tile) for tile in tiling.tiles]
+    blocks = gramian_blocks(tiling)
     ground = with_one(_ground, each(near), each([setting.model._replace(own={})]), device=device)
     measured = _amplitudes_of(scan, device=device)
     return gramian_of_blocks(
         *(frames, ground, map_objects(_power, measured)),
-        *(each(gramian_blocks(tiling)), gramian_blocks(tiling)),
+        *(map_objects(_move_block, each(blocks), device=device), [own.outline() for own in blocks]),
         like=_empty(device, 1, np.complex128),
     )
+
+
+def _move_block(block: Any, device: Device) -> GramianBlock:
+    own: GramianBlock = item(block)
+    return own.to(device)
 
 
 class _Near(NamedTuple):

@@ -131,6 +131,14 @@ def test_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: p
         run(block, tmp_path, namespace)
 
 
+def test_the_oldest_dask_of_the_makefile_is_the_oldest_allowed() -> None:
+    allowed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    oldest = re.findall(r"^(?:dask\[array\]|distributed)>=([\d.]+)$", "\n".join(allowed), flags=re.MULTILINE)
+    tested = re.search(r"^OLDEST_DASK := ([\d.]+)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert tested is not None
+    assert [f"{version}.0" for version in oldest] == [tested[1]] * 2
+
+
 def test_no_block_is_skipped_silently() -> None:
     for block in (block for page in PAGES for block in blocks_of(page)):
         assert block.language in {"python", *SHELL, *NOT_RUN}, f"{block}: no test runs {block.language!r}"

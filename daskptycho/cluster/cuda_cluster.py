@@ -146,19 +146,29 @@ def _work(dask_worker: Worker) -> GpuWork:
 
 
 def require_gpus_at_work(client: Client) -> list[GpuWork]:
-    """`gpus_at_work`, once a run is done: as many GPUs as there are workers, and none of them idle.
+    """What each worker of a `cuda_cluster` has done, once a run is finished; an idle GPU is an error.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        From `cuda_cluster`.
+
+    Returns
+    -------
+    list of GpuWork
+        Of each worker its GPU, where its memory comes from, and the number of tiles that it has swept.
 
     Raises
     ------
     FaultError
-        The run did not use what it was given. Its result is written all the same.
+        Fewer GPUs than workers did the work. The result of the run is written all the same.
     """
     work = gpus_at_work(client)
     used = {own.gpu.uuid for own in work if own.sweeps}
     if len(used) != len(work):
-        told = "; ".join(f"{own.gpu.name} {own.gpu.uuid}: {own.sweeps} tiles swept" for own in work)
+        done = "; ".join(f"{own.gpu.name} {own.gpu.uuid}: {own.sweeps} tiles swept" for own in work)
         raise FaultError(
-            f"{len(work)} GPUs were asked for and {len(used)} did the work ({told}); the result is written; "
+            f"{len(work)} GPUs were asked for and {len(used)} did the work ({done}); the result is written; "
             "see the worker's log, or name fewer GPUs (--gpus)"
         )
     return work

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.backend import array_module, kernels, sparse_module
+from daskptycho.backend import Device, array_module, kernels, sparse_module, to_device
 from daskptycho.tiling import Shape, Tile, Tiling, overlapping_pairs
 
 __all__ = [
@@ -60,6 +60,15 @@ class GramianBlock:
     offset: NDArray[np.int64]
     border: NDArray[np.int64]
     pairs: int
+
+    def to(self, device: Device) -> GramianBlock:
+        """The same block with its arrays on a device."""
+        return replace(
+            self,
+            pair=to_device(self.pair, device),
+            offset=to_device(self.offset, device),
+            border=to_device(self.border, device),
+        )
 
     def outline(self) -> GramianBlock:
         """The same block without its pairs."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import dask.core
 import numpy as np
-from dask.task_spec import Alias, DataNode, GraphNode
+from dask.task_spec import DataNode, GraphNode, TaskRef
 
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import overlap
@@ -74,9 +74,11 @@ def _values_of(array: Any, bound: Mapping[Any, Value]) -> list[Value]:
 
 
 def _alias_of(node: Any, graph: Mapping[Any, Any]) -> Any:
-    """The key that a task of a dask array only stands for, written in either of Dask's ways."""
-    if isinstance(node, Alias):
-        return node.target
+    """The key that a node of a dask array only stands for, written in any of Dask's ways."""
+    target = getattr(node, "target", None)
+    target = target.key if isinstance(target, TaskRef) else target
+    if isinstance(node, GraphNode) and target is not None:
+        return target
     return node if isinstance(node, tuple) and not callable(node[0]) and node in graph else None
 
 

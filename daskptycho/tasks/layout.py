@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import xarray as xr
 
-from daskptycho.backend import Device, to_device
+from daskptycho.backend import Device
 from daskptycho.model.amplitudes import Amplitudes
 from daskptycho.model.model import Model, move_tile
 from daskptycho.sync.gramian import GramianBlock, block_within, gramian_blocks
@@ -186,16 +186,11 @@ def _confirm(data: TileData, counts: float) -> TileData:
 
 
 def _find_pairs_on(device: Device, tile: Tile, frame_shape: Shape, period: Shape | None) -> GramianBlock:
-    return _move_pairs(device, block_within(tile, frame_shape, period))
+    return block_within(tile, frame_shape, period).to(device)
 
 
 def _move_pairs(device: Device, block: GramianBlock) -> GramianBlock:
-    return replace(
-        block,
-        pair=to_device(block.pair, device),
-        offset=to_device(block.offset, device),
-        border=to_device(block.border, device),
-    )
+    return block.to(device)
 
 
 def _move_model(model: Model) -> Model:
