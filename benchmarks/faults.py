@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 import daskptycho as dp
-from daskptycho.tasks.spec import STAY_AT_HOME
+from daskptycho.cluster.client import STAY_AT_HOME
 
 COMMAND = [sys.executable, "-m", "daskptycho"]
 # Largest relative difference of two images that count as equal.

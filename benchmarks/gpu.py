@@ -16,23 +16,28 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from daskptycho.tasks.plan import _pairs_on_device, _tile_on_device
 from rich.console import Console
 from rich.table import Table
 
 import daskptycho as dp
 from daskptycho.backend import inverse_transform, to_device, transform
 from daskptycho.cluster.devices import require_gpu
-from daskptycho.model.algorithms import AP, overlap_waves, sweep_tile, updated_probe
-from daskptycho.model.operators import frame_blocks, illuminate, inverse_illumination, measured_amplitudes
+from daskptycho.model.algorithms import AP
+from daskptycho.model.amplitudes import prepare_amplitudes
+from daskptycho.model.model import Model, TileModel, move_tile
+from daskptycho.model.operators import frame_blocks
+from daskptycho.model.probe import Probe
+from daskptycho.model.sweep import illuminate_tile, overlap_waves, sweep_tile
 from daskptycho.scan.dataset import position_in_pixels
 from daskptycho.sync.gramian import Border, block_matrix, block_values, block_within
-from daskptycho.sync.phases import Sync, normalise, solve
+from daskptycho.sync.options import Sync
+from daskptycho.sync.phases import normalise, solve
 from daskptycho.tiling import make_tiling
 
 # Time on the GPU of the poster: 16384 frames of 32x32, 100 sweeps with 100 power steps each.
@@ -95,22 +100,28 @@ def make_parts(folder: Path, frame_size: int, side: int) -> list[Part]:
         tile_frames=side**2,
     )
     tiling = make_tiling(position_in_pixels(scan), (frame_size, frame_size), (side**2,))
-    tile = _tile_on_device(tiling.tiles[0])
-    block = _pairs_on_device(block_within(tiling.tiles[0], tiling.frame_shape, None))
-    amplitude = measured_amplitudes(to_device(scan["intensity"].values.astype(np.uint16), "gpu"))
+    tile = move_tile(tiling.tiles[0], "gpu")
+    block = block_within(tiling.tiles[0], tiling.frame_shape, None)
+    block = replace(
+        block, **{name: to_device(getattr(block, name), "gpu") for name in ("pair", "offset", "border")}
+    )
+    amplitude = prepare_amplitudes(to_device(scan["intensity"].values.astype(np.uint16), "gpu"))
     probe = to_device(scan["probe"].values, "gpu")
+    at = TileModel(Model((Probe(),)), {"probe": probe}, {})
+    due = at._replace(due=frozenset({"probe"}))
     image = to_device(np.ones(tile.window.shape, dtype=np.complex64), "gpu")
-    weight = inverse_illumination(illuminate(probe[None], tile.corner, tile.window.shape), probe)
-    weighted = sweep_tile(AP(), tile, amplitude, image, probe, keep_frames=True).weighted
-    waves = sweep_tile(AP(), tile, amplitude, image, probe, update_probe=True).waves
+    weight = at.inverse_illumination(illuminate_tile(tile, at))
+    weighted = sweep_tile(AP(), at, tile, amplitude, image, leave="weighted frames").left
+    waves = sweep_tile(AP(), due, tile, amplitude, image, leave="waves").left.waves
 
     def fft_pair() -> None:
         for some in frame_blocks(len(tile), probe):
             inverse_transform(transform(waves[some]))
 
     def with_probe() -> None:
-        swept = sweep_tile(AP(), tile, amplitude, image, probe, update_probe=True)
-        overlap_waves(tile, swept.waves, updated_probe(probe, [swept.probe_sums]))
+        swept = sweep_tile(AP(), due, tile, amplitude, image, leave="waves")
+        updated = Probe().update(probe, swept.sums["probe"])
+        overlap_waves(tile, swept.left.waves, at._replace(shared={"probe": updated}))
 
     def gramian() -> Any:
         border = Border(weighted.frames, block.border)
@@ -126,7 +137,7 @@ def make_parts(folder: Path, frame_size: int, side: int) -> list[Part]:
     eigensolver = steps * (entries * (16 + 4) + 4 * 16 * side**2 * steps / 2)
     return [
         Part("FFT pair", fft_pair, pixels * FFT_PAIR),
-        Part("sweep", lambda: sweep_tile(AP(), tile, amplitude, image, probe), pixels * SWEEP),
+        Part("sweep", lambda: sweep_tile(AP(), at, tile, amplitude, image), pixels * SWEEP),
         Part("sweep, probe recovered", with_probe, pixels * WITH_PROBE),
         Part("Gramian", gramian, float(shared) * 2 * WAVE),
         Part("H as a matrix", lambda: block_matrix(block, gramian()), float(shared) * 2 * WAVE),

@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 import daskptycho as dp
+from daskptycho.cluster.client import STAY_AT_HOME
 from daskptycho.run.memory import INTERPRETER
-from daskptycho.tasks.spec import STAY_AT_HOME
 
 
 class PeakMemory:

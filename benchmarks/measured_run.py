@@ -19,9 +19,12 @@ from dask.utils import key_split
 import daskptycho as dp
 from daskptycho.sync import two_level
 
-# Tasks by the beginning of their keys (daskptycho/tasks/exact.py), if H is assembled over all tiles.
-EIGENSOLVER_TASKS = ("solve-assembled", "row", "first-vector", "power-step", "collect-vector")
-GRAMIAN_TASKS = ("border-frames", "block")
+# Tasks by the beginning of their keys (daskptycho/tasks/blockwise.py and exact.py), if H is over all tiles.
+# The eigenproblem is one task, or steps on blocks.
+EIGENSOLVER_TASKS = (
+    *("solve", "row_sums", "locate", "begin", "multiply", "advance", "conclude", "extract_phases"),
+)
+GRAMIAN_TASKS = ("border", "ground", "block_values", "block_matrix")
 # Functions inside the task of a tile, if each tile has its own H (daskptycho/sync/two_level.py).
 EIGENSOLVER_WITHIN = ("normalise", "solve")
 GRAMIAN_WITHIN = ("block_values",)

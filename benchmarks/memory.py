@@ -29,7 +29,9 @@ from rich.table import Table
 
 import daskptycho as dp
 from daskptycho.cluster.workers import Workers
-from daskptycho.run.memory import FULL, Needs, Recipe, estimate_needs
+from daskptycho.model.probe import Probe
+from daskptycho.run.memory import FULL, Needs, estimate_needs
+from daskptycho.run.options import Recipe
 from daskptycho.scan.dataset import position_in_pixels, tile_chunks
 from daskptycho.tiling import make_tiling
 
@@ -75,10 +77,10 @@ def _peak_of_run(folder: Path, run: str, sweeps: int, threads: int) -> int:
 def _has_grade(run: str, needs: Needs) -> bool:
     """Whether a run of this name keeps in memory what the plan says."""
     if run.startswith("images"):
-        return needs.images_on_disk
+        return needs.residency.images_on_disk
     if run.startswith("streamed"):
-        return needs.streamed
-    return needs.waves_twice or not run.startswith("waves twice")
+        return needs.residency.streamed
+    return needs.residency.waves_twice or not run.startswith("waves twice")
 
 
 def _holds_amplitudes(run: str) -> bool:
@@ -87,7 +89,7 @@ def _holds_amplitudes(run: str) -> bool:
 
 def _estimate_run(scan: Any, options: dict[str, Any], threads: int, memory: int | None) -> Needs:
     tiling = make_tiling(position_in_pixels(scan), (scan.sizes["qy"], scan.sizes["qx"]), tile_chunks(scan))
-    recipe = Recipe(update_probe=options.get("update_probe", True))
+    recipe = Recipe(parameters=(Probe(recovered=options.get("update_probe", True)),))
     return estimate_needs(scan, tiling, Workers(1, threads, memory), recipe)
 
 

@@ -30,12 +30,21 @@ from rich.console import Console
 from rich.table import Table
 
 import daskptycho as dp
-from daskptycho.run.memory import Recipe, count_sweep_tasks
-from daskptycho.scan.dataset import position_in_pixels, tile_chunks
-from daskptycho.sync.options import Sync
-from daskptycho.sync.two_level import GalerkinRow, tile_phases
-from daskptycho.tasks.spec import STAY_AT_HOME, persisted, task
-from daskptycho.tiling import Tiling, make_tiling
+from daskptycho.cluster.client import STAY_AT_HOME
+from daskptycho.graph import sweep
+from daskptycho.model.model import Model
+from daskptycho.model.probe import Probe
+from daskptycho.run.memory import count_sweep_tasks
+from daskptycho.run.options import Recipe
+from daskptycho.run.start import begin_uniform, place_values
+from daskptycho.scan.tiles import lay_out_tiles
+from daskptycho.sync.options import Sync, Synchronisation
+from daskptycho.sync.two_level import GalerkinRow, find_tile_phases
+from daskptycho.tasks.layout import lay_out
+from daskptycho.tasks.spec import count_tasks, task
+from daskptycho.tasks.state import SweepSettings
+from daskptycho.tasks.waiting import compute, persist
+from daskptycho.tiling import Tiling
 
 # Sweeps before the timed ones, which compile and settle the cadence.
 WARM = 2
@@ -100,10 +109,10 @@ def time_g(tiles: int) -> float:
                 if 0 <= y + dy < side and 0 <= x + dx < side
             ]
             values = np.where(np.array(near) == y * side + x, 1.0, 0.1).astype(complex)
-            others = {"power": 1.0, "spread": 0.0, "consensus": 0.0, "localisation": 1.0}
+            others = {"misfit": 1.0, "power": 1.0, "spread": 0.0, "consensus": 0.0, "localisation": 1.0}
             rows.append(GalerkinRow(np.array(near), values, **others))
     start = time.perf_counter()
-    tile_phases(rows, Sync(), "degree", 1.0)
+    find_tile_phases(rows, Synchronisation(Sync(), "degree"), 1.0)
     return time.perf_counter() - start
 
 
@@ -113,8 +122,30 @@ def time_tasks(client: Client, count: int) -> float:
     for _ in range(count):
         values.append(task(max, values[len(values) // 2], 1))
     start = time.perf_counter()
-    dask.compute(task(sum, persisted(values[1:])))
+    compute(task(sum, persist(values[1:])))
     return (time.perf_counter() - start) / count
+
+
+def count_own_tasks(small: Any, large: Any, *, recovered: bool) -> int:
+    """Tasks that a tile adds to a sweep on as many workers as tiles, without those that cut strips."""
+    recipe, counted = Recipe(parameters=(Probe(recovered=recovered),)), []
+    for scan in (small, large):
+        tiling = lay_out_tiles(scan)
+        tiles = len(tiling.tiles)
+        cuts = (2 if recovered else 1) * len(tiling.strips_between_workers(tiles))
+        counted.append((count_sweep_tasks(scan, tiling, recipe, workers=tiles) - cuts, tiles))
+    (few, few_tiles), (many, many_tiles) = counted
+    return (many - few) // (many_tiles - few_tiles)
+
+
+def time_planning(scan: Any, tiling: Tiling) -> float:
+    """Seconds per tile to lay out a run with a known probe, and to make and walk the graph of a sweep."""
+    start = time.perf_counter()
+    model = Model((Probe(recovered=False),))
+    layout = lay_out(scan, tiling, model, "two-level")
+    state = begin_uniform(layout, *place_values(layout, {"probe": scan["probe"].values}), None)
+    count_tasks(sweep(layout, state, SweepSettings()), given=[layout, state])
+    return (time.perf_counter() - start) / len(tiling.tiles)
 
 
 @dataclass(frozen=True)
@@ -205,7 +236,7 @@ def main(quick: bool, side: int, sweeps: int, repeats: int, tile_frames: int) ->
             )
             for width in (side, 2 * side)
         )
-        tiling = make_tiling(position_in_pixels(scan), (size, size), tile_chunks(scan))
+        tiling = lay_out_tiles(scan)
         tiles = len(tiling.tiles)
         measured = measure(scan, double, sweeps, repeats, tasks=200 if quick else 2000)
     console.print(make_measured_table(measured, tiles))
@@ -218,16 +249,15 @@ def main(quick: bool, side: int, sweeps: int, repeats: int, tile_frames: int) ->
         f"{measured.one_worker / measured.one_thread:.2f}"
     )
     console.print(describe_bytes(measured.received, tiling))
-    planning = time.perf_counter()
-    own_tasks = count_sweep_tasks(scan, tiling, Recipe(update_probe=False)) // tiles
-    planning = (time.perf_counter() - planning) / tiles
+    planning = time_planning(scan, tiling)
+    known, recovered = (count_own_tasks(scan, double, recovered=own) for own in (False, True))
     solved = {count: time_g(count) for count in ((100, 400) if quick else (1_000, 10_000, 100_000))}
     console.print(
-        f"{format_time(measured.task)} per task; {own_tasks} tasks per tile and sweep, planned in "
-        f"{format_time(planning)}; G solved in "
+        f"{format_time(measured.task)} per task; {known} tasks per tile and sweep, {recovered} if the probe "
+        f"is recovered, planned in {format_time(planning)}; G solved in "
         + ", ".join(f"{format_time(seconds)} for {count} tiles" for count, seconds in solved.items())
     )
-    console.print(_make_model_table(measured.task, own_tasks, planning, solved))
+    console.print(_make_model_table(measured.task, known, planning, solved))
 
 
 def travelling_strips(tiles: float, workers: int) -> float:

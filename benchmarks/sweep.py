@@ -21,11 +21,16 @@ from timing import fastest_seconds
 
 import daskptycho as dp
 from daskptycho.backend import inverse_transform, transform
-from daskptycho.model.algorithms import AP, overlap_waves, sweep_tile, updated_probe
-from daskptycho.model.operators import frame_blocks, illuminate, inverse_illumination, measured_amplitudes
+from daskptycho.model.algorithms import AP
+from daskptycho.model.amplitudes import prepare_amplitudes
+from daskptycho.model.model import Model, TileModel
+from daskptycho.model.operators import frame_blocks
+from daskptycho.model.probe import Probe
+from daskptycho.model.sweep import illuminate_tile, overlap_waves, sweep_tile
 from daskptycho.scan.dataset import position_in_pixels
 from daskptycho.sync.gramian import Border, block_matrix, block_values, gramian_blocks
-from daskptycho.sync.phases import Sync, normalise, solve
+from daskptycho.sync.options import Sync
+from daskptycho.sync.phases import normalise, solve
 from daskptycho.tiling import make_tiling
 
 
@@ -40,11 +45,12 @@ def measure(folder: Path, frame_size: int, frames: int, rounds: int) -> dict[str
     )
     tiling = make_tiling(position_in_pixels(scan), (frame_size, frame_size), (frames * frames,))
     tile = tiling.tiles[0]
-    amplitude = measured_amplitudes(scan["intensity"].values)
+    amplitude = prepare_amplitudes(scan["intensity"].values)
     probe = scan["probe"].values
+    at = TileModel(Model((Probe(),)), {"probe": probe}, {})
     image = np.ones(tile.window.shape, dtype=np.complex64)
-    weight = inverse_illumination(illuminate(probe[None], tile.corner, tile.window.shape), probe)
-    weighted = sweep_tile(AP(), tile, amplitude, image, probe, keep_frames=True).weighted
+    weight = at.inverse_illumination(illuminate_tile(tile, at))
+    weighted = sweep_tile(AP(), at, tile, amplitude, image, leave="weighted frames").left
     (block,) = gramian_blocks(tiling)
     # Zeros, which repeated transforms without a factor leave unchanged.
     waves = np.zeros((len(tile), *probe.shape), dtype=np.complex64)
@@ -54,8 +60,10 @@ def measure(folder: Path, frame_size: int, frames: int, rounds: int) -> dict[str
             inverse_transform(transform(waves[some], unitary=False, overwrite=True), unitary=False)
 
     def with_probe() -> None:
-        swept = sweep_tile(AP(), tile, amplitude, image, probe, update_probe=True)
-        overlap_waves(tile, swept.waves, updated_probe(probe, [swept.probe_sums]))
+        due = at._replace(due=frozenset({"probe"}))
+        swept = sweep_tile(AP(), due, tile, amplitude, image, leave="waves")
+        updated = Probe().update(probe, swept.sums["probe"])
+        overlap_waves(tile, swept.left.waves, at._replace(shared={"probe": updated}))
 
     def gramian() -> Any:
         border = Border(weighted.frames, block.border)
@@ -65,7 +73,7 @@ def measure(folder: Path, frame_size: int, frames: int, rounds: int) -> dict[str
     return fastest_seconds(
         {
             "FFT pair": fft_pair,
-            "sweep": lambda: sweep_tile(AP(), tile, amplitude, image, probe),
+            "sweep": lambda: sweep_tile(AP(), at, tile, amplitude, image),
             "sweep, probe recovered": with_probe,
             "Gramian": gramian,
             "eigensolver": lambda: solve(normalise(h, weighted.power, "degree"), Sync()),

@@ -112,7 +112,8 @@ def _sweep(given: SweepInput) -> TileSweep:
     note_sweep()
     # What was read for this task goes before the Gramian needs room.
     del amplitudes, image
-    if settings.keeps_image or settings.due:
+    if settings.keeps_image or given.leave == "sums only":
+        # For the momentum of the coming sweep, and for the second pass of this one.
         swept = swept._replace(image=merged if kept is None else kept)
     if given.merging is not None and settings.two_level:
         swept = synchronise_swept(data, swept, given.merging, given.following or at, how)

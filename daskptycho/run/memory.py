@@ -27,7 +27,7 @@ from daskptycho.sync.options import Sync, Synchronisation
 from daskptycho.tasks.layout import Residency, lay_out
 from daskptycho.tasks.spec import count_tasks, place
 from daskptycho.tasks.state import SweepSettings
-from daskptycho.tiling import Strip, Tile, Tiling, overlapping_pairs
+from daskptycho.tiling import Strip, Tile, Tiling, assign_worker, overlapping_pairs
 
 __all__ = ["Needs", "count_sweep_tasks", "estimate_needs"]
 
@@ -231,7 +231,8 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
     held += sum(own.nbytes(len(tile)) for own in recipe.parameters for tile in tiling.tiles)
     if not streamed or workers.device == "gpu":
         held += _pair_bytes(tiling, recipe)
-    held += sum(pixels) * ((0 if streamed else counts) + (wave if recipe.has_stack else 0))
+    # A sweep leaves a stack while the one before still stands.
+    held += sum(pixels) * ((0 if streamed else counts) + (2 * wave if recipe.has_stack else 0))
     # An update of the model waits for all tiles.
     wait = recipe.recovers and not residency.waves_twice
     waiting = sum(pixels) * (wave if wait else COMPLEX if recipe.method == "full" else 0)
@@ -251,7 +252,8 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
         amplitudes=FLOAT * sum(pixels),
         residency=residency,
         held=held,
-        on_disk=images if residency.images_on_disk else 0,
+        # A new illumination is on disk twice: of a tile's own frames, and with its neighbours'.
+        on_disk=images + (sum(windows) * FLOAT if recipe.recovers else 0) if residency.images_on_disk else 0,
         disk_traffic=_disk_traffic(tiling, recipe) if residency.images_on_disk else 0,
         waiting=waiting,
         task=max(pixels) * inside + batch + 4 * COMPLEX * max(windows),
@@ -264,7 +266,8 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
 
 
 def _image_bytes(recipe: Recipe) -> int:
-    """Of a pixel of a tile's window: overlap sums, images that momentum needs, and what shone on it."""
+    """Bytes for a pixel of a tile's window: overlap sums and illuminations of two sweeps, and images."""
+    # Momentum needs the images that both sweeps began with. That of a second pass goes as it is swept.
     return (4 if recipe.momentum else 2) * COMPLEX + (2 if recipe.recovers else 1) * FLOAT
 
 
@@ -287,6 +290,7 @@ def _disk_traffic(tiling: Tiling, recipe: Recipe) -> int:
         # Each pass over the frames reads the image before.
         of_pixel += (2 if recipe.recovers else 1) * COMPLEX
     if recipe.momentum or recipe.recovers:
+        # The merged image is written.
         of_pixel += COMPLEX
     return pixels * of_pixel + cut * of_strip
 
@@ -299,7 +303,7 @@ def count_sweep_tasks(
     residency: Residency = Residency.HELD,
     workers: int = 1,
 ) -> int:
-    """Tasks of a sweep that synchronises, counted in its graph, and those that cut what workers send."""
+    """Tasks of a sweep that synchronises, counted in its graph, and those for what workers send."""
     model = Model(recipe.parameters)
     layout = lay_out(scan, tiling, model, recipe.method, residency=residency)
     shared = place({Probe.name: np.ones((recipe.modes, *tiling.frame_shape), dtype=np.complex64)})
@@ -315,7 +319,14 @@ def count_sweep_tasks(
     # The second sweep: the first one begins with merged images.
     state, _ = sweep(layout, state, settings)
     following, report = sweep(layout, state, settings)
+    counted = count_tasks([following, report], given=[layout, state])
     # A graph that is made for a cluster in use has them already.
-    passes = 0 if current_client() else 2 if recipe.recovers else 1
-    cut = len(tiling.strips_between_workers(workers)) * passes
-    return count_tasks([following, report], given=[layout, state]) + cut
+    return counted if current_client() else counted + _tasks_between(tiling, recipe, workers)
+
+
+def _tasks_between(tiling: Tiling, recipe: Recipe, workers: int) -> int:
+    """Tasks of a sweep for what workers send each other: strips, and reports to the first of them."""
+    tiles = len(tiling.tiles)
+    cuts = len(tiling.strips_between_workers(workers)) * (2 if recipe.recovers else 1)
+    away = sum(assign_worker(tile, tiles, workers) > 0 for tile in range(tiles))
+    return cuts + away * (recipe.recovers + (recipe.method != "two-level"))

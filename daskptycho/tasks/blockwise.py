@@ -6,6 +6,7 @@ are objects rather than arrays: pairs of frames, sparse matrices, where a solver
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -86,8 +87,8 @@ def with_one(function: Callable[..., Any], array: DaskArray, one: DaskArray, **o
 
 
 @dataclass(frozen=True)
-class _Flat:
-    """A function of lists, for blocks of three dimensions that Dask nests in lists."""
+class _Adapted:
+    """A function that takes what Dask gives it in another form."""
 
     function: Callable[..., Any]
 
@@ -95,21 +96,17 @@ class _Flat:
     def __name__(self) -> str:
         """For the names of tasks."""
         return self.function.__name__.strip("_")
+
+
+class _Flat(_Adapted):
+    """A function of lists, for blocks of three dimensions that Dask nests in lists."""
 
     def __call__(self, *nested: list[list[list[Any]]], **options: Any) -> Any:
         return self.function(*([part[0][0] for part in parts] for parts in nested), **options)
 
 
-@dataclass(frozen=True)
-class _WithOne:
+class _WithOne(_Adapted):
     """A function of a chunk and of the only chunk of another array."""
-
-    function: Callable[..., Any]
-
-    @property
-    def __name__(self) -> str:
-        """For the names of tasks."""
-        return self.function.__name__.strip("_")
 
     def __call__(self, chunk: Any, nested: list[list[list[Any]]], **options: Any) -> Any:
         return self.function(chunk, nested[0][0][0], **options)
@@ -127,16 +124,8 @@ def spread(function: Callable[..., Array], h: Gramian, one: DaskArray, dtype: An
     )
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(_Adapted):
     """A function of the frames of a tile and of the only chunk of another array."""
-
-    function: Callable[..., Any]
-
-    @property
-    def __name__(self) -> str:
-        """For the names of tasks."""
-        return self.function.__name__.strip("_")
 
     def __call__(self, frames: list[list[Any]], nested: list[list[list[Any]]]) -> Any:
         return self.function(item(frames[0][0]), item(nested[0][0][0]))
@@ -302,21 +291,36 @@ def iterate(
 
     Only vectors travel between tiles, for matrices that no worker should hold. Each step gathers them once.
     """
-    starts = tuple(int(start) for start in np.concatenate([[0], np.cumsum(h.frames)]))
-    matrices = h.matrices()
-    where: dict[str, Any] = {"outline": h.outline, "starts": starts}
+    matrices, places = h.matrices(), _Places(h.outline, h.frames)
     degrees = map_objects(_row_sums, matrices, h.blocks)
-    problem = _gather(_begin, degrees, h.power, normalisation=normalisation, kind=kind, **where)
-    located = map_objects(_pair_up, matrices, each(range(len(h.outline))))
+    problem = _gather(_begin, degrees, h.power, normalisation=normalisation, kind=kind, places=places)
+    located = map_objects(_locate, matrices, each(places.of_blocks))
     for step in range(iterations + 1):
-        products = with_one(_multiply, located, problem, **where)
+        products = with_one(_multiply, located, problem)
         last = step == iterations
-        problem = _gather(_conclude if last else _advance, products, problem, **where)
+        problem = _gather(_conclude if last else _advance, products, problem, places=places)
     return problem
 
 
-def _pair_up(matrix: Any, number: Any) -> tuple[Any, int]:
-    return item(matrix), item(number)
+class _Places:
+    """Where the blocks of H stand: of each block the frames of its rows and of its columns, as slices.
+
+    It is no dataclass, and has a token of its own: Dask would look all through it at each step.
+    """
+
+    def __init__(self, outline: Sequence[GramianBlock], frames: Sequence[int]) -> None:
+        ends = [int(end) for end in np.cumsum(frames)]
+        tiles = [slice(end - count, end) for end, count in zip(ends, frames, strict=True)]
+        self.frames = ends[-1]
+        self.of_blocks = [(tiles[block.row], tiles[block.column]) for block in outline]
+        self._token = uuid.uuid4().hex
+
+    def __dask_tokenize__(self) -> str:
+        return self._token
+
+
+def _locate(matrix: Any, place: Any) -> tuple[Any, slice, slice]:
+    return item(matrix), *item(place)
 
 
 def _row_sums(matrix: Any, block: Any) -> tuple[Array, Array | None]:
@@ -327,16 +331,14 @@ def _row_sums(matrix: Any, block: Any) -> tuple[Array, Array | None]:
     return own @ xp.ones(own.shape[1]), beside
 
 
-def _add_up(
-    parts: Sequence[tuple[Array, Array | None]], outline: Sequence[GramianBlock], starts: tuple[int, ...]
-) -> Array:
+def _add_up(parts: Sequence[tuple[Array, Array | None]], places: _Places) -> Array:
     """What blocks say of the frames of their rows and of their columns, on all frames."""
     xp = array_module(parts[0][0])
-    total = xp.zeros(starts[-1], dtype=parts[0][0].dtype)
-    for (of_rows, of_columns), block in zip(parts, outline, strict=True):
-        total[starts[block.row] : starts[block.row + 1]] += of_rows
+    total = xp.zeros(places.frames, dtype=parts[0][0].dtype)
+    for (of_rows, of_columns), (rows, columns) in zip(parts, places.of_blocks, strict=True):
+        total[rows] += of_rows
         if of_columns is not None:
-            total[starts[block.column] : starts[block.column + 1]] += of_columns
+            total[columns] += of_columns
     return total
 
 
@@ -345,39 +347,30 @@ def _begin(
     power: list[Array],
     normalisation: Normalisation,
     kind: type[PowerIterate] | type[LobpcgIterate],
-    outline: Sequence[GramianBlock],
-    starts: tuple[int, ...],
+    places: _Places,
 ) -> _Problem:
     of_frames = array_module(item(power[0])).concatenate([item(own) for own in power])
-    squared = of_frames if normalisation == "frame" else _add_up(degrees, outline, starts)
+    squared = of_frames if normalisation == "frame" else _add_up(degrees, places)
     consensus = array_module(squared).sqrt(squared)
     return _Problem(kind.begin(consensus), invert_consensus(consensus), of_frames)
 
 
-def _multiply(
-    located: Any, problem: Any, outline: Sequence[GramianBlock], starts: tuple[int, ...]
-) -> tuple[Array, Array | None]:
-    matrix, number = item(located)
-    block, vector = outline[number], item(problem).sent
-    of_rows = matrix @ vector[starts[block.column] : starts[block.column + 1]]
-    if block.row == block.column:
-        return of_rows, None
-    return of_rows, matrix.conj().T @ vector[starts[block.row] : starts[block.row + 1]]
+def _multiply(located: Any, problem: Any) -> tuple[Array, Array | None]:
+    matrix, rows, columns = item(located)
+    vector = item(problem).sent
+    of_rows = matrix @ vector[columns]
+    return of_rows, None if rows == columns else matrix.conj().T @ vector[rows]
 
 
-def _advance(
-    products: list[Any], problem: list[Any], outline: Sequence[GramianBlock], starts: tuple[int, ...]
-) -> _Problem:
+def _advance(products: list[Any], problem: list[Any], places: _Places) -> _Problem:
     (before,) = map(item, problem)
-    product = before.inverse * _add_up(products, outline, starts)
+    product = before.inverse * _add_up(products, places)
     return before._replace(iterate=before.iterate.advance(product))
 
 
-def _conclude(
-    products: list[Any], problem: list[Any], outline: Sequence[GramianBlock], starts: tuple[int, ...]
-) -> tuple[Eigenpair, Array]:
+def _conclude(products: list[Any], problem: list[Any], places: _Places) -> tuple[Eigenpair, Array]:
     (before,) = map(item, problem)
-    product = before.inverse * _add_up(products, outline, starts)
+    product = before.inverse * _add_up(products, places)
     return before.iterate.conclude(product), before.power
 
 

@@ -50,16 +50,18 @@ def _bind(chunks: Sequence[Value]) -> tuple[Any, dict[Any, Value]]:
 def _values_of(array: Any, bound: Mapping[Any, Value]) -> list[Value]:
     """The chunks of a dask array as values, with the bound ones in place of those of `_bind`."""
     graph = dict(array.__dask_graph__())
+    dependencies = {key: dask.core.get_dependencies(graph, key) for key in graph}
     done: dict[Any, Value] = dict(bound)
-
-    def resolve(key: Any) -> Value:
+    # One after the other: the steps of a solver are a chain longer than a function may call itself.
+    for key in dask.core.toposort(graph, dependencies=dependencies):
         if key in done:
-            return done[key]
+            continue
         node = graph[key]
         if (other := _alias_of(node, graph)) is not None:
-            return done.setdefault(key, resolve(other))
-        needs = list(dask.core.get_dependencies(graph, key))
-        values = [resolve(own) for own in needs]
+            done[key] = done[other]
+            continue
+        needs = list(dependencies[key])
+        values = [done[own] for own in needs]
         if isinstance(node, GraphNode):
             renamed = {own: value.key for own, value in zip(needs, values, strict=True) if own != value.key}
             node = node.substitute(renamed) if renamed else node
@@ -67,9 +69,8 @@ def _values_of(array: Any, bound: Mapping[Any, Value]) -> list[Value]:
             node = DataNode(key, node)
         # Beside the first of the tiles, as other tasks are.
         home = min((value.home for value in values if value.home is not None), default=None)
-        return done.setdefault(key, Value(key, node, tuple(values), home))
-
-    return [resolve(key) for key in dask.core.flatten(array.__dask_keys__())]
+        done[key] = Value(key, node, tuple(values), home)
+    return [done[key] for key in dask.core.flatten(array.__dask_keys__())]
 
 
 def _alias_of(node: Any, graph: Mapping[Any, Any]) -> Any:

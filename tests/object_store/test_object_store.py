@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 import daskptycho as dp
 from daskptycho.cli import daskptycho
-from daskptycho.run import reconstruction as run
+from daskptycho.run import driving
 from daskptycho.storage import bucket_client, icechunk_client
 from daskptycho.storage.bucket import INCOMPLETE
 from daskptycho.storage.store import parse_location, write_atomically
@@ -153,8 +153,8 @@ def test_a_killed_run_is_resumed_rather_than_replaced(bucket: Bucket, tmp_path: 
     assert f"out/{INCOMPLETE}" in bucket.names()
     refused = command("reconstruct", str(tmp_path / "scan.zarr"), out)
     assert refused.exit_code == 2
-    assert f"go on with it by resume (daskptycho resume {out})" in refused.output
-    with pytest.raises(dp.ScanError, match="go on with it by resume"):
+    assert f"continue it with resume (daskptycho resume {out})" in refused.output
+    with pytest.raises(dp.ScanError, match="continue it with resume"):
         dp.reconstruct(dp.open_scan(tmp_path / "scan.zarr"), out)
     assert dp.resume(out).sizes["sweep"] == 4
 
@@ -169,12 +169,12 @@ def test_a_run_whose_result_cannot_be_written_is_resumed(
 
     scan = dp.simulate_scan(tmp_path / "scan.zarr", **SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(run, "write_result", fail)
+        patch.setattr(driving, "write_result", fail)
         with pytest.raises(dp.StoreError, match="cannot be reached: away") as raised:
             dp.reconstruct(scan, bucket.url("out"), sweeps=3)
     out = bucket.url("out")
     assert raised.value.__notes__ == [
-        f"Sweep 3 is kept in {out}.checkpoints; go on with: daskptycho resume {out}"
+        f"Sweep 3 is kept in {out}.checkpoints; resume with: daskptycho resume {out}"
     ]
     assert dp.resume(out).sizes["sweep"] == 3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,15 @@ from click.testing import CliRunner
 
 import daskptycho as dp
 from daskptycho.cli import daskptycho
+from daskptycho.cluster.workers import find_workers
+from daskptycho.model.algorithms import AP
 from daskptycho.run import keeper
 from daskptycho.run.checkpoint import location_of
+from daskptycho.run.driving import Run
+from daskptycho.run.keeper import Keeper
+from daskptycho.run.laying_out import choose_setting
+from daskptycho.run.options import RunOptions
+from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.storage import checkpoints as checkpoint_store
 from daskptycho.storage.checkpoint_tiles import read_tile, write_tile
 from daskptycho.storage.checkpoints import CheckpointStore, Part
@@ -72,6 +80,59 @@ def test_what_makes_no_sense_is_refused(scan: xr.Dataset, tmp_path: Path, option
         dp.reconstruct(scan, **{"out": tmp_path / "r.zarr"} | options)
 
 
+def run_on(
+    clock: Callable[[], float],
+    scan: xr.Dataset,
+    out: Path,
+    callback: Callable[[dp.Progress], None],
+    **every: Any,
+) -> None:
+    """A run of seven sweeps that reads the time from this clock, in seconds."""
+    options = RunOptions(
+        sweeps=7,
+        algorithm=AP(),
+        opening=None,
+        momentum="nesterov",
+        sync=dp.Sync(),
+        update_probe=True,
+        start="ones",
+        seed=0,
+        tolerance=None,
+        subpixel=True,
+        **{"checkpoint_every": None, "checkpoint_minutes": None} | every,
+    )
+    setting = choose_setting(scan, lay_out_tiles(scan), options, find_workers(None, "cpu"))
+    keeper = Keeper(options, scan, parse_location(out), "cpu", clock=clock)
+    Run(setting.lay_out, setting.begin, keeper).carry_out(callback, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "minutes", "expected"),
+    [
+        ({"checkpoint_minutes": 10}, [4] * 7, [3, 6, 7]),
+        ({"checkpoint_minutes": 10}, [10] * 7, [1, 2, 3, 4, 5, 6, 7]),
+        ({"checkpoint_minutes": 10}, [1] * 7, [7]),
+        ({"checkpoint_minutes": 0.5}, [0.2] * 7, [3, 6, 7]),
+        # Whatever is due first, each counted from the last checkpoint of either kind.
+        ({"checkpoint_every": 2, "checkpoint_minutes": 10}, [4] * 7, [2, 4, 6, 7]),
+        ({"checkpoint_every": 5, "checkpoint_minutes": 10}, [10, 1, 1, 1, 1, 1, 1], [1, 6, 7]),
+        ({"checkpoint_every": 3}, [1000] * 7, [3, 6, 7]),
+    ],
+    ids=str,
+)
+def test_minutes_go_by_the_clock(
+    scan: xr.Dataset, tmp_path: Path, options: Any, minutes: list[float], expected: list[int]
+) -> None:
+    # From any moment: a clock need not begin at zero.
+    time = [12345.0]
+
+    def pass_time(progress: dp.Progress) -> None:
+        time[0] += 60 * minutes[progress.sweep - 1]
+
+    run_on(lambda: time[0], scan, tmp_path / "r.zarr", pass_time, **options)
+    assert sweeps_of(tmp_path / "r.zarr") == expected
+
+
 # The history
 
 
@@ -125,8 +186,8 @@ def store(tmp_path: Path) -> CheckpointStore:
     )
 
 
-def commit(store: CheckpointStore, sweep: int, value: float, *, passing: bool = False) -> str:
-    session = store.begin(sweep, temporary=passing)
+def commit(store: CheckpointStore, sweep: int, value: float, *, temporary: bool = False) -> str:
+    session = store.begin(sweep, temporary=temporary)
     forks = [
         write_tile(store.location, session.fork(), tile, {"a": np.full((3 + tile, 2), value + tile)})
         for tile in range(2)
@@ -167,15 +228,15 @@ def files(store: CheckpointStore) -> int:
     return sum(path.is_file() for path in store.location.local_path.rglob("*"))
 
 
-def test_passing_checkpoints_go_and_the_history_stays(store: CheckpointStore) -> None:
+def test_temporary_checkpoints_go_and_the_history_stays(store: CheckpointStore) -> None:
     kept = [commit(store, 1, 1)]
     before = files(store)
     for sweep in (2, 3, 4):
-        passing = commit(store, sweep, sweep, passing=True)
+        temporary = commit(store, sweep, sweep, temporary=True)
         assert [found.sweep for found in store.list_snapshots()][-1] == sweep
-        store.forget_temporary(keep=passing)
-        assert [found.id for found in store.list_snapshots()] == [*kept, passing]
-        assert read_tile(store.location, passing, "a", 1, (4,))[0, 0] == sweep + 1
+        store.forget_temporary(keep=temporary)
+        assert [found.id for found in store.list_snapshots()] == [*kept, temporary]
+        assert read_tile(store.location, temporary, "a", 1, (4,))[0, 0] == sweep + 1
     kept.append(commit(store, 5, 5))
     store.forget_temporary()
     assert [found.id for found in store.list_snapshots()] == kept

@@ -13,16 +13,19 @@ import dask
 import icechunk
 import pytest
 import xarray as xr
-from daskptycho.tasks.plan import StoredAmplitudes
+from dask.task_spec import DataNode
 from distributed import Client, LocalCluster
 
 import daskptycho as dp
+from daskptycho.model.amplitudes import Detector
+from daskptycho.model.forward import FarField
 from daskptycho.run import keeper, loop
-from daskptycho.run.memory import Recipe
 from daskptycho.storage import retrying
-from daskptycho.tasks import plan, waiting
+from daskptycho.tasks import waiting
+from daskptycho.tasks.frames import Reading, StoredAmplitudes, confirm_counts
+from daskptycho.tasks.spec import futures_in
 from daskptycho.tasks.waiting import WorkersLost
-from tests.run.test_memory import HERE, tight
+from tests.run.test_memory import HERE, recipe_of, tight
 from tests.run.test_resumption import assert_equal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,12 +58,12 @@ def failing_at(
     advance = loop.Loop.advance
     left = dict.fromkeys(sweeps, times)
 
-    def fail(own: loop.Loop) -> None:
-        number = own.standing.sweep + 1
+    def fail(own: loop.Loop, standing: loop.Standing) -> loop.Standing:
+        number = standing.sweep + 1
         if left.get(number, 0) > 0:
             left[number] -= 1
             raise error()
-        advance(own)
+        return advance(own, standing)
 
     monkeypatch.setattr(loop.Loop, "advance", fail)
 
@@ -114,7 +117,7 @@ def test_run_that_gets_no_further_ends_and_can_be_resumed(
     said = "workers were lost 3 times in a row: one died four times over sweep-12"
     assert str(failed.value) == said
     assert failed.value.__notes__ == [
-        f"Sweep 6 is kept in {out}.checkpoints; go on with: daskptycho resume {out}"
+        f"Sweep 6 is kept in {out}.checkpoints; resume with: daskptycho resume {out}"
     ]
     assert_equal(dp.resume(out), expected)
 
@@ -139,7 +142,8 @@ def test_state_that_is_cancelled_on_the_cluster_is_computed_anew(
         seen.append(progress.sweep)
         if seen == [1, 2, 3, 4, 5]:
             client = dask.base.get_scheduler().__self__
-            client.cancel(client.futures_of(progress._state.images), force=True)
+            futures = futures_in([tile.image for tile in progress._state.tiles])
+            client.cancel(list(futures.values()), force=True)
 
     result = dp.reconstruct(scan, sweeps=SWEEPS, callback=cancel)
     assert seen == [1, 2, 3, 4, 5, 4, 5, 6, 7, 8]
@@ -160,7 +164,7 @@ def test_run_waits_for_workers_with_a_bound(
         dp.reconstruct(scan, tmp_path / "r.zarr", sweeps=SWEEPS, checkpoint_every=2, callback=leave)
     assert failed.value.__notes__ == [
         "Sweep 3 could not be kept (it went with the workers). "
-        f"Sweep 2 is kept in {tmp_path}/r.zarr.checkpoints; go on with: daskptycho resume {tmp_path}/r.zarr"
+        f"Sweep 2 is kept in {tmp_path}/r.zarr.checkpoints; resume with: daskptycho resume {tmp_path}/r.zarr"
     ]
 
 
@@ -204,14 +208,14 @@ def test_run_out_of_memory_says_what_was_planned(
 
 def failing_reads(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool]) -> None:
     """Let reads of frames fail, by their number."""
-    read, numbers = plan.get_sync, iter(range(10**9))
+    read, numbers = Reading.__call__, iter(range(10**9))
 
-    def sometimes(*given: Any) -> Any:
+    def sometimes(own: Reading) -> Any:
         if fails(next(numbers)):
             raise ConnectionResetError("the bucket hung up on https://host/a?sig=PLANTED")
-        return read(*given)
+        return read(own)
 
-    monkeypatch.setattr(plan, "get_sync", sometimes)
+    monkeypatch.setattr(Reading, "__call__", sometimes)
 
 
 def test_store_that_fails_now_and_then_is_tried_again(
@@ -225,7 +229,7 @@ def test_store_that_fails_now_and_then_is_tried_again(
 def streaming(scan: xr.Dataset) -> Iterator[dict[str, Any]]:
     """Options of a run that reads its frames in every sweep."""
     with dask.config.set(num_workers=HERE.threads):
-        yield {"memory": tight(scan, Recipe(update_probe=False)), "update_probe": False, "sweeps": SWEEPS}
+        yield {"memory": tight(scan, recipe_of(update_probe=False)), "update_probe": False, "sweeps": SWEEPS}
 
 
 def test_store_that_is_gone_ends_the_run_which_can_be_resumed(
@@ -244,7 +248,7 @@ def test_store_that_is_gone_ends_the_run_which_can_be_resumed(
     assert "the bucket hung up on https://host/a" in str(failed.value)
     assert "PLANTED" not in str(failed.value)
     assert failed.value.__notes__ == [
-        f"Sweep 4 is kept in {out}.checkpoints; go on with: daskptycho resume {out}"
+        f"Sweep 4 is kept in {out}.checkpoints; resume with: daskptycho resume {out}"
     ]
     assert_equal(dp.resume(out), whole)
 
@@ -264,10 +268,11 @@ def test_frames_that_vanish_do_not_become_zeros(
 
 
 def test_frames_that_are_held_are_not_read_anew_as_zeros(scan: xr.Dataset) -> None:
-    amplitudes = StoredAmplitudes({"x": scan["intensity"].values[:9]}, "x", None, None).read()
-    assert plan._confirmed(amplitudes, amplitudes.total()) is amplitudes
+    frames = Reading(DataNode("x", scan["intensity"].values[:9]))
+    amplitudes = StoredAmplitudes(frames, Detector(None, None, FarField(), "cpu")).read()
+    assert confirm_counts(amplitudes, amplitudes.total()) is amplitudes
     with pytest.raises(OSError, match="parts of its store are gone"):
-        plan._confirmed(amplitudes, 2 * amplitudes.total())
+        confirm_counts(amplitudes, 2 * amplitudes.total())
 
 
 def test_store_that_was_waited_for_is_not_waited_for_again(
@@ -277,12 +282,12 @@ def test_store_that_was_waited_for_is_not_waited_for_again(
     away.__cause__ = RuntimeError("what a library says of it")
     patiences: list[float] = []
 
-    def rescued(own: keeper.Keeper) -> str:
+    def rescue(own: keeper.Keeper, *_: Any, **__: Any) -> str:
         patiences.append(retrying.patience())
         return "Kept."
 
     failing_at(monkeypatch, {3}, lambda: away)
-    monkeypatch.setattr(keeper.Keeper, "_rescued", rescued)
+    monkeypatch.setattr(keeper.Keeper, "rescue", rescue)
     with pytest.raises(dp.StoreError) as failed:
         dp.reconstruct(scan, tmp_path / "r.zarr", sweeps=SWEEPS)
     assert patiences == [0.0]
@@ -310,7 +315,7 @@ def test_checkpoint_that_cannot_be_written_ends_the_run(
         dp.reconstruct(scan, out, sweeps=SWEEPS, checkpoint_every=2, callback=no_room)
     (note,) = failed.value.__notes__
     assert note.startswith("Sweep 6 could not be kept (")
-    assert f"Sweep 4 is kept in {out}.checkpoints; go on with: daskptycho resume {out}" in note
+    assert f"Sweep 4 is kept in {out}.checkpoints; resume with: daskptycho resume {out}" in note
 
 
 @pytest.mark.parametrize("failure", [icechunk.IcechunkError("full"), KeyboardInterrupt()], ids=repr)

@@ -1,10 +1,12 @@
-"""What a run takes is told beforehand; what does not fit is streamed, or refused with what would fit."""
+"""What a run needs is estimated before it; what does not fit is streamed, or refused with what would fit."""
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from dask.base import compute
-from daskptycho.tasks.plan import StoredAmplitudes, make_plan
+from dask.callbacks import Callback
+from distributed import Client, LocalCluster
+from distributed.diagnostics.plugin import SchedulerPlugin
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,22 +26,19 @@ from daskptycho.backend import GPU_BATCHES
 from daskptycho.cluster.workers import Workers
 from daskptycho.graph import sweep
 from daskptycho.model.algorithms import AP, RAAR
-from daskptycho.model.operators import Amplitudes
-from daskptycho.run.memory import (
-    FULL,
-    GPU_CONTEXT,
-    INTERPRETER,
-    Recipe,
-    count_sweep_tasks,
-    estimate_needs,
-)
-from daskptycho.run.start import uniform_start
+from daskptycho.model.model import Model
+from daskptycho.model.probe import Probe
+from daskptycho.run.memory import FULL, GPU_CONTEXT, INTERPRETER, count_sweep_tasks, estimate_needs
+from daskptycho.run.options import Recipe
+from daskptycho.run.start import begin_uniform, place_values
 from daskptycho.scan.dataset import tile_chunks
-from daskptycho.sync.gramian import GramianBlock
-from daskptycho.sync.options import Sync
-from daskptycho.tasks.spec import persisted, place
+from daskptycho.sync.options import Sync, Synchronisation
+from daskptycho.tasks.frames import StoredAmplitudes
+from daskptycho.tasks.layout import Residency, lay_out
+from daskptycho.tasks.state import SweepSettings
+from daskptycho.tasks.waiting import compute, persist
 from tests import plain
-from tests.test_cli import facts, refused, run
+from tests.test_cli import expect_refusal, read_facts, run
 
 HERE = Workers(1, 1, None)
 ON_GPU = Workers(1, 1, 2**33, "gpu")
@@ -56,11 +56,16 @@ def ds(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
     return four_tiles(tmp_path_factory.mktemp("resources"))
 
 
+def recipe_of(update_probe: bool = True, **others: Any) -> Recipe:
+    """A recipe in which the probe is recovered, or held."""
+    return Recipe(parameters=(Probe(recovered=update_probe),), **others)
+
+
 def tight(ds: xr.Dataset, recipe: Recipe, workers: Workers = HERE, *, images_on_disk: bool = False) -> int:
-    """Memory in which a run fits if it streams, or with its images on disk alone, and not otherwise."""
+    """Memory in which a run fits if it streams, or with its images on disk only, and not otherwise."""
     tiling = plain.tiling_of(ds, tile_chunks(ds))
     held = estimate_needs(ds, tiling, workers, recipe)
-    assert not held.streamed
+    assert not held.residency.streamed
     # From below, until it fits: first with the images on disk, then streamed.
     size = math.ceil(held.worker / FULL)
     for memory in range(math.floor(INTERPRETER / FULL), size, 20_000):
@@ -68,9 +73,9 @@ def tight(ds: xr.Dataset, recipe: Recipe, workers: Workers = HERE, *, images_on_
             found = estimate_needs(ds, tiling, replace(workers, memory=memory), recipe)
         except dp.OptionError:
             continue
-        if found.images_on_disk != images_on_disk:
+        if found.residency.images_on_disk != images_on_disk:
             continue
-        assert found.streamed
+        assert found.residency.streamed
         assert found.worker < held.worker
         return memory
     raise AssertionError("a streamed run takes no less than one that holds its amplitudes")
@@ -93,7 +98,7 @@ def test_streamed_run_gives_the_image_of_one_that_holds_its_amplitudes(
         return read(own)
 
     monkeypatch.setattr(StoredAmplitudes, "read", noted)
-    recipe = Recipe(1, sync.method, False, True, update_probe)
+    recipe = recipe_of(update_probe, method=sync.method)
     with dask.config.set(num_workers=HERE.threads):
         streamed = dp.reconstruct(ds, memory=tight(ds, recipe), **options)
     # Once for the counts, then every sweep; twice in those that wait for the new probe of all tiles.
@@ -107,15 +112,15 @@ def test_waves_that_find_no_room_are_computed_twice(
 ) -> None:
     options: dict[str, Any] = {"sweeps": 5, "sync": Sync(every=1), "modes": modes}
     held = dp.reconstruct(ds, **options)
-    tiling, recipe = plain.tiling_of(ds, tile_chunks(ds)), Recipe(modes)
+    tiling, recipe = plain.tiling_of(ds, tile_chunks(ds)), recipe_of(modes=modes)
     memory = math.ceil(estimate_needs(ds, tiling, HERE, recipe).worker / FULL) - 1
     needs = estimate_needs(ds, tiling, replace(HERE, memory=memory), recipe)
-    assert (needs.waves_twice, needs.streamed, needs.waiting) == (True, False, 0)
+    assert (needs.residency, needs.waiting) == (Residency.WAVES_TWICE, 0)
     kept: list[bool] = []
     sweep_tile = graph.sweep_tile
 
     def noted(*given: Any, **of_sweep: Any) -> Any:
-        kept.append(of_sweep.get("keep_waves", True))
+        kept.append(of_sweep["leave"] != "sums only")
         return sweep_tile(*given, **of_sweep)
 
     monkeypatch.setattr(graph, "sweep_tile", noted)
@@ -129,61 +134,123 @@ def test_waves_that_find_no_room_are_computed_twice(
 def test_random_start_streams_too(ds: xr.Dataset) -> None:
     options: dict[str, Any] = {"sweeps": 3, "start": "random", "opening": None, "update_probe": False}
     held = dp.reconstruct(ds, **options)
-    memory = tight(ds, Recipe(update_probe=False))
+    memory = tight(ds, recipe_of(update_probe=False))
     with dask.config.set(num_workers=HERE.threads):
         streamed = dp.reconstruct(ds, memory=memory, **options)
     np.testing.assert_allclose(streamed["object"], held["object"], rtol=0, atol=1e-5)
 
 
-def size_of(values: list[Any]) -> int:
-    total = 0
-    for value in compute(*values):
-        if isinstance(value, GramianBlock):
-            total += value.pair.nbytes + value.offset.nbytes
-        else:
-            total += value.counts.nbytes if isinstance(value, Amplitudes) else value.nbytes
-    return total
+def arrays_in(value: Any) -> Iterator[np.ndarray]:
+    """All arrays among tuples, lists, dictionaries and dataclasses."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from arrays_in(part)
+    elif isinstance(value, dict):
+        yield from arrays_in(list(value.values()))
+    elif is_dataclass(value):
+        yield from arrays_in([getattr(value, field.name) for field in fields(value)])
+
+
+def size_of(*values: Any) -> int:
+    """Bytes of the arrays, each once."""
+    return sum(array.nbytes for array in {id(array): array for array in arrays_in(values)}.values())
 
 
 @pytest.mark.parametrize("update_probe", [False, True])
-@pytest.mark.parametrize("algorithm", [AP(), RAAR()], ids=["ap", "raar"])
-def test_what_is_held_was_told(ds: xr.Dataset, algorithm: Any, update_probe: bool) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "momentum"), [(AP(), 0.5), (AP(), 0.0), (RAAR(), 0.0)], ids=["ap", "ap-no-momentum", "raar"]
+)
+def test_what_is_held_was_estimated(
+    ds: xr.Dataset, algorithm: Any, momentum: float, update_probe: bool
+) -> None:
     tiling = plain.tiling_of(ds, tile_chunks(ds))
-    recipe = Recipe(1, "two-level", algorithm.has_stack, not algorithm.has_stack, update_probe)
-    told = estimate_needs(ds, tiling, HERE, recipe)
-    plan = persisted(make_plan(ds, tiling, "two-level"))
-    state = persisted(uniform_start(plan, place(ds["probe"].values), None))
+    recipe = recipe_of(update_probe, has_stack=algorithm.has_stack, momentum=momentum > 0)
+    needs = estimate_needs(ds, tiling, HERE, recipe)
+    model = Model(recipe.parameters)
+    layout = persist(lay_out(ds, tiling, model, "two-level"))
+    state = persist(begin_uniform(layout, *place_values(layout, {"probe": ds["probe"].values}), None))
+    settings = SweepSettings(
+        algorithm=algorithm,
+        how=Synchronisation(Sync(every=1), "degree"),
+        momentum=momentum,
+        keeps_image=recipe.momentum,
+        due=model.due(2),
+    )
     for _ in range(2):
         before = state
-        state, _ = persisted(
-            sweep(
-                plan,
-                before,
-                algorithm,
-                counts=1.0,
-                sync=Sync(every=1),
-                normalisation="degree",
-                momentum=0.5 if recipe.momentum else 0.0,
-                update_probe=update_probe,
-            )
-        )
-    kept = [*plan.amplitudes, *plan.pairs, *state.images, *state.illuminations, *(state.stacks or [])]
-    kept += before.images
-    if recipe.momentum:
-        kept += before.previous_images or []
-    if update_probe:
-        kept += before.illuminations
-    # Pairs are counted in the largest tile alone.
-    assert 0.99 * told.held <= size_of(kept) <= 1.01 * told.held
+        state, _ = persist(sweep(layout, before, settings))
+    # A sweep needs the state before it until its last tile is done.
+    tiles, after, before = compute([layout.tiles, state.tiles, before.tiles])
+    small = [(own.tile, own.pairs.border, own.amplitudes.invalid) for own in tiles]
+    phases = [(own.image.phases, own.image.swept.left.found) for own in (*after, *before)]
+    kept = size_of(tiles, after, before) - size_of(small, phases)
+    # Pairs are counted in the largest tile only.
+    assert 0.99 * needs.held <= kept <= 1.01 * needs.held
 
 
-def test_task_count_is_that_of_the_graph(ds: xr.Dataset) -> None:
-    tiling = plain.tiling_of(ds, tile_chunks(ds))
-    known = Recipe(update_probe=False)
-    assert count_sweep_tasks(ds, tiling, known, waves_twice=True) == count_sweep_tasks(ds, tiling, known)
-    # A second pass over the tiles.
-    once = count_sweep_tasks(ds, tiling, Recipe())
-    assert count_sweep_tasks(ds, tiling, Recipe(), waves_twice=True) == once + len(tiling.tiles)
+@contextmanager
+def noting_tasks() -> Iterator[set[Any]]:
+    """Keys of all tasks that the local scheduler is given in the block."""
+    keys: set[Any] = set()
+    with Callback(start=keys.update):
+        yield keys
+
+
+def tasks_of_third_sweep(ds: xr.Dataset, keys: set[Any], **options: Any) -> int:
+    known: list[int] = []
+    dp.reconstruct(ds, sweeps=3, sync=Sync(every=1), callback=lambda _: known.append(len(keys)), **options)
+    return known[2] - known[1]
+
+
+@pytest.mark.parametrize(
+    ("update_probe", "of_a_tile", "others"),
+    [(False, 2, 3), (True, 5, 5)],
+    ids=["probe known", "probe recovered"],
+)
+def test_task_count_is_that_of_a_run(ds: xr.Dataset, update_probe: bool, of_a_tile: int, others: int) -> None:
+    tiling, recipe = plain.tiling_of(ds, tile_chunks(ds)), recipe_of(update_probe)
+    counted = count_sweep_tasks(ds, tiling, recipe)
+    assert counted == of_a_tile * len(tiling.tiles) + others
+    with noting_tasks() as keys:
+        assert tasks_of_third_sweep(ds, keys, update_probe=update_probe) == counted
+    # A second pass over the tiles takes the place of weighing waves that waited.
+    assert count_sweep_tasks(ds, tiling, recipe, residency=Residency.STREAMED) == counted
+    memory = tight(ds, recipe)
+    with noting_tasks() as keys, dask.config.set(num_workers=HERE.threads):
+        assert tasks_of_third_sweep(ds, keys, update_probe=update_probe, memory=memory) == counted
+
+
+class NotedTasks(SchedulerPlugin):
+    """Keys of all tasks that a scheduler is given."""
+
+    def __init__(self) -> None:
+        self.keys: set[Any] = set()
+
+    def update_graph(self, scheduler: Any, *, tasks: list[Any], **_: Any) -> None:
+        self.keys.update(tasks)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("method", ["two-level", "full", None])
+@pytest.mark.parametrize("update_probe", [False, True], ids=["known", "recovered"])
+def test_task_count_is_that_of_a_run_on_two_workers(ds: xr.Dataset, method: Any, update_probe: bool) -> None:
+    tiling, recipe = plain.tiling_of(ds, tile_chunks(ds)), recipe_of(update_probe, method=method)
+    noted, known = NotedTasks(), []
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster),
+    ):
+        cluster.scheduler.add_plugin(noted)
+
+        def note(_: dp.Progress) -> None:
+            known.append(len(noted.keys))
+
+        sync = Sync(method, every=1)
+        dp.reconstruct(ds, sweeps=3, sync=sync, update_probe=update_probe, callback=note)
+        within = count_sweep_tasks(ds, tiling, recipe, workers=2)
+    assert known[2] - known[1] == within == count_sweep_tasks(ds, tiling, recipe, workers=2)
 
 
 @given(
@@ -197,7 +264,7 @@ def test_refusal_says_what_would_fit(
     ds: xr.Dataset, count: int, threads: int, memory: int, method: Any, has_stack: bool
 ) -> None:
     tiling = plain.tiling_of(ds, tile_chunks(ds))
-    recipe = Recipe(1, method, has_stack, not has_stack, True)
+    recipe = recipe_of(method=method, has_stack=has_stack, momentum=not has_stack)
     try:
         found = estimate_needs(ds, tiling, Workers(count, threads, memory), recipe)
     except dp.OptionError as refusal:
@@ -220,18 +287,18 @@ def test_memory_that_is_no_number_of_bytes_is_refused(ds: xr.Dataset) -> None:
 
 def test_run_that_does_not_fit_is_refused_before_it_begins(ds: xr.Dataset, tmp_path: Path) -> None:
     scan = ds.encoding["source"]
-    said = refused("reconstruct", scan, tmp_path / "out.zarr", "--memory", "100MB")
+    said = expect_refusal("reconstruct", scan, tmp_path / "out.zarr", "--memory", "100MB")
     assert "the run needs" in said
     assert "95.37 MiB" in said
     assert not (tmp_path / "out.zarr").exists()
-    assert said.split(":", 1)[1] in refused(
+    assert said.split(":", 1)[1] in expect_refusal(
         "plan", scan, "--memory", "100MB", "--threads", dask.system.CPU_COUNT
     )
-    assert "memory is 'much'" in refused("plan", scan, "--memory", "much")
+    assert "memory is 'much'" in expect_refusal("plan", scan, "--memory", "much")
 
 
 def test_plan_is_printed(ds: xr.Dataset) -> None:
-    told = facts(run("plan", ds.encoding["source"], "--workers", 2, "--memory", "4GiB").stdout)
+    told = read_facts(run("plan", ds.encoding["source"], "--workers", 2, "--memory", "4GiB").stdout)
     assert told["workers"] == "2 with 1 thread each"
     assert told["tiles"].startswith("4 with 64 frames")
     assert told["amplitudes"] == "256.00 kiB as float32; read once, then held"

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dask.delayed import Delayed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from daskptycho.run.preview import make_preview
-from daskptycho.tasks.spec import place
+from daskptycho.tasks.spec import Value, place
+from daskptycho.tasks.waiting import compute
 from daskptycho.tiling import Tiling, Window, compact_order, make_tiling
 
 FRAME = (8, 6)
 
 
-def tiled(canvas: NDArray, tiling: Tiling) -> list[Delayed]:
+def tiled(canvas: NDArray, tiling: Tiling) -> list[Value]:
     """What each tile has of a canvas."""
     parts = []
     for tile in tiling.tiles:
@@ -63,7 +63,7 @@ def test_preview_is_the_mean_of_blocks(
     covered = np.zeros(shape, dtype=bool)
     for part, tile in zip(tiled(np.arange(canvas.size).reshape(shape), tiling), tiling.tiles, strict=True):
         assert len(tile)
-        covered.ravel()[part.compute().ravel()] = True
+        covered.ravel()[compute(part).ravel()] = True
     found = make_preview(tiling, tiled(canvas, tiling), tiled(np.abs(canvas), tiling), most)
     assert max(found.image.shape) <= most
     assert found.step == step

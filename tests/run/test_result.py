@@ -14,8 +14,7 @@ import xarray as xr
 import zarr
 
 import daskptycho as dp
-from daskptycho.graph import State
-from daskptycho.run.result import assemble, open_result, result_dataset, write_result
+from daskptycho.run.result import Outcome, assemble_canvas, make_result, open_result, write_result
 from daskptycho.tasks.spec import place
 from tests import plain
 
@@ -35,9 +34,9 @@ def result_of(ds: xr.Dataset, image: np.ndarray, chunks: tuple[int, ...], sweeps
         x = np.arange(tile.window.width) + tile.window.x - tiling.window.x
         images.append(place(image[np.ix_(y % image.shape[0], x % image.shape[1])].astype(np.complex64)))
     lit = [place(np.ones(tile.window.shape, dtype=np.float32)) for tile in tiling.tiles]
-    state = State(images, lit, place(ds["probe"].values))
+    found = Outcome(images, lit, {"probe": ds["probe"].values})
     history = [sweep_of(0.1 / n) for n in range(1, sweeps + 1)]
-    return result_dataset(ds, tiling, state, history, {"sweeps": sweeps, "algorithm": "ap"})
+    return make_result(ds, tiling, found, history, {"sweeps": sweeps, "algorithm": "ap"})
 
 
 # The canvas
@@ -63,11 +62,11 @@ def test_tiles_come_together_on_the_canvas(scan: dict, tile: int) -> None:
         assert not found[~covered].any()
 
 
-def test_assemble_keeps_the_type_of_the_tiles() -> None:
+def test_canvas_keeps_the_type_of_the_tiles() -> None:
     tiling = plain.tiling_of(plain.scan(frames=(2, 2)))
     for dtype in (np.complex64, np.float32):
         image = np.ones(tiling.tiles[0].window.shape, dtype=dtype)
-        assert assemble(tiling, [place(image)]).dtype == dtype
+        assert assemble_canvas(tiling, [place(image)]).dtype == dtype
 
 
 # Coordinates

@@ -165,7 +165,7 @@ def test_without_checkpoints_there_is_nothing_to_resume(scan: xr.Dataset, tmp_pa
 def test_earlier_run_is_not_lost_by_beginning_anew(scan: xr.Dataset, tmp_path: Path) -> None:
     out = tmp_path / "r.zarr"
     cut_off(scan, out, 3)
-    with pytest.raises(dp.ScanError, match="holds checkpoints of an earlier run; go on with it by resume"):
+    with pytest.raises(dp.ScanError, match="holds checkpoints of an earlier run; continue it with resume"):
         dp.reconstruct(scan, out, sweeps=2)
     dp.reconstruct(scan, out, sweeps=2, overwrite=True)
     assert [found.sweep for found in dp.checkpoints(out)] == [2]

@@ -12,10 +12,10 @@ import pytest
 from distributed import Client, LocalCluster
 
 import daskptycho as dp
-from daskptycho.tasks import interrupts as stopping
+from daskptycho.tasks import interrupts
 from daskptycho.tasks.interrupts import Terminated, raise_missed, stoppable
 from daskptycho.tasks.spec import task
-from daskptycho.tasks.waiting import computed
+from daskptycho.tasks.waiting import compute
 
 
 class Signalled:
@@ -72,7 +72,7 @@ nobody_waits = threading.Event()
 
 
 def sweep_that_is_interrupted() -> None:
-    stopping._missed.append(KeyboardInterrupt)
+    interrupts._missed.append(KeyboardInterrupt)
     nobody_waits.wait()
 
 
@@ -85,7 +85,7 @@ def test_interruption_that_was_missed_ends_the_wait_for_workers(caplog: pytest.L
     ):
         try:
             with pytest.raises(KeyboardInterrupt):
-                computed(task(sweep_that_is_interrupted))
+                compute(task(sweep_that_is_interrupted))
         finally:
             nobody_waits.set()
     gc.collect()
