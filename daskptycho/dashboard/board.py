@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from daskptycho.dashboard.view import View
@@ -25,9 +26,12 @@ class Board:
     ----------
     view : View
         The first one, before anything is known.
+    clock : callable, optional
+        The time now, in seconds.
     """
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._view = view
         self._number = 0
         self._taken = 0
@@ -49,13 +53,13 @@ class Board:
     def look(self) -> tuple[int, View]:
         """The newest view and its number, and note that somebody looks."""
         with self._lock:
-            self._looked_at = time.monotonic()
+            self._looked_at = self._clock()
             self._taken = self._number
             return self._number, self._view
 
     def watched(self) -> bool:
         """Whether a page is open somewhere."""
-        return time.monotonic() - self._looked_at < ATTENTION
+        return self._clock() - self._looked_at < ATTENTION
 
     def unseen(self) -> bool:
         """Whether a page is open that does not have the newest view yet."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -61,9 +62,15 @@ class Feed:
     """A callback of `reconstruct` or `resume` that shows the run in some place.
 
     As a context manager it says at its end that the run is done, or why it stopped.
+
+    Attributes
+    ----------
+    clock : callable
+        The time now, in seconds.
     """
 
     def __init__(self, scan: xr.Dataset | None, view: View, place: Place) -> None:
+        self.clock: Callable[[], float] = time.monotonic
         self._scan = scan
         self._view = view
         self._place = place
@@ -101,7 +108,7 @@ class Feed:
             scale=scale_of(self._scan, progress.tiling.window),
         )
         self._last = progress
-        now = time.monotonic()
+        now = self.clock()
         last = progress.sweep == progress.options.sweeps
         if last or now >= (self._next_picture if self._watched else self._next_unwatched):
             self._show(pictures=True, let_through=FAULTS_OF_THE_RUN)
@@ -119,9 +126,9 @@ class Feed:
 
     def close(self) -> None:
         """Let whoever looks have the last view, and show nothing more."""
-        given_up = time.monotonic() + FAREWELL
+        given_up = self.clock() + FAREWELL
         try:
-            while not self._failed and self._place.unseen() and time.monotonic() < given_up:
+            while not self._failed and self._place.unseen() and self.clock() < given_up:
                 time.sleep(0.05)
             # The last view has been taken; a moment to travel.
             time.sleep(0.3 if self._watched else 0.0)
@@ -150,7 +157,7 @@ class Feed:
         """Show the view; a failure there must not end a run, but the run's own faults are the run's."""
         if self._failed:
             return
-        begun = time.monotonic()
+        begun = self.clock()
         try:
             view = self._with_pictures(self._last) if pictures and self._last is not None else self._view
             self._watched = self._place.put(view)
@@ -159,7 +166,7 @@ class Feed:
         except Exception as error:
             self._give_up(error)
             return
-        now = time.monotonic()
+        now = self.clock()
         cost = now - begun
         if pictures:
             self._next_picture = now + max(PICTURES, cost / SHARE)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +35,16 @@ SWEEPS = 4
 def scan(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
     url = tmp_path_factory.mktemp("scans") / "scan.zarr"
     return dp.simulate_scan(url, frames=(6, 6), frame_size=16, step=4, jitter=1, tile_frames=12)
+
+
+class Clock:
+    """Time that passes only where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Recorder:
@@ -92,16 +104,67 @@ def test_page_shows_what_the_result_will_be(scan: xr.Dataset, recorded: Any) -> 
     assert probe.modes.shape == (1, 16, 16, 3)
 
 
-def test_nobody_looks_so_pictures_are_few(
-    scan: xr.Dataset, recorded: Any, monkeypatch: pytest.MonkeyPatch
+# Fifty sweeps of half a second.
+@pytest.mark.parametrize(
+    ("watched", "cost", "pictures", "numbers"),
+    [
+        # Pictures come at most once a second, or every twenty seconds while nobody looks.
+        (True, 0, range(1, 50, 2), range(2, 50, 2)),
+        (False, 0, [1, 41], [*range(2, 41), *range(42, 50)]),
+        # Of the time either takes a twentieth, and pictures that nobody looks at a two-hundredth.
+        (True, 0.125, range(1, 50, 5), range(2, 50, 5)),
+        (False, 0.125, [1, 49], range(2, 50, 5)),
+    ],
+)
+def test_views_come_as_often_as_their_cost_and_those_who_look_allow(
+    scan: xr.Dataset,
+    recorded: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    watched: bool,
+    cost: float,
+    pictures: list[int],
+    numbers: list[int],
 ) -> None:
-    monkeypatch.setattr(feed, "PICTURES", 0.0)
-    monkeypatch.setattr(feed, "SHARE", 1e9)
-    for watched, most in ((False, 2), (True, 9)):
-        page, recorder = recorded(scan, watched)
-        dp.reconstruct(scan, sweeps=9, callback=page)
-        # The first sweep's and the last one's; with somebody there, as often as the time allows.
-        assert sum(view.image is not None for view in recorder.views) == most
+    page, recorder = recorded(scan, watched)
+    page.clock = clock = Clock()
+    put = recorder.put
+
+    def take_time(view: View) -> bool:
+        clock.now += cost
+        return put(view)
+
+    def callback(progress: dp.Progress) -> None:
+        clock.now += 0.5
+        page(progress)
+
+    monkeypatch.setattr(recorder, "put", take_time)
+    dp.reconstruct(scan, sweeps=50, callback=callback)
+    shown = {view.sweep[-1]: view.image is not None for view in recorder.views}
+    # The last one in any case.
+    assert [sweep for sweep in shown if shown[sweep]] == [*pictures, 50]
+    assert [sweep for sweep in shown if not shown[sweep]] == list(numbers)
+
+
+@pytest.mark.parametrize(("asked", "waited"), [(3, 1.0), (1000, feed.FAREWELL)])
+def test_whoever_looks_has_the_last_view_before_the_page_closes(
+    scan: xr.Dataset, recorded: Any, monkeypatch: pytest.MonkeyPatch, asked: int, waited: float
+) -> None:
+    page, recorder = recorded(scan, watched=True)
+    page.clock = clock = Clock()
+    behind = iter([True] * asked)
+
+    def unseen() -> bool:
+        clock.now += 0.25
+        return next(behind, False)
+
+    closed: list[float] = []
+    monkeypatch.setattr(recorder, "unseen", unseen)
+    monkeypatch.setattr(recorder, "close", lambda: closed.append(clock.now))
+    with page:
+        pass
+    assert recorder.views[-1].status == "done"
+    # Until the view has been taken, but not for ever.
+    assert closed == [waited]
 
 
 def test_sweeps_that_come_once_more_replace_the_lost_ones(scan: xr.Dataset, recorded: Any) -> None:
@@ -149,7 +212,7 @@ def test_picture_that_meets_a_fault_of_the_run_tells_the_run(
         page(seen[0])
     monkeypatch.undo()
     # Once the run has recovered the page goes on; at the end nobody is left to recover.
-    monkeypatch.setattr(feed, "PICTURES", 1e9)
+    page.clock = Clock()
     dp.reconstruct(scan, sweeps=SWEEPS, callback=lambda progress: page(progress) or progress.sweep == 2)
     assert recorder.views[-1].sweep == (1, 2)
     assert any(view.image is not None for view in recorder.views)
@@ -170,31 +233,41 @@ def test_page_of_a_run_that_failed_says_why(scan: xr.Dataset, recorded: Any) -> 
     assert (recorder.views[-1].status, recorder.views[-1].note) == ("stopped", "the beam is off")
 
 
-def test_page_without_a_scan_counts_pixels(scan: xr.Dataset) -> None:
+@pytest.fixture
+def sockets(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
+    """Those on which pages are served from now on; once closed, others may have their ports."""
+    bound: list[socket.socket] = []
+
+    def bind(*arguments: Any) -> list[socket.socket]:
+        own = bind_sockets(*arguments)
+        bound.extend(own)
+        return own
+
+    monkeypatch.setattr(serving, "bind_sockets", bind)
+    return bound
+
+
+def test_page_without_a_scan_counts_pixels(scan: xr.Dataset, sockets: list[socket.socket]) -> None:
     with dp.LivePage() as page:
         dp.reconstruct(scan, sweeps=1, callback=page)
         assert page.link in page._repr_html_()
         with urllib.request.urlopen(page.link) as answer:
             assert b"Bokeh" in answer.read()
-    with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(page.link)
+        assert [one.getsockname()[0] for one in sockets] == ["127.0.0.1"]
+    assert [one.fileno() for one in sockets] == [-1]
+    assert not [thread for thread in threading.enumerate() if thread.name == "daskptycho-live-page"]
 
 
-def test_page_that_cannot_be_served_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    bound: list[Any] = []
-
-    def bind(*arguments: Any) -> list[Any]:
-        bound.extend(bind_sockets(*arguments))
-        return bound
-
+def test_page_that_cannot_be_served_says_why(
+    sockets: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("no more threads")
 
-    monkeypatch.setattr(serving, "bind_sockets", bind)
     monkeypatch.setattr(serving, "BokehTornado", broken)
     with pytest.raises(RuntimeError, match="no more threads"):
         dp.LivePage()
-    assert [one.fileno() for one in bound] == [-1]
+    assert [one.fileno() for one in sockets] == [-1]
 
 
 def test_bokeh_is_asked_for_by_the_name_of_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +279,6 @@ def test_bokeh_is_asked_for_by_the_name_of_its_extra(monkeypatch: pytest.MonkeyP
         dp.LivePage()
 
 
-@pytest.mark.timeout(120)
 def test_schedulers_without_and_with_a_dashboard(scan: xr.Dataset) -> None:
     options: dict[str, Any] = {"n_workers": 1, "processes": False, "protocol": "tcp", "host": "127.0.0.1"}
     options["dashboard_address"] = "127.0.0.1:0"
@@ -229,18 +301,17 @@ def test_schedulers_without_and_with_a_dashboard(scan: xr.Dataset) -> None:
         assert known == 8
 
 
-def test_board_keeps_pictures_and_knows_who_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(board.time, "monotonic", lambda: now[0])
+def test_board_keeps_pictures_and_knows_who_looks() -> None:
+    clock = Clock()
     first = View(image=object(), probe=object(), tiles=object())  # type: ignore[arg-type]
-    kept = Board(first)
+    kept = Board(first, clock)
     assert not kept.watched()
     assert kept.look() == (0, first)
     assert kept.put(View(note="later"))
     assert kept.unseen()
     assert kept.look() == (1, replace(first, note="later"))
     assert not kept.unseen()
-    now[0] += board.ATTENTION
+    clock.now += board.ATTENTION
     assert not kept.put(View())
     # Nobody is there to be waited for.
     assert not kept.unseen()
@@ -265,12 +336,15 @@ def test_command_prints_the_link_and_serves_the_page(scan: xr.Dataset, tmp_path:
         [*command, "--sweeps", "1000000", "--dashboard"], stderr=subprocess.PIPE, text=True
     ) as run:
         assert run.stderr is not None
-        link = next(line for line in run.stderr if line.startswith("Live page: ")).split()[-1]
-        with urllib.request.urlopen(link) as answer:
-            assert b"Bokeh" in answer.read()
-        next(line for line in run.stderr if "sweep 1 of" in line)
-        run.send_signal(signal.SIGINT)
-        assert "daskptycho resume" in run.stderr.read()
+        try:
+            link = next(line for line in run.stderr if line.startswith("Live page: ")).split()[-1]
+            with urllib.request.urlopen(link) as answer:
+                assert b"Bokeh" in answer.read()
+            next(line for line in run.stderr if "sweep 1 of" in line)
+            run.send_signal(signal.SIGINT)
+            assert "daskptycho resume" in run.stderr.read()
+        finally:
+            run.kill()
     assert run.returncode == 130
     resumed = CliRunner().invoke(daskptycho, ["resume", str(out), "--sweeps", "1000000", "--help"])
     assert "--dashboard" in resumed.output
@@ -291,6 +365,8 @@ def test_cell_of_a_notebook_is_kept_up_to_date(scan: xr.Dataset, monkeypatch: py
 
     monkeypatch.setattr("IPython.display.DisplayHandle", Handle)
     with dp.LiveCell(scan, "out.zarr") as cell:
+        # No time passes: words come at every sweep, and pictures when they must.
+        cell.clock = Clock()
         dp.reconstruct(scan, sweeps=SWEEPS, callback=cell)
     assert "the image appears after the first sweep" in shown["words"][0]
     assert "<b>4 of 4</b>" in shown["words"][-1]

@@ -13,8 +13,8 @@ from daskptycho.storage.retrying import VARIABLE, fail_fast, patience, retry
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Pauses that were made; time passes in them alone."""
     pauses: list[float] = []
-    monkeypatch.setattr(retrying.time, "sleep", pauses.append)
-    monkeypatch.setattr(retrying.time, "monotonic", lambda: sum(pauses))
+    monkeypatch.setattr(retrying, "sleep", pauses.append)
+    monkeypatch.setattr(retrying, "monotonic", lambda: sum(pauses))
     return pauses
 
 
