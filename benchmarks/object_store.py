@@ -13,7 +13,6 @@ page cache, the server's objects in its memory. With --s3fs that library reads a
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,7 +34,8 @@ import daskptycho as dp
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.object_store.ceph import free_port, missing_programs, running_ceph
+from tests.object_store.ceph import missing_programs, running_ceph
+from tests.object_store.moto import running_moto
 
 BUCKET = "benchmark"
 
@@ -43,18 +43,12 @@ BUCKET = "benchmark"
 @contextmanager
 def moto() -> Iterator[dict[str, str]]:
     """Moto's server, and what tells a client of it."""
-    port = free_port()
-    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    with running_moto() as endpoint:
         yield {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ENDPOINT_URL": endpoint,
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
         }
-    finally:
-        process.kill()
-        process.wait()
 
 
 @contextmanager
