@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def killed_whole(
         process = subprocess.Popen(
             call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        until(lambda: Path(f"{out}.partial").exists() or process.poll() is not None)
+        until(Path(f"{out}.partial").exists, process)
         return process
 
     first = start(folder / "whole.zarr")
@@ -165,17 +166,18 @@ def killed_whole(
             time.sleep(moment)
             told = f"at {100 * moment / undisturbed:.0f} %"
         elif run == 2:
-            until(lambda out=out: any(Path(f"{out}.partial").glob("*")) or out.exists())
+            until(lambda out=out: any(Path(f"{out}.partial").glob("*")) or out.exists(), process)
             time.sleep(rng.uniform(0, 0.1))
             told = "writing its result"
         else:
             sweep = int(rng.integers(1, sweeps))
-            until(lambda out=out, sweep=sweep: commits(out) > sweep)
+            until(lambda out=out, sweep=sweep: commits(out) > sweep, process)
             before = files(out)
-            until(lambda out=out, before=before: files(out) > before)
+            until(lambda out=out, before=before: files(out) > before, process)
             time.sleep(rng.uniform(0, 0.02))
             told = f"writing after sweep {sweep}"
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         try:
             kept = str(dp.checkpoints(out)[-1].sweep)
@@ -202,12 +204,9 @@ def files(out: Path) -> int:
     return sum(1 for _ in Path(f"{out}.checkpoints").rglob("*"))
 
 
-def until(condition: Any, patience: float = 120) -> None:
-    """Wait for it, looking every millisecond."""
-    begun = time.perf_counter()
-    while not condition():
-        if time.perf_counter() - begun > patience:
-            raise TimeoutError
+def until(condition: Any, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Wait for it, looking every millisecond, or for the end of the process that is to bring it about."""
+    while not condition() and (process is None or process.poll() is None):
         time.sleep(0.001)
 
 

@@ -505,7 +505,6 @@ def test_a_random_start_is_synchronised_once() -> None:
     assert np.linalg.norm(start.image) > 1.05 * np.linalg.norm(plainly.image)
 
 
-@pytest.mark.timeout(60)
 def test_a_tile_is_computed_at_its_home_also_alone() -> None:
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,

@@ -28,7 +28,7 @@ from daskptycho.scan.dataset import position_in_pixels, tile_chunks
 from daskptycho.sync.eigensolvers import LANCZOS_BASIS
 from daskptycho.tiling import make_tiling
 
-pytestmark = [pytest.mark.usefixtures("standin"), pytest.mark.timeout(100)]
+pytestmark = [pytest.mark.usefixtures("standin")]
 
 SWEEPS = 6
 # The same rounding errors in another order; the FFT is the same library's on both sides.

@@ -268,7 +268,6 @@ def test_threads_change_nothing(raster: xr.Dataset, tiled: xr.Dataset) -> None:
             assert_same(images(tiled, sweeps=4), expected)
 
 
-@pytest.mark.timeout(100)
 def test_worker_processes_change_nothing(scans: dict[str, xr.Dataset], tiled: xr.Dataset) -> None:
     """A cluster of two processes: every part of a run travels."""
     random: dict[str, Any] = {"start": "random", "update_probe": False, "algorithm": "raar", "sweeps": 1}
