@@ -35,7 +35,7 @@ import daskptycho as dp
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.object_store.ceph import missing_programs, running_ceph
-from tests.object_store.moto import running_moto
+from tests.object_store.servers import running_moto
 
 BUCKET = "benchmark"
 

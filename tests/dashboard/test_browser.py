@@ -1,4 +1,4 @@
-"""The live page in a real browser: before, during and after a run, with a cluster and without."""
+"""The live page in a real browser: before, during and after a run, with and without a cluster."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Gate:
-    """A callback that stops a run at two sweeps until it is told to go on, or the block ends."""
+    """A callback that holds a run at two sweeps until `open` is called, or its block ends."""
 
     def __init__(self, page: dp.LivePage) -> None:
         self._page = page
@@ -59,11 +59,11 @@ class Gate:
 
     def __call__(self, progress: dp.Progress) -> None:
         if progress.sweep == 1:
-            # Before the page knows of a sweep.
+            # The page does not know of a sweep yet.
             self._open[1].wait()
         self._page(progress)
         if progress.sweep == HALFWAY:
-            # As a slow sweep does, it lets a page that is opened meanwhile have a picture.
+            # As during a slow sweep, a page that is opened now shows the sweeps before.
             self._open[HALFWAY].wait()
 
     def open(self, sweep: int) -> None:
@@ -85,7 +85,7 @@ def two_workers() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("served", ["by the scheduler", "without cluster"])
-def test_run_is_watched_from_before_its_first_sweep_to_its_end(
+def test_page_follows_a_run_from_before_its_first_sweep_to_its_end(
     served: str, scan: xr.Dataset, chromium: Browser, tmp_path: Path
 ) -> None:
     out = tmp_path / "result.zarr"
@@ -94,25 +94,25 @@ def test_run_is_watched_from_before_its_first_sweep_to_its_end(
     with (
         two_workers() if served == "by the scheduler" else nullcontext(None) as client,
         dp.LivePage(scan, out) as page,
-        ThreadPoolExecutor(1) as aside,
+        ThreadPoolExecutor(1) as background,
         Gate(page) as gate,
     ):
         if client is not None:
             chromium.open(client.dashboard_link)
             link = "document.querySelector(\"a[href='daskptycho']\")"
             wait_until(lambda: chromium.ask(link))
-        run = aside.submit(dp.reconstruct, scan, out, sweeps=SWEEPS, callback=gate)
+        run = background.submit(dp.reconstruct, scan, out, sweeps=SWEEPS, callback=gate)
         chromium.open(page.link)
         for said in ("waiting", "after the first sweep"):
             wait_until(lambda said=said: said in chromium.text())
         chromium.picture(f"{name}-waiting")
         gate.open(1)
 
-        # A browser lays out and paints in its own time.
-        wait_until(lambda: shown(chromium))
-        wait_until(lambda: shown(chromium)["aspect"] == pytest.approx(1, abs=0.03))
+        # The browser lays out and paints the page later than it gets the data.
+        wait_until(lambda: read_figures(chromium))
+        wait_until(lambda: read_figures(chromium)["aspect"] == pytest.approx(1, abs=0.03))
         wait_until(lambda: has_both_images(chromium.picture(f"{name}-halfway")))
-        halfway = shown(chromium)
+        halfway = read_figures(chromium)
         assert halfway["after"] <= HALFWAY
         assert halfway["unit"] == "µm"
         text = chromium.text()
@@ -128,26 +128,26 @@ def test_run_is_watched_from_before_its_first_sweep_to_its_end(
 
         gate.open(HALFWAY)
         run.result()
-        page.done()
+        page.show_done()
         wait_until(lambda: f"The result is in {out}" in chromium.text())
-        wait_until(lambda: shown(chromium)["after"] == SWEEPS)
-        found = shown(chromium)
+        wait_until(lambda: read_figures(chromium)["after"] == SWEEPS)
+        found = read_figures(chromium)
         assert len(found["residual"]) == SWEEPS
         np.testing.assert_allclose(found["residual"], dp.open_result(out)["residual"])
         wait_until(lambda: has_both_images(chromium.picture(f"{name}-done")))
-    # The server of this process is gone, and the page is what it was.
+    # The server of this process has closed, and the page stays as it was.
     assert "done" in chromium.text()
     assert chromium.complaints() == []
 
 
-def shown(chromium: Browser) -> dict[str, Any] | None:
-    """What the figures hold, or None before there is an image."""
+def read_figures(chromium: Browser) -> dict[str, Any] | None:
+    """The contents of the figures, or None before the first image."""
     return chromium.ask(
         """(() => {
         const roots = Object.fromEntries(Bokeh.documents[0].roots().map(root => [root.name, root]))
         const data = root => root.renderers[0].data_source.data
         const after = /after sweep (\\d+)/.exec(roots.phase.title.text)
-        // The placeholders of tiles have no home.
+        // Before the first picture of the tiles there is one without a worker.
         if (after == null || data(roots.tiles).home[0] == "") return null
         const view = Bokeh.index.find_one(roots.amplitude)
         const {x_range, y_range} = roots.amplitude, box = view.frame.bbox
@@ -163,7 +163,7 @@ def shown(chromium: Browser) -> dict[str, Any] | None:
 
 
 def has_both_images(picture: Path) -> bool:
-    """Greys on the left, the colours of phases on the right."""
+    """Whether the amplitude is drawn in greys on the left, and the phase in colours on the right."""
     with Image.open(picture) as opened:
         pixels = np.asarray(opened.convert("RGB"), dtype=int)[200:560]
     left, right = pixels[:, 100:500], pixels[:, 650:1050]

@@ -12,7 +12,7 @@ import pytest
 
 from daskptycho.storage import bucket_client as bucket_module
 from tests.object_store.ceph import Ceph, missing_programs, running_ceph
-from tests.object_store.moto import running_moto
+from tests.object_store.servers import running_moto
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import shutil
-import subprocess
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pytest
 import xarray as xr
 
 import daskptycho as dp
+from tests.object_store.servers import running_server
 
 pytestmark = pytest.mark.long
 
@@ -51,24 +51,13 @@ def make_container(endpoint: str, name: str) -> None:
 def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if shutil.which("azurite-blob") is None:
         pytest.skip("needs Azure's emulator: npm install -g azurite")
-    words = ["azurite-blob", "--location", str(tmp_path / "azurite"), "--skipApiVersionCheck"]
-    # It picks a port itself, and says which.
-    with subprocess.Popen(
-        [*words, "--blobPort", "0", "--disableTelemetry"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            endpoint = next(line for line in process.stdout if "successfully listens on" in line).split()[-1]
-            monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
-            monkeypatch.setenv(ADDRESS, endpoint)
-            name = f"test{uuid.uuid4().hex}"
-            make_container(endpoint, name)
-            yield name
-        finally:
-            process.kill()
+    words = ["azurite-blob", "--location", str(tmp_path / "azurite"), "--skipApiVersionCheck", "--silent"]
+    with running_server([*words, "--blobPort", "0", "--disableTelemetry"]) as endpoint:
+        monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
+        monkeypatch.setenv(ADDRESS, endpoint)
+        name = f"test{uuid.uuid4().hex}"
+        make_container(endpoint, name)
+        yield name
 
 
 def test_from_container_to_container(container: str, tmp_path: Path) -> None:
