@@ -200,7 +200,7 @@ def test_large_parts_are_cut_into_chunks() -> None:
 
 
 def scheduler_knows(client: Client) -> bool:
-    """Whether the scheduler has heard of every value that the client has let go of."""
+    """Whether the scheduler has heard which values the client still holds."""
     name = client.id
     wanted = client.run_on_scheduler(
         lambda dask_scheduler: {task.key for task in dask_scheduler.clients[name].wants_what}

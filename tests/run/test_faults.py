@@ -216,7 +216,7 @@ def test_store_that_fails_now_and_then_is_tried_again(
     scan: xr.Dataset, expected: xr.Dataset, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
 ) -> None:
     failing_reads(monkeypatch, lambda number: number % 3 != 2)
-    # One thread: two attempts at each tile fail, whatever the machine does.
+    # On one thread the first two attempts at each tile fail.
     with dask.config.set(num_workers=HERE.threads):
         found = dp.reconstruct(scan, sweeps=SWEEPS)
     assert_equal(found, expected)
