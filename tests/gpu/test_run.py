@@ -31,7 +31,7 @@ from daskptycho.tasks.layout import Layout, Residency
 from daskptycho.tasks.waiting import compute
 from daskptycho.tiling import Tiling
 
-pytestmark = [pytest.mark.usefixtures("standin"), pytest.mark.timeout(100)]
+pytestmark = [pytest.mark.usefixtures("standin")]
 
 SWEEPS = 6
 # The same rounding errors in another order; the FFT is the same library's on both sides.

@@ -239,7 +239,6 @@ def test_every_algorithm_with_the_probe_recovered(algorithm: Any, modes: int) ->
     assert np.isfinite(result["consensus"]).sum() >= 2
 
 
-@pytest.mark.timeout(60)
 def test_only_strips_and_scalars_leave_a_worker() -> None:
     """Whatever a tile's tasks take from a tile on another worker is a strip that was cut for it."""
     ds = plain.scan(frames=(6, 6), tile=4)
