@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from daskptycho.tasks import waiting
 from daskptycho.tasks.frames import Reading, StoredAmplitudes, confirm_counts
 from daskptycho.tasks.spec import futures_in
 from daskptycho.tasks.waiting import WorkersLost
+from tests.full_disk import full_disk
 from tests.run.test_memory import HERE, recipe_of, tight
 from tests.run.test_resumption import assert_equal
 from tests.waiting import wait_until
@@ -296,25 +296,11 @@ def test_store_that_was_waited_for_is_not_waited_for_again(
     assert isinstance(failed.value.__cause__, RuntimeError)
 
 
-@pytest.fixture
-def no_room() -> Iterator[Callable[[dp.Progress], None]]:
-    """A callback after whose fifth sweep no file of this process may grow, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def callback(progress: dp.Progress) -> None:
-        if progress.sweep == 5:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-
-    yield callback
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_checkpoint_that_cannot_be_written_ends_the_run(
-    scan: xr.Dataset, tmp_path: Path, no_room: Callable[[dp.Progress], None]
-) -> None:
+def test_checkpoint_that_cannot_be_written_ends_the_run(scan: xr.Dataset, tmp_path: Path) -> None:
     out = tmp_path / "r.zarr"
-    with pytest.raises(dp.FaultError, match=r"r\.zarr\.checkpoints cannot be read or written") as failed:
-        dp.reconstruct(scan, out, sweeps=SWEEPS, checkpoint_every=2, callback=no_room)
+    said = r"r\.zarr\.checkpoints cannot be read or written"
+    with full_disk(after=5) as callback, pytest.raises(dp.FaultError, match=said) as failed:
+        dp.reconstruct(scan, out, sweeps=SWEEPS, checkpoint_every=2, callback=callback)
     (note,) = failed.value.__notes__
     assert note.startswith("Sweep 6 could not be kept (")
     assert f"Sweep 4 is kept in {out}.checkpoints; resume with: daskptycho resume {out}" in note

@@ -77,6 +77,7 @@ def sweep_that_is_interrupted() -> None:
 
 
 def test_interruption_that_was_missed_ends_the_wait_for_workers(caplog: pytest.LogCaptureFixture) -> None:
+    nobody_waits.clear()
     with (
         LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster),

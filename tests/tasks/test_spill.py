@@ -6,7 +6,6 @@ import gc
 import math
 import os
 import pickle
-import resource
 import shutil
 import signal
 import subprocess
@@ -34,6 +33,7 @@ from daskptycho.scan.dataset import tile_chunks
 from daskptycho.tasks.frames import PART_BYTES, release_as_read
 from daskptycho.tasks.spill import PREFIX, StoredImage
 from tests import plain
+from tests.full_disk import full_disk
 from tests.run.test_memory import HERE, four_tiles, recipe_of, tight
 from tests.run.test_resumption import Stop, assert_equal, stop_at
 from tests.test_cli import expect_refusal, read_facts, run
@@ -196,18 +196,9 @@ def test_resumed_run_keeps_its_images_on_disk_too(ds: xr.Dataset, tmp_path: Path
 
 
 def test_disk_that_is_full_is_told(ds: xr.Dataset, tmp_path: Path, folder: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill(progress: dp.Progress) -> None:
-        if progress.sweep == 3:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-
     said = r"an image of .* cannot be put on disk .*; expected room in .* temporary-directory"
-    try:
-        with pytest.raises(dp.FaultError, match=said) as failed:
-            dp.reconstruct(ds, tmp_path / "r.zarr", callback=fill, checkpoint_every=2, memory=little(ds))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with full_disk(after=3) as callback, pytest.raises(dp.FaultError, match=said) as failed:
+        dp.reconstruct(ds, tmp_path / "r.zarr", callback=callback, checkpoint_every=2, memory=little(ds))
     assert "Sweep 2 is kept" in failed.value.__notes__[0]
     del failed
     # Threads of the store may still hold on to what they could not write.
