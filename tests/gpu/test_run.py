@@ -209,8 +209,11 @@ def test_frames_are_moved_once_and_as_counts(standin: ModuleType, scans: dict[st
     }
 
 
-def test_every_array_of_a_run_is_on_the_device(standin: ModuleType, scans: dict[str, xr.Dataset]) -> None:
-    scan = scans["raster"]
+@pytest.mark.parametrize("algorithm", ["ap", "raar"])
+def test_every_array_of_a_run_is_on_the_device(
+    standin: ModuleType, scans: dict[str, xr.Dataset], algorithm: str
+) -> None:
+    scan = scans["drifting"]
     # The frames are read as a dask array of NumPy's. There is no other, and the values of tasks are CuPy's.
     assert isinstance(scan["intensity"].data, da.Array)
     assert type(scan["intensity"].data._meta) is np.ndarray
@@ -230,17 +233,19 @@ def test_every_array_of_a_run_is_on_the_device(standin: ModuleType, scans: dict[
             on_device(image, np.complex64)
         for tile in compute(state.tiles):
             on_device(tile.illumination, np.float32)
+            on_device(tile.own["gain"], np.float32)
             swept, pieces, phases = tile.image
-            for array in (swept.carried, swept.left.image_sum, swept.left.found.phase):
+            for array in (swept.left.image_sum, swept.left.found.phase):
                 on_device(array, np.complex64)
+            # What momentum needs of the sweep, or what the algorithm carries.
+            kept, other = (swept.image, swept.carried)[:: 1 if algorithm == "ap" else -1]
+            on_device(kept, np.complex64)
+            assert other is None
             assert {type(piece) for piece in pieces} == {type(swept)}
             # A phase for each tile is a number of the host's.
             assert type(phases.phase) is np.ndarray
-            if progress.sweep > 1:
-                # Where the probe is recovered, what it was recovered with is kept.
-                on_device(swept.image, np.complex64)
 
-    dp.reconstruct(scan, sweeps=4, device="gpu", algorithm="raar", sync=dp.Sync(every=1), callback=look)
+    dp.reconstruct(scan, sweeps=4, device="gpu", algorithm=algorithm, sync=dp.Sync(every=1), callback=look)
     for data in compute(layouts[0].tiles):
         assert isinstance(data.amplitudes, Amplitudes)
         assert type(data.amplitudes.counts) is standin.ndarray

@@ -192,7 +192,8 @@ def test_own_parameter_of_all_frames_is_summed_over_tiles_and_has_momentum(chunk
     layout = lay_out_scan(ds, chunks, None)
     state = persist(begin(layout, ds, ds["truth_object"].values))
     due = frozenset({"flux"})
-    first, _ = persist(sweep(layout, state, choose_settings(layout, sync=Sync(None), due=due)))
+    settings = choose_settings(layout, sync=Sync(None), due=due, keeps_image=True)
+    first, _ = persist(sweep(layout, state, settings))
     along, power = fit(on, ds["truth_object"].values, np.ones(36))
     flux = along.sum() / power.sum()
     assert abs(flux - 1) > 1e-2
