@@ -89,7 +89,6 @@ class WhoSwept(SchedulerPlugin):
             self.sweeps[more["worker"]] += 1
 
 
-@pytest.mark.timeout(60)
 def test_workers_sweep_as_many_tiles_each(ds: xr.Dataset) -> None:
     swept = WhoSwept()
     with (
