@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def kill_whole_runs(
         process = subprocess.Popen(
             call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        wait_until(lambda: Path(f"{out}.partial").exists() or process.poll() is not None)
+        wait_until(Path(f"{out}.partial").exists, process)
         return process
 
     first = start(folder / "whole.zarr")
@@ -168,17 +169,18 @@ def kill_whole_runs(
             time.sleep(moment)
             when = f"at {100 * moment / undisturbed:.0f} %"
         elif run == 2:
-            wait_until(lambda out=out: any(Path(f"{out}.partial").glob("*")) or out.exists())
+            wait_until(lambda out=out: any(Path(f"{out}.partial").glob("*")) or out.exists(), process)
             time.sleep(rng.uniform(0, 0.1))
             when = "writing its result"
         else:
             sweep = int(rng.integers(1, sweeps))
-            wait_until(lambda out=out, sweep=sweep: count_commits(out) > sweep)
+            wait_until(lambda out=out, sweep=sweep: count_commits(out) > sweep, process)
             before = count_files(out)
-            wait_until(lambda out=out, before=before: count_files(out) > before)
+            wait_until(lambda out=out, before=before: count_files(out) > before, process)
             time.sleep(rng.uniform(0, 0.02))
             when = f"writing after sweep {sweep}"
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         try:
             kept = str(dp.checkpoints(out)[-1].sweep)
@@ -207,12 +209,9 @@ def count_files(out: Path) -> int:
     return sum(1 for _ in Path(f"{out}.checkpoints").rglob("*"))
 
 
-def wait_until(condition: Any, patience: float = 120) -> None:
-    """Wait until a condition is true, checking it every millisecond."""
-    started = time.perf_counter()
-    while not condition():
-        if time.perf_counter() - started > patience:
-            raise TimeoutError
+def wait_until(condition: Any, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Wait for a condition, or for the end of the process that should bring it about."""
+    while not condition() and (process is None or process.poll() is None):
         time.sleep(0.001)
 
 

@@ -14,7 +14,6 @@ With --s3fs, that library reads and writes the same data through Zarr.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -36,7 +35,8 @@ import daskptycho as dp
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.object_store.ceph import free_port, missing_programs, running_ceph
+from tests.object_store.ceph import missing_programs, running_ceph
+from tests.object_store.servers import running_moto
 
 BUCKET = "benchmark"
 
@@ -44,18 +44,12 @@ BUCKET = "benchmark"
 @contextmanager
 def run_moto() -> Iterator[dict[str, str]]:
     """Run the server of moto; yield the environment by which a client finds it."""
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    with running_moto() as endpoint:
         yield {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ENDPOINT_URL": endpoint,
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
         }
-    finally:
-        process.kill()
-        process.wait()
 
 
 @contextmanager

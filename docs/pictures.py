@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dask
+import dask.array as da
 import numpy as np
 import scipy.sparse as sp
 import xarray as xr
@@ -21,16 +21,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 from PIL import Image
 
 import daskptycho as dp
 from daskptycho.demo import run_demo
-from daskptycho.model.algorithms import illuminate_tile, weigh_tile
-from daskptycho.model.operators import inverse_illumination, measured_amplitudes, project_data, split
-from daskptycho.scan.dataset import position_in_pixels, tile_chunks
-from daskptycho.sync.gramian import Border, assemble, block_matrix, block_values, gramian_blocks
-from daskptycho.sync.phases import Sync, frame_phases, normalise, solve
-from daskptycho.tiling import Tiling, make_tiling
+from daskptycho.scan.dataset import tile_chunks
+from daskptycho.scan.tiles import lay_out_tiles
+from daskptycho.sync.options import Sync
+from daskptycho.sync.phases import extract_phases, normalise, solve
+from daskptycho.tiling import Tiling
 from daskptycho.views.panels import FIRST, SECOND, style_axes
 from daskptycho.views.plotting import complex_to_rgb, save_figure
 
@@ -109,12 +109,12 @@ def record_errors(error: list[float], opened: xr.Dataset) -> Callable[[dp.Progre
 def gramian(work: Path, target: Path) -> None:
     """Draw the entries of H, the phases applied to the frames and the phases found."""
     opened = dp.simulate_scan(work / "small.zarr", (12, 12), 32, step=8, jitter=1, tile_frames=36)
-    tiling = make_scan_tiling(opened)
+    tiling = lay_out_tiles(opened)
     y, x = (tiling.corner / np.ptp(tiling.corner, axis=0)).T
     put = 1.4 * np.sin(2 * np.pi * x) * np.cos(np.pi * y)
     put -= put.mean()
-    h, power = compute_gramian(opened, tiling, lambda tile, waves: waves * phase_factor(put[tile.frames]))
-    found = frame_phases(solve(normalise(h, power, "degree"), Sync(iterations=60)), power)
+    h, power = compute_gramian(opened, angle=put)
+    found = extract_phases(solve(normalise(h, power, "degree"), Sync(iterations=60)), power)
     figure = sheet(11, 3.9)
     entries, before, after = figure.subplots(1, 3)
     values = np.abs(h.toarray()) / np.sqrt(np.outer(h.diagonal().real, h.diagonal().real))
@@ -143,83 +143,30 @@ def normalisations(work: Path, target: Path) -> None:
     dp.reconstruct(
         opened, start="random", sync=Sync(method=None), opening=None, update_probe=False, callback=note
     )
-    tiling = make_scan_tiling(opened)
-    h, power = compute_gramian(opened, tiling, image=state["image"])
+    h, power = compute_gramian(opened, state["image"])
     figure = sheet(8.6, 3.9)
     for axes, name, title in zip(
         figure.subplots(1, 2), ("frame", "degree"), ("K: frames' power", "L: degree"), strict=True
     ):
         vector = np.abs(solve(normalise(h, power, name), Sync(iterations=60)).vector)
-        shown = draw_at_positions(axes, tiling, vector / vector.max(), title, "magma", 0, 1)
+        shown = draw_at_positions(axes, lay_out_tiles(opened), vector / vector.max(), title, "magma", 0, 1)
     figure.colorbar(shown, ax=axes, label="|v|, largest one", shrink=0.8)
     save(figure, target / "normalisations.png")
 
 
-def make_scan_tiling(opened: xr.Dataset) -> Tiling:
-    period = opened.attrs.get("period")
-    return make_tiling(
-        position_in_pixels(opened),
-        (opened.sizes["qy"], opened.sizes["qx"]),
-        tile_chunks(opened),
-        period=None if period is None else tuple(period),
-    )
-
-
 def compute_gramian(
-    opened: xr.Dataset,
-    tiling: Tiling,
-    change: Callable[[Any, Any], Any] = lambda tile, waves: waves,
-    image: Any = None,
-) -> tuple[sp.csr_array, Any]:
+    opened: xr.Dataset, image: Any = None, angle: float | NDArray[np.float64] = 0.0
+) -> tuple[sp.csr_array, NDArray[np.float64]]:
     """H and the power of each frame, for waves with the measured amplitudes and the phases of an image.
 
-    The image is the true object unless one is given; `change` is applied to the waves of each tile.
+    The image is the true object unless one is given. Each frame is turned by its `angle`.
     """
+    image = opened["truth_object"].values if image is None else image
     probe = opened["truth_probe"].values
-    if image is None:
-        image = opened["truth_object"].values
-    weighted, weights = [], []
-    canvas_light = np.zeros(tiling.window.shape, np.float32)
-    places = []
-    for tile in tiling.tiles:
-        rows, columns = (
-            start + np.arange(size) - first
-            for start, size, first in zip(
-                (tile.window.y, tile.window.x),
-                tile.window.shape,
-                (tiling.window.y, tiling.window.x),
-                strict=True,
-            )
-        )
-        if tiling.period is not None:
-            rows, columns = rows % tiling.period[0], columns % tiling.period[1]
-        places.append(np.ix_(rows, columns))
-        np.add.at(canvas_light, places[-1], illuminate_tile(tile, probe))
-    for tile, place in zip(tiling.tiles, places, strict=True):
-        waves = split(np.ascontiguousarray(image[place]), probe[None], tile.corner)
-        frames = dask.compute(opened["intensity"][tile.frames].data)[0]
-        waves, _ = project_data(waves, measured_amplitudes(frames)[slice(None)])
-        weighted.append(weigh_tile(tile, change(tile, waves).astype(np.complex64), probe))
-        weights.append(inverse_illumination(canvas_light[place], probe))
-    blocks = gramian_blocks(tiling)
-    matrices = [
-        block_matrix(
-            block,
-            block_values(
-                block,
-                weighted[block.row].frames,
-                Border(weighted[block.column].frames, block.border),
-                tiling.tiles[block.row].corner,
-                weights[block.row],
-            ),
-        )
-        for block in blocks
-    ]
-    return assemble(blocks, matrices), np.concatenate([own.power for own in weighted])
-
-
-def phase_factor(angle: Any) -> Any:
-    return np.exp(1j * angle).astype(np.complex64)[:, None, None, None]
+    turn = np.exp(1j * np.broadcast_to(angle, opened.sizes["frame"])).astype(np.complex64)
+    frames = dp.weighted_frames(opened, image, probe=probe) * turn[:, None, None]
+    power = (da.maximum(dp.amplitudes(opened), 0).astype(float) ** 2).sum(axis=(1, 2))
+    return dp.gramian(opened, frames, probe=probe).matrix(), power.compute()
 
 
 def draw_at_positions(

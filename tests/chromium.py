@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.support.wait import WebDriverWait
 
 # Where CI finds what the page looked like; git ignores it.
 SCREENSHOTS = Path(__file__).resolve().parents[1] / "build" / "screenshots"
-# Seconds for what a test waits for, on a busy machine too.
-PATIENCE = 100
 # It looks for nothing but the page, and asks no host of its maker's.
 FLAGS = (
     "--headless",
@@ -55,9 +52,6 @@ class Browser:
             "child.data : read(child)).concat(node.shadowRoot ? read(node.shadowRoot) : []).join(' ') })"
             "(document.body)"
         )
-
-    def wait(self, seen: Callable[[], Any], what: str) -> Any:
-        return WebDriverWait(self._driver, PATIENCE).until(lambda _: seen(), f"never seen: {what}")
 
     def picture(self, name: str) -> Path:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)

@@ -10,10 +10,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # A busy machine is no failure, and the same commit is tested in the same way everywhere.
-settings.register_profile("daskptycho", deadline=None, derandomize=True)
+settings.register_profile(
+    "daskptycho", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
 settings.load_profile("daskptycho")
 
 # Who runs tests side by side, or in the background, may ignore Ctrl-C; the programs that the tests
@@ -32,6 +34,17 @@ def _forget() -> dict[str, ModuleType]:
     gpu_kernels._tables.cache_clear()
     names = [name for name in sys.modules if f"{name}.".startswith(tuple(f"{own}." for own in STOOD_IN))]
     return {name: sys.modules.pop(name) for name in names}
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between attempts at a store: they take no time, and patience is measured in them only."""
+    from daskptycho.storage import retrying
+
+    seconds: list[float] = []
+    monkeypatch.setattr(retrying, "sleep", seconds.append)
+    monkeypatch.setattr(retrying, "monotonic", lambda: sum(seconds))
+    return seconds
 
 
 @pytest.fixture(scope="module")

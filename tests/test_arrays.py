@@ -204,7 +204,6 @@ def test_they_compose_with_other_dask_arrays() -> None:
     np.testing.assert_allclose(abs(both[1]), 1, rtol=1e-5)
 
 
-@pytest.mark.timeout(120)
 def test_a_cluster_finds_the_same(tmp_path: Path) -> None:
     scan = dp.simulate_scan(tmp_path / "s.zarr", frames=(8, 8), frame_size=16, step=4, tile_frames=16)
 
@@ -234,7 +233,6 @@ print(da.Array.__module__)
 """
 
 
-@pytest.mark.timeout(240)
 def test_query_planning_of_arrays_changes_nothing(tmp_path: Path) -> None:
     """Dask reads the setting when it is imported: each is a process of its own."""
     found = {}

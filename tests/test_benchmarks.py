@@ -35,7 +35,6 @@ def test_benchmark_runs(name: str, words: list[str]) -> None:
         [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick"],
         capture_output=True,
         text=True,
-        timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -49,7 +48,6 @@ def run_gpu_benchmark(**environment: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         env=os.environ | environment,
-        timeout=110,
         check=False,
     )
 

@@ -709,14 +709,13 @@ clusters = pytest.mark.parametrize(
     [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")],
     ids=["Ctrl-C", "SIGTERM"],
 )
-@pytest.mark.timeout(300)
 def test_run_that_is_asked_to_stop_leaves_a_checkpoint_and_nothing_half_written(
     running: subprocess.Popen[str], tmp_path: Path, number: signal.Signals, code: int, message: str
 ) -> None:
     assert list_contents(tmp_path)[0] == "r.zarr.partial"
     # A terminal or a batch system sends the signal to the whole group of processes.
     os.killpg(running.pid, number)
-    out, err = running.communicate(timeout=200)
+    out, err = running.communicate()
     assert running.returncode == code
     stopped, kept = err.splitlines()[-2:]
     assert (out, stopped) == ("", f"{message}; nothing incomplete is left behind.")
@@ -747,7 +746,6 @@ def test_fault_is_reported_in_two_lines(work: Path, tmp_path: Path, monkeypatch:
 # On a cluster
 
 
-@pytest.mark.timeout(120)
 def test_workers_give_the_same_image_as_threads(work: Path, tmp_path: Path) -> None:
     done = run_in_shell(
         *(

@@ -33,7 +33,6 @@ def run_script(name: str, *arguments: object, **environment: str) -> subprocess.
     )
 
 
-@pytest.mark.timeout(200)
 def test_any_cluster_is_used_and_an_existing_run_is_continued(scan: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.zarr"
     dp.reconstruct(dp.open_scan(scan), out, sweeps=97)
@@ -79,7 +78,6 @@ def slurm(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
 def test_slurm_jobs_compute(scan: Path, tmp_path: Path, slurm: str) -> None:
     pytest.importorskip("dask_jobqueue", reason="comes with daskptycho[slurm]")
     out = tmp_path / "r.zarr"

@@ -1,38 +1,37 @@
-"""The live view in a cell of a notebook, as users call it: ``daskptycho.LiveCell``."""
+"""``daskptycho.LiveCell``: a run shown in the cell of a notebook."""
 
 from __future__ import annotations
 
 import importlib.util
-from importlib.resources import files
 from pathlib import Path
 
 import xarray as xr
 
-from daskptycho.dashboard.feed import Feed, first_view
+from daskptycho.dashboard.html_parts import read_asset, render_headline, render_numbers
+from daskptycho.dashboard.live_view import LiveView, make_first_view
 from daskptycho.dashboard.view import View
-from daskptycho.dashboard.wording import facts, headline
 from daskptycho.errors import OptionError
 
 __all__ = ["LiveCell"]
 
 
-class LiveCell(Feed):
-    """A run that shows itself in the cell of a notebook: a callback of `reconstruct` or `resume`.
+class LiveCell(LiveView):
+    """A callback of `reconstruct` or `resume` that shows the run in the cell of a notebook.
 
-    It needs no server: what it shows travels with the notebook, and stays in it when the run is done.
-    Pictures come at most once a second and take at most a twentieth of the run's time.
+    It needs no server: what it shows is part of the notebook, and stays there after the run.
+    Pictures are made at most once a second and take at most a twentieth of the run's time.
 
     Parameters
     ----------
     scan : xarray.Dataset, optional
-        The scan that is reconstructed: the axes are in its unit then.
+        The scan that is reconstructed. It gives the axes their unit; without it they count pixels.
     out : path, optional
-        Where the result will be.
+        Where the result will be written, to be shown.
 
     Raises
     ------
     OptionError
-        IPython is missing.
+        IPython is not installed.
 
     Examples
     --------
@@ -43,44 +42,44 @@ class LiveCell(Feed):
     def __init__(self, scan: xr.Dataset | None = None, out: str | Path | None = None) -> None:
         if importlib.util.find_spec("IPython") is None:
             raise OptionError("the live view in a cell needs Jupyter: pip install 'daskptycho[jupyter]'")
-        view = first_view(scan, out)
+        view = make_first_view(scan, out)
         super().__init__(scan, view, _Cell(view))
 
 
 class _Cell:
-    """Two displays below a cell: words that change at each sweep, and pictures now and then."""
+    """Two outputs below a cell: texts that change at each sweep, and pictures that change now and then."""
 
     def __init__(self, view: View) -> None:
         from IPython.display import HTML, DisplayHandle
 
         self._html = HTML
-        self._words, self._pictures = DisplayHandle(), DisplayHandle()
-        self._words.display(HTML(_words(view)))
+        self._text, self._pictures = DisplayHandle(), DisplayHandle()
+        self._text.display(HTML(_render_text(view)))
         self._pictures.display(HTML(""))
 
-    def put(self, view: View) -> bool:
-        self._words.update(self._html(_words(view)))
+    def show(self, view: View) -> bool:
+        self._text.update(self._html(_render_text(view)))
         if view.image is not None:
-            self._pictures.update(self._html(_picture(view)))
-        # A notebook does not tell whether anyone looks.
+            self._pictures.update(self._html(_render_pictures(view)))
+        # Whether anyone watches a notebook is unknown.
         return True
 
-    def unseen(self) -> bool:
-        return False
+    def is_up_to_date(self) -> bool:
+        return True
 
     def close(self) -> None:
         pass
 
 
-def _words(view: View) -> str:
-    style = files("daskptycho.dashboard").joinpath("words.css").read_text("utf-8").replace(":host", "&")
-    # A sheet for the cell alone: the notebook's own headings and tables are not meant.
+def _render_text(view: View) -> str:
+    style = read_asset("text.css").replace(":host", "&")
+    # The style sheet applies to this cell only, not to headings and tables elsewhere in the notebook.
     sheet = f".dp-live {{ display: grid; gap: 8px; {style} }}"
-    return f"<div class='dp-live'><style>{sheet}</style>{headline(view)}{facts(view)}</div>"
+    return f"<div class='dp-live'><style>{sheet}</style>{render_headline(view)}{render_numbers(view)}</div>"
 
 
-def _picture(view: View) -> str:
-    from daskptycho.dashboard.live_figure import live_figure
+def _render_pictures(view: View) -> str:
+    from daskptycho.dashboard.live_figure import draw_live_figure
     from daskptycho.views.plotting import encode_as_data_url
 
-    return f"<img style='max-width: 100%' src='{encode_as_data_url(live_figure(view), dpi=80)}'>"
+    return f"<img style='max-width: 100%' src='{encode_as_data_url(draw_live_figure(view), dpi=80)}'>"

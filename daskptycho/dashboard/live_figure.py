@@ -1,4 +1,4 @@
-"""A view as one matplotlib figure: what a notebook's cell shows of a run. `live_cell` calls this module."""
+"""The pictures and curves of a view as one matplotlib figure. `live_cell` calls this module."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from daskptycho.dashboard.view import Image, View
+from daskptycho.dashboard.view import ImagePicture, View
 from daskptycho.views.drawing import NORMAL, PHASE_TICKS, RIM_COLOUR, SMALL
 from daskptycho.views.panels import draw_convergence
 
-__all__ = ["live_figure"]
+__all__ = ["draw_live_figure"]
 
 
-def live_figure(view: View) -> Figure:
-    """Amplitude, phase and probe above, residual and consensus beside them.
+def draw_live_figure(view: View) -> Figure:
+    """Draw amplitude and phase, and to their right the probe above the curves of residual and consensus.
 
     Parameters
     ----------
     view : View
-        With an image.
+        It must have an image.
     """
     image, probe = view.image, view.probe
     assert image is not None
@@ -32,8 +32,10 @@ def live_figure(view: View) -> Figure:
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 3, width_ratios=[1.2, 1.2, 1])
     amplitude, phase = (figure.add_subplot(grid[:, column]) for column in (0, 1))
-    _show(amplitude, image, image.amplitude, image.amplitude_limits, "gray", "amplitude")
-    bar = _show(phase, image, image.phase, (-image.phase_limit, image.phase_limit), "twilight", "phase (rad)")
+    _draw_image(amplitude, image, image.amplitude, image.amplitude_limits, "gray", "amplitude")
+    bar = _draw_image(
+        phase, image, image.phase, (-image.phase_limit, image.phase_limit), "twilight", "phase (rad)"
+    )
     if math.isclose(image.phase_limit, math.pi):
         bar.set_ticks(np.linspace(-np.pi, np.pi, 5), labels=PHASE_TICKS)
     for axes in (amplitude, phase):
@@ -49,7 +51,10 @@ def live_figure(view: View) -> Figure:
     return figure
 
 
-def _show(axes: Axes, image: Image, values: Any, limits: tuple[float, float], cmap: str, title: str) -> Any:
+def _draw_image(
+    axes: Axes, image: ImagePicture, values: Any, limits: tuple[float, float], cmap: str, title: str
+) -> Any:
+    """Draw one part of the image, and return its colour bar."""
     left, right, top, bottom = image.extent
     shown = axes.imshow(
         np.ma.masked_invalid(values),

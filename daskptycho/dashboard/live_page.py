@@ -1,4 +1,4 @@
-"""The live page as users call it: ``daskptycho.LivePage``, and ``--dashboard`` on the command line."""
+"""``daskptycho.LivePage``: a run shown on a web page, also by ``--dashboard`` on the command line."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from pathlib import Path
 import xarray as xr
 
 from daskptycho.cluster.client import current_client
-from daskptycho.dashboard.feed import Feed, first_view
+from daskptycho.dashboard.live_view import LiveView, make_first_view
 from daskptycho.errors import OptionError
 
 __all__ = ["LivePage"]
 
 
-class LivePage(Feed):
-    """A web page on which a run can be watched, and the callback of `reconstruct` or `resume` that feeds it.
+class LivePage(LiveView):
+    """A callback of `reconstruct` or `resume` that shows the run on a web page.
 
-    On a cluster the page lies on the scheduler's own server, beside Dask's dashboard, which links to it;
-    without one a server on a free port of this machine shows the same page. It shows the image so far, the
-    probe, residual and consensus sweep by sweep, and the tiles where they run. Pictures are thinned out
-    beside the tiles, come at most once a second, and take at most a twentieth of the run's time, a
-    two-hundredth while nobody looks.
+    On a cluster the scheduler's own server serves the page, beside Dask's dashboard, which links to it.
+    Without a cluster, a server on a free port of this machine does. The page shows the image so far, the
+    probe, residual and consensus against sweeps, and which worker has which tiles. Pictures are thinned out
+    where the tiles are. They are made at most once a second and take at most a twentieth of the run's time,
+    or a two-hundredth while nobody watches.
 
     Parameters
     ----------
     scan : xarray.Dataset, optional
-        The scan that is reconstructed: the axes are in its unit then.
+        The scan that is reconstructed. It gives the axes their unit; without it they count pixels.
     out : path, optional
-        Where the result will be, for the page to say.
+        Where the result will be written, to be shown.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class LivePage(Feed):
     Raises
     ------
     OptionError
-        Bokeh is missing here, or the scheduler has no dashboard.
+        Bokeh is not installed here, or the scheduler has no dashboard.
 
     Examples
     --------
@@ -50,10 +50,10 @@ class LivePage(Feed):
     def __init__(self, scan: xr.Dataset | None = None, out: str | Path | None = None) -> None:
         if importlib.util.find_spec("bokeh") is None:
             raise OptionError("the live page needs bokeh: pip install 'daskptycho[dashboard]'")
-        from daskptycho.dashboard.serving import OnScheduler, OwnServer
+        from daskptycho.dashboard.servers import LocalServer, SchedulerServer
 
-        view, client = first_view(scan, out), current_client()
-        server = OwnServer(view) if client is None else OnScheduler(client, view)
+        view, client = make_first_view(scan, out), current_client()
+        server = LocalServer(view) if client is None else SchedulerServer(client, view)
         super().__init__(scan, view, server)
         self.link = server.link
 

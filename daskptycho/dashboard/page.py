@@ -1,41 +1,40 @@
-"""The live page itself, drawn with Bokeh: figures, and what changes in them when a new view comes.
+"""The live page: a Bokeh document that shows the newest view of a run.
 
-`serving` hands this module to a Bokeh server: in the scheduler's process or in the run's own.
+`servers` passes `fill_page` to a Bokeh server, in the scheduler's process or in the run's own.
 """
 
 from __future__ import annotations
 
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from bokeh.document import Document
 from bokeh.models import ColumnDataSource, CustomJS, Div, InlineStyleSheet
 from jinja2 import Template
 
-from daskptycho.dashboard.board import Board
-from daskptycho.dashboard.figures import (
-    amplitude_and_phase,
-    curve_figure,
+from daskptycho.dashboard.html_parts import read_asset, render_headline, render_numbers, render_workers
+from daskptycho.dashboard.latest_view import LatestView
+from daskptycho.dashboard.page_figures import (
     draw_curve,
     draw_image,
     draw_probe,
     draw_tiles,
-    probe_figure,
-    tiles_figure,
+    make_curve_figure,
+    make_image_figures,
+    make_probe_figure,
+    make_tile_figure,
 )
 from daskptycho.dashboard.view import View
-from daskptycho.dashboard.wording import facts, headline, workers_table
 
-__all__ = ["PATH", "open_page"]
+__all__ = ["PATH", "fill_page"]
 
-# Where the page lies on a server.
+# Path of the page on its server.
 PATH = "/daskptycho"
-NO_RUN = View(note="No run with a live page has begun here yet.")
-# Milliseconds between two looks at the board.
+NO_RUN = View(note="No run with a live page has started here yet.")
+# Milliseconds between two requests for the newest view.
 PERIOD = 500
-# With a run its server may end: what is seen then is right, and no connection to be mourned.
-AT_THE_END = """
+# The server may end with the run: the page then stays as it is, without a message about the lost connection.
+STAY_AFTER_END = """
 if (/status (done|stopped)/.test(cb_obj.text)) {
     const changes = {reconnect_session: false, notify_connection_status: false}
     cb_obj.document.config.setv(changes, {sync: false})
@@ -43,69 +42,65 @@ if (/status (done|stopped)/.test(cb_obj.text)) {
 """
 
 
-def open_page(doc: Document, board: Board | None, dask_page: str = "") -> None:
-    """Put the live page of a board into a Bokeh document, and keep it up to date.
+def fill_page(doc: Document, latest: LatestView | None, dask_page: str = "") -> None:
+    """Put the live page of a run into a Bokeh document, and keep it up to date.
 
     Parameters
     ----------
     doc : bokeh.document.Document
-    board : Board or None
-        None: there is no run to be seen.
+        An empty one.
+    latest : LatestView or None
+        The newest view of the run; None if there is no run to show.
     dask_page : str
-        Address of Dask's own dashboard, if there is one beside this page.
+        Address of Dask's own dashboard, for a link; empty if there is none.
     """
-    sheet = InlineStyleSheet(css=_text("words.css"))
-    words = {
+    sheet = InlineStyleSheet(css=read_asset("text.css"))
+    texts = {
         name: Div(name=name, stylesheets=[sheet], sizing_mode="stretch_width", margin=0, disable_math=True)
-        for name in ("head", "facts", "workers")
+        for name in ("head", "numbers", "workers")
     }
-    words["head"].js_on_change("text", CustomJS(code=AT_THE_END))
+    texts["head"].js_on_change("text", CustomJS(code=STAY_AFTER_END))
     image, residual, consensus, probe, tiles = (ColumnDataSource() for _ in range(5))
-    amplitude, phase = amplitude_and_phase(image)
+    amplitude, phase = make_image_figures(image)
     figures = {
         "amplitude": amplitude,
         "phase": phase,
-        "probe": probe_figure(probe),
-        "residual": curve_figure("Residual R²", "residual", residual, "#1f4e79"),
-        "consensus": curve_figure("Consensus 1 - λ", "consensus", consensus, "#c8553d"),
-        "tiles": tiles_figure(tiles),
+        "probe": make_probe_figure(probe),
+        "residual": make_curve_figure("Residual R²", "residual", residual, "#1f4e79"),
+        "consensus": make_curve_figure("Consensus 1 - λ", "consensus", consensus, "#c8553d"),
+        "tiles": make_tile_figure(tiles),
     }
-    for name, shown in figures.items():
-        shown.name = name
-    doc.template = Template(_text("page.html"))
+    for name, figure in figures.items():
+        figure.name = name
+    doc.template = Template(read_asset("page.html"))
     doc.template_variables["dask_page"] = escape(dask_page)
-    for root in (*words.values(), *figures.values()):
+    for root in (*texts.values(), *figures.values()):
         doc.add_root(root)
-    last: dict[str, Any] = {"number": None}
+    shown: dict[str, Any] = {"number": None}
 
-    def show() -> None:
-        number, view = (0, NO_RUN) if board is None else board.look()
-        if number == last["number"]:
+    def update() -> None:
+        number, view = (0, NO_RUN) if latest is None else latest.read()
+        if number == shown["number"]:
             return
-        words["head"].text, words["facts"].text = headline(view), facts(view)
-        words["workers"].text = workers_table(view)
-        doc.title = _title(view)
+        texts["head"].text, texts["numbers"].text = render_headline(view), render_numbers(view)
+        texts["workers"].text = render_workers(view)
+        doc.title = _tab_title(view)
         draw_curve(residual, figures["residual"], "residual", view)
         draw_curve(consensus, figures["consensus"], "consensus", view)
-        # Pictures travel once.
-        if view.image is not None and view.image is not last.get("image"):
+        # A picture is sent to the browser only once.
+        if view.image is not None and view.image is not shown.get("image"):
             draw_image(image, amplitude, phase, view.image, view.scale)
-        if view.probe is not None and view.probe is not last.get("probe"):
+        if view.probe is not None and view.probe is not shown.get("probe"):
             draw_probe(probe, figures["probe"], view.probe)
-        if view.tiles is not None and view.tiles is not last.get("tiles"):
+        if view.tiles is not None and view.tiles is not shown.get("tiles"):
             draw_tiles(tiles, figures["tiles"], view.tiles)
-        last.update(number=number, image=view.image, probe=view.probe, tiles=view.tiles)
+        shown.update(number=number, image=view.image, probe=view.probe, tiles=view.tiles)
 
-    show()
-    doc.add_periodic_callback(show, PERIOD)
-
-
-def _text(name: str) -> str:
-    """A file that lies beside this module."""
-    return files("daskptycho.dashboard").joinpath(name).read_text("utf-8")
+    update()
+    doc.add_periodic_callback(update, PERIOD)
 
 
-def _title(view: View) -> str:
-    """Of the browser's tab: how far the run is."""
-    done = view.sweep[-1] if view.sweep else 0
-    return f"{done}/{view.sweeps} · daskptycho" if view.status == "running" else f"{view.status} · daskptycho"
+def _tab_title(view: View) -> str:
+    """Title of the browser's tab, with the number of sweeps done."""
+    status = f"{view.sweeps_done}/{view.sweeps}" if view.status == "running" else view.status
+    return f"{status} · daskptycho"

@@ -1,6 +1,6 @@
-"""What the live page shows of a run at one moment: numbers, and pictures that are ready to be drawn.
+"""What is shown of a run at one moment: numbers, and pictures that are ready to be drawn.
 
-`feed` makes views of what a callback sees, where the run is; `page` draws them, where the server is.
+`live_view` makes views in the process of the run; `page` draws them in the process of the server.
 """
 
 from __future__ import annotations
@@ -16,37 +16,49 @@ from daskptycho.run.preview import Preview
 from daskptycho.scan.dataset import pixel_size
 from daskptycho.tiling import Tiling, Window
 
-__all__ = ["Image", "Probe", "Scale", "Tiles", "View", "image_of", "probe_of", "scale_of", "tiles_of"]
+__all__ = [
+    "ImagePicture",
+    "ProbePicture",
+    "Scale",
+    "TileMap",
+    "View",
+    "choose_scale",
+    "make_image_picture",
+    "make_probe_picture",
+    "make_tile_map",
+]
 
-MOST_MODES = 6
-MOST_PROBE_PIXELS = 160
+# Most probe modes in a picture, and most pixels along a side of each.
+MAX_MODES = 6
+MAX_PROBE_PIXELS = 160
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Of the picture's axes: a pixel's size, [y, x], in the unit in which the axes are labelled."""
+    """The size of a pixel, [y, x], in the unit of the axes' labels."""
 
     pixel: tuple[float, float]
     unit: str
 
 
 @dataclass(frozen=True)
-class Image:
-    """The image so far.
+class ImagePicture:
+    """The object so far, as amplitude and phase.
 
     Attributes
     ----------
     amplitude, phase : (y, x) float32 array
-        NaN where too little light fell; the phase in radians, its mean taken off.
+        NaN where the illumination is too weak. The phase is in radians, with its mean subtracted.
     extent : (left, right, top, bottom)
-        Outer edges, in the scale's unit.
+        Outer edges, in the unit of the scale.
     amplitude_limits : (float, float)
+        Amplitudes at the ends of the colour map.
     phase_limit : float
-        The colours reach from minus this to this.
+        The colour map of the phase reaches from ``-phase_limit`` to ``phase_limit``, in radians.
     sweep : int
-        After which it was made.
+        The sweep after which the picture was made.
     step : int
-        Pixels of the canvas along a side of one that is shown.
+        Only every `step`-th pixel of the canvas is shown, along either axis.
     """
 
     amplitude: NDArray[np.float32]
@@ -59,15 +71,15 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """The probe's modes as colours: hue is phase, brightness amplitude.
+class ProbePicture:
+    """The modes of the probe in colours: hue is phase, brightness is amplitude.
 
     Attributes
     ----------
     modes : (mode, y, x, 3) uint8 array
-        The strongest ones.
+        The strongest modes, as red, green and blue.
     shares : tuple of float
-        Of all the power, for each mode shown.
+        The share of the probe's power in each mode shown.
     """
 
     modes: NDArray[np.uint8]
@@ -75,16 +87,17 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Tiles:
-    """Where each tile lies on the canvas, and the worker that has it.
+class TileMap:
+    """Where each tile lies on the canvas, and on which worker.
 
     Attributes
     ----------
     extent : (tile, 4) array
-        left, right, top, bottom, in the scale's unit.
+        left, right, top, bottom, in the unit of the scale.
     frames : (tile,) array
+        Number of frames in each tile.
     homes : tuple of str
-        The worker's address; empty on threads of one process.
+        Address of each tile's worker; empty where threads of one process compute.
     """
 
     extent: NDArray[np.float64]
@@ -99,21 +112,23 @@ class View:
     Attributes
     ----------
     scan, out : str
-        What is reconstructed, and where the result will be; empty where it will be nowhere.
+        Locations of the scan and of the result to be written; empty if there is none.
     status : {"waiting", "running", "done", "stopped"}
+        "waiting" before the first sweep.
     note : str
-        What there is to say beside the status.
+        A sentence shown below the status.
     sweeps : int
-        Most sweeps that the run makes; 0 while that is not known.
+        Largest number of sweeps that the run makes; 0 if unknown.
     frames, tile_count : int
-        0 while they are not known.
+        Numbers of frames and tiles; 0 if unknown.
     sweep : tuple of int
-        Number of each sweep that is known here.
+        Numbers of the sweeps that the following histories cover.
     residual, consensus, seconds : tuple of float
-        As in the history of the run.
+        The history of the run, one value for each of these sweeps. `seconds` is the time of each sweep.
     scale : Scale
-    image, probe, tiles : Image, Probe, Tiles or None
-        None where there is no newer one than the last.
+        Of the extents of the pictures.
+    image, probe, tiles : ImagePicture, ProbePicture, TileMap or None
+        None where the picture of an earlier view is to stay.
     """
 
     scan: str = ""
@@ -128,23 +143,28 @@ class View:
     consensus: tuple[float, ...] = ()
     seconds: tuple[float, ...] = ()
     scale: Scale = Scale((1.0, 1.0), "pixel")
-    image: Image | None = None
-    probe: Probe | None = None
-    tiles: Tiles | None = None
+    image: ImagePicture | None = None
+    probe: ProbePicture | None = None
+    tiles: TileMap | None = None
 
     @property
-    def pace(self) -> float:
-        """Seconds a sweep, of the last few; NaN before the first."""
+    def sweeps_done(self) -> int:
+        """Number of the last sweep; 0 before the first."""
+        return self.sweep[-1] if self.sweep else 0
+
+    @property
+    def seconds_per_sweep(self) -> float:
+        """Median time of the last five sweeps; NaN before the first."""
         return float(np.median(self.seconds[-5:])) if self.seconds else np.nan
 
     @property
-    def left(self) -> float:
-        """Seconds until all sweeps will be done."""
-        return (self.sweeps - self.sweep[-1]) * self.pace if self.sweep else np.nan
+    def seconds_left(self) -> float:
+        """Estimated time until all sweeps are done; NaN before the first."""
+        return (self.sweeps - self.sweeps_done) * self.seconds_per_sweep
 
 
-def scale_of(scan: xr.Dataset | None, canvas: Window) -> Scale:
-    """The scale of a scan's axes, in the unit in which its canvas reads as 1 to 1000."""
+def choose_scale(scan: xr.Dataset | None, canvas: Window) -> Scale:
+    """Choose the unit in which the longer side of the canvas is a number from 1 to 1000."""
     from daskptycho.views.quantities import length_unit
 
     size = None if scan is None or scan["position"].attrs.get("units") != "m" else pixel_size(scan)
@@ -154,8 +174,8 @@ def scale_of(scan: xr.Dataset | None, canvas: Window) -> Scale:
     return Scale((size[0] / unit, size[1] / unit), name)
 
 
-def image_of(preview: Preview, scale: Scale, sweep: int, *, remove_ramp: bool) -> Image:
-    """A preview, ready to be drawn as `plotting` draws a result."""
+def make_image_picture(preview: Preview, scale: Scale, sweep: int, *, remove_ramp: bool) -> ImagePicture:
+    """Prepare a preview of the object for drawing, as `plotting` does for a result."""
     from daskptycho.views.drawing import make_picture, phase_limit, robust_limits
 
     window, step = preview.window, preview.step
@@ -175,7 +195,7 @@ def image_of(preview: Preview, scale: Scale, sweep: int, *, remove_ramp: bool) -
     limits = robust_limits(np.abs(picture.bright))
     for values in (amplitude, phase):
         values[picture.rim] = np.nan
-    return Image(
+    return ImagePicture(
         amplitude.astype(np.float32),
         phase.astype(np.float32),
         (left, right, top, bottom),
@@ -186,19 +206,19 @@ def image_of(preview: Preview, scale: Scale, sweep: int, *, remove_ramp: bool) -
     )
 
 
-def probe_of(probe: NDArray[np.complex64]) -> Probe:
-    """The strongest modes of a probe (mode, y, x) as colours."""
+def make_probe_picture(probe: NDArray[np.complex64]) -> ProbePicture:
+    """Colour the strongest modes of a probe (mode, y, x)."""
     from daskptycho.views.drawing import complex_to_rgb
 
     power = np.sum(np.abs(probe) ** 2, axis=(-2, -1))
-    step = -(-max(probe.shape[-2:]) // MOST_PROBE_PIXELS)
-    modes = [complex_to_rgb(mode[::step, ::step]) for mode in probe[:MOST_MODES]]
+    step = -(-max(probe.shape[-2:]) // MAX_PROBE_PIXELS)
+    modes = [complex_to_rgb(mode[::step, ::step]) for mode in probe[:MAX_MODES]]
     shares = power / power.sum() if power.sum() > 0 else power
-    return Probe((255 * np.stack(modes)).astype(np.uint8), tuple(map(float, shares[:MOST_MODES])))
+    return ProbePicture((255 * np.stack(modes)).astype(np.uint8), tuple(map(float, shares[:MAX_MODES])))
 
 
-def tiles_of(tiling: Tiling, homes: list[str], scale: Scale) -> Tiles:
-    """Where the tiles lie and who has them: the box of each tile's frame centres, half a step around it."""
+def make_tile_map(tiling: Tiling, homes: list[str], scale: Scale) -> TileMap:
+    """Draw each tile as the bounding box of its frames' centres, widened by half a scan step."""
     tiles = tiling.tiles
     extent = np.empty((len(tiles), 4))
     for own, tile in zip(extent, tiles, strict=True):
@@ -209,4 +229,4 @@ def tiles_of(tiling: Tiling, homes: list[str], scale: Scale) -> Tiles:
             edges = middle + np.array([low[axis] - step / 2, high[axis] + step / 2])
             own[2 - 2 * axis :][:2] = edges * scale.pixel[axis]
     names = tuple(home.rpartition("://")[2] for home in homes)
-    return Tiles(extent, np.array([len(tile) for tile in tiles]), names)
+    return TileMap(extent, np.array([len(tile) for tile in tiles]), names)

@@ -18,6 +18,7 @@ after Thibault et al., Ultramicroscopy 109, 338 (2009), with beta = 1.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from typing import Any, ClassVar, Protocol
@@ -177,8 +178,8 @@ def _try_algorithm(algorithm: Any) -> None:
     try:
         for _ in range(2):
             z = algorithm.before(waves, stack)
-            found, stack = algorithm.after(waves, z, waves.copy(), stack)
             _check_waves(name, "before", z, waves)
+            found, stack = algorithm.after(waves, z, waves.copy(), stack)
             _check_waves(name, "after", found, waves)
             if has_stack:
                 _check_waves(name, "after, as the next stack,", stack, waves)
@@ -186,6 +187,13 @@ def _try_algorithm(algorithm: Any) -> None:
         raise
     except Exception as error:
         raise OptionError(f"algorithm {name} fails on two frames of four pixels: {error!r}") from error
+    try:
+        json.dumps(describe_algorithm(algorithm))
+    except TypeError as error:
+        raise OptionError(
+            f"algorithm {name} has parameters that cannot be written with a result ({error}); "
+            "expected plain numbers and words"
+        ) from error
 
 
 def _check_waves(name: str, method: str, found: Any, like: Array) -> None:
@@ -201,9 +209,11 @@ def describe_algorithm(algorithm: Algorithm) -> dict[str, Any]:
     """Plain values from which `recall_algorithm` makes the same algorithm."""
     kind: Any = type(algorithm)
     parameters = (
-        {own.name: getattr(algorithm, own.name) for own in fields(kind)} if is_dataclass(kind) else {}
+        {part.name: getattr(algorithm, part.name) for part in fields(kind)} if is_dataclass(kind) else {}
     )
-    home = {} if algorithm.name in _NAMED else {"class": f"{kind.__module__}:{kind.__qualname__}"}
+    # A class of the user's own may have any name.
+    own = _NAMED.get(algorithm.name) is not kind
+    home = {"class": f"{kind.__module__}:{kind.__qualname__}"} if own else {}
     return {"name": algorithm.name, **home, **parameters}
 
 

@@ -14,7 +14,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskptycho.backend import Device, to_device, to_host
-from daskptycho.model.model import PARAMETERS, TileModel
+from daskptycho.model import model
+from daskptycho.model.model import TileModel
 from daskptycho.model.sweep import Stack
 from daskptycho.run.loop import Loop, Standing, SweepRecord
 from daskptycho.run.options import RunOptions
@@ -37,7 +38,7 @@ from daskptycho.tasks.state import (
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling
 
-__all__ = ["Checkpoints", "Kept", "location_of", "make_header", "read_tiling"]
+__all__ = ["Checkpoints", "Kept", "location_of", "make_header", "per_frame_names", "read_tiling"]
 
 Array = Any
 
@@ -53,12 +54,18 @@ def location_of(out: Location) -> Location:
     return out.with_name(f"{out.name}.checkpoints")
 
 
+def per_frame_names() -> list[str]:
+    """Names of the parameters that can have a value for each frame."""
+    return [kind.name for kind in model.PARAMETERS if kind.per_frame]
+
+
 def make_header(scan: xr.Dataset) -> xr.Dataset:
     """A scan without its frames: what tells it from other scans, and what its result needs of it."""
     header = xr.Dataset(
         {
             "position": scan["position"].variable.load(),
             "frame_number": ("frame", frame_numbers(scan)),
+            **{name: scan[name].variable.load() for name in per_frame_names() if name in scan},
         },
         coords={axis: np.arange(scan.sizes[axis]) for axis in ("qy", "qx")},
         attrs=scan.attrs,
@@ -208,7 +215,7 @@ class Checkpoints:
         The values of the state are tasks that read them, or read in this process.
         """
         attributes = self.store.read_attributes(snapshot)
-        per_frame = {kind.name for kind in PARAMETERS if kind.per_frame}
+        per_frame = per_frame_names()
         tiled = [name for name in attributes["parts"] if name in TILED or name in per_frame]
         tiles = [
             {name: self._read(snapshot, name, index, here) for name in tiled}

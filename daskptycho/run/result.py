@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
-from daskptycho.model.model import PARAMETERS
+from daskptycho.model import model
 from daskptycho.scan.dataset import frame_numbers, pixel_size
 from daskptycho.storage.store import open_dataset, parse_location, read_attributes, translate_errors
 from daskptycho.tasks.spec import Value, task, values_in
@@ -108,7 +108,7 @@ def make_result(
         for i, axis in enumerate(("y", "x"))
     }
     recovered: dict[str, Any] = {}
-    for kind in PARAMETERS:
+    for kind in model.PARAMETERS:
         if kind.name in found.values:
             recovered |= kind.result(found.values[kind.name])
     result = xr.Dataset(

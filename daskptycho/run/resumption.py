@@ -16,7 +16,7 @@ import xarray as xr
 from daskptycho.backend import Device
 from daskptycho.cluster.workers import find_workers, limit_threads
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.run.checkpoint import Checkpoints, make_header, read_tiling
+from daskptycho.run.checkpoint import Checkpoints, make_header, per_frame_names, read_tiling
 from daskptycho.run.driving import Run
 from daskptycho.run.history import open_checkpoint_store
 from daskptycho.run.keeper import Keeper
@@ -104,11 +104,14 @@ def resume(
 
 def _check_scan(scan: xr.Dataset | None, header: xr.Dataset, fixed: dict[str, Any]) -> xr.Dataset:
     """The scan of the run, in its tiles; refused where it is another."""
+    of_frames = per_frame_names()
     if scan is None:
         source = header.attrs.get("opened_from")
         if source is None:
             raise ScanError("the run's scan was in memory; expected it as the option scan")
         scan = open_scan(source)
+        # What the run's scan had beside its store.
+        scan = scan.assign({own: header[own] for own in of_frames if own in header and own not in scan})
     else:
         validate_scan(scan)
     own = make_header(scan)
@@ -119,11 +122,8 @@ def _check_scan(scan: xr.Dataset | None, header: xr.Dataset, fixed: dict[str, An
             f"the scan has {frames.format(len(own['position']), *frame_shape)}; expected "
             f"{frames.format(len(header['position']), *fixed['frame_shape'])}, as the run began with"
         )
-    for name in ("position", "frame_number"):
-        if not np.array_equal(own[name], header[name]) or own[name].attrs != header[name].attrs:
-            raise ScanError(
-                f"the scan has another {name} than the one that the run began with; expected that"
-            )
+    for name in ("position", "frame_number", *of_frames):
+        _check_variable(name, own.get(name), header.get(name))
     for name in ("period", "pixel_size_m"):
         if own.attrs.get(name) != header.attrs.get(name):
             raise ScanError(
@@ -132,3 +132,14 @@ def _check_scan(scan: xr.Dataset | None, header: xr.Dataset, fixed: dict[str, An
             )
     tiles = tuple(fixed["tiles"])
     return scan if tile_chunks(scan) == tiles else scan.chunk({"frame": tiles, "qy": -1, "qx": -1})
+
+
+def _check_variable(name: str, found: xr.DataArray | None, expected: xr.DataArray | None) -> None:
+    """Refuse a variable of the scan that is not the one that the run began with."""
+    if found is None and expected is None:
+        return
+    if found is None or expected is None:
+        said = f"no {name}; expected the one" if found is None else f"a {name}; expected none, as in the one"
+        raise ScanError(f"the scan has {said} that the run began with")
+    if not np.array_equal(found, expected) or found.attrs != expected.attrs:
+        raise ScanError(f"the scan has another {name} than the one that the run began with; expected that")

@@ -9,10 +9,10 @@ import logging
 import math
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from time import monotonic, sleep
 from typing import TypeVar
 
 from daskptycho.errors import OptionError
@@ -96,14 +96,14 @@ def retry(
     seconds : float, optional
         Patience, from the first attempt to the last; `DISK_PATIENCE` by default.
     """
-    until = time.monotonic() + (DISK_PATIENCE if seconds is None else seconds)
+    until = monotonic() + (DISK_PATIENCE if seconds is None else seconds)
     pause = FIRST_PAUSE
     while True:
         try:
             return action()
         except errors as error:
-            if time.monotonic() + pause > until:
+            if monotonic() + pause > until:
                 raise
             _log.info("%s failed and will be retried: %s", description, strip_queries(str(error)))
-            time.sleep(pause)
+            sleep(pause)
             pause = min(4 * pause, LONGEST_PAUSE)

@@ -1,4 +1,4 @@
-"""The live page in a real browser: before, during and after a run, with a cluster and without."""
+"""The live page in a real browser: before, during and after a run, with and without a cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -16,9 +16,10 @@ from distributed import Client, LocalCluster
 from PIL import Image
 
 import daskptycho as dp
-from tests.chromium import PATIENCE, Browser, browser
+from tests.chromium import Browser, browser
+from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.long
 
 SWEEPS, HALFWAY = 12, 6
 
@@ -50,7 +51,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Gate:
-    """A callback that stops a run after some sweeps until it is told to go on."""
+    """A callback that holds a run at two sweeps until `open` is called, or its block ends."""
 
     def __init__(self, page: dp.LivePage) -> None:
         self._page = page
@@ -58,15 +59,22 @@ class Gate:
 
     def __call__(self, progress: dp.Progress) -> None:
         if progress.sweep == 1:
-            # Before the page knows of a sweep.
-            assert self._open[1].wait(PATIENCE)
+            # The page does not know of a sweep yet.
+            self._open[1].wait()
         self._page(progress)
         if progress.sweep == HALFWAY:
-            # As a slow sweep does, it lets a page that is opened meanwhile have a picture.
-            assert self._open[HALFWAY].wait(PATIENCE)
+            # As during a slow sweep, a page that is opened now shows the sweeps before.
+            self._open[HALFWAY].wait()
 
     def open(self, sweep: int) -> None:
         self._open[sweep].set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for gate in self._open.values():
+            gate.set()
 
 
 @contextmanager
@@ -77,7 +85,7 @@ def two_workers() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("served", ["by the scheduler", "without cluster"])
-def test_run_is_watched_from_before_its_first_sweep_to_its_end(
+def test_page_follows_a_run_from_before_its_first_sweep_to_its_end(
     served: str, scan: xr.Dataset, chromium: Browser, tmp_path: Path
 ) -> None:
     out = tmp_path / "result.zarr"
@@ -86,59 +94,60 @@ def test_run_is_watched_from_before_its_first_sweep_to_its_end(
     with (
         two_workers() if served == "by the scheduler" else nullcontext(None) as client,
         dp.LivePage(scan, out) as page,
-        ThreadPoolExecutor(1) as aside,
+        ThreadPoolExecutor(1) as background,
+        Gate(page) as gate,
     ):
         if client is not None:
             chromium.open(client.dashboard_link)
             link = "document.querySelector(\"a[href='daskptycho']\")"
-            chromium.wait(lambda: chromium.ask(link), "the link in Dask's own menu")
-        gate = Gate(page)
-        run = aside.submit(dp.reconstruct, scan, out, sweeps=SWEEPS, callback=gate)
+            wait_until(lambda: chromium.ask(link))
+        run = background.submit(dp.reconstruct, scan, out, sweeps=SWEEPS, callback=gate)
         chromium.open(page.link)
-        chromium.wait(lambda: "waiting" in chromium.text(), "the page before the first sweep")
-        assert "after the first sweep" in chromium.text()
+        for said in ("waiting", "after the first sweep"):
+            wait_until(lambda said=said: said in chromium.text())
         chromium.picture(f"{name}-waiting")
         gate.open(1)
 
-        halfway = chromium.wait(lambda: shown(chromium), "an image")
-        assert f" of {SWEEPS}" in chromium.text()
+        # The browser lays out and paints the page later than it gets the data.
+        wait_until(lambda: read_figures(chromium))
+        wait_until(lambda: read_figures(chromium)["aspect"] == pytest.approx(1, abs=0.03))
+        wait_until(lambda: has_both_images(chromium.picture(f"{name}-halfway")))
+        halfway = read_figures(chromium)
         assert halfway["after"] <= HALFWAY
         assert halfway["unit"] == "µm"
-        assert halfway["aspect"] == pytest.approx(1, abs=0.03)
         text = chromium.text()
-        for said in ("running", "left", "residual", "frames a second", str(out)):
+        for said in (f" of {SWEEPS}", "running", "left", "residual", "frames a second", str(out)):
             assert said in text
         assert len(halfway["workers"]) == (1 if client is None else 2)
-        assert_no_blank(chromium.picture(f"{name}-halfway"))
 
         chromium.resize(390, 844, mobile=True)
         width = "document.documentElement.scrollWidth"
-        chromium.wait(lambda: chromium.ask(width) == 390, "a page as wide as a phone")
+        wait_until(lambda: chromium.ask(width) == 390)
         chromium.picture(f"{name}-phone")
         chromium.resize(1400, 900)
 
         gate.open(HALFWAY)
-        run.result(PATIENCE)
-        page.done()
-        chromium.wait(lambda: f"The result is in {out}" in chromium.text(), "the end")
-        chromium.wait(lambda: shown(chromium)["after"] == SWEEPS, "the last image")
-        found = shown(chromium)
+        run.result()
+        page.show_done()
+        wait_until(lambda: f"The result is in {out}" in chromium.text())
+        wait_until(lambda: read_figures(chromium)["after"] == SWEEPS)
+        found = read_figures(chromium)
         assert len(found["residual"]) == SWEEPS
         np.testing.assert_allclose(found["residual"], dp.open_result(out)["residual"])
-        assert_no_blank(chromium.picture(f"{name}-done"))
-    # The server of this process is gone, and the page is what it was.
+        wait_until(lambda: has_both_images(chromium.picture(f"{name}-done")))
+    # The server of this process has closed, and the page stays as it was.
     assert "done" in chromium.text()
     assert chromium.complaints() == []
 
 
-def shown(chromium: Browser) -> dict[str, Any] | None:
-    """What the figures hold, or None before there is an image."""
+def read_figures(chromium: Browser) -> dict[str, Any] | None:
+    """The contents of the figures, or None before the first image."""
     return chromium.ask(
         """(() => {
         const roots = Object.fromEntries(Bokeh.documents[0].roots().map(root => [root.name, root]))
         const data = root => root.renderers[0].data_source.data
         const after = /after sweep (\\d+)/.exec(roots.phase.title.text)
-        // The placeholders of tiles have no home.
+        // Before the first picture of the tiles there is one without a worker.
         if (after == null || data(roots.tiles).home[0] == "") return null
         const view = Bokeh.index.find_one(roots.amplitude)
         const {x_range, y_range} = roots.amplitude, box = view.frame.bbox
@@ -153,11 +162,10 @@ def shown(chromium: Browser) -> dict[str, Any] | None:
     )
 
 
-def assert_no_blank(picture: Path) -> None:
-    """Both images are there: greys on the left, the colours of phases on the right."""
+def has_both_images(picture: Path) -> bool:
+    """Whether the amplitude is drawn in greys on the left, and the phase in colours on the right."""
     with Image.open(picture) as opened:
         pixels = np.asarray(opened.convert("RGB"), dtype=int)[200:560]
     left, right = pixels[:, 100:500], pixels[:, 650:1050]
-    assert np.ptp(left, axis=-1).max() < 60
-    assert left.std() > 30
-    assert (np.ptp(right, axis=-1) > 60).mean() > 0.3
+    greys = np.ptp(left, axis=-1).max() < 60 and left.std() > 30
+    return bool(greys and (np.ptp(right, axis=-1) > 60).mean() > 0.3)

@@ -1,11 +1,13 @@
-"""The live page without a browser: what it is fed, when, at which price, and from the command line."""
+"""The live page without a browser and the notebook cell: what they show, when, and at which cost."""
 
 from __future__ import annotations
 
 import importlib.util
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +22,10 @@ from tornado.netutil import bind_sockets
 
 import daskptycho as dp
 from daskptycho.cli import daskptycho
-from daskptycho.dashboard import board, feed, serving
-from daskptycho.dashboard.board import Board
+from daskptycho.dashboard import latest_view, live_view, servers
+from daskptycho.dashboard.html_parts import format_duration, render_headline, render_numbers
+from daskptycho.dashboard.latest_view import LatestView
 from daskptycho.dashboard.view import Scale, View
-from daskptycho.dashboard.wording import duration, facts, headline
 from daskptycho.tasks.waiting import OutOfMemory, WorkersLost
 
 SWEEPS = 4
@@ -35,38 +37,50 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
     return dp.simulate_scan(url, frames=(6, 6), frame_size=16, step=4, jitter=1, tile_frames=12)
 
 
+class Clock:
+    """A clock that only the test moves on."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Recorder:
-    """A server that keeps what it is given."""
+    """A server that keeps the views to be shown."""
 
     link = "nowhere"
 
-    def __init__(self, watched: bool) -> None:
+    def __init__(self, is_watched: bool) -> None:
         self.views: list[View] = []
-        self.watched = watched
+        self.is_watched = is_watched
 
-    def put(self, view: View) -> bool:
+    def show(self, view: View) -> bool:
         self.views.append(view)
-        return self.watched
+        return self.is_watched
 
-    def unseen(self) -> bool:
-        return False
+    def is_up_to_date(self) -> bool:
+        return True
 
     def close(self) -> None:
         pass
 
 
 @pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def record(scan: xr.Dataset, watched: bool) -> tuple[dp.LivePage, Recorder]:
-        recorder = Recorder(watched)
-        monkeypatch.setattr("daskptycho.dashboard.serving.OwnServer", lambda view: recorder)
+def make_page(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that makes a live page and the recorder of its views."""
+
+    def make(scan: xr.Dataset, is_watched: bool) -> tuple[dp.LivePage, Recorder]:
+        recorder = Recorder(is_watched)
+        monkeypatch.setattr("daskptycho.dashboard.servers.LocalServer", lambda view: recorder)
         return dp.LivePage(scan, "out.zarr"), recorder
 
-    return record
+    return make
 
 
-def test_page_shows_what_the_result_will_be(scan: xr.Dataset, recorded: Any) -> None:
-    page, recorder = recorded(scan, watched=True)
+def test_page_shows_what_the_result_will_be(scan: xr.Dataset, make_page: Any) -> None:
+    page, recorder = make_page(scan, is_watched=True)
     with page:
         result = dp.reconstruct(scan, sweeps=SWEEPS, callback=page)
     last = recorder.views[-1]
@@ -75,7 +89,7 @@ def test_page_shows_what_the_result_will_be(scan: xr.Dataset, recorded: Any) -> 
     np.testing.assert_array_equal(last.residual, result["residual"])
     np.testing.assert_array_equal(last.consensus, result["consensus"])
     pictured = [view for view in recorder.views if view.image is not None]
-    # The first sweep's at once, and the last one's in any case.
+    # Pictures are shown after the first sweep, and always after the last.
     assert pictured[0].sweep == (1,)
     image, tiles, probe = pictured[-1].image, pictured[-1].tiles, pictured[-1].probe
     assert image is not None
@@ -92,27 +106,77 @@ def test_page_shows_what_the_result_will_be(scan: xr.Dataset, recorded: Any) -> 
     assert probe.modes.shape == (1, 16, 16, 3)
 
 
-def test_nobody_looks_so_pictures_are_few(
-    scan: xr.Dataset, recorded: Any, monkeypatch: pytest.MonkeyPatch
+# The sweeps after which pictures and numbers are shown, of fifty sweeps that take half a second each.
+@pytest.mark.parametrize(
+    ("is_watched", "cost", "pictures", "numbers"),
+    [
+        # Pictures are shown at most once a second, or every twenty seconds while nobody watches.
+        (True, 0, range(1, 50, 2), range(2, 50, 2)),
+        (False, 0, [1, 41], [*range(2, 41), *range(42, 50)]),
+        # Pictures and numbers each take at most a twentieth of the time, unwatched pictures a two-hundredth.
+        (True, 0.125, range(1, 50, 5), range(2, 50, 5)),
+        (False, 0.125, [1, 49], range(2, 50, 5)),
+    ],
+)
+def test_views_are_shown_as_often_as_their_cost_allows(
+    scan: xr.Dataset,
+    make_page: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    is_watched: bool,
+    cost: float,
+    pictures: list[int],
+    numbers: list[int],
 ) -> None:
-    monkeypatch.setattr(feed, "PICTURES", 0.0)
-    monkeypatch.setattr(feed, "SHARE", 1e9)
-    for watched, most in ((False, 2), (True, 9)):
-        page, recorder = recorded(scan, watched)
-        dp.reconstruct(scan, sweeps=9, callback=page)
-        # The first sweep's and the last one's; with somebody there, as often as the time allows.
-        assert sum(view.image is not None for view in recorder.views) == most
+    page, recorder = make_page(scan, is_watched)
+    page.clock = clock = Clock()
+    show = recorder.show
+
+    def show_slowly(view: View) -> bool:
+        clock.now += cost
+        return show(view)
+
+    def callback(progress: dp.Progress) -> None:
+        clock.now += 0.5
+        page(progress)
+
+    monkeypatch.setattr(recorder, "show", show_slowly)
+    dp.reconstruct(scan, sweeps=50, callback=callback)
+    shown = {view.sweep[-1]: view.image is not None for view in recorder.views}
+    # Pictures are always shown after the last sweep.
+    assert [sweep for sweep in shown if shown[sweep]] == [*pictures, 50]
+    assert [sweep for sweep in shown if not shown[sweep]] == list(numbers)
 
 
-def test_sweeps_that_come_once_more_replace_the_lost_ones(scan: xr.Dataset, recorded: Any) -> None:
-    page, recorder = recorded(scan, watched=True)
+@pytest.mark.parametrize(("asked", "waited"), [(3, 1.0), (1000, live_view.LAST_VIEW_SECONDS)])
+def test_page_closes_once_the_last_view_has_been_read_or_time_is_up(
+    scan: xr.Dataset, make_page: Any, monkeypatch: pytest.MonkeyPatch, asked: int, waited: float
+) -> None:
+    page, recorder = make_page(scan, is_watched=True)
+    page.clock = clock = Clock()
+    answers = iter([False] * asked)
+
+    def is_up_to_date() -> bool:
+        clock.now += 0.25
+        return next(answers, True)
+
+    closed: list[float] = []
+    monkeypatch.setattr(recorder, "is_up_to_date", is_up_to_date)
+    monkeypatch.setattr(recorder, "close", lambda: closed.append(clock.now))
+    with page:
+        pass
+    assert recorder.views[-1].status == "done"
+    assert closed == [waited]
+
+
+def test_repeated_sweeps_replace_the_lost_ones(scan: xr.Dataset, make_page: Any) -> None:
+    page, recorder = make_page(scan, is_watched=True)
     result = dp.reconstruct(scan, sweeps=SWEEPS, callback=page)
 
-    def again(progress: dp.Progress) -> None:
+    def repeat(progress: dp.Progress) -> None:
         if progress.sweep > 1:
             page(progress)
 
-    dp.reconstruct(scan, sweeps=SWEEPS, callback=again)
+    dp.reconstruct(scan, sweeps=SWEEPS, callback=repeat)
     last = recorder.views[-1]
     assert last.sweep == (1, 2, 3, 4)
     np.testing.assert_array_equal(last.residual, result["residual"])
@@ -120,46 +184,46 @@ def test_sweeps_that_come_once_more_replace_the_lost_ones(scan: xr.Dataset, reco
     assert last.image is not None
 
 
-def test_run_outlives_its_page(scan: xr.Dataset, recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    page, recorder = recorded(scan, watched=True)
+def test_run_outlives_its_page(scan: xr.Dataset, make_page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, recorder = make_page(scan, is_watched=True)
 
-    def lost(view: View) -> bool:
+    def fail(view: View) -> bool:
         raise OSError("the scheduler is gone")
 
-    monkeypatch.setattr(recorder, "put", lost)
-    with pytest.warns(UserWarning, match="no longer kept up to date") as warned, page:
+    monkeypatch.setattr(recorder, "show", fail)
+    with pytest.warns(UserWarning, match="no longer updated") as warned, page:
         result = dp.reconstruct(scan, sweeps=SWEEPS, callback=page)
     assert result.sizes["sweep"] == SWEEPS
     assert len(warned) == 1
 
 
 @pytest.mark.parametrize("fault", [WorkersLost, OutOfMemory, dp.FaultError])
-def test_picture_that_meets_a_fault_of_the_run_tells_the_run(
-    scan: xr.Dataset, recorded: Any, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+def test_fault_of_the_run_in_a_picture_is_raised(
+    scan: xr.Dataset, make_page: Any, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
 ) -> None:
-    page, recorder = recorded(scan, watched=True)
+    page, recorder = make_page(scan, is_watched=True)
     seen: list[dp.Progress] = []
     dp.reconstruct(scan, sweeps=1, callback=seen.append)
 
-    def failed(*_: Any) -> None:
+    def fail(*_: Any) -> None:
         raise fault("a worker is gone")
 
-    monkeypatch.setattr(dp.Progress, "preview", failed)
+    monkeypatch.setattr(dp.Progress, "preview", fail)
     with pytest.raises(fault, match="a worker is gone"):
         page(seen[0])
     monkeypatch.undo()
-    # Once the run has recovered the page goes on; at the end nobody is left to recover.
-    monkeypatch.setattr(feed, "PICTURES", 1e9)
+    # Once the run has recovered, so has the page. At the end the same fault is only warned of.
+    page.clock = Clock()
     dp.reconstruct(scan, sweeps=SWEEPS, callback=lambda progress: page(progress) or progress.sweep == 2)
     assert recorder.views[-1].sweep == (1, 2)
     assert any(view.image is not None for view in recorder.views)
-    monkeypatch.setattr(dp.Progress, "preview", failed)
-    with pytest.warns(UserWarning, match="no longer kept up to date"):
-        page.done()
+    monkeypatch.setattr(dp.Progress, "preview", fail)
+    with pytest.warns(UserWarning, match="no longer updated"):
+        page.show_done()
 
 
-def test_page_of_a_run_that_failed_says_why(scan: xr.Dataset, recorded: Any) -> None:
-    page, recorder = recorded(scan, watched=False)
+def test_page_of_a_failed_run_says_why(scan: xr.Dataset, make_page: Any) -> None:
+    page, recorder = make_page(scan, is_watched=False)
 
     def callback(progress: dp.Progress) -> None:
         page(progress)
@@ -170,34 +234,44 @@ def test_page_of_a_run_that_failed_says_why(scan: xr.Dataset, recorded: Any) -> 
     assert (recorder.views[-1].status, recorder.views[-1].note) == ("stopped", "the beam is off")
 
 
-def test_page_without_a_scan_counts_pixels(scan: xr.Dataset) -> None:
+@pytest.fixture
+def sockets(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
+    """The sockets of the local servers that the test starts."""
+    bound: list[socket.socket] = []
+
+    def bind(*arguments: Any) -> list[socket.socket]:
+        own = bind_sockets(*arguments)
+        bound.extend(own)
+        return own
+
+    monkeypatch.setattr(servers, "bind_sockets", bind)
+    return bound
+
+
+def test_page_without_a_scan_counts_pixels(scan: xr.Dataset, sockets: list[socket.socket]) -> None:
     with dp.LivePage() as page:
         dp.reconstruct(scan, sweeps=1, callback=page)
         assert page.link in page._repr_html_()
         with urllib.request.urlopen(page.link) as answer:
             assert b"Bokeh" in answer.read()
-    with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(page.link)
+        assert [one.getsockname()[0] for one in sockets] == ["127.0.0.1"]
+    assert [one.fileno() for one in sockets] == [-1]
+    assert not [thread for thread in threading.enumerate() if thread.name == "daskptycho-live-page"]
 
 
-def test_page_that_cannot_be_served_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    bound: list[Any] = []
-
-    def bind(*arguments: Any) -> list[Any]:
-        bound.extend(bind_sockets(*arguments))
-        return bound
-
-    def broken(*_: Any, **__: Any) -> None:
+def test_page_that_cannot_be_served_says_why(
+    sockets: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no more threads")
 
-    monkeypatch.setattr(serving, "bind_sockets", bind)
-    monkeypatch.setattr(serving, "BokehTornado", broken)
+    monkeypatch.setattr(servers, "BokehTornado", fail)
     with pytest.raises(RuntimeError, match="no more threads"):
         dp.LivePage()
-    assert [one.fileno() for one in bound] == [-1]
+    assert [one.fileno() for one in sockets] == [-1]
 
 
-def test_bokeh_is_asked_for_by_the_name_of_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_bokeh_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "bokeh" else found(name, *more)
@@ -206,7 +280,6 @@ def test_bokeh_is_asked_for_by_the_name_of_its_extra(monkeypatch: pytest.MonkeyP
         dp.LivePage()
 
 
-@pytest.mark.timeout(120)
 def test_schedulers_without_and_with_a_dashboard(scan: xr.Dataset) -> None:
     options: dict[str, Any] = {"n_workers": 1, "processes": False, "protocol": "tcp", "host": "127.0.0.1"}
     options["dashboard_address"] = "127.0.0.1:0"
@@ -223,39 +296,38 @@ def test_schedulers_without_and_with_a_dashboard(scan: xr.Dataset) -> None:
         assert pages[-1].link.startswith(client.dashboard_link.removesuffix("status"))
         for link in (pages[-1].link, pages[0].link, client.dashboard_link):
             with urllib.request.urlopen(link) as answer:
-                # Once in the menu, however many runs there were.
+                # The menu has one link, however many runs there were.
                 assert answer.read().count(b'<a href="daskptycho">') == (link == client.dashboard_link)
         known = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.extensions["daskptycho"]))
         assert known == 8
 
 
-def test_board_keeps_pictures_and_knows_who_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(board.time, "monotonic", lambda: now[0])
+def test_latest_view_keeps_pictures_and_knows_whether_a_page_is_open() -> None:
+    clock = Clock()
     first = View(image=object(), probe=object(), tiles=object())  # type: ignore[arg-type]
-    kept = Board(first)
-    assert not kept.watched()
-    assert kept.look() == (0, first)
-    assert kept.put(View(note="later"))
-    assert kept.unseen()
-    assert kept.look() == (1, replace(first, note="later"))
-    assert not kept.unseen()
-    now[0] += board.ATTENTION
-    assert not kept.put(View())
-    # Nobody is there to be waited for.
-    assert not kept.unseen()
+    latest = LatestView(first, clock)
+    assert not latest.is_watched()
+    assert latest.read() == (0, first)
+    assert latest.show(View(note="later"))
+    assert not latest.is_up_to_date()
+    assert latest.read() == (1, replace(first, note="later"))
+    assert latest.is_up_to_date()
+    clock.now += latest_view.OPEN_PAGE_SECONDS
+    assert not latest.show(View())
+    # Nobody is left to wait for.
+    assert latest.is_up_to_date()
 
 
-def test_names_are_text_and_numbers_can_be_read() -> None:
+def test_names_are_escaped_and_numbers_are_written_out() -> None:
     view = View(scan="<b>scan", note="<i>", status="running", sweeps=10, frames=100)
-    assert "&lt;b&gt;scan" in headline(view)
-    assert "<i>" not in headline(view)
-    assert "<b>-</b><span>left" in facts(view)
+    assert "&lt;b&gt;scan" in render_headline(view)
+    assert "<i>" not in render_headline(view)
+    assert "<b>-</b><span>left" in render_numbers(view)
     view = replace(view, sweep=(1, 2), residual=(0.5, 0.25), consensus=(0.1, np.nan), seconds=(2.0, 2.0))
     for said in ("<b>2 of 10</b>", "<b>16 s</b><span>left", "<b>0.25</b>", "<b>0.1</b>", "<b>50</b>"):
-        assert said in facts(view)
-    spoken = [duration(seconds) for seconds in (0.123, 9.96, 59.6, 3599, 3600 * 25 + 61)]
-    assert spoken == ["0.12 s", "10 s", "1 min 0 s", "59 min 59 s", "25 h 1 min"]
+        assert said in render_numbers(view)
+    written = [format_duration(seconds) for seconds in (0.123, 9.96, 59.6, 3599, 3600 * 25 + 61)]
+    assert written == ["0.12 s", "10 s", "1 min 0 s", "59 min 59 s", "25 h 1 min"]
 
 
 def test_command_prints_the_link_and_serves_the_page(scan: xr.Dataset, tmp_path: Path) -> None:
@@ -265,12 +337,15 @@ def test_command_prints_the_link_and_serves_the_page(scan: xr.Dataset, tmp_path:
         [*command, "--sweeps", "1000000", "--dashboard"], stderr=subprocess.PIPE, text=True
     ) as run:
         assert run.stderr is not None
-        link = next(line for line in run.stderr if line.startswith("Live page: ")).split()[-1]
-        with urllib.request.urlopen(link) as answer:
-            assert b"Bokeh" in answer.read()
-        next(line for line in run.stderr if "sweep 1 of" in line)
-        run.send_signal(signal.SIGINT)
-        assert "daskptycho resume" in run.stderr.read()
+        try:
+            link = next(line for line in run.stderr if line.startswith("Live page: ")).split()[-1]
+            with urllib.request.urlopen(link) as answer:
+                assert b"Bokeh" in answer.read()
+            next(line for line in run.stderr if "sweep 1 of" in line)
+            run.send_signal(signal.SIGINT)
+            assert "daskptycho resume" in run.stderr.read()
+        finally:
+            run.kill()
     assert run.returncode == 130
     resumed = CliRunner().invoke(daskptycho, ["resume", str(out), "--sweeps", "1000000", "--help"])
     assert "--dashboard" in resumed.output
@@ -280,10 +355,10 @@ def test_cell_of_a_notebook_is_kept_up_to_date(scan: xr.Dataset, monkeypatch: py
     shown: dict[str, list[str]] = {}
 
     class Handle:
-        """What IPython gives for a display below a cell."""
+        """IPython's handle of an output below a cell."""
 
         def display(self, html: Any) -> None:
-            self.name = "words" if "waiting" in html.data else "pictures"
+            self.name = "text" if "waiting" in html.data else "pictures"
             shown[self.name] = [html.data]
 
         def update(self, html: Any) -> None:
@@ -291,17 +366,19 @@ def test_cell_of_a_notebook_is_kept_up_to_date(scan: xr.Dataset, monkeypatch: py
 
     monkeypatch.setattr("IPython.display.DisplayHandle", Handle)
     with dp.LiveCell(scan, "out.zarr") as cell:
+        # No time passes: text is due at every sweep, pictures only at the first and the last.
+        cell.clock = Clock()
         dp.reconstruct(scan, sweeps=SWEEPS, callback=cell)
-    assert "the image appears after the first sweep" in shown["words"][0]
-    assert "<b>4 of 4</b>" in shown["words"][-1]
-    assert "The result is in out.zarr." in shown["words"][-1]
-    assert len(shown["words"]) == SWEEPS + 2
-    # Nothing, then the first sweep's and the last one's.
+    assert "the image appears after the first sweep" in shown["text"][0]
+    assert "<b>4 of 4</b>" in shown["text"][-1]
+    assert "The result is in out.zarr." in shown["text"][-1]
+    assert len(shown["text"]) == SWEEPS + 2
+    # An empty output, then the pictures of the first sweep and of the last.
     assert len(shown["pictures"]) == 3
     assert shown["pictures"][-1].startswith("<img ")
 
 
-def test_ipython_is_asked_for_by_the_name_of_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ipython_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(dp.OptionError, match=r"pip install 'daskptycho\[jupyter\]'"):
         dp.LiveCell()

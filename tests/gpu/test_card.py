@@ -13,7 +13,7 @@ import daskptycho as dp
 from daskptycho.cli import daskptycho
 from daskptycho.cluster.cuda_cluster import cuda_cluster, require_gpus_at_work
 
-pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("card"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("card")]
 
 # One process and several add up strips in the same order.
 CLOSE = 1e-4

@@ -7,13 +7,13 @@ tests/standin/README.md and docs/gpu.md.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import dask.array as da
-import dask.base
 import numpy as np
 import pytest
 import scipy.fft
@@ -21,14 +21,17 @@ import xarray as xr
 
 import daskptycho as dp
 from daskptycho import backend, gpu_kernels
+from daskptycho.graph import merge_images
 from daskptycho.model.algorithms import RAAR
-from daskptycho.model.operators import Amplitudes
-from daskptycho.run.loop import Loop
-from daskptycho.scan.dataset import position_in_pixels, tile_chunks
+from daskptycho.model.amplitudes import Amplitudes
+from daskptycho.run import laying_out
+from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.sync.eigensolvers import LANCZOS_BASIS
-from daskptycho.tiling import make_tiling
+from daskptycho.tasks.layout import Layout, Residency
+from daskptycho.tasks.waiting import compute
+from daskptycho.tiling import Tiling
 
-pytestmark = [pytest.mark.usefixtures("standin"), pytest.mark.timeout(100)]
+pytestmark = [pytest.mark.usefixtures("standin")]
 
 SWEEPS = 6
 # The same rounding errors in another order; the FFT is the same library's on both sides.
@@ -37,18 +40,15 @@ CLOSE = 1e-5
 # What may go to the host within a sweep, by the function that asks for it: numbers that the client or the
 # next step needs, and how large a choice of pairs is. None has more than one for each strip of a tile.
 SCALARS = {
-    "model.algorithms.sweep_tile": "misfit",
-    "sync.eigensolvers._eigenpair": "eigenvalue and its residual",
+    "model.sweep.sweep_tile": "misfit",
+    "sync.eigensolvers._conclude": "eigenvalue and its residual",
     "sync.gramian.block_matrix": "number of pairs off the diagonal",
-    "sync.phases.frame_phases": "spread",
+    "sync.phases.extract_phases": "spread",
     "sync.phases.localisation": "localisation",
     "sync.two_level.galerkin_row": "a row of G",
     "sync.two_level.synchronise_tile": "power",
     "sync.phases.solve": "whether any frame has a count",
     "sync.eigensolvers._lanczos_round": "two numbers a step",
-    # With power iteration.
-    "tasks.blockwise._rescaled": "exponent of a vector",
-    "tasks.blockwise._collect_vector": "eigenvalue",
 }
 
 
@@ -72,8 +72,11 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, xr.Dataset]:
     valid[3, 5:9] = False
     masked["valid"] = (("qy", "qx"), valid)
     masked["background"] = (("qy", "qx"), np.full((12, 12), 0.1))
+    drifting = raster.copy()
+    drifting["gain"] = ("frame", np.linspace(0.7, 1.3, raster.sizes["frame"]))
     return {
         "raster": raster,
+        "drifting": drifting,
         "fractional": simulated(folder, "fractional", jitter=1, subpixel=True, modes=2),
         "periodic": simulated(folder, "periodic", frames=(8, 8), periodic=True, tile_frames=16),
         "masked": masked,
@@ -98,6 +101,8 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "invalid pixels and background": ("masked", {}),
     "periodic, random start": ("periodic", {"start": "random", "update_probe": False}),
     "near field": ("near field", {}),
+    "gain": ("drifting", {"sync": dp.Sync(every=1)}),
+    "gain, known probe": ("drifting", {"update_probe": False}),
     "inner sweeps": ("raster", {"sync": dp.Sync(inner=2, every=1), "update_probe": False}),
     "full, Lanczos": ("raster", {"sync": dp.Sync("full", every=1)}),
     "full, LOBPCG": ("raster", {"sync": dp.Sync("full", eigensolver="lobpcg", every=1)}),
@@ -179,10 +184,8 @@ def test_the_image_is_the_cpus_and_a_sweep_moves_scalars_alone(
         print(f"\n{moved} bytes a sweep to the host, none to the device; image {apart:.0e} apart", end=" ")
 
 
-def tiling_of(scan: xr.Dataset) -> Any:
-    frame_shape = (scan.sizes["qy"], scan.sizes["qx"])
-    period = tuple(scan.attrs["period"]) if "period" in scan.attrs else None
-    return make_tiling(position_in_pixels(scan), frame_shape, tile_chunks(scan), period=period)
+def tiling_of(scan: xr.Dataset) -> Tiling:
+    return lay_out_tiles(scan)
 
 
 def test_frames_are_moved_once_and_as_counts(standin: ModuleType, scans: dict[str, xr.Dataset]) -> None:
@@ -190,17 +193,20 @@ def test_frames_are_moved_once_and_as_counts(standin: ModuleType, scans: dict[st
     assert scan["intensity"].dtype == np.uint16
     _, parts = on_gpu(standin, scan)
     up = total([transfer for part in parts for transfer in part], "to device")
-    assert up.pop("tasks.plan._amplitudes_of") == scan["intensity"].size * 2
+    assert up.pop("model.amplitudes.prepare") == scan["intensity"].size * 2
     assert set(up) == {
-        "tasks.plan._pairs_on_device",
+        "sync.gramian.to",
         "run.start._constant",
-        "backend.to_device",
+        "run.start._move_values",
         "gpu_kernels._tables",
     }
-    assert up["backend.to_device"] == scan["probe"].values.nbytes
+    assert up["run.start._move_values"] == scan["probe"].values.nbytes
     # At the end the image, the illumination and the probe come back.
     windows = sum(np.prod(tile.window.shape) for tile in tiling_of(scan).tiles)
-    assert total(parts[-1], "to host") == {"backend.to_host": windows * (8 + 4) + scan["probe"].values.nbytes}
+    assert total(parts[-1], "to host") == {
+        "backend.to_host": windows * (8 + 4),
+        "run.result._to_host": scan["probe"].values.nbytes,
+    }
 
 
 def test_every_array_of_a_run_is_on_the_device(standin: ModuleType, scans: dict[str, xr.Dataset]) -> None:
@@ -208,35 +214,51 @@ def test_every_array_of_a_run_is_on_the_device(standin: ModuleType, scans: dict[
     # The frames are read as a dask array of NumPy's. There is no other, and the values of tasks are CuPy's.
     assert isinstance(scan["intensity"].data, da.Array)
     assert type(scan["intensity"].data._meta) is np.ndarray
-    loops: list[Loop] = []
+    layouts: list[Layout] = []
+
+    def on_device(value: Any, dtype: Any) -> None:
+        assert type(value) is standin.ndarray
+        assert value.dtype == dtype
 
     def look(progress: dp.Progress) -> None:
-        state = progress._state
+        state, layout = progress._state, progress._layout
         assert state is not None
-        for name in ("images", "illuminations", "previous_images", "stacks", "phases"):
-            for value in dask.base.compute(getattr(state, name) or [])[0]:
-                assert type(value) is standin.ndarray, name
-                assert value.dtype == (np.float32 if name == "illuminations" else np.complex64)
-        for value in dask.base.compute([state.probe, state.previous_probe])[0]:
-            assert type(value) is standin.ndarray
+        layouts.append(layout)
+        for values in compute([state.shared, state.previous_shared]):
+            on_device(values["probe"], np.complex64)
+        for image in compute(merge_images(layout, state)):
+            on_device(image, np.complex64)
+        for tile in compute(state.tiles):
+            on_device(tile.illumination, np.float32)
+            swept, pieces, phases = tile.image
+            for array in (swept.carried, swept.left.image_sum, swept.left.found.phase):
+                on_device(array, np.complex64)
+            assert {type(piece) for piece in pieces} == {type(swept)}
+            # A phase for each tile is a number of the host's.
+            assert type(phases.phase) is np.ndarray
+            if progress.sweep > 1:
+                # Where the probe is recovered, what it was recovered with is kept.
+                on_device(swept.image, np.complex64)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Loop, "drive", _noting(loops, Loop.drive))
-        dp.reconstruct(scan, sweeps=4, device="gpu", algorithm="raar", sync=dp.Sync(every=1), callback=look)
-    (loop,) = loops
-    for amplitudes in dask.base.compute(loop.plan.amplitudes)[0]:
-        assert isinstance(amplitudes, Amplitudes)
-        assert type(amplitudes.counts) is standin.ndarray
-    for block in dask.base.compute(loop.plan.pairs)[0]:
+    dp.reconstruct(scan, sweeps=4, device="gpu", algorithm="raar", sync=dp.Sync(every=1), callback=look)
+    for data in compute(layouts[0].tiles):
+        assert isinstance(data.amplitudes, Amplitudes)
+        assert type(data.amplitudes.counts) is standin.ndarray
+        block = data.pairs
         assert {type(block.pair), type(block.offset), type(block.border)} == {standin.ndarray}
 
 
-def _noting(loops: list[Loop], drive: Callable[..., None]) -> Callable[..., None]:
-    def noted(self: Loop, *arguments: Any) -> None:
-        loops.append(self)
-        drive(self, *arguments)
+def test_pairs_of_one_h_are_on_the_device(standin: ModuleType, scans: dict[str, xr.Dataset]) -> None:
+    layouts: list[Layout] = []
 
-    return noted
+    def look(progress: dp.Progress) -> None:
+        layouts.append(progress._layout)
+
+    dp.reconstruct(scans["raster"], sweeps=1, device="gpu", sync=dp.Sync("full", every=1), callback=look)
+    blocks = compute(layouts[0].blocks)
+    assert len(blocks) > 4
+    for block in blocks:
+        assert {type(block.pair), type(block.offset), type(block.border)} == {standin.ndarray}
 
 
 @pytest.fixture
@@ -269,20 +291,19 @@ def test_batches_are_bounded_by_memory_and_plans_recur(
 def test_frames_that_do_not_fit_are_read_anew(
     standin: ModuleType, scans: dict[str, xr.Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from daskptycho.run import reconstruction as run
-
     expected = dp.reconstruct(scans["raster"], sweeps=3)
+    estimate = laying_out.estimate_needs
     monkeypatch.setattr(
-        run,
+        laying_out,
         "estimate_needs",
-        lambda *_: type("Needs", (), {"waves_twice": True, "streamed": True, "images_on_disk": False}),
+        lambda *given: replace(estimate(*given), residency=Residency.STREAMED),
     )
     found, (_, *sweeps, _) = on_gpu(standin, scans["raster"], sweeps=3)
     assert difference(found, expected) < CLOSE
     for transfers in sweeps:
         up = total(transfers, "to device")
         # With the probe recovered, frames are swept twice.
-        assert up.pop("tasks.plan._amplitudes_of") == 2 * scans["raster"]["intensity"].size * 2
+        assert up.pop("model.amplitudes.prepare") == 2 * scans["raster"]["intensity"].size * 2
         assert set(up) <= {"gpu_kernels._tables"}
 
 
@@ -314,7 +335,7 @@ def test_a_run_that_is_cut_off_says_to_go_on_on_the_gpu(scans: dict[str, xr.Data
     with pytest.raises(KeyboardInterrupt) as interrupted:
         dp.reconstruct(scans["raster"], out, sweeps=SWEEPS, device="gpu", callback=interrupt)
     (note,) = interrupted.value.__notes__
-    assert note.endswith(f"go on with: daskptycho resume {out} --gpu")
+    assert note.endswith(f"resume with: daskptycho resume {out} --gpu")
     with pytest.raises(dp.ScanError, match=rf"resume \(daskptycho resume {out} --gpu\)"):
         dp.reconstruct(scans["raster"], out, sweeps=SWEEPS, device="gpu")
 

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
-from hypothesis import strategies as st
 
+import daskptycho as dp
 from daskptycho import backend
 from daskptycho.errors import OptionError
-from daskptycho.model import operators
 from daskptycho.model.algorithms import (
     AP,
     RAAR,
     Algorithm,
     DifferenceMap,
-    extrapolate,
-    merge,
-    next_momentum,
-    overlap_waves,
+    describe_algorithm,
     parse_algorithm,
-    sweep_tile,
-    updated_probe,
-    weigh_tile,
+    recall_algorithm,
 )
+from daskptycho.model.sweep import Stack, merge, sweep_tile
 from tests import plain
 from tests.plain import Projections, complex_noise
+from tests.sweeping import ALGORITHMS, on_tile
 
 SCANS: dict[str, dict[str, Any]] = {
     "raster": {},
@@ -39,7 +38,6 @@ SCANS: dict[str, dict[str, Any]] = {
 }
 every_scan = pytest.mark.parametrize("options", SCANS.values(), ids=SCANS.keys())
 
-ALGORITHMS: list[Algorithm] = [AP(), RAAR(), RAAR(beta=0.5), RAAR(beta=1.0), DifferenceMap()]
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS, ids=repr)
 
 
@@ -63,18 +61,19 @@ def textbook(algorithm: Algorithm, x: np.ndarray, on: Projections) -> tuple[np.n
 
 
 def by_hand(
-    ds: xr.Dataset, algorithm: Algorithm, image: np.ndarray, sweeps: int, **options: Any
+    ds: xr.Dataset, algorithm: Algorithm, image: np.ndarray, sweeps: int
 ) -> list[tuple[np.ndarray, float, np.ndarray | None]]:
     """Image, misfit and stack after each sweep over one tile."""
     tile = plain.tiling_of(ds).tiles[0]
-    amplitude, probe = plain.amplitudes_of(ds), ds["probe"].values
+    at, amplitude = on_tile(ds, tile), plain.amplitudes_of(ds)
     lit = plain.illumination_of(ds).astype(np.float32)
     stack = None
     after = []
     for _ in range(sweeps):
-        swept = sweep_tile(algorithm, tile, amplitude, image, probe, stack=stack, **options)
-        image, stack = merge(swept.image_sum, lit, probe), swept.stack
-        after.append((image, swept.misfit, stack))
+        swept = sweep_tile(algorithm, at, tile, amplitude, image, stack=stack)
+        image = merge(swept.left.image_sum, lit, at)
+        stack = None if swept.carried is None else Stack(swept.carried)
+        after.append((image, swept.misfit, swept.carried))
     return after
 
 
@@ -153,203 +152,209 @@ def test_phases_turn_a_stack_that_has_not_seen_them(algorithm: Algorithm) -> Non
     stack = complex_noise(random, (len(tile), *ds["probe"].shape))
     phase = np.exp(1j * random.uniform(-3, 3, len(tile))).astype(np.complex64)
     turned = (stack * phase[:, None, None, None]).astype(np.complex64)
-    given = (algorithm, tile, plain.amplitudes_of(ds), ones(ds), ds["probe"].values)
+    given = (algorithm, on_tile(ds, tile), tile, plain.amplitudes_of(ds), ones(ds))
     kept = stack.copy()
-    one = sweep_tile(*given, stack=stack, phase=phase)
+    one = sweep_tile(*given, stack=Stack(stack, phase))
     np.testing.assert_array_equal(stack, kept)
-    other = sweep_tile(*given, stack=turned)
-    np.testing.assert_allclose(one.stack, other.stack, atol=1e-4)
-    np.testing.assert_allclose(one.image_sum, other.image_sum, atol=1e-3)
+    other = sweep_tile(*given, stack=Stack(turned))
+    np.testing.assert_allclose(one.carried, other.carried, atol=1e-4)
+    np.testing.assert_allclose(one.left.image_sum, other.left.image_sum, atol=1e-3)
 
 
-# What a sweep leaves
+# Algorithms of the user's own
 
 
-@every_algorithm
-@pytest.mark.parametrize("keep_frames", [False, True])
-@pytest.mark.parametrize("update_probe", [False, True])
-def test_frames_reach_the_overlap_on_each_way(
-    algorithm: Algorithm, keep_frames: bool, update_probe: bool
-) -> None:
-    """Overlap sums at once, weighted frames for a synchronisation, waves for a new probe: one result."""
-    ds = plain.scan(modes=2, fractional=True)
-    tile = plain.tiling_of(ds).tiles[0]
-    probe, shape = ds["probe"].values, tile.window.shape
-    given = (algorithm, tile, plain.amplitudes_of(ds), ones(ds), probe)
-    expected = sweep_tile(*given)
-    swept = sweep_tile(*given, keep_frames=keep_frames, update_probe=update_probe)
-    assert swept.misfit == expected.misfit
-    assert (swept.probe_sums is not None) == update_probe
-    assert sum(part is not None for part in (swept.waves, swept.weighted, swept.image_sum)) == 1
-    weighted, image_sum = swept.weighted, swept.image_sum
-    if swept.waves is not None:
-        image_sum = overlap_waves(tile, swept.waves, probe)
-        weighted = weigh_tile(tile, swept.waves, probe)
-        power = (abs(swept.waves) ** 2).sum(axis=(1, 2, 3))
-        np.testing.assert_allclose(weighted.power, power, rtol=1e-5)
-    if weighted is not None:
-        collected = operators.overlap(weighted.frames, tile.corner, shape)
-        np.testing.assert_allclose(collected, expected.image_sum, atol=1e-3)
-    if image_sum is not None:
-        np.testing.assert_allclose(image_sum, expected.image_sum, atol=1e-3)
+@dataclass(frozen=True)
+class Relaxed:
+    """A step of alternating projections part of the way."""
+
+    share: float = 0.5
+
+    name: ClassVar[str] = "relaxed"
+    has_stack: ClassVar[bool] = False
+
+    def before(self, waves: Any, stack: Any) -> Any:
+        return waves
+
+    def after(self, waves: Any, z: Any, projected: Any, stack: Any) -> tuple[Any, Any]:
+        share = np.float32(self.share)
+        return (1 - share) * waves + share * projected, None
 
 
-def test_a_sweep_changes_nothing_that_it_was_given() -> None:
-    ds = plain.scan(modes=2, fractional=True, invalid=True)
-    tile = plain.tiling_of(ds).tiles[0]
-    given = [
-        plain.amplitudes_of(ds),
-        ones(ds),
-        ds["probe"].values,
-        complex_noise(np.random.default_rng(0), (len(tile), *ds["probe"].shape)),
-    ]
-    kept = [array.copy() for array in given]
-    for algorithm in ALGORITHMS:
-        stack = given[3] if algorithm.has_stack else None
-        sweep_tile(algorithm, tile, *given[:3], stack=stack, update_probe=True)
-    for array, before in zip(given, kept, strict=True):
-        np.testing.assert_array_equal(array, before)
+class Averaged:
+    """Averaged alternating reflections, which RAAR is with a beta of one; not a dataclass."""
+
+    name = "averaged"
+    has_stack = True
+
+    def before(self, waves: Any, stack: Any) -> Any:
+        return waves if stack is None else stack + waves
+
+    def after(self, waves: Any, z: Any, projected: Any, stack: Any) -> tuple[Any, Any]:
+        return 2 * projected - z, z - projected
 
 
-# Merge
+@every_scan
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_own_algorithm_without_a_stack_follows_its_formula(share: float, options: dict) -> None:
+    ds = plain.scan(frames=(3, 3), **options)
+    on = plain.projections_of(ds, plain.tiling_of(ds).tiles[0])
+    shone = plain.illumination_of(ds) > 0
+    x = on.split(ones(ds))
+    for image, misfit, stack in by_hand(ds, Relaxed(share), ones(ds), 4):
+        assert misfit == pytest.approx(plain.misfit(x, on.amplitude), rel=1e-4)
+        expected = on.image((1 - share) * x + share * on.data(x))
+        x = on.split(expected)
+        assert plain.relative(image[shone], expected[shone]) < 1e-4
+        assert stack is None
 
 
-def test_merge_divides_by_the_illumination_and_leaves_the_dark_at_zero() -> None:
-    probe = np.array([[[1, 0.5j], [1.5j, 0.1]]], dtype=np.complex64)
-    lit = np.array([[4.0, 1.0, 1e-9, 0.0]], dtype=np.float32)
-    total = np.array([[8.0, 1j, 1e-9, 0.0]], dtype=np.complex64)
-    image = merge(total, lit, probe)
-    assert image.dtype == np.complex64
-    np.testing.assert_allclose(image, [[2, 1j, 0, 0]], rtol=1e-6)
+RUNS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "known": {"update_probe": False, "sync": dp.Sync(every=1)},
+    "full": {"sync": dp.Sync("full", every=2)},
+    "inner": {"sync": dp.Sync(every=2, inner=2)},
+}
 
 
-@given(st.integers(0, 2**32))
-def test_merge_undoes_the_illumination(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    probe = complex_noise(random, (2, 4, 4))
-    lit = random.uniform(1e-2, 5, (5, 6)).astype(np.float32)
-    image = complex_noise(random, (5, 6))
-    np.testing.assert_allclose(merge(image * lit, lit, probe), image, rtol=1e-5)
+@pytest.mark.parametrize("options", RUNS.values(), ids=RUNS.keys())
+@pytest.mark.parametrize(
+    ("own", "like"), [(Relaxed(1.0), AP()), (Averaged(), RAAR(beta=1.0))], ids=["no stack", "stack"]
+)
+def test_own_algorithm_runs_as_the_packages_own(own: Any, like: Algorithm, options: dict[str, Any]) -> None:
+    """Two of the package's algorithms written anew: the same runs."""
+    ds = plain.scan(frames=(6, 6), modes=2, fractional=True, tile=12)
+    found, expected = (dp.reconstruct(ds, sweeps=6, algorithm=one, **options) for one in (own, like))
+    assert plain.relative(found["object"].values, expected["object"].values) < 1e-4
+    np.testing.assert_allclose(found["residual"], expected["residual"], rtol=1e-3)
+    assert json.loads(found.attrs["options"])["algorithm"] == own.name
 
 
-# Probe
-
-
-def probe_formula(ds: xr.Dataset, image: np.ndarray, waves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """P = sum conj(psi_i) z_i / sum |psi_i|^2 for whole-pixel positions, and the denominator."""
-    patches = plain.windows(image, plain.tiling_of(ds).corner, ds["probe"].shape[1:])
-    denominator = (abs(patches) ** 2).sum(axis=0)
-    return (patches.conj()[:, None] * waves).sum(axis=0) / denominator, denominator
-
-
-@every_algorithm
-@pytest.mark.parametrize("modes", [1, 2])
-def test_probe_update_is_the_formula_over_projected_waves(algorithm: Algorithm, modes: int) -> None:
-    ds = plain.scan(modes=modes)
-    tile = plain.tiling_of(ds).tiles[0]
-    probe = (ds["probe"].values * 1.2).astype(np.complex64)
-    image = (ds["truth_object"].values * 0.9).astype(np.complex64)
-    swept = sweep_tile(algorithm, tile, plain.amplitudes_of(ds), image, probe, update_probe=True)
-    found = updated_probe(probe, [swept.probe_sums])
-    assert found.dtype == np.complex64
-    waves = plain.project(
-        plain.split(image, np.array([probe] * len(tile)), tile.corner), plain.amplitudes_of(ds)
+def test_own_algorithm_can_open_a_random_start() -> None:
+    ds = plain.scan(frames=(6, 6), periodic=True, tile=9)
+    options: dict[str, Any] = {"sweeps": 5, "start": "random", "update_probe": False}
+    found, expected = (
+        dp.reconstruct(ds, opening=opening, **options) for opening in (Averaged(), RAAR(beta=1.0))
     )
-    expected, _ = probe_formula(ds, image, waves)
-    # Well lit here, so next to nothing of the old probe is kept.
-    assert plain.relative(found, expected) < 5e-3
+    assert plain.relative(found["object"].values, expected["object"].values) < 1e-4
 
 
-def test_probe_sums_of_tiles_add_up() -> None:
-    ds = plain.scan(modes=2, fractional=True)
-    amplitude, truth, probe = plain.amplitudes_of(ds), ones(ds), ds["probe"].values
-    sums = []
-    for chunks in ((16,), (4, 7, 5)):
-        sums.append([])
-        for tile in plain.tiling_of(ds, chunks).tiles:
-            window = truth[: tile.window.height, : tile.window.width]
-            swept = sweep_tile(AP(), tile, amplitude[tile.frames], window, probe, update_probe=True)
-            sums[-1].append(swept.probe_sums)
-    assert plain.relative(updated_probe(probe, sums[1]), updated_probe(probe, sums[0])) < 1e-5
+@pytest.mark.parametrize("algorithm", [Relaxed(0.7), Averaged()], ids=["no stack", "stack"])
+def test_run_with_an_own_algorithm_is_resumed(algorithm: Any, tmp_path: Path) -> None:
+    ds = dp.simulate_scan(tmp_path / "s.zarr", frames=(4, 4), frame_size=16, step=4, jitter=1, tile_frames=8)
+    expected = dp.reconstruct(ds, sweeps=6, algorithm=algorithm)
+    dp.reconstruct(ds, tmp_path / "r.zarr", sweeps=4, algorithm=algorithm)
+    found = dp.resume(tmp_path / "r.zarr", sweeps=6)
+    xr.testing.assert_equal(found.drop_vars("seconds"), expected.drop_vars("seconds"))
 
 
-@pytest.mark.parametrize("modes", [1, 3])
-def test_the_true_probe_is_a_fixed_point(modes: int) -> None:
-    ds = plain.scan(modes=modes)
-    tile = plain.tiling_of(ds).tiles[0]
-    probe = ds["probe"].values
-    truth = ds["truth_object"].values
-    swept = sweep_tile(AP(), tile, plain.amplitudes_of(ds), truth, probe, update_probe=True)
-    assert plain.relative(updated_probe(probe, [swept.probe_sums]), probe) < 1e-4
+def test_run_whose_algorithm_is_gone_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ds = dp.simulate_scan(tmp_path / "s.zarr", frames=(4, 4), frame_size=16, step=4)
+    dp.reconstruct(ds, tmp_path / "r.zarr", sweeps=2, algorithm=Relaxed())
+    monkeypatch.delattr(sys.modules[Relaxed.__module__], "Relaxed")
+    said = (
+        r"the run's algorithm, relaxed, was .*test_algorithms:Relaxed, which cannot be made again \(Attribute"
+    )
+    with pytest.raises(OptionError, match=said):
+        dp.resume(tmp_path / "r.zarr", sweeps=3)
+    # Its result stays.
+    assert dp.open_result(tmp_path / "r.zarr").sizes["sweep"] == 2
 
 
-def test_the_true_probe_is_a_fixed_point_at_fractional_positions() -> None:
-    ds = plain.scan(fractional=True)
-    tile = plain.tiling_of(ds).tiles[0]
-    probe, truth = ds["probe"].values, ds["truth_object"].values
-    swept = sweep_tile(AP(), tile, plain.amplitudes_of(ds), truth, probe, update_probe=True)
-    assert plain.relative(updated_probe(probe, [swept.probe_sums]), probe) < 1e-4
+# What is no algorithm
 
 
-def test_probe_stays_where_the_object_let_nothing_through() -> None:
-    probe = complex_noise(np.random.default_rng(0), (2, 4, 5))
-    denominator = np.ones((4, 5), dtype=np.float32)
-    denominator[1, 2] = 0
-    found = updated_probe(probe, [(np.where(denominator > 0, 2 * probe, 0), denominator)])
-    np.testing.assert_allclose(found[:, 1, 2], probe[:, 1, 2], rtol=1e-5)
-    assert plain.relative(found[:, 0], 3 * probe[:, 0]) < 1e-2
+def changed(**own: Any) -> Any:
+    """An algorithm in which some of what it has to offer is something else."""
+    return type("Changed", (Averaged,), own)()
 
 
-# Momentum
+def fail(self: Any, *waves: Any) -> Any:
+    raise ZeroDivisionError("by zero")
 
 
-def test_extrapolation() -> None:
-    random = np.random.default_rng(0)
-    now, before = complex_noise(random, (3, 4)), complex_noise(random, (3, 4))
-    np.testing.assert_allclose(extrapolate(now, before, 0.7), now + 0.7 * (now - before), rtol=1e-5)
-    assert extrapolate(now, before, 0.7).dtype == np.complex64
-    assert extrapolate(now, None, 0.7) is now
-    assert extrapolate(now, before, 0.0) is now
+@pytest.mark.parametrize(
+    ("algorithm", "said"),
+    [
+        (changed(name=None), r"expected ap, raar, dm, or an object with a name, has_stack, before and after"),
+        (changed(name=3), "or an object with a name"),
+        (changed(has_stack=1), "or an object with a name, has_stack"),
+        (changed(before=None), "algorithm averaged fails on two frames of four pixels: TypeError"),
+        (changed(after=fail), r"algorithm averaged fails on two frames of four pixels: ZeroDivisionError"),
+        (
+            changed(before=lambda self, waves, stack: waves[:, 0]),
+            r"algorithm averaged: before returns ndarray of shape \(2, 2, 2\) and type complex64; "
+            r"expected waves of shape \(2, 1, 2, 2\) and type complex64",
+        ),
+        (
+            changed(before=lambda self, waves, stack: waves.astype(complex)),
+            "before returns ndarray of shape .* and type complex128; expected",
+        ),
+        (changed(before=lambda self, waves, stack: None), "before returns NoneType of shape None"),
+        (changed(after=lambda self, waves, z, p, stack: (p.real, p)), "after returns .* type float32"),
+        (changed(after=lambda self, waves, z, p, stack: (p[1:], p)), r"after returns .* \(1, 1, 2, 2\)"),
+        (changed(after=lambda self, waves, z, p, stack: (p, None)), "after, as the next stack, returns None"),
+        (changed(after=lambda self, waves, z, p, stack: (p, p[0])), "after, as the next stack, returns nd"),
+        (changed(after=lambda self, waves, z, p, stack: 1), "fails on two frames .*: TypeError"),
+        (changed(before=lambda self, waves: waves), "fails on two frames .*: TypeError"),
+        (Relaxed(np.float32(0.5)), "relaxed has parameters that cannot be written with a result .*float32"),
+    ],
+)
+def test_objects_that_do_not_do_what_an_algorithm_does_are_refused(algorithm: Any, said: str) -> None:
+    for option in ("algorithm", "opening"):
+        with pytest.raises(OptionError, match=said):
+            dp.reconstruct(plain.scan(), **{option: algorithm})
 
 
-FALLING = (0.3, 0.2, 0.1)
+# Descriptions
 
 
-def test_momentum_follows_nesterov() -> None:
-    t, momentum = next_momentum(None, FALLING[:1])
-    found = [momentum]
-    for _ in range(50):
-        expected = (1 + np.sqrt(1 + 4 * t * t)) / 2
-        following, momentum = next_momentum(t, FALLING)
-        assert following == pytest.approx(expected)
-        assert momentum == pytest.approx((t - 1) / expected)
-        t = following
-        found.append(momentum)
-    assert (np.diff(found) > 0).all()
-    assert 0 <= found[0] < found[-1] < 1
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, Relaxed(0.25)], ids=repr)
+def test_description_makes_the_same_algorithm_again(algorithm: Algorithm) -> None:
+    described = describe_algorithm(algorithm)
+    assert json.loads(json.dumps(described)) == described
+    assert described["name"] == algorithm.name
+    found = recall_algorithm(described)
+    assert type(found) is type(algorithm)
+    assert found == algorithm
 
 
-def after_sweeps(count: int) -> float:
-    t = None
-    for _ in range(count):
-        t, _ = next_momentum(t, FALLING)
-    return t
+def test_only_algorithms_of_the_user_have_their_class_described() -> None:
+    assert describe_algorithm(RAAR(0.5)) == {"name": "raar", "beta": 0.5}
+    assert describe_algorithm(Relaxed(0.5)) == {
+        "name": "relaxed",
+        "class": f"{Relaxed.__module__}:Relaxed",
+        "share": 0.5,
+    }
+    assert type(recall_algorithm(describe_algorithm(Averaged()))) is Averaged
 
 
-def test_momentum_begins_anew_where_the_residual_rises() -> None:
-    assert next_momentum(after_sweeps(20), (0.3, 0.1, 0.2)) == next_momentum(None, FALLING[:1])
+class Namesake(Averaged):
+    """An own algorithm under a name of the package's."""
+
+    name = "raar"
 
 
-@pytest.mark.parametrize("residuals", [(0.1, 0.1, 0.1), (0.1, 0.099999, 0.099998), (0.1, 0.099999, 0.1)])
-def test_momentum_pauses_where_the_residual_is_at_rest(residuals: tuple[float, ...]) -> None:
-    t, momentum = next_momentum(after_sweeps(20), residuals)
-    assert momentum == 0
-    assert next_momentum(t, FALLING) == next_momentum(None, FALLING[:1])
+def test_own_algorithm_is_not_taken_for_one_of_the_same_name() -> None:
+    assert type(recall_algorithm(describe_algorithm(Namesake()))) is Namesake
 
 
-@pytest.mark.parametrize("residuals", [(0.1, 0.1), (0.2, 0.1, 0.1), (0.1, 0.1, 0.099)])
-def test_a_residual_that_stands_still_for_one_sweep_is_not_at_rest(residuals: tuple[float, ...]) -> None:
-    assert next_momentum(after_sweeps(20), residuals)[1] > 0
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("no_such_module:Relaxed", "ModuleNotFoundError"),
+        ("json:Relaxed", "AttributeError"),
+        (f"{__name__}:changed.<locals>.Changed", "AttributeError"),
+        (f"{__name__}:Averaged", "TypeError"),
+    ],
+)
+def test_class_that_cannot_be_imported_is_told(place: str, said: str) -> None:
+    with pytest.raises(OptionError) as refused:
+        recall_algorithm({"name": "relaxed", "class": place, "share": 0.5})
+    assert str(refused.value).startswith(
+        f"the run's algorithm, relaxed, was {place}, which cannot be made again ({said}"
+    )
+    assert str(refused.value).endswith("; expected it in a module that can be imported")
 
 
 # Names

@@ -1,8 +1,6 @@
-"""Operators by their algebra: adjoints, projections, unitary shifts; and amplitudes from counts."""
+"""Operators by their algebra: adjoints, projections, unitary shifts."""
 
 from __future__ import annotations
-
-import warnings
 
 import numpy as np
 import pytest
@@ -137,65 +135,24 @@ def test_data_projection_is_idempotent_and_leaves_pixels_that_are_not_valid(case
 
 
 @settings(max_examples=60)
-@given(cases())
-def test_probe_terms(case: Case) -> None:
+@given(cases(), st.booleans())
+def test_probe_terms(case: Case, gained: bool) -> None:
     numerator = np.zeros(case.waves.shape[1:], dtype=np.complex64)
     denominator = np.zeros(case.frame_shape, dtype=np.float32)
+    factor = np.linspace(0.5, 1.5, len(case.corner), dtype=np.float32) if gained else None
     for part in (slice(0, 1), slice(1, None)):
         of_frames = case.waves[part], case.corner[part], case.fraction[part]
-        operators.add_probe_terms(case.image, *of_frames, numerator, denominator)
+        sums = (numerator, denominator)
+        operators.add_probe_terms(case.image, *of_frames, sums, factor[part] if gained else None)
     patches = plain.windows(case.image, case.corner, case.frame_shape)
+    if gained:
+        patches *= factor[:, None, None]
     terms = patches.conj()[:, None] * case.waves
     expected = sum(
         plain.shifted(term, -fraction[None])[0] for term, fraction in zip(terms, case.fraction, strict=True)
     )
     np.testing.assert_allclose(numerator, expected, rtol=1e-4, atol=2e-4)
     np.testing.assert_allclose(denominator, (abs(patches) ** 2).sum(axis=0), rtol=1e-4, atol=1e-5)
-
-
-# Amplitudes from counts
-
-
-@settings(max_examples=40)
-@given(
-    shape=st.tuples(st.integers(1, 4), st.integers(2, 7), st.integers(2, 7)),
-    dtype=st.sampled_from(["uint16", "uint32", "int64", "float32", "float64"]),
-    masked=st.booleans(),
-    background=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_measured_amplitude(shape: tuple, dtype: str, masked: bool, background: bool, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    counts = random.integers(0, 50, shape).astype(dtype)
-    valid = random.random(shape[1:]) > 0.3 if masked else None
-    dark = random.uniform(0, 9, shape[1:]).astype(np.float32) if background else None
-    kept = counts.copy()
-    kept_as = operators.measured_amplitudes(counts, valid, dark)
-    amplitude = kept_as[:]
-    assert len(kept_as) == len(counts)
-    assert kept_as.total() == pytest.approx((amplitude.clip(0, None).astype(float) ** 2).sum(), rel=1e-5)
-    # Sixteen bits stay sixteen bits, unless something was taken off.
-    assert (kept_as.counts.dtype == np.uint16) == (dtype == "uint16" and not background)
-    np.testing.assert_array_equal(counts, kept)
-    assert amplitude.dtype == np.float32
-    for frame, found in zip(counts, amplitude, strict=True):
-        for y in range(shape[1]):
-            for x in range(shape[2]):
-                # The zero frequency lies at N//2 on the detector and at 0 in the result.
-                at = found[(y - shape[1] // 2) % shape[1], (x - shape[2] // 2) % shape[2]]
-                if valid is not None and not valid[y, x]:
-                    assert at == -1
-                else:
-                    left = max(0.0, float(frame[y, x]) - (0 if dark is None else float(dark[y, x])))
-                    assert at == pytest.approx(np.sqrt(left), rel=1e-5)
-
-
-def test_whatever_stands_in_pixels_that_are_not_valid_is_not_looked_at() -> None:
-    counts = np.array([[[4, -1], [np.nan, 9]]], dtype=np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        amplitude = operators.measured_amplitudes(counts, np.array([[True, False], [False, True]]))[:]
-    np.testing.assert_array_equal(np.fft.fftshift(amplitude), [[[2, -1], [-1, 3]]])
 
 
 # Blocks

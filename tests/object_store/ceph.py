@@ -21,11 +21,11 @@ from pathlib import Path
 
 PROGRAMS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 # Seconds for the first start of the monitor, and of the gateway, which makes its pools.
-STARTS_WITHIN = 60.0
+STARTS_WITHIN = 600.0
 
 CONFIG = """[global]
 fsid = {fsid}
-mon_host = v2:127.0.0.1:{port}/0
+mon_host = v2:{host}:{port}/0
 keyring = {folder}/keyring
 run_dir = {folder}
 admin_socket = {folder}/$name.asok
@@ -47,7 +47,7 @@ mon_warn_on_pool_no_redundancy = false
 mon_data_avail_crit = 0
 mon_data_avail_warn = 0
 mon_max_pg_per_osd = 1000
-public_addr = 127.0.0.1
+public_addr = {host}
 # A gateway that is killed is forgotten soon: the next one would wait for its answers.
 osd_client_watch_timeout = 2
 rgw_num_control_oids = 1
@@ -59,9 +59,18 @@ def missing_programs() -> list[str]:
     return [name for name in PROGRAMS if shutil.which(name) is None]
 
 
-def free_port() -> int:
+def own_address() -> str:
+    """A loopback address that nobody else on this machine asks ports of.
+
+    Ceph is told its ports before it takes them, and comes back on the same one after an outage.
+    """
+    first, second, third = (1 + secrets.randbelow(254) for _ in range(3))
+    return f"127.{first}.{second}.{third}"
+
+
+def free_port(host: str) -> int:
     with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
+        one.bind((host, 0))
         return int(one.getsockname()[1])
 
 
@@ -70,7 +79,8 @@ class Ceph:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.host = own_address()
+        self.port = free_port(self.host)
         self.access_key = secrets.token_hex(10)
         self.secret_key = secrets.token_hex(20)
         self._store: list[subprocess.Popen[bytes]] = []
@@ -78,12 +88,13 @@ class Ceph:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def set_up(self) -> None:
         """Start everything for the first time."""
-        fsid, osd, port = str(uuid.uuid4()), str(uuid.uuid4()), free_port()
-        (self.folder / "ceph.conf").write_text(CONFIG.format(fsid=fsid, folder=self.folder, port=port))
+        fsid, osd, port = str(uuid.uuid4()), str(uuid.uuid4()), free_port(self.host)
+        config = CONFIG.format(fsid=fsid, folder=self.folder, host=self.host, port=port)
+        (self.folder / "ceph.conf").write_text(config)
         for name in ("mon", "osd"):
             (self.folder / name).mkdir()
         keyring = self.folder / "keyring"
@@ -99,7 +110,7 @@ class Ceph:
             ]
             self._run("ceph-authtool", str(keyring), "--gen-key", "-n", name, *pairs)
         monmap = str(self.folder / "monmap")
-        self._run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", f"[v2:127.0.0.1:{port}]", monmap)
+        self._run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", f"[v2:{self.host}:{port}]", monmap)
         self._run("ceph-mon", "-i", "a", "--mkfs", "--monmap", monmap, "--keyring", str(keyring))
         self._store.append(self._spawn("ceph-mon", "-i", "a", "-f"))
         self._run("ceph", "--connect-timeout", str(int(STARTS_WITHIN)), "osd", "new", osd, "0")
@@ -113,17 +124,17 @@ class Ceph:
 
     def start(self) -> None:
         """Start the gateway and wait until it answers."""
-        self._gateway = self._spawn(
+        self._gateway = gateway = self._spawn(
             *("radosgw", "-n", "client.rgw", "-f"),
-            *("--rgw-frontends", f"beast endpoint=127.0.0.1:{self.port}"),
+            *("--rgw-frontends", f"beast endpoint={self.host}:{self.port}"),
         )
         until = time.monotonic() + STARTS_WITHIN
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                socket.create_connection((self.host, self.port), timeout=1).close()
                 return
             except OSError:
-                if self._gateway.poll() is not None or time.monotonic() > until:
+                if gateway.poll() is not None or time.monotonic() > until:
                     raise RuntimeError(f"the gateway does not start: see {self.folder}") from None
                 time.sleep(0.05)
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +11,8 @@ from typing import Any
 import pytest
 
 from daskptycho.storage import bucket_client
-from tests.object_store.ceph import Ceph, free_port, missing_programs, running_ceph
+from tests.object_store.ceph import Ceph, missing_programs, running_ceph
+from tests.object_store.servers import running_moto
 
 
 @dataclass(frozen=True)
@@ -55,29 +52,8 @@ def server() -> Iterator[Server]:
         with running_ceph() as ceph:
             yield Server(ceph.endpoint, ceph.access_key, ceph.secret_key, ceph)
         return
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(port, process)
-        yield Server(f"http://127.0.0.1:{port}", "PLANTED-KEY-OF-MOTO", "PLANTED-SECRET-OF-MOTO")
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            assert process.poll() is None, "moto's server does not start"
-            time.sleep(0.1)
-    raise AssertionError("moto's server does not answer")
+    with running_moto() as endpoint:
+        yield Server(endpoint, "PLANTED-KEY-OF-MOTO", "PLANTED-SECRET-OF-MOTO")
 
 
 @pytest.fixture

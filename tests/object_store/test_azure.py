@@ -6,8 +6,8 @@ import base64
 import hashlib
 import hmac
 import shutil
-import subprocess
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,19 +16,18 @@ import pytest
 import xarray as xr
 
 import daskptycho as dp
-from tests.object_store.ceph import free_port
-from tests.object_store.conftest import wait_for
+from tests.object_store.servers import running_server
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.long
 
 # The emulator's account and key are the same everywhere; Microsoft's documentation prints them.
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-# Icechunk and obstore look for the emulator there.
-PORT = 10000
+# Where Icechunk and obstore look for the emulator.
+ADDRESS = "AZURITE_BLOB_STORAGE_URL"
 
 
-def make_container(name: str) -> None:
+def make_container(endpoint: str, name: str) -> None:
     """Signed by hand: neither obstore nor Icechunk makes containers."""
     date = datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
     version = "2021-08-06"
@@ -36,7 +35,7 @@ def make_container(name: str) -> None:
     text = "PUT" + "\n" * 12 + f"{headers}/{ACCOUNT}/{ACCOUNT}/{name}\nrestype:container"
     digest = hmac.new(base64.b64decode(KEY), text.encode(), hashlib.sha256).digest()
     request = urllib.request.Request(
-        f"http://127.0.0.1:{PORT}/{ACCOUNT}/{name}?restype=container",
+        f"{endpoint}/{ACCOUNT}/{name}?restype=container",
         method="PUT",
         headers={
             "x-ms-date": date,
@@ -53,20 +52,12 @@ def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if shutil.which("azurite-blob") is None:
         pytest.skip("needs Azure's emulator: npm install -g azurite")
     words = ["azurite-blob", "--location", str(tmp_path / "azurite"), "--skipApiVersionCheck", "--silent"]
-    process = subprocess.Popen(
-        [*words, "--blobPort", str(PORT), "--disableTelemetry"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(PORT, process)
+    with running_server([*words, "--blobPort", "0", "--disableTelemetry"]) as endpoint:
         monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
-        name = f"test{free_port()}"
-        make_container(name)
+        monkeypatch.setenv(ADDRESS, endpoint)
+        name = f"test{uuid.uuid4().hex}"
+        make_container(endpoint, name)
         yield name
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_from_container_to_container(container: str, tmp_path: Path) -> None:

@@ -25,8 +25,6 @@ from daskptycho.storage.bucket import INCOMPLETE
 from daskptycho.storage.store import parse_location, write_atomically
 from tests.object_store.conftest import Bucket, forget
 
-pytestmark = pytest.mark.timeout(120)
-
 SMALL = {"frames": (5, 5), "frame_size": 16, "step": 4, "jitter": 1, "tile_frames": 9}
 
 
@@ -125,7 +123,7 @@ def test_a_killed_write_is_reported_and_replaced(bucket: Bucket) -> None:
         "import os, daskptycho as dp\n"
         f"dp.simulate_scan({url!r}, **{SMALL}, progress=lambda *_: os.kill(os.getpid(), 9))"
     )
-    assert subprocess.run([sys.executable, "-c", dying], timeout=60).returncode == -9
+    assert subprocess.run([sys.executable, "-c", dying]).returncode == -9
     assert "scan.zarr/intensity/c/0/0/0" in bucket.names()
     assert "scan.zarr/zarr.json" not in bucket.names()
     with pytest.raises(
@@ -149,7 +147,7 @@ def test_a_killed_run_is_resumed_rather_than_replaced(bucket: Bucket, tmp_path: 
         f"dp.reconstruct(dp.open_scan({str(tmp_path / 'scan.zarr')!r}), {out!r}, sweeps=4, "
         "checkpoint_every=1, callback=lambda state: state.sweep == 3 and os.kill(os.getpid(), 9))"
     )
-    assert subprocess.run([sys.executable, "-c", dying], timeout=60).returncode == -9
+    assert subprocess.run([sys.executable, "-c", dying]).returncode == -9
     assert f"out/{INCOMPLETE}" in bucket.names()
     refused = command("reconstruct", str(tmp_path / "scan.zarr"), out)
     assert refused.exit_code == 2

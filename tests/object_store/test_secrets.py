@@ -18,8 +18,6 @@ from daskptycho.storage.checkpoints import CheckpointStore
 from daskptycho.storage.store import parse_location
 from tests.object_store.conftest import Bucket
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:

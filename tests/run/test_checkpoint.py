@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from click.testing import CliRunner
+from distributed import Client, LocalCluster
 
 import daskptycho as dp
 from daskptycho.cli import daskptycho
@@ -28,6 +29,7 @@ from daskptycho.storage import checkpoints as checkpoint_store
 from daskptycho.storage.checkpoint_tiles import read_tile, write_tile
 from daskptycho.storage.checkpoints import CheckpointStore, Part
 from daskptycho.storage.location import parse_location
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -259,17 +261,24 @@ def test_large_parts_are_cut_into_chunks() -> None:
 # Lineage
 
 
-@pytest.mark.timeout(60)
-def test_scheduler_forgets_the_sweeps_before(scan: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distributed import Client, LocalCluster
+def scheduler_knows(client: Client) -> bool:
+    """Whether the scheduler has heard which values the client still holds."""
+    name = client.id
+    wanted = client.run_on_scheduler(
+        lambda dask_scheduler: {task.key for task in dask_scheduler.clients[name].wants_what}
+    )
+    return wanted == set(client.futures)
 
+
+def test_scheduler_forgets_the_sweeps_before(scan: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     tasks: list[int] = []
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
-        Client(cluster),
+        Client(cluster) as client,
     ):
 
         def count(progress: dp.Progress) -> None:
+            wait_until(lambda: scheduler_knows(client))
             tasks.append(len(cluster.scheduler.tasks))
 
         dp.reconstruct(scan, sweeps=32, callback=count)

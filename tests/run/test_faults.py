@@ -27,6 +27,7 @@ from daskptycho.tasks.spec import futures_in
 from daskptycho.tasks.waiting import WorkersLost
 from tests.run.test_memory import HERE, recipe_of, tight
 from tests.run.test_resumption import assert_equal
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = 8
@@ -44,10 +45,11 @@ def expected(scan: xr.Dataset) -> xr.Dataset:
     return dp.reconstruct(scan, sweeps=SWEEPS)
 
 
+pytestmark = pytest.mark.usefixtures("pauses")
+
+
 @pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("DISK_PATIENCE", 0.5), ("FIRST_PAUSE", 0.001), ("LONGEST_PAUSE", 0.001)):
-        monkeypatch.setattr(retrying, name, seconds)
+def _close_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "LOOK", 0.05)
 
 
@@ -126,12 +128,11 @@ def test_run_that_gets_no_further_ends_and_can_be_resumed(
 def cluster() -> Iterator[LocalCluster]:
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
-        Client(cluster, timeout=1),
+        Client(cluster),
     ):
         yield cluster
 
 
-@pytest.mark.timeout(60)
 def test_state_that_is_cancelled_on_the_cluster_is_computed_anew(
     scan: xr.Dataset, expected: xr.Dataset, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,15 +151,14 @@ def test_state_that_is_cancelled_on_the_cluster_is_computed_anew(
     xr.testing.assert_allclose(result.drop_vars("seconds"), expected.drop_vars("seconds"), rtol=1e-5)
 
 
-@pytest.mark.timeout(60)
 def test_run_waits_for_workers_with_a_bound(
     scan: xr.Dataset, tmp_path: Path, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "PATIENCE", 0.5)
-
     def leave(progress: dp.Progress) -> None:
         if progress.sweep == 3:
             cluster.scale(0)
+            wait_until(lambda: not waiting.workers_left())
+            monkeypatch.setattr(waiting, "PATIENCE", 0.5)
 
     with pytest.raises(dp.FaultError, match=r"no worker is left on .*, and none came in") as failed:
         dp.reconstruct(scan, tmp_path / "r.zarr", sweeps=SWEEPS, checkpoint_every=2, callback=leave)
@@ -168,15 +168,13 @@ def test_run_waits_for_workers_with_a_bound(
     ]
 
 
-@pytest.mark.timeout(60)
 def test_scheduler_that_is_gone_is_said_so(
     scan: xr.Dataset, tmp_path: Path, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "PATIENCE", 0.5)
-
     def leave(progress: dp.Progress) -> None:
         if progress.sweep == 3:
             cluster.close()
+            monkeypatch.setattr(waiting, "PATIENCE", 0.5)
 
     with pytest.raises(dp.FaultError, match="the connection to the Dask scheduler is gone") as failed:
         dp.reconstruct(scan, tmp_path / "r.zarr", sweeps=SWEEPS, checkpoint_every=2, callback=leave)
@@ -219,10 +217,14 @@ def failing_reads(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool])
 
 
 def test_store_that_fails_now_and_then_is_tried_again(
-    scan: xr.Dataset, expected: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+    scan: xr.Dataset, expected: xr.Dataset, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
 ) -> None:
     failing_reads(monkeypatch, lambda number: number % 3 != 2)
-    assert_equal(dp.reconstruct(scan, sweeps=SWEEPS), expected)
+    # On one thread the first two attempts at each tile fail.
+    with dask.config.set(num_workers=HERE.threads):
+        found = dp.reconstruct(scan, sweeps=SWEEPS)
+    assert_equal(found, expected)
+    assert pauses == 4 * [retrying.FIRST_PAUSE, 4 * retrying.FIRST_PAUSE]
 
 
 @pytest.fixture
@@ -365,7 +367,6 @@ def test_checkpoints_that_cannot_be_tidied_are_a_fault_of_the_run(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("given", [("--lost", "3", "--killed", "0"), ("--lost", "0", "--killed", "3")])
 def test_killed_workers_and_killed_runs_change_nothing(given: tuple[str, ...]) -> None:
     done = subprocess.run(
@@ -380,7 +381,6 @@ def test_killed_workers_and_killed_runs_change_nothing(given: tuple[str, ...]) -
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
 def test_worker_killed_for_its_memory_ends_the_run_with_the_plan(scan: xr.Dataset, tmp_path: Path) -> None:
     # Less than the interpreter with its libraries takes, and a plan that was told otherwise.
     with (

@@ -14,6 +14,7 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 import daskptycho as dp
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "daskptycho"]
@@ -171,7 +172,6 @@ def test_earlier_run_is_not_lost_by_beginning_anew(scan: xr.Dataset, tmp_path: P
     assert [found.sweep for found in dp.checkpoints(out)] == [2]
 
 
-@pytest.mark.timeout(60)
 def test_run_of_worker_processes_goes_on_in_threads_and_back(scan: xr.Dataset, tmp_path: Path) -> None:
     expected = dp.reconstruct(scan, sweeps=SWEEPS)
     with (
@@ -199,8 +199,7 @@ def test_killed_run_is_resumed_on_the_command_line(scan: xr.Dataset, folder: Pat
         [*COMMAND, *given, "--checkpoint-every", "3"], cwd=ROOT, stderr=subprocess.DEVNULL
     )
     try:
-        while not dp_checkpoints(out):
-            assert process.poll() is None
+        wait_until(lambda: dp_checkpoints(out), process)
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

@@ -8,12 +8,13 @@ import scipy.sparse as sp
 import xarray as xr
 
 from daskptycho.model import operators
-from daskptycho.model.algorithms import merge
+from daskptycho.model.sweep import merge
 from daskptycho.sync.eigensolvers import lobpcg
-from daskptycho.sync.gramian import Border, assemble, block_matrix, block_values, gramian_blocks
+from daskptycho.sync.gramian import Border, assemble_gramian, block_matrix, block_values, gramian_blocks
 from daskptycho.sync.phases import extract_phases, normalise
 from daskptycho.tiling import Tiling
 from tests import plain
+from tests.sweeping import on_tile
 
 SCANS = {
     "raster": {},
@@ -53,7 +54,7 @@ def matrix_of(ds: xr.Dataset, waves: np.ndarray, chunks: tuple[int, ...] | None 
         weight = operators.inverse_illumination(lit[np.ix_(y, x)].astype(np.float32), ds["probe"].values)
         values = block_values(block, first, Border(second, block.border), row.corner, weight)
         matrices.append(block_matrix(block, values))
-    return assemble(blocks, matrices)
+    return assemble_gramian(blocks, matrices)
 
 
 def weighted_of(ds: xr.Dataset, waves: np.ndarray, tiling: Tiling, index: int) -> np.ndarray:
@@ -115,6 +116,8 @@ def test_each_pair_stands_in_one_block_and_only_the_border_travels() -> None:
     for block in blocks:
         assert block.row <= block.column
         assert block.shape == (4, 4)
+        assert block.pairs == len(block.pair) == len(block.offset) == block.outline().pairs
+        assert block.outline().pair.size == block.outline().border.size == 0
         assert set(block.pair[:, 1]) == set(range(len(block.border)))
         first = tiling.tiles[block.row].frames.start + block.pair[:, 0]
         second = tiling.tiles[block.column].frames.start + block.border[block.pair[:, 1]]
@@ -181,7 +184,7 @@ def test_phases_of_the_eigenvector_bring_the_object_back(name: str, normalisatio
     truth = ds["truth_object"].values[shone]
 
     def image_of(total: np.ndarray) -> np.ndarray:
-        return merge(total, lit.astype(np.float32), ds["probe"].values)
+        return merge(total, lit.astype(np.float32), on_tile(ds, tiling.tiles[0]))
 
     weighted = weighted_of(ds, waves, tiling, 0)
     before = image_of(plain.overlap(weighted, tiling.corner, lit.shape))[shone]

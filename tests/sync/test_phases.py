@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from daskptycho.errors import OptionError
 from daskptycho.sync.eigensolvers import Eigenpair
+from daskptycho.sync.options import Cadence, Sync, Synchronisation
 from daskptycho.sync.phases import (
-    Cadence,
     Phases,
-    Sync,
     extract_phases,
     keep_significant,
     localisation,
@@ -172,19 +171,25 @@ def test_phases_that_the_misfit_does_not_bear_out_are_left_alone() -> None:
 AGREE, DRIFT = 1e-9, 1.0
 
 
-def synchronised_sweeps(cadence: Cadence, spreads: list[float], local: float = 1.0) -> list[int]:
-    """Numbers of the sweeps that synchronised, the spread found being that of the list."""
+def go_on(cadence: Cadence, spreads: list[float], local: float = 1.0) -> tuple[list[int], Cadence]:
+    """Numbers of the sweeps that synchronised, the spread found being that of the list; the last cadence."""
     done = []
     for number, spread in enumerate(spreads, start=1):
         due = cadence.due()
+        assert cadence.coming() == Synchronisation(cadence.sync, cadence.normalisation if due else None)
         if due:
             done.append(number)
-        cadence.note_sweep(residual=0.01, spread=spread if due else NAN, localisation=local if due else NAN)
-    return done
+        cadence = cadence.after(0.01, spread if due else NAN, local if due else NAN)
+    return done, cadence
+
+
+def synchronised_sweeps(cadence: Cadence, spreads: list[float], local: float = 1.0) -> list[int]:
+    """Numbers of the sweeps that synchronised."""
+    return go_on(cadence, spreads, local)[0]
 
 
 def test_syncs_thin_out_where_phases_agree() -> None:
-    done = synchronised_sweeps(Cadence(Sync(), growing=False), [AGREE] * 200)
+    done = synchronised_sweeps(Cadence.begin(Sync(), growing=False), [AGREE] * 200)
     gaps = np.diff(done)
     assert (gaps[1:] == 2 * gaps[:-1]).all()
     assert done[0] < 10
@@ -192,15 +197,14 @@ def test_syncs_thin_out_where_phases_agree() -> None:
 
 
 def test_syncs_return_to_every_sweep_where_phases_drift() -> None:
-    cadence = Cadence(Sync(), growing=False)
-    synchronised_sweeps(cadence, [AGREE] * 40)
+    _, cadence = go_on(Cadence.begin(Sync(), growing=False), [AGREE] * 40)
     done = synchronised_sweeps(cadence, [DRIFT] * 100)
     assert (np.diff(done, n=2) <= 0).all()
     assert done[-20:] == list(range(81, 101))
 
 
 def test_drifting_phases_synchronise_every_sweep() -> None:
-    done = synchronised_sweeps(Cadence(Sync(), growing=False), [DRIFT] * 20)
+    done = synchronised_sweeps(Cadence.begin(Sync(), growing=False), [DRIFT] * 20)
     assert done[0] < 10
     assert done == list(range(done[0], 21))
 
@@ -208,31 +212,32 @@ def test_drifting_phases_synchronise_every_sweep() -> None:
 @pytest.mark.parametrize("spread", [AGREE, DRIFT])
 @pytest.mark.parametrize("every", [1, 3, 10])
 def test_a_fixed_cadence_looks_at_nothing(every: int, spread: float) -> None:
-    done = synchronised_sweeps(Cadence(Sync(every=every), growing=False), [spread] * 40)
+    done = synchronised_sweeps(Cadence.begin(Sync(every=every), growing=False), [spread] * 40)
     assert done == list(range(1, 41, every))
 
 
 def test_no_method_never_synchronises() -> None:
-    assert synchronised_sweeps(Cadence(Sync(method=None), growing=False), [DRIFT] * 20) == []
+    assert synchronised_sweeps(Cadence.begin(Sync(method=None), growing=False), [DRIFT] * 20) == []
 
 
 def test_a_random_start_grows_on_frames_and_goes_over_to_degrees_for_good() -> None:
-    cadence = Cadence(Sync(), growing=True)
+    cadence = Cadence.begin(Sync(), growing=True)
     assert cadence.normalisation == "frame"
     # Localised on a few frames: still growing, every sweep, however small the spread.
-    assert synchronised_sweeps(cadence, [AGREE] * 6, local=400.0) == [1, 2, 3, 4, 5, 6]
+    done, cadence = go_on(cadence, [AGREE] * 6, local=400.0)
+    assert done == [1, 2, 3, 4, 5, 6]
     assert cadence.normalisation == "frame"
-    synchronised_sweeps(cadence, [AGREE] * 2, local=1.1)
+    _, cadence = go_on(cadence, [AGREE] * 2, local=1.1)
     assert cadence.normalisation == "degree"
-    synchronised_sweeps(cadence, [DRIFT] * 3, local=400.0)
+    _, cadence = go_on(cadence, [DRIFT] * 3, local=400.0)
     assert cadence.normalisation == "degree"
 
 
 @pytest.mark.parametrize("growing", [True, False])
 @pytest.mark.parametrize("normalisation", ["frame", "degree"])
 def test_a_normalisation_that_is_asked_for_stays(growing: bool, normalisation: str) -> None:
-    cadence = Cadence(Sync(normalisation=normalisation), growing=growing)
-    synchronised_sweeps(cadence, [DRIFT, AGREE, DRIFT], local=1.1)
+    cadence = Cadence.begin(Sync(normalisation=normalisation), growing=growing)
+    _, cadence = go_on(cadence, [DRIFT, AGREE, DRIFT], local=1.1)
     assert cadence.normalisation == normalisation
 
 

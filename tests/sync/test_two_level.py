@@ -8,25 +8,34 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from dask.base import compute
 from dask.utils import key_split
-from daskptycho.tasks.plan import make_plan
 from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import daskptycho as dp
 from daskptycho.graph import sweep
-from daskptycho.model.algorithms import AP, RAAR, Weighted, sweep_tile
+from daskptycho.model.algorithms import AP, RAAR
 from daskptycho.model.operators import inverse_illumination, shift_probe, split, weigh
-from daskptycho.run.memory import Recipe, count_sweep_tasks
-from daskptycho.run.start import uniform_start
+from daskptycho.model.probe import Probe
+from daskptycho.model.sweep import Weighted, sweep_tile
+from daskptycho.run.memory import count_sweep_tasks
+from daskptycho.run.options import Recipe
 from daskptycho.sync.gramian import block_within
-from daskptycho.sync.options import Sync
-from daskptycho.sync.two_level import TileSum, galerkin_row, inner_sweeps, synchronise_tile, tile_phases
-from daskptycho.tasks.spec import count_tasks, persisted, place
+from daskptycho.sync.options import Sync, Synchronisation
+from daskptycho.sync.two_level import (
+    Surroundings,
+    TileSum,
+    find_tile_phases,
+    galerkin_row,
+    sweep_inside,
+    synchronise_tile,
+)
+from daskptycho.tasks.spec import count_tasks, values_in
+from daskptycho.tasks.waiting import persist
 from daskptycho.tiling import Tiling
 from tests import plain
+from tests.sweeping import begin, choose_settings, lay_out_scan, new_tasks, on_tile
 
 EVERY = Sync(every=1, iterations=300)
 SCANS: dict[str, dict[str, Any]] = {
@@ -53,12 +62,13 @@ def synchronised(
 ) -> tuple[list[TileSum], list[np.ndarray]]:
     """Each tile synchronised in itself, and 1 / N on its window."""
     probe, lit = ds["probe"].values, plain.illumination_of(ds)
+    how = Synchronisation(EVERY, normalisation)
     sums, weights = [], []
     for tile in tiling.tiles:
         weighted = Weighted(*weigh(waves[tile.frames], shift_probe(probe, tile.fraction)))
         weight = inverse_illumination(illumination_on(tiling, lit, tile.index), probe)
         block = block_within(tile, tiling.frame_shape, tiling.period)
-        sums.append(synchronise_tile(tile, weighted, block, weight, EVERY, normalisation, 0.0))
+        sums.append(synchronise_tile(tile, weighted, block, weight, how, 0.0))
         weights.append(weight)
     return sums, weights
 
@@ -122,7 +132,7 @@ def test_scrambled_phases_of_true_frames_are_found(scan: str, normalisation: Any
     scrambled = np.exp(2j * np.pi * np.random.default_rng(1).random(36))
     waves = (exact_waves(ds, tiling) * scrambled[:, None, None, None]).astype(np.complex64)
     sums, weights = synchronised(ds, tiling, waves, normalisation)
-    found = tile_phases(rows_of(tiling, sums, weights), EVERY, normalisation, 0.0)
+    found = find_tile_phases(rows_of(tiling, sums, weights), Synchronisation(EVERY, normalisation), 0.0)
     phase = np.concatenate([own.found.phase * c for own, c in zip(sums, found.phase, strict=True)])
     left = phase * scrambled
     assert abs(np.angle(left / left[0])).max() < 2e-3
@@ -136,11 +146,11 @@ def test_phases_that_the_misfit_does_not_bear_out_are_left_alone() -> None:
     turned = waves * np.exp(0.1j * np.arange(36))[:, None, None, None]
     sums, weights = synchronised(ds, tiling, turned.astype(np.complex64))
     rows = rows_of(tiling, sums, weights)
-    auto = Sync(iterations=300)
-    moved, kept = tile_phases(rows, auto, "degree", 0.0), tile_phases(rows, auto, "degree", 100.0)
+    auto = Synchronisation(Sync(iterations=300), "degree")
+    moved, kept = find_tile_phases(rows, auto, 0.0), find_tile_phases(rows, auto, 100.0)
     assert abs(np.angle(moved.phase)).max() > 0.1
     assert np.all(kept.phase == 1)
-    # What the cadence goes by is told all the same.
+    # What the cadence goes by is reported all the same.
     assert kept.spread == moved.spread > 0.1
 
 
@@ -164,20 +174,21 @@ def test_the_truth_stays_through_inner_sweeps(normalisation: Any) -> None:
     """The neighbours' part is held: a tile's own sweeps do not pull its rim away."""
     ds = plain.scan(**SCANS["raster"])
     tiling = plain.tiling_of(ds, CHUNKS)
-    truth, probe = ds["truth_object"].values, ds["probe"].values
-    lit = plain.illumination_of(ds)
-    amplitude = plain.amplitudes_of(ds)
+    truth, lit, amplitude = ds["truth_object"].values, plain.illumination_of(ds), plain.amplitudes_of(ds)
+    how = Synchronisation(Sync(inner=3), normalisation)
     for tile in tiling.tiles:
         image = illumination_on(tiling, truth.real, tile.index) + 1j * illumination_on(
             tiling, truth.imag, tile.index
         )
         n = illumination_on(tiling, lit, tile.index)
-        block = block_within(tile, tiling.frame_shape, None)
-        given = (AP(), tile, amplitude[tile.frames], image.astype(np.complex64), probe)
-        inner = inner_sweeps(*given, n, block, sync=Sync(inner=3), normalisation=normalisation)
-        alone = sweep_tile(*given)
-        found = sweep_tile(*given[:3], inner.image, probe, phase=inner.phase)
-        assert plain.relative(found.image_sum, alone.image_sum) < 1e-3
+        block = None if normalisation is None else block_within(tile, tiling.frame_shape, None)
+        given = (AP(), on_tile(ds, tile), tile, amplitude[tile.frames])
+        start = image.astype(np.complex64)
+        inner = sweep_inside(*given, start, None, Surroundings(n, block), how)
+        alone = sweep_tile(*given, start)
+        found = sweep_tile(*given, inner.image)
+        assert inner.stack is None
+        assert plain.relative(found.left.image_sum, alone.left.image_sum) < 1e-3
         assert inner.misfit == pytest.approx(alone.misfit, abs=1e-6)
 
 
@@ -228,7 +239,6 @@ def test_every_algorithm_with_the_probe_recovered(algorithm: Any, modes: int) ->
     assert np.isfinite(result["consensus"]).sum() >= 2
 
 
-@pytest.mark.timeout(60)
 def test_only_strips_and_scalars_leave_a_worker() -> None:
     """Whatever a tile's tasks take from a tile on another worker is a strip that was cut for it."""
     ds = plain.scan(frames=(6, 6), tile=4)
@@ -238,52 +248,52 @@ def test_only_strips_and_scalars_leave_a_worker() -> None:
         LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
         Client(cluster),
     ):
-        plan = persisted(make_plan(ds, tiling, "two-level"))
-        state = persisted(uniform_start(plan, place(ds["probe"].values), None))
-        counts = sum(amplitude.total() for amplitude in compute(plan.amplitudes)[0])
-        options: dict[str, Any] = {"counts": counts, "sync": EVERY, "normalisation": "degree"}
-        following, report = sweep(plan, state, AP(), **options)
-        graph = dict(compute_graph(following.images, report))
-        counted = count_tasks([following, report], given=[plan, state])
+        layout = lay_out_scan(ds, CHUNKS, "two-level")
+        settings = choose_settings(layout, sync=EVERY)
+        first = persist(begin(layout, ds))
+        state, _ = sweep(layout, first, settings)
+        # The second sweep: it merges what the first one has left.
+        following, report = sweep(layout, state, settings)
+        graph = new_tasks([following, report], given=[layout, first])
+        counted = count_tasks([following, report], given=[layout, state])
+        recipe = Recipe(momentum=False, parameters=(Probe(recovered=False),))
+        tasks = count_sweep_tasks(ds, tiling, recipe, workers=2)
     worker = [tile * 2 // tiles for tile in range(tiles)]
-    cut = [key for key in graph if key_split(key) == "cut"]
+    cut = [key for key in graph if key_split(key) == "cut-strip"]
     travelling = [own for own in tiling.strips if worker[own.source] != worker[own.target]]
-    assert 0 < len(cut) == len(travelling)
+    assert 0 < len(cut) == 2 * len(travelling)
     assert tiling.strips_between_workers(2) == travelling
-    tasks = count_sweep_tasks(ds, tiling, Recipe(update_probe=False, momentum=False), workers=2)
     assert counted == tasks
     # Without its strips no tile's graph touches what the tasks of a tile on the other worker read.
-    per_tile = [reached(graph, image.key, stop={"cut", "tile-phases"}) for image in following.images]
+    rows = following.tiles[0].image.phases.needs[:tiles]
+    assert {key_split(row.key) for row in rows} == {"row"}
+    per_tile = [
+        reached(graph, [tile.image, row], stop={"cut-strip", "find-phases"})
+        for tile, row in zip(following.tiles, rows, strict=True)
+    ]
+    assert {key_split(key) for key in per_tile[0]} >= {"sweep", "row", "cut-strip", "find-phases"}
     for one, two in combinations(range(tiles), 2):
-        shared = {key_split(key) for key in per_tile[one] & per_tile[two] if key in graph}
         if worker[one] != worker[two]:
-            assert shared <= {"tile-phases", "place", "itself"}, shared
+            shared = {key_split(key) for key in per_tile[one] & per_tile[two]}
+            assert shared <= {"find-phases", "place"}, shared
 
 
 def test_nothing_is_cut_for_a_tile_in_the_same_process() -> None:
     ds = plain.scan(frames=(6, 6), tile=4)
-    tiling = plain.tiling_of(ds, CHUNKS)
-    plan = make_plan(ds, tiling, "two-level")
-    state = uniform_start(plan, place(ds["probe"].values), None)
-    following, report = sweep(plan, state, AP(), counts=1.0, sync=EVERY, normalisation="degree")
-    assert "cut" not in {key_split(key) for key in compute_graph(following.images, report)}
+    layout = lay_out_scan(ds, CHUNKS, "two-level")
+    settings = choose_settings(layout, sync=EVERY)
+    tasks = new_tasks(sweep(layout, begin(layout, ds), settings), given=layout)
+    assert {key_split(key) for key in tasks} >= {"sweep", "row", "find-phases"}
+    assert "cut-strip" not in {key_split(key) for key in tasks}
 
 
-def compute_graph(images: list[Any], report: Any) -> dict:
-    graph: dict = {}
-    for value in [*images, report]:
-        graph |= dict(value.dask)
-    return graph
-
-
-def reached(graph: dict, key: Any, stop: set[str]) -> set:
-    """Keys that a key needs, not looking behind tasks of the names in `stop`."""
-    found, pending = set(), [key]
+def reached(graph: dict, content: Any, stop: set[str]) -> set:
+    """Keys of a graph that values need, not looking behind tasks of the names in `stop`."""
+    found, pending = set(), [value.key for value in values_in(content)]
     while pending:
         at = pending.pop()
-        if at in found:
-            continue
-        found.add(at)
-        if at in graph and key_split(at) not in stop:
-            pending.extend(getattr(graph[at], "dependencies", ()))
+        if at in graph and at not in found:
+            found.add(at)
+            if key_split(at) not in stop:
+                pending.extend(graph[at].dependencies)
     return found

@@ -76,7 +76,6 @@ def sweep_that_is_interrupted() -> None:
     nobody_waits.wait()
 
 
-@pytest.mark.timeout(60)
 def test_interruption_that_was_missed_ends_the_wait_for_workers(caplog: pytest.LogCaptureFixture) -> None:
     with (
         LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from tests import plain
 from tests.run.test_memory import HERE, four_tiles, recipe_of, tight
 from tests.run.test_resumption import Stop, assert_equal, stop_at
 from tests.test_cli import expect_refusal, read_facts, run
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = 5
@@ -195,7 +195,6 @@ def test_resumed_run_keeps_its_images_on_disk_too(ds: xr.Dataset, tmp_path: Path
     assert_equal(dp.resume(out, sweeps=SWEEPS + 1), dp.reconstruct(ds, sweeps=SWEEPS + 1, **options))
 
 
-@pytest.mark.timeout(60)
 def test_disk_that_is_full_is_told(ds: xr.Dataset, tmp_path: Path, folder: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -212,8 +211,7 @@ def test_disk_that_is_full_is_told(ds: xr.Dataset, tmp_path: Path, folder: Path)
     assert "Sweep 2 is kept" in failed.value.__notes__[0]
     del failed
     # Threads of the store may still hold on to what they could not write.
-    while files(folder):
-        time.sleep(0.05)
+    wait_until(lambda: not files(folder))
 
 
 def test_plan_tells_of_images_on_disk(ds: xr.Dataset) -> None:
@@ -242,7 +240,6 @@ def test_lone_process_needs_room_for_the_result(ds: xr.Dataset) -> None:
 # Processes
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.long
 def test_worker_that_is_killed_takes_its_images_with_it(ds: xr.Dataset, tmp_path: Path) -> None:
     expected = dp.reconstruct(ds, sweeps=SWEEPS)
@@ -270,7 +267,6 @@ def test_worker_that_is_killed_takes_its_images_with_it(ds: xr.Dataset, tmp_path
     assert list(tmp_path.rglob("daskptycho-images-*")) == []
 
 
-@pytest.mark.timeout(120)
 def test_interrupted_command_leaves_no_image(ds: xr.Dataset, tmp_path: Path, folder: Path) -> None:
     given = ("reconstruct", ds.encoding["source"], tmp_path / "r.zarr", "--sweeps", 100_000, "--memory")
     process = subprocess.Popen(
@@ -282,10 +278,9 @@ def test_interrupted_command_leaves_no_image(ds: xr.Dataset, tmp_path: Path, fol
         text=True,
     )
     try:
-        while not list(folder.rglob("daskptycho-images-*/*")):
-            assert process.poll() is None
+        wait_until(lambda: list(folder.rglob("daskptycho-images-*/*")), process)
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate()
     finally:
         process.kill()
     assert process.returncode == 130, said

@@ -26,6 +26,7 @@ __all__ = [
     "cuda",
     "diag",
     "empty",
+    "empty_like",
     "exp",
     "fft",
     "full",
@@ -41,6 +42,7 @@ __all__ = [
     "vdot",
     "where",
     "zeros",
+    "zeros_like",
 ]
 
 
@@ -53,6 +55,10 @@ def asarray(a: Any, dtype: Any = None) -> ndarray:
 
 def ascontiguousarray(a: Any, dtype: Any = None) -> ndarray:
     return ndarray(np.ascontiguousarray(asarray(a, dtype)._cells))
+
+
+def empty_like(prototype: ndarray) -> ndarray:
+    return empty(prototype.shape, prototype.dtype)
 
 
 def zeros(shape: Any, dtype: Any = float) -> ndarray:
@@ -110,3 +116,4 @@ sqrt = _of_arrays(np.sqrt)
 subtract = _of_arrays(np.subtract)
 vdot = _of_arrays(np.vdot)
 where = _of_arrays(np.where)
+zeros_like = _of_arrays(np.zeros_like)

@@ -18,7 +18,7 @@ class Transfer:
     """``"to device"`` or ``"to host"``."""
     nbytes: int
     cause: str
-    """The function of daskptycho, as ``plan._amplitudes_of``; or what else."""
+    """The function of daskptycho, as ``model.amplitudes.prepare``; or what else."""
 
 
 @dataclass

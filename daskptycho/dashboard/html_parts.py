@@ -1,6 +1,6 @@
-"""What the live page says in words and numbers, as small pieces of HTML.
+"""The texts and numbers of a live view, as small pieces of HTML, and the style sheet that goes with them.
 
-`page` and the cell of a notebook show them; every name that comes from outside is escaped here.
+`page` and `live_cell` show them. Every name that comes from outside is escaped here.
 """
 
 from __future__ import annotations
@@ -9,18 +9,32 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from html import escape
+from importlib.resources import files
 
 from daskptycho.dashboard.view import View
 
-__all__ = ["COLOURS", "duration", "facts", "headline", "home_colours", "workers_table"]
+__all__ = [
+    "COLOURS",
+    "assign_colours",
+    "format_duration",
+    "read_asset",
+    "render_headline",
+    "render_numbers",
+    "render_workers",
+]
 
-# Of workers: told apart by eye, also where red and green are not.
+# One for each worker; they can also be distinguished by those who cannot tell red from green.
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#994f00")
 UNKNOWN = "-"
 
 
-def duration(seconds: float) -> str:
-    """A time as one says it: 4.2 s, 3 min 20 s, 2 h 5 min."""
+def read_asset(name: str) -> str:
+    """Read a style sheet or template of this folder."""
+    return files("daskptycho.dashboard").joinpath(name).read_text("utf-8")
+
+
+def format_duration(seconds: float) -> str:
+    """Write a time as people do: 4.2 s, 3 min 20 s, 2 h 5 min; a dash for NaN."""
     if not math.isfinite(seconds):
         return UNKNOWN
     if seconds < 9.95:
@@ -33,11 +47,10 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600:,} h {whole % 3600 // 60} min"
 
 
-def headline(view: View) -> str:
-    """What is reconstructed, how the run stands, and how far it is."""
+def render_headline(view: View) -> str:
+    """Write the name of the scan, the status of the run, its note and a progress bar."""
     name = escape(view.scan) or "A run of daskptycho"
-    done = view.sweep[-1] if view.sweep else 0
-    share = 100 * min(1.0, done / view.sweeps) if view.sweeps else 0
+    share = 100 * min(1.0, view.sweeps_done / view.sweeps) if view.sweeps else 0
     status = view.status
     return (
         f"<h1>{name}<span class='status {status}'>{status}</span></h1>"
@@ -46,37 +59,37 @@ def headline(view: View) -> str:
     )
 
 
-def facts(view: View) -> str:
-    """The numbers that one looks for first."""
-    done = view.sweep[-1] if view.sweep else 0
+def render_numbers(view: View) -> str:
+    """Write the numbers that one looks for first, each with its label."""
     synchronised = [value for value in view.consensus if math.isfinite(value)]
-    pace = view.pace
+    pace = view.seconds_per_sweep
     running = view.status in ("waiting", "running")
+    time_label, seconds = ("left", view.seconds_left) if running else ("taken", sum(view.seconds))
     shown = [
-        (f"{done} of {view.sweeps}" if view.sweeps else f"{done}", "sweeps"),
-        (duration(view.left) if running else duration(sum(view.seconds)), "left" if running else "taken"),
+        (f"{view.sweeps_done}" + (f" of {view.sweeps}" if view.sweeps else ""), "sweeps"),
+        (format_duration(seconds), time_label),
         (f"{view.residual[-1]:.4g}" if view.residual else UNKNOWN, "residual R²"),
         (f"{synchronised[-1]:.3g}" if synchronised else UNKNOWN, "consensus 1 - λ"),
-        (duration(pace), "a sweep"),
+        (format_duration(pace), "a sweep"),
         (f"{view.frames / pace:,.0f}" if view.frames and pace > 0 else UNKNOWN, "frames a second"),
         (f"{view.frames:,}" if view.frames else UNKNOWN, "frames"),
         (f"{view.tile_count:,}" if view.tile_count else UNKNOWN, "tiles"),
     ]
     cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for value, name in shown)
-    return f"<div class='facts'>{cells}</div>"
+    return f"<div class='numbers'>{cells}</div>"
 
 
-def home_colours(homes: Sequence[str]) -> dict[str, str]:
-    """A colour for each worker; beyond as many as can be told apart they come again."""
+def assign_colours(homes: Sequence[str]) -> dict[str, str]:
+    """Assign a colour to each worker; where there are more workers than colours, colours repeat."""
     return {home: COLOURS[number % len(COLOURS)] for number, home in enumerate(sorted(set(homes)))}
 
 
-def workers_table(view: View) -> str:
-    """Which worker has how many tiles and frames."""
+def render_workers(view: View) -> str:
+    """Write a table of the workers with their numbers of tiles and frames."""
     tiles = view.tiles
     if tiles is None:
         return "<table><tr><th>Workers appear after the first sweep.</th></tr></table>"
-    colours = home_colours(tiles.homes)
+    colours = assign_colours(tiles.homes)
     number = Counter(tiles.homes)
     frames: Counter[str] = Counter()
     for home, own in zip(tiles.homes, tiles.frames, strict=True):

@@ -1,0 +1,194 @@
+"""The servers of the live page: the scheduler's HTTP server, or one in the process of the run.
+
+`live_page` calls this module. Some of its functions run in the scheduler's process, as their docstrings say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import threading
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+from bokeh.application import Application
+from bokeh.application.handlers.function import FunctionHandler
+from bokeh.document import Document
+from bokeh.server.tornado import BokehTornado
+from distributed import Client
+from distributed.dashboard.core import BokehApplication
+from distributed.dashboard.scheduler import template_variables
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop
+from tornado.netutil import bind_sockets
+
+from daskptycho.dashboard.latest_view import LatestView
+from daskptycho.dashboard.page import PATH, fill_page
+from daskptycho.dashboard.view import View
+from daskptycho.errors import OptionError
+
+__all__ = ["LocalServer", "SchedulerServer"]
+
+# Most runs for which a scheduler keeps a page; the oldest are dropped first.
+MAX_RUNS = 8
+# Remote calls that the scheduler answers.
+SHOW, IS_UP_TO_DATE = "daskptycho_show", "daskptycho_is_up_to_date"
+
+
+class LocalServer:
+    """A server in a thread of this process, on a free port that only this machine can reach."""
+
+    def __init__(self, view: View) -> None:
+        self._latest = LatestView(view)
+        self._sockets = bind_sockets(0, "127.0.0.1")
+        self.link = f"http://127.0.0.1:{self._sockets[0].getsockname()[1]}{PATH}"
+        started = threading.Event()
+        self._thread = threading.Thread(
+            target=self._serve, args=(started,), name="daskptycho-live-page", daemon=True
+        )
+        self._error: Exception | None = None
+        self._thread.start()
+        started.wait()
+        if self._error is not None:
+            raise self._error
+
+    def show(self, view: View) -> bool:
+        return self._latest.show(view)
+
+    def is_up_to_date(self) -> bool:
+        return self._latest.is_up_to_date()
+
+    def close(self) -> None:
+        self._loop.add_callback(self._stop)
+        self._thread.join()
+
+    def _serve(self, started: threading.Event) -> None:
+        try:
+            self._start()
+        except Exception as error:
+            self._error = error
+            for one in self._sockets:
+                one.close()
+            return
+        finally:
+            started.set()
+        self._loop.start()
+        self._loop.close()
+
+    def _start(self) -> None:
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        self._loop = IOLoop.current()
+
+        def fill(doc: Document) -> None:
+            fill_page(doc, self._latest)
+
+        # A tunnel from another machine begins at a port of its own, so that every port is allowed.
+        self._application = BokehTornado(
+            {PATH: Application(FunctionHandler(fill))},
+            extra_websocket_origins=["127.0.0.1:*", "localhost:*"],
+            use_index=False,
+            absolute_url="",
+        )
+        self._server = HTTPServer(self._application)
+        self._server.add_sockets(self._sockets)
+        self._application.initialize(self._loop)
+        self._application.start()
+
+    def _stop(self) -> None:
+        self._server.stop()
+        self._application.stop()
+        self._loop.stop()
+
+
+class SchedulerServer:
+    """The scheduler's own server, which serves the page beside Dask's dashboard.
+
+    Raises
+    ------
+    OptionError
+        The scheduler has no dashboard, or daskptycho is not installed there.
+    """
+
+    def __init__(self, client: Client, view: View) -> None:
+        self._client = client
+        self._run = uuid4().hex[:8]
+        try:
+            found = client.run_on_scheduler(_add_run, run=self._run, view=view)
+        except ImportError as error:
+            raise OptionError(
+                f"the scheduler cannot show the page ({error}); expected daskptycho with bokeh where it "
+                "runs: pip install 'daskptycho[dashboard]'"
+            ) from error
+        if not found or not client.dashboard_link:
+            raise OptionError(
+                "the scheduler has no dashboard that the page could be added to; expected a scheduler that "
+                "was started with bokeh installed, and with its dashboard on"
+            )
+
+    @property
+    def link(self) -> str:
+        return f"{self._client.dashboard_link.removesuffix('/status')}{PATH}?run={self._run}"
+
+    def show(self, view: View) -> bool:
+        return self._call(SHOW, view=pickle.dumps(view))
+
+    def is_up_to_date(self) -> bool:
+        return self._call(IS_UP_TO_DATE)
+
+    def close(self) -> None:
+        """Do nothing: the scheduler serves the page for as long as it runs."""
+
+    def _call(self, handler: str, **given: Any) -> bool:
+        # Unlike run_on_scheduler, this does not add a line to the scheduler's log at every sweep.
+        return bool(self._client.sync(getattr(self._client.scheduler, handler), run=self._run, **given))
+
+
+def _runs(scheduler: Any) -> dict[str, LatestView]:
+    """The newest views of the scheduler's runs, the oldest run first. Called in the scheduler's process."""
+    runs: dict[str, LatestView] = scheduler.extensions.setdefault("daskptycho", {})
+    return runs
+
+
+def _add_run(run: str, view: View, dask_scheduler: Any) -> bool:
+    """Add a run, and with the first one the page; return False where there is no dashboard.
+
+    Called in the scheduler's process.
+    """
+    applications = dask_scheduler.http_application.applications
+    beside = next((one for one in applications if isinstance(one, BokehTornado)), None)
+    if beside is None:
+        return False
+    runs = _runs(dask_scheduler)
+    runs[run] = LatestView(view)
+    for oldest in list(runs)[:-MAX_RUNS]:
+        del runs[oldest]
+    if not any(isinstance(one, BokehTornado) and PATH in one.app_paths for one in applications):
+        application = BokehApplication({PATH: _fill_page}, dask_scheduler, prefix=beside.prefix)
+        dask_scheduler.http_application.add_application(application)
+        application.initialize(IOLoop.current())
+        application.start()
+        dask_scheduler.handlers |= _make_handlers(runs)
+        # A link in the menu of Dask's own pages.
+        template_variables(dask_scheduler)["pages"].append(PATH.strip("/"))
+    return True
+
+
+def _fill_page(scheduler: Any, extra: Any, doc: Document) -> None:
+    """Show the run that the address names, or the newest one. Called in the scheduler's process."""
+    runs = _runs(scheduler)
+    (run,) = doc.session_context.request.arguments.get("run", [b""])[:1]
+    latest = runs.get(run.decode(errors="replace"), next(reversed(runs.values()), None))
+    fill_page(doc, latest, dask_page="status")
+
+
+def _make_handlers(runs: dict[str, LatestView]) -> dict[str, Callable[..., bool]]:
+    """Make the functions with which the scheduler answers the remote calls."""
+
+    def show(run: str, view: bytes) -> bool:
+        return run in runs and runs[run].show(pickle.loads(view))
+
+    def is_up_to_date(run: str) -> bool:
+        return run not in runs or runs[run].is_up_to_date()
+
+    return {SHOW: show, IS_UP_TO_DATE: is_up_to_date}
