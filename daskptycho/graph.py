@@ -256,7 +256,11 @@ def _sweep_tiles(
         strict=True,
     )
     function, placed = layout.storing(_sweep), cast(Any, settings)
-    return [task(function, SweepInput(placed, *of_tile)) for of_tile in of_tiles]
+    # The model, which comes first, is at home beside the tile where it was updated.
+    return [
+        task(function, SweepInput(placed, *of_tile), home=data.home)
+        for data, of_tile in zip(layout.tiles, of_tiles, strict=True)
+    ]
 
 
 def _tiles(lit: list[Value], own: list[Any]) -> list[TileState]:

@@ -104,8 +104,8 @@ def run_on(
         **{"checkpoint_every": None, "checkpoint_minutes": None} | every,
     )
     setting = choose_setting(scan, lay_out_tiles(scan), options, find_workers(None, "cpu"))
-    keeper = Keeper(options, scan, parse_location(out), "cpu", clock=clock)
-    Run(setting.lay_out, setting.begin, keeper).carry_out(callback, None)
+    keeping = Keeper(options, scan, parse_location(out), "cpu", clock=clock)
+    Run(setting.lay_out, setting.begin, keeping).carry_out(callback, None)
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,6 @@ class NotedTasks(SchedulerPlugin):
         self.keys.update(tasks)
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("method", ["two-level", "full", None])
 @pytest.mark.parametrize("update_probe", [False, True], ids=["known", "recovered"])
 def test_task_count_is_that_of_a_run_on_two_workers(ds: xr.Dataset, method: Any, update_probe: bool) -> None:
