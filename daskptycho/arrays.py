@@ -191,7 +191,7 @@ _amplitudes_of = amplitudes
 
 def _weighted_frames(amplitude: Array, tile: Any, model: Any, device: Device) -> Array:
     given: _TileOfScan = item(tile)
-    at, xp = _at(item(model), given.own, device), array_module(amplitude)
+    at, xp = _move_tile_model(item(model), given.own, device), array_module(amplitude)
     tile_here = move_tile(given.tile, device)
     image = xp.ones(tile_here.window.shape, dtype=np.complex64)
     if given.image is not None:
@@ -206,7 +206,7 @@ def _weighted_frames(amplitude: Array, tile: Any, model: Any, device: Device) ->
     return weighted
 
 
-def _at(model: TileModel, own: dict[str, Array], device: Device) -> TileModel:
+def _move_tile_model(model: TileModel, own: dict[str, Array], device: Device) -> TileModel:
     """The model with its arrays on a device."""
     return TileModel(
         model.model.to(device),
@@ -253,7 +253,7 @@ def gramian(
     tiling = setting.tiling
     if frames.chunks[0] != tuple(len(tile) for tile in tiling.tiles):
         raise OptionError(f"frames has chunks {frames.chunks[0]}; expected the tiles of the scan")
-    near = [_near(setting, tile) for tile in tiling.tiles]
+    near = [_collect_neighbourhood(setting, tile) for tile in tiling.tiles]
     blocks = gramian_blocks(tiling)
     ground = with_one(_ground, each(near), each([setting.model._replace(own={})]), device=device)
     measured = _amplitudes_of(scan, device=device)
@@ -269,7 +269,7 @@ def _move_block(block: Any, device: Device) -> GramianBlock:
     return own.to(device)
 
 
-class _Near(NamedTuple):
+class _Neighbourhood(NamedTuple):
     """All frames that shine on a tile's window, as if they were one tile."""
 
     corner: Array
@@ -279,7 +279,7 @@ class _Near(NamedTuple):
     """Where the tile's window lies in that of `around`."""
 
 
-def _near(setting: _Setting, tile: Tile) -> _Near:
+def _collect_neighbourhood(setting: _Setting, tile: Tile) -> _Neighbourhood:
     tiling = setting.tiling
     height, width = tiling.frame_shape
     window = tile.window
@@ -299,12 +299,12 @@ def _near(setting: _Setting, tile: Tile) -> _Near:
     number = np.concatenate(numbers)
     fraction = np.concatenate([own.fraction for own in tiling.tiles])[number]
     around = Tile(tile.index, slice(0, len(number)), wide, np.concatenate(corners), fraction)
-    return _Near(tile.corner, _TileOfScan(around, setting.on(number)), wide.slices_of(window))
+    return _Neighbourhood(tile.corner, _TileOfScan(around, setting.on(number)), wide.slices_of(window))
 
 
 def _ground(near: Any, model: Any, device: Device) -> Ground:
-    given: _Near = item(near)
-    at = _at(item(model), given.around.own, device)
+    given: _Neighbourhood = item(near)
+    at = _move_tile_model(item(model), given.around.own, device)
     tile = move_tile(given.around.tile, device)
     light = illuminate_tile(tile, at)[given.inside]
     return Ground(given.corner, at.inverse_illumination(array_module(light).ascontiguousarray(light)))

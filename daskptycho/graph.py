@@ -141,7 +141,7 @@ def _report_tile(swept: TileSweep) -> _TileReport:
     return _TileReport(swept.misfit, swept.sums)
 
 
-def _bring_reports(swept: list[Value]) -> list[Value]:
+def _gather_reports(swept: list[Value]) -> list[Value]:
     """What one task reads of all tiles: in its own process each sweep where it lies, of others a report."""
     beside = in_one_process(len(swept))
     return [own if beside(0, index) else task(_report_tile, own) for index, own in enumerate(swept)]
@@ -215,26 +215,30 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     if settings.momentum and settings.due and state.previous_shared is not None:
         shared = task(_extrapolate_shared, layout.tile_model, shared, state.previous_shared, placed)
     models = model_on_tiles(layout, shared, own, settings.due)
-    lit = [tile.illumination for tile in state.tiles]
+    illuminations = [tile.illumination for tile in state.tiles]
     if not settings.due:
-        swept = _sweep_tiles(layout, state, placed, models, settings.leave, lit)
-        return synchronise(layout, swept, State(shared, _tiles(lit, own)), settings, state.shared)
+        swept = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations)
+        return synchronise(
+            layout, swept, State(shared, _make_unmerged_tiles(illuminations, own)), settings, state.shared
+        )
     again = layout.residency.waves_twice
     first = _sweep_tiles(layout, state, placed, models, "sums only" if again else "waves")
-    updated = task(_update_shared, layout.tile_model, shared, _bring_reports(first), settings.due)
+    updated = task(_update_shared, layout.tile_model, shared, _gather_reports(first), settings.due)
     if any(parameter.name in settings.due for parameter in layout.model.per_frame):
         own = [task(_update_own, layout.tile_model, *of_tile) for of_tile in zip(own, first, strict=True)]
     following = model_on_tiles(layout, updated, own)
-    lit = illuminate_tiles(layout, following)
+    illuminations = illuminate_tiles(layout, following)
     if again:
         # The waves of all tiles found no room while the model waited for the last of them.
         models = model_on_tiles(layout, shared, [tile.own for tile in state.tiles])
-        swept = _sweep_tiles(layout, state, placed, models, settings.leave, lit, following, first)
+        swept = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations, following, first)
     else:
         weigh = layout.storing(_weigh)
-        given = zip(layout.tiles, first, lit, following, strict=True)
+        given = zip(layout.tiles, first, illuminations, following, strict=True)
         swept = [task(weigh, placed, *of_tile) for of_tile in given]
-    return synchronise(layout, swept, State(updated, _tiles(lit, own)), settings, state.shared)
+    return synchronise(
+        layout, swept, State(updated, _make_unmerged_tiles(illuminations, own)), settings, state.shared
+    )
 
 
 def _sweep_tiles(
@@ -258,9 +262,9 @@ def _sweep_tiles(
     return [task(function, SweepInput(placed, *of_tile)) for of_tile in of_tiles]
 
 
-def _tiles(lit: list[Value], own: list[Any]) -> list[TileState]:
+def _make_unmerged_tiles(illuminations: list[Value], own: list[Any]) -> list[TileState]:
     """Tiles without an image yet."""
-    return [TileState(None, *of_tile) for of_tile in zip(lit, own, strict=True)]
+    return [TileState(None, *of_tile) for of_tile in zip(illuminations, own, strict=True)]
 
 
 def synchronise(
@@ -293,7 +297,7 @@ def synchronise(
         reports, phases = join_tiles(layout, swept, pieces, after, settings)
         found = phases
     else:
-        reports = _bring_reports(swept)
+        reports = _gather_reports(swept)
         if settings.how.normalisation is not None:
             found = find_all_phases(layout, swept, after, settings)
             swept, found = turn_frames(layout, swept, found, reports, settings)

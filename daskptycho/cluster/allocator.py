@@ -9,7 +9,7 @@ import ctypes
 import functools
 import sys
 
-__all__ = ["give_back", "give_back_at_once"]
+__all__ = ["release_free_memory", "release_memory_at_once"]
 
 # From glibc's malloc.h.
 M_MMAP_THRESHOLD = -3
@@ -25,7 +25,7 @@ def _glibc() -> ctypes.CDLL | None:
     return library if hasattr(library, "malloc_trim") else None
 
 
-def give_back_at_once() -> None:
+def release_memory_at_once() -> None:
     """From now on a large array's memory goes back to the system when the array goes.
 
     glibc raises its bound for that with every large array that is freed, up to 32 MiB, and keeps what lies
@@ -36,7 +36,7 @@ def give_back_at_once() -> None:
         library.mallopt(M_MMAP_THRESHOLD, LEAST)
 
 
-def give_back() -> None:
+def release_free_memory() -> None:
     """What is free in the heaps of all threads, small arrays among it, goes back to the system."""
     if library := _glibc():
         library.malloc_trim(0)

@@ -137,10 +137,10 @@ def _chosen(gpus: Sequence[int | str] | None) -> list[str]:
 
 def gpus_at_work(client: Client) -> list[GpuWork]:
     """What each worker of a `cuda_cluster` has done so far."""
-    return list(client.run(_work).values())
+    return list(client.run(_read_work).values())
 
 
-def _work(dask_worker: Worker) -> GpuWork:
+def _read_work(dask_worker: Worker) -> GpuWork:
     plugin: Any = dask_worker.plugins[_GpuWorker.name]
     return GpuWork(plugin.gpu, plugin.pool, count_sweeps() - plugin.before)
 

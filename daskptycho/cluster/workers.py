@@ -51,7 +51,7 @@ def find_workers(memory: str | int | None = None, device: Device = "cpu") -> Wor
     """
     if device not in ("cpu", "gpu"):
         raise OptionError(f"device is {device!r}; expected 'cpu' or 'gpu'")
-    found = _workers_found() if device == "cpu" else _gpu_workers_found()
+    found = _find_cpu_workers() if device == "cpu" else _find_gpu_workers()
     if memory is None:
         return found
     try:
@@ -63,7 +63,7 @@ def find_workers(memory: str | int | None = None, device: Device = "cpu") -> Wor
     return replace(found, memory=limit)
 
 
-def _workers_found() -> Workers:
+def _find_cpu_workers() -> Workers:
     client = current_client()
     if client is None:
         return Workers(1, dask.config.get("num_workers", None) or CPU_COUNT, MEMORY_LIMIT)
@@ -74,7 +74,7 @@ def _workers_found() -> Workers:
     return Workers(len(found), max(worker["nthreads"] for worker in found), least or None)
 
 
-def _gpu_workers_found() -> Workers:
+def _find_gpu_workers() -> Workers:
     client = current_client()
     if client is None:
         threads = dask.config.get("num_workers", None) or GPU_THREADS
@@ -84,7 +84,7 @@ def _gpu_workers_found() -> Workers:
         if isinstance(gpu, str):
             raise OptionError(f"the worker at {address} cannot use a GPU: {gpu}")
     memory = min((gpu.memory for gpu in found.values()), default=None)
-    return replace(_workers_found(), memory=memory, device="gpu")
+    return replace(_find_cpu_workers(), memory=memory, device="gpu")
 
 
 @contextmanager

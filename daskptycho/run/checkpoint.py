@@ -103,7 +103,7 @@ class Checkpoints:
         self.store = store
         self.tiling = tiling
         self.device = device
-        self._seen = True
+        self._workers_see_store = True
 
     @staticmethod
     def create(location: Location, scan: xr.Dataset, loop: Loop, state: State) -> Checkpoints:
@@ -121,7 +121,7 @@ class Checkpoints:
         layout = loop.layout
         tiling = layout.tiling
         models = model_on_tiles(layout, state.shared, [state.tiles[0].own])
-        modes, per_frame = compute(task(_describe, *models))
+        modes, per_frame = compute(task(_describe_values, *models))
         fixed = {
             "subpixel": loop.options.subpixel,
             "frame_shape": list(tiling.frame_shape),
@@ -156,7 +156,7 @@ class Checkpoints:
         session = self.store.begin(standing.sweep, temporary=temporary)
         models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
         of_tiles = list(zip(layout.tiles, state.tiles, models, strict=True))
-        written = self._where_seen(
+        written = self._run_where_store_is_visible(
             lambda: compute(
                 [
                     task(
@@ -167,7 +167,9 @@ class Checkpoints:
                 ]
             ),
             lambda: [
-                _write_parts(self.store.location, session.fork(), index, compute(task(_take_parts, *of_tile)))
+                _write_parts(
+                    self.store.location, session.fork(), index, compute(task(_collect_parts, *of_tile))
+                )
                 for index, of_tile in enumerate(of_tiles)
             ],
         )
@@ -196,9 +198,9 @@ class Checkpoints:
 
     def restore(self, snapshot: str, layout: Layout) -> Standing:
         """Where the run stood, its state back where the layout keeps it and without a past of its own."""
-        state, kept = self._where_seen(
-            lambda: self._settle(layout, self.read(snapshot)),
-            lambda: self._bring(layout, self.read(snapshot, here=True)),
+        state, kept = self._run_where_store_is_visible(
+            lambda: self._restore_on_workers(layout, self.read(snapshot)),
+            lambda: self._persist_state(layout, self.read(snapshot, here=True)),
         )
         return Standing(state, kept.cadence, kept.step, kept.history)
 
@@ -211,7 +213,7 @@ class Checkpoints:
         per_frame = {kind.name for kind in PARAMETERS if kind.per_frame}
         tiled = [name for name in attributes["parts"] if name in TILED or name in per_frame]
         tiles = [
-            {name: self._read(snapshot, name, index, here) for name in tiled}
+            {name: self._make_part(snapshot, name, index, here) for name in tiled}
             for index in range(len(self.tiling.tiles))
         ]
         small = {
@@ -224,15 +226,15 @@ class Checkpoints:
         sync = RunOptions.from_attributes(attributes["options"]).sync
         cadence = Cadence(sync, attributes["growing"], attributes["interval"], attributes["due_in"])
         return Kept(
-            self._move(place(now)),
-            self._move(place(before)) if before else None,
+            self._move_to_device(place(now)),
+            self._move_to_device(place(before)) if before else None,
             tiles,
             cadence,
             attributes["step"],
             tuple(SweepRecord(*map(float, found)) for found in self.store.read_small(snapshot, "history")),
         )
 
-    def _read(self, snapshot: str, name: str, index: int, here: bool) -> Value:
+    def _make_part(self, snapshot: str, name: str, index: int, here: bool) -> Value:
         tile = self.tiling.tiles[index]
         # The axes along which a tile's value may be smaller than the largest tile's.
         shape = tile.window.shape if name in IMAGES else (len(tile),)
@@ -243,35 +245,35 @@ class Checkpoints:
         value = place(read_tile(*given), home)
         return value if self.device == "cpu" else task(to_device, value, self.device)
 
-    def _move(self, values: Value) -> Value:
+    def _move_to_device(self, values: Value) -> Value:
         return values if self.device == "cpu" else task(_to_device, values, self.device)
 
-    def _bring(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
+    def _persist_state(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
         """The state, persisted where the layout keeps images."""
-        return persist(_arrange(kept, layout)), kept
+        return persist(_assemble_state(kept, layout)), kept
 
-    def _settle(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
+    def _restore_on_workers(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
         """The same once every value of it is there."""
-        state, kept = self._bring(layout, kept)
+        state, kept = self._persist_state(layout, kept)
         compute([task(_wait_for, value) for value in values_in(state)])
         return state, kept
 
-    def _where_seen(self, there: Callable[[], Any], here: Callable[[], Any]) -> Any:
+    def _run_where_store_is_visible(self, there: Callable[[], Any], here: Callable[[], Any]) -> Any:
         """Do it where the tiles are, or in this process once a worker has not seen the store."""
-        if self._seen:
+        if self._workers_see_store:
             try:
                 return there()
             except StoreNotVisibleError:
-                self._seen = False
+                self._workers_see_store = False
         return here()
 
 
-def _arrange(kept: Kept, layout: Layout) -> State:
+def _assemble_state(kept: Kept, layout: Layout) -> State:
     """The state of a checkpoint, its images where the layout keeps them."""
     tiles = []
     for parts in kept.tiles:
         images = {
-            name: task(layout.storing(_whole), parts[name])
+            name: task(layout.storing(_read_image), parts[name])
             if layout.residency.images_on_disk
             else parts[name]
             for name in IMAGES
@@ -283,7 +285,7 @@ def _arrange(kept: Kept, layout: Layout) -> State:
             TileState(
                 images["images"],
                 images["illuminations"],
-                task(_name, list(own), list(own.values())) if own else {},
+                task(_pair_names, list(own), list(own.values())) if own else {},
                 images.get("previous_images"),
                 stack,
             )
@@ -291,20 +293,20 @@ def _arrange(kept: Kept, layout: Layout) -> State:
     return State(kept.shared, tiles, kept.previous_shared)
 
 
-def _name(names: list[str], values: list[Array]) -> dict[str, Array]:
+def _pair_names(names: list[str], values: list[Array]) -> dict[str, Array]:
     return dict(zip(names, values, strict=True))
 
 
-def _whole(image: Array) -> Array:
+def _read_image(image: Array) -> Array:
     return image[...]
 
 
-def _describe(at: TileModel) -> tuple[int, dict[str, tuple[tuple[int, ...], str]]]:
+def _describe_values(at: TileModel) -> tuple[int, dict[str, tuple[tuple[int, ...], str]]]:
     """Modes of the probe, and what a frame has of each parameter with values for frames."""
     return len(at.probe), {name: (value.shape[1:], str(value.dtype)) for name, value in at.own.items()}
 
 
-def _take_parts(data: TileData, state: TileState, at: TileModel) -> dict[str, NDArray]:
+def _collect_parts(data: TileData, state: TileState, at: TileModel) -> dict[str, NDArray]:
     """What a checkpoint keeps of a tile, by name, on the host."""
     stack = stack_of(data, state)
     parts = {
@@ -327,7 +329,7 @@ def _write_parts(
 def _write(
     location: Location, fork: Any, index: int, data: TileData, state: TileState, at: TileModel
 ) -> tuple[Any, list[str]]:
-    return _write_parts(location, fork, index, _take_parts(data, state, at))
+    return _write_parts(location, fork, index, _collect_parts(data, state, at))
 
 
 def _read_tile(

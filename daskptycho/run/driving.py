@@ -15,7 +15,7 @@ from daskptycho.run.keeper import Keeper
 from daskptycho.run.loop import Loop, Progress, Standing
 from daskptycho.run.result import Outcome, assemble_values, make_result, write_result
 from daskptycho.storage.retrying import fail_fast
-from daskptycho.tasks.interrupts import stoppable
+from daskptycho.tasks.interrupts import catch_stop_signals
 from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, has_workers, retry_lost
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Run:
             Workers were lost again and again, and the run came no further; or a store or the scheduler
             failed.
         """
-        with self._guard(), group_as_run():
+        with self._rescue_on_failure(), group_as_run():
             result = retry_lost(lambda: self._attempt(callback), lambda: self._keeper.saved)
             if store is not None:
                 write_result(result, store)
@@ -72,10 +72,10 @@ class Run:
             self._standing = self._restore_or_begin(loop)
             while not loop.finished(self._standing):
                 self._standing = loop.advance(self._standing)
-                if self._report(loop, self._standing, callback):
+                if self._report_progress(loop, self._standing, callback):
                     break
                 if not loop.finished(self._standing):
-                    self._keep_between(loop)
+                    self._save_between_sweeps(loop)
             self._keeper.finish(loop, self._standing)
             return _make_result(self._keeper.scan, loop, self._standing)
         except WorkersLost:
@@ -90,14 +90,14 @@ class Run:
         assert self._begin is not None
         return self._begin(loop)
 
-    def _report(self, loop: Loop, standing: Standing, callback: Callback | None) -> bool:
+    def _report_progress(self, loop: Loop, standing: Standing, callback: Callback | None) -> bool:
         """Whether the callback wants the run to stop; the progress of the sweep before is over."""
         before, self._progress = self._progress, loop.progress(standing)
         if before is not None:
             before.expire()
         return callback is not None and bool(callback(self._progress))
 
-    def _keep_between(self, loop: Loop) -> None:
+    def _save_between_sweeps(self, loop: Loop) -> None:
         """Keep the run where it is time to, and cut the lineage of its tasks."""
         assert self._standing is not None
         if not self._keeper.keep_if_due(loop, self._standing):
@@ -111,10 +111,10 @@ class Run:
         self._keeper.forget_older()
 
     @contextmanager
-    def _guard(self) -> Iterator[None]:
+    def _rescue_on_failure(self) -> Iterator[None]:
         """Where the block is cut off, keep where the run stands, and say in the error how to resume."""
         try:
-            with stoppable():
+            with catch_stop_signals():
                 yield
         except (ScanError, OptionError):
             # Nor would a run that continues be any better.
@@ -126,7 +126,7 @@ class Run:
             raise out_of_memory from error
         except Exception as error:
             fault: Exception = error
-            if self._is_abandoned() and not isinstance(error, FaultError):
+            if self._lost_cluster() and not isinstance(error, FaultError):
                 # Whatever a client that has closed makes of the next thing that it is asked for.
                 fault = FaultError(f"the connection to the Dask scheduler is gone: {error!r}")
             # A store that has been waited for in vain is asked once more and not waited for again.
@@ -142,13 +142,13 @@ class Run:
         finally:
             self._keeper.close()
 
-    def _is_abandoned(self) -> bool:
+    def _lost_cluster(self) -> bool:
         """Whether the cluster that the run is on has gone."""
         return self._client is not None and self._client.status == "closed"
 
     def _rescue(self) -> str:
         """Keep what can be kept; how to resume."""
-        reachable = not self._is_abandoned()
+        reachable = not self._lost_cluster()
         return self._keeper.rescue(
             self._loop, self._standing, has_workers=lambda: reachable and has_workers()
         )

@@ -50,7 +50,7 @@ def _resume_command(out: Location, device: Device) -> str:
 
 
 @contextmanager
-def _blame_checkpoints(done: str) -> Iterator[None]:
+def _convert_store_errors(done: str) -> Iterator[None]:
     """A store of checkpoints that fails in the middle of a run is a fault of the run."""
     try:
         yield
@@ -90,28 +90,28 @@ class Keeper:
         self.scan = scan
         self._out, self._device, self._clock = out, device, clock
         self._every, self._minutes = options.checkpoint_every, options.checkpoint_minutes
-        self._wanted = out is not None and (self._every is not None or self._minutes is not None)
+        self._keeps_history = out is not None and (self._every is not None or self._minutes is not None)
         self._checkpoints = checkpoints
-        self._aside: str | None = None
+        self._temporary_folder: str | None = None
         # The last checkpoint and its sweep, and the sweep of the last one that is history.
         self._snapshot = None if snapshot is None else snapshot.id
         self.saved = 0 if snapshot is None else snapshot.sweep
-        self._kept = self.saved if snapshot is not None and not snapshot.temporary else 0
-        self._kept_at = clock()
+        self._last_kept = self.saved if snapshot is not None and not snapshot.temporary else 0
+        self._last_kept_at = clock()
 
     def restore(self, loop: Loop) -> Standing | None:
         """Where the run stood at its last checkpoint; None where there is none yet."""
         if self._snapshot is None or self._checkpoints is None:
             return None
-        with _blame_checkpoints("read"):
+        with _convert_store_errors("read"):
             return self._checkpoints.restore(self._snapshot, loop.layout)
 
     def keep_if_due(self, loop: Loop, standing: Standing) -> bool:
         """Write a checkpoint where it is time to, or where the lineage of tasks on a cluster is to be cut."""
         sweep = standing.sweep
-        due = self._wanted and (
-            (self._every is not None and sweep - self._kept >= self._every)
-            or (self._minutes is not None and self._clock() - self._kept_at >= 60 * self._minutes)
+        due = self._keeps_history and (
+            (self._every is not None and sweep - self._last_kept >= self._every)
+            or (self._minutes is not None and self._clock() - self._last_kept_at >= 60 * self._minutes)
         )
         if not due and not (current_client() is not None and sweep - self.saved >= LINEAGE_SWEEPS):
             return False
@@ -121,23 +121,23 @@ class Keeper:
     def forget_older(self) -> None:
         """Delete what an older checkpoint was kept for, once a later one has been read back."""
         if self._checkpoints is not None:
-            with _blame_checkpoints("written"):
+            with _convert_store_errors("written"):
                 self._checkpoints.store.forget_temporary(keep=self._snapshot)
 
     def finish(self, loop: Loop, standing: Standing) -> None:
         """Keep the last state of a run: further sweeps can continue from there."""
-        if not self._wanted:
+        if not self._keeps_history:
             return
-        if self._kept < standing.sweep:
+        if self._last_kept < standing.sweep:
             self._save(loop, standing, temporary=False)
         if self._checkpoints is not None:
-            with _blame_checkpoints("written"):
+            with _convert_store_errors("written"):
                 self._checkpoints.store.forget_temporary()
 
     def rescue(self, loop: Loop | None, standing: Standing | None, has_workers: Callable[[], bool]) -> str:
         """Keep what can be kept of a run that is cut off; how to resume it."""
         sweep = self.saved if standing is None else standing.sweep
-        if not self._wanted:
+        if not self._keeps_history:
             return f"The {sweep} sweeps done are lost: no checkpoints were asked for."
         lost = ""
         if loop is not None and standing is not None and sweep > self.saved:
@@ -162,22 +162,24 @@ class Keeper:
 
     def close(self) -> None:
         """Remove checkpoints that were only for the run itself."""
-        if self._aside is not None:
-            shutil.rmtree(self._aside, ignore_errors=True)
+        if self._temporary_folder is not None:
+            shutil.rmtree(self._temporary_folder, ignore_errors=True)
 
     def _save(self, loop: Loop, standing: Standing, *, temporary: bool) -> None:
-        with _blame_checkpoints("written"):
+        with _convert_store_errors("written"):
             if self._checkpoints is None:
                 # Made when they are first needed: a run that fails before leaves none.
-                self._checkpoints = Checkpoints.create(self._place(), self.scan, loop, standing.state)
+                self._checkpoints = Checkpoints.create(
+                    self._choose_location(), self.scan, loop, standing.state
+                )
             self._snapshot = self._checkpoints.save(loop, standing, temporary=temporary)
         self.saved = standing.sweep
         if not temporary:
-            self._kept, self._kept_at = self.saved, self._clock()
+            self._last_kept, self._last_kept_at = self.saved, self._clock()
 
-    def _place(self) -> Location:
+    def _choose_location(self) -> Location:
         """Where the store of checkpoints is made."""
-        if self._wanted and self._out is not None:
+        if self._keeps_history and self._out is not None:
             return location_of(self._out)
-        self._aside = self._aside or tempfile.mkdtemp(prefix="daskptycho-")
-        return parse_location(Path(self._aside) / "run.checkpoints")
+        self._temporary_folder = self._temporary_folder or tempfile.mkdtemp(prefix="daskptycho-")
+        return parse_location(Path(self._temporary_folder) / "run.checkpoints")

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from daskptycho.cluster.allocator import give_back_at_once
+from daskptycho.cluster.allocator import release_memory_at_once
 from daskptycho.cluster.client import current_client
 from daskptycho.cluster.workers import Workers
 from daskptycho.errors import ScanError
@@ -70,7 +70,7 @@ class Setting:
         recipe = options.recipe(self.modes, self.model.parameters)
         needs = estimate_needs(self.scan, self.tiling, self.workers, recipe)
         if needs.residency.streamed and current_client() is None:
-            give_back_at_once()
+            release_memory_at_once()
         layout = persist(
             lay_out(
                 *(self.scan, self.tiling, self.model, options.sync.method),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.backend import to_host
-from daskptycho.cluster.allocator import give_back
+from daskptycho.cluster.allocator import release_free_memory
 from daskptycho.errors import ScanError
 from daskptycho.graph import Report, merge_images, sweep
 from daskptycho.model.momentum import next_momentum
@@ -238,7 +238,7 @@ class Loop:
                 "check positions and probe, or try a smaller momentum"
             )
         if self.layout.residency.streamed:
-            give_back()
+            release_free_memory()
         seconds = time.perf_counter() - begun
         record = SweepRecord(residual, found.consensus, found.spread, seconds)
         cadence = standing.cadence.after(residual, found.spread, found.localisation)

@@ -54,13 +54,13 @@ def _norm(vector: Vector) -> Any:
     return xp.where(norm > 0, norm, 1)
 
 
-def _normed(vector: Vector) -> Vector:
+def _normalise(vector: Vector) -> Vector:
     """The vector with a norm of one; zero stays zero."""
     return vector / _norm(vector)
 
 
 def _eigenpair(matrix: Matrix, vector: Vector) -> Eigenpair:
-    vector = _normed(vector)
+    vector = _normalise(vector)
     return _conclude(vector, matrix @ vector)
 
 
@@ -79,11 +79,11 @@ class PowerIterate:
     @staticmethod
     def begin(start: Vector) -> PowerIterate:
         """Before the first step."""
-        return PowerIterate(_normed(start.astype(np.complex128)))
+        return PowerIterate(_normalise(start.astype(np.complex128)))
 
     def advance(self, product: Vector) -> PowerIterate:
         """One step."""
-        return PowerIterate(_normed(product))
+        return PowerIterate(_normalise(product))
 
     def conclude(self, product: Vector) -> Eigenpair:
         """The eigenpair of the vector as it is."""
@@ -170,7 +170,7 @@ def _rayleigh_ritz(gram: Array, matrix: Array) -> tuple[float, Array]:
     return float(values[-1]), inverse * (basis @ weights[:, -1])
 
 
-def _distance(first: Vector, second: Vector) -> float:
+def _difference_norm(first: Vector, second: Vector) -> float:
     return float(array_module(first).linalg.norm(first - second))
 
 
@@ -189,7 +189,7 @@ def power(matrix: Matrix, start: Vector, iterations: int, tolerance: float = 0.0
     for _ in range(iterations):
         following = iterate.advance(matrix @ iterate.vector)
         # Not asked of a GPU in vain: it would have to be waited for at every step.
-        settled = tolerance > 0 and _distance(following.vector, iterate.vector) < tolerance
+        settled = tolerance > 0 and _difference_norm(following.vector, iterate.vector) < tolerance
         iterate = following
         if settled:
             break

@@ -112,7 +112,7 @@ class Phases:
     localisation: float
 
 
-def _unit(number: Array, xp: Any) -> Array:
+def _to_unit_modulus(number: Array, xp: Any) -> Array:
     """Numbers of modulus one and the same phase; ones for zeros."""
     modulus = xp.abs(number)
     return xp.where(modulus > 0, number / xp.where(modulus > 0, modulus, 1), 1)
@@ -121,8 +121,8 @@ def _unit(number: Array, xp: Any) -> Array:
 def extract_phases(pair: Eigenpair, power_of_frame: Array) -> Phases:
     """Unit-modulus phases of an eigenvector, their weighted mean removed."""
     xp = array_module(pair.vector)
-    phase = _unit(pair.vector, xp)
-    phase = phase * _unit((phase * power_of_frame).sum(), xp).conj()
+    phase = _to_unit_modulus(pair.vector, xp)
+    phase = phase * _to_unit_modulus((phase * power_of_frame).sum(), xp).conj()
     weight = power_of_frame / xp.maximum(power_of_frame.sum(), np.finfo(float).tiny)
     spread = float(xp.sqrt((weight * xp.angle(phase) ** 2).sum()))
     return Phases(phase.astype(np.complex64), 1 - pair.value, spread, localisation(pair.vector))

@@ -96,7 +96,7 @@ def load_amplitudes(amplitudes: Amplitudes | StoredAmplitudes) -> Amplitudes:
     return amplitudes.read() if isinstance(amplitudes, StoredAmplitudes) else amplitudes
 
 
-class _Passing:
+class _DroppedOnceRead:
     """Counts of a tile in parts; those that have been passed are dropped."""
 
     def __init__(self, counts: Array) -> None:
@@ -126,7 +126,7 @@ class _Passing:
 
 def release_as_read(amplitudes: Amplitudes) -> Amplitudes:
     """The same amplitudes for one sweep from the first frame to the last: what has been read is dropped."""
-    return replace(amplitudes, counts=_Passing(amplitudes.counts))
+    return replace(amplitudes, counts=_DroppedOnceRead(amplitudes.counts))
 
 
 def total_counts(amplitudes: Amplitudes | StoredAmplitudes) -> float:

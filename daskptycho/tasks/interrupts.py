@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["Terminated", "raise_missed", "stoppable"]
+__all__ = ["Terminated", "catch_stop_signals", "raise_missed"]
 
 # Exceptions of signals that came where none can be caught, until `raise_missed` raises them.
 _missed: list[type[BaseException]] = []
@@ -26,7 +26,7 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
+def catch_stop_signals() -> Iterator[None]:
     """Raise `KeyboardInterrupt` or `Terminated` where the process is asked to end while the block runs.
 
     A signal's exception is raised wherever the main thread is, and in some places Python drops it: in
@@ -55,7 +55,7 @@ def stoppable() -> Iterator[None]:
     sys.unraisablehook = dropped
     try:
         for number in replaced:
-            signal.signal(number, _raising(ours[number]))
+            signal.signal(number, _make_handler(ours[number]))
         yield
         raise_missed()
     finally:
@@ -71,16 +71,16 @@ def raise_missed() -> None:
         raise _missed.pop()
 
 
-def _raising(kind: type[BaseException]) -> Callable[[int, FrameType | None], None]:
+def _make_handler(kind: type[BaseException]) -> Callable[[int, FrameType | None], None]:
     def answer(number: int, frame: FrameType | None) -> None:
-        if not _collecting(frame):
+        if not _is_collecting(frame):
             raise kind
         _missed.append(kind)
 
     return answer
 
 
-def _collecting(frame: FrameType | None) -> bool:
+def _is_collecting(frame: FrameType | None) -> bool:
     """Whether a callback of the garbage collector runs: what comes during a collection is handled there.
 
     Dask's callback, cut off, would fail at the next one.

@@ -82,22 +82,22 @@ def task(
         In place of the function's.
     """
     needs: list[Value] = []
-    given = [_refer(argument, needs) for argument in arguments]
+    given = [_reference(argument, needs) for argument in arguments]
     if home is None:
         home = next((own.home for own in needs if own.home is not None), None)
     key = _make_key(name or function.__name__.strip("_").replace("_", "-"))
     return Value(key, Task(key, function, *given), tuple(needs), home)
 
 
-def _refer(argument: Any, needs: list[Value]) -> Any:
+def _reference(argument: Any, needs: list[Value]) -> Any:
     """The argument as a task names it; what it needs is noted."""
     if isinstance(argument, Value):
         needs.append(argument)
         return TaskRef(argument.key)
     if isinstance(argument, list):
-        return List(*(_refer(part, needs) for part in argument))
+        return List(*(_reference(part, needs) for part in argument))
     if isinstance(argument, tuple) and any(True for _ in values_in(argument)):
-        parts = [_refer(part, needs) for part in argument]
+        parts = [_reference(part, needs) for part in argument]
         return Task(None, type(argument), *parts) if hasattr(argument, "_fields") else List(*parts)
     return argument
 
@@ -144,7 +144,7 @@ def substitute(content: Any, done: Mapping[Any, Any]) -> Any:
     return replace(content, **changed)
 
 
-def _needed(ends: Sequence[Value]) -> dict[Any, Value]:
+def _collect_needed(ends: Sequence[Value]) -> dict[Any, Value]:
     """Every value that these need, themselves among them."""
     needed: dict[Any, Value] = {}
     pending = list(ends)
@@ -158,11 +158,11 @@ def _needed(ends: Sequence[Value]) -> dict[Any, Value]:
 
 def count_tasks(content: Any, given: Any) -> int:
     """Tasks that the values in `content` need beyond what is `given`."""
-    before = _needed(list(values_in(given)))
-    return len(set(_needed(list(values_in(content)))) - set(before))
+    before = _collect_needed(list(values_in(given)))
+    return len(set(_collect_needed(list(values_in(content)))) - set(before))
 
 
-class _Together:
+class _Collection:
     """Values as one Dask collection: persisted with one graph rather than one for each."""
 
     __dask_scheduler__ = staticmethod(threaded_get)
@@ -193,10 +193,10 @@ class _Together:
         return list, ()
 
     def __dask_postpersist__(self) -> tuple[Callable[..., Any], tuple[list[Any]]]:
-        return _Together, (self._keys,)
+        return _Collection, (self._keys,)
 
 
-def _write(value: Value) -> Any:
+def _make_entry(value: Value) -> Any:
     """The value in a graph: its task, or what is kept of it."""
     if value.node is not None:
         return value.node
@@ -211,7 +211,7 @@ def _make_graph(needed: Mapping[Any, Value], homes: Homes | None) -> HighLevelGr
         address = (
             homes.address(value.home) if at_home and homes is not None and value.home is not None else ""
         )
-        by_address.setdefault(address, {})[value.key] = _write(value)
+        by_address.setdefault(address, {})[value.key] = _make_entry(value)
     layers = {
         # Whoever has lost its worker may run elsewhere.
         address or "anywhere": MaterializedLayer(
@@ -228,9 +228,9 @@ def persist(content: Any) -> Any:
     new = [value for value in ends.values() if value.node is not None]
     if not new:
         return content
-    needed = _needed(new)
+    needed = _collect_needed(new)
     homes = find_homes() if any(value.home is not None for value in new) else None
-    (together,) = dask.base.persist(_Together(_make_graph(needed, homes), [value.key for value in new]))
+    (together,) = dask.base.persist(_Collection(_make_graph(needed, homes), [value.key for value in new]))
     found = together.__dask_graph__()
     done = {value.key: Value(value.key, None, (), value.home, found[value.key]) for value in new}
     return substitute(content, ends | done)

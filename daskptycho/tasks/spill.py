@@ -36,7 +36,7 @@ __all__ = ["StoredImage", "StoringImages", "store_images"]
 PREFIX = f"daskptycho-images-{socket.gethostname()}-"
 
 
-def _forget_the_dead(base: Path) -> None:
+def _remove_leftovers(base: Path) -> None:
     """Remove what processes that were killed have left."""
     for folder in base.glob(f"{PREFIX}*"):
         number = folder.name.removeprefix(PREFIX).partition("-")[0]
@@ -48,14 +48,14 @@ class _Folder:
     """A folder of this process for its images; it goes with the last of them."""
 
     def __init__(self, base: str | None) -> None:
-        _forget_the_dead(Path(base or tempfile.gettempdir()))
+        _remove_leftovers(Path(base or tempfile.gettempdir()))
         self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
         self.numbers = itertools.count()
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 _folders: weakref.WeakValueDictionary[str | None, _Folder] = weakref.WeakValueDictionary()
-_one_at_a_time = threading.Lock()
+_folders_lock = threading.Lock()
 
 
 def _folder() -> _Folder:
@@ -64,7 +64,7 @@ def _folder() -> _Folder:
         base = get_worker().local_directory
     except ValueError:
         base = dask.config.get("temporary-directory", None)
-    with _one_at_a_time:
+    with _folders_lock:
         found = _folders.get(base)
         if found is None:
             if base is not None:

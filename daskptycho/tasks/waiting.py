@@ -50,7 +50,7 @@ LOST = (KilledWorker, NoValidWorkerError, CancelledError, asyncio.CancelledError
 
 _log = logging.getLogger(__name__)
 # Reports of a scheduler that are no news.
-_known: WeakKeyDictionary[Client, int] = WeakKeyDictionary()
+_reports_seen: WeakKeyDictionary[Client, int] = WeakKeyDictionary()
 
 
 class WorkersLost(Exception):
@@ -75,7 +75,7 @@ def compute(content: Any) -> Any:
     client = current_client()
     with _explain_faults():
         if client is not None:
-            return _gather(client, content)
+            return _gather_results(client, content)
         done = spec.persist(content)
         return spec.substitute(done, spec.futures_in(done))
 
@@ -137,7 +137,7 @@ def has_workers() -> bool:
     """Whether anything can be computed now."""
     client = current_client()
     try:
-        return client is None or _at_work(client, 0)
+        return client is None or _check_workers(client, 0)
     except (OutOfMemory, FaultError):
         return False
 
@@ -151,19 +151,19 @@ def wait_for_cluster() -> None:
         One of them stays away.
     """
     client, begun = current_client(), time.monotonic()
-    while client is not None and not _at_work(client, time.monotonic() - begun):
+    while client is not None and not _check_workers(client, time.monotonic() - begun):
         raise_missed()
         time.sleep(LOOK / 2)
 
 
-def _gather(client: Client, values: Any) -> Any:
+def _gather_results(client: Client, values: Any) -> Any:
     """Gather in the client's own thread, and look after the workers here meanwhile."""
-    if client not in _known:
-        _known[client] = len(_reports(client))
+    if client not in _reports_seen:
+        _reports_seen[client] = len(_read_reports(client))
     done = spec.persist(values)
     futures = spec.futures_in(done)
     loop: Any = client.loop
-    gathering = asyncio.run_coroutine_threadsafe(_results(client, futures), loop.asyncio_loop)
+    gathering = asyncio.run_coroutine_threadsafe(_await_results(client, futures), loop.asyncio_loop)
     begun = time.monotonic()
     try:
         while True:
@@ -173,7 +173,7 @@ def _gather(client: Client, values: Any) -> Any:
                 if gathering.done():
                     raise
             raise_missed()
-            if _at_work(client, time.monotonic() - begun):
+            if _check_workers(client, time.monotonic() - begun):
                 begun = time.monotonic()
     finally:
         gathering.cancel()
@@ -181,25 +181,25 @@ def _gather(client: Client, values: Any) -> Any:
         del futures, gathering
 
 
-async def _results(client: Client, futures: dict[str, Any]) -> Any:
+async def _await_results(client: Client, futures: dict[str, Any]) -> Any:
     """The values of futures; of one that has failed the error, without waiting for the others."""
     try:
         # Dask's own gather, where it is cut off, leaves tasks behind that end with a traceback.
         async with asyncio.TaskGroup() as awaited:
             for future in futures.values():
-                awaited.create_task(_success(future))
+                awaited.create_task(_await_success(future))
     except* Exception:
         # Raised below, with the traceback of the worker.
         pass
     return await client.gather(futures, asynchronous=True)
 
 
-async def _success(future: Any) -> None:
+async def _await_success(future: Any) -> None:
     if (error := await future.exception()) is not None:
         raise error
 
 
-def _at_work(client: Client, waited: float) -> bool:
+def _check_workers(client: Client, waited: float) -> bool:
     """Whether the scheduler has workers, after so many seconds without.
 
     Raises
@@ -209,15 +209,15 @@ def _at_work(client: Client, waited: float) -> bool:
         Too many seconds.
     """
     try:
-        reports = _reports(client)
+        reports = _read_reports(client)
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
     except Exception as error:
         # What a client does while it looks for its scheduler again, or has given up.
         if client.status == "closed" or waited > PATIENCE:
             raise FaultError(f"the connection to the Dask scheduler is gone: {error!r}") from error
         return False
-    if len(reports) > _known.setdefault(client, len(reports)):
-        _known[client] = len(reports)
+    if len(reports) > _reports_seen.setdefault(client, len(reports)):
+        _reports_seen[client] = len(reports)
         _, report = reports[-1]
         raise OutOfMemory(
             f"the worker {report['worker']} was killed at {format_bytes(report['rss'])} of memory"
@@ -232,5 +232,5 @@ def _at_work(client: Client, waited: float) -> bool:
     return False
 
 
-def _reports(client: Client) -> Any:
+def _read_reports(client: Client) -> Any:
     return client.get_events(KILLED_FOR_MEMORY)
