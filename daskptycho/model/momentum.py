@@ -15,7 +15,7 @@ Array = Any
 
 
 def extrapolate(current: Array, previous: Array | None, momentum: float) -> Array:
-    """The point that a sweep starts from, ``x + momentum (x - x_previous)``; x if there is no previous one."""
+    """The start of a sweep with momentum, ``x + momentum (x - x_previous)``; x if nothing precedes it."""
     if previous is None or momentum == 0:
         return current
     further = current - previous
