@@ -1,6 +1,6 @@
-"""Who computes: the workers of the cluster in use, or this process, and the memory that they have.
+"""The workers that compute, those of the cluster in use or this process, and their memory.
 
-`run`, `resumption` and the command line call this module, and `resources` for what `Workers` are.
+`run` and the command line call this module.
 """
 
 from __future__ import annotations
@@ -21,33 +21,40 @@ from daskptycho.errors import OptionError
 
 __all__ = ["Workers", "find_workers", "limit_threads"]
 
-# Threads of one process that share a GPU take turns on it; the second reads frames while the first computes.
+# Threads of one process that share a GPU: one reads frames while the other one computes.
 GPU_THREADS = 2
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Who computes."""
+    """The workers that compute; all are taken to be alike."""
 
     count: int
+    """Number of workers."""
     threads: int
-    """Of each worker."""
+    """Threads of each worker."""
     memory: int | None
-    """Bytes that each may take; None where nothing limits them."""
+    """Memory limit of each worker in bytes; None without a limit."""
     device: Device = "cpu"
-    """Where that memory is."""
+    """The device that has this memory."""
 
 
 def find_workers(memory: str | int | None = None, device: Device = "cpu") -> Workers:
-    """Of the Dask cluster in use, the smallest of its workers standing for all; this process without one.
+    """Find the workers of the Dask cluster in use; without one, this process is the only worker.
 
-    With ``"gpu"`` their memory is that of their GPUs.
+    The memory is that of the worker with the least, the number of threads that of the worker with the most.
+
+    Parameters
+    ----------
+    memory : int or str, optional
+        Memory limit of each worker in place of Dask's, in bytes or for example "16 GiB".
+    device : "cpu" or "gpu"
+        With "gpu", memory means that of the workers' GPUs.
 
     Raises
     ------
     OptionError
-        `memory`, bytes of each worker in place of Dask's own limit, is no number of bytes; or a worker has no
-        GPU.
+        `memory` is not a number of bytes above zero, `device` is unknown, or a worker has no GPU.
     """
     if device not in ("cpu", "gpu"):
         raise OptionError(f"device is {device!r}; expected 'cpu' or 'gpu'")
@@ -89,7 +96,7 @@ def _find_gpu_workers() -> Workers:
 
 @contextmanager
 def limit_threads(device: Device) -> Iterator[None]:
-    """Let few threads share a GPU where this process computes; elsewhere nothing changes."""
+    """Let only two threads share a GPU if this process computes on one; in all other cases do nothing."""
     if device == "cpu" or current_client() is not None or dask.config.get("num_workers", None):
         yield
         return

@@ -115,7 +115,7 @@ class _WithOne:
 
 
 def spread(function: Callable[..., Array], h: Gramian, one: DaskArray, dtype: Any) -> DaskArray:
-    """A vector over all frames; its chunks are `function` of a tile's slice of frames and the object of `one`."""
+    """A vector over all frames; its chunks are `function` of a tile's frames and the object of `one`."""
     ends = np.cumsum(h.frames)
     frames = each([slice(int(end) - count, int(end)) for end, count in zip(ends, h.frames, strict=True)])
     meta = h.like.astype(dtype)
