@@ -721,7 +721,7 @@ def test_run_that_is_asked_to_stop_leaves_a_checkpoint_and_nothing_half_written(
     stopped, kept = err.splitlines()[-2:]
     assert (out, stopped) == ("", f"{message}; nothing incomplete is left behind.")
     assert kept.endswith(
-        f"is kept in {tmp_path}/r.zarr.checkpoints; go on with: daskptycho resume {tmp_path}/r.zarr"
+        f"is kept in {tmp_path}/r.zarr.checkpoints; resume with: daskptycho resume {tmp_path}/r.zarr"
     )
     assert "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["r.zarr.checkpoints"]
@@ -740,7 +740,7 @@ def test_fault_is_reported_in_two_lines(work: Path, tmp_path: Path, monkeypatch:
     assert failed.exit_code == 1
     assert failed.stderr.splitlines() == [
         "Error: the store is gone",
-        f"Sweep 1 is kept in {tmp_path}/r.zarr.checkpoints; go on with: daskptycho resume {tmp_path}/r.zarr",
+        f"Sweep 1 is kept in {tmp_path}/r.zarr.checkpoints; resume with: daskptycho resume {tmp_path}/r.zarr",
     ]
 
 

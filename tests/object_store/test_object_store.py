@@ -153,8 +153,8 @@ def test_a_killed_run_is_resumed_rather_than_replaced(bucket: Bucket, tmp_path: 
     assert f"out/{INCOMPLETE}" in bucket.names()
     refused = command("reconstruct", str(tmp_path / "scan.zarr"), out)
     assert refused.exit_code == 2
-    assert f"go on with it by resume (daskptycho resume {out})" in refused.output
-    with pytest.raises(dp.ScanError, match="go on with it by resume"):
+    assert f"continue it with resume (daskptycho resume {out})" in refused.output
+    with pytest.raises(dp.ScanError, match="continue it with resume"):
         dp.reconstruct(dp.open_scan(tmp_path / "scan.zarr"), out)
     assert dp.resume(out).sizes["sweep"] == 4
 
@@ -174,7 +174,7 @@ def test_a_run_whose_result_cannot_be_written_is_resumed(
             dp.reconstruct(scan, bucket.url("out"), sweeps=3)
     out = bucket.url("out")
     assert raised.value.__notes__ == [
-        f"Sweep 3 is kept in {out}.checkpoints; go on with: daskptycho resume {out}"
+        f"Sweep 3 is kept in {out}.checkpoints; resume with: daskptycho resume {out}"
     ]
     assert dp.resume(out).sizes["sweep"] == 3
 

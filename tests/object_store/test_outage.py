@@ -115,7 +115,7 @@ def test_a_server_down_for_good_is_reported_in_one_line_and_the_run_is_resumed(
     assert len(lines) == 1, errors
     assert "Traceback" not in errors
     assert "cannot be reached" in lines[0]
-    assert f"go on with: daskptycho resume {bucket.url('out')}" in errors
+    assert f"resume with: daskptycho resume {bucket.url('out')}" in errors
     with pytest.raises(dp.ScanError, match="is incomplete"):
         dp.open_result(bucket.url("out"))
     with command("resume", bucket.url("out")) as process:
