@@ -44,10 +44,10 @@ class _GpuWorker(WorkerPlugin):
     name = "daskptycho-gpu"
 
     def setup(self, worker: Worker) -> None:
-        found = gpu_or_reason()
-        if isinstance(found, str):
-            raise OptionError(f"the worker at {worker.address} cannot use a GPU: {found}")
-        self.gpu, self.pool, self.before = found, _set_pool(), count_sweeps()
+        gpu = gpu_or_reason()
+        if isinstance(gpu, str):
+            raise OptionError(f"the worker at {worker.address} cannot use a GPU: {gpu}")
+        self.gpu, self.pool, self.before = gpu, _set_pool(), count_sweeps()
 
 
 def _set_pool() -> str:

@@ -54,12 +54,14 @@ def gpu_or_reason() -> Gpu | str:
     runtime = cupy.cuda.runtime
     try:
         runtime.getDeviceCount()
-        found = runtime.getDeviceProperties(runtime.getDevice())
+        properties = runtime.getDeviceProperties(runtime.getDevice())
     except runtime.CUDARuntimeError as error:
         return (
             f"CuPy finds no GPU ({error}); expected NVIDIA's driver, and a GPU in CUDA_VISIBLE_DEVICES if set"
         )
-    return Gpu(found["name"].decode(), bytes(found["uuid"]).hex(), int(found["totalGlobalMem"]))
+    return Gpu(
+        properties["name"].decode(), bytes(properties["uuid"]).hex(), int(properties["totalGlobalMem"])
+    )
 
 
 def require_gpu() -> Gpu:
@@ -70,7 +72,7 @@ def require_gpu() -> Gpu:
     OptionError
         There is none; the message says what would help.
     """
-    found = gpu_or_reason()
-    if isinstance(found, str):
-        raise OptionError(f"no GPU can be used here: {found}; 'daskptycho check-gpu' gives details")
-    return found
+    gpu = gpu_or_reason()
+    if isinstance(gpu, str):
+        raise OptionError(f"no GPU can be used here: {gpu}; 'daskptycho check-gpu' gives details")
+    return gpu

@@ -58,27 +58,27 @@ def find_workers(memory: str | int | None = None, device: Device = "cpu") -> Wor
     """
     if device not in ("cpu", "gpu"):
         raise OptionError(f"device is {device!r}; expected 'cpu' or 'gpu'")
-    found = _find_cpu_workers() if device == "cpu" else _find_gpu_workers()
+    workers = _find_cpu_workers() if device == "cpu" else _find_gpu_workers()
     if memory is None:
-        return found
+        return workers
     try:
         limit = parse_bytes(memory)
     except ValueError:
         limit = 0
     if limit <= 0:
         raise OptionError(f"memory is {memory!r}; expected bytes, as 16 * 2**30 or '16 GiB'")
-    return replace(found, memory=limit)
+    return replace(workers, memory=limit)
 
 
 def _find_cpu_workers() -> Workers:
     client = current_client()
     if client is None:
         return Workers(1, dask.config.get("num_workers", None) or CPU_COUNT, MEMORY_LIMIT)
-    found = client.scheduler_info(n_workers=-1)["workers"].values()
-    if not found:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not workers:
         return Workers(1, 1, None)
-    least = min(worker["memory_limit"] for worker in found)
-    return Workers(len(found), max(worker["nthreads"] for worker in found), least or None)
+    least = min(worker["memory_limit"] for worker in workers)
+    return Workers(len(workers), max(worker["nthreads"] for worker in workers), least or None)
 
 
 def _find_gpu_workers() -> Workers:
@@ -86,11 +86,11 @@ def _find_gpu_workers() -> Workers:
     if client is None:
         threads = dask.config.get("num_workers", None) or GPU_THREADS
         return Workers(1, threads, require_gpu().memory, "gpu")
-    found = client.run(gpu_or_reason)
-    for address, gpu in found.items():
+    gpus = client.run(gpu_or_reason)
+    for address, gpu in gpus.items():
         if isinstance(gpu, str):
             raise OptionError(f"the worker at {address} cannot use a GPU: {gpu}")
-    memory = min((gpu.memory for gpu in found.values()), default=None)
+    memory = min((gpu.memory for gpu in gpus.values()), default=None)
     return replace(_find_cpu_workers(), memory=memory, device="gpu")
 
 

@@ -64,8 +64,8 @@ class FarField:
         return 1 / math.prod(shape)
 
     def propagate(self, waves: Array, out: Array | None = None) -> Array:
-        given, overwrite = _choose_input(waves, out)
-        return transform(given, unitary=False, overwrite=overwrite)
+        source, overwrite = _choose_input(waves, out)
+        return transform(source, unitary=False, overwrite=overwrite)
 
     def propagate_back(self, waves: Array) -> Array:
         return inverse_transform(waves, unitary=False)
@@ -94,8 +94,8 @@ class NearField:
         return 1.0
 
     def propagate(self, waves: Array, out: Array | None = None) -> Array:
-        given, overwrite = _choose_input(waves, out)
-        spectrum = transform(given, overwrite=overwrite)
+        source, overwrite = _choose_input(waves, out)
+        spectrum = transform(source, overwrite=overwrite)
         spectrum *= self.kernel
         return inverse_transform(spectrum)
 

@@ -103,13 +103,13 @@ class Probe(Parameter):
         return {"probe": (("mode", "probe_y", "probe_x"), orthogonalise_modes(value), {})}
 
 
-def prepare_probe(scan: Any, given: ArrayLike | None, modes: Any) -> NDArray[np.complex64]:
+def prepare_probe(scan: Any, guess: ArrayLike | None, modes: Any) -> NDArray[np.complex64]:
     """The probe that a run starts from.
 
     Parameters
     ----------
     scan : xarray.Dataset
-    given : (y, x) or (mode, y, x) array, optional
+    guess : (y, x) or (mode, y, x) array, optional
         A first guess in place of the scan's probe.
     modes : int, optional
         Number of modes; that of the first guess by default. Missing modes are weak and orthogonal: the first
@@ -126,12 +126,12 @@ def prepare_probe(scan: Any, given: ArrayLike | None, modes: Any) -> NDArray[np.
         whole number above zero, or more than a probe of this size can have.
     """
     frame_shape = (scan.sizes["qy"], scan.sizes["qx"])
-    if given is None and "probe" not in scan:
+    if guess is None and "probe" not in scan:
         raise OptionError(
             "the scan has no probe; expected a first guess as the option probe or in the scan "
             "(daskptycho import has --guess-probe and --probe-key)"
         )
-    probe = np.array(scan["probe"].values if given is None else given, dtype=np.complex64, order="C")
+    probe = np.array(scan["probe"].values if guess is None else guess, dtype=np.complex64, order="C")
     if probe.ndim == 2:
         probe = probe[None]
     if probe.ndim != 3 or probe.shape[1:] != frame_shape:
@@ -161,22 +161,22 @@ def _further_modes(probe: NDArray[np.complex64], count: int) -> NDArray[np.compl
     x -= np.average(x, weights=intensity)
     width = np.sqrt(np.average(y**2 + x**2, weights=intensity)) or 1.0
     basis = [mode.astype(np.complex128).ravel() for mode in probe]
-    found: list[NDArray] = []
+    added: list[NDArray] = []
     degree = 1
-    while len(found) < count:
+    while len(added) < count:
         if degree > 2 * count:
             raise OptionError(
                 f"the probe is too small for {count} further modes; give fewer, or a probe that has them"
             )
         for power in range(degree + 1):
             mode = (first * (y / width) ** (degree - power) * (x / width) ** power).ravel()
-            for other in [*basis, *found]:
+            for other in [*basis, *added]:
                 mode = mode - other * (np.vdot(other, mode) / np.vdot(other, other))
             norm = np.linalg.norm(mode)
-            if len(found) < count and norm > 1e-6 * np.linalg.norm(first):
-                found.append(mode * (np.linalg.norm(first) * np.sqrt(NEW_MODE_POWER) / norm))
+            if len(added) < count and norm > 1e-6 * np.linalg.norm(first):
+                added.append(mode * (np.linalg.norm(first) * np.sqrt(NEW_MODE_POWER) / norm))
         degree += 1
-    return np.stack(found).reshape(count, *first.shape).astype(np.complex64)
+    return np.stack(added).reshape(count, *first.shape).astype(np.complex64)
 
 
 def orthogonalise_modes(probe: NDArray[np.complex64]) -> NDArray[np.complex64]:

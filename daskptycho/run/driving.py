@@ -166,7 +166,7 @@ class Run:
 
 def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset:
     state = standing.state
-    found = Outcome(
+    outcome = Outcome(
         merge_images(loop.layout, state), [tile.illumination for tile in state.tiles], assemble_values(state)
     )
-    return make_result(scan, loop.layout.tiling, found, standing.history, loop.options.describe())
+    return make_result(scan, loop.layout.tiling, outcome, standing.history, loop.options.describe())

@@ -165,7 +165,7 @@ class Keeper:
                     self._checkpoints.store.check_reachable()
                 self._save(loop, standing, temporary=False)
             except KeyboardInterrupt:
-                # Whoever cannot wait for a checkpoint is still told where the run stood.
+                # The user does not want to wait for a checkpoint, but still gets the note.
                 lost = f"Sweep {sweep} could not be kept (interrupted once more). "
             except Exception as error:
                 lost = f"Sweep {sweep} could not be kept ({error}). "

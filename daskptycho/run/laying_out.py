@@ -106,9 +106,9 @@ class Setting:
         numbers = frame_numbers(self.scan)
         phases = RandomPhases(options.seed, [numbers[tile.frames] for tile in self.tiling.tiles])
         how = Synchronisation(options.sync, cadence.normalisation if growing else None)
-        state, report = persist(begin_random(layout, shared, own, phases, how))
-        found: Report = compute(report)
-        return Standing(state, cadence.after(1.0, found.spread, found.localisation) if growing else cadence)
+        state, pending = persist(begin_random(layout, shared, own, phases, how))
+        report: Report = compute(pending)
+        return Standing(state, cadence.after(1.0, report.spread, report.localisation) if growing else cadence)
 
 
 def choose_setting(

@@ -100,8 +100,8 @@ class Progress:
             As for `object`.
         """
         state = self._current()
-        lit = [tile.illumination for tile in state.tiles]
-        return make_preview(self.tiling, merge_images(self._layout, state), lit, most, window)
+        illuminations = [tile.illumination for tile in state.tiles]
+        return make_preview(self.tiling, merge_images(self._layout, state), illuminations, most, window)
 
     @property
     def tiling(self) -> Tiling:
@@ -231,14 +231,14 @@ class Loop:
         """
         begun = time.perf_counter()
         settings, step = self.settings(standing)
-        state, report = persist(sweep(self.layout, standing.state, settings))
+        state, pending = persist(sweep(self.layout, standing.state, settings))
         try:
-            found: Report = compute(report)
+            report: Report = compute(pending)
         except BaseException:
             # A traceback would keep references to them, so that their tasks would go on running in vain.
-            del state, report
+            del state, pending
             raise
-        residual = found.misfit / self.counts
+        residual = report.misfit / self.counts
         if not np.isfinite(residual):
             raise ScanError(
                 f"the residual of sweep {standing.sweep + 1} is not finite: the reconstruction diverged; "
@@ -247,8 +247,8 @@ class Loop:
         if self.layout.residency.streamed:
             release_free_memory()
         seconds = time.perf_counter() - begun
-        record = SweepRecord(residual, found.consensus, found.spread, seconds)
-        cadence = standing.cadence.after(residual, found.spread, found.localisation)
+        record = SweepRecord(residual, report.consensus, report.spread, seconds)
+        cadence = standing.cadence.after(residual, report.spread, report.localisation)
         return Standing(state, cadence, step, (*standing.history, record))
 
     def progress(self, standing: Standing) -> Progress:

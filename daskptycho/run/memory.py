@@ -142,9 +142,9 @@ class Needs:
 def estimate_needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe) -> Needs:
     """Estimate the needs of a run, and choose the first residency with which it fits.
 
-    The residencies are tried in the order of `Residency`. With a stack or with ``Sync("full")``, everything must
-    be held. Otherwise waves can be computed twice if a parameter is updated, amplitudes can be streamed if the
-    scan is in a store, and images can then be kept on disk unless they are on a GPU.
+    The residencies are tried in the order of `Residency`. With a stack or with ``Sync("full")``, everything
+    must be held. Otherwise waves can be computed twice if a parameter is updated, amplitudes can be streamed
+    if the scan is in a store, and images can then be kept on disk unless they are on a GPU.
 
     Parameters
     ----------

@@ -88,11 +88,11 @@ def make_preview(
 
 
 def _thin(
-    image: Any, illumination: Any, own: Window, period: Shape | None, window: Window, step: int
+    image: Any, illumination: Any, of_tile: Window, period: Shape | None, window: Window, step: int
 ) -> _Part:
     """Sums of a tile's pixels over the blocks of the window."""
     selected, starts, blocks, pixels = [], [], [], []
-    for axis, (first, size) in enumerate(((own.y, own.height), (own.x, own.width))):
+    for axis, (first, size) in enumerate(((of_tile.y, of_tile.height), (of_tile.x, of_tile.width))):
         begin, length = ((window.y, window.height), (window.x, window.width))[axis]
         place = first - begin + np.arange(size)
         if period is not None:

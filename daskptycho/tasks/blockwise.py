@@ -259,7 +259,7 @@ def _block_matrix(block: Any, values: Array) -> Any:
 
 
 def _assemble(matrices: list[Any], outline: Sequence[GramianBlock]) -> Any:
-    return assemble_gramian(outline, [item(own) for own in matrices])
+    return assemble_gramian(outline, [item(matrix) for matrix in matrices])
 
 
 # Its leading eigenvector

@@ -96,9 +96,9 @@ def find_all_phases(layout: Layout, swept: list[Value], after: State, settings: 
     models = model_on_tiles(layout, after.shared, [tile.own for tile in after.tiles])
     illuminations = [tile.illumination for tile in after.tiles]
     grounds = [task(_ground, *of_tile) for of_tile in zip(layout.tiles, illuminations, models, strict=True)]
-    frames, bound_frames = _bind([task(_frames, own) for own in swept])
+    frames, bound_frames = _bind([task(_frames, of_tile) for of_tile in swept])
     ground, bound_grounds = _bind(grounds)
-    power, bound_power = _bind([task(_power, own) for own in swept])
+    power, bound_power = _bind([task(_power, of_tile) for of_tile in swept])
     blocks, bound_blocks = _bind(layout.blocks)
     meta = np.empty(0, dtype=np.complex128)
     h = gramian_of_blocks(frames, ground, power, blocks, layout.outline, meta)
@@ -110,7 +110,7 @@ def find_all_phases(layout: Layout, swept: list[Value], after: State, settings: 
 def _keep_significant(found: Phases, reports: list[Any], settings: SweepSettings) -> Phases:
     if not settings.how.only_significant:
         return found
-    return keep_significant(found, sum(own.misfit for own in reports) / settings.counts)
+    return keep_significant(found, sum(report.misfit for report in reports) / settings.counts)
 
 
 def _turn(data: TileData, swept: TileSweep, found: Phases) -> TileSweep:
@@ -144,4 +144,4 @@ def turn_frames(
     """
     phases = task(_keep_significant, found, reports, settings)
     turn = layout.storing(_turn)
-    return [task(turn, data, own, phases) for data, own in zip(layout.tiles, swept, strict=True)], phases
+    return [task(turn, *of_tile, phases) for of_tile in zip(layout.tiles, swept, strict=True)], phases

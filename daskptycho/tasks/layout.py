@@ -162,8 +162,8 @@ def lay_out(
         model=model,
         tile_model=placed if device == "cpu" else task(_move_model, placed),
         tiles=[
-            task(TileData, tile, tiling.strips_into(index), own, within)
-            for index, (tile, own, within) in enumerate(zip(tiles, amplitudes, pairs, strict=True))
+            task(TileData, tile, tiling.strips_into(index), held, within)
+            for index, (tile, held, within) in enumerate(zip(tiles, amplitudes, pairs, strict=True))
         ],
         outline=[block.outline() for block in blocks],
         blocks=[task(_move_pairs, device, place(block)) for block in blocks],
@@ -184,7 +184,7 @@ def confirm_layout(layout: Layout, counts: Sequence[float]) -> Layout:
     """
     return replace(
         layout,
-        tiles=[task(_confirm, tile, own) for tile, own in zip(layout.tiles, counts, strict=True)],
+        tiles=[task(_confirm, *of_tile) for of_tile in zip(layout.tiles, counts, strict=True)],
         amplitudes=[],
     )
 

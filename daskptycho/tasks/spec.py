@@ -237,8 +237,8 @@ def persist(content: Any) -> Any:
     needed = _collect_needed(new)
     homes = find_homes() if any(value.home is not None for value in new) else None
     (together,) = dask.base.persist(_Collection(_make_graph(needed, homes), [value.key for value in new]))
-    found = together.__dask_graph__()
-    done = {value.key: Value(value.key, None, (), value.home, found[value.key]) for value in new}
+    results = together.__dask_graph__()
+    done = {value.key: Value(value.key, None, (), value.home, results[value.key]) for value in new}
     return substitute(content, ends | done)
 
 

@@ -66,12 +66,12 @@ def _folder() -> _Folder:
     except ValueError:
         base = dask.config.get("temporary-directory", None)
     with _folders_lock:
-        found = _folders.get(base)
-        if found is None:
+        folder = _folders.get(base)
+        if folder is None:
             if base is not None:
                 Path(base).mkdir(parents=True, exist_ok=True)
-            found = _folders[base] = _Folder(base)
-        return found
+            folder = _folders[base] = _Folder(base)
+        return folder
 
 
 class StoredImage:
@@ -110,14 +110,14 @@ class StoredImage:
         height, width = self.shape
         rows, columns = (slice(None), slice(None)) if part is ... else part
         first, end, _ = rows.indices(height)
-        found = np.fromfile(
+        pixels = np.fromfile(
             self._path,
             self.dtype,
             count=(end - first) * width,
             offset=first * width * self.dtype.itemsize,
         ).reshape(end - first, width)
         # A copy, since a view would keep whole rows in memory.
-        return found if columns.indices(width) == (0, width, 1) else found[:, columns].copy()
+        return pixels if columns.indices(width) == (0, width, 1) else pixels[:, columns].copy()
 
     @property
     def nbytes(self) -> int:

@@ -36,10 +36,10 @@ def synchronise_swept(
 
 
 def _row(data: TileData, swept: TileSweep, pieces: Pieces, illumination: Array, at: TileModel) -> GalerkinRow:
-    own = swept.left._replace(image_sum=swept.left.image_sum[...])
+    tile_sum = swept.left._replace(image_sum=swept.left.image_sum[...])
     cut = list(cut_strips(pieces, data.strips))
     weight = at.inverse_illumination(illumination[...])
-    return galerkin_row(data.tile.index, own, cut, data.strips, weight, swept.misfit)
+    return galerkin_row(data.tile.index, tile_sum, cut, data.strips, weight, swept.misfit)
 
 
 def _find_phases(rows: list[GalerkinRow], settings: SweepSettings) -> Phases:

@@ -111,7 +111,7 @@ def _explain_faults() -> Iterator[None]:
     except LOST as error:
         raise WorkersLost(str(error).partition("\n")[0]) from error
     except MemoryError as error:
-        raise OutOfMemory(f"a task found no memory ({error})") from error
+        raise OutOfMemory(f"a task ran out of memory ({error})") from error
     except OSError as error:
         raise FaultError(f"a store failed, also when it was tried again: {error}") from error
 
