@@ -1,4 +1,4 @@
-"""Ptychography of any size: frames in Zarr, tiles on Dask, phases synchronised across the whole scan."""
+"""Ptychography of scans of any size: frames in Zarr, tiles on Dask, phases synchronised across the scan."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from daskptycho.sync.options import Sync
     from daskptycho.views.plotting import plot_comparison, plot_result
 
-# Where each public name lives: it is imported when it is first asked for, so that `import daskptycho`
-# costs nothing. No module may bear the name of a function here: importing it would hide the function.
-_HOME = {
+# The module of each public name, which is imported when the name is first used, so that `import daskptycho`
+# is fast. No module may have the name of a function in this table: importing it would hide the function.
+_MODULES = {
     "AP": "model.algorithms",
     "Algorithm": "model.algorithms",
     "Checkpoint": "run.history",
@@ -68,7 +68,7 @@ _HOME = {
     "weighted_frames": "arrays",
 }
 
-_HAND_OUT_DATASETS = {
+_RETURN_DATASETS = {
     "create_scan",
     "open_checkpoint",
     "open_result",
@@ -121,13 +121,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    if name in _HAND_OUT_DATASETS:
-        # Their ``ds.ptycho``; importing it earlier would load xarray with the package.
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    if name in _RETURN_DATASETS:
+        # Registers ``ds.ptycho``. Imported only now, since it loads xarray.
         import_module(f"{__name__}.views.accessor")
-    return found
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,8 +1,9 @@
-"""A scan's frames, their Gramian and its phases as dask arrays, lazy and composable.
+"""The frames of a scan, their Gramian H and their phases as lazy dask arrays.
 
 `amplitudes`, `weighted_frames`, `gramian`, `power_iteration` and `phases` lead from a scan to the phases of
-its frames, one chunk a tile, or for H one chunk an overlapping pair of tiles. They put eager functions of
-`model` and `sync` over blocks; ``Sync("full")`` runs on the same `Gramian` and the same `find_phases`.
+its frames. Arrays have one chunk for each tile, and H has one for each pair of tiles that overlap. The
+functions map eager functions of `model` and `sync` over chunks. ``Sync("full")`` uses the same `Gramian` and
+`find_phases`.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ DaskArray = Any
 
 
 def _empty(device: Device, dimensions: int, dtype: Any) -> Array:
-    """The meta of an array on a device."""
+    """An empty array on a device, as the meta of a dask array."""
     return to_device(np.empty((0,) * dimensions, dtype=dtype), device)
 
 
@@ -57,7 +58,7 @@ def _empty(device: Device, dimensions: int, dtype: Any) -> Array:
 
 
 class _TileOfScan(NamedTuple):
-    """What the frames of a tile need beside their counts."""
+    """A tile, the values of per-frame parameters for its frames, and the object on its window."""
 
     tile: Tile
     own: dict[str, Array]
@@ -65,14 +66,14 @@ class _TileOfScan(NamedTuple):
 
 
 class _Setting(NamedTuple):
-    """A scan's tiles and model, on the client."""
+    """The tiles and the model of a scan, on the client."""
 
     tiling: Tiling
     model: TileModel
-    """With the values of all frames as its own."""
+    """Its `own` holds the values of all frames."""
 
     def on(self, frames: Any) -> dict[str, Array]:
-        """The values of some frames."""
+        """Values of per-frame parameters for some frames, by name."""
         return {name: value[frames] for name, value in self.model.own.items()}
 
 
@@ -82,8 +83,9 @@ def _set_up(scan: xr.Dataset, probe: ArrayLike | None, subpixel: bool) -> _Setti
     forward = choose_forward(fresnel_kernel(scan.attrs, tiling.frame_shape))
     options = {"probe": probe, "update_probe": False, "fractional": fractional}
     model, first = choose_model(scan, options, forward)
-    shared = {own.name: first[own.name] for own in model.shared}
-    return _Setting(tiling, TileModel(model, shared, {own.name: first[own.name] for own in model.per_frame}))
+    shared = {parameter.name: first[parameter.name] for parameter in model.shared}
+    per_frame = {parameter.name: first[parameter.name] for parameter in model.per_frame}
+    return _Setting(tiling, TileModel(model, shared, per_frame))
 
 
 def amplitudes(scan: xr.Dataset, *, device: Device = "cpu") -> DaskArray:
@@ -94,13 +96,13 @@ def amplitudes(scan: xr.Dataset, *, device: Device = "cpu") -> DaskArray:
     scan : xarray.Dataset
         From `open_scan` or `simulate_scan`.
     device : "cpu" or "gpu"
-        Whether the chunks are NumPy's or CuPy's.
+        Whether chunks are NumPy arrays, or CuPy arrays on a GPU.
 
     Returns
     -------
     (frame, qy, qx) float32 dask array
-        A chunk a tile. The square roots of the counts, background subtracted; in the far field the zero
-        frequency in the corner; -1 where a pixel is not valid.
+        Square roots of the counts after subtraction of the background, -1 where a pixel is not valid. In the
+        far field the zero frequency is in the corner. There is one chunk for each tile.
 
     Examples
     --------
@@ -115,7 +117,7 @@ def amplitudes(scan: xr.Dataset, *, device: Device = "cpu") -> DaskArray:
         counts = da.from_array(counts, chunks=(tile_chunks(scan), *shape))
     return da.map_blocks(
         _amplitudes,
-        # A tile is all of its frames' detector pixels, however the scan was chunked.
+        # A tile holds whole frames, even if the scan is chunked across detector pixels.
         counts.rechunk({1: -1, 2: -1}),
         each([detector]),
         dtype=np.dtype(np.float32),
@@ -137,32 +139,38 @@ def weighted_frames(
     subpixel: bool = True,
     device: Device = "cpu",
 ) -> DaskArray:
-    """The weighted frames ``u_i = conj(P_i) . p_i`` of a scan, lazily.
+    """The weighted frames ``u_i = sum_m conj(P_im) . p_im`` of a scan, lazily.
 
-    ``p_i`` is the data projection of the exit wave ``P_i . psi[x_i + r]``; several probe modes are summed.
+    ``p_im`` is the data projection of the exit wave ``P_im . psi[x_i + r]`` of probe mode m, where ``P_i`` is
+    the probe of frame i with its sub-pixel shift and gain.
 
     Parameters
     ----------
     scan : xarray.Dataset
+        From `open_scan` or `simulate_scan`.
     image : (y, x) array, optional
-        The object psi on the scan's canvas, as in a result; ones unless given.
+        The object psi on the scan's canvas, as in a result; ones by default.
     probe : (y, x) or (mode, y, x) array, optional
-        In place of the scan's.
-    amplitudes : dask array, optional
-        As from `amplitudes`, whose chunks are the tiles; those of the scan unless given.
+        A probe in place of the scan's.
+    amplitudes : (frame, qy, qx) float32 dask array, optional
+        From `amplitudes`, with a chunk for each tile and on the same device; those of the scan by default.
     subpixel : bool
-        Carry the fractions of the positions by shifting the probe; otherwise round them.
+        Whether the sub-pixel parts of positions shift the probe; otherwise positions are rounded.
     device : "cpu" or "gpu"
+        Whether chunks are NumPy arrays, or CuPy arrays on a GPU.
 
     Returns
     -------
     (frame, y, x) complex64 dask array
-        A chunk a tile.
+        With one chunk for each tile.
 
     Raises
     ------
     OptionError
-        An image that is not of the canvas's shape, or amplitudes in other chunks than the scan's tiles.
+        `image` does not have the shape of the canvas, the chunks of `amplitudes` are not the tiles of the
+        scan, or there is no usable probe.
+    ScanError
+        The scan's gain is not one number above zero for each frame.
     """
     setting = _set_up(scan, probe, subpixel)
     tiling, canvas = setting.tiling, None if image is None else np.asarray(image, dtype=np.complex64)
@@ -190,24 +198,24 @@ _amplitudes_of = amplitudes
 
 
 def _weighted_frames(amplitude: Array, tile: Any, model: Any, device: Device) -> Array:
-    given: _TileOfScan = item(tile)
-    at, xp = _at(item(model), given.own, device), array_module(amplitude)
-    tile_here = move_tile(given.tile, device)
-    image = xp.ones(tile_here.window.shape, dtype=np.complex64)
-    if given.image is not None:
-        image = to_device(given.image, device)
+    of_scan: _TileOfScan = item(tile)
+    at, xp = _move_tile_model(item(model), of_scan.own, device), array_module(amplitude)
+    moved = move_tile(of_scan.tile, device)
+    image = xp.ones(moved.window.shape, dtype=np.complex64)
+    if of_scan.image is not None:
+        image = to_device(of_scan.image, device)
     weighted = xp.empty(amplitude.shape, dtype=np.complex64)
     power = xp.empty(len(amplitude), dtype=np.float64)
     for frames in frame_blocks(len(amplitude), at.probe):
-        view = at.view(tile_here, frames)
+        view = at.view(moved, frames)
         waves = split(image, view.probe, view.corner)
         projected, _ = project_data(waves, amplitude[frames], at.model.forward, at.model.likelihood)
         weigh(projected, view.probe, out=(weighted[frames], power[frames]))
     return weighted
 
 
-def _at(model: TileModel, own: dict[str, Array], device: Device) -> TileModel:
-    """The model with its arrays on a device."""
+def _move_tile_model(model: TileModel, own: dict[str, Array], device: Device) -> TileModel:
+    """The model with its arrays on a device, and with these values for its frames."""
     return TileModel(
         model.model.to(device),
         {name: to_device(value, device) for name, value in model.shared.items()},
@@ -228,58 +236,69 @@ def gramian(
 ) -> Gramian:
     """The Gramian of a scan's weighted frames, lazily.
 
-    After Marchesini et al., Inverse Problems 29, 115009 (2013).
+    ``H_ij = sum_r conj(u_i(r - x_i)) u_j(r - x_j) / N(r)`` over the pixels r that frames i and j share, with
+    the illumination ``N = sum_i sum_m |P_im(r - x_i)|^2`` of all frames (Marchesini et al., Inverse Problems
+    29, 115009 (2013)). The power ``|z_i|^2`` for its normalisation is the sum of the counts of frame i.
 
     Parameters
     ----------
     scan : xarray.Dataset
+        From `open_scan` or `simulate_scan`.
     frames : (frame, y, x) complex64 dask array
-        From `weighted_frames`, a chunk a tile.
+        From `weighted_frames`, with one chunk for each tile.
     probe, subpixel, device
-        As for `weighted_frames`.
+        See `weighted_frames`; they should have the same values as there.
 
     Returns
     -------
     Gramian
 
+    Raises
+    ------
+    OptionError
+        The chunks of `frames` are not the tiles of the scan, or there is no usable probe.
+    ScanError
+        The scan's gain is not one number above zero for each frame.
+
     Examples
     --------
     >>> u = dp.weighted_frames(scan)
     >>> h = dp.gramian(scan, u)
-    >>> h.values  # one chunk an overlapping pair of tiles
-    >>> h.matrix()  # the sparse H
+    >>> h.values  # one chunk for each pair of tiles that overlap
+    >>> h.matrix()  # H as a sparse matrix
     """
     setting = _set_up(scan, probe, subpixel)
     tiling = setting.tiling
     if frames.chunks[0] != tuple(len(tile) for tile in tiling.tiles):
         raise OptionError(f"frames has chunks {frames.chunks[0]}; expected the tiles of the scan")
-    near = [_near(setting, tile) for tile in tiling.tiles]
+    neighbourhoods = [_collect_neighbourhood(setting, tile) for tile in tiling.tiles]
     blocks = gramian_blocks(tiling)
-    ground = with_one(_ground, each(near), each([setting.model._replace(own={})]), device=device)
+    ground = with_one(_ground, each(neighbourhoods), each([setting.model._replace(own={})]), device=device)
     measured = _amplitudes_of(scan, device=device)
     return gramian_of_blocks(
         *(frames, ground, map_objects(_power, measured)),
-        *(map_objects(_move_block, each(blocks), device=device), [own.outline() for own in blocks]),
+        *(map_objects(_move_block, each(blocks), device=device), [block.outline() for block in blocks]),
         like=_empty(device, 1, np.complex128),
     )
 
 
 def _move_block(block: Any, device: Device) -> GramianBlock:
-    own: GramianBlock = item(block)
-    return own.to(device)
+    pairs: GramianBlock = item(block)
+    return pairs.to(device)
 
 
-class _Near(NamedTuple):
-    """All frames that shine on a tile's window, as if they were one tile."""
+class _Neighbourhood(NamedTuple):
+    """All frames that overlap a tile's window, as a tile with a larger window."""
 
     corner: Array
-    """Of the tile's own frames, in its window."""
+    """(frame, 2) corners of the tile's own frames in its window."""
     around: _TileOfScan
+    """The larger tile."""
     inside: tuple[slice, slice]
-    """Where the tile's window lies in that of `around`."""
+    """The tile's window in that of the larger tile."""
 
 
-def _near(setting: _Setting, tile: Tile) -> _Near:
+def _collect_neighbourhood(setting: _Setting, tile: Tile) -> _Neighbourhood:
     tiling = setting.tiling
     height, width = tiling.frame_shape
     window = tile.window
@@ -293,21 +312,21 @@ def _near(setting: _Setting, tile: Tile) -> _Near:
     for shift in tiling.whole_periods(window):
         corner = tiling.corner + shift - (wide.y, wide.x)
         inside = (corner >= 0) & (corner <= (window.height + height - 2, window.width + width - 2))
-        found = np.flatnonzero(inside.all(axis=1))
-        numbers.append(found)
-        corners.append(corner[found])
+        overlapping = np.flatnonzero(inside.all(axis=1))
+        numbers.append(overlapping)
+        corners.append(corner[overlapping])
     number = np.concatenate(numbers)
-    fraction = np.concatenate([own.fraction for own in tiling.tiles])[number]
+    fraction = np.concatenate([part.fraction for part in tiling.tiles])[number]
     around = Tile(tile.index, slice(0, len(number)), wide, np.concatenate(corners), fraction)
-    return _Near(tile.corner, _TileOfScan(around, setting.on(number)), wide.slices_of(window))
+    return _Neighbourhood(tile.corner, _TileOfScan(around, setting.on(number)), wide.slices_of(window))
 
 
-def _ground(near: Any, model: Any, device: Device) -> Ground:
-    given: _Near = item(near)
-    at = _at(item(model), given.around.own, device)
-    tile = move_tile(given.around.tile, device)
-    light = illuminate_tile(tile, at)[given.inside]
-    return Ground(given.corner, at.inverse_illumination(array_module(light).ascontiguousarray(light)))
+def _ground(neighbourhood: Any, model: Any, device: Device) -> Ground:
+    corner, around, inside = item(neighbourhood)
+    at = _move_tile_model(item(model), around.own, device)
+    tile = move_tile(around.tile, device)
+    light = illuminate_tile(tile, at)[inside]
+    return Ground(corner, at.inverse_illumination(array_module(light).ascontiguousarray(light)))
 
 
 def _power(amplitude: Array) -> Array:
@@ -323,18 +342,23 @@ def power_iteration(
 ) -> DaskArray:
     """The leading eigenvector of a normalised Gramian by power iteration on its blocks, lazily.
 
+    H is not assembled: each step multiplies its blocks by parts of the vector. The iteration starts from the
+    consensus vector, whose elements are ``sqrt(d_i)`` or ``|z_i|``.
+
     Parameters
     ----------
     h : Gramian
+        From `gramian`.
     iterations : int
-        About as many as there are frames, for the long range of a square scan.
+        Number of steps. The long-range phases of a square scan need about as many steps as it has frames.
     normalisation : "degree" or "frame"
         ``H_ij / sqrt(d_i d_j)`` with ``d_i = sum_j |H_ij|``, or ``H_ij / (|z_i| |z_j|)``.
 
     Returns
     -------
     (frame,) complex128 dask array
-        A chunk a tile, of unit norm. The phases that bring the frames in step are those of this vector.
+        The eigenvector, of unit norm, with one chunk for each tile. The phases of its elements are those that
+        synchronise the frames.
     """
     return spread(_vector_of, h, iterate(h, iterations, normalisation, PowerIterate), np.complex128)
 
@@ -342,20 +366,22 @@ def power_iteration(
 def phases(
     h: Gramian, *, normalisation: Literal["frame", "degree"] = "degree", sync: Sync | None = None
 ) -> DaskArray:
-    """The phases that bring frames in step, lazily.
+    """The phases that synchronise the frames of a scan, lazily: those of the leading eigenvector of H.
 
     Parameters
     ----------
     h : Gramian
+        From `gramian`.
     normalisation : "degree" or "frame"
-        As for `power_iteration`.
+        See `power_iteration`.
     sync : Sync, optional
-        Which eigensolver, and how many steps; ``Sync("full")`` unless given.
+        Its `eigensolver` and `iterations` are used; ``Sync("full")`` by default.
 
     Returns
     -------
     (frame,) complex64 dask array
-        A chunk a tile: numbers of modulus one, to be multiplied onto the frames; their weighted mean is one.
+        Numbers of modulus one by which frames are to be multiplied, with one chunk for each tile. Their mean,
+        weighted by the power of the frames, is a positive number.
     """
     found = find_phases(h, Sync("full") if sync is None else sync, normalisation)
     return spread(_phase_of, h, found, np.complex64)

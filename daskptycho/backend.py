@@ -1,7 +1,7 @@
-"""The one place where an array's type decides which code runs: NumPy and Numba, or CuPy and CUDA.
+"""The only module in which an array's type decides which code runs: NumPy and Numba, or CuPy and CUDA.
 
-The mathematics calls this module and so do the tasks that put arrays on a device; it calls the two kernel
-modules, which have the same functions with the same arguments.
+It is called by the numerical code and by tasks that move arrays to a device. It calls the two kernel modules,
+which have the same functions with the same arguments.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ __all__ = [
 Array = Any
 Device = Literal["cpu", "gpu"]
 
-# Pixels of exit waves that a core has in flight: 256 KiB of complex64, which stays in its second-level cache.
+# Pixels of exit waves that a CPU core processes at once: 256 KiB of complex64, which fit into its L2 cache.
 CPU_PIXELS = 2**15
-# On a GPU a batch of frames is the larger the better, up to this share of its memory for their exit waves;
-# with its temporaries, those of cuFFT and of shifted probes among them, it takes up to so many times as much.
+# Share of a GPU's memory that the exit waves of one batch of frames may fill: larger batches are faster.
 GPU_SHARE = 1 / 64
+# Memory of a batch with all its temporaries, for example of cuFFT and of shifted probes, in units of its
+# waves.
 GPU_BATCHES = 6
 
 
 def _on_device(array: Array) -> bool:
-    # Asked without importing CuPy: whoever holds a CuPy array has imported it.
+    # There is no need to import CuPy: a CuPy array can only exist if it is imported already.
     cupy = sys.modules.get("cupy")
     return cupy is not None and isinstance(array, cupy.ndarray)
 
 
 def array_module(array: Array) -> ModuleType:
-    """``numpy`` or ``cupy``: the module that this array comes from."""
+    """The module that this array belongs to: ``numpy`` or ``cupy``."""
     return importlib.import_module("cupy" if _on_device(array) else "numpy")
 
 
@@ -59,45 +60,45 @@ def kernels(array: Array) -> ModuleType:
 
 
 def sparse_module(array: Array) -> ModuleType:
-    """``scipy.sparse``, or CuPy's counterpart: sparse matrices of such arrays."""
+    """The module of sparse matrices for this array: ``scipy.sparse`` or CuPy's counterpart."""
     return importlib.import_module("cupyx.scipy.sparse" if _on_device(array) else "scipy.sparse")
 
 
 def sparse_solvers(array: Array) -> ModuleType:
-    """``scipy.sparse.linalg``, or CuPy's counterpart."""
+    """The module of sparse solvers for this array: ``scipy.sparse.linalg`` or CuPy's counterpart."""
     return importlib.import_module(
         "cupyx.scipy.sparse.linalg" if _on_device(array) else "scipy.sparse.linalg"
     )
 
 
 def to_host(array: Array) -> Array:
-    """The array as NumPy's."""
+    """Copy a CuPy array to the host; a NumPy array is returned unchanged."""
     return array.get() if _on_device(array) else array
 
 
 def to_device(array: Array, device: Device) -> Array:
-    """A NumPy array where the device's arrays live; one that is there already is returned as it is."""
+    """Copy a NumPy array to a device; an array that is there already is returned unchanged."""
     if device == "cpu" or _on_device(array):
         return array
-    # A GPU knows the byte order of its own alone, which detectors' files need not have.
+    # A GPU supports only its own byte order; files of detectors may have the other one.
     native = np.asarray(array, dtype=array.dtype.newbyteorder("="))
     return importlib.import_module("cupy").asarray(native)
 
 
 def pixels_in_flight(array: Array) -> int:
-    """How many pixels of exit waves to work on at a time where this array lives."""
+    """Number of pixels of exit waves to process at once, on the device of this array."""
     return _gpu_pixels() if _on_device(array) else CPU_PIXELS
 
 
 def _gpu_pixels() -> int:
-    # Of all memory, not of what is free: batches of one size let cuFFT's plans recur.
+    # A share of all memory rather than of free memory: with equal batches, plans of cuFFT can be used again.
     _, total = importlib.import_module("cupy").cuda.runtime.memGetInfo()
     return int(total * GPU_SHARE) // np.dtype(np.complex64).itemsize
 
 
 @functools.cache
 def _host_fft() -> ModuleType:
-    """FFTW where pyfftw is installed (the extra `fftw`), SciPy's pocketfft otherwise."""
+    """FFTW if pyfftw is installed (the extra `fftw`), otherwise SciPy's pocketfft."""
     try:
         return importlib.import_module("daskptycho.fftw")
     except ImportError:
@@ -109,14 +110,20 @@ def _fft(array: Array) -> ModuleType:
 
 
 def transform(wave: Array, *, unitary: bool = True, overwrite: bool = False) -> Array:
-    """Two-dimensional FFT over the last two axes. `wave` stays as it is, or may be overwritten.
+    """Two-dimensional FFT over the last two axes.
 
-    Unitary, or without any factor: then what is done to the spectrum takes up ``1 / pixels``, the factor of
-    both ways, which saves two passes over the waves where the library has one for it.
+    Parameters
+    ----------
+    wave : (..., N, N) complex64 array
+    unitary : bool
+        Whether to multiply by ``1 / sqrt(pixels)``. Without that factor here and in `inverse_transform`, the
+        caller multiplies the spectrum by ``1 / pixels``, which saves passes over the waves.
+    overwrite : bool
+        Whether `wave` may be overwritten; otherwise it is not changed.
     """
     return _fft(wave).fft2(wave, norm="ortho" if unitary else "backward", overwrite_x=overwrite)
 
 
 def inverse_transform(wave: Array, *, unitary: bool = True) -> Array:
-    """Inverse of `transform`, up to the factor that both leave out. `wave` may be overwritten."""
+    """Inverse of `transform`; without `unitary`, ``pixels`` times the inverse. `wave` may be overwritten."""
     return _fft(wave).ifft2(wave, norm="ortho" if unitary else "forward", overwrite_x=True)

@@ -1,12 +1,13 @@
-"""Loops over frames and pixels that NumPy would be slow at, compiled by Numba. Called by ``backend`` alone.
+"""Loops over frames and pixels, compiled by Numba, which would be slow in NumPy. Called only by ``backend``.
 
-Each kernel works on the frames of one tile and releases the interpreter, so that tiles run side by side
-on threads. Shapes: ``frame`` counts the frames of a call, ``copy`` is 1 where all frames share the probe and
-``frame`` where each has its own (shifted by the sub-pixel part of its position), ``mode`` counts the
-incoherent probe modes. Corners are ``[y, x]`` in the tile's window and lie inside it.
+Each kernel works on frames of one tile and releases Python's interpreter lock, so that tiles run in parallel
+on threads. Shapes: ``frame`` is the number of frames of a call. ``copy`` is 1 where all frames share the
+probe and ``frame`` where each frame has its own, for example shifted by the sub-pixel part of its position.
+``mode`` is the number of incoherent probe modes. Corners are ``[y, x]`` in the tile's window; frames lie
+inside it.
 
-Complex numbers are handled as pairs of real ones: LLVM turns such loops into vector instructions,
-which it does not do for Numba's complex type.
+Complex numbers are handled as pairs of real numbers, since LLVM vectorises such loops but not those with
+Numba's complex type.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ __all__ = [
 
 Array = Any
 
-# Reassociation lets sums run in vector registers; NaN and infinity keep their meaning.
+# Sums may be reordered, so that they can be vectorised. NaN and infinity keep their meaning.
 _compile = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
 
 def _real(array: Array) -> Array:
-    """The same complex memory as pairs of reals along the last axis."""
+    """A view of complex64 memory as pairs of float32 along the last axis."""
     return array.view(np.float32)
 
 
@@ -75,7 +76,7 @@ def _project_modulus(wave, amplitude, scale, tiny):  # type: ignore[no-untyped-d
                     b, c = z[2 * x], z[2 * x + 1]
                     power[x] += b * b + c * c
             row = np.float32(0.0)
-            # A loop of its own: with the branch below in it, the root would not be vectorised.
+            # A separate loop: together with the branch below, the square root would not be vectorised.
             for x in range(width2 // 2):
                 power[x] = np.sqrt(power[x] * scale + tiny)
             for x in range(width2 // 2):
@@ -95,11 +96,12 @@ def _project_modulus(wave, amplitude, scale, tiny):  # type: ignore[no-untyped-d
 
 
 def project_modulus(wave: Array, amplitude: Array, scale: float) -> float:
-    """Give the modes' summed intensity the measured modulus, in place; return sum (|Fz| - a)^2.
+    """Give waves the measured modulus, in place, and return the misfit ``sum (|Fz| - a)^2``.
 
-    `wave` is ``Fz / sqrt(scale)``, from an FFT that leaves its factor out, and becomes the projection times
-    ``sqrt(scale)``, for an inverse that does so too. Pixels with a negative amplitude are not valid:
-    they keep their ``Fz`` and count nothing.
+    With several modes, ``|Fz|^2`` is summed over them. `wave` is ``Fz / sqrt(scale)``, from an FFT without
+    its factor, and becomes the projection times ``sqrt(scale)``, for an inverse FFT without its factor.
+    Pixels with a negative amplitude are not valid: they keep their ``Fz`` and do not contribute to the
+    misfit.
     """
     return float(_project_modulus(_real(wave), amplitude, np.float32(scale), np.float32(1e-30)))
 
@@ -168,7 +170,7 @@ def _accumulate_waves(wave, probe, corner, image):  # type: ignore[no-untyped-de
 
 
 def accumulate_waves(wave: Array, probe: Array, corner: Array, image: Array) -> None:
-    """``image[window of frame f] += sum_m conj(probe) * wave``: what is weighed is not kept."""
+    """``image[window of frame f] += sum_m conj(probe) * wave``, without keeping the weighted frames."""
     _accumulate_waves(_real(wave), _real(probe), corner, _real(image))
 
 
@@ -211,7 +213,10 @@ def _accumulate_probe(image, wave, corner, numerator, denominator):  # type: ign
 
 
 def accumulate_probe(image: Array, wave: Array, corner: Array, numerator: Array, denominator: Array) -> None:
-    """``numerator += conj(image) * wave`` over frames (or for each), ``denominator += |image|^2``."""
+    """``numerator += conj(image) * wave`` and ``denominator += |image|^2``.
+
+    Both are summed over frames; a numerator with a copy for each frame is not.
+    """
     _accumulate_probe(_real(image), _real(wave), corner, _real(numerator), denominator)
 
 
@@ -243,5 +248,5 @@ def _gramian(first, second, pair, offset, corner, weight, out):  # type: ignore[
 def gramian(
     first: Array, second: Array, pair: Array, offset: Array, corner: Array, weight: Array, out: Array
 ) -> None:
-    """``out[k] = sum_r conj(first[i]) second[j] weight`` over the pixels that pair k = (i, j) shares."""
+    """``out[k] = sum_r conj(first[i]) second[j] weight`` over the pixels r that pair k = (i, j) shares."""
     _gramian(_real(first), _real(second), pair, offset, corner, weight, out)

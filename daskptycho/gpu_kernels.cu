@@ -1,8 +1,9 @@
-// The kernels that gpu_kernels.py launches, and what they share. Shapes are those of cpu_kernels.py.
+// The kernels that gpu_kernels.py launches, and functions that they share. Shapes are those of cpu_kernels.py.
 //
-// float2 is a complex number of 64 bits. Blocks have 256 threads, and eight of them are to fit on a multiprocessor,
-// which fills it. An index into a stack of frames has 64 bits: a stack may have more than 2^31 elements, a frame
-// may not. Modes are few: their loops are not unrolled, which would only cost registers.
+// float2 is a complex number of 64 bits. Blocks have 256 threads; eight blocks fill a multiprocessor, and the
+// compiler limits registers so that they fit. An index into a stack of frames has 64 bits, since a stack may have
+// more than 2^31 elements; a frame may not. Loops over modes, which are few, are not unrolled: that would only
+// take registers.
 
 typedef long long int64;
 
@@ -21,11 +22,11 @@ __device__ __forceinline__ void add(float2& sum, float2 value) {
   sum.y += value.y;
 }
 
-// Blocks (f, 0), (f, 1), ... share the pixels of frame f: the first of this thread, and how far it is to the next.
+// Blocks (f, 0), (f, 1), ... share the pixels of frame f: the first pixel of this thread, and the step to its next.
 __device__ __forceinline__ int first_pixel() { return blockIdx.y * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ int next_pixel() { return gridDim.y * blockDim.x; }
 
-// Row and column of a pixel that moves on by so many pixels at a time. A division takes longer than a step.
+// Row and column of a pixel that advances by a fixed number of pixels. Steps are faster than divisions.
 struct Place {
   int y, x;
   int width, down, across;
@@ -41,7 +42,7 @@ struct Place {
   }
 };
 
-// Sum over a block of 256 threads, always in the same order; the first thread has it.
+// Sum over a block of 256 threads, always in the same order; only the first thread gets the result.
 __device__ double block_sum(double value) {
   __shared__ double part[8];
   for (int step = 16; step; step >>= 1) value += __shfl_down_sync(0xffffffffu, value, step);
@@ -50,7 +51,7 @@ __device__ double block_sum(double value) {
   double total = 0.0;
   if (threadIdx.x == 0)
     for (int warp = 0; warp < 8; ++warp) total += part[warp];
-  // The next sum of this block may write part again.
+  // The block's next sum overwrites part.
   __syncthreads();
   return total;
 }
@@ -73,8 +74,8 @@ exit_waves(const float2* image, const float2* probe, const int64* corner, float2
   }
 }
 
-// Waves from an FFT without its factor, for an inverse without its own: scale is the product of both, 1 / pixels.
-// Each block leaves its part of the misfit.
+// The FFT before and the inverse FFT after this kernel leave out their factors; scale is the product of both,
+// 1 / pixels. Each block stores its part of the misfit.
 extern "C" __global__ void __launch_bounds__(256, 8)
 project_modulus(float2* wave, const float* amplitude, double* misfit, int modes, int pixels, float scale) {
   const int64 f = blockIdx.x;
@@ -88,7 +89,7 @@ project_modulus(float2* wave, const float* amplitude, double* misfit, int modes,
       float power = 0.0f;
       #pragma unroll 1
       for (int m = 0; m < modes; ++m) power += square(z[(int64)m * pixels + t]);
-      // A wave that is nowhere has no phase to keep; it stays finite.
+      // Where the wave is zero it has no phase: this keeps the result finite.
       const float modulus = sqrtf(power * scale + 1e-30f);
       const double difference = modulus - measured;
       factor *= measured / modulus;
@@ -104,7 +105,7 @@ project_modulus(float2* wave, const float* amplitude, double* misfit, int modes,
   if (threadIdx.x == 0) misfit[f * gridDim.y + blockIdx.y] = total;
 }
 
-// out[f] = sum over modes of conj(probe) * wave; each block leaves its part of |wave|^2.
+// out[f] = sum over modes of conj(probe) * wave. Each block stores its part of |wave|^2.
 extern "C" __global__ void __launch_bounds__(256, 8)
 weigh_frames(const float2* wave, const float2* probe, float2* out, double* power, int own, int modes, int pixels) {
   const int64 f = blockIdx.x;
@@ -130,15 +131,15 @@ struct Touching {
   int frame, y, x;
 };
 
-// Which frames touch each patch, in their order: list[start[patch]] to list[start[patch + 1] - 1].
+// The frames that touch each patch, in order: list[start[patch]] to list[start[patch + 1] - 1].
 struct Cover {
   const int64* start;
   const Touching* list;
   int height, width, rows, columns;
 };
 
-// Adds to each pixel of the image what add_frame gives for the frames that cover it, one thread a pixel and one
-// block a patch. No atomics, and the same bits each time.
+// Adds to each pixel of the image what add_frame gives for the frames that cover it, with one thread for each pixel
+// and one block for each patch. Without atomics, so that sums have the same bits in every run.
 template <class Value, class AddFrame>
 __device__ __forceinline__ void gather(Cover cover, Value* image, AddFrame add_frame) {
   const int patch = blockIdx.x, across = (cover.columns + 31) / 32;
@@ -186,8 +187,8 @@ accumulate_illumination(const float* power, const int64* start, const Touching* 
          [=](float& sum, int f, int t) { sum += power[(own ? (int64)f * pixels : 0) + t]; });
 }
 
-// One thread a pixel and mode of the probe, over a group of frames that follow each other. Each group leaves its
-// part of both sums; where frames have numerators of their own, these are added to at once.
+// One thread for each pixel and mode of the probe sums over a group of consecutive frames. Each group stores its
+// part of both sums. Where each frame has its own numerator, the kernel adds to that directly.
 extern "C" __global__ void __launch_bounds__(256, 8)
 accumulate_probe(const float2* image, const float2* wave, const int64* corner, float2* numerator, float* denominator,
                  int frames, int group, int own, int modes, int height, int width, int stride) {
@@ -211,8 +212,8 @@ accumulate_probe(const float2* image, const float2* wave, const int64* corner, f
   if (m == 0) denominator[(int64)blockIdx.y * pixels + t] = power;
 }
 
-// out[k] = sum over the pixels that frames i and j of pair k share of conj(first[i]) * second[j] * weight. One block
-// a pair, threads over the shared pixels.
+// out[k] = sum of conj(first[i]) * second[j] * weight over the pixels that frames i and j of pair k share. One block
+// for each pair; its threads share the pixels.
 extern "C" __global__ void __launch_bounds__(256, 8)
 gramian(const float2* first, const float2* second, const int64* pair, const int64* offset, const int64* corner,
         const float* weight, double2* out, int height, int width, int stride) {
@@ -220,7 +221,7 @@ gramian(const float2* first, const float2* second, const int64* pair, const int6
   const int dy = offset[2 * k], dx = offset[2 * k + 1];
   const int y0 = max(0, dy), x0 = max(0, dx);
   const int rows = max(0, min(height, height + dy) - y0), columns = max(0, min(width, width + dx) - x0);
-  // Where the shared pixels begin, in both frames and in the image.
+  // The first shared pixel, in both frames and in the image.
   const float2* a = first + i * height * width + y0 * width + x0;
   const float2* b = second + j * height * width + (y0 - dy) * width + x0 - dx;
   const float* w = weight + (corner[2 * i] + y0) * stride + corner[2 * i + 1] + x0;
@@ -231,7 +232,7 @@ gramian(const float2* first, const float2* second, const int64* pair, const int6
     const float at = w[(int64)place.y * stride + place.x];
     place.move_on();
     real += (u.x * v.x + u.y * v.y) * at;
-    // Both products rounded alike: their difference is zero where a frame meets itself.
+    // Both products are rounded the same way, so that the imaginary part of a frame with itself is exactly zero.
     imaginary += (__fmul_rn(u.x, v.y) - __fmul_rn(u.y, v.x)) * at;
   }
   real = block_sum(real);

@@ -1,10 +1,10 @@
-"""The kernels of `cpu_kernels` for CuPy arrays, in CUDA C (``gpu_kernels.cu``). Called by ``backend`` alone.
+"""The kernels of `cpu_kernels` for CuPy arrays, in CUDA C (``gpu_kernels.cu``). Called only by ``backend``.
 
-Same functions, same arguments, same shapes. No kernel uses atomics: each output element is written by one
-thread that gathers what belongs to it, so that a sum has the same bits each time. Corners come from
-the host; each table of them is moved to the device once and kept there. Pairs may be there already.
+Functions, arguments and shapes are the same. No kernel uses atomics: each element of a result is computed by
+one thread, so that a sum has the same bits in every run. Corners are given on the host; each table of them is
+copied to the device once and kept there. Pairs may be on the device already.
 
-None of this has run on a GPU yet: docs/gpu.md says what has been proven without one.
+No kernel has run on a GPU yet: docs/gpu.md says what has been tested without one.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ Array = Any
 SOURCE = resources.files(__package__).joinpath("gpu_kernels.cu").read_text()
 
 THREADS = 256
-# Each thread takes up to so many pixels of a frame, so that a block's sum costs little beside them.
+# Most pixels of a frame for each thread: enough for the sum over a block to take little of the time.
 PIXELS_A_THREAD = 8
-# Rows and columns of the image in a patch, one thread a pixel: a warp reads 32 neighbours.
+# Rows and columns of a patch of the image, with one thread for each pixel: a warp reads 32 neighbours.
 PATCH = (8, 32)
-# Frames in a group of the probe update: few enough to fill a GPU with groups, the same on every GPU.
+# Frames in a group of the probe update: few, so that there are enough groups to fill a GPU. Not chosen by
+# GPU, so that sums have the same bits on each.
 GROUP = 64
 MOST_BLOCKS_Y = 65535
-# Tables of positions that stay on the device: those of a thousand tiles.
+# Number of tables of positions that are kept on the device: enough for a thousand tiles.
 MOST_TABLES = 4096
 
 
@@ -53,9 +54,9 @@ def _module() -> Any:
 
 def _launch(name: str, grid: tuple[int, ...], *arguments: Any) -> None:
     if not all(argument.flags.c_contiguous for argument in arguments):
-        # CuPy passes an address alone: the kernel would read what lies between the elements of a view.
+        # CuPy passes only an address: the kernel would also read what lies between the elements of a view.
         raise ValueError(f"{name} got an array that is not contiguous; make a copy of it")
-    # A launch of no blocks is an error, and a tile without pairs is none.
+    # CUDA refuses to launch no blocks, but a tile may have no pairs.
     if all(grid):
         _module().get_function(name)(grid, (THREADS,), arguments)
 
@@ -69,11 +70,11 @@ def _int(*values: int) -> tuple[np.int32, ...]:
     return tuple(np.int32(value) for value in values)
 
 
-def _resident(make: Callable[..., tuple[NDArray, ...]], table: Array, *sizes: int) -> tuple[Array, ...]:
-    """What `make` makes of a table of positions, on the device; made and moved when it is first seen."""
+def _keep_on_device(make: Callable[..., tuple[NDArray, ...]], table: Array, *sizes: int) -> tuple[Array, ...]:
+    """Arrays that `make` makes of a table of positions, on the device, kept there for later calls."""
     import cupy
 
-    if make is _itself and not isinstance(table, np.ndarray):
+    if make is _identity and not isinstance(table, np.ndarray):
         return (table,)
     table = np.ascontiguousarray(table, dtype=np.int64)
     return _tables(make, table.tobytes(), table.shape, sizes, cupy.cuda.Device().id)
@@ -92,25 +93,33 @@ def _tables(
     return tuple(cupy.asarray(made) for made in make(np.frombuffer(table, np.int64).reshape(shape), *sizes))
 
 
-def _itself(table: NDArray) -> tuple[NDArray]:
+def _identity(table: NDArray) -> tuple[NDArray]:
     return (table,)
 
 
 def _cover(
     corner: NDArray[np.int64], height: int, width: int, rows: int, columns: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Which frames touch each patch of a window: where its list starts, and the lists: frame, y, x."""
+    """List the frames that touch each patch of a window.
+
+    Returns
+    -------
+    start : (patch + 1,) int64 array
+        Where the list of each patch starts.
+    touching : (n, 3) int32 array
+        The lists one after the other: number of a frame and its corner, y and x.
+    """
     frames = np.arange(len(corner))
     first = corner // PATCH
     count = (corner + np.array([height - 1, width - 1])) // PATCH - first + 1
     touched = count.prod(axis=1)
-    # Every frame as often as it touches a patch, and which of its patches that is.
+    # One entry for each frame and patch that it touches, and the number of that patch among the frame's.
     frame = np.repeat(frames, touched)
     nth = np.arange(touched.sum()) - np.repeat(touched.cumsum() - touched, touched)
     down, across = first[frame, 0] + nth // count[frame, 1], first[frame, 1] + nth % count[frame, 1]
     patches_across = -(-columns // PATCH[1])
     patch = down * patches_across + across
-    # A stable sort keeps the frames of a patch in their order, and so the bits of their sum.
+    # A stable sort keeps the order of the frames of a patch, and with it the bits of their sum.
     order = np.argsort(patch, kind="stable")
     start = np.searchsorted(patch[order], np.arange(-(-rows // PATCH[0]) * patches_across + 1))
     touching = np.column_stack([frame, corner[frame]])[order]
@@ -118,8 +127,8 @@ def _cover(
 
 
 def _gather(name: str, arrays: tuple[Array, ...], corner: NDArray, image: Array, *sizes: int) -> None:
-    """Launch a kernel that adds frames to an image; the last two of `sizes` are a frame's."""
-    start, touching = _resident(_cover, corner, *sizes[-2:], *image.shape)
+    """Launch a kernel that adds frames to an image; the last two of `sizes` are the shape of a frame."""
+    start, touching = _keep_on_device(_cover, corner, *sizes[-2:], *image.shape)
     sizes = (*sizes, *image.shape)
     _launch(name, (len(start) - 1,), *arrays, start, touching, image, *_int(*sizes))
 
@@ -129,7 +138,7 @@ def exit_waves(image: Array, probe: Array, corner: Array, out: Array) -> None:
     frames, modes, height, width = out.shape
     grid = _blocks_of_frames(frames, height * width)
     sizes = _int(len(probe) > 1, modes, height, width, image.shape[1])
-    _launch("exit_waves", grid, image, probe, *_resident(_itself, corner), out, *sizes)
+    _launch("exit_waves", grid, image, probe, *_keep_on_device(_identity, corner), out, *sizes)
 
 
 def project_modulus(wave: Array, amplitude: Array, scale: float) -> Array:
@@ -183,7 +192,7 @@ def accumulate_probe(image: Array, wave: Array, corner: Array, numerator: Array,
     parts = numerator if own else cupy.empty((groups, modes, height, width), dtype=np.complex64)
     sizes = _int(frames, GROUP, own, modes, height, width, image.shape[1])
     grid = (-(-height * width // THREADS), groups, modes)
-    _launch("accumulate_probe", grid, image, wave, *_resident(_itself, corner), parts, powers, *sizes)
+    _launch("accumulate_probe", grid, image, wave, *_keep_on_device(_identity, corner), parts, powers, *sizes)
     denominator += powers.sum(axis=0)
     if not own:
         numerator += parts.sum(axis=0)
@@ -193,6 +202,6 @@ def gramian(
     first: Array, second: Array, pair: Array, offset: Array, corner: Array, weight: Array, out: Array
 ) -> None:
     """See `cpu_kernels.gramian`."""
-    tables = [_resident(_itself, table)[0] for table in (pair, offset, corner)]
+    tables = [_keep_on_device(_identity, table)[0] for table in (pair, offset, corner)]
     sizes = _int(*first.shape[1:], weight.shape[1])
     _launch("gramian", (len(pair),), first, second, *tables, weight, out, *sizes)

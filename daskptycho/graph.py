@@ -1,14 +1,15 @@
-r"""The Dask graph of a sweep: tiles as tasks, strips between neighbours, phases.
+"""The Dask graph of a sweep: tasks of tiles, strips between neighbouring tiles, and phases.
 
-It puts the eager functions of `model` and `sync` into tasks and holds no mathematics of its own. With the
-model held, a sweep is two tasks a tile::
+It puts the eager functions of `model` and `sync` into tasks. With two-level synchronisation and no parameter
+to update, a sweep has two tasks for each tile::
 
     TileState -> sweep: merge the image, sweep the frames, synchronise the tile -> TileSweep
-    TileSweep -> row of G, with the neighbours' strips -> phases of the tiles -> the next TileState
+    TileSweep -> row of G, with the strips of neighbours -> phases of the tiles -> the next TileState
 
-Where parameters are recovered, their sums go through one task for all tiles and the illumination follows from
-them before the frames are weighed. Lists have one value for each tile. A sweep's inputs are results that are
-already on the workers; a graph holds no array and spans one sweep.
+If parameters are due for an update, their sums first go through one task for all tiles, and the illumination
+is computed from them before frames are weighed: up to six tasks for each tile. Strips that are sent to
+another process are cut out in further tasks. Lists have one value for each tile. A graph spans one sweep; its
+inputs are results that are on the workers already.
 """
 
 from __future__ import annotations
@@ -63,16 +64,17 @@ Array = Any
 
 
 class Report(NamedTuple):
-    """What the client learns of a sweep: only scalars."""
+    """The scalars of a sweep, for the client. Those of `Phases` are NaN if it did not synchronise."""
 
     misfit: float
+    """``sum (|Fz| - a)^2`` over the valid pixels of all frames."""
     consensus: float
     spread: float
     localisation: float
 
 
 class SweepInput(NamedTuple):
-    """All that a sweep over one tile needs; in a graph, of values."""
+    """The input of a sweep over one tile. Its fields are values in a graph, and arrays in a task."""
 
     settings: SweepSettings
     at: TileModel
@@ -80,17 +82,17 @@ class SweepInput(NamedTuple):
     state: TileState
     leave: Leave
     merging: Array | None = None
-    """N of the coming merge, where it is known already: the tile is synchronised in the same task."""
+    """N of the coming merge, if it is known already. The tile is then synchronised in the same task."""
     following: TileModel | None = None
-    """The model to weigh the frames with, unless it is the one of the sweep."""
+    """The model to weigh the frames with; that of the sweep by default."""
     first: TileSweep | None = None
-    """What a first pass over the same frames left."""
+    """The result of the first pass over the same frames, if this is the second."""
 
 
-def _sweep(given: SweepInput) -> TileSweep:
-    settings, at, data, state = given.settings, given.at, given.data, given.state
+def _sweep(inputs: SweepInput) -> TileSweep:
+    settings, at, data, state = inputs.settings, inputs.at, inputs.data, inputs.state
     how, tile = settings.how, data.tile
-    kept = None if given.first is None else given.first.image
+    kept = None if inputs.first is None else inputs.first.image
     merged = merge_image(data, state, at) if kept is None else kept[...]
     previous = previous_image(state) if settings.momentum else None
     image, stack, misfit = extrapolate(merged, previous, settings.momentum), stack_of(data, state), None
@@ -106,22 +108,22 @@ def _sweep(given: SweepInput) -> TileSweep:
     swept = sweep_tile(
         *(settings.algorithm, at, tile, amplitudes, image),
         stack=stack,
-        leave=given.leave,
-        following=given.following,
+        leave=inputs.leave,
+        following=inputs.following,
     )
     note_sweep()
-    # What was read for this task goes before the Gramian needs room.
+    # Frees memory before the Gramian needs it.
     del amplitudes, image
-    if settings.keeps_image or given.leave == "sums only":
+    if settings.keeps_image or inputs.leave == "sums only":
         # For the momentum of the coming sweep, and for the second pass of this one.
         swept = swept._replace(image=merged if kept is None else kept)
-    if given.merging is not None and settings.two_level:
-        swept = synchronise_swept(data, swept, given.merging, given.following or at, how)
+    if inputs.merging is not None and settings.two_level:
+        swept = synchronise_swept(data, swept, inputs.merging, inputs.following or at, how)
     return swept if misfit is None else swept._replace(misfit=misfit)
 
 
 def _weigh(settings: SweepSettings, data: TileData, first: TileSweep, merging: Array, at: TileModel) -> Any:
-    """Weigh waves that waited for the updated model, and synchronise the tile where that is due."""
+    """Weigh the waves of a sweep with the updated model, and synchronise the tile if the sweep does so."""
     weigh = overlap_waves if settings.leave == "overlap sum" else weigh_waves
     swept = first._replace(left=weigh(data.tile, first.left.waves, at), sums={})
     return synchronise_swept(data, swept, merging, at, settings.how) if settings.two_level else swept
@@ -132,7 +134,7 @@ def _illuminate(data: TileData, at: TileModel) -> Array:
 
 
 class _TileReport(NamedTuple):
-    """What of a `TileSweep` goes to one task for all tiles; a sweep has both fields too."""
+    """The part of a `TileSweep` that one task for all tiles needs. A `TileSweep` has the same fields."""
 
     misfit: float
     sums: dict[str, Sums]
@@ -142,10 +144,13 @@ def _report_tile(swept: TileSweep) -> _TileReport:
     return _TileReport(swept.misfit, swept.sums)
 
 
-def _bring_reports(swept: list[Value]) -> list[Value]:
-    """What one task reads of all tiles: in its own process each sweep where it lies, of others a report."""
-    beside = in_one_process(len(swept))
-    return [own if beside(0, index) else task(_report_tile, own) for index, own in enumerate(swept)]
+def _gather_reports(swept: list[Value]) -> list[Value]:
+    """The input of one task for all tiles: whole sweeps from its own process, reports from others."""
+    share_process = in_one_process(len(swept))
+    return [
+        of_tile if share_process(0, index) else task(_report_tile, of_tile)
+        for index, of_tile in enumerate(swept)
+    ]
 
 
 def _update_shared(
@@ -154,7 +159,7 @@ def _update_shared(
     updated = dict(shared)
     for parameter in model.shared:
         if parameter.name in due:
-            total = reduce(parameter.add, (own.sums[parameter.name] for own in reports))
+            total = reduce(parameter.add, (report.sums[parameter.name] for report in reports))
             updated[parameter.name] = parameter.update(shared[parameter.name], total)
     return updated
 
@@ -178,14 +183,14 @@ def _extrapolate_shared(
 
 
 def _summarise(reports: list[_TileReport], found: Phases | None) -> Report:
-    misfit = sum(own.misfit for own in reports)
+    misfit = sum(report.misfit for report in reports)
     if found is None:
         return Report(misfit, np.nan, np.nan, np.nan)
     return Report(misfit, found.consensus, found.spread, found.localisation)
 
 
 def illuminate_tiles(layout: Layout, models: Sequence[TileModel]) -> list[Value]:
-    """N on each tile's window, summed over all tiles."""
+    """N on each tile's window, (y, x) float32, summed over all tiles."""
     illuminate = layout.storing(_illuminate)
     return add_neighbours(
         layout, [task(illuminate, *of_tile) for of_tile in zip(layout.tiles, models, strict=True)]
@@ -193,7 +198,7 @@ def illuminate_tiles(layout: Layout, models: Sequence[TileModel]) -> list[Value]
 
 
 def merge_images(layout: Layout, state: State) -> list[Value]:
-    """The object on each tile's window, (y, x)."""
+    """The object on each tile's window, (y, x) complex64; merged if need be."""
     models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
     merge = layout.storing(merge_image)
     return [
@@ -203,39 +208,51 @@ def merge_images(layout: Layout, state: State) -> list[Value]:
 
 
 def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State, Value]:
-    """The graph of one sweep over all tiles.
+    """Make the graph of one sweep over all tiles.
+
+    Parameters
+    ----------
+    layout : Layout
+    state : State
+        The state before this sweep.
+    settings : SweepSettings
 
     Returns
     -------
     state : State
+        The state after this sweep; its images are `Unmerged`.
     report : Value
-        Of a `Report`.
+        A `Report`.
     """
     placed = place(settings)
     shared, own = state.shared, [tile.own for tile in state.tiles]
     if settings.momentum and settings.due and state.previous_shared is not None:
         shared = task(_extrapolate_shared, layout.tile_model, shared, state.previous_shared, placed)
     models = model_on_tiles(layout, shared, own, settings.due)
-    lit = [tile.illumination for tile in state.tiles]
+    illuminations = [tile.illumination for tile in state.tiles]
     if not settings.due:
-        swept = _sweep_tiles(layout, state, placed, models, settings.leave, lit)
-        return synchronise(layout, swept, State(shared, _tiles(lit, own)), settings, state.shared)
-    again = layout.residency.waves_twice
-    first = _sweep_tiles(layout, state, placed, models, "sums only" if again else "waves")
-    updated = task(_update_shared, layout.tile_model, shared, _bring_reports(first), settings.due)
+        swept = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations)
+        return synchronise(
+            layout, swept, State(shared, _make_unmerged_tiles(illuminations, own)), settings, state.shared
+        )
+    twice = layout.residency.waves_twice
+    first = _sweep_tiles(layout, state, placed, models, "sums only" if twice else "waves")
+    updated = task(_update_shared, layout.tile_model, shared, _gather_reports(first), settings.due)
     if any(parameter.name in settings.due for parameter in layout.model.per_frame):
         own = [task(_update_own, layout.tile_model, *of_tile) for of_tile in zip(own, first, strict=True)]
     following = model_on_tiles(layout, updated, own)
-    lit = illuminate_tiles(layout, following)
-    if again:
-        # The waves of all tiles found no room while the model waited for the last of them.
+    illuminations = illuminate_tiles(layout, following)
+    if twice:
+        # The update needs the sums of all tiles; their waves do not fit into memory until then.
         models = model_on_tiles(layout, shared, [tile.own for tile in state.tiles])
-        swept = _sweep_tiles(layout, state, placed, models, settings.leave, lit, following, first)
+        swept = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations, following, first)
     else:
         weigh = layout.storing(_weigh)
-        given = zip(layout.tiles, first, lit, following, strict=True)
-        swept = [task(weigh, placed, *of_tile) for of_tile in given]
-    return synchronise(layout, swept, State(updated, _tiles(lit, own)), settings, state.shared)
+        inputs = zip(layout.tiles, first, illuminations, following, strict=True)
+        swept = [task(weigh, placed, *of_tile) for of_tile in inputs]
+    return synchronise(
+        layout, swept, State(updated, _make_unmerged_tiles(illuminations, own)), settings, state.shared
+    )
 
 
 def _sweep_tiles(
@@ -248,7 +265,7 @@ def _sweep_tiles(
     following: list[TileModel] | None = None,
     first: list[Value] | None = None,
 ) -> list[Value]:
-    """A `TileSweep` of each tile; see `SweepInput`."""
+    """The `TileSweep` of each tile; see `SweepInput` for the arguments."""
     nothing: list[Any] = [None] * len(layout.tiles)
     of_tiles = zip(
         *(models, layout.tiles, state.tiles, [leave] * len(nothing)),
@@ -263,23 +280,23 @@ def _sweep_tiles(
     ]
 
 
-def _tiles(lit: list[Value], own: list[Any]) -> list[TileState]:
-    """Tiles without an image yet."""
-    return [TileState(None, *of_tile) for of_tile in zip(lit, own, strict=True)]
+def _make_unmerged_tiles(illuminations: list[Value], own: list[Any]) -> list[TileState]:
+    """The states of tiles without images, which `synchronise` adds."""
+    return [TileState(None, *of_tile) for of_tile in zip(illuminations, own, strict=True)]
 
 
 def synchronise(
     layout: Layout, swept: list[Value], after: State, settings: SweepSettings, previous: Value | None = None
 ) -> tuple[State, Value]:
-    """Bring what each tile has left to the tiles around it, in phase where that is due.
+    """Synchronise the tiles, if the sweep does so, and bring strips to the tiles that merge them.
 
     Parameters
     ----------
     layout : Layout
     swept : list of Value
-        `TileSweep` of each tile.
+        The `TileSweep` of each tile.
     after : State
-        The model after the sweep, and the illumination that goes with it.
+        The model after the sweep, and its illumination; without images.
     settings : SweepSettings
     previous : Value, optional
         The shared parameters before the sweep.
@@ -287,8 +304,9 @@ def synchronise(
     Returns
     -------
     state : State
+        `after` with images that are `Unmerged`.
     report : Value
-        Of a `Report`.
+        A `Report`.
     """
     phases: Value | None = None
     found: Value | None = None
@@ -298,13 +316,13 @@ def synchronise(
         reports, phases = join_tiles(layout, swept, pieces, after, settings)
         found = phases
     else:
-        reports = _bring_reports(swept)
+        reports = _gather_reports(swept)
         if settings.how.normalisation is not None:
             found = find_all_phases(layout, swept, after, settings)
             swept, found = turn_frames(layout, swept, found, reports, settings)
         pieces = bring_strips(layout, swept)
     tiles = [
-        tile._replace(image=Unmerged(own, brought, phases))
-        for tile, own, brought in zip(after.tiles, swept, pieces, strict=True)
+        tile._replace(image=Unmerged(of_tile, brought, phases))
+        for tile, of_tile, brought in zip(after.tiles, swept, pieces, strict=True)
     ]
     return replace(after, tiles=tiles, previous_shared=previous), task(_summarise, reports, found)

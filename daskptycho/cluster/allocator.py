@@ -1,6 +1,6 @@
-"""The C library's allocator, told to give back what is freed: `run` and `loop` do so where memory is short.
+"""Makes glibc's allocator return free memory to the system, for runs that stream their amplitudes.
 
-Nothing happens where the C library is not glibc.
+With another C library the functions do nothing.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import ctypes
 import functools
 import sys
 
-__all__ = ["give_back", "give_back_at_once"]
+__all__ = ["release_free_memory", "release_memory_at_once"]
 
 # From glibc's malloc.h.
 M_MMAP_THRESHOLD = -3
-# Above the arrays of a block of frames (`backend.CPU_PIXELS`), which come and go within a sweep.
+# Bytes from which an array's memory is returned at once: more than the arrays of a block of frames
+# (`backend.CPU_PIXELS`), which are allocated and freed all the time in a sweep.
 LEAST = 2**19
 
 
@@ -25,18 +26,18 @@ def _glibc() -> ctypes.CDLL | None:
     return library if hasattr(library, "malloc_trim") else None
 
 
-def give_back_at_once() -> None:
-    """From now on a large array's memory goes back to the system when the array goes.
+def release_memory_at_once() -> None:
+    """Make glibc return the memory of each large array to the system as soon as the array is freed.
 
-    glibc raises its bound for that with every large array that is freed, up to 32 MiB, and keeps what lies
-    below in the heaps of its threads: more than a streamed run takes for its tiles in flight, measured by
-    benchmarks/memory.py. Dask's nannies start their workers with a bound already.
+    By default glibc raises the limit of what is large with every such array that is freed, up to 32 MiB, and
+    keeps smaller arrays in the heaps of its threads. That is more memory than a streamed run needs for the
+    tiles that it works on (benchmarks/memory.py). Dask's nannies set such a limit for their workers.
     """
     if library := _glibc():
         library.mallopt(M_MMAP_THRESHOLD, LEAST)
 
 
-def give_back() -> None:
-    """What is free in the heaps of all threads, small arrays among it, goes back to the system."""
+def release_free_memory() -> None:
+    """Return free memory in the heaps of all threads to the system, also that of small arrays."""
     if library := _glibc():
         library.malloc_trim(0)

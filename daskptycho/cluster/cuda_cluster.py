@@ -1,7 +1,7 @@
-"""A Dask cluster on this machine's GPUs, one worker process each, through dask-cuda.
+"""A Dask cluster on the GPUs of this machine, with one worker process for each, started by dask-cuda.
 
-The command line and workflows call this module; it calls `devices`. What a worker needs to know reaches it as
-arguments and by a plugin: workers do not see the client's Dask configuration.
+The command line and workflows call this module; it calls `devices`. Workers are configured by arguments and
+by a plugin, since they do not see the client's Dask configuration.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from daskptycho.errors import FaultError, OptionError
 
 __all__ = ["GpuWork", "cuda_cluster", "gpus_at_work", "require_gpus_at_work", "visible_gpus"]
 
-# The share of a GPU's memory that RMM's pool takes at once.
+# The share of a GPU's memory that RMM's pool allocates at the start.
 POOL_SHARE = 0.8
 
 
 class GpuWork(NamedTuple):
-    """What one worker has done."""
+    """The work of one worker so far."""
 
     gpu: Gpu
     pool: str
-    """Where CuPy takes its memory from: ``"RMM"`` or ``"CuPy"``."""
+    """The memory pool that CuPy uses: ``"RMM"`` or ``"CuPy"``."""
     sweeps: int
-    """Tiles swept, each sweep counted."""
+    """Number of sweeps over single tiles."""
 
 
 class _GpuWorker(WorkerPlugin):
-    """Gives CuPy a memory pool on a worker, and knows what it has swept since."""
+    """Gives CuPy a memory pool on a worker, and remembers the count of sweeps at the start."""
 
     name = "daskptycho-gpu"
 
     def setup(self, worker: Worker) -> None:
-        found = gpu_or_reason()
-        if isinstance(found, str):
-            raise OptionError(f"the worker at {worker.address} cannot use a GPU: {found}")
-        self.gpu, self.pool, self.before = found, _set_pool(), count_sweeps()
+        gpu = gpu_or_reason()
+        if isinstance(gpu, str):
+            raise OptionError(f"the worker at {worker.address} cannot use a GPU: {gpu}")
+        self.gpu, self.pool, self.before = gpu, _set_pool(), count_sweeps()
 
 
 def _set_pool() -> str:
-    """Let CuPy allocate from a pool: asking the driver each time would wait for all that runs."""
+    """Let CuPy allocate from a pool: allocations by the driver would wait for all work on the GPU."""
     cupy = importlib.import_module("cupy")
     if importlib.util.find_spec("rmm") is None:
         cupy.cuda.set_allocator(cupy.cuda.MemoryPool().malloc)
@@ -62,14 +62,19 @@ def _set_pool() -> str:
 
 @contextmanager
 def cuda_cluster(gpus: Sequence[int | str] | None = None, *, memory: str = "auto") -> Iterator[Client]:
-    """A cluster with one worker for each GPU, and a client that `daskptycho.reconstruct` finds.
+    """Start a cluster with one worker for each GPU, for the block of a ``with`` statement.
+
+    Its client becomes the current one, so that `daskptycho.reconstruct` with ``device="gpu"`` runs on it. The
+    cluster is closed at the end of the block.
 
     Parameters
     ----------
-    gpus : sequence of int, optional
-        Numbers of GPUs, as ``nvidia-smi`` lists them; all of `visible_gpus` unless given.
+    gpus : sequence of int or str, optional
+        Numbers of GPUs, as ``nvidia-smi`` lists them, or their names in ``CUDA_VISIBLE_DEVICES``; all visible
+        GPUs by default.
     memory : str
-        Host memory of each worker before it spills to disk, "16GiB" for instance.
+        Host memory of each worker before it spills to disk, for example ``"16GiB"``; ``"auto"`` leaves it to
+        dask-cuda.
 
     Yields
     ------
@@ -78,7 +83,7 @@ def cuda_cluster(gpus: Sequence[int | str] | None = None, *, memory: str = "auto
     Raises
     ------
     OptionError
-        No GPU, one that is not there, or no dask-cuda.
+        No GPU can be used, one of `gpus` does not exist or is given twice, or dask-cuda is not installed.
     """
     chosen = _chosen(gpus)
     try:
@@ -94,7 +99,7 @@ def cuda_cluster(gpus: Sequence[int | str] | None = None, *, memory: str = "auto
             n_workers=len(chosen),
             threads_per_worker=1,
             memory_limit=memory,
-            # Any free port: the usual one belongs to whoever came first. For this machine alone.
+            # On any free port, since the usual one may be taken, and only reachable from this machine.
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
             **options,
@@ -108,8 +113,11 @@ def cuda_cluster(gpus: Sequence[int | str] | None = None, *, memory: str = "auto
 def visible_gpus() -> list[str]:
     """The GPUs that this process may use.
 
-    They are numbers, as ``nvidia-smi`` lists them, or what CUDA_VISIBLE_DEVICES calls them: a part of a GPU
-    has no number.
+    Returns
+    -------
+    list of str
+        Numbers, as ``nvidia-smi`` lists them, or the names in ``CUDA_VISIBLE_DEVICES``, where a part of a GPU
+        has a name rather than a number.
 
     Raises
     ------
@@ -124,29 +132,29 @@ def visible_gpus() -> list[str]:
 
 
 def _chosen(gpus: Sequence[int | str] | None) -> list[str]:
-    """The GPUs to use, each once."""
-    there = visible_gpus()
-    chosen = there if gpus is None else [str(gpu) for gpu in gpus]
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(there):
+    """The GPUs to use; an error unless they exist and differ."""
+    visible = visible_gpus()
+    chosen = visible if gpus is None else [str(gpu) for gpu in gpus]
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(visible):
         raise OptionError(
             f"GPUs {', '.join(chosen) or 'none'} are asked for; expected one or more of "
-            f"{', '.join(there)}, each once"
+            f"{', '.join(visible)}, each once"
         )
     return chosen
 
 
 def gpus_at_work(client: Client) -> list[GpuWork]:
-    """What each worker of a `cuda_cluster` has done so far."""
-    return list(client.run(_work).values())
+    """The work of each worker of a `cuda_cluster` so far."""
+    return list(client.run(_read_work).values())
 
 
-def _work(dask_worker: Worker) -> GpuWork:
+def _read_work(dask_worker: Worker) -> GpuWork:
     plugin: Any = dask_worker.plugins[_GpuWorker.name]
     return GpuWork(plugin.gpu, plugin.pool, count_sweeps() - plugin.before)
 
 
 def require_gpus_at_work(client: Client) -> list[GpuWork]:
-    """What each worker of a `cuda_cluster` has done, once a run is finished; an idle GPU is an error.
+    """Check, after a run, that every worker of a `cuda_cluster` has computed on its own GPU.
 
     Parameters
     ----------
@@ -156,17 +164,20 @@ def require_gpus_at_work(client: Client) -> list[GpuWork]:
     Returns
     -------
     list of GpuWork
-        Of each worker its GPU, where its memory comes from, and the number of tiles that it has swept.
+        For each worker: its GPU (``gpu``), the memory pool of CuPy (``pool``), and the number of sweeps over
+        single tiles that it has made (``sweeps``).
 
     Raises
     ------
     FaultError
-        Fewer GPUs than workers did the work. The result of the run is written all the same.
+        A GPU was idle, or workers shared one. The result of the run is not affected.
     """
     work = gpus_at_work(client)
-    used = {own.gpu.uuid for own in work if own.sweeps}
+    used = {of_worker.gpu.uuid for of_worker in work if of_worker.sweeps}
     if len(used) != len(work):
-        done = "; ".join(f"{own.gpu.name} {own.gpu.uuid}: {own.sweeps} tiles swept" for own in work)
+        done = "; ".join(
+            f"{of_worker.gpu.name} {of_worker.gpu.uuid}: {of_worker.sweeps} tiles swept" for of_worker in work
+        )
         raise FaultError(
             f"{len(work)} GPUs were asked for and {len(used)} did the work ({done}); the result is written; "
             "see the worker's log, or name fewer GPUs (--gpus)"

@@ -1,7 +1,7 @@
-"""GPUs: whether one can be used here, and which.
+"""The GPU that this process can use, or the reason why it cannot use one.
 
-`workers`, `cuda_cluster` and the command ``check-gpu`` call this module. CuPy is imported in the functions:
-without it, and without a GPU, each of them says what is missing.
+`workers`, `cuda_cluster` and the command ``check-gpu`` call this module. CuPy is imported in the functions,
+so that they can say what is missing without CuPy or without a GPU.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Gpu:
     Attributes
     ----------
     name, uuid : str
-        As NVIDIA gives them; no two GPUs have the same uuid.
+        Those of NVIDIA's driver; the uuid of each GPU is unique.
     memory : int
-        Bytes.
+        Its memory in bytes.
     """
 
     name: str
@@ -35,31 +35,33 @@ class Gpu:
 
 
 def cupy_or_reason() -> ModuleType | str:
-    """CuPy, or why it cannot be used."""
+    """The module CuPy, or the reason why it cannot be imported."""
     try:
         return importlib.import_module("cupy")
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             return f"CuPy is not installed; install it by {INSTALL}"
-        # Of CuPy's own long message, the first line that says something.
-        said = next((line for line in str(error).splitlines() if line.strip(" =")), "no reason given")
-        return f"CuPy cannot be imported ({said.strip()}); install it anew by {INSTALL}"
+        # The first line with text of CuPy's own long message.
+        reason = next((line for line in str(error).splitlines() if line.strip(" =")), "no reason given")
+        return f"CuPy cannot be imported ({reason.strip()}); install it again by {INSTALL}"
 
 
 def gpu_or_reason() -> Gpu | str:
-    """The GPU that CuPy uses in this process, or why it uses none."""
+    """The GPU that CuPy uses in this process, or the reason why it cannot use one."""
     cupy = cupy_or_reason()
     if isinstance(cupy, str):
         return cupy
     runtime = cupy.cuda.runtime
     try:
         runtime.getDeviceCount()
-        found = runtime.getDeviceProperties(runtime.getDevice())
+        properties = runtime.getDeviceProperties(runtime.getDevice())
     except runtime.CUDARuntimeError as error:
         return (
             f"CuPy finds no GPU ({error}); expected NVIDIA's driver, and a GPU in CUDA_VISIBLE_DEVICES if set"
         )
-    return Gpu(found["name"].decode(), bytes(found["uuid"]).hex(), int(found["totalGlobalMem"]))
+    return Gpu(
+        properties["name"].decode(), bytes(properties["uuid"]).hex(), int(properties["totalGlobalMem"])
+    )
 
 
 def require_gpu() -> Gpu:
@@ -68,9 +70,9 @@ def require_gpu() -> Gpu:
     Raises
     ------
     OptionError
-        There is none, with what would help.
+        There is none; the message says what would help.
     """
-    found = gpu_or_reason()
-    if isinstance(found, str):
-        raise OptionError(f"no GPU can be used here: {found}; 'daskptycho check-gpu' tells more")
-    return found
+    gpu = gpu_or_reason()
+    if isinstance(gpu, str):
+        raise OptionError(f"no GPU can be used here: {gpu}; 'daskptycho check-gpu' gives details")
+    return gpu

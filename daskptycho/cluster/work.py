@@ -1,4 +1,4 @@
-"""How many tiles this process has swept: on a cluster of GPUs, whether each of them did its part."""
+"""Counts the sweeps over tiles in this process, to check that each GPU of a cluster has done some of them."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def note_sweep() -> None:
 
 
 def count_sweeps() -> int:
-    """Sweeps over tiles in this process so far."""
+    """Number of sweeps over single tiles in this process so far."""
     return _sweeps

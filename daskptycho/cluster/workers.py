@@ -1,6 +1,6 @@
-"""Who computes: the workers of the cluster in use, or this process, and the memory that they have.
+"""The workers that compute, those of the cluster in use or this process, and their memory.
 
-`run`, `resumption` and the command line call this module, and `resources` for what `Workers` are.
+`run` and the command line call this module.
 """
 
 from __future__ import annotations
@@ -21,75 +21,82 @@ from daskptycho.errors import OptionError
 
 __all__ = ["Workers", "find_workers", "limit_threads"]
 
-# Threads of one process that share a GPU take turns on it; the second reads frames while the first computes.
+# Threads of one process that share a GPU: one reads frames while the other one computes.
 GPU_THREADS = 2
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Who computes."""
+    """The workers that compute; all are taken to be alike."""
 
     count: int
+    """Number of workers."""
     threads: int
-    """Of each worker."""
+    """Threads of each worker."""
     memory: int | None
-    """Bytes that each may take; None where nothing limits them."""
+    """Memory limit of each worker in bytes; None without a limit."""
     device: Device = "cpu"
-    """Where that memory is."""
+    """The device that has this memory."""
 
 
 def find_workers(memory: str | int | None = None, device: Device = "cpu") -> Workers:
-    """Of the Dask cluster in use, the smallest of its workers standing for all; this process without one.
+    """Find the workers of the Dask cluster in use; without one, this process is the only worker.
 
-    With ``"gpu"`` their memory is that of their GPUs.
+    The memory is that of the worker with the least, the number of threads that of the worker with the most.
+
+    Parameters
+    ----------
+    memory : int or str, optional
+        Memory limit of each worker in place of Dask's, in bytes or for example "16 GiB".
+    device : "cpu" or "gpu"
+        With "gpu", memory means that of the workers' GPUs.
 
     Raises
     ------
     OptionError
-        `memory`, bytes of each worker in place of Dask's own limit, is no number of bytes; or a worker has no
-        GPU.
+        `memory` is not a number of bytes above zero, `device` is unknown, or a worker has no GPU.
     """
     if device not in ("cpu", "gpu"):
         raise OptionError(f"device is {device!r}; expected 'cpu' or 'gpu'")
-    found = _workers_found() if device == "cpu" else _gpu_workers_found()
+    workers = _find_cpu_workers() if device == "cpu" else _find_gpu_workers()
     if memory is None:
-        return found
+        return workers
     try:
         limit = parse_bytes(memory)
     except ValueError:
         limit = 0
     if limit <= 0:
         raise OptionError(f"memory is {memory!r}; expected bytes, as 16 * 2**30 or '16 GiB'")
-    return replace(found, memory=limit)
+    return replace(workers, memory=limit)
 
 
-def _workers_found() -> Workers:
+def _find_cpu_workers() -> Workers:
     client = current_client()
     if client is None:
         return Workers(1, dask.config.get("num_workers", None) or CPU_COUNT, MEMORY_LIMIT)
-    found = client.scheduler_info(n_workers=-1)["workers"].values()
-    if not found:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not workers:
         return Workers(1, 1, None)
-    least = min(worker["memory_limit"] for worker in found)
-    return Workers(len(found), max(worker["nthreads"] for worker in found), least or None)
+    least = min(worker["memory_limit"] for worker in workers)
+    return Workers(len(workers), max(worker["nthreads"] for worker in workers), least or None)
 
 
-def _gpu_workers_found() -> Workers:
+def _find_gpu_workers() -> Workers:
     client = current_client()
     if client is None:
         threads = dask.config.get("num_workers", None) or GPU_THREADS
         return Workers(1, threads, require_gpu().memory, "gpu")
-    found = client.run(gpu_or_reason)
-    for address, gpu in found.items():
+    gpus = client.run(gpu_or_reason)
+    for address, gpu in gpus.items():
         if isinstance(gpu, str):
             raise OptionError(f"the worker at {address} cannot use a GPU: {gpu}")
-    memory = min((gpu.memory for gpu in found.values()), default=None)
-    return replace(_workers_found(), memory=memory, device="gpu")
+    memory = min((gpu.memory for gpu in gpus.values()), default=None)
+    return replace(_find_cpu_workers(), memory=memory, device="gpu")
 
 
 @contextmanager
 def limit_threads(device: Device) -> Iterator[None]:
-    """Let few threads share a GPU where this process computes; elsewhere nothing changes."""
+    """Let only two threads share a GPU if this process computes on one; in all other cases do nothing."""
     if device == "cpu" or current_client() is not None or dask.config.get("num_workers", None):
         yield
         return

@@ -1,19 +1,21 @@
-"""The iterations: alternating projections, RAAR and the difference map, and what any other has to offer.
+"""The algorithms: alternating projections, RAAR and the difference map, and the interface of any other.
 
-Every algorithm is two formulas around the data projection ``p = P_a z``. With the waves of the model,
-``m_i = P_i . psi[x_i + r]``, and the stack ``s`` that RAAR and the difference map carry from sweep to sweep:
+An algorithm consists of two formulas: what to project onto the data, ``p = P_a z``, and what to do with the
+projection. They use the exit waves of the model, ``m_i = P_i . psi[x_i + r]``. RAAR and the difference map
+also carry a stack ``s`` of waves from sweep to sweep:
 
 ===============  ======================  ==============================  ====================
-algorithm        z                       the frames to overlap           the next stack
+algorithm        z                       the waves to overlap            the next stack
 ===============  ======================  ==============================  ====================
 AP               m                       p                               none
 RAAR             s + beta m              2 p - z                         beta z + (1 - 2 beta) p
 difference map   2 m - s                 s + p - m                       s + p - m
 ===============  ======================  ==============================  ====================
 
-RAAR after Luke, Inverse Problems 21, 37 (2005), with ``x' = [beta/2 (R_Q R_a + 1) + (1 - beta) P_a] x``
-split where the overlap needs all tiles: the stack holds what does not wait for it. The difference map
-after Thibault et al., Ultramicroscopy 109, 338 (2009), with beta = 1.
+RAAR follows Luke, Inverse Problems 21, 37 (2005). Its iteration
+``x' = [beta/2 (R_Q R_a + 1) + (1 - beta) P_a] x`` is split into the overlap projection, which needs all
+tiles, and the other terms, which the stack holds. The difference map follows Thibault et al., Ultramicroscopy
+109, 338 (2009), with beta = 1.
 """
 
 from __future__ import annotations
@@ -41,41 +43,70 @@ Array = Any
 
 
 class Algorithm(Protocol):
-    """What an algorithm has to offer: `reconstruct` takes any object that does so.
+    """The interface of an algorithm. `reconstruct` accepts any object that has these attributes and methods.
 
-    All arrays are (frame, mode, N, N) complex64, NumPy's or CuPy's, some frames of a tile at a time. It must
-    not write into them.
+    All arrays are (frame, mode, N, N) complex64, NumPy's or CuPy's, and hold the exit waves of some frames of
+    a tile. An algorithm must not write into them. For a run to be resumed, the algorithm has to be a
+    dataclass, or a class that is created without arguments, in a module that can be imported.
     """
 
     @property
     def name(self) -> str:
-        """In the options of a result, a short word."""
+        """A short word that stands for the algorithm in the options of a result."""
 
     @property
     def has_stack(self) -> bool:
         """Whether it carries a stack of waves from one sweep to the next."""
 
     def before(self, waves: Array, stack: Array | None) -> Array:
-        """The waves z to project onto the data, from the model's waves ``P_i . psi`` and the stack.
+        """Compute the waves z to project onto the data.
 
-        The stack is None in the first sweep, and always for algorithms that have none.
+        Parameters
+        ----------
+        waves : (frame, mode, N, N) complex64 array
+            Exit waves of the model, ``m_i = P_i . psi[x_i + r]``.
+        stack : (frame, mode, N, N) complex64 array or None
+            None in the first sweep, and always for an algorithm without a stack.
+
+        Returns
+        -------
+        (frame, mode, N, N) complex64 array
         """
 
     def after(
         self, waves: Array, z: Array, projected: Array, stack: Array | None
     ) -> tuple[Array, Array | None]:
-        """The waves to overlap, which make the next object, and the next stack (None without one).
+        """Compute the waves to overlap, and the next stack, from the data projection.
 
-        An attribute ``needs_waves = False`` says that `waves` and `z` are not looked at here, which saves
-        memory.
+        Parameters
+        ----------
+        waves, stack
+            See `before`.
+        z : (frame, mode, N, N) complex64 array
+            What `before` returned.
+        projected : (frame, mode, N, N) complex64 array
+            The data projection of `z`.
+
+        Returns
+        -------
+        waves : (frame, mode, N, N) complex64 array
+            Their overlap gives the next object.
+        stack : (frame, mode, N, N) complex64 array or None
+            None for an algorithm without a stack.
+
+        Notes
+        -----
+        A class attribute ``needs_waves = False`` declares that this method does not use `waves` and `z`,
+        which may then be overwritten. That saves memory.
         """
 
 
 @dataclass(frozen=True)
 class AP:
-    """Alternating projections; with momentum the default of the package. Keeps the object alone as state.
+    """Alternating projections, the default algorithm; by default with Nesterov momentum.
 
-    Each sweep overlaps the data projections ``p = P_a m`` of the model ``m_i = P_i . psi[x_i + r]``.
+    Each sweep overlaps the data projections ``p = P_a m`` of the model's exit waves
+    ``m_i = P_i . psi[x_i + r]``. No exit waves are kept from sweep to sweep.
     """
 
     name: ClassVar[str] = "ap"
@@ -95,12 +126,18 @@ class AP:
 class RAAR:
     """Relaxed averaged alternating reflections (Luke, Inverse Problems 21, 37 (2005)).
 
-    ``x' = [beta/2 (R_Q R_a + 1) + (1 - beta) P_a] x`` with the reflections ``R = 2 P - 1`` at overlap and
-    data. Keeps the exit waves of all frames from sweep to sweep.
+    ``x' = [beta/2 (R_Q R_a + 1) + (1 - beta) P_a] x``, where ``R = 2 P - 1`` is the reflection that belongs
+    to a projection: ``P_Q`` is the overlap projection, ``P_a`` the data projection. A stack with the exit
+    waves of all frames is kept from sweep to sweep.
+
+    Raises
+    ------
+    OptionError
+        `beta` is not above 0 and at most 1.
     """
 
     beta: float = 0.75
-    """Relaxation, above 0 and up to 1."""
+    """Relaxation parameter, above 0 and at most 1."""
 
     name: ClassVar[str] = "raar"
     has_stack: ClassVar[bool] = True
@@ -109,7 +146,7 @@ class RAAR:
     def __post_init__(self) -> None:
         if not 0 < self.beta <= 1:
             raise OptionError(f"RAAR's beta is {self.beta}; expected above 0 and at most 1")
-        # A NumPy number would not be written with a result's options.
+        # A NumPy number could not be written into the options of a result.
         object.__setattr__(self, "beta", float(self.beta))
 
     def before(self, waves: Array, stack: Array | None) -> Array:
@@ -126,8 +163,9 @@ class RAAR:
 class DifferenceMap:
     """The difference map with beta = 1 (Thibault et al., Ultramicroscopy 109, 338 (2009)).
 
-    ``x' = x + P_a (2 P_Q - 1) x - P_Q x``. It explores rather than settles: for hard starts. Keeps the exit
-    waves of all frames from sweep to sweep.
+    ``x' = x + P_a (2 P_Q - 1) x - P_Q x``, where ``P_Q`` is the overlap projection and ``P_a`` the data
+    projection. It explores rather than converges, which helps from a poor start. A stack with the exit waves
+    of all frames is kept from sweep to sweep.
     """
 
     name: ClassVar[str] = "dm"
@@ -150,12 +188,12 @@ _NAMED: dict[str, type[AP] | type[RAAR] | type[DifferenceMap]] = {
 
 
 def parse_algorithm(algorithm: str | Algorithm) -> Algorithm:
-    """The algorithm of this name with its usual parameters; an object is tried, and returned as it is.
+    """The algorithm of this name with its default parameters; an object is tested and returned unchanged.
 
     Raises
     ------
     OptionError
-        No such name, or an object that does not do what `Algorithm` says.
+        There is no algorithm of this name, or the object does not have the interface of `Algorithm`.
     """
     if isinstance(algorithm, str):
         if algorithm not in _NAMED:
@@ -166,7 +204,7 @@ def parse_algorithm(algorithm: str | Algorithm) -> Algorithm:
 
 
 def _try_algorithm(algorithm: Any) -> None:
-    """Refuse an object that does not do what an algorithm does, on two frames of four pixels."""
+    """Refuse an object that does not work as an algorithm on two frames of four pixels."""
     name, has_stack = getattr(algorithm, "name", None), getattr(algorithm, "has_stack", None)
     if not isinstance(name, str) or not isinstance(has_stack, bool):
         raise OptionError(
@@ -196,17 +234,17 @@ def _try_algorithm(algorithm: Any) -> None:
         ) from error
 
 
-def _check_waves(name: str, method: str, found: Any, like: Array) -> None:
-    shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", None)
+def _check_waves(name: str, method: str, returned: Any, like: Array) -> None:
+    shape, dtype = getattr(returned, "shape", None), getattr(returned, "dtype", None)
     if shape != like.shape or dtype != like.dtype:
         raise OptionError(
-            f"algorithm {name}: {method} returns {type(found).__name__} of shape {shape} and type {dtype}; "
-            f"expected waves of shape {like.shape} and type {like.dtype}"
+            f"algorithm {name}: {method} returns {type(returned).__name__} of shape {shape} and type "
+            f"{dtype}; expected waves of shape {like.shape} and type {like.dtype}"
         )
 
 
 def describe_algorithm(algorithm: Algorithm) -> dict[str, Any]:
-    """Plain values from which `recall_algorithm` makes the same algorithm."""
+    """Describe an algorithm by plain values, from which `recall_algorithm` makes the same algorithm."""
     kind: Any = type(algorithm)
     parameters = (
         {part.name: getattr(algorithm, part.name) for part in fields(kind)} if is_dataclass(kind) else {}
@@ -218,25 +256,25 @@ def describe_algorithm(algorithm: Algorithm) -> dict[str, Any]:
 
 
 def recall_algorithm(described: dict[str, Any]) -> Algorithm:
-    """The algorithm that `describe_algorithm` described.
+    """Make the algorithm that `describe_algorithm` described.
 
     Raises
     ------
     OptionError
-        It is a class of the user's own that cannot be imported any more.
+        It is a user's own class that can no longer be imported or created.
     """
     parameters = {name: value for name, value in described.items() if name not in ("name", "class")}
     if "class" not in described:
         return _NAMED[described["name"]](**parameters)
     module, _, name = described["class"].partition(":")
     try:
-        found: Any = import_module(module)
+        kind: Any = import_module(module)
         for part in name.split("."):
-            found = getattr(found, part)
-        algorithm: Algorithm = found(**parameters)
+            kind = getattr(kind, part)
+        algorithm: Algorithm = kind(**parameters)
     except Exception as error:
         raise OptionError(
-            f"the run's algorithm, {described['name']}, was {described['class']}, which cannot be made again "
+            f"the run's algorithm {described['name']} is {described['class']}, which cannot be created again "
             f"({error!r}); expected it in a module that can be imported"
         ) from error
     return algorithm

@@ -1,4 +1,4 @@
-"""Measured amplitudes of a tile: kept as counts, taken block by block."""
+"""Measured amplitudes of a tile, kept as counts and computed block by block."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ Array = Any
 class Amplitudes:
     """Measured amplitudes of a tile, kept as its counts.
 
-    ``amplitudes[frames]``, of a slice, is a ``(frame, N, N)`` float32 array in the order of the forward (in
-    the far field the zero frequency in the corner), -1 where a pixel is not valid. The root is taken again
-    for each block of frames: it costs a sweep a few per cent, and counts of 16 bits are half as large as what
-    they become.
+    Indexed with a slice of frames, it gives their amplitudes: a ``(frame, N, N)`` float32 array in the pixel
+    order of the forward propagation (for the far field with the zero frequency in the corner), -1 where a
+    pixel is not valid. The square root is computed for each block of frames in every sweep. That adds a few
+    per cent to the time of a sweep, and counts of 16 bits need half the memory of their amplitudes.
 
     Attributes
     ----------
     counts : (frame, N, N) uint8, uint16 or float32 array
-        In the order of the forward, zero where not valid.
+        In the pixel order of the forward propagation, zero where a pixel is not valid.
     invalid : (N, N) bool array or None
+        True where a pixel is not valid; None where all are.
     """
 
     counts: Array
@@ -41,7 +42,7 @@ class Amplitudes:
         return self.take(frames)
 
     def take(self, frames: slice, out: Array | None = None) -> Array:
-        """``self[frames]``, put into the (frame, N, N) float32 array `out` where that is given."""
+        """The same as ``self[frames]``, written into the (frame, N, N) float32 array `out` if given."""
         xp = array_module(self.counts)
         amplitude = xp.sqrt(self.counts[frames], dtype=np.float32, out=out)
         if self.invalid is not None:
@@ -52,7 +53,7 @@ class Amplitudes:
         return self.counts.nbytes
 
     def total(self) -> float:
-        """Sum of the counts, ``sum a^2`` over the valid pixels; NaN where one of them has no root."""
+        """Sum of the counts, ``sum a^2`` over the valid pixels; NaN if any of them is negative."""
         if self.counts.dtype == np.float32 and (self.counts < 0).any():
             return np.nan
         return float(self.counts.sum(dtype=np.float64))
@@ -64,17 +65,18 @@ def prepare_amplitudes(
     background: Array | None = None,
     forward: Forward | None = None,
 ) -> Amplitudes:
-    """Amplitudes from counts: background subtracted, pixels in the order of the forward.
+    """Prepare amplitudes from counts: subtract the background, arrange pixels in the order of the forward.
 
     Parameters
     ----------
     intensity : (frame, qy, qx) array
         Counts in detector order (zero frequency at N//2).
     valid : (qy, qx) bool array, optional
+        True where a pixel is valid; all pixels are valid by default.
     background : (qy, qx) array, optional
-        Mean counts that do not come from the sample.
+        Mean counts of each pixel that do not come from the sample.
     forward : Forward, optional
-        The far field unless given.
+        The far field by default.
     """
     xp = array_module(intensity)
     forward = FarField() if forward is None else forward
@@ -83,7 +85,7 @@ def prepare_amplitudes(
     invalid = None
     if valid is not None:
         invalid = forward.arrange(~xp.asarray(valid, dtype=bool))
-        # Whatever stands there, NaN too, is not looked at.
+        # Invalid pixels may hold any value, NaN included.
         xp.copyto(counts, counts.dtype.type(0), where=invalid)
     if background is not None:
         counts -= forward.arrange(xp.asarray(background, dtype=np.float32))
@@ -96,14 +98,14 @@ def prepare_amplitudes(
 
 @dataclass(frozen=True)
 class Detector:
-    """What of the detector turns counts into amplitudes.
+    """Everything that is needed to turn counts into amplitudes; see `prepare_amplitudes`.
 
     Attributes
     ----------
     valid, background : (qy, qx) arrays or None
     forward : Forward
     device : "cpu" or "gpu"
-        Where the amplitudes go.
+        Where the amplitudes are kept.
     """
 
     valid: Array | None = None
@@ -112,7 +114,7 @@ class Detector:
     device: Device = "cpu"
 
     def prepare(self, frames: Array) -> Amplitudes:
-        """Amplitudes of (frame, qy, qx) counts, on the device."""
+        """Prepare the amplitudes of (frame, qy, qx) counts on the device."""
         valid, background = (
             None if part is None else to_device(part, self.device) for part in (self.valid, self.background)
         )
@@ -120,5 +122,5 @@ class Detector:
 
 
 def take_amplitudes(amplitude: Array, frames: slice, out: Array) -> Array:
-    """Measured amplitudes of some frames; in `out` where they are kept as counts."""
+    """Measured amplitudes of some frames; written into `out` where they are kept as counts."""
     return amplitude.take(frames, out) if isinstance(amplitude, Amplitudes) else amplitude[frames]

@@ -1,7 +1,7 @@
-"""The forward: how exit waves get from the sample to the detector, and back.
+"""Forward propagation: exit waves from the sample to the detector, and back.
 
-In the far field that is one Fourier transform, in the near field a convolution with a Fresnel kernel. Both
-are unitary, so that the way back is the inverse and the adjoint.
+In the far field this is a Fourier transform, in the near field a convolution with a Fresnel kernel. Both
+are unitary, so that the inverse is also the adjoint.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ Array = Any
 
 
 class Forward(Protocol):
-    """What a forward has to offer; waves are (..., N, N) complex64 arrays."""
+    """The interface of a forward propagation F. Waves are (..., N, N) complex64 arrays."""
 
     def arrange(self, frames: Array) -> Array:
-        """Copy of (..., qy, qx) frames in detector order, in the order of `propagate`."""
+        """Copy (..., qy, qx) frames from detector order to the pixel order of `propagate`."""
 
     def scale(self, shape: tuple[int, ...]) -> float:
-        """The factor, squared, that `propagate` leaves out for waves of this shape.
+        """The square of the factor that `propagate` leaves out for waves of this shape.
 
-        A far field's ``1 / pixels`` is applied together with what is done at the detector: fewer passes over
-        the waves.
+        For the far field it is ``1 / pixels``. The likelihood applies it, which saves passes over the waves.
         """
 
     def propagate(self, waves: Array, out: Array | None = None) -> Array:
-        """Exit waves at the detector, ``Fz / sqrt(scale)``; `waves` stay as they are unless `out` is `waves`.
+        """Propagate exit waves z to the detector: ``Fz / sqrt(scale)``.
 
-        `out` may be overwritten on the way.
+        The result is in `out` if given. `waves` are not changed unless `out` is `waves`.
         """
 
     def propagate_back(self, waves: Array) -> Array:
-        """Exit waves from waves at the detector, times ``sqrt(scale)``; `waves` may be overwritten.
+        """Propagate waves w at the detector back to the sample: ``sqrt(1 / scale) F* w``.
 
-        With that factor it is the inverse, and the adjoint, of `propagate`.
+        It is the adjoint of `propagate`, and with the waves multiplied by `scale` its inverse. `waves` may
+        be overwritten.
         """
 
     def to(self, device: Device) -> Forward:
         """The same forward with its arrays on a device."""
 
 
-def _prepare(waves: Array, out: Array | None) -> tuple[Array, bool]:
-    """What to transform, and whether it may be overwritten."""
+def _choose_input(waves: Array, out: Array | None) -> tuple[Array, bool]:
+    """The array to transform, and whether it may be overwritten."""
     if out is not None and out is not waves:
         array_module(waves).copyto(out, waves)
     return (waves, False) if out is None else (out, True)
@@ -55,7 +55,7 @@ def _prepare(waves: Array, out: Array | None) -> tuple[Array, bool]:
 
 @dataclass(frozen=True)
 class FarField:
-    """A detector in the far field: the Fourier transform of the exit wave, zero frequency in the corner."""
+    """Propagation to the far field: the Fourier transform, with the zero frequency in the corner."""
 
     def arrange(self, frames: Array) -> Array:
         return array_module(frames).fft.ifftshift(frames, axes=(-2, -1))
@@ -64,8 +64,8 @@ class FarField:
         return 1 / math.prod(shape)
 
     def propagate(self, waves: Array, out: Array | None = None) -> Array:
-        given, overwrite = _prepare(waves, out)
-        return transform(given, unitary=False, overwrite=overwrite)
+        source, overwrite = _choose_input(waves, out)
+        return transform(source, unitary=False, overwrite=overwrite)
 
     def propagate_back(self, waves: Array) -> Array:
         return inverse_transform(waves, unitary=False)
@@ -76,12 +76,13 @@ class FarField:
 
 @dataclass(frozen=True)
 class NearField:
-    """A detector in the near field: the exit wave convolved with a Fresnel kernel; frames are images.
+    """Propagation in the near field: the exit wave convolved with a Fresnel kernel. Frames are images.
 
     Attributes
     ----------
     kernel : (N, N) complex64 array
-        In Fourier space, of modulus one, zero frequency in the corner (`scan.optics.fresnel_kernel`).
+        The kernel in Fourier space, of modulus one, with the zero frequency in the corner
+        (`scan.optics.fresnel_kernel`).
     """
 
     kernel: Array
@@ -93,8 +94,8 @@ class NearField:
         return 1.0
 
     def propagate(self, waves: Array, out: Array | None = None) -> Array:
-        given, overwrite = _prepare(waves, out)
-        spectrum = transform(given, overwrite=overwrite)
+        source, overwrite = _choose_input(waves, out)
+        spectrum = transform(source, overwrite=overwrite)
         spectrum *= self.kernel
         return inverse_transform(spectrum)
 
@@ -108,5 +109,5 @@ class NearField:
 
 
 def choose_forward(kernel: Array | None) -> Forward:
-    """The near field with a Fresnel kernel, the far field without one."""
+    """Choose the near field if there is a Fresnel kernel, and the far field otherwise."""
     return FarField() if kernel is None else NearField(kernel)

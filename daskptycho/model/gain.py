@@ -1,4 +1,4 @@
-"""The gain of the beam at each frame, where the scan brings it: a beam monitor, held fixed."""
+"""The gain of the beam at each frame, for example from a beam monitor: a parameter that is held fixed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ Array = Any
 
 @dataclass(frozen=True)
 class Gain(Parameter):
-    """``I_i = g_i^2 |F z_i|^2``: frame i sees the probe ``g_i P``, g of geometric mean one.
+    """The gain g of each frame: frame i sees the probe ``g_i P``, so that ``I_i = g_i^2 |F(P . psi_i)|^2``.
 
-    It is read from the scan's ``gain (frame)``, which multiplies amplitudes and may have any scale.
+    It is read from the scan's variable ``gain (frame)``, a factor of amplitudes of arbitrary scale, and
+    divided by its geometric mean.
     """
 
     name: ClassVar[str] = "gain"

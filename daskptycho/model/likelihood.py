@@ -1,4 +1,4 @@
-"""The likelihood: how waves at the detector are compared with what was measured, and moved towards it."""
+"""The likelihood: compares waves at the detector with measured amplitudes, and projects them onto these."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ Array = Any
 
 
 class Likelihood(Protocol):
-    """What a likelihood has to offer."""
+    """The interface of a likelihood."""
 
     def project(self, detected: Array, amplitude: Array, scale: float) -> Any:
-        """Move waves at the detector, in place, to the nearest ones that agree with the measurement.
+        """Replace waves at the detector, in place, by the nearest ones that agree with the measurement.
 
         Parameters
         ----------
         detected : (frame, mode, N, N) complex64 array
-            From `Forward.propagate`, which left out ``sqrt(scale)``.
+            ``Fz / sqrt(scale)`` from `Forward.propagate`. It is overwritten with the projection times
+            ``sqrt(scale)``, as `Forward.propagate_back` expects it.
         amplitude : (frame, N, N) float32 array
-            -1 where a pixel is not valid; such pixels stay as they are.
+            -1 where a pixel is not valid. There the waves ``Fz`` keep their value.
         scale : float
+            From `Forward.scale`.
 
         Returns
         -------
-        float, or an array without axes
-            The misfit before the move; where the waves are on a GPU it stays there.
+        float, or array without axes
+            The misfit before the projection. For waves on a GPU it is an array on the GPU.
         """
 
 
 @dataclass(frozen=True)
 class Amplitude:
-    """The misfit ``sum (|Fz| - a)^2``: Poisson counts with their variance stabilised by the root.
+    """The misfit ``sum (|Fz| - a)^2`` of amplitudes.
 
-    With several modes ``|Fz|^2`` is summed over them.
+    The square root stabilises the variance of Poisson counts. With several modes, ``|Fz|^2`` is summed over
+    them.
     """
 
     def project(self, detected: Array, amplitude: Array, scale: float) -> Any:

@@ -1,4 +1,4 @@
-"""The model of a run: a forward, a likelihood, and the parameters beside the object."""
+"""The model of a run: forward propagation, likelihood, and all parameters other than the object."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ __all__ = ["PARAMETERS", "Model", "TileModel", "choose_model", "move_tile"]
 
 Array = Any
 
-# Every kind of parameter, in the order in which they change the view of a frame.
+# Every kind of parameter, in the order in which they are applied to the view of a frame.
 PARAMETERS: tuple[type[Parameter], ...] = (Gain, Probe)
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a run takes frames to be, and what of it is recovered.
+    """How frames follow from the object and the other parameters.
 
     Attributes
     ----------
     parameters : tuple of Parameter
-        Beside the object, which every model has; the probe is one of them.
+        All parameters except the object, which every model has; the probe is one of them.
     forward : Forward
     likelihood : Likelihood
     """
@@ -44,22 +44,24 @@ class Model:
     @property
     def shared(self) -> tuple[Parameter, ...]:
         """The parameters that have one value for all frames."""
-        return tuple(own for own in self.parameters if not own.per_frame)
+        return tuple(parameter for parameter in self.parameters if not parameter.per_frame)
 
     @property
     def per_frame(self) -> tuple[Parameter, ...]:
         """The parameters that have a value for each frame."""
-        return tuple(own for own in self.parameters if own.per_frame)
+        return tuple(parameter for parameter in self.parameters if parameter.per_frame)
 
     @property
     def recovers(self) -> bool:
-        """Whether any parameter is updated in the course of a run."""
-        return any(own.schedule is not None for own in self.parameters)
+        """Whether any of these parameters is updated in the course of a run."""
+        return any(parameter.schedule is not None for parameter in self.parameters)
 
     def due(self, sweep: int) -> frozenset[str]:
-        """Names of the parameters that a sweep, counted from one, updates."""
+        """Names of the parameters that are updated in a sweep; sweeps are counted from one."""
         return frozenset(
-            own.name for own in self.parameters if own.schedule is not None and own.schedule.due(sweep)
+            parameter.name
+            for parameter in self.parameters
+            if parameter.schedule is not None and parameter.schedule.due(sweep)
         )
 
     def to(self, device: Device) -> Model:
@@ -68,46 +70,54 @@ class Model:
 
 
 def choose_model(scan: Any, options: Mapping[str, Any], forward: Forward) -> tuple[Model, dict[str, NDArray]]:
-    """The model for a scan and the options of a run, and the first values of its parameters by name.
+    """Choose the model for a scan and the options of a run.
 
     Parameters
     ----------
     scan : xarray.Dataset
     options : mapping
-        Each parameter takes its own: ``update_probe``, ``probe``, ``modes``, ``fractional`` are the probe's.
+        Each parameter reads the options that it needs; the probe reads ``update_probe``, ``probe``, ``modes``
+        and ``fractional``.
     forward : Forward
+
+    Returns
+    -------
+    model : Model
+    first : dictionary
+        First values of its parameters, by name.
 
     Raises
     ------
     OptionError, ScanError
-        A first value that cannot be.
+        A first value, from the options or from the scan, is impossible.
     """
-    chosen = [own for kind in PARAMETERS if (own := kind.choose(scan, options)) is not None]
+    chosen = [choice for kind in PARAMETERS if (choice := kind.choose(scan, options)) is not None]
     model = Model(tuple(parameter for parameter, _ in chosen), forward)
     return model, {parameter.name: first for parameter, first in chosen}
 
 
 class TileModel(NamedTuple):
-    """A model with the values that its parameters have on one tile."""
+    """A model with the values of its parameters on one tile."""
 
     model: Model
     shared: dict[str, Array]
+    """Values of the parameters that have one value for all frames, by name."""
     own: dict[str, Array]
-    """Of the parameters with a value for each frame: those of the tile."""
+    """Values for the tile's frames of the parameters that have a value for each frame, by name."""
     due: frozenset[str] = frozenset()
     """Names of the parameters that the sweep updates."""
 
     @property
     def probe(self) -> Array:
-        """(mode, N, N), as it would be at a whole pixel and with a gain of one."""
+        """(mode, N, N) complex64 probe, before each frame's sub-pixel shift and gain."""
         return self.shared[Probe.name]
 
     def value(self, parameter: Parameter) -> Array:
-        """The tile's value of a parameter."""
+        """The value of a parameter on this tile."""
         return (self.own if parameter.per_frame else self.shared)[parameter.name]
 
     def view(self, tile: Tile, frames: slice) -> View:
-        """How some frames of the tile see the object."""
+        """Positions and probes of some frames of the tile, with every parameter applied."""
         view = View(tile.corner[frames], tile.fraction[frames])
         for parameter in self.model.parameters:
             value = self.value(parameter)
@@ -115,13 +125,13 @@ class TileModel(NamedTuple):
         return view
 
     def inverse_illumination(self, illumination: Array) -> Array:
-        """``1 / N`` on the tile's window, (y, x) float32; zero where it is dark."""
+        """``1 / N`` on the tile's window, (y, x) float32; zero where the illumination N is too weak."""
         return operators.inverse_illumination(illumination, self.probe)
 
 
 def move_tile(tile: Tile, device: Device) -> Tile:
-    """The tile with what kernels need of it on a device.
+    """Move a tile's fractional positions to a device, for the kernels.
 
-    Corners and fractions of zero stay where they are.
+    Corners, and fractions that are all zero, stay on the host.
     """
     return tile if tile.is_whole_pixel else replace(tile, fraction=to_device(tile.fraction, device))

@@ -1,4 +1,4 @@
-"""Momentum: where a sweep begins, further along the way from the last image to this one."""
+"""Momentum: a sweep starts from an extrapolation of the last two images rather than from the last one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = Any
 
 
 def extrapolate(current: Array, previous: Array | None, momentum: float) -> Array:
-    """``x + momentum (x - x_previous)``: the point that a sweep with momentum starts from."""
+    """The start of a sweep with momentum, ``x + momentum (x - x_previous)``; x if nothing precedes it."""
     if previous is None or momentum == 0:
         return current
     further = current - previous
@@ -24,35 +24,35 @@ def extrapolate(current: Array, previous: Array | None, momentum: float) -> Arra
     return further
 
 
-# Nesterov's sequence is entered here rather than at 1: measured on the two problems of
-# benchmarks/poster.py and benchmarks/raster.py, earlier costs sweeps in the first, later in the second.
+# The t from which Nesterov's sequence starts, rather than from 1. Measured with benchmarks/poster.py and
+# benchmarks/raster.py: a smaller value costs sweeps in the first, a larger one in the second.
 FIRST_MOMENTUM = 2.0
 
-# A residual that moves by a smaller share of itself is at rest: what is left of it is noise. Clean scans move
-# by per cents until the end, the measured one of docs/benchmarks.md by 3e-4 after 100 sweeps.
+# A residual whose relative change is smaller than this is at rest: what remains is noise. It changes by a few
+# per cent a sweep to the end for clean scans, and by 3e-4 after 100 sweeps for the one of docs/benchmarks.md.
 REST = 1e-4
 
 
 def next_momentum(t: float | None, residuals: Sequence[float]) -> tuple[float, float]:
-    """Nesterov's sequence ``t' = (1 + sqrt(1 + 4 t^2)) / 2``, momentum ``(t - 1) / t'``.
+    """The next step of Nesterov's sequence ``t' = (1 + sqrt(1 + 4 t^2)) / 2``, and momentum ``(t - 1) / t'``.
 
-    It begins anew where the residual rises (O'Donoghue and Candès, Found. Comput. Math. 15, 715 (2015)), and
-    pauses where the residual is at rest: further along the directions that the data hardly
-    tell, momentum would carry the image to where the noise wants it.
+    The sequence restarts when the residual rises (O'Donoghue and Candès, Found. Comput. Math. 15, 715
+    (2015)). It pauses while the residual is at rest: momentum would then fit the image to noise, along
+    directions that the data hardly determine.
 
     Parameters
     ----------
     t : float or None
         None before the first step.
     residuals : sequence of float
-        R2 of the sweeps so far, at least of the last three.
+        R2 of the last three sweeps, or of all sweeps; fewer at the start of a run.
 
     Returns
     -------
     t, momentum : float
     """
     changes = [later - earlier for earlier, later in pairwise(residuals[-3:])]
-    # Twice: where a residual turns from falling to rising, it stands still for one sweep.
+    # Two small changes in a row: a residual also rests for one sweep as it turns from falling to rising.
     if len(changes) == 2 and max(map(abs, changes)) < REST * residuals[-1]:
         return FIRST_MOMENTUM, 0.0
     if t is None or (changes and changes[-1] > 0):

@@ -2,12 +2,12 @@
 
 Every function is eager and takes NumPy or CuPy arrays.
 
-Arrays: an image is ``(y, x)`` complex64 on a tile's window; exit waves are ``(frame, mode, N, N)``
-complex64; a probe is ``(copy, mode, N, N)`` with one copy for all frames, or one for each frame
-where positions are fractional; an amplitude is ``(frame, N, N)`` float32 in the order of the forward
-and -1 where a pixel is not valid; corners are ``(frame, 2)`` in the window. All arrays of a
-call are NumPy's, or all are CuPy's but corners, of which `gpu_kernels` keeps what it needs on the device, and
-fractions that are all zero.
+An image is a ``(y, x)`` complex64 array on a tile's window. Exit waves are ``(frame, mode, N, N)`` complex64.
+A probe is ``(copy, mode, N, N)`` complex64, with one copy for all frames or, for example where positions are
+fractional, one for each frame. Amplitudes are ``(frame, N, N)`` float32 in the pixel order of the forward
+propagation, -1 where a pixel is not valid. Corners are ``(frame, 2)`` whole pixels [y, x] in the window. All
+arrays of a call are NumPy's, or all are CuPy's except for corners, which `gpu_kernels` copies to the device
+once, and fractions that are all zero.
 """
 
 from __future__ import annotations
@@ -40,15 +40,21 @@ Array = Any
 
 
 def frame_blocks(frames: int, probe: Array) -> Iterator[slice]:
-    """Slices over the frames of a tile, each small enough for its exit waves to be worked on at once.
+    """Divide the frames of a tile into blocks whose exit waves are processed at once.
 
-    They are as equal as can be: the plans of an FFT library are made for one number of frames.
+    Blocks are as equal as possible, since a plan of an FFT library is made for one number of frames.
 
     Parameters
     ----------
     frames : int
+        Number of frames of the tile.
     probe : (mode, N, N) array
-        An exit wave is as large; where it lives tells how much is worked on at once.
+        Its shape is that of an exit wave. Blocks are larger where it is on a GPU.
+
+    Yields
+    ------
+    slice
+        The frames of a block.
     """
     most = max(1, pixels_in_flight(probe) // math.prod(probe.shape))
     blocks = -(-frames // most)
@@ -57,42 +63,42 @@ def frame_blocks(frames: int, probe: Array) -> Iterator[slice]:
 
 
 def _ramps(fraction: Array, shape: tuple[int, int], xp: Any) -> Array:
-    """Fourier factor ``exp(-2 pi i q . fraction)`` that shifts by a fraction of a pixel, (frame, 1, N, N)."""
+    """Fourier factors ``exp(-2 pi i q . fraction)`` that shift by fractions of a pixel, (frame, 1, N, N)."""
     qy, qx = xp.fft.fftfreq(shape[0]), xp.fft.fftfreq(shape[1])
     along_y = xp.exp(-2j * np.pi * fraction[:, 0, None] * qy).astype(np.complex64)
     along_x = xp.exp(-2j * np.pi * fraction[:, 1, None] * qx).astype(np.complex64)
     return along_y[:, None, :, None] * along_x[:, None, None, :]
 
 
-def _whole(fraction: Array) -> bool:
-    """Whether these positions are known to be whole pixels; to ask a GPU would be to wait for it."""
+def _are_whole_pixels(fraction: Array) -> bool:
+    """Whether positions are known to be whole pixels; fractions on a GPU are not read, which would wait."""
     return isinstance(fraction, np.ndarray) and not fraction.any()
 
 
 def shift_probe(probe: Array, fraction: Array) -> Array:
-    """The probe as each frame sees it: moved by the sub-pixel part of the frame's position.
+    """Shift the probe by the sub-pixel part of each frame's position.
 
     Parameters
     ----------
     probe : (mode, N, N) complex64 array
     fraction : (frame, 2) array
-        In pixels.
+        Sub-pixel part [y, x] of the position, in pixels.
 
     Returns
     -------
     (frame, mode, N, N) complex64 array
-        Or ``(1, mode, N, N)`` where all positions are whole pixels.
+        ``(1, mode, N, N)`` if all positions are whole pixels.
     """
     xp = array_module(probe)
-    if _whole(fraction):
+    if _are_whole_pixels(fraction):
         return probe[None]
     return inverse_transform(transform(probe)[None] * _ramps(fraction, probe.shape[-2:], xp))
 
 
 def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
-    """Adjoint of `shift_probe`: the sum over frames, each moved back by its fraction, (mode, N, N)."""
+    """Adjoint of `shift_probe`: shift each frame's array back and sum over frames, (mode, N, N)."""
     xp = array_module(moved)
-    if _whole(fraction):
+    if _are_whole_pixels(fraction):
         return moved.sum(axis=0)
     back = transform(moved) * _ramps(fraction, moved.shape[-2:], xp).conj()
     return inverse_transform(back.sum(axis=0))
@@ -101,10 +107,19 @@ def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
 def split(image: Array, probe: Array, corner: Array, out: Array | None = None) -> Array:
     """Exit waves ``z_i = P_i . psi[x_i + r]``: the operator Q.
 
+    Parameters
+    ----------
+    image : (y, x) complex64 array
+        The object psi on the window.
+    probe : (copy, mode, N, N) complex64 array
+    corner : (frame, 2) array
+        x_i, in whole pixels of the window.
+    out : (frame, mode, N, N) complex64 array, optional
+
     Returns
     -------
     (frame, mode, N, N) complex64 array
-        `out`, where that is given.
+        `out`, if given.
     """
     if out is None:
         out = array_module(image).empty((len(corner), *probe.shape[1:]), dtype=np.complex64)
@@ -113,13 +128,20 @@ def split(image: Array, probe: Array, corner: Array, out: Array | None = None) -
 
 
 def weigh(waves: Array, probe: Array, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
-    """Weighted frames ``u_i = sum_m conj(P_m) . z_im`` and the power ``|z_i|^2``.
+    """Weighted frames ``u_i = sum_m conj(P_im) . z_im`` and their power ``|z_i|^2``.
+
+    Parameters
+    ----------
+    waves : (frame, mode, N, N) complex64 array
+    probe : (copy, mode, N, N) complex64 array
+    out : pair of arrays, optional
+        For both results.
 
     Returns
     -------
     weighted : (frame, N, N) complex64 array
     power : (frame,) float64 array
-        Both those of `out`, where that is given.
+        Summed over modes and pixels.
     """
     xp = array_module(waves)
     if out is None:
@@ -141,13 +163,19 @@ def overlap(
     Parameters
     ----------
     weighted : (frame, N, N) complex64 array
+        u_i.
     corner : (frame, 2) array
+        x_i, in whole pixels of the window.
     shape : (int, int)
-        Of the window.
+        Shape of the window.
     phase : (frame,) complex64 array, optional
-        omega, ones where absent.
+        omega_i; ones by default.
     out : (y, x) complex64 array, optional
-        Added to, where given.
+        The sum is added to this array and returned in it.
+
+    Returns
+    -------
+    (y, x) complex64 array
     """
     xp = array_module(weighted)
     if out is None:
@@ -159,15 +187,18 @@ def overlap(
 
 
 def unsplit(waves: Array, probe: Array, corner: Array, out: Array) -> None:
-    """Add ``sum_i sum_m conj(P_im) . z_im`` to the window `out`, (y, x) complex64: the adjoint of `split`.
+    """Add ``sum_i sum_m conj(P_im) . z_im`` to the image `out`, (y, x) complex64: the adjoint of `split`.
 
-    `weigh` and `overlap` in one pass, for where the weighted frames themselves are not wanted.
+    It does the work of `weigh` and `overlap` in one pass, without keeping the weighted frames.
     """
     kernels(waves).accumulate_waves(waves, probe, corner, out)
 
 
 def illuminate(probe: Array, corner: Array, shape: tuple[int, int], out: Array | None = None) -> Array:
-    """Illumination ``N = sum_i sum_m |P_im(r - x_i)|^2`` on a window, (y, x) float32."""
+    """Illumination ``N = sum_i sum_m |P_im(r - x_i)|^2`` on a window, (y, x) float32.
+
+    It is added to `out` if given.
+    """
     if out is None:
         out = array_module(probe).zeros(shape, dtype=np.float32)
     kernels(probe).accumulate_illumination(probe, corner, out)
@@ -175,10 +206,10 @@ def illuminate(probe: Array, corner: Array, shape: tuple[int, int], out: Array |
 
 
 def inverse_illumination(illumination: Array, probe: Array) -> Array:
-    """``1 / N``, zero where nothing shone, (y, x) float32.
+    """``1 / N``, (y, x) float32, zero where the illumination N is too weak to divide by.
 
-    What counts as dark follows from the probe, which is the same for all tiles: a thousandth of its
-    brightest pixel. Divided by less, the rim of a measured scan blows up while its probe is recovered.
+    The limit is a thousandth of the probe's brightest pixel, ``max sum_m |P_m|^2``, which is the same for all
+    tiles. With a lower limit the rim of a measured scan diverges while its probe is recovered.
     """
     xp = array_module(illumination)
     level = 1e-3 * (xp.abs(probe) ** 2).sum(axis=0).max()
@@ -197,25 +228,26 @@ def project_data(
 ) -> tuple[Array, Any]:
     """Data projection ``F* (a . Fz / |Fz|)``: the nearest waves that have the measured amplitudes.
 
-    With several modes ``|Fz|^2`` is summed over them. Pixels that are not valid stay as they are.
+    With several modes, ``|Fz|^2`` is summed over them. ``Fz`` is not changed at pixels that are not valid.
 
     Parameters
     ----------
     waves : (frame, mode, N, N) complex64 array
+        z. They are not changed unless `out` is the same array.
     amplitude : (frame, N, N) float32 array
-        -1 where a pixel is not valid.
+        a; -1 where a pixel is not valid.
     forward : Forward, optional
-        F; the far field unless given.
+        F; the far field by default.
     likelihood : Likelihood, optional
-        `likelihood.Amplitude` unless given.
+        `likelihood.Amplitude` by default.
     out : (frame, mode, N, N) complex64 array, optional
-        May be overwritten.
+        Memory for the result; may be `waves`.
 
     Returns
     -------
     waves : (frame, mode, N, N) complex64 array
-    misfit : float, or an array without axes
-        ``sum (|Fz| - a)^2`` over the valid pixels; where the waves are on a GPU, it stays there.
+    misfit : float, or array without axes
+        ``sum (|Fz| - a)^2`` over the valid pixels. For waves on a GPU it is an array on the GPU.
     """
     forward, likelihood = forward or FarField(), likelihood or Amplitude()
     detected = forward.propagate(waves, out)
@@ -231,23 +263,28 @@ def add_probe_terms(
     sums: tuple[Array, ...],
     factor: Array | None = None,
 ) -> None:
-    """Add these frames' terms of the probe update ``sum conj(g psi_i) z_i / sum |g psi_i|^2``.
+    """Add some frames' terms to the sums of the probe update ``sum conj(g_i psi_i) z_i / sum |g_i psi_i|^2``.
 
     Parameters
     ----------
-    image, waves, corner, fraction
+    image : (y, x) complex64 array
+    waves : (frame, mode, N, N) complex64 array
+        z_i.
+    corner, fraction : (frame, 2) arrays
+        Whole-pixel and sub-pixel part of the positions.
     sums : (mode, N, N) complex64 array, (N, N) float32 array
-        Numerator and denominator, added to; in the numerator each frame's share moved back by its fraction.
+        Numerator and denominator, added to in place. Each frame's term of the numerator is shifted back by
+        the sub-pixel part of its position.
     factor : (frame,) float32 array, optional
-        g, by which each frame's probe is multiplied; ones unless given.
+        g_i, the factor of each frame's probe; ones by default.
     """
     numerator, denominator = sums
     if factor is not None:
-        seen = split(image, factor.astype(np.complex64)[:, None, None, None] * _ones(waves), corner)
-        denominator += (abs(seen[:, 0]) ** 2).sum(axis=0)
-        numerator += unshift_probe_sum(seen.conj() * waves, fraction)
+        patch = split(image, factor.astype(np.complex64)[:, None, None, None] * _unit_probe(waves), corner)
+        denominator += (abs(patch[:, 0]) ** 2).sum(axis=0)
+        numerator += unshift_probe_sum(patch.conj() * waves, fraction)
         return
-    if _whole(fraction):
+    if _are_whole_pixels(fraction):
         kernels(image).accumulate_probe(image, waves, corner, numerator[None], denominator)
         return
     moved = array_module(waves).zeros(waves.shape, dtype=np.complex64)
@@ -255,5 +292,6 @@ def add_probe_terms(
     numerator += unshift_probe_sum(moved, fraction)
 
 
-def _ones(waves: Array) -> Array:
+def _unit_probe(waves: Array) -> Array:
+    """A probe of ones, (1, 1, N, N)."""
     return array_module(waves).ones((1, 1, *waves.shape[-2:]), dtype=np.complex64)

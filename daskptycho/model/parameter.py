@@ -1,9 +1,10 @@
-"""What a parameter of the model is: something that is recovered, or held, beside the object.
+"""The interface of a parameter of the model: a quantity besides the object, recovered or held fixed.
 
-A parameter says how it starts, how frames see it, what each tile sums for it, how sums are added, how it is
-updated and when, what it takes in memory, and what of it stands in the result. `graph`, checkpoints, the
-estimate of memory and the result go through the parameters of a `model.Model` and know none of them by name.
-A new one is a file beside `probe` and a name in `model.PARAMETERS`.
+A parameter defines its first value, how it changes what a frame sees, the sums that each tile computes for
+it, how sums are added, how and when it is updated, the memory that it needs, and its variables in the result.
+`graph`, checkpoints, the estimate of memory and the result loop over the parameters of a `model.Model`
+without knowing any of them by name. A new parameter needs a module beside `probe` and an entry in
+`model.PARAMETERS`.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ __all__ = ["Parameter", "Schedule", "Sums", "Variable", "View"]
 
 Array = Any
 Sums = tuple[Array, ...]
-"""What a tile sums for a parameter."""
+"""The sums that a tile computes for the update of a parameter."""
 Variable = tuple[tuple[str, ...], NDArray, dict[str, str]]
-"""Dimensions, values and attributes, as xarray takes them."""
+"""Dimensions, values and attributes of a variable, in xarray's order."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """In which sweeps a parameter is updated: from `start`, before `stop`, in each `every`-th of them."""
+    """The sweeps in which a parameter is updated: every `every`-th from `start` on, none from `stop` on."""
 
     start: int = 1
     stop: int | None = None
     every: int = 1
 
     def due(self, sweep: int) -> bool:
-        """Whether the parameter is updated in this sweep, counted from one."""
+        """Whether the parameter is updated in this sweep; sweeps are counted from one."""
         return (
             sweep >= self.start
             and (self.stop is None or sweep < self.stop)
@@ -42,29 +43,33 @@ class Schedule:
 
 
 class View(NamedTuple):
-    """How some frames of a tile see the object; each parameter in turn may change it."""
+    """Positions and probes of some frames of a tile. Each parameter of the model may change them in turn."""
 
     corner: Array
-    """(frame, 2) whole pixels in the tile's window."""
+    """(frame, 2) corner [y, x] of each frame in the tile's window, in whole pixels."""
     fraction: Array
-    """(frame, 2) remaining fractions of a pixel."""
+    """(frame, 2) the remaining fraction of a pixel of each position."""
     factor: Array | None = None
-    """(frame,) float32 numbers by which each frame's probe is multiplied; None for ones."""
+    """(frame,) float32 factor of each frame's probe; None stands for ones."""
     probe: Array = None
-    """(copy, mode, N, N) complex64 probe of each frame, or one copy for all of them."""
+    """(copy, mode, N, N) complex64 probe: one copy for each frame, or one for all of them."""
 
 
 class Parameter(ABC):
-    """What a parameter has to offer: a frozen dataclass without arrays, so that it can be sent anywhere.
+    """Base class of the parameters of the model.
+
+    A parameter is a frozen dataclass without arrays, so that it can be sent to any worker. Its value is
+    passed to each method.
 
     Attributes
     ----------
     name : str
-        Of its value in the state, in checkpoints, and among the options.
+        Name of its value in the state and in checkpoints.
     per_frame : bool
-        A value for each frame, which lies beside the frame's tile; otherwise one value for all frames.
+        True where each frame has its own value, stored with the frame's tile; otherwise all frames share one
+        value.
     has_momentum : bool
-        A sweep with momentum extrapolates it.
+        Whether a sweep with momentum extrapolates it.
     """
 
     name: ClassVar[str]
@@ -73,62 +78,66 @@ class Parameter(ABC):
 
     @property
     def schedule(self) -> Schedule | None:
-        """When it is updated; None where it is held fixed."""
+        """The sweeps in which it is updated; None where it is held fixed."""
         return None
 
     @classmethod
     @abstractmethod
     def choose(cls, scan: Any, options: Mapping[str, Any]) -> tuple[Self, NDArray] | None:
-        """The parameter and its first value for a scan and the options of a run; None where it plays no part.
+        """Choose the parameter and its first value for a scan and the options of a run.
 
-        The first value is one array, or with `per_frame` a ``(frame, ...)`` array in the scan's order.
+        Returns
+        -------
+        (Parameter, array) or None
+            The first value is one array, or with `per_frame` a ``(frame, ...)`` array in the scan's order.
+            None where the model of this scan has no such parameter.
         """
 
     @abstractmethod
     def see(self, value: Array, view: View) -> View:
-        """The view of some frames with this parameter in it; `value` is theirs with `per_frame`."""
+        """Apply the parameter to the view of some frames; with `per_frame`, `value` holds their values."""
 
     @abstractmethod
     def describe(self, shape: Sequence[int]) -> str:
-        """In a few words: what it is, and whether it is recovered, with a value of this shape."""
+        """Describe the parameter, with a value of this shape, in a few words, and whether it is recovered."""
 
     @classmethod
     @abstractmethod
     def result(cls, value: NDArray) -> dict[str, Variable]:
-        """What stands in the result, by name; with `per_frame` the value of all frames."""
+        """The variables of the result, by name; with `per_frame`, `value` holds the values of all frames."""
 
     def begin(self, first: NDArray, counts: float, frames: int) -> NDArray:
-        """The value that the first sweep uses, once the counts of all frames and their number are known."""
+        """The value for the first sweep, given the sum of all counts and the number of all frames."""
         return first
 
     def new_sums(self, value: Array) -> Sums:
-        """Zeros, to which `accumulate` adds; `value` is the tile's with `per_frame`."""
+        """Zeros for `accumulate` to add to; with `per_frame`, `value` holds those of the tile's frames."""
         return ()
 
     def accumulate(self, sums: Sums, frames: slice, image: Array, change: Array, view: View) -> None:
-        """Add what some frames say, in place.
+        """Add the contribution of some frames to the sums, in place.
 
         Parameters
         ----------
         sums : Sums
         frames : slice
-            Which frames of the tile they are.
+            Numbers of these frames in the tile.
         image : (y, x) complex64 array
-            On the tile's window.
+            The object on the tile's window.
         change : (frame, mode, N, N) complex64 array
-            The data projection minus the waves of the model.
+            The data projection minus the exit waves of the model.
         view : View
         """
         return
 
     def add(self, first: Sums, second: Sums) -> Sums:
-        """The sums of two tiles together: associative."""
-        return tuple(own + other for own, other in zip(first, second, strict=True))
+        """Add the sums of two tiles; the operation has to be associative."""
+        return tuple(one + other for one, other in zip(first, second, strict=True))
 
     def update(self, value: Array, sums: Sums) -> Array:
-        """The next value, from the sums of all tiles, or with `per_frame` from the tile's own."""
+        """The next value, from the sums of all tiles, or with `per_frame` of the frames' own tile."""
         return value
 
     def nbytes(self, frames: int) -> int:
-        """Bytes that its values take beside a tile with this number of frames, from sweep to sweep."""
+        """Bytes that its values occupy, from sweep to sweep, for a tile with this number of frames."""
         return 0

@@ -1,7 +1,7 @@
-"""The probe: recovered, or held, in one or more incoherent modes.
+"""The probe as a parameter of the model, in one or more incoherent modes, recovered or held fixed.
 
-Its value is a ``(mode, N, N)`` complex64 array, the same for all frames but for the fraction of a pixel by
-which it is shifted.
+Its value is a ``(mode, N, N)`` complex64 array, shared by all frames. Each frame sees it shifted by the
+sub-pixel part of its position.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ __all__ = ["Probe", "orthogonalise_modes", "prepare_probe"]
 
 Array = Any
 
-# Power of a mode that the first guess does not have, as a share of the first mode's.
+# Power of each mode that is added to the first guess, relative to the first mode's.
 NEW_MODE_POWER = 0.05
 
-# Sweep in which the probe is first updated: the object's first guess would spoil a fair probe.
+# Sweep in which the probe is first updated. Before that the object's first guess would spoil a good probe.
 FIRST_UPDATE = 2
 
-# Share of the mean denominator that damps the probe's step where positions are fractional: the shifts carry
-# a pixel's correction to neighbours that saw less light, where it is too large. With none of it a poor first
-# probe and momentum run away together; measured on a scan whose first probe was a disc a tenth too wide.
+# Damping of the probe's step where positions are fractional, relative to the mean denominator. The shifts
+# carry a pixel's correction to neighbours that saw less light, where it is too large. Without damping, a poor
+# first probe diverges under momentum: seen on a scan whose first probe was a disc that was 10 % too wide.
 DAMPING = np.float32(0.2)
 
 
@@ -42,8 +42,9 @@ class Probe(Parameter):
     Attributes
     ----------
     recovered : bool
+        Whether it is updated; otherwise it is held fixed.
     fractional : bool
-        Positions are fractions of a pixel.
+        Whether any position has a fraction of a pixel.
     """
 
     recovered: bool = True
@@ -63,7 +64,7 @@ class Probe(Parameter):
     def begin(self, first: NDArray, counts: float, frames: int) -> NDArray:
         if not self.recovered:
             return first
-        # The scale of a probe that is to be recovered means nothing: the frames tell it.
+        # The scale of the first guess is arbitrary: the frames' mean counts give the probe's power.
         return first * np.float32(np.sqrt(counts / frames) / np.linalg.norm(first))
 
     def see(self, value: Array, view: View) -> View:
@@ -83,12 +84,13 @@ class Probe(Parameter):
     def update(self, value: Array, sums: Sums) -> Array:
         """Probe update ``P + sum_i conj(psi_i) (p_i - m_i) / sum_i |psi_i|^2``.
 
-        For whole-pixel positions that is the least-squares fit ``sum_i conj(psi_i) p_i / sum_i |psi_i|^2``.
-        Where they are fractional, the shifts mix the probe's pixels and the quotient is a step towards the
-        fit, not the fit; written as a step it vanishes where the frames agree.
+        ``p_i`` is the data projection of frame i and ``m_i = P . psi_i`` its exit wave in the model. For
+        whole-pixel positions this is the least-squares fit ``sum_i conj(psi_i) p_i / sum_i |psi_i|^2``. For
+        fractional positions the shifts mix the probe's pixels, and the quotient is a step towards the fit
+        rather than the fit itself; in this form the step vanishes once all frames agree with the model.
         """
         numerator, denominator = sums
-        # Where the object let little through, the probe stays rather than divide by nothing.
+        # Avoids a division by zero: where the object transmits hardly anything, the probe stays as it is.
         damping = (DAMPING if self.fractional else np.float32(1e-3)) * denominator.mean()
         return (value + numerator / (denominator + damping)).astype(np.complex64)
 
@@ -101,30 +103,35 @@ class Probe(Parameter):
         return {"probe": (("mode", "probe_y", "probe_x"), orthogonalise_modes(value), {})}
 
 
-def prepare_probe(scan: Any, given: ArrayLike | None, modes: Any) -> NDArray[np.complex64]:
-    """The probe that a run starts from, (mode, y, x).
+def prepare_probe(scan: Any, guess: ArrayLike | None, modes: Any) -> NDArray[np.complex64]:
+    """The probe that a run starts from.
 
     Parameters
     ----------
     scan : xarray.Dataset
-    given : (y, x) or (mode, y, x) array, optional
-        In place of the scan's.
+    guess : (y, x) or (mode, y, x) array, optional
+        A first guess in place of the scan's probe.
     modes : int, optional
-        How many; those that the guess does not have are made from its first mode times the
-        coordinates, weak and orthogonal.
+        Number of modes; that of the first guess by default. Missing modes are weak and orthogonal: the first
+        mode times powers of the coordinates.
+
+    Returns
+    -------
+    (mode, y, x) complex64 array
 
     Raises
     ------
     OptionError
-        No probe, a probe of another size than the frames, or fewer than one mode.
+        There is no probe; it is zero, not finite or of another shape than the frames; or `modes` is not a
+        whole number above zero, or more than a probe of this size can have.
     """
     frame_shape = (scan.sizes["qy"], scan.sizes["qx"])
-    if given is None and "probe" not in scan:
+    if guess is None and "probe" not in scan:
         raise OptionError(
             "the scan has no probe; expected a first guess as the option probe or in the scan "
             "(daskptycho import has --guess-probe and --probe-key)"
         )
-    probe = np.array(scan["probe"].values if given is None else given, dtype=np.complex64, order="C")
+    probe = np.array(scan["probe"].values if guess is None else guess, dtype=np.complex64, order="C")
     if probe.ndim == 2:
         probe = probe[None]
     if probe.ndim != 3 or probe.shape[1:] != frame_shape:
@@ -145,7 +152,7 @@ def prepare_probe(scan: Any, given: ArrayLike | None, modes: Any) -> NDArray[np.
 
 
 def _further_modes(probe: NDArray[np.complex64], count: int) -> NDArray[np.complex64]:
-    """Modes like the next Hermite functions: the first mode times monomials about its centre."""
+    """Modes that resemble Hermite-Gauss modes: the first mode times monomials about its centre."""
     first = probe[0].astype(np.complex128)
     intensity = np.abs(first) ** 2
     axes = [np.arange(size, dtype=float) for size in first.shape]
@@ -154,28 +161,29 @@ def _further_modes(probe: NDArray[np.complex64], count: int) -> NDArray[np.compl
     x -= np.average(x, weights=intensity)
     width = np.sqrt(np.average(y**2 + x**2, weights=intensity)) or 1.0
     basis = [mode.astype(np.complex128).ravel() for mode in probe]
-    found: list[NDArray] = []
+    added: list[NDArray] = []
     degree = 1
-    while len(found) < count:
+    while len(added) < count:
         if degree > 2 * count:
             raise OptionError(
                 f"the probe is too small for {count} further modes; give fewer, or a probe that has them"
             )
         for power in range(degree + 1):
             mode = (first * (y / width) ** (degree - power) * (x / width) ** power).ravel()
-            for other in [*basis, *found]:
+            for other in [*basis, *added]:
                 mode = mode - other * (np.vdot(other, mode) / np.vdot(other, other))
             norm = np.linalg.norm(mode)
-            if len(found) < count and norm > 1e-6 * np.linalg.norm(first):
-                found.append(mode * (np.linalg.norm(first) * np.sqrt(NEW_MODE_POWER) / norm))
+            if len(added) < count and norm > 1e-6 * np.linalg.norm(first):
+                added.append(mode * (np.linalg.norm(first) * np.sqrt(NEW_MODE_POWER) / norm))
         degree += 1
-    return np.stack(found).reshape(count, *first.shape).astype(np.complex64)
+    return np.stack(added).reshape(count, *first.shape).astype(np.complex64)
 
 
 def orthogonalise_modes(probe: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """The same incoherent illumination as orthogonal modes of falling power.
+    """Mix the modes into orthogonal ones of decreasing power, which give the same intensities.
 
-    Modes are only defined up to a unitary mixture; this one is the mixture that is unique.
+    The data determine modes only up to a unitary mixture; orthogonal modes of decreasing power are unique
+    up to their phases.
     """
     if len(probe) == 1:
         return probe

@@ -1,7 +1,8 @@
-"""One sweep over one tile, a pure function: split, data projection, and what the frames leave.
+"""One sweep over one tile, as a pure function: split, data projection, weighted frames or their overlap sum.
 
-A sweep takes the tile's image and leaves its frames weighted by the probe, or their overlap sum. Sums over
-tiles divided by the illumination make the next image, which is the caller's part (`merge`).
+A sweep starts from the tile's image. It returns the tile's frames weighted by the probe, or their overlap
+sum. The overlap sums of all tiles, added and divided by the illumination, give the next image; the caller
+does that.
 """
 
 from __future__ import annotations
@@ -40,52 +41,52 @@ class Weighted(NamedTuple):
     """The weighted frames of a tile."""
 
     frames: Array
-    """(frame, N, N) u_i."""
+    """(frame, N, N) complex64 u_i."""
     power: Array
-    """(frame,) |z_i|^2."""
+    """(frame,) float64 |z_i|^2."""
 
 
 class OverlapSum(NamedTuple):
     """The overlap sum of a tile's weighted frames."""
 
     image_sum: Array
-    """(y, x) ``sum_i omega_i u_i(r - x_i)`` on the tile's window."""
+    """(y, x) complex64 ``sum_i omega_i u_i(r - x_i)`` on the tile's window."""
     phase: Array | None = None
-    """(frame,) omega, by which the frames were turned; None for ones."""
+    """(frame,) complex64 omega_i, the phase applied to each frame; None stands for ones."""
 
 
 class Waves(NamedTuple):
-    """Waves that wait for a parameter of the model before they are weighed."""
+    """Waves of a tile that are weighed later, once the parameters of the model are updated."""
 
     waves: Array
-    """(frame, mode, N, N)"""
+    """(frame, mode, N, N) complex64"""
 
 
 class Stack(NamedTuple):
     """The waves that an algorithm carries from sweep to sweep."""
 
     waves: Array
-    """(frame, mode, N, N)"""
+    """(frame, mode, N, N) complex64"""
     phase: Array | None = None
-    """(frame,) phases found by the last synchronisation, which the waves have not seen; None for ones."""
+    """(frame,) complex64 phases of the last synchronisation, not yet applied to the waves; None for ones."""
 
 
 class TileSweep(NamedTuple):
-    """What one sweep over one tile leaves. A tuple, so that Dask sees how large it is."""
+    """The results of one sweep over one tile. It is a tuple so that Dask can measure its size."""
 
     misfit: float
-    """sum (|Fz| - a)^2 over the tile's valid pixels."""
+    """``sum (|Fz| - a)^2`` over the tile's valid pixels."""
     left: Any
     """`OverlapSum`, `Weighted`, `Waves`, a synchronised tile (`sync.two_level.TileSum`), or None."""
     sums: dict[str, Sums]
-    """Of the parameters that are updated, by name."""
+    """Sums for the update of each parameter that is due, by name."""
     carried: Array | None = None
-    """(frame, mode, N, N) the next stack, for algorithms that have one."""
+    """(frame, mode, N, N) complex64 next stack, for an algorithm that has one."""
     image: Array | None = None
-    """(y, x) the object that the sweep began with, before momentum, where the next sweep needs it."""
+    """(y, x) complex64 object that the sweep began with, before momentum, if a later sweep needs it."""
 
     def with_images(self, convert: Any) -> TileSweep:
-        """The same with each (y, x) array converted."""
+        """The same sweep with `convert` applied to each (y, x) array."""
         left, image = self.left, self.image
         return self._replace(
             left=left._replace(image_sum=convert(left.image_sum)) if hasattr(left, "image_sum") else left,
@@ -93,8 +94,8 @@ class TileSweep(NamedTuple):
         )
 
 
-class _Gathering:
-    """Takes frames block by block; `left` is what a sweep leaves of them."""
+class _FrameCollector:
+    """Collects the waves of a sweep block by block in `left`, in the form that `leave` asks for."""
 
     def __init__(self, leave: Leave, tile: Tile, probe: Array) -> None:
         xp, frame_shape = array_module(probe), probe.shape[-2:]
@@ -109,7 +110,7 @@ class _Gathering:
         elif leave == "waves":
             self.left = Waves(xp.empty((len(tile), *probe.shape), dtype=np.complex64))
 
-    def take(self, frames: slice, waves: Array, view: View) -> None:
+    def add(self, frames: slice, waves: Array, view: View) -> None:
         if isinstance(self.left, OverlapSum):
             unsplit(waves, view.probe, view.corner, self.left.image_sum)
         elif isinstance(self.left, Weighted):
@@ -118,11 +119,11 @@ class _Gathering:
             self.left.waves[frames] = waves
 
 
-class _Room:
-    """The same memory for all blocks of frames.
+class _Buffers:
+    """Memory that all blocks of frames use in turn.
 
-    Fresh pages cost as much as the arithmetic where an allocator gives them back at once, as Dask has it do
-    on its workers.
+    Fresh memory would take as long as the arithmetic on Dask's workers, whose allocator returns memory to the
+    system as soon as it is freed.
     """
 
     def __init__(self, frames: int, probe: Array, *, apart: bool) -> None:
@@ -135,7 +136,7 @@ class _Room:
         return self._waves[:count]
 
     def projected(self, count: int, z: Array) -> Array:
-        """Where z is projected: over itself, unless the model's waves are needed afterwards."""
+        """Memory for the projection of z: z itself, unless the model's waves are needed afterwards."""
         return z if self._projected is None else self._projected[:count]
 
     def amplitude(self, count: int) -> Array:
@@ -153,91 +154,98 @@ def sweep_tile(
     leave: Leave = "overlap sum",
     following: TileModel | None = None,
 ) -> TileSweep:
-    """One sweep over the frames of a tile: split, data projection, weighted frames.
+    """Sweep once over the frames of a tile: split, data projection, weighted frames.
 
     Parameters
     ----------
     algorithm : Algorithm
     at : TileModel
-        The model, with the values of its parameters and those that are due: their sums are taken.
+        The model with its values on the tile. Sums are computed for the parameters in `at.due`.
     tile : Tile
     amplitude : Amplitudes or (frame, N, N) float32 array
         From `amplitudes.prepare_amplitudes`.
     image : (y, x) complex64 array
         The object on the tile's window.
     stack : Stack, optional
-        From the sweep before; absent in the first.
+        From the sweep before; None in the first sweep.
     leave : "overlap sum", "weighted frames", "waves" or "sums only"
-        What of the frames: their overlap sum; weighted frames, for a synchronisation; waves, which
-        `weigh_waves` or `overlap_waves` weigh once parameters are updated (object and probe fitted to the
-        same frames at once, rather than one after the other, would take twice the correction that the data
-        ask for); or nothing.
+        The form in which the frames are returned: "overlap sum"; "weighted frames", for a synchronisation;
+        "waves", which `weigh_waves` or `overlap_waves` weigh once the parameters are updated; or not at all.
+        Object and parameters are updated one after the other: fitted to the same frames at the same time,
+        together they would apply twice the correction that the data ask for.
     following : TileModel, optional
-        The frames are swept with `at` and weighed with this.
+        The model to weigh the frames with; `at` by default.
+
+    Returns
+    -------
+    TileSweep
+        Its ``image`` is None.
     """
     xp, probe = array_module(image), at.probe
     carried = xp.empty((len(tile), *probe.shape), dtype=np.complex64) if algorithm.has_stack else None
-    summed = [own for own in at.model.parameters if own.name in at.due]
-    sums = {own.name: own.new_sums(at.value(own)) for own in summed}
-    gathering = _Gathering(leave, tile, probe)
+    summed = [parameter for parameter in at.model.parameters if parameter.name in at.due]
+    sums = {parameter.name: parameter.new_sums(at.value(parameter)) for parameter in summed}
+    collector = _FrameCollector(leave, tile, probe)
     blocks = list(frame_blocks(len(tile), probe))
     needs_waves = bool(summed) or getattr(algorithm, "needs_waves", True)
-    room = _Room(max(own.stop - own.start for own in blocks), probe, apart=needs_waves)
+    buffers = _Buffers(max(block.stop - block.start for block in blocks), probe, apart=needs_waves)
     misfit: Any = 0.0
     for frames in blocks:
         count = frames.stop - frames.start
         view = at.view(tile, frames)
-        waves = split(image, view.probe, view.corner, out=room.waves(count))
-        own_stack = None if stack is None else _turned(stack, frames)
-        z = algorithm.before(waves, own_stack)
-        measured = take_amplitudes(amplitude, frames, room.amplitude(count))
+        waves = split(image, view.probe, view.corner, out=buffers.waves(count))
+        old_stack = None if stack is None else _apply_phases(stack, frames)
+        z = algorithm.before(waves, old_stack)
+        measured = take_amplitudes(amplitude, frames, buffers.amplitude(count))
         projected, block_misfit = project_data(
-            z, measured, at.model.forward, at.model.likelihood, out=room.projected(count, z)
+            z, measured, at.model.forward, at.model.likelihood, out=buffers.projected(count, z)
         )
         misfit += block_misfit
-        to_overlap, block_stack = algorithm.after(waves, z, projected, own_stack)
+        to_overlap, new_stack = algorithm.after(waves, z, projected, old_stack)
         if carried is not None:
-            carried[frames] = block_stack
+            carried[frames] = new_stack
         if summed:
-            # Nobody needs the model's waves any more: the change is written over them.
+            # The model's waves are not needed any more: the change is written over them.
             change = xp.subtract(projected, waves, out=waves)
-            for own in summed:
-                own.accumulate(sums[own.name], frames, image, change, view)
-        gathering.take(frames, to_overlap, view if following is None else following.view(tile, frames))
-    # Read from a GPU once a sweep: each reading waits for all that was asked of it before.
-    return TileSweep(float(misfit), gathering.left, sums, carried)
+            for parameter in summed:
+                parameter.accumulate(sums[parameter.name], frames, image, change, view)
+        collector.add(frames, to_overlap, view if following is None else following.view(tile, frames))
+    # The misfit is read from a GPU once a sweep, since reading waits for all work that the GPU has queued.
+    return TileSweep(float(misfit), collector.left, sums, carried)
 
 
-def _turned(stack: Stack, frames: slice) -> Array:
+def _apply_phases(stack: Stack, frames: slice) -> Array:
     waves = stack.waves[frames]
     return waves if stack.phase is None else waves * stack.phase[frames, None, None, None]
 
 
 def weigh_waves(tile: Tile, waves: Array, at: TileModel) -> Weighted:
-    """Weighted frames of a tile from its waves, (frame, mode, N, N)."""
-    left = _gather(tile, waves, at, "weighted frames")
+    """Weigh the (frame, mode, N, N) waves of a tile by the probe."""
+    left = _collect_frames(tile, waves, at, "weighted frames")
     assert isinstance(left, Weighted)
     return left
 
 
 def overlap_waves(tile: Tile, waves: Array, at: TileModel) -> OverlapSum:
-    """The overlap sum of `weigh_waves` without keeping the weighted frames."""
-    left = _gather(tile, waves, at, "overlap sum")
+    """The overlap sum of the weighted frames of `weigh_waves`, without keeping these."""
+    left = _collect_frames(tile, waves, at, "overlap sum")
     assert isinstance(left, OverlapSum)
     return left
 
 
-def _gather(tile: Tile, waves: Array, at: TileModel, leave: Leave) -> OverlapSum | Weighted | Waves | None:
-    gathering = _Gathering(leave, tile, at.probe)
+def _collect_frames(
+    tile: Tile, waves: Array, at: TileModel, leave: Leave
+) -> OverlapSum | Weighted | Waves | None:
+    collector = _FrameCollector(leave, tile, at.probe)
     for frames in frame_blocks(len(tile), at.probe):
-        gathering.take(frames, waves[frames], at.view(tile, frames))
-    return gathering.left
+        collector.add(frames, waves[frames], at.view(tile, frames))
+    return collector.left
 
 
 def illuminate_tile(tile: Tile, at: TileModel) -> Array:
     """Illumination of a tile's own frames on its window, (y, x) float32."""
     out = None
-    # Each frame at a fraction of a pixel has its own copy of the probe: not all at once.
+    # Block by block, since each frame at a fractional position has its own copy of the probe.
     for frames in frame_blocks(len(tile), at.probe):
         view = at.view(tile, frames)
         out = illuminate(view.probe, view.corner, tile.window.shape, out)
@@ -245,7 +253,7 @@ def illuminate_tile(tile: Tile, at: TileModel) -> Array:
 
 
 def merge(image_sum: Array, illumination: Array, at: TileModel) -> Array:
-    """The image ``psi = sum_i u_i / N``, zero where nothing shone.
+    """The image ``psi = sum_i u_i / N``, (y, x) complex64, zero where the illumination is too weak.
 
     `illumination` is N, summed over all tiles.
     """

@@ -1,8 +1,9 @@
-"""From options to result: a run laid out, begun or resumed, swept, kept in checkpoints and brought together.
+"""A run from its options to its result: layout, start or resumption, sweeps, checkpoints, and the result.
 
-`reconstruction` and `resumption` are what users call; both carry out a `driving.Run` of what `laying_out` has
-laid out. `loop` makes one sweep after the other, `keeper` decides when `checkpoint` is written, `memory`
-estimates what a run needs, `result` and `preview` bring tiles together, `history` opens what was kept.
+Users call `reconstruction` and `resumption`. Both check options and carry out a `driving.Run`. `laying_out`
+makes the layout and the first state, `loop` makes the sweeps, `keeper` decides when `checkpoint` writes,
+`memory` estimates the memory that a run needs, `result` and `preview` assemble tiles, and `history` opens
+checkpoints.
 
 It may import `graph`, `tasks`, `sync`, `model`, `cluster`, `scan`, `storage`, `backend` and the ground floor;
 the dashboard, the demo and the command line may import it.

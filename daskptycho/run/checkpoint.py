@@ -1,7 +1,7 @@
-"""Checkpoints of a run: where it stands, from the workers into the store and from the store back to them.
+"""Checkpoints of a run: its state, written from the workers into a store and read back to them.
 
-Tasks write and read, where the tiles are. Where the workers do not see the store's folder, tile after tile
-goes through this process.
+Tasks write and read the data of each tile on its worker. If the workers cannot access the store's folder,
+this process writes and reads them, one tile after the other.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = ["Checkpoints", "Kept", "location_of", "make_header", "per_frame_names
 
 Array = Any
 
-# Names on disk of what a tile leaves beside the parameters of the model.
+# Names in the store of a tile's data other than parameters of the model.
 IMAGES = ("images", "illuminations", "previous_images")
 STACKS, PHASES = "stacks", "phases"
 TILED = (*IMAGES, STACKS, PHASES)
@@ -50,7 +50,7 @@ PREVIOUS = "previous_"
 
 
 def location_of(out: Location) -> Location:
-    """Where the checkpoints of a result lie: beside it."""
+    """The location of the checkpoints of a result: beside it."""
     return out.with_name(f"{out.name}.checkpoints")
 
 
@@ -60,7 +60,7 @@ def per_frame_names() -> list[str]:
 
 
 def make_header(scan: xr.Dataset) -> xr.Dataset:
-    """A scan without its frames: what tells it from other scans, and what its result needs of it."""
+    """A scan without its frames: all that identifies it, and all that its result needs."""
     header = xr.Dataset(
         {
             "position": scan["position"].variable.load(),
@@ -79,17 +79,17 @@ def make_header(scan: xr.Dataset) -> xr.Dataset:
 
 
 def read_tiling(header: xr.Dataset, fixed: Mapping[str, Any]) -> Tiling:
-    """The tiles of a run, from what its store keeps."""
+    """The tiling of a run, from the header and the constants of its store."""
     return lay_out_tiles(header, tuple(fixed["tiles"]), whole_pixel=not fixed["subpixel"])
 
 
 class Kept(NamedTuple):
-    """What a checkpoint holds beside the values of the state, which are read by tasks."""
+    """The content of a checkpoint; see `State` and `Standing`."""
 
     shared: Value
     previous_shared: Value | None
     tiles: list[dict[str, Value]]
-    """Of each tile its parts by name."""
+    """For each tile its parts, by name."""
     cadence: Cadence
     step: float | None
     history: tuple[SweepRecord, ...]
@@ -103,32 +103,32 @@ class Checkpoints:
     store : CheckpointStore
     tiling : Tiling
     device : "cpu" or "gpu"
-        Where the state goes that is read.
+        The device on which a state that is read is put.
     """
 
     def __init__(self, store: CheckpointStore, tiling: Tiling, device: Device = "cpu") -> None:
         self.store = store
         self.tiling = tiling
         self.device = device
-        self._seen = True
+        self._workers_see_store = True
 
     @staticmethod
     def create(location: Location, scan: xr.Dataset, loop: Loop, state: State) -> Checkpoints:
-        """A new store for a run; one that lies there is replaced.
+        """Create a store for the checkpoints of a run; an existing one is replaced.
 
         Parameters
         ----------
         location : Location
         scan : xarray.Dataset
         loop : Loop
-            Its counts tell one scan from another with the same positions.
+            Its counts are stored, to distinguish scans with the same positions.
         state : State
-            Any of the run.
+            Any state of the run, for the shapes of its values.
         """
         layout = loop.layout
         tiling = layout.tiling
         models = model_on_tiles(layout, state.shared, [state.tiles[0].own])
-        modes, per_frame = compute(task(_describe, *models))
+        modes, per_frame = compute(task(_describe_values, *models))
         fixed = {
             "subpixel": loop.options.subpixel,
             "frame_shape": list(tiling.frame_shape),
@@ -150,20 +150,25 @@ class Checkpoints:
         return Checkpoints(store, tiling, layout.device)
 
     def save(self, loop: Loop, standing: Standing, *, temporary: bool = False) -> str:
-        """Keep where a run stands; the checkpoint's id.
+        """Write a checkpoint.
 
         Parameters
         ----------
         loop : Loop
         standing : Standing
         temporary : bool
-            Until the next checkpoint only.
+            Whether it is kept only until the next checkpoint.
+
+        Returns
+        -------
+        str
+            The id of the checkpoint.
         """
         state, layout = standing.state, loop.layout
         session = self.store.begin(standing.sweep, temporary=temporary)
         models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
         of_tiles = list(zip(layout.tiles, state.tiles, models, strict=True))
-        written = self._where_seen(
+        written = self._run_where_store_is_visible(
             lambda: compute(
                 [
                     task(
@@ -174,14 +179,16 @@ class Checkpoints:
                 ]
             ),
             lambda: [
-                _write_parts(self.store.location, session.fork(), index, compute(task(_take_parts, *of_tile)))
+                _write_parts(
+                    self.store.location, session.fork(), index, compute(task(_collect_parts, *of_tile))
+                )
                 for index, of_tile in enumerate(of_tiles)
             ],
         )
         forks, names = zip(*written, strict=True)
         values = [state.shared] if state.previous_shared is None else [state.shared, state.previous_shared]
-        small, *before = compute([task(_to_host, own) for own in values])
-        small = small | {f"{PREVIOUS}{name}": value for own in before for name, value in own.items()}
+        small, *before = compute([task(_to_host, value) for value in values])
+        small = small | {f"{PREVIOUS}{name}": value for shared in before for name, value in shared.items()}
         return self.store.commit(
             session,
             list(forks),
@@ -198,27 +205,27 @@ class Checkpoints:
         )
 
     def options(self, snapshot: str) -> RunOptions:
-        """The options that the run had then."""
+        """The options of the run at a checkpoint."""
         return RunOptions.from_attributes(self.store.read_attributes(snapshot)["options"])
 
     def restore(self, snapshot: str, layout: Layout) -> Standing:
-        """Where the run stood, its state back where the layout keeps it and without a past of its own."""
-        state, kept = self._where_seen(
-            lambda: self._settle(layout, self.read(snapshot)),
-            lambda: self._bring(layout, self.read(snapshot, here=True)),
+        """Read the standing of the run; its state is persisted on the workers and needs no earlier tasks."""
+        state, kept = self._run_where_store_is_visible(
+            lambda: self._restore_on_workers(layout, self.read(snapshot)),
+            lambda: self._persist_state(layout, self.read(snapshot, here=True)),
         )
         return Standing(state, kept.cadence, kept.step, kept.history)
 
     def read(self, snapshot: str, *, here: bool = False) -> Kept:
-        """What a checkpoint holds.
+        """Read the content of a checkpoint.
 
-        The values of the state are tasks that read them, or read in this process.
+        The data of tiles are values whose tasks read them; with `here` they are read in this process now.
         """
         attributes = self.store.read_attributes(snapshot)
         per_frame = per_frame_names()
         tiled = [name for name in attributes["parts"] if name in TILED or name in per_frame]
         tiles = [
-            {name: self._read(snapshot, name, index, here) for name in tiled}
+            {name: self._make_part(snapshot, name, index, here) for name in tiled}
             for index in range(len(self.tiling.tiles))
         ]
         small = {
@@ -231,54 +238,54 @@ class Checkpoints:
         sync = RunOptions.from_attributes(attributes["options"]).sync
         cadence = Cadence(sync, attributes["growing"], attributes["interval"], attributes["due_in"])
         return Kept(
-            self._move(place(now)),
-            self._move(place(before)) if before else None,
+            self._move_to_device(place(now)),
+            self._move_to_device(place(before)) if before else None,
             tiles,
             cadence,
             attributes["step"],
-            tuple(SweepRecord(*map(float, found)) for found in self.store.read_small(snapshot, "history")),
+            tuple(SweepRecord(*map(float, row)) for row in self.store.read_small(snapshot, "history")),
         )
 
-    def _read(self, snapshot: str, name: str, index: int, here: bool) -> Value:
+    def _make_part(self, snapshot: str, name: str, index: int, here: bool) -> Value:
         tile = self.tiling.tiles[index]
-        # The axes along which a tile's value may be smaller than the largest tile's.
+        # The leading axes, along which the store is padded to the size of the largest tile.
         shape = tile.window.shape if name in IMAGES else (len(tile),)
-        given = (self.store.location, snapshot, name, index, shape)
+        source = (self.store.location, snapshot, name, index, shape)
         home = Home(index, len(self.tiling.tiles))
         if not here:
-            return task(_read_tile, *given, self.device, home=home)
-        value = place(read_tile(*given), home)
+            return task(_read_tile, *source, self.device, home=home)
+        value = place(read_tile(*source), home)
         return value if self.device == "cpu" else task(to_device, value, self.device)
 
-    def _move(self, values: Value) -> Value:
+    def _move_to_device(self, values: Value) -> Value:
         return values if self.device == "cpu" else task(_to_device, values, self.device)
 
-    def _bring(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
-        """The state, persisted where the layout keeps images."""
-        return persist(_arrange(kept, layout)), kept
+    def _persist_state(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
+        """Assemble and persist the state of a checkpoint."""
+        return persist(_assemble_state(kept, layout)), kept
 
-    def _settle(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
-        """The same once every value of it is there."""
-        state, kept = self._bring(layout, kept)
+    def _restore_on_workers(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
+        """Assemble and persist the state of a checkpoint, and wait until all of it has been read."""
+        state, kept = self._persist_state(layout, kept)
         compute([task(_wait_for, value) for value in values_in(state)])
         return state, kept
 
-    def _where_seen(self, there: Callable[[], Any], here: Callable[[], Any]) -> Any:
-        """Do it where the tiles are, or in this process once a worker has not seen the store."""
-        if self._seen:
+    def _run_where_store_is_visible(self, there: Callable[[], Any], here: Callable[[], Any]) -> Any:
+        """Call `there`, which uses the workers; or `here`, once a worker could not see the store."""
+        if self._workers_see_store:
             try:
                 return there()
             except StoreNotVisibleError:
-                self._seen = False
+                self._workers_see_store = False
         return here()
 
 
-def _arrange(kept: Kept, layout: Layout) -> State:
-    """The state of a checkpoint, its images where the layout keeps them."""
+def _assemble_state(kept: Kept, layout: Layout) -> State:
+    """Assemble the state of a checkpoint, with its images on disk if the layout keeps them there."""
     tiles = []
     for parts in kept.tiles:
         images = {
-            name: task(layout.storing(_whole), parts[name])
+            name: task(layout.storing(_read_image), parts[name])
             if layout.residency.images_on_disk
             else parts[name]
             for name in IMAGES
@@ -290,7 +297,7 @@ def _arrange(kept: Kept, layout: Layout) -> State:
             TileState(
                 images["images"],
                 images["illuminations"],
-                task(_name, list(own), list(own.values())) if own else {},
+                task(_pair_names, list(own), list(own.values())) if own else {},
                 images.get("previous_images"),
                 stack,
             )
@@ -298,21 +305,21 @@ def _arrange(kept: Kept, layout: Layout) -> State:
     return State(kept.shared, tiles, kept.previous_shared)
 
 
-def _name(names: list[str], values: list[Array]) -> dict[str, Array]:
+def _pair_names(names: list[str], values: list[Array]) -> dict[str, Array]:
     return dict(zip(names, values, strict=True))
 
 
-def _whole(image: Array) -> Array:
+def _read_image(image: Array) -> Array:
     return image[...]
 
 
-def _describe(at: TileModel) -> tuple[int, dict[str, tuple[tuple[int, ...], str]]]:
-    """Modes of the probe, and what a frame has of each parameter with values for frames."""
+def _describe_values(at: TileModel) -> tuple[int, dict[str, tuple[tuple[int, ...], str]]]:
+    """Number of probe modes, and shape and type of a frame's value of each per-frame parameter, by name."""
     return len(at.probe), {name: (value.shape[1:], str(value.dtype)) for name, value in at.own.items()}
 
 
-def _take_parts(data: TileData, state: TileState, at: TileModel) -> dict[str, NDArray]:
-    """What a checkpoint keeps of a tile, by name, on the host."""
+def _collect_parts(data: TileData, state: TileState, at: TileModel) -> dict[str, NDArray]:
+    """The data of a tile for a checkpoint, on the host, by name."""
     stack = stack_of(data, state)
     parts = {
         "images": merge_image(data, state, at),
@@ -334,7 +341,7 @@ def _write_parts(
 def _write(
     location: Location, fork: Any, index: int, data: TileData, state: TileState, at: TileModel
 ) -> tuple[Any, list[str]]:
-    return _write_parts(location, fork, index, _take_parts(data, state, at))
+    return _write_parts(location, fork, index, _collect_parts(data, state, at))
 
 
 def _read_tile(
@@ -352,4 +359,4 @@ def _to_device(values: dict[str, Array], device: Device) -> dict[str, Array]:
 
 
 def _wait_for(value: Any) -> None:
-    """Nothing: whoever waits for it knows that the value has been computed."""
+    """Do nothing, in a task that runs once the value has been computed."""

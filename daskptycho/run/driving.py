@@ -1,4 +1,4 @@
-"""A run carried out: laid out, begun or restored, swept to its end, continued where workers are lost."""
+"""Carries out a run: lays it out, begins or restores it, sweeps, and continues it if workers are lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from daskptycho.run.keeper import Keeper
 from daskptycho.run.loop import Loop, Progress, Standing
 from daskptycho.run.result import Outcome, assemble_values, make_result, write_result
 from daskptycho.storage.retrying import fail_fast
-from daskptycho.tasks.interrupts import stoppable
+from daskptycho.tasks.interrupts import catch_stop_signals
 from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, has_workers, retry_lost
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ class Run:
     Parameters
     ----------
     lay_out : callable
-        The loop, with its layout on the workers.
+        Makes the loop, with its layout on the workers.
     begin : callable or None
-        Where a loop begins; None where the keeper has a checkpoint.
+        Makes the first standing of a loop; None if the keeper has a checkpoint.
     keeper : Keeper
     """
 
@@ -44,23 +44,33 @@ class Run:
         self._lay_out, self._begin, self._keeper = lay_out, begin, keeper
         self._client = current_client()
         self._loop: Loop | None = None
-        # What is known of the last sweep; whoever interrupts a sweep finds the standing before it.
+        # The standing after the last complete sweep, which is saved if the next sweep is interrupted.
         self._standing: Standing | None = None
         self._progress: Progress | None = None
 
     def carry_out(self, callback: Callback | None, store: Store | None) -> xr.Dataset:
-        """Sweep to the end, and write the result into the store, if there is one.
+        """Sweep to the end, and write the result into the store if there is one.
 
-        Where Dask cannot bring back what lost workers had, the run continues from its last checkpoint, or
-        begins again where it has none yet.
+        If Dask cannot compute the results of lost workers again, the run continues from its last checkpoint,
+        or starts again if it has none.
+
+        Parameters
+        ----------
+        callback : callable or None
+            Called with a `Progress` after each sweep; the run stops if it returns True.
+        store : Store or None
+
+        Returns
+        -------
+        xarray.Dataset
+            The result.
 
         Raises
         ------
         FaultError
-            Workers were lost again and again, and the run came no further; or a store or the scheduler
-            failed.
+            Workers were lost repeatedly without progress, memory ran out, or a store or the scheduler failed.
         """
-        with self._guard(), group_as_run():
+        with self._rescue_on_failure(), group_as_run():
             result = retry_lost(lambda: self._attempt(callback), lambda: self._keeper.saved)
             if store is not None:
                 write_result(result, store)
@@ -72,14 +82,14 @@ class Run:
             self._standing = self._restore_or_begin(loop)
             while not loop.finished(self._standing):
                 self._standing = loop.advance(self._standing)
-                if self._report(loop, self._standing, callback):
+                if self._report_progress(loop, self._standing, callback):
                     break
                 if not loop.finished(self._standing):
-                    self._keep_between(loop)
+                    self._save_between_sweeps(loop)
             self._keeper.finish(loop, self._standing)
             return _make_result(self._keeper.scan, loop, self._standing)
         except WorkersLost:
-            # All that the run has on the workers goes before it is put there again.
+            # Releases all data on the workers before they are put there again.
             self._loop, self._standing = None, None
             raise
 
@@ -90,20 +100,20 @@ class Run:
         assert self._begin is not None
         return self._begin(loop)
 
-    def _report(self, loop: Loop, standing: Standing, callback: Callback | None) -> bool:
-        """Whether the callback wants the run to stop; the progress of the sweep before is over."""
+    def _report_progress(self, loop: Loop, standing: Standing, callback: Callback | None) -> bool:
+        """Call the callback with the progress of a sweep; whether it asks the run to stop."""
         before, self._progress = self._progress, loop.progress(standing)
         if before is not None:
             before.expire()
         return callback is not None and bool(callback(self._progress))
 
-    def _keep_between(self, loop: Loop) -> None:
-        """Keep the run where it is time to, and cut the lineage of its tasks."""
+    def _save_between_sweeps(self, loop: Loop) -> None:
+        """Write a checkpoint if one is due; on a cluster, read it back, so that old tasks are forgotten."""
         assert self._standing is not None
         if not self._keeper.keep_if_due(loop, self._standing):
             return
         if current_client() is not None:
-            # The older state goes first: the two would need twice the memory.
+            # Releases the state before it is read back: both would need twice the memory.
             self._standing = None
             if self._progress is not None:
                 self._progress.expire()
@@ -111,13 +121,13 @@ class Run:
         self._keeper.forget_older()
 
     @contextmanager
-    def _guard(self) -> Iterator[None]:
-        """Where the block is cut off, keep where the run stands, and say in the error how to resume."""
+    def _rescue_on_failure(self) -> Iterator[None]:
+        """If the block fails or is interrupted, save the run, and note in the error how to resume it."""
         try:
-            with stoppable():
+            with catch_stop_signals():
                 yield
         except (ScanError, OptionError):
-            # Nor would a run that continues be any better.
+            # A resumed run would fail in the same way.
             raise
         except OutOfMemory as error:
             planned = "" if self._loop is None else f"; {self._loop.needs.explain()}"
@@ -126,12 +136,12 @@ class Run:
             raise out_of_memory from error
         except Exception as error:
             fault: Exception = error
-            if self._is_abandoned() and not isinstance(error, FaultError):
-                # Whatever a client that has closed makes of the next thing that it is asked for.
+            if self._lost_cluster() and not isinstance(error, FaultError):
+                # A closed client raises different errors.
                 fault = FaultError(f"the connection to the Dask scheduler is gone: {error!r}")
-            # A store that has been waited for in vain is asked once more and not waited for again.
-            of_store = any(isinstance(found, OSError) for found in (error, error.__cause__))
-            with fail_fast() if of_store else nullcontext():
+            # After a store has failed in spite of retries, it is tried only once more.
+            store_failed = any(isinstance(cause, OSError) for cause in (error, error.__cause__))
+            with fail_fast() if store_failed else nullcontext():
                 fault.add_note(self._rescue())
             if fault is error:
                 raise
@@ -142,13 +152,13 @@ class Run:
         finally:
             self._keeper.close()
 
-    def _is_abandoned(self) -> bool:
-        """Whether the cluster that the run is on has gone."""
+    def _lost_cluster(self) -> bool:
+        """Whether the connection to the cluster of the run is closed."""
         return self._client is not None and self._client.status == "closed"
 
     def _rescue(self) -> str:
-        """Keep what can be kept; how to resume."""
-        reachable = not self._is_abandoned()
+        """Save what can be saved; a sentence for the user on how to resume."""
+        reachable = not self._lost_cluster()
         return self._keeper.rescue(
             self._loop, self._standing, has_workers=lambda: reachable and has_workers()
         )
@@ -156,7 +166,7 @@ class Run:
 
 def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset:
     state = standing.state
-    found = Outcome(
+    outcome = Outcome(
         merge_images(loop.layout, state), [tile.illumination for tile in state.tiles], assemble_values(state)
     )
-    return make_result(scan, loop.layout.tiling, found, standing.history, loop.options.describe())
+    return make_result(scan, loop.layout.tiling, outcome, standing.history, loop.options.describe())

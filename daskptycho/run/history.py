@@ -1,6 +1,6 @@
-"""The history of a run: what its checkpoints hold, and each of them opened as a result.
+"""The history of a run: lists its checkpoints, and opens each of them like a result.
 
-Users call this module as ``daskptycho.checkpoints`` and ``daskptycho.open_checkpoint``.
+Users call it as ``daskptycho.checkpoints`` and ``daskptycho.open_checkpoint``.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is known of a checkpoint without opening it.
+    """An entry in the list of the checkpoints of a run.
 
     Attributes
     ----------
     sweep : int
-        Sweeps done.
+        Number of sweeps done.
     residual : float
         R2 of the last of them.
-    written : datetime
-        With its time zone.
+    written : datetime.datetime
+        When it was written, with time zone.
     snapshot : str
-        The commit in the store, which is Icechunk's.
+        Its snapshot id in the Icechunk store.
     """
 
     sweep: int
@@ -54,12 +54,12 @@ class Checkpoint:
 
 
 def checkpoints(out: str | Path) -> list[Checkpoint]:
-    """The checkpoints of a run, the oldest first.
+    """List the checkpoints of a run, the oldest first.
 
     Parameters
     ----------
     out : path or URL
-        Where the run's result is or would be.
+        The location of the run's result, as given to `reconstruct`; the result itself need not exist.
 
     Returns
     -------
@@ -68,65 +68,71 @@ def checkpoints(out: str | Path) -> list[Checkpoint]:
     Raises
     ------
     ScanError
-        There are none.
+        There are no checkpoints.
+    StoreError
+        The store does not answer, or denies access.
+    OptionError
+        `out` is not a valid location.
     """
     return [
-        Checkpoint(found.sweep, found.residual, found.written, found.id)
-        for found in open_checkpoint_store(parse_location(out)).list_snapshots()
+        Checkpoint(snapshot.sweep, snapshot.residual, snapshot.written, snapshot.id)
+        for snapshot in open_checkpoint_store(parse_location(out)).list_snapshots()
     ]
 
 
 def open_checkpoint(out: str | Path, sweep: int | None = None) -> xr.Dataset:
-    """What the result would have been, had the run ended with a checkpoint.
+    """Open a checkpoint as the result of a run that ended with that sweep.
 
     Parameters
     ----------
     out : path or URL
-        Where the run's result is or would be.
+        The location of the run's result, as given to `reconstruct`; the result itself need not exist.
     sweep : int, optional
-        Of the checkpoint; the last one unless given.
+        Number of sweeps done at the checkpoint; the last checkpoint by default.
 
     Returns
     -------
     xarray.Dataset
-        As `reconstruct` returns it.
+        See `reconstruct`.
 
     Raises
     ------
     ScanError
         There are no checkpoints.
+    StoreError
+        The store does not answer, or denies access.
     OptionError
-        There is none of that sweep.
+        There is no checkpoint of that sweep, or `out` is not a valid location.
     """
     store = open_checkpoint_store(parse_location(out))
-    found = {snapshot.sweep: snapshot for snapshot in store.list_snapshots()}
-    number = max(found) if sweep is None else sweep
-    if number not in found:
-        there = ", ".join(map(str, found))
-        raise OptionError(f"there is no checkpoint of sweep {sweep!r}; expected one of {there}")
+    snapshots = {snapshot.sweep: snapshot for snapshot in store.list_snapshots()}
+    number = max(snapshots) if sweep is None else sweep
+    if number not in snapshots:
+        known = ", ".join(map(str, snapshots))
+        raise OptionError(f"there is no checkpoint of sweep {sweep!r}; expected one of {known}")
     header = store.read_header()
     checkpoints = Checkpoints(store, read_tiling(header, store.read_constants()))
     header.encoding["source"] = header.attrs.get("opened_from", header.attrs.get("source", "memory"))
     with dask.config.set(scheduler="synchronous"):
-        # A cluster has no part in this: the store is here.
-        kept = checkpoints.read(found[number].id)
+        # In this process, which can read the store, rather than on a cluster.
+        kept = checkpoints.read(snapshots[number].id)
         values = compute(kept.shared)
         for name in kept.tiles[0].keys() - set(TILED):
             values[name] = np.concatenate(compute([tile[name] for tile in kept.tiles]))
         outcome = Outcome(
             [tile["images"] for tile in kept.tiles], [tile["illuminations"] for tile in kept.tiles], values
         )
-        options = checkpoints.options(found[number].id).describe()
+        options = checkpoints.options(snapshots[number].id).describe()
         return make_result(header, checkpoints.tiling, outcome, kept.history, options)
 
 
 def open_checkpoint_store(target: Location) -> CheckpointStore:
-    """The checkpoints of a result.
+    """Open the store of the checkpoints of a result.
 
     Raises
     ------
     ScanError
-        There are none.
+        There are no checkpoints.
     """
     location = location_of(target)
     if CheckpointStore.exists(location):
@@ -140,14 +146,14 @@ def open_checkpoint_store(target: Location) -> CheckpointStore:
 
 
 def read_progress(target: Location) -> tuple[int, int]:
-    """Sweeps that the last checkpoint of a result has, and sweeps that its run was to make."""
+    """The number of sweeps done at the last checkpoint of a result, and the most sweeps of its run."""
     store = open_checkpoint_store(target)
     snapshot = store.list_snapshots()[-1]
     return snapshot.sweep, RunOptions.from_attributes(store.read_attributes(snapshot.id)["options"]).sweeps
 
 
 def read_scan_header(target: Location) -> xr.Dataset:
-    """The scan that a result is of, without its frames, as the checkpoints keep it."""
+    """The scan of a result without its frames, as its checkpoints keep it."""
     header = open_checkpoint_store(target).read_header()
     header.encoding["source"] = header.attrs.get("opened_from", header.attrs.get("source", ""))
     return header

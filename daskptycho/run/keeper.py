@@ -1,4 +1,4 @@
-"""When a run is kept: checkpoints as often as the options say, at its end, and where it is cut off."""
+"""Decides when checkpoints are written: as often as the options say, at the end, and at an interruption."""
 
 from __future__ import annotations
 
@@ -24,20 +24,22 @@ from daskptycho.tasks.waiting import WorkersLost
 
 __all__ = ["Keeper", "refuse_to_lose_checkpoints"]
 
-# On a cluster, sweeps after which the state is read back from the store: the scheduler then
-# forgets the tasks that led to it, and a lost worker costs no more than this number of sweeps.
+# On a cluster, the number of sweeps after which the state is read back from the store. The scheduler then
+# forgets the tasks that led to it, and after the loss of a worker no more than this number of sweeps is
+# repeated.
 LINEAGE_SWEEPS = 10
 
 
 def refuse_to_lose_checkpoints(out: Location, device: Device) -> None:
-    """Refuse to begin a run where an earlier one has no result yet and can be resumed on this device.
+    """Refuse to start a run if an earlier one with the same `out` has checkpoints but no result yet.
 
     Raises
     ------
     ScanError
+        The message has the command that resumes the earlier run, with the option for this device.
     """
     location = location_of(out)
-    # What a killed run leaves of its result in a bucket is none.
+    # A killed run may leave parts of a result in a bucket, but never this file.
     if read_bytes(out, "zarr.json") is None and CheckpointStore.exists(location):
         raise ScanError(
             f"{location} holds checkpoints of an earlier run; continue it with resume "
@@ -50,8 +52,8 @@ def _resume_command(out: Location, device: Device) -> str:
 
 
 @contextmanager
-def _blame_checkpoints(done: str) -> Iterator[None]:
-    """A store of checkpoints that fails in the middle of a run is a fault of the run."""
+def _convert_store_errors(done: str) -> Iterator[None]:
+    """Turn an error of the checkpoint store into a `FaultError` of the run; `done` is "read" or "written"."""
     try:
         yield
     except OSError as error:
@@ -59,21 +61,22 @@ def _blame_checkpoints(done: str) -> Iterator[None]:
 
 
 class Keeper:
-    """Keeps a run in checkpoints.
+    """Writes the checkpoints of a run, and restores the run from the last of them.
 
     Parameters
     ----------
     options : RunOptions
     scan : xarray.Dataset
     out : Location or None
-        Where the result will be; without it checkpoints are for the run itself, and vanish with it.
+        The location of the result. Without it, checkpoints are only for the run itself and deleted at its
+        end.
     device : "cpu" or "gpu"
     checkpoints : Checkpoints, optional
-        Of the run that is resumed.
+        Those of a run that is resumed.
     snapshot : Snapshot, optional
-        The one that it continues from.
+        The checkpoint from which it is resumed.
     clock : callable
-        Seconds that go by.
+        Returns the time in seconds.
     """
 
     def __init__(
@@ -90,28 +93,28 @@ class Keeper:
         self.scan = scan
         self._out, self._device, self._clock = out, device, clock
         self._every, self._minutes = options.checkpoint_every, options.checkpoint_minutes
-        self._wanted = out is not None and (self._every is not None or self._minutes is not None)
+        self._keeps_history = out is not None and (self._every is not None or self._minutes is not None)
         self._checkpoints = checkpoints
-        self._aside: str | None = None
-        # The last checkpoint and its sweep, and the sweep of the last one that is history.
+        self._temporary_folder: str | None = None
+        # The last checkpoint and its sweep, and the sweep of the last one that is not temporary.
         self._snapshot = None if snapshot is None else snapshot.id
         self.saved = 0 if snapshot is None else snapshot.sweep
-        self._kept = self.saved if snapshot is not None and not snapshot.temporary else 0
-        self._kept_at = clock()
+        self._last_kept = self.saved if snapshot is not None and not snapshot.temporary else 0
+        self._last_kept_at = clock()
 
     def restore(self, loop: Loop) -> Standing | None:
-        """Where the run stood at its last checkpoint; None where there is none yet."""
+        """The standing of the run at its last checkpoint; None if there is no checkpoint yet."""
         if self._snapshot is None or self._checkpoints is None:
             return None
-        with _blame_checkpoints("read"):
+        with _convert_store_errors("read"):
             return self._checkpoints.restore(self._snapshot, loop.layout)
 
     def keep_if_due(self, loop: Loop, standing: Standing) -> bool:
-        """Write a checkpoint where it is time to, or where the lineage of tasks on a cluster is to be cut."""
+        """Write a checkpoint if it is time, or on a cluster after `LINEAGE_SWEEPS`; whether it was due."""
         sweep = standing.sweep
-        due = self._wanted and (
-            (self._every is not None and sweep - self._kept >= self._every)
-            or (self._minutes is not None and self._clock() - self._kept_at >= 60 * self._minutes)
+        due = self._keeps_history and (
+            (self._every is not None and sweep - self._last_kept >= self._every)
+            or (self._minutes is not None and self._clock() - self._last_kept_at >= 60 * self._minutes)
         )
         if not due and not (current_client() is not None and sweep - self.saved >= LINEAGE_SWEEPS):
             return False
@@ -119,25 +122,39 @@ class Keeper:
         return True
 
     def forget_older(self) -> None:
-        """Delete what an older checkpoint was kept for, once a later one has been read back."""
+        """Delete all temporary checkpoints except the last."""
         if self._checkpoints is not None:
-            with _blame_checkpoints("written"):
+            with _convert_store_errors("written"):
                 self._checkpoints.store.forget_temporary(keep=self._snapshot)
 
     def finish(self, loop: Loop, standing: Standing) -> None:
-        """Keep the last state of a run: further sweeps can continue from there."""
-        if not self._wanted:
+        """Write a checkpoint of the last state of a run, from which it can be continued with more sweeps."""
+        if not self._keeps_history:
             return
-        if self._kept < standing.sweep:
+        if self._last_kept < standing.sweep:
             self._save(loop, standing, temporary=False)
         if self._checkpoints is not None:
-            with _blame_checkpoints("written"):
+            with _convert_store_errors("written"):
                 self._checkpoints.store.forget_temporary()
 
     def rescue(self, loop: Loop | None, standing: Standing | None, has_workers: Callable[[], bool]) -> str:
-        """Keep what can be kept of a run that is cut off; how to resume it."""
+        """Save what can be saved of a run that is interrupted.
+
+        Parameters
+        ----------
+        loop : Loop or None
+        standing : Standing or None
+            The standing after the last complete sweep; None if it is lost.
+        has_workers : callable
+            Whether the state can still be fetched from the workers.
+
+        Returns
+        -------
+        str
+            A note for the user: what is saved, what is lost, and how to resume.
+        """
         sweep = self.saved if standing is None else standing.sweep
-        if not self._wanted:
+        if not self._keeps_history:
             return f"The {sweep} sweeps done are lost: no checkpoints were asked for."
         lost = ""
         if loop is not None and standing is not None and sweep > self.saved:
@@ -148,7 +165,7 @@ class Keeper:
                     self._checkpoints.store.check_reachable()
                 self._save(loop, standing, temporary=False)
             except KeyboardInterrupt:
-                # Whoever cannot wait for a checkpoint is still told where the run stood.
+                # The user does not want to wait for a checkpoint, but still gets the note.
                 lost = f"Sweep {sweep} could not be kept (interrupted once more). "
             except Exception as error:
                 lost = f"Sweep {sweep} could not be kept ({error}). "
@@ -161,23 +178,25 @@ class Keeper:
         )
 
     def close(self) -> None:
-        """Remove checkpoints that were only for the run itself."""
-        if self._aside is not None:
-            shutil.rmtree(self._aside, ignore_errors=True)
+        """Delete checkpoints that were only for the run itself."""
+        if self._temporary_folder is not None:
+            shutil.rmtree(self._temporary_folder, ignore_errors=True)
 
     def _save(self, loop: Loop, standing: Standing, *, temporary: bool) -> None:
-        with _blame_checkpoints("written"):
+        with _convert_store_errors("written"):
             if self._checkpoints is None:
-                # Made when they are first needed: a run that fails before leaves none.
-                self._checkpoints = Checkpoints.create(self._place(), self.scan, loop, standing.state)
+                # Created when first needed, so that a run that fails earlier leaves none.
+                self._checkpoints = Checkpoints.create(
+                    self._choose_location(), self.scan, loop, standing.state
+                )
             self._snapshot = self._checkpoints.save(loop, standing, temporary=temporary)
         self.saved = standing.sweep
         if not temporary:
-            self._kept, self._kept_at = self.saved, self._clock()
+            self._last_kept, self._last_kept_at = self.saved, self._clock()
 
-    def _place(self) -> Location:
-        """Where the store of checkpoints is made."""
-        if self._wanted and self._out is not None:
+    def _choose_location(self) -> Location:
+        """The location of the store of checkpoints: beside the result, or in a temporary folder."""
+        if self._keeps_history and self._out is not None:
             return location_of(self._out)
-        self._aside = self._aside or tempfile.mkdtemp(prefix="daskptycho-")
-        return parse_location(Path(self._aside) / "run.checkpoints")
+        self._temporary_folder = self._temporary_folder or tempfile.mkdtemp(prefix="daskptycho-")
+        return parse_location(Path(self._temporary_folder) / "run.checkpoints")

@@ -1,4 +1,4 @@
-"""What a run is laid out from, and how: its memory estimated, its layout on the workers, its first state."""
+"""The setting of a run, and from it the estimate of memory, the layout on the workers and the first state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from daskptycho.cluster.allocator import give_back_at_once
+from daskptycho.cluster.allocator import release_memory_at_once
 from daskptycho.cluster.client import current_client
 from daskptycho.cluster.workers import Workers
 from daskptycho.errors import ScanError
@@ -33,7 +33,7 @@ __all__ = ["Setting", "choose_setting"]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run is laid out from, again wherever all workers were lost.
+    """All that a run is laid out from. If workers are lost, it is laid out from it again.
 
     Attributes
     ----------
@@ -43,9 +43,9 @@ class Setting:
     workers : Workers
     model : Model
     first : dictionary
-        First values of the model's parameters.
+        First values of the model's parameters, by name.
     image : (y, x) array or None
-        The object to begin with, on the canvas; ones, or random phases, without it.
+        The object to begin with, on the canvas; None for ones or for random phases.
     """
 
     scan: xr.Dataset
@@ -57,20 +57,20 @@ class Setting:
     image: NDArray | None = None
 
     def lay_out(self) -> Loop:
-        """The loop of the run, its layout on the workers.
+        """Lay out the run on the workers, and make its loop.
 
         Raises
         ------
         OptionError
-            It does not fit there.
+            The run does not fit into the memory of the workers.
         ScanError
-            There are no counts, or some that cannot be.
+            All counts are zero, or some are negative or not finite.
         """
         options, device = self.options, self.workers.device
         recipe = options.recipe(self.modes, self.model.parameters)
         needs = estimate_needs(self.scan, self.tiling, self.workers, recipe)
         if needs.residency.streamed and current_client() is None:
-            give_back_at_once()
+            release_memory_at_once()
         layout = persist(
             lay_out(
                 *(self.scan, self.tiling, self.model, options.sync.method),
@@ -87,15 +87,16 @@ class Setting:
 
     @property
     def modes(self) -> int:
-        """Waves of each frame: one for each mode of the probe."""
+        """Number of probe modes, and of exit waves of each frame."""
         return len(self.first["probe"])
 
     def begin(self, loop: Loop) -> Standing:
-        """Where the run begins, no sweep done."""
+        """Make the standing before the first sweep."""
         layout, options = loop.layout, self.options
         frames = len(self.tiling.corner)
         first = {
-            own.name: own.begin(self.first[own.name], loop.counts, frames) for own in self.model.parameters
+            parameter.name: parameter.begin(self.first[parameter.name], loop.counts, frames)
+            for parameter in self.model.parameters
         }
         shared, own = place_values(layout, first)
         growing = options.start == "random" and options.sync.method is not None
@@ -105,9 +106,9 @@ class Setting:
         numbers = frame_numbers(self.scan)
         phases = RandomPhases(options.seed, [numbers[tile.frames] for tile in self.tiling.tiles])
         how = Synchronisation(options.sync, cadence.normalisation if growing else None)
-        state, report = persist(begin_random(layout, shared, own, phases, how))
-        found: Report = compute(report)
-        return Standing(state, cadence.after(1.0, found.spread, found.localisation) if growing else cadence)
+        state, pending = persist(begin_random(layout, shared, own, phases, how))
+        report: Report = compute(pending)
+        return Standing(state, cadence.after(1.0, report.spread, report.localisation) if growing else cadence)
 
 
 def choose_setting(
@@ -120,19 +121,30 @@ def choose_setting(
     modes: Any = None,
     image: NDArray | None = None,
 ) -> Setting:
-    """What a run of these options is laid out from.
+    """Choose the model of a run and its first values.
+
+    Parameters
+    ----------
+    scan : xarray.Dataset
+    tiling : Tiling
+    options : RunOptions
+    workers : Workers
+    probe, modes
+        See `reconstruct`.
+    image : (y, x) array, optional
+        The object to begin with, on the canvas.
 
     Raises
     ------
     OptionError, ScanError
-        First values of the model's parameters that cannot be.
+        A first value of a parameter is impossible.
     """
     forward = choose_forward(fresnel_kernel(scan.attrs, tiling.frame_shape))
-    given = {
+    model_options = {
         "update_probe": options.update_probe,
         "probe": probe,
         "modes": modes,
         "fractional": not all(tile.is_whole_pixel for tile in tiling.tiles),
     }
-    model, first = choose_model(scan, given, forward)
+    model, first = choose_model(scan, model_options, forward)
     return Setting(scan, tiling, options, workers, model, first, image)

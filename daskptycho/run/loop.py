@@ -1,6 +1,6 @@
-"""The loop of a run: one sweep after the other, what is known after each, and where the run stands.
+"""The loop of a run: one sweep after the other, the standing between sweeps, and the progress for callbacks.
 
-The loop sees only scalars: images, frames and the values of the model stay where Dask keeps them.
+The loop itself handles only scalars. Images, frames and the values of the model stay on the workers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.backend import to_host
-from daskptycho.cluster.allocator import give_back
+from daskptycho.cluster.allocator import release_free_memory
 from daskptycho.errors import ScanError
 from daskptycho.graph import Report, merge_images, sweep
 from daskptycho.model.momentum import next_momentum
@@ -34,22 +34,25 @@ __all__ = ["Loop", "Progress", "Standing", "SweepRecord"]
 
 @dataclass
 class Progress:
-    """What a callback sees after each sweep.
+    """The progress of a run after a sweep, which `reconstruct` and `resume` pass to their callback.
+
+    Its methods can be called only inside the callback, since the run replaces the image in its next sweep.
 
     Attributes
     ----------
     sweep : int
-        Sweeps done.
+        Number of sweeps done.
     residual : float
-        R2 = ``sum (|Fz| - a)^2 / sum a^2`` of the waves that the sweep began with.
+        R2 = ``sum (|Fz| - a)^2 / sum a^2`` of the waves at the start of the sweep.
     consensus : float
-        1 - lambda; NaN where the sweep did not synchronise.
+        1 - lambda, where lambda is the largest eigenvalue of the normalised Gramian: zero if all frames
+        agree. NaN if the sweep did not synchronise.
     spread : float
-        Root mean square of the phases found, radians; NaN likewise.
+        Root mean square of the phases found, in radians. NaN if the sweep did not synchronise.
     seconds : float
-        Time of this sweep.
+        Time that the sweep took.
     options : RunOptions
-        Of the run, as checked.
+        The options of the run, with defaults resolved.
     """
 
     sweep: int
@@ -62,7 +65,7 @@ class Progress:
     _state: State | None = field(repr=False)
 
     def object(self) -> NDArray[np.complex64]:
-        """The current image on the whole canvas, computed now.
+        """Compute the current object on the whole canvas.
 
         Returns
         -------
@@ -71,24 +74,25 @@ class Progress:
         Raises
         ------
         RuntimeError
-            The callback has returned already: the image of an older sweep is gone.
+            The callback has returned already, and the image of its sweep is gone.
         """
         return assemble_canvas(self.tiling, merge_images(self._layout, self._current()))
 
     def preview(self, most: int = 600, window: Window | None = None) -> Preview:
-        """The current image, thinned out beside the tiles, so that only what can be seen travels.
+        """Compute the current object with fewer pixels. Workers send only means over blocks of pixels.
 
         Parameters
         ----------
         most : int
-            Pixels along a side at most.
+            Most pixels along a side of the preview.
         window : Window, optional
-            A part of the canvas; all of it unless given.
+            A part of the canvas; all of it by default.
 
         Returns
         -------
         Preview
-            ``image``, (y, x) complex64, and ``illumination``: means over blocks of ``step`` pixels a side.
+            ``image``, (y, x) complex64, and ``illumination``, (y, x) float32: means over blocks of
+            ``step`` x ``step`` pixels.
 
         Raises
         ------
@@ -96,20 +100,20 @@ class Progress:
             As for `object`.
         """
         state = self._current()
-        lit = [tile.illumination for tile in state.tiles]
-        return make_preview(self.tiling, merge_images(self._layout, state), lit, most, window)
+        illuminations = [tile.illumination for tile in state.tiles]
+        return make_preview(self.tiling, merge_images(self._layout, state), illuminations, most, window)
 
     @property
     def tiling(self) -> Tiling:
-        """The tiles of the run and the canvas."""
+        """The canvas and the tiles of the run."""
         return self._layout.tiling
 
     def homes(self) -> list[str]:
-        """Address of the worker that has the image of each tile; empty ones without a cluster."""
+        """Address of a worker that holds the data of each tile; empty strings without a cluster."""
         return find_workers_of(list(values_in([tile.illumination for tile in self._current().tiles])))
 
     def probe(self) -> NDArray[np.complex64]:
-        """The current probe in orthogonal modes of falling power.
+        """Fetch the current probe, in orthogonal modes of decreasing power.
 
         Returns
         -------
@@ -128,17 +132,17 @@ class Progress:
         return self._state
 
     def expire(self) -> None:
-        """Release the state: a later sweep has one of its own."""
+        """Release the state, once the run continues after the callback."""
         self._state = None
 
 
 def _take(values: dict[str, Any], name: str) -> NDArray:
-    found: NDArray = to_host(values[name])
-    return found
+    value: NDArray = to_host(values[name])
+    return value
 
 
 class SweepRecord(NamedTuple):
-    """What is known of a sweep for ever."""
+    """The scalars of a sweep that are kept in the history of a run; see `Progress`."""
 
     residual: float
     consensus: float
@@ -148,15 +152,18 @@ class SweepRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a run stands between two sweeps: all that the next sweep depends on.
+    """The standing of a run between two sweeps: all that the next sweep depends on.
 
     Attributes
     ----------
     state : State
+        Image, probe and all other data on the workers.
     cadence : Cadence
+        When to synchronise next.
     step : float or None
-        Nesterov's t; None before his first step.
+        t of Nesterov's sequence; None before its first step.
     history : tuple of SweepRecord
+        One record for each sweep done.
     """
 
     state: State
@@ -166,22 +173,22 @@ class Standing:
 
     @property
     def sweep(self) -> int:
-        """Sweeps done."""
+        """Number of sweeps done."""
         return len(self.history)
 
 
 @dataclass(frozen=True)
 class Loop:
-    """The sweeps of a run: what they have in common.
+    """The loop over the sweeps of a run, with all that does not change from sweep to sweep.
 
     Attributes
     ----------
     options : RunOptions
     layout : Layout
     needs : Needs
-        What the layout takes of the workers.
+        The estimate of the memory that the run needs.
     counts : float
-        sum a^2 over all valid pixels.
+        ``sum a^2`` over all valid pixels of all frames.
     """
 
     options: RunOptions
@@ -190,14 +197,14 @@ class Loop:
     counts: float
 
     def finished(self, standing: Standing) -> bool:
-        """Whether all sweeps are done or the residual has fallen below the tolerance."""
+        """Whether all sweeps are done or the residual is below the tolerance."""
         history, tolerance = standing.history, self.options.tolerance
         if len(history) >= self.options.sweeps:
             return True
         return bool(history) and tolerance is not None and history[-1].residual < tolerance
 
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
-        """What the coming sweep does, and Nesterov's t after it."""
+        """The settings of the coming sweep, and t of Nesterov's sequence after it."""
         options, history = self.options, standing.history
         opening = options.opening if standing.cadence.growing else None
         step = standing.step
@@ -224,26 +231,26 @@ class Loop:
         """
         begun = time.perf_counter()
         settings, step = self.settings(standing)
-        state, report = persist(sweep(self.layout, standing.state, settings))
+        state, pending = persist(sweep(self.layout, standing.state, settings))
         try:
-            found: Report = compute(report)
+            report: Report = compute(pending)
         except BaseException:
-            # A traceback would keep the sweep's tasks going, for which nobody waits any more.
-            del state, report
+            # A traceback would keep references to them, so that their tasks would go on running in vain.
+            del state, pending
             raise
-        residual = found.misfit / self.counts
+        residual = report.misfit / self.counts
         if not np.isfinite(residual):
             raise ScanError(
                 f"the residual of sweep {standing.sweep + 1} is not finite: the reconstruction diverged; "
                 "check positions and probe, or try a smaller momentum"
             )
         if self.layout.residency.streamed:
-            give_back()
+            release_free_memory()
         seconds = time.perf_counter() - begun
-        record = SweepRecord(residual, found.consensus, found.spread, seconds)
-        cadence = standing.cadence.after(residual, found.spread, found.localisation)
+        record = SweepRecord(residual, report.consensus, report.spread, seconds)
+        cadence = standing.cadence.after(residual, report.spread, report.localisation)
         return Standing(state, cadence, step, (*standing.history, record))
 
     def progress(self, standing: Standing) -> Progress:
-        """What a callback sees of a standing."""
+        """The progress of a run at a standing, for its callback."""
         return Progress(standing.sweep, *standing.history[-1], self.options, self.layout, standing.state)

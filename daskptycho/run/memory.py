@@ -1,7 +1,7 @@
-"""What a run needs of its workers, estimated before anything is computed, and refused where it cannot fit.
+"""The memory that a run needs on its workers, estimated before the run, which is refused if it cannot fit.
 
-The bytes are those of the arrays that `graph` leaves between tasks, tile by tile, and of those inside a task;
-benchmarks/memory.py measures them.
+The estimate adds up the arrays that exist between the tasks of `graph` and those inside tasks. It is checked
+against measurements by benchmarks/memory.py.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from daskptycho.tiling import Strip, Tile, Tiling, assign_worker, overlapping_pa
 
 __all__ = ["Needs", "count_sweep_tasks", "estimate_needs"]
 
-# What Python, its libraries and the compiled kernels take in a worker that has run a tiny scan: measured.
+# Bytes of Python, its libraries and the compiled kernels in a worker, measured after a run of a tiny scan.
 INTERPRETER = 320_000_000
-# What CUDA and its libraries take of a GPU: estimated from their documentation, not measured.
+# Bytes of CUDA and its libraries on a GPU, estimated from their documentation, not measured.
 GPU_CONTEXT = 800_000_000
-# What a worker keeps of each task of a sweep: its name, its state, what it needs. Measured on two workers
-# with 256 tiles and 20 000 tasks each.
+# Bytes that a worker keeps for each task of a sweep: its name, state and dependencies. Measured on two
+# workers with 256 tiles and 20 000 tasks each.
 BOOKKEEPING = 5_000
-# The share of its memory from which a Dask worker begins to spill to disk.
+# The share of its memory at which a Dask worker begins to spill to disk.
 FULL = 0.7
 
 COMPLEX, FLOAT = 8, 4
@@ -46,36 +46,38 @@ COMPLEX, FLOAT = 8, 4
 
 @dataclass(frozen=True)
 class Needs:
-    """What a run takes: bytes of arrays.
+    """The estimated needs of a run. Sizes are in bytes.
 
     Attributes
     ----------
     workers : Workers
     tiles, frames, tile_frames : int
-        Of the scan, and frames of the largest tile.
+        Numbers of tiles and frames of the scan, and of frames of the largest tile.
     amplitudes : int
-        Of all measured amplitudes as float32, for comparison.
+        All measured amplitudes as float32, for comparison.
     residency : Residency
-        What stays in memory from task to task.
+        What is held in memory between tasks.
     held : int
-        On all workers from sweep to sweep: counts where they are held, images, illumination, stacks.
+        Arrays held by all workers from sweep to sweep: counts, images, illumination, stacks, as far as the
+        residency keeps them in memory.
     on_disk : int
-        Of images and illumination, where they are on disk: at most at a time, of all workers.
+        The largest amount of images and illumination on the disks of all workers at a time; 0 if they are in
+        memory.
     disk_traffic : int
-        Of them, written and read in a sweep that synchronises.
+        Images written to and read from disk in a sweep that synchronises.
     waiting : int
-        On all workers in the middle of a sweep: frames that wait for the probe, or for H.
+        Arrays on all workers in the middle of a sweep that wait for the update of the probe, or for H.
     task : int
-        In the largest task, with what it leaves.
+        Arrays in the largest task, with its results.
     read : int
-        Read from the store in a sweep, before decompression makes it this much.
+        Counts read from the scan's store in a sweep, after decompression.
     strips : int
-        Of the strips that workers send each other in a sweep that synchronises.
+        Strips that workers send each other in a sweep that synchronises.
     bookkeeping : int
-        On all workers, of the tasks of a sweep.
+        What all workers keep for the tasks of a sweep.
     result : int
-        The image and the illumination on the whole canvas, brought together at the end in the process that
-        began the run.
+        The image and the illumination on the whole canvas, assembled at the end in the process that started
+        the run.
     """
 
     workers: Workers
@@ -96,19 +98,19 @@ class Needs:
 
     @property
     def worker(self) -> int:
-        """Peak of one worker."""
+        """Peak memory of one worker, in bytes."""
         busiest = math.ceil(self.tiles / self.workers.count) / self.tiles
         on_gpu = self.workers.device == "gpu"
         shared = self.held + self.waiting + (0 if on_gpu else self.bookkeeping)
         fixed = GPU_CONTEXT if on_gpu else INTERPRETER
         swept = fixed + math.ceil(shared * busiest) + self.workers.threads * self.task
-        # The process that began the run is taken to be its one worker.
-        alone = self.workers.count == 1 and not on_gpu
-        return max(swept, fixed + self.held + self.result) if alone else swept
+        # A single worker is taken to be the process that started the run, which also assembles the result.
+        assembles = self.workers.count == 1 and not on_gpu
+        return max(swept, fixed + self.held + self.result) if assembles else swept
 
     @property
     def largest(self) -> str:
-        """What takes most of a worker's memory at a time, beside what is held."""
+        """What takes most of a worker's memory besides `held`, in words."""
         tasks = self.workers.threads * self.task
         if self.workers.count == 1 and self.result > tasks + self.waiting:
             return f"{format_bytes(self.result)} in the result"
@@ -116,13 +118,13 @@ class Needs:
 
     @property
     def grade(self) -> str:
-        """What stays in memory from task to task, and what does not, in words."""
+        """What is held in memory between tasks and what is not, in words."""
         if self.residency is Residency.ON_DISK:
             return f"amplitudes streamed, {format_bytes(self.on_disk)} of images on disk"
         return self.residency.value
 
     def explain(self) -> str:
-        """What was estimated, for a run that took more, and what would take less."""
+        """A sentence for a run that ran out of memory: what was estimated, and what would need less."""
         limit = "" if self.workers.memory is None else f" of {format_bytes(self.workers.memory)}"
         return (
             f"{format_bytes(self.task)} were planned for its largest task, and {format_bytes(self.worker)}"
@@ -133,11 +135,16 @@ class Needs:
 
     @property
     def fits(self) -> bool:
+        """Whether a worker has enough memory, so that Dask does not begin to spill."""
         return self.workers.memory is None or self.worker <= FULL * self.workers.memory
 
 
 def estimate_needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe) -> Needs:
-    """What a run of these options takes of these workers.
+    """Estimate the needs of a run, and choose the first residency with which it fits.
+
+    The residencies are tried in the order of `Residency`. With a stack or with ``Sync("full")``, everything
+    must be held. Otherwise waves can be computed twice if a parameter is updated, amplitudes can be streamed
+    if the scan is in a store, and images can then be kept on disk unless they are on a GPU.
 
     Parameters
     ----------
@@ -149,13 +156,11 @@ def estimate_needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: R
     Returns
     -------
     Needs
-        With the amplitudes held, and waves that wait for a new probe; with waves computed twice where they do
-        not fit; streamed where the amplitudes do not; with the images on disk where those do not fit either.
 
     Raises
     ------
     OptionError
-        They do not fit, with what would.
+        The run does not fit with any residency; the message says what would help.
     """
     grades = [Residency.HELD]
     no_stack = recipe.method != "full" and not recipe.has_stack
@@ -173,13 +178,13 @@ def estimate_needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: R
 
 
 def _counts_itemsize(scan: xr.Dataset) -> int:
-    """Bytes of a count as `operators.measured_amplitudes` keeps it."""
+    """Bytes of a count as `amplitudes.prepare_amplitudes` keeps it."""
     dtype = scan["intensity"].dtype
     return dtype.itemsize if "background" not in scan and dtype in (np.uint8, np.uint16) else FLOAT
 
 
 def _pair_bytes(tiling: Tiling, recipe: Recipe) -> int:
-    """Of the pairs of frames, two numbers and an offset each; all tiles are taken to be like the largest."""
+    """Bytes of all pairs of frames: two numbers and an offset each. All tiles are taken to be the largest."""
     if recipe.method is None:
         return 0
     if recipe.method == "full":
@@ -199,7 +204,7 @@ def _refusal(choices: list[Needs], recipe: Recipe, tile: Tile) -> str:
     assert workers.memory is not None
     fixed = GPU_CONTEXT if workers.device == "gpu" else INTERPRETER
     room = FULL * workers.memory - fixed - workers.threads * least.task
-    said = (
+    finding = (
         f"the run needs {format_bytes(least.worker)} on each of {workers.count} workers, {least.grade}, of "
         f"which {least.largest}; they have {format_bytes(workers.memory)}, {100 * FULL:.0f} % of it before "
         "Dask spills"
@@ -214,7 +219,7 @@ def _refusal(choices: list[Needs], recipe: Recipe, tile: Tile) -> str:
         changes.append("algorithm 'ap', which keeps no stack of frames")
     if recipe.method == "full":
         changes.append("sync 'two-level', whose frames need not wait for each other")
-    return f"{said}; expected {', or '.join(changes)}, or more memory"
+    return f"{finding}; expected {', or '.join(changes)}, or more memory"
 
 
 def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, residency: Residency) -> Needs:
@@ -228,7 +233,7 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
     travelling = tiling.strips_between_workers(workers.count)
     images = sum(windows) * _image_bytes(recipe)
     held = 0 if residency.images_on_disk else images
-    held += sum(own.nbytes(len(tile)) for own in recipe.parameters for tile in tiling.tiles)
+    held += sum(parameter.nbytes(len(tile)) for parameter in recipe.parameters for tile in tiling.tiles)
     if not streamed or workers.device == "gpu":
         held += _pair_bytes(tiling, recipe)
     # A sweep leaves a stack while the one before still stands.
@@ -238,11 +243,11 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
     waiting = sum(pixels) * (wave if wait else COMPLEX if recipe.method == "full" else 0)
     inside = (COMPLEX if recipe.method is not None else 0) + (wave if wait else 0)
     if streamed:
-        # Frames as they are read, and moved to the corner; then these and the weighted ones.
+        # Counts as read, and a copy in the order of the forward; then this copy and the weighted frames.
         inside = counts + max(counts, inside)
     batch = 0
     if workers.device == "gpu" and workers.memory is not None:
-        # Frames at work: on a CPU they stay in a core's cache.
+        # Exit waves of a batch of frames; on a CPU they fit into the cache.
         batch = GPU_BATCHES * min(max(pixels) * wave, int(GPU_SHARE * workers.memory))
     return Needs(
         workers=workers,
@@ -259,7 +264,8 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
         task=max(pixels) * inside + batch + 4 * COMPLEX * max(windows),
         read=sum(pixels) * scan["intensity"].dtype.itemsize * (passes if streamed else 0),
         strips=sum(map(_pixels, travelling)) * (COMPLEX + (FLOAT if recipe.recovers else 0)),
-        # Those of a sweep and of the one before; a strip that travels is cut in a task of its own.
+        # Tasks of a sweep and of the one before: two for each tile, six if the model is updated, and one for
+        # each strip that is sent to another process.
         bookkeeping=2 * BOOKKEEPING * (passes * len(travelling) + (4 * passes - 2) * len(tiling.tiles)),
         result=math.prod(tiling.window.shape) * (COMPLEX + FLOAT),
     )
@@ -272,22 +278,23 @@ def _image_bytes(recipe: Recipe) -> int:
 
 
 def _disk_traffic(tiling: Tiling, recipe: Recipe) -> int:
-    """Bytes of images written and read in a sweep that synchronises, where they lie on disk."""
+    """Bytes of images that are written and read in a sweep that synchronises, if they are on disk."""
     pixels = sum(math.prod(tile.window.shape) for tile in tiling.tiles)
-    # Whole rows of the neighbour's image are read.
+    # For a strip, whole rows of the neighbour's image are read.
     cut = sum(
         (strip.from_source[0].stop - strip.from_source[0].start) * tiling.tiles[strip.source].window.width
         for strip in tiling.strips
     )
-    # The overlap sum is written, and read for G and for the merge; so is the illumination, and for the
-    # Gramian.
+    # The overlap sum is written once, and read for G and for the merge. The illumination is read for the
+    # Gramian, for G and for the merge.
     of_pixel, of_strip = 3 * COMPLEX + 3 * FLOAT, 2 * COMPLEX
     if recipe.recovers:
-        # A new illumination: written, read with its strips, written. The second pass reads the merged image.
+        # The new illumination is written, read with its strips, and written with the sum. The second pass
+        # over the frames reads the merged image.
         of_pixel += 3 * FLOAT + COMPLEX
         of_strip += FLOAT
     if recipe.momentum:
-        # Each pass over the frames reads the image before.
+        # Each pass over the frames reads the previous image.
         of_pixel += (2 if recipe.recovers else 1) * COMPLEX
     if recipe.momentum or recipe.recovers:
         # The merged image is written.
@@ -303,7 +310,7 @@ def count_sweep_tasks(
     residency: Residency = Residency.HELD,
     workers: int = 1,
 ) -> int:
-    """Tasks of a sweep that synchronises, counted in its graph, and those for what workers send."""
+    """Count the tasks of a sweep that synchronises, with those that cut strips for other workers."""
     model = Model(recipe.parameters)
     layout = lay_out(scan, tiling, model, recipe.method, residency=residency)
     shared = place({Probe.name: np.ones((recipe.modes, *tiling.frame_shape), dtype=np.complex64)})

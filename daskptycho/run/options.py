@@ -1,4 +1,4 @@
-"""The options of a run: checked, described in its result, and kept in its checkpoints."""
+"""The options of a run: their checks, and their descriptions in results and checkpoints."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from daskptycho.sync.options import Sync
 
 __all__ = ["GIVEN", "Recipe", "RunOptions", "require_positive", "require_whole", "resolve_momentum"]
 
-# What the options of a run call a start from an array.
+# The value of the option start in a result if the run started from an array.
 GIVEN = "given"
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of a run, checked."""
+    """The options of a run, checked and with defaults resolved; see `reconstruct`."""
 
     sweeps: int
     algorithm: Algorithm
@@ -43,16 +43,16 @@ class RunOptions:
 
     @property
     def has_stack(self) -> bool:
-        """Whether a sweep of the run leaves a stack of frames to the next."""
+        """Whether any sweep of the run passes a stack of waves on to the next."""
         opens = self.start == "random" and self.sync.method is not None and self.opening is not None
         return self.algorithm.has_stack or (opens and self.opening is not None and self.opening.has_stack)
 
     def recipe(self, modes: int, parameters: tuple[Parameter, ...]) -> Recipe:
-        """What of them decides about memory, with this number of probe modes."""
+        """The part of the options on which memory depends, with this number of modes and these parameters."""
         return Recipe(modes, self.sync.method, self.has_stack, self.momentum != 0, parameters)
 
     def describe(self) -> dict[str, Any]:
-        """For the attributes of a result: names and plain values."""
+        """Describe the options by names and plain values, for the attributes of a result."""
         algorithm = describe_algorithm(self.algorithm)
         options = asdict(self) | {
             **algorithm,
@@ -62,13 +62,13 @@ class RunOptions:
         return {name: value for name, value in options.items() if value is not None and name != "name"}
 
     def to_attributes(self) -> dict[str, Any]:
-        """For a checkpoint: plain values from which `from_attributes` makes the same options."""
+        """Describe the options by plain values, for a checkpoint; `from_attributes` makes them again."""
         opening = None if self.opening is None else describe_algorithm(self.opening)
         return asdict(self) | {"algorithm": describe_algorithm(self.algorithm), "opening": opening}
 
     @staticmethod
     def from_attributes(attributes: dict[str, Any]) -> RunOptions:
-        """The options that `to_attributes` described."""
+        """Make the options that `to_attributes` described."""
         opening = attributes["opening"]
         made: dict[str, Any] = {
             "algorithm": recall_algorithm(attributes["algorithm"]),
@@ -80,7 +80,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What of a run's options decides about its memory."""
+    """The part of a run's options on which the memory that it needs depends."""
 
     modes: int = 1
     method: Literal["two-level", "full"] | None = "two-level"
@@ -95,7 +95,7 @@ class Recipe:
 
 
 def resolve_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["nesterov"]:
-    """A number or the name of the sequence; what suits the algorithm where nothing is given."""
+    """Check the option momentum; its default is 0 for an algorithm with a stack and else "nesterov"."""
     if momentum is None:
         return 0.0 if algorithm.has_stack else "nesterov"
     if momentum != "nesterov" and not (isinstance(momentum, numbers.Real) and 0 <= float(momentum) < 1):
@@ -106,14 +106,14 @@ def resolve_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["ne
 
 
 def require_whole(name: str, value: Any, *, least: int) -> int:
-    """A whole number, `least` or more."""
+    """Check that an option is a whole number, `least` or more."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
         raise OptionError(f"{name} is {value!r}; expected a whole number, {least} or more")
     return int(value)
 
 
 def require_positive(name: str, value: Any) -> float:
-    """A number above zero."""
+    """Check that an option is a number above zero."""
     if not isinstance(value, numbers.Real) or not float(value) > 0:
         raise OptionError(f"{name} is {value!r}; expected above 0")
     return float(value)

@@ -1,4 +1,4 @@
-"""The image so far, small: thinned out by tasks beside the tiles, so that only what can be seen travels."""
+"""A preview of the image with fewer pixels, averaged by tasks on the workers that hold the tiles."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["Preview", "make_preview"]
 
 @dataclass(frozen=True)
 class Preview:
-    """A part of the canvas, its pixels brought together in blocks.
+    """A part of the canvas, averaged over blocks of pixels.
 
     Attributes
     ----------
     image : (y, x) complex64 array
-        Mean of the object over each block; 0 where no frame lies.
+        Mean of the object over each block; 0 outside of all frames.
     illumination : (y, x) float32 array
-        Mean of sum |P|^2 likewise.
+        Mean of the illumination ``sum |P|^2`` over each block.
     window : Window
-        The part of the canvas; the last blocks may reach past it.
+        The part of the canvas. The last blocks may extend beyond it.
     step : int
         Pixels of the canvas along a side of a block.
     """
@@ -40,7 +40,7 @@ class Preview:
 
 
 class _Part(NamedTuple):
-    """What a tile adds: sums over blocks, their numbers along each axis, and the pixels in them."""
+    """The contribution of a tile: sums over blocks, and numbers and pixels of these blocks on each axis."""
 
     image: NDArray
     illumination: NDArray
@@ -55,17 +55,17 @@ def make_preview(
     most: int,
     window: Window | None = None,
 ) -> Preview:
-    """The image in the window with at most so many pixels along a side, computed now.
+    """Compute a preview of the image.
 
     Parameters
     ----------
     tiling : Tiling
     images, illuminations : sequence of Value
-        Of each tile.
+        Image and illumination of each tile, (y, x) on its window.
     most : int
-        Pixels along the longer side.
+        Most pixels along a side of the preview.
     window : Window, optional
-        A part of the canvas; all of it unless given.
+        A part of the canvas; all of it by default.
     """
     window = tiling.window if window is None else window
     step = -(-max(window.shape) // most)
@@ -77,7 +77,8 @@ def make_preview(
     shape = tuple(-(-size // step) for size in window.shape)
     image, light, pixels = np.zeros(shape, np.complex128), np.zeros(shape), np.zeros(shape)
     for part in compute(parts):
-        # Where tiles overlap they hold the same merged pixels: counted twice, these only weigh more.
+        # Tiles hold the same merged pixels where they overlap. Counted twice, these only have a larger
+        # weight.
         where = np.ix_(*part.blocks)
         np.add.at(image, where, part.image)
         np.add.at(light, where, part.illumination)
@@ -87,11 +88,11 @@ def make_preview(
 
 
 def _thin(
-    image: Any, illumination: Any, own: Window, period: Shape | None, window: Window, step: int
+    image: Any, illumination: Any, of_tile: Window, period: Shape | None, window: Window, step: int
 ) -> _Part:
     """Sums of a tile's pixels over the blocks of the window."""
     selected, starts, blocks, pixels = [], [], [], []
-    for axis, (first, size) in enumerate(((own.y, own.height), (own.x, own.width))):
+    for axis, (first, size) in enumerate(((of_tile.y, of_tile.height), (of_tile.x, of_tile.width))):
         begin, length = ((window.y, window.height), (window.x, window.width))[axis]
         place = first - begin + np.arange(size)
         if period is not None:

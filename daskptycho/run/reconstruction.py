@@ -1,4 +1,4 @@
-"""`daskptycho.reconstruct`: options checked, and a run carried out."""
+"""`daskptycho.reconstruct`: checks the options of a run and carries it out."""
 
 from __future__ import annotations
 
@@ -54,82 +54,90 @@ def reconstruct(
 ) -> xr.Dataset:
     """Reconstruct a scan.
 
-    Runs on whatever Dask scheduler is in use: threads by default, a cluster where a
-    ``distributed.Client`` is open. The image does not depend on threads or workers, and with
-    ``Sync("full")`` not on the tiles either.
+    The run uses the Dask scheduler that is in use: threads by default, or a cluster if a
+    ``distributed.Client`` is open. The image does not depend on threads or workers, and with ``Sync("full")``
+    not on the tiles either.
 
     Parameters
     ----------
     scan : xarray.Dataset
         From `open_scan` or `simulate_scan`.
     out : path or URL, optional
-        Write the result there, whole or not at all: into a folder, or a place in a bucket.
+        Where to write the result: a folder, or a URL in a bucket. Either the whole result is written or
+        nothing.
     sweeps : int
         Most sweeps to make.
-    algorithm : "ap", "raar", "dm", or `AP`, `RAAR`, `DifferenceMap`
-        Alternating projections, relaxed averaged alternating reflections, difference map.
+    algorithm : "ap", "raar", "dm" or `Algorithm`
+        Alternating projections (`AP`), relaxed averaged alternating reflections (`RAAR`), the difference map
+        (`DifferenceMap`), or any object with the interface of `Algorithm`.
     opening : algorithm or None
-        In place of `algorithm` while a random start that is synchronised grows its first consistent
-        region: reflections leave the wrong images there that momentum settles into.
+        Algorithm in place of `algorithm` while a random start that is synchronised grows its first consistent
+        region. Reflections escape from wrong images in which alternating projections with momentum get stuck.
+        None: `algorithm` from the start.
     momentum : float or "nesterov", optional
-        Of alternating projections; Nesterov's sequence unless given, 0 for none.
+        Momentum of alternating projections, from 0 (none) to below 1, or Nesterov's sequence. The default is
+        "nesterov", and 0 for algorithms with a stack, which cannot use momentum.
     sync : Sync, optional
-        Phase synchronisation; the default follows the spread of the phases. ``Sync(method=None)``
+        Options of phase synchronisation; `Sync` with its defaults unless given. ``Sync(method=None)``
         switches it off.
     update_probe : bool
-        Recover the probe too. The scan's probe is then a first guess of any scale.
+        Whether to recover the probe too. The first guess of the probe may then have any scale.
     probe : (mode, y, x) or (y, x) array, optional
-        In place of the scan's.
+        First guess of the probe, or the probe itself without `update_probe`; that of the scan by default.
     modes : int, optional
-        Incoherent probe modes; as many as the probe has unless given.
+        Number of incoherent probe modes; that of the probe by default.
     start : "ones", "random" or (y, x) array
-        A constant object; random phases in every frame; an object on the scan's canvas.
+        A constant object, random phases in every frame, or an object on the scan's canvas.
     seed : int
-        Of the random start.
+        Seed of the random start.
     tolerance : float, optional
-        Stop once the residual falls below.
+        Stop once the residual R2 = ``sum (|Fz| - a)^2 / sum a^2`` falls below this value.
     subpixel : bool
-        Carry the fractions of the positions by shifting the probe; otherwise round them.
+        Whether the sub-pixel parts of positions shift the probe; otherwise positions are rounded.
     memory : int or str, optional
-        That each worker may take, as ``16 * 2**30`` or "16 GiB"; what Dask gives it unless given. Where waves
-        that wait for a new probe do not fit, they are computed twice; where the amplitudes do not, each sweep
-        reads them from the scan anew; where the images do not fit either, they lie on disk from task to
-        task, in Dask's ``temporary-directory`` or a worker's own folder. Of the GPU with ``device="gpu"``.
+        Memory limit of each worker, for example ``16 * 2**30`` or "16 GiB"; Dask's limit by default. With
+        ``device="gpu"`` it is that of the GPU's memory. If waves that wait for the update of the probe do not
+        fit, they are computed twice. If amplitudes do not fit, each sweep reads them from the scan's store.
+        If images do not fit either, they are kept on disk between tasks, in a worker's own folder or in
+        Dask's ``temporary-directory`` (only with ``device="cpu"``).
     device : "cpu" or "gpu"
-        Where the arrays of a run live: in memory, or on a GPU through CuPy, from the frames to the image.
-        A cluster's workers need one GPU each; without a cluster the run takes the current one.
+        Where all arrays of the run are: in host memory, or through CuPy on a GPU. Each worker of a cluster
+        needs a GPU. Without a cluster the run uses the current GPU.
     checkpoint_every : int, optional
-        Keep where the run stands after every so many sweeps, beside `out`, from where `resume` goes on.
+        Write a checkpoint beside `out` after every `checkpoint_every` sweeps, from which `resume` can
+        continue.
     checkpoint_minutes : float or None
-        Likewise where so many minutes have gone by since the last one. With both, whatever is due
-        first; with both None, and without `out`, nothing is kept.
+        Write a checkpoint after a sweep if the last one is at least this number of minutes old. With both
+        options a checkpoint is written as soon as either is due. With both None, or without `out`, no
+        checkpoints are kept.
     callback : callable, optional
-        Called with a `Progress` after each sweep; returning True stops the run.
+        Called with a `Progress` after each sweep. If it returns True, the run stops.
     overwrite : bool
-        Replace what lies at `out`.
+        Whether to replace an existing result at `out`, and checkpoints of an earlier run.
 
     Returns
     -------
     xarray.Dataset
-        ``object (y, x)`` complex64 with coordinates in the scan's unit, ``probe (mode, probe_y,
-        probe_x)``, ``illumination (y, x)``, ``position (frame, axis)``, ``frame_number (frame)``, and
-        along ``sweep``: ``residual``, ``consensus``, ``spread``, ``seconds``.
+        ``object (y, x)`` complex64, with coordinates in the scan's unit; ``probe (mode, probe_y, probe_x)``
+        complex64, in orthogonal modes of decreasing power; ``illumination (y, x)`` float32;
+        ``position (frame, axis)``; ``frame_number (frame)``; ``gain (frame)``, if the scan has it; and for
+        each ``sweep``: ``residual``, ``consensus``, ``spread`` (in radians) and ``seconds``, as in
+        `Progress`.
 
     Raises
     ------
     ScanError
-        The scan cannot be right.
+        The scan is impossible, a result or checkpoints exist at `out`, or the reconstruction diverged.
     StoreError
-        `out` does not answer for longer than a minute, or denies access, before the first frames are read or
-        when the result is written; in between it is a `FaultError`.
+        `out` denies access or does not answer for longer than a minute, before the first frames are read or
+        when the result is written. In between this is a `FaultError`.
     OptionError
-        Options that make no sense, alone or together, a run that does not fit into memory, or no GPU to
-        run on.
+        Options are impossible, alone or together, the run does not fit into memory, or no GPU can be used.
     FaultError
-        What the run depends on failed it: workers that stay away or run out of memory, the scheduler, or the
-        store of the scan or of the checkpoints, from the first reading of frames on. Its notes say how to go
-        on. Workers that die are no such fault: what they had is computed anew, from the last checkpoint at
-        most, and the callback sees these sweeps again.
+        Something that the run depends on failed after the first frames were read: workers that do not return
+        or run out of memory, the scheduler, or the store of the scan or of the checkpoints. Its notes say how
+        to resume. The loss of workers alone is not an error: their results are computed again, in the worst
+        case from the last checkpoint, and the callback is called again for these sweeps.
     """
     options = RunOptions(
         sweeps=require_whole("sweeps", sweeps, least=1),
@@ -167,7 +175,7 @@ def reconstruct(
             return run.carry_out(callback, None)
     if not overwrite:
         refuse_to_lose_checkpoints(target, device)
-    # The target is claimed now: a refusal comes before hours of work rather than after.
+    # The target is opened now, so that an error comes before hours of work rather than after.
     with write_atomically(target, kind=FORMAT, overwrite=overwrite) as store, limit_threads(device):
         return run.carry_out(callback, store)
 

@@ -1,6 +1,6 @@
-"""The result of a run: tiles brought together on the canvas, coordinates, and a store written whole.
+"""The result of a run: tiles assembled on the canvas, as a dataset with coordinates, written to a store.
 
-Users read what it writes with plain ``xarray.open_zarr``.
+The store can be opened with plain ``xarray.open_zarr``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 FORMAT = "daskptycho-result"
 FORMAT_VERSION = 1
-# Rows of a tile's image that are put on the canvas at a time.
+# Number of rows of a tile's image that are copied to the canvas at a time.
 BAND = 64
 
 
@@ -57,14 +57,14 @@ class _Sweep(Protocol):
 
 
 def assemble_canvas(tiling: Tiling, images: Sequence[Value]) -> NDArray:
-    """The tiles' images on the whole canvas, one tile in transit at a time."""
+    """Assemble the images of tiles on the whole canvas, fetching one tile after the other."""
     canvas: NDArray | None = None
     for tile, image in zip(tiling.tiles, images, strict=True):
         part = compute(task(to_host, image))
         if canvas is None:
             canvas = np.zeros(tiling.window.shape, dtype=part.dtype)
         rows, columns = tiling.indices(tile.window)
-        # Windows overlap, and hold the same merged pixels where they do.
+        # Tiles hold the same merged pixels where their windows overlap.
         for band in (slice(first, first + BAND) for first in range(0, len(rows), BAND)):
             # An image on disk is read band by band.
             canvas[np.ix_(rows[band], columns)] = part[band, :]
@@ -73,7 +73,7 @@ def assemble_canvas(tiling: Tiling, images: Sequence[Value]) -> NDArray:
 
 
 def assemble_values(state: State) -> dict[str, NDArray]:
-    """The parameters of the model on the host, those of frames in the order of the tiles."""
+    """Fetch the values of all parameters of the model; per-frame values follow the order of the tiles."""
     values = compute(task(_to_host, state.shared))
     own = list(values_in([tile.own for tile in state.tiles]))
     parts = compute([task(_to_host, of_tile) for of_tile in own])
@@ -85,19 +85,20 @@ def _to_host(values: dict[str, Any]) -> dict[str, NDArray]:
 
 
 class Outcome(NamedTuple):
-    """What a run has found."""
+    """The outcome of a run, from which its result is made."""
 
     images: list[Value]
     """The object on each tile's window."""
     illuminations: list[Value]
+    """The illumination on each tile's window, summed over all tiles."""
     values: dict[str, NDArray]
-    """Of the parameters of the model, by name."""
+    """Values of the parameters of the model, by name."""
 
 
 def make_result(
     scan: xr.Dataset, tiling: Tiling, found: Outcome, history: Iterable[_Sweep], options: Mapping[str, Any]
 ) -> xr.Dataset:
-    """The result as a user sees it."""
+    """Make the dataset that `reconstruct` returns."""
     history = list(history)
     unit = scan["position"].attrs["units"]
     size = pixel_size(scan) if unit == "m" else None
@@ -140,35 +141,35 @@ def make_result(
 
 
 def write_result(result: xr.Dataset, store: Store) -> None:
-    """Write a result that plain ``xarray.open_zarr`` opens into a new store."""
+    """Write a result into a new store, which plain ``xarray.open_zarr`` can open."""
     with warnings.catch_warnings():
-        # Plain open_zarr warns where consolidated metadata are missing, and writing them warns
-        # that the v3 specification does not have them yet.
+        # Writing consolidated metadata warns that they are not part of the Zarr v3 specification yet. Without
+        # them, opening the store would warn.
         warnings.simplefilter("ignore")
         result.to_zarr(store, mode="a", zarr_format=3, consolidated=True)
 
 
 def open_result(url: str | Path) -> xr.Dataset:
-    """Open a result.
+    """Open a result that `reconstruct` or `resume` has written.
 
     Parameters
     ----------
     url : str or Path
-        Where `reconstruct` wrote it: a folder, or a place in a bucket or on a web server.
+        Its location: a folder, or a URL in a bucket or on a web server.
 
     Returns
     -------
     xarray.Dataset
-        What `reconstruct` returned, in memory.
+        The dataset that `reconstruct` returned, loaded into memory.
 
     Raises
     ------
     ScanError
-        Nothing lies there, or something that is no result.
+        Nothing exists there, or it is not a result.
     StoreError
-        The place does not answer, or denies access.
+        The store does not answer, or denies access.
     OptionError
-        A URL that cannot be read.
+        The URL is not valid.
     """
     location = parse_location(url)
     attributes = read_attributes(location, "a result, as reconstruct writes it")
@@ -176,5 +177,5 @@ def open_result(url: str | Path) -> xr.Dataset:
         raise ScanError(f"{location} is a {attributes.get('format')}; expected a result ({FORMAT})")
     with translate_errors(location):
         opened = open_dataset(location).load()
-    # A dataset of its own: the opened one holds on to its store, and that to credentials.
+    # A new dataset, since the opened one keeps a reference to its store, which may hold credentials.
     return xr.Dataset(dict(opened.variables), attrs=opened.attrs)

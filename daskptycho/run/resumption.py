@@ -1,7 +1,4 @@
-"""Continue a run that was cut off, or one that is done and could be better.
-
-Users call this module as ``daskptycho.resume``.
-"""
+"""`daskptycho.resume`: continues a run that was interrupted, or a finished run with more sweeps."""
 
 from __future__ import annotations
 
@@ -40,35 +37,40 @@ def resume(
     device: Device = "cpu",
     callback: Callable[[Progress], Any] | None = None,
 ) -> xr.Dataset:
-    """Continue a run from its last checkpoint, to the result of a run that was never cut off.
+    """Continue a run from its last checkpoint, to the same result as without an interruption.
+
+    Options that are not parameters here are those of the run.
 
     Parameters
     ----------
     out : path or URL
-        Where the result of the run would be, or is; it is replaced once the new one is complete.
+        The location of the run's result, as given to `reconstruct`. An existing result is replaced once the
+        new one is complete.
     scan : xarray.Dataset, optional
-        The scan of that run; opened from where it was unless given.
+        The scan of the run; opened from its location by default. It must be given if it was in memory.
     sweeps : int, optional
-        Most sweeps in all; as many as the run would have made unless given.
+        Most sweeps to make, those done included; that of the run by default.
     memory : int or str, optional
-        As for `reconstruct`.
+        See `reconstruct`.
     device : "cpu" or "gpu"
-        As for `reconstruct`; it need not be the one that the run began on.
+        See `reconstruct`; it may be another than before.
     callback : callable, optional
-        As for `reconstruct`; the other options are those that the run had.
+        See `reconstruct`.
 
     Returns
     -------
     xarray.Dataset
-        As for `reconstruct`, with the history from the first sweep.
+        See `reconstruct`; the history begins with the first sweep of the run.
 
     Raises
     ------
     ScanError
-        There is no checkpoint, or the scan is another.
+        There is no checkpoint, or `scan` is not the scan of the run; see also `reconstruct`.
+    StoreError
+        As for `reconstruct`.
     OptionError
-        Fewer sweeps than are done, a run that does not fit into memory, or an algorithm of the user's own
-        that cannot be imported any more.
+        `sweeps` is less than the number of sweeps done, the run does not fit into memory, no GPU can be used,
+        or the algorithm is a user's own class that can no longer be imported.
     FaultError
         As for `reconstruct`.
     """
@@ -103,7 +105,7 @@ def resume(
 
 
 def _check_scan(scan: xr.Dataset | None, header: xr.Dataset, fixed: dict[str, Any]) -> xr.Dataset:
-    """The scan of the run, in its tiles; refused where it is another."""
+    """The scan of the run, chunked like its tiles; an error if it is another scan."""
     of_frames = per_frame_names()
     if scan is None:
         source = header.attrs.get("opened_from")
@@ -114,20 +116,20 @@ def _check_scan(scan: xr.Dataset | None, header: xr.Dataset, fixed: dict[str, An
         scan = scan.assign({own: header[own] for own in of_frames if own in header and own not in scan})
     else:
         validate_scan(scan)
-    own = make_header(scan)
+    found = make_header(scan)
     frame_shape = (scan.sizes["qy"], scan.sizes["qx"])
-    if frame_shape != tuple(fixed["frame_shape"]) or len(own["position"]) != len(header["position"]):
+    if frame_shape != tuple(fixed["frame_shape"]) or len(found["position"]) != len(header["position"]):
         frames = "{} frames of {} x {} pixels"
         raise ScanError(
-            f"the scan has {frames.format(len(own['position']), *frame_shape)}; expected "
+            f"the scan has {frames.format(len(found['position']), *frame_shape)}; expected "
             f"{frames.format(len(header['position']), *fixed['frame_shape'])}, as the run began with"
         )
     for name in ("position", "frame_number", *of_frames):
-        _check_variable(name, own.get(name), header.get(name))
+        _check_variable(name, found.get(name), header.get(name))
     for name in ("period", "pixel_size_m"):
-        if own.attrs.get(name) != header.attrs.get(name):
+        if found.attrs.get(name) != header.attrs.get(name):
             raise ScanError(
-                f"the scan's {name} is {own.attrs.get(name)}; expected {header.attrs.get(name)}, "
+                f"the scan's {name} is {found.attrs.get(name)}; expected {header.attrs.get(name)}, "
                 "as the run began with"
             )
     tiles = tuple(fixed["tiles"])

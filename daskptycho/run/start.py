@@ -1,4 +1,4 @@
-"""Where a run begins: a constant object, a given one, or random phases in every frame."""
+"""The first state of a run: a constant object, a given object, or random phases in every frame."""
 
 from __future__ import annotations
 
@@ -28,21 +28,28 @@ Array = Any
 
 
 def place_values(layout: Layout, first: dict[str, NDArray]) -> tuple[Value, list[Any]]:
-    """The parameters of the model where the tiles are: shared ones, and those of each tile's frames.
+    """Put the first values of the model's parameters on the workers.
 
     Parameters
     ----------
     layout : Layout
     first : dictionary
-        Their first values: one array, or one along the frames.
+        First values by name; those of per-frame parameters have the frames of the scan as first axis.
+
+    Returns
+    -------
+    shared : Value
+        A dictionary of shared values.
+    own : list of Value
+        For each tile a dictionary of the values of its frames.
     """
-    shared = place({own.name: first[own.name] for own in layout.model.shared})
+    shared = place({parameter.name: first[parameter.name] for parameter in layout.model.shared})
     shared = task(_move_values, shared, layout.device)
     if not layout.model.per_frame:
         return shared, [{} for _ in layout.tiles]
     own = [
         place(
-            {own.name: first[own.name][tile.frames] for own in layout.model.per_frame},
+            {parameter.name: first[parameter.name][tile.frames] for parameter in layout.model.per_frame},
             layout.home(tile.index),
         )
         for tile in layout.tiling.tiles
@@ -58,14 +65,14 @@ def _constant(shape: Shape, device: Device) -> Array:
     return to_device(np.ones(shape, dtype=np.complex64), device)
 
 
-def _cut_image(layout: Any, canvas: Array, index: int) -> Array:
-    tiling, device = layout
+def _cut_image(target: Any, canvas: Array, index: int) -> Array:
+    tiling, device = target
     image = tiling.cut(canvas, tiling.tiles[index].window).astype(np.complex64, copy=False)
     return to_device(image, device)
 
 
 def begin_uniform(layout: Layout, shared: Value, own: list[Any], image: NDArray | None) -> State:
-    """Begin with a constant object, or with the one given on the canvas.
+    """Begin with a constant object, or with a given one.
 
     Parameters
     ----------
@@ -73,6 +80,7 @@ def begin_uniform(layout: Layout, shared: Value, own: list[Any], image: NDArray 
     shared, own : Value, list of Value
         From `place_values`.
     image : (y, x) array or None
+        The object on the canvas; ones if None.
     """
     tiles = layout.tiling.tiles
     if image is None:
@@ -82,21 +90,22 @@ def begin_uniform(layout: Layout, shared: Value, own: list[Any], image: NDArray 
         ]
     else:
         canvas, cut = place(image), layout.storing(_cut_image)
-        about = place((layout.tiling, layout.device))
-        images = [task(cut, about, canvas, tile.index, home=layout.home(tile.index)) for tile in tiles]
-    lit = illuminate_tiles(layout, model_on_tiles(layout, shared, own))
-    return State(shared, [TileState(*of_tile) for of_tile in zip(images, lit, own, strict=True)])
+        target = place((layout.tiling, layout.device))
+        images = [task(cut, target, canvas, tile.index, home=layout.home(tile.index)) for tile in tiles]
+    illuminations = illuminate_tiles(layout, model_on_tiles(layout, shared, own))
+    return State(shared, [TileState(*of_tile) for of_tile in zip(images, illuminations, own, strict=True)])
 
 
 @dataclass(frozen=True)
 class RandomPhases:
-    """Uniform random phases, the same for a frame whatever its tile.
+    """Parameters of uniform random phases, which do not depend on the tiles.
 
     Attributes
     ----------
     seed : int
     numbers : sequence of (frame,) int arrays
-        The frames' own numbers, tile by tile: a frame's random phases follow its number.
+        For each tile the numbers of its frames in the scan. The random phases of a frame depend on its number
+        and the seed only.
     """
 
     seed: int
@@ -108,17 +117,17 @@ def _random_frames(data: TileData, at: TileModel, numbers: NDArray, seed: int, l
     amplitudes, probe, forward = load_amplitudes(data.amplitudes), at.probe, at.model.forward
     xp = array_module(probe)
     mode_power = (xp.abs(probe) ** 2).sum(axis=(1, 2))
-    # The random wave is shared out between the modes as the probe is.
+    # The random wave is divided between the modes in proportion to their power.
     share = xp.sqrt(forward.scale(probe.shape[-2:]) * mode_power / mode_power.sum()).astype(np.float32)
     waves = xp.empty((len(data.tile), *probe.shape), dtype=np.complex64)
     for frames in frame_blocks(len(data.tile), probe):
-        # NumPy's random numbers on a GPU too: the same start wherever a run computes.
-        drawn = [
+        # NumPy's random numbers, also for a GPU, so that a run has the same start on every device.
+        random_numbers = [
             np.random.default_rng((seed, int(number))).random(probe.shape[-2:], dtype=np.float32)
             for number in numbers[frames]
         ]
-        turn = xp.exp(2j * np.pi * xp.asarray(np.stack(drawn)))
-        wave = forward.propagate_back((xp.maximum(amplitudes[frames], 0) * turn).astype(np.complex64))
+        phase = xp.exp(2j * np.pi * xp.asarray(np.stack(random_numbers)))
+        wave = forward.propagate_back((xp.maximum(amplitudes[frames], 0) * phase).astype(np.complex64))
         waves[frames] = wave[:, None] * share[:, None, None]
     weigh = overlap_waves if leave == "overlap sum" else weigh_waves
     return TileSweep(0.0, weigh(data.tile, waves, at), {})
@@ -127,7 +136,7 @@ def _random_frames(data: TileData, at: TileModel, numbers: NDArray, seed: int, l
 def begin_random(
     layout: Layout, shared: Value, own: list[Any], phases: RandomPhases, how: Synchronisation
 ) -> tuple[State, Value]:
-    """The hard case of the poster: random phases in every frame, synchronised once, overlapped.
+    """Begin with random phases in every frame, synchronised once if `how` says so, and overlapped.
 
     Parameters
     ----------
@@ -141,12 +150,12 @@ def begin_random(
     -------
     state : State
     report : Value
-        Of a `Report`.
+        A `Report` with a misfit of zero.
     """
-    # Nothing has been swept: no misfit yet that phases could be measured against.
+    # There is no misfit yet with which phases could be compared.
     settings = SweepSettings(how=how)
     models = model_on_tiles(layout, shared, own)
-    lit = illuminate_tiles(layout, models)
+    illuminations = illuminate_tiles(layout, models)
     numbers = [place(number) for number in phases.numbers]
     swept = [
         task(_random_frames, *of_tile, phases.seed, settings.leave)
@@ -154,7 +163,7 @@ def begin_random(
     ]
     if settings.two_level:
         first_level = layout.storing(synchronise_swept)
-        given = zip(layout.tiles, swept, lit, models, strict=True)
-        swept = [task(first_level, *of_tile, how) for of_tile in given]
-    after = State(shared, [TileState(None, *of_tile) for of_tile in zip(lit, own, strict=True)])
+        inputs = zip(layout.tiles, swept, illuminations, models, strict=True)
+        swept = [task(first_level, *of_tile, how) for of_tile in inputs]
+    after = State(shared, [TileState(None, *of_tile) for of_tile in zip(illuminations, own, strict=True)])
     return synchronise(layout, swept, after, settings)

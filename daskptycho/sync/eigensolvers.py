@@ -1,8 +1,8 @@
 """Leading eigenvector of the normalised Gramian: Lanczos, LOBPCG and power iteration.
 
-Solvers are plain functions that return value, vector and statistics, and print nothing; `PowerIterate` and
-`LobpcgIterate` are the steps of two of them, for a matrix that nobody has as a whole. The matrix is sparse,
-Hermitian and has no eigenvalue above one. They run where the matrix lies: nothing but scalars leaves a GPU.
+Solvers are plain functions that return an `Eigenpair`. `PowerIterate` and `LobpcgIterate` are single steps of
+two of them, for a matrix that is never assembled. The matrix is sparse, Hermitian and has no eigenvalue above
+one. For a matrix on a GPU the vectors stay there too: only scalars are copied to the host.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Matrix = Any
 
 @dataclass(frozen=True)
 class Eigenpair:
-    """A leading eigenpair, as far as the steps went.
+    """An approximate leading eigenpair.
 
     Attributes
     ----------
     value : float
         Rayleigh quotient of `vector`.
     vector : (frame,) complex128 array
-        Of unit norm; zero where the start was zero.
+        Of unit norm; zero if the start vector was zero.
     residual : float
         Norm of ``matrix @ vector - value * vector``.
     """
@@ -48,45 +48,45 @@ class Eigenpair:
 
 
 def _norm(vector: Vector) -> Any:
-    """The norm, or one where it is zero, so that one can divide by it."""
+    """The norm to divide by: one if it is zero."""
     xp = array_module(vector)
     norm = xp.linalg.norm(vector)
     return xp.where(norm > 0, norm, 1)
 
 
-def _normed(vector: Vector) -> Vector:
-    """The vector with a norm of one; zero stays zero."""
+def _normalise(vector: Vector) -> Vector:
+    """The vector divided by its norm; zero stays zero."""
     return vector / _norm(vector)
 
 
 def _eigenpair(matrix: Matrix, vector: Vector) -> Eigenpair:
-    vector = _normed(vector)
+    vector = _normalise(vector)
     return _conclude(vector, matrix @ vector)
 
 
 @dataclass(frozen=True)
 class PowerIterate:
-    """Where a power iteration stands: each step takes the product of the matrix with `vector`.
+    """An iterate of power iteration. Each step needs the product of the matrix with `vector`.
 
     Attributes
     ----------
-    vector : (frame,) array
-        Of unit norm; zero where the start was zero.
+    vector : (frame,) complex128 array
+        Of unit norm; zero if the start vector was zero.
     """
 
     vector: Vector
 
     @staticmethod
     def begin(start: Vector) -> PowerIterate:
-        """Before the first step."""
-        return PowerIterate(_normed(start.astype(np.complex128)))
+        """The iterate before the first step."""
+        return PowerIterate(_normalise(start.astype(np.complex128)))
 
     def advance(self, product: Vector) -> PowerIterate:
-        """One step."""
-        return PowerIterate(_normed(product))
+        """The iterate after one more step."""
+        return PowerIterate(_normalise(product))
 
     def conclude(self, product: Vector) -> Eigenpair:
-        """The eigenpair of the vector as it is."""
+        """The eigenpair of the current vector."""
         return _conclude(self.vector, product)
 
 
@@ -96,22 +96,23 @@ def _conclude(vector: Vector, product: Vector) -> Eigenpair:
     return Eigenpair(value, vector, float(xp.linalg.norm(product - value * vector)))
 
 
-# A direction counts as one of its own where it leaves the plane of the others by so much.
+# Smallest eigenvalue of the Gram matrix of normalised vectors for which their direction counts as
+# independent.
 INDEPENDENT = 1e-12
 
 
 @dataclass(frozen=True)
 class LobpcgIterate:
-    """Where LOBPCG with one vector stands: about the square root of the steps of a power iteration.
+    """An iterate of LOBPCG with one vector: about the square root of the steps of power iteration.
 
-    Each step solves a Rayleigh-Ritz problem in three vectors (A. V. Knyazev, SIAM J. Sci. Comput. 23, 517,
-    2001); there is no preconditioner. A step takes the product of the matrix with `vector`, the residual of
-    the iterate.
+    Each step solves a Rayleigh-Ritz problem in three vectors (A. V. Knyazev, SIAM J. Sci. Comput. 23, 517
+    (2001)), without a preconditioner. It needs the product of the matrix with `vector`, the residual of the
+    iterate.
 
     Attributes
     ----------
     vectors : (3, frame) array
-        The iterate, its residual, and the direction of the last step.
+        The Ritz vector, its residual, and the direction of the last step.
     products : (3, frame) array
         Their products with the matrix.
     value : float
@@ -124,19 +125,19 @@ class LobpcgIterate:
 
     @property
     def vector(self) -> Vector:
-        """What to multiply with the matrix for the next step."""
+        """The vector whose product with the matrix the next step needs."""
         return self.vectors[1]
 
     @staticmethod
     def begin(start: Vector) -> LobpcgIterate:
-        """Before the first step, which has only the start to choose from."""
+        """The iterate before the first step."""
         vectors = array_module(start).zeros((3, len(start)), dtype=np.complex128)
-        # The start stands where residuals do: its product is computed next.
+        # The start vector takes the place of the residual, whose product is computed next.
         vectors[1] = start
         return LobpcgIterate(vectors, array_module(start).zeros_like(vectors))
 
     def advance(self, product: Vector) -> LobpcgIterate:
-        """The Ritz vector, its residual, and the step that led to it."""
+        """The iterate after one more step."""
         xp = array_module(product)
         products = self.products.copy()
         products[1] = product
@@ -159,7 +160,7 @@ class LobpcgIterate:
 
 
 def _rayleigh_ritz(gram: Array, matrix: Array) -> tuple[float, Array]:
-    """The largest Ritz value of three vectors and its weights; vectors that depend on others take no part."""
+    """The largest Ritz value of three vectors and its weights; dependent directions are left out."""
     norm = np.sqrt(np.diag(gram).real)
     inverse = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
     scale = np.outer(inverse, inverse)
@@ -170,26 +171,27 @@ def _rayleigh_ritz(gram: Array, matrix: Array) -> tuple[float, Array]:
     return float(values[-1]), inverse * (basis @ weights[:, -1])
 
 
-def _distance(first: Vector, second: Vector) -> float:
+def _difference_norm(first: Vector, second: Vector) -> float:
     return float(array_module(first).linalg.norm(first - second))
 
 
 def power(matrix: Matrix, start: Vector, iterations: int, tolerance: float = 0.0) -> Eigenpair:
-    """Power iteration: about as many steps as there are frames to cross the scan.
+    """Power iteration. The number of steps it needs is proportional to the number of frames.
 
     Parameters
     ----------
     matrix : (frame, frame) sparse Hermitian array
     start : (frame,) array
     iterations : int
+        Most steps to make.
     tolerance : float
-        Stop once a step changes the normalised vector by less.
+        Stop once a step changes the normalised vector by less than this, in norm.
     """
     iterate = PowerIterate.begin(start)
     for _ in range(iterations):
         following = iterate.advance(matrix @ iterate.vector)
-        # Not asked of a GPU in vain: it would have to be waited for at every step.
-        settled = tolerance > 0 and _distance(following.vector, iterate.vector) < tolerance
+        # Only computed if needed, since it waits for a GPU at every step.
+        settled = tolerance > 0 and _difference_norm(following.vector, iterate.vector) < tolerance
         iterate = following
         if settled:
             break
@@ -202,31 +204,31 @@ def _blas() -> ThreadpoolController:
 
 
 def _one_blas_thread() -> AbstractContextManager[object]:
-    # On vectors this short, BLAS threads that wait for a busy core cost fifty times the arithmetic.
+    # On short vectors, BLAS threads that wait for a busy core take fifty times as long as the arithmetic.
     return _blas().limit(limits=1, user_api="blas")
 
 
-# Vectors that Lanczos keeps at most; more steps are taken in rounds, each from the vector of the one before.
+# Most vectors that Lanczos keeps. More steps are made in rounds, each starting from the result of the last.
 LANCZOS_BASIS = 64
-# Residual norm at which Lanczos stops, and how many steps it takes from one look at it to the next.
+# Residual norm at which Lanczos stops, and the number of steps from one check of it to the next.
 CONVERGED, LOOK_EVERY = 1e-10, 8
 
 
 def lanczos(matrix: Matrix, start: Vector, iterations: int) -> Eigenpair:
-    """Lanczos iteration: the steps of `lobpcg` at a fifth of their cost.
+    """Lanczos iteration: needs as many steps as `lobpcg`, each in a fifth of the time.
 
     Parameters
     ----------
     matrix : (frame, frame) sparse Hermitian array
     start : (frame,) array
     iterations : int
-        Fewer steps are made where the vector has converged.
+        Number of steps; fewer are made if the vector converges.
 
     Notes
     -----
-    The vectors are not made orthogonal anew, which takes ARPACK as long as the products with the matrix:
-    they lose their orthogonality only once the leading pair has converged (C. C. Paige, J. Inst. Math.
-    Appl. 18, 341 (1976)), and then the iteration ends.
+    The vectors are not orthogonalised again, as ARPACK does, which would take as long as the products with
+    the matrix. They lose their orthogonality only once the leading pair has converged (C. C. Paige, J. Inst.
+    Math. Appl. 18, 341 (1976)), and then the iteration ends.
     """
     vector = start.astype(np.complex128)
     if len(vector) <= max(iterations, 3):
@@ -242,10 +244,10 @@ def lanczos(matrix: Matrix, start: Vector, iterations: int) -> Eigenpair:
 
 
 def _lanczos_round(matrix: Matrix, start: Vector, steps: int) -> tuple[Vector, float]:
-    """Leading Ritz vector of so many steps, and the norm of its residual."""
+    """Leading Ritz vector after this number of steps, and the norm of its residual."""
     xp = array_module(start)
     basis = xp.empty((steps, len(start)), dtype=np.complex128)
-    # The tridiagonal matrix stays on the host: two numbers a step.
+    # The tridiagonal matrix is kept on the host: two numbers for each step.
     diagonal, beside = np.empty(steps), np.empty(steps)
     following = start / xp.linalg.norm(start)
     for step in range(steps):
@@ -256,7 +258,7 @@ def _lanczos_round(matrix: Matrix, start: Vector, steps: int) -> tuple[Vector, f
         diagonal[step] = float(xp.vdot(following, product).real)
         product -= diagonal[step] * following
         beside[step] = float(xp.linalg.norm(product))
-        # A start of few eigenvectors leaves nothing to go on with.
+        # A start vector that is a sum of few eigenvectors spans no further directions.
         exhausted = beside[step] < CONVERGED
         last = step + 1 == steps or exhausted
         if last or (step + 1) % LOOK_EVERY == 0:
@@ -271,19 +273,20 @@ def _lanczos_round(matrix: Matrix, start: Vector, steps: int) -> tuple[Vector, f
 
 
 def lobpcg(matrix: Matrix, start: Vector, iterations: int, tolerance: float = 1e-10) -> Eigenpair:
-    """SciPy's or CuPy's LOBPCG with one vector: about the square root of the steps of `power`.
+    """SciPy's or CuPy's LOBPCG with one vector, which needs about the square root of the steps of `power`.
 
     Parameters
     ----------
     matrix : (frame, frame) sparse Hermitian array
     start : (frame,) array
     iterations : int
+        Most steps to make.
     tolerance : float
-        Residual norm at which to stop. The libraries' own default grows with the matrix and would stop
-        far short of the long-range phases that a synchronisation is for.
+        Residual norm at which to stop. The libraries' default grows with the matrix and would stop before the
+        long-range phases, which synchronisation is for, have converged.
     """
     with warnings.catch_warnings(), _one_blas_thread():
-        # It warns where it stops short of the tolerance, which is what a limit on the steps asks for.
+        # The libraries warn if the steps end before the tolerance is reached, which is intended here.
         warnings.simplefilter("ignore", UserWarning)
         _, vectors = sparse_solvers(start).lobpcg(
             matrix, start.astype(np.complex128)[:, None], largest=True, maxiter=iterations, tol=tolerance

@@ -1,9 +1,9 @@
-"""The Gramian H of overlapping pairs of frames: which pairs stand in which block, and their values.
+"""The Gramian H of overlapping pairs of frames: the pairs of each block, and their values.
 
 ``H_ij = sum_r conj(u_i(r - x_i)) u_j(r - x_j) / N(r)`` over the pixels that frames i and j share
-(Marchesini et al., Inverse Problems 29, 115009 (2013)). The upper triangle is computed, the lower follows
-by conjugation, the diagonal is real. Which pairs overlap depends only on the positions: it is found
-once, and the values are filled in at every synchronisation.
+(Marchesini et al., Inverse Problems 29, 115009 (2013)). The upper triangle is computed; the lower one follows
+by conjugation, and the diagonal is real. The overlapping pairs depend only on the positions. They are found
+once, and their values are computed at every synchronisation.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class GramianBlock:
     Attributes
     ----------
     row, column : int
-        The tiles; ``row <= column``.
+        Numbers of the two tiles, ``row <= column``.
     shape : (int, int)
-        Frames in either.
+        Number of frames in each of them.
     pair : (pair, 2) int64 array
-        Frame in `row`, and position in `border` of the frame in `column`.
+        Number of the first frame in tile `row`, and index in `border` of the second one.
     offset : (pair, 2) int64 array
-        Corner of the second frame minus corner of the first.
+        Corner of the second frame minus corner of the first, [y, x] in pixels.
     border : (n,) int64 array
-        Frames of `column` that meet a frame of `row`: all that has to travel.
+        Numbers of the frames of tile `column` that overlap a frame of tile `row`: all that have to be sent.
     pairs : int
-        How many; it stays where the pairs themselves are left out.
+        Number of pairs, also in an `outline`.
     """
 
     row: int
@@ -71,35 +71,36 @@ class GramianBlock:
         )
 
     def outline(self) -> GramianBlock:
-        """The same block without its pairs."""
+        """The same block without the arrays of its pairs."""
         nothing = np.empty((0, 2), dtype=np.int64)
         return replace(self, pair=nothing, offset=nothing, border=nothing[:, 0])
 
 
 @dataclass(frozen=True)
 class Border:
-    """Some frames of a tile, for a block of H beside a neighbour.
+    """The frames of a tile that overlap a neighbouring tile.
 
-    Where the tile lies they stay in its stack, with no second copy of them; what is sent to
-    another process is only these frames.
+    In the tile's own process they are not copied from the stack of all its frames. Pickled for another
+    process, the stack is reduced to these frames.
 
     Attributes
     ----------
     stack : (n, N, N) complex64 array
+        Weighted frames.
     number : (frame,) int64 array
-        Which of `stack` they are.
+        Indices of these frames in `stack`.
     """
 
     stack: Array
     number: NDArray[np.int64]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        there = array_module(self.stack)
-        return Border, (self.stack[self.number], there.arange(len(self.number)))
+        xp = array_module(self.stack)
+        return Border, (self.stack[self.number], xp.arange(len(self.number)))
 
 
 def gramian_blocks(tiling: Tiling) -> list[GramianBlock]:
-    """The blocks of H's upper triangle that are not empty, from the positions."""
+    """Find the blocks of H's upper triangle that are not empty, and their pairs, from the positions."""
     pairs = overlapping_pairs(tiling.corner, tiling.frame_shape, tiling.period)
     start = np.array([tile.frames.start for tile in tiling.tiles])
     tile_of = np.searchsorted(start, np.arange(len(tiling.corner)), side="right") - 1
@@ -117,7 +118,7 @@ def gramian_blocks(tiling: Tiling) -> list[GramianBlock]:
 
 
 def block_within(tile: Tile, frame_shape: Shape, period: Shape | None) -> GramianBlock:
-    """The pairs of frames within one tile; its block is the tile's own H."""
+    """Find the overlapping pairs of frames within one tile: the block of H on the diagonal."""
     pairs = overlapping_pairs(tile.corner, frame_shape, period)
     return GramianBlock(
         tile.index,
@@ -133,7 +134,7 @@ def block_within(tile: Tile, frame_shape: Shape, period: Shape | None) -> Gramia
 def block_values(
     block: GramianBlock, first: Array, border: Border, corner: NDArray[np.int64], weight: Array
 ) -> Array:
-    """Values of H for the pairs of one block, where the frames are.
+    """Values of H for the pairs of one block, computed on the device of the frames.
 
     Parameters
     ----------
@@ -159,14 +160,14 @@ def block_values(
 
 
 def block_matrix(block: GramianBlock, values: Array) -> Matrix:
-    """One block of H as a sparse matrix; a block on the diagonal is completed by conjugation."""
+    """One block of H as a sparse matrix; in a diagonal block the lower triangle is added."""
     xp, sparse = array_module(values), sparse_module(values)
     row, column = block.pair[:, 0], block.border[block.pair[:, 1]]
     if block.row != block.column:
         return sparse.csr_array((values, (row, column)), shape=block.shape)
-    alone = row == column
-    values = xp.where(alone, values.real, values)
-    lower = ~alone
+    diagonal = row == column
+    values = xp.where(diagonal, values.real, values)
+    lower = ~diagonal
     return sparse.csr_array(
         (
             xp.concatenate([values, values[lower].conj()]),
@@ -177,7 +178,7 @@ def block_matrix(block: GramianBlock, values: Array) -> Matrix:
 
 
 def assemble_gramian(blocks: Sequence[GramianBlock], matrices: list[Matrix]) -> Matrix:
-    """H over all frames from its upper blocks."""
+    """Assemble H over all frames from the matrices of the blocks of its upper triangle."""
     sparse = sparse_module(matrices[0].data)
     tiles = 1 + max(block.column for block in blocks)
     grid: list[list[Any]] = [[None] * tiles for _ in range(tiles)]

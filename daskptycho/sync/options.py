@@ -1,4 +1,4 @@
-"""How frames are synchronised, and how often that pays."""
+"""The options of phase synchronisation, and the cadence that decides which sweeps synchronise."""
 
 from __future__ import annotations
 
@@ -12,46 +12,52 @@ __all__ = ["SIGNIFICANT", "Cadence", "Normalisation", "Sync", "Synchronisation"]
 
 Normalisation = Literal["frame", "degree"]
 
-# A random start's seed region counts as grown once the eigenvector covers about half of the scan evenly
-# and the phases that it still finds (radians) are small.
+# The first consistent region of a random start has grown once the localisation of the eigenvector is below
+# the first of these, about half of the scan covered evenly, and the spread of the phases below the second
+# (radians).
 GROWN = 2.0
 SETTLED = 0.02
-# Phases whose spread (radians) is below this share of R2 are left alone. Noise alone makes phases of 0.1 to
-# 0.2 R2, long-range errors of a clean scan phases of R2 and more (benchmarks/noise.py, raster.py).
-# Applied, the noise's phases would spoil a fair start's long range, and no frame could put it right.
+# Phases are not applied if their spread in radians is below this multiple of R2. Noise causes phases of 0.1
+# to 0.2 R2, long-range errors of a clean scan cause R2 and more (benchmarks/noise.py, raster.py). Phases of
+# noise would introduce long-range errors into a good start, which no frame can correct.
 SIGNIFICANT = 0.5
 
-# A start that is not random is let settle: the first frames say more about it than about the sample.
+# Sweeps before the first synchronisation unless the start is random: until then phases reflect the start, not
+# the sample.
 SETTLING_SWEEPS = 2
 
 
 @dataclass(frozen=True)
 class Sync:
-    """How frames are synchronised: phases from the leading eigenvector of their Gramian.
+    """Options of phase synchronisation: a phase for each frame from the leading eigenvector of the Gramian.
 
-    The Gramian after Marchesini et al., Inverse Problems 29, 115009 (2013).
+    The Gramian ``H_ij = sum_r conj(u_i(r - x_i)) u_j(r - x_j) / N(r)`` of the weighted frames and its use
+    follow Marchesini et al., Inverse Problems 29, 115009 (2013).
 
     Raises
     ------
     OptionError
-        A value that none of the fields has.
+        A field has a value that is not allowed, or `inner` is above one without ``"two-level"``.
     """
 
     method: Literal["two-level", "full"] | None = "two-level"
-    """``"two-level"``: each tile's own H, then one phase for each tile, from the strips that tiles exchange
-    anyway. ``"full"``: the exact H over all tiles, the same whatever the tiles. None: no synchronisation."""
+    """``"two-level"``: phases of frames from the H of each tile, then one phase for each tile, from the
+    strips that tiles exchange anyway. ``"full"``: phases from the exact H over all frames, which do not
+    depend on the tiles. None: no synchronisation."""
     inner: int = 1
-    """Sweeps inside a tile between two rounds of communication; above one with ``"two-level"`` alone."""
+    """Sweeps inside a tile between two rounds of communication; above one only with ``"two-level"``."""
     eigensolver: Literal["lanczos", "lobpcg", "power"] = "lanczos"
-    """Lanczos or LOBPCG on the assembled matrix, or power iteration on its Dask blocks. A matrix over all
-    tiles that no worker should hold takes LOBPCG on its blocks in place of the first two."""
+    """Solver for the leading eigenvector. With ``"full"``, power iteration runs on the Dask blocks of H, and
+    the other two on the assembled H; if H is too large for one worker, LOBPCG on its blocks replaces them."""
     iterations: Literal["auto"] | int = "auto"
-    """Steps of the eigensolver in one synchronisation; ``"auto"`` grows with the scan's side, and the
-    frames carry what one synchronisation leaves over to the next."""
+    """Steps of the eigensolver in one synchronisation; ``"auto"``: see `steps`. What one synchronisation does
+    not reach is left to the next."""
     every: Literal["auto"] | int = "auto"
     """Sweeps from one synchronisation to the next; ``"auto"`` follows the spread of the phases found."""
     normalisation: Literal["auto", "frame", "degree"] = "auto"
-    """Which matrix; ``"auto"`` measures whether a random start is still growing its first region."""
+    """Normalisation of H: ``"frame"``, ``H_ij / (|z_i| |z_j|)``, or ``"degree"``, ``H_ij / sqrt(d_i d_j)``
+    with ``d_i = sum_j |H_ij|``. ``"auto"`` uses the first while a random start grows its first consistent
+    region, and the second otherwise."""
 
     def __post_init__(self) -> None:
         if self.method not in ("two-level", "full", None):
@@ -74,10 +80,11 @@ class Sync:
             )
 
     def steps(self, frames: int) -> int:
-        """Steps of the eigensolver for so many frames.
+        """Number of steps of the eigensolver for this number of frames.
 
-        The gap of a square scan's matrix is about 3.65 / frames: power iteration needs steps in
-        proportion to the frames, Lanczos and LOBPCG to their square root.
+        The spectral gap of the normalised Gramian of a square scan is about 3.65 / frames. The number of
+        steps is therefore proportional to the number of frames for power iteration, and to its square root
+        for Lanczos and LOBPCG.
         """
         if self.iterations != "auto":
             return self.iterations
@@ -86,11 +93,12 @@ class Sync:
         return math.ceil(max(24, math.sqrt(frames) / 2))
 
     def steps_of_tiles(self, tiles: int) -> int:
-        """Steps of the eigensolver for the matrix of so many tiles.
+        """Number of steps of the eigensolver for the matrix of this number of tiles.
 
-        The first vectors of a random start sit on a few tiles, and what few steps leave of them on the far
-        side of a large scan is no phase. The matrix is small: it is solved as far as it goes. 256x256 frames
-        in 1024 tiles took 33 rounds with the 24 of `steps`, 24 with 300.
+        The first eigenvectors of a random start are concentrated on a few tiles, and after few steps their
+        phases far away are meaningless in a large scan. The matrix is small, so that more steps cost little.
+        For 256x256 frames in 1024 tiles, a random start took 33 rounds with 24 steps, as `steps` gives, and
+        24 rounds with 300 steps.
         """
         if self.iterations != "auto" or self.eigensolver == "power":
             return self.steps(tiles)
@@ -99,35 +107,35 @@ class Sync:
 
 @dataclass(frozen=True)
 class Synchronisation:
-    """What one sweep does about phases."""
+    """Whether and how one sweep synchronises."""
 
     sync: Sync
     normalisation: Normalisation | None
-    """Which matrix; None: this sweep does not synchronise."""
+    """Normalisation of H; None if the sweep does not synchronise."""
 
     @property
     def only_significant(self) -> bool:
-        """Whether phases that the misfit does not bear out are left alone (see `phases.keep_significant`)."""
+        """Whether phases are applied only if they are significant (see `phases.keep_significant`)."""
         return self.sync.every == "auto" and self.normalisation == "degree"
 
 
 @dataclass(frozen=True)
 class Cadence:
-    """When to synchronise, and on which matrix; `begin` makes the first one.
+    """Decides when to synchronise, and with which normalisation; `begin` makes the first one of a run.
 
-    The interval doubles each time the phases that gathered in it are not significant, and halves where
-    they are twice as large: where frames already agree as well as the noise lets them, the
-    synchronisations thin out and cost nothing.
+    With ``every="auto"`` the interval doubles after a synchronisation whose phases are not significant, and
+    halves if their spread is more than twice the limit. Once frames agree as well as noise allows,
+    synchronisations become rare and take hardly any time.
 
     Attributes
     ----------
     sync : Sync
     growing : bool
-        A random start is still growing its first consistent region.
+        Whether a random start is still growing its first consistent region.
     interval : int
         Sweeps from one synchronisation to the next.
     due_in : int
-        Sweeps to the next one; it is due at one.
+        Sweeps until the next synchronisation; one or less if the coming sweep synchronises.
     """
 
     sync: Sync
@@ -143,7 +151,7 @@ class Cadence:
 
     @property
     def normalisation(self) -> Normalisation:
-        """The matrix of a synchronisation."""
+        """The normalisation of H in the next synchronisation."""
         if self.sync.normalisation != "auto":
             return self.sync.normalisation
         return "frame" if self.growing else "degree"
@@ -153,11 +161,14 @@ class Cadence:
         return self.sync.method is not None and self.due_in <= 1
 
     def coming(self) -> Synchronisation:
-        """What the coming sweep does."""
+        """Whether and how the coming sweep synchronises."""
         return Synchronisation(self.sync, self.normalisation if self.due() else None)
 
     def after(self, residual: float, spread: float, localisation: float) -> Cadence:
-        """The cadence after a sweep: its R2, and what its synchronisation found, NaN where it had none."""
+        """The cadence after a sweep, from its R2 and the spread and localisation of its phases.
+
+        Both are NaN if the sweep did not synchronise.
+        """
         if math.isnan(spread):
             return replace(self, due_in=self.due_in - 1)
         growing = self.growing and not (localisation < GROWN and spread < SETTLED)

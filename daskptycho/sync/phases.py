@@ -1,19 +1,19 @@
-"""From the Gramian to one phase for each frame.
+"""One phase for each frame from the Gramian H.
 
-Nothing here depends on how H was computed; where H lies, its phases are found, and only scalars leave a GPU.
-
-Two normalisations of H, both with largest eigenvalue one when all frames agree:
+The functions need H or its blocks, however they were computed. For H on a GPU the vectors stay there too:
+only scalars are copied to the host. There are two normalisations of H. Both have the largest eigenvalue one
+when all frames agree:
 
 ``frame``
-    K = H_ij / (|z_i| |z_j|). From random phases its leading eigenvector sits on the few frames that
-    agree best, and grows a consistent region from that seed; under noise it does the same and
-    scrambles the rest.
+    K_ij = H_ij / (|z_i| |z_j|). From random phases, its leading eigenvector is concentrated on the few frames
+    that agree best, and a consistent region grows from that seed. Under noise the same happens, and the
+    phases of all other frames are lost.
 ``degree``
-    L = H_ij / sqrt(d_i d_j) with d_i = sum_j |H_ij|, the connection Laplacian. It weighs all frames and
-    stays fair under noise; from random phases it freezes their vortices.
+    L_ij = H_ij / sqrt(d_i d_j) with d_i = sum_j |H_ij|, which belongs to the connection Laplacian. All frames
+    contribute, also under noise. From random phases, it preserves their vortices.
 
-So a random start begins with ``frame`` until its eigenvector has spread over the scan, which the inverse
-participation ratio shows; anything else uses ``degree``.
+A random start therefore begins with ``frame`` until the eigenvector has spread over the scan, as measured by
+the inverse participation ratio. Everything else uses ``degree``.
 """
 
 from __future__ import annotations
@@ -43,14 +43,16 @@ Array = Any
 
 @dataclass(frozen=True)
 class Normalised:
-    """H with both sides divided by the consensus vector, which is where an eigensolver starts."""
+    """A normalised Gramian and its consensus vector, from which an eigensolver starts."""
 
     matrix: Any
+    """(frame, frame) sparse array: ``H_ij / (c_i c_j)``."""
     consensus: Array
+    """(frame,) c, the leading eigenvector of the matrix if all frames agree: ``|z_i|`` or ``sqrt(d_i)``."""
 
 
 def normalise(h: Any, power_of_frame: Array, normalisation: Normalisation) -> Normalised:
-    """K or L from H.
+    """Normalise H: K or L.
 
     Parameters
     ----------
@@ -63,47 +65,55 @@ def normalise(h: Any, power_of_frame: Array, normalisation: Normalisation) -> No
     squared = power_of_frame if normalisation == "frame" else abs(h) @ xp.ones(h.shape[0])
     consensus = xp.sqrt(squared)
     inverse = invert_consensus(consensus)
-    # The entries are scaled where they lie: two sparse products would cost a dozen steps of the eigensolver.
+    # Entry by entry: two products with diagonal matrices would take as long as a dozen steps of the
+    # eigensolver.
     scaled = h.data * (inverse[h.tocoo().row] * inverse[h.indices])
     return Normalised(type(h)((scaled, h.indices, h.indptr), shape=h.shape), consensus)
 
 
 def invert_consensus(consensus: Array) -> Array:
-    """One divided by the consensus vector; zero for frames without a count, which have no phase."""
+    """One divided by the consensus vector; zero for frames without any counts, which have no phase."""
     xp = array_module(consensus)
     return xp.where(consensus > 0, 1 / xp.where(consensus > 0, consensus, 1), 0)
 
 
 def solve(normalised: Normalised, sync: Sync, steps: int | None = None) -> Eigenpair:
-    """Leading eigenpair, started from the consensus vector; in `Sync.steps` unless `steps` are given."""
+    """Solve for the leading eigenpair, starting from the consensus vector.
+
+    The number of steps is that of `Sync.steps` by default.
+    """
     if not normalised.consensus.any():
-        # Frames without a count, all of them: no phase is better than another.
-        alike = normalised.consensus.astype(np.complex128) + len(normalised.consensus) ** -0.5
-        return Eigenpair(0.0, alike, 0.0)
+        # No frame has any counts: all phases are equally good.
+        constant = normalised.consensus.astype(np.complex128) + len(normalised.consensus) ** -0.5
+        return Eigenpair(0.0, constant, 0.0)
     solver = {"lanczos": lanczos, "lobpcg": lobpcg, "power": power}[sync.eigensolver]
     steps = sync.steps(len(normalised.consensus)) if steps is None else steps
     return solver(normalised.matrix, normalised.consensus.astype(np.complex128), steps)
 
 
 def localisation(vector: Array) -> float:
-    """Inverse participation ratio ``k sum |v|^4 / (sum |v|^2)^2``: from 1, all take part, to k, one does."""
+    """Inverse participation ratio ``k sum |v|^4 / (sum |v|^2)^2`` of a vector of k elements.
+
+    It is 1 if all elements have the same modulus, and k if only one of them is not zero.
+    """
     share = abs(vector) ** 2
     return float(len(share) * (share**2).sum() / share.sum() ** 2)
 
 
 @dataclass(frozen=True)
 class Phases:
-    """What a synchronisation found.
+    """The phases that a synchronisation found.
 
     Attributes
     ----------
     phase : (frame,) complex64 array
-        omega, of unit modulus: to be multiplied onto the frames.
+        omega_i, of unit modulus, by which each frame is to be multiplied.
     consensus : float
-        1 - lambda: zero where all frames agree.
+        1 - lambda, where lambda is the largest eigenvalue: zero if all frames agree.
     spread : float
-        Root mean square of the angles of omega, weighted by the frames' power, in radians.
+        Root mean square of the angles of omega, weighted by the power of the frames, in radians.
     localisation : float
+        Inverse participation ratio of the eigenvector; see `localisation`.
     """
 
     phase: Array
@@ -112,24 +122,24 @@ class Phases:
     localisation: float
 
 
-def _unit(number: Array, xp: Any) -> Array:
-    """Numbers of modulus one and the same phase; ones for zeros."""
+def _to_unit_modulus(number: Array, xp: Any) -> Array:
+    """Numbers divided by their modulus; one in place of zero."""
     modulus = xp.abs(number)
     return xp.where(modulus > 0, number / xp.where(modulus > 0, modulus, 1), 1)
 
 
 def extract_phases(pair: Eigenpair, power_of_frame: Array) -> Phases:
-    """Unit-modulus phases of an eigenvector, their weighted mean removed."""
+    """Phases of an eigenvector, of unit modulus, without their mean weighted by the power of the frames."""
     xp = array_module(pair.vector)
-    phase = _unit(pair.vector, xp)
-    phase = phase * _unit((phase * power_of_frame).sum(), xp).conj()
+    phase = _to_unit_modulus(pair.vector, xp)
+    phase = phase * _to_unit_modulus((phase * power_of_frame).sum(), xp).conj()
     weight = power_of_frame / xp.maximum(power_of_frame.sum(), np.finfo(float).tiny)
     spread = float(xp.sqrt((weight * xp.angle(phase) ** 2).sum()))
     return Phases(phase.astype(np.complex64), 1 - pair.value, spread, localisation(pair.vector))
 
 
 def keep_significant(found: Phases, residual: float) -> Phases:
-    """The phases, or ones where the misfit does not bear them out (see `SIGNIFICANT`)."""
+    """The phases, or ones if their spread is too small compared with the residual R2 (see `SIGNIFICANT`)."""
     if found.spread >= SIGNIFICANT * residual:
         return found
     return replace(found, phase=array_module(found.phase).ones_like(found.phase))

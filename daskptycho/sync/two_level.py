@@ -1,9 +1,9 @@
-r"""Two-level synchronisation: phases inside each tile, then one for each tile from overlap images.
+"""Two-level synchronisation: phases of the frames inside each tile, then one phase for each tile.
 
-The frames of tile t, turned by their own leading eigenvector, overlap to
-``O_t = sum_i omega_i u_i(r - x_i)``. With V the block vector of the tiles' eigenvectors, the Galerkin matrix
-``G = V* H V`` has the entries ``G_tu = sum_r conj(O_t) O_u / N``: they need only the strips where tile images
-overlap, which is what the merge sends anyway. G's leading eigenvector turns whole tiles.
+The frames of tile t, multiplied by the phases of the tile's leading eigenvector, have the overlap sum
+``O_t = sum_i omega_i u_i(r - x_i)``. With the phases of each tile in a column of V, the Galerkin matrix
+``G = V* H V`` has the entries ``G_tu = sum_r conj(O_t) O_u / N``. They need only the strips where the windows
+of tiles overlap, which the merge sends anyway. The leading eigenvector of G gives the phases of tiles.
 """
 
 from __future__ import annotations
@@ -41,35 +41,36 @@ Array = Any
 
 
 class TileSum(NamedTuple):
-    """A tile whose frames are synchronised among themselves."""
+    """A tile whose frames are synchronised with each other."""
 
     image_sum: Array
-    """(y, x) overlap sum O_t on the tile's window."""
+    """(y, x) complex64 overlap sum O_t on the tile's window."""
     found: Phases
-    """Of the tile's frames."""
+    """Phases of the tile's frames."""
     power: float
-    """sum |z_i|^2 over the tile's frames."""
+    """``sum |z_i|^2`` over the tile's frames."""
 
 
 def synchronise_tile(
     tile: Tile, weighted: Weighted, block: GramianBlock, weight: Array, how: Synchronisation, misfit: float
 ) -> TileSum:
-    """The tile's own eigenproblem, and its overlap sum with the phases found.
+    """Solve the eigenproblem of one tile, and sum its frames with the phases found.
 
-    Frames of a tile that hang together only through other tiles get no common phase from it: tiles have to
-    be compact, as `scan.dataset.create_scan` makes them.
+    Frames of a tile that are connected only through other tiles do not get a common phase. Tiles therefore
+    have to be compact, as `scan.dataset.create_scan` makes them.
 
     Parameters
     ----------
     tile : Tile
     weighted : Weighted
     block : GramianBlock
-        The pairs within the tile.
+        The pairs of frames within the tile.
     weight : (y, x) float32 array
         1 / N on the tile's window, N summed over all tiles.
     how : Synchronisation
     misfit : float
-        ``sum (|Fz| - a)^2`` of the tile, against which its phases have to be significant.
+        ``sum (|Fz| - a)^2`` of the tile. Divided by the tile's power it is the residual that decides whether
+        the phases are significant.
     """
     assert how.normalisation is not None
     values = block_values(block, weighted.frames, Border(weighted.frames, block.border), tile.corner, weight)
@@ -82,22 +83,22 @@ def synchronise_tile(
 
 
 class Surroundings(NamedTuple):
-    """What a tile knows of its neighbours and of its own pairs while it sweeps by itself."""
+    """The inputs of `sweep_inside` that do not change from one of its sweeps to the next."""
 
     illumination: Array
     """(y, x) float32 N on the tile's window, summed over all tiles."""
     block: GramianBlock | None
-    """The pairs within the tile; None where they are not synchronised."""
+    """The pairs of frames within the tile; None if frames are not synchronised."""
 
 
 class InnerSweeps(NamedTuple):
-    """What the sweeps inside a tile leave to the one after them."""
+    """The result of the sweeps inside a tile, from which the last sweep of the round starts."""
 
     image: Array
-    """(y, x), on the tile's window."""
+    """(y, x) complex64 object on the tile's window."""
     stack: Stack | None
     misfit: float | None
-    """Of the first of them: that of the waves that the round began with. None where there was none."""
+    """Misfit of the first of these sweeps, that at the start of the round; None if no sweep was made."""
 
 
 def sweep_inside(
@@ -110,9 +111,10 @@ def sweep_inside(
     around: Surroundings,
     how: Synchronisation,
 ) -> InnerSweeps:
-    """The sweeps inside a tile between two rounds of communication, except the last.
+    """Make all sweeps inside a tile between two rounds of communication except the last.
 
-    While a tile sweeps, its neighbours' frames hold on to the image as it was at the start of the sweep.
+    In each of these sweeps the frames of neighbouring tiles are taken to agree with the image that the sweep
+    starts from.
 
     Parameters
     ----------
@@ -120,7 +122,7 @@ def sweep_inside(
         See `model.sweep.sweep_tile`.
     around : Surroundings
     how : Synchronisation
-        ``sync.inner - 1`` sweeps are made.
+        ``how.sync.inner - 1`` sweeps are made.
     """
     misfit: float | None = None
     weight = at.inverse_illumination(around.illumination)
@@ -132,19 +134,20 @@ def sweep_inside(
         if around.block is None:
             image_sum = overlap(swept.left.frames, tile.corner, tile.window.shape)
         else:
-            own = synchronise_tile(tile, swept.left, around.block, weight, how, swept.misfit)
-            image_sum, phase = own.image_sum, own.found.phase
+            tile_sum = synchronise_tile(tile, swept.left, around.block, weight, how, swept.misfit)
+            image_sum, phase = tile_sum.image_sum, tile_sum.found.phase
         image = (image_sum + image * others) * weight
         stack = None if swept.carried is None else Stack(swept.carried, phase)
     return InnerSweeps(image, stack, misfit)
 
 
 class GalerkinRow(NamedTuple):
-    """One row of G, and what its tile has to say of itself."""
+    """One row of G, and scalars of its tile."""
 
     tiles: NDArray[np.int64]
-    """Columns; one may stand more than once, where a tile meets another on both sides of a period."""
+    """(entry,) columns. A column occurs twice if two tiles of a periodic scan meet on both sides."""
     values: NDArray[np.complex128]
+    """(entry,) values; those of the same column are added."""
     misfit: float
     power: float
     spread: float
@@ -160,19 +163,21 @@ def galerkin_row(
     weight: Array,
     misfit: float = 0.0,
 ) -> GalerkinRow:
-    """The row of G of tile `index`.
+    """Compute the row of G of one tile.
 
     Parameters
     ----------
     index : int
+        Number of the tile.
     own : TileSum
+        Of the tile.
     pieces : sequence of (y, x) complex64 arrays
-        What the strips bring of the other tiles' overlap sums.
+        The pixels of each strip: parts of the other tiles' overlap sums.
     strips : sequence of Strip
     weight : (y, x) float32 array
-        1 / N on the tile's window.
+        1 / N on the tile's window, N summed over all tiles.
     misfit : float
-        Of the tile's sweep.
+        Misfit of the tile's sweep.
     """
     weighted = own.image_sum.conj()
     weighted *= weight
@@ -181,7 +186,7 @@ def galerkin_row(
         values.append((weighted[strip.to_target] * piece).sum(dtype=np.complex128))
     return GalerkinRow(
         np.array([index, *(strip.source for strip in strips)], dtype=np.int64),
-        # G is a few numbers for each tile: only they leave a GPU.
+        # G has a few numbers for each tile; only these are copied from a GPU.
         to_host(array_module(weighted).stack(values)),
         misfit,
         own.power,
@@ -192,29 +197,30 @@ def galerkin_row(
 
 
 def find_tile_phases(rows: Sequence[GalerkinRow], how: Synchronisation, residual: float) -> Phases:
-    """A phase for each tile, from the leading eigenvector of G.
+    """Find a phase for each tile from the leading eigenvector of G.
 
     Parameters
     ----------
     rows : sequence of GalerkinRow
-        Of all tiles, in order.
+        One for each tile, in order.
     how : Synchronisation
     residual : float
-        R2, against which the phases have to be significant.
+        R2, which decides whether the phases are significant.
 
     Returns
     -------
     Phases
-        ``phase`` is the tiles'; ``consensus``, ``spread`` and ``localisation`` are those of all frames,
-        both levels together.
+        ``phase`` has one element for each tile. ``consensus``, ``spread`` and ``localisation`` are estimates
+        for all frames, from both levels together.
     """
     assert how.normalisation is not None
     count = len(rows)
-    row = np.repeat(np.arange(count), [len(own.tiles) for own in rows])
-    entries = (np.concatenate([own.values for own in rows]), (row, np.concatenate([r.tiles for r in rows])))
+    row = np.repeat(np.arange(count), [len(of_tile.tiles) for of_tile in rows])
+    column = np.concatenate([of_tile.tiles for of_tile in rows])
+    entries = (np.concatenate([of_tile.values for of_tile in rows]), (row, column))
     matrix = sp.csr_array(entries, shape=(count, count))
-    power = np.array([own.power for own in rows])
-    # Rounding differs between a strip and its counterpart; an eigensolver may ask for exact symmetry.
+    power = np.array([of_tile.power for of_tile in rows])
+    # An eigensolver may need exact symmetry, but a strip and its counterpart are rounded differently.
     hermitian = sp.csr_array((matrix + matrix.conj().T) / 2)
     normalised = normalise(hermitian, power, how.normalisation)
     found = extract_phases(solve(normalised, how.sync, how.sync.steps_of_tiles(count)), power)
@@ -222,13 +228,15 @@ def find_tile_phases(rows: Sequence[GalerkinRow], how: Synchronisation, residual
     if how.only_significant:
         found = keep_significant(found, residual)
     share = power / power.sum()
-    inside = float((share * np.array([own.spread for own in rows]) ** 2).sum())
-    # Divided by the frames' power, G holds what its tiles lack within; divided by its own degrees, not.
-    lacking = float((share * np.array([own.consensus for own in rows])).sum())
+    inside = float((share * np.array([of_tile.spread for of_tile in rows]) ** 2).sum())
+    # Divided by the power of the frames, G's eigenvalue includes the disagreement within tiles. Divided by
+    # its own degrees it does not.
+    disagreement = float((share * np.array([of_tile.consensus for of_tile in rows])).sum())
+    localisations = np.array([of_tile.localisation for of_tile in rows])
     return replace(
         found,
-        consensus=found.consensus + (lacking if how.normalisation == "degree" else 0.0),
+        consensus=found.consensus + (disagreement if how.normalisation == "degree" else 0.0),
         spread=float(np.sqrt(spread_of_tiles**2 + inside)),
-        # Where all tiles are alike, the participation of frames is the product of both levels'.
-        localisation=found.localisation * float((share * np.array([own.localisation for own in rows])).sum()),
+        # If all tiles are alike, the localisation of frames is the product of both levels'.
+        localisation=found.localisation * float((share * localisations).sum()),
     )

@@ -1,9 +1,9 @@
-"""All that knows Dask below the graph of a sweep: values and their tasks, and what tasks hand to each other.
+"""Dask tasks: how functions become tasks, the data that tasks pass on, and the parts of a sweep's graph.
 
-`spec` puts functions into tasks, `waiting` waits for them on workers that may die, `layout` and `frames` hold
-what stays over a run, `state` what goes from sweep to sweep, `strips` what tiles send each other, `two_level`
-and `exact` find the phases, `blockwise` has H as dask arrays, `spill` keeps images on disk, `interrupts`
-hears Ctrl-C.
+`spec` puts functions into tasks, and `waiting` waits for their results on workers that may die. `layout` and
+`frames` define the data that are kept for a whole run, `state` those that pass from sweep to sweep, and
+`strips` those that tiles send each other. `two_level` and `exact` find the phases, `blockwise` holds H as
+dask arrays, `spill` keeps images on disk, and `interrupts` handles Ctrl-C.
 
 It may import `model`, `sync`, `cluster`, `scan`, `storage`, `backend` and the ground floor; `graph`,
 `arrays`, `run` and everything above may import it.

@@ -1,7 +1,7 @@
-"""H on Dask: its blocks as chunks of a dask array, and its eigenvector where no worker should hold it.
+"""The Gramian H as a dask array with a chunk for each block, and its leading eigenvector.
 
-Only functions that every kind of dask array has are used, with query planning or without. Many chunks here
-are objects rather than arrays: pairs of frames, sparse matrices, where a solver stands.
+Only functions that exist for dask arrays with and without query planning are used. The chunks of many arrays
+are objects rather than arrays: pairs of frames, sparse matrices, the iterate of a solver.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ Array = Any
 DaskArray = Any
 """``dask.array.Array``, with query planning or without."""
 
-# Pairs of overlapping frames up to which H is assembled in one task: about two gigabytes with what
-# its assembly and its solution take. Beyond, no worker need hold it.
+# Most pairs of overlapping frames for which H is assembled in one task: about 2 GB with its assembly and
+# solution. A larger H stays in blocks.
 MOST_ASSEMBLED = 2**25
 
-# Chunks of objects have no array to show for it.
+# For arrays whose chunks are objects: Dask cannot infer a meta from them.
 OBJECTS: dict[str, Any] = {"dtype": object, "meta": np.empty(0, dtype=object), "align_arrays": False}
 
 
@@ -49,20 +49,20 @@ OBJECTS: dict[str, Any] = {"dtype": object, "meta": np.empty(0, dtype=object), "
 
 
 def each(things: Sequence[Any]) -> DaskArray:
-    """A (thing, 1, 1) dask array of objects, one a chunk, which aligns with the tiles of (frame, y, x)."""
+    """A (thing, 1, 1) dask array with one object in each chunk, to be combined with (frame, y, x) arrays."""
     content = np.empty((len(things), 1, 1), dtype=object)
     content[:, 0, 0] = list(things)
     return da.from_array(content, chunks=1, asarray=False)
 
 
 def item(chunk: Any) -> Any:
-    """The object of a chunk of `each`; a chunk that is any other object is that object."""
-    boxed = isinstance(chunk, np.ndarray) and chunk.dtype == object
-    return chunk.item() if boxed else chunk
+    """The object of a chunk of `each`; a chunk that is an object itself is returned unchanged."""
+    is_boxed = isinstance(chunk, np.ndarray) and chunk.dtype == object
+    return chunk.item() if is_boxed else chunk
 
 
 def map_objects(function: Callable[..., Any], *arrays: DaskArray, **options: Any) -> DaskArray:
-    """A (chunk, 1, 1) array of objects from the chunks of arrays of one or three dimensions."""
+    """Map a function over chunks of arrays of one or three dimensions: a (chunk, 1, 1) array of objects."""
     pairs = [part for array in arrays for part in (array, "ijk"[: array.ndim])]
     return da.blockwise(
         function, "ijk", *pairs, adjust_chunks=dict.fromkeys("ijk", _one), **OBJECTS, **options
@@ -74,27 +74,27 @@ def _one(_: int) -> int:
 
 
 def _gather(function: Callable[..., Any], *arrays: DaskArray, **options: Any) -> DaskArray:
-    """One object, (1, 1, 1), from all chunks of arrays of objects: the function takes a list of each."""
+    """Apply a function to lists of all chunks of each array of objects: a (1, 1, 1) array of one object."""
     axes = ["abc", "def", "ghi"]
-    pairs = [part for array, own in zip(arrays, axes, strict=False) for part in (array, own)]
+    pairs = [part for array, axis in zip(arrays, axes, strict=False) for part in (array, axis)]
     new = {"x": 1, "y": 1, "z": 1}
     return da.blockwise(_Flat(function), "xyz", *pairs, new_axes=new, **OBJECTS, **options)
 
 
 def with_one(function: Callable[..., Any], array: DaskArray, one: DaskArray, **options: Any) -> DaskArray:
-    """`map_objects` of an array of objects and of one more object for all chunks."""
+    """Map a function over the chunks of an array of objects; its second argument is the object of `one`."""
     return da.blockwise(_WithOne(function), "ijk", array, "ijk", one, "abc", **OBJECTS, **options)
 
 
 @dataclass(frozen=True)
 class _Adapted:
-    """A function that takes what Dask gives it in another form."""
+    """Calls a function with what Dask passes in another form."""
 
     function: Callable[..., Any]
 
     @property
     def __name__(self) -> str:
-        """For the names of tasks."""
+        """The name that Dask gives to tasks."""
         return self.function.__name__.strip("_")
 
 
@@ -106,14 +106,14 @@ class _Flat(_Adapted):
 
 
 class _WithOne(_Adapted):
-    """A function of a chunk and of the only chunk of another array."""
+    """Calls a function with a chunk and with the only chunk of another array."""
 
     def __call__(self, chunk: Any, nested: list[list[list[Any]]], **options: Any) -> Any:
         return self.function(chunk, nested[0][0][0], **options)
 
 
 def spread(function: Callable[..., Array], h: Gramian, one: DaskArray, dtype: Any) -> DaskArray:
-    """A vector of all frames, a chunk a tile: `function` takes a tile's frames, a slice, and one object."""
+    """A vector over all frames; its chunks are `function` of a tile's frames and the object of `one`."""
     ends = np.cumsum(h.frames)
     frames = each([slice(int(end) - count, int(end)) for end, count in zip(ends, h.frames, strict=True)])
     meta = h.like.astype(dtype)
@@ -125,17 +125,17 @@ def spread(function: Callable[..., Array], h: Gramian, one: DaskArray, dtype: An
 
 
 class _Part(_Adapted):
-    """A function of the frames of a tile and of the only chunk of another array."""
+    """Calls a function with the slice of a tile's frames and with the only chunk of another array."""
 
     def __call__(self, frames: list[list[Any]], nested: list[list[list[Any]]]) -> Any:
         return self.function(item(frames[0][0]), item(nested[0][0][0]))
 
 
 def _take_blocks(array: DaskArray, numbers: list[int]) -> DaskArray:
-    """The blocks of these numbers along the first axis, one after the other."""
+    """Select blocks along the first axis by their numbers, and concatenate them."""
     if hasattr(array, "blocks"):
         return array.blocks[numbers]
-    # Arrays with query planning have no blocks.
+    # Dask arrays with query planning have no attribute blocks.
     ends = np.cumsum(array.chunks[0])
     return da.concatenate([array[ends[n] - array.chunks[0][n] : ends[n]] for n in numbers])
 
@@ -144,32 +144,36 @@ def _take_blocks(array: DaskArray, numbers: list[int]) -> DaskArray:
 
 
 class Ground(NamedTuple):
-    """What H's values need of the tile of their first frame."""
+    """Corners and weights of a tile, which the values of H need for the tile of their first frame."""
 
     corner: Array
-    """(frame, 2) in the tile's window."""
+    """(frame, 2) corners of the tile's frames in its window, in pixels."""
     weight: Array
-    """(y, x) 1 / N on that window, N summed over all tiles."""
+    """(y, x) float32 1 / N on that window, N summed over all tiles."""
 
 
 @dataclass(frozen=True)
 class Gramian:
-    """H_ij = ``sum_r conj(u_i(r - x_i)) u_j(r - x_j) / N(r)``, its upper triangle in blocks, lazily.
+    """The Gramian of a scan's weighted frames, lazily: the upper triangle, in blocks of pairs of tiles.
+
+    ``H_ij = sum_r conj(u_i(r - x_i)) u_j(r - x_j) / N(r)`` over the pixels r that frames i and j share, where
+    N is the illumination (Marchesini et al., Inverse Problems 29, 115009 (2013)). `daskptycho.gramian` makes
+    it.
 
     Attributes
     ----------
     values : (pair,) complex128 dask array
-        A chunk for each overlapping pair of tiles.
+        Values of H, with a chunk for each pair of tiles that overlap, each tile with itself included.
     power : (tile, 1, 1) dask array
-        A chunk a tile, of its frames' ``|z_i|^2``.
+        Objects, with a chunk for each tile: the (frame,) array of ``|z_i|^2`` of its frames.
     blocks : (block, 1, 1) dask array
-        Which pairs of frames the values of a chunk belong to.
+        Objects, with a chunk for each chunk of `values`: its pairs of frames.
     outline : tuple of GramianBlock
-        Which pairs of tiles.
+        The pair of tiles of each block, without the pairs of frames.
     frames : tuple of int
-        In each tile.
+        Number of frames of each tile.
     like : (0,) complex128 array
-        NumPy's or CuPy's, as the chunks of `values` are.
+        An array of the same kind as the chunks of `values`, NumPy's or CuPy's.
     """
 
     values: DaskArray
@@ -180,17 +184,17 @@ class Gramian:
     like: Array
 
     def matrix(self) -> Any:
-        """H over all frames, computed now.
+        """Compute H over all frames.
 
         Returns
         -------
-        (frame, frame) sparse array
-            Hermitian; SciPy's, or CuPy's.
+        (frame, frame) sparse complex128 array
+            Hermitian; SciPy's or CuPy's.
         """
         return item(_gather(_assemble, self.matrices(), outline=self.outline).compute())
 
     def matrices(self) -> DaskArray:
-        """(block, 1, 1): one sparse matrix a chunk."""
+        """The blocks as sparse matrices, lazily: a (block, 1, 1) dask array with one matrix in each chunk."""
         return map_objects(_block_matrix, self.blocks, self.values)
 
 
@@ -202,30 +206,30 @@ def gramian_of_blocks(
     outline: Sequence[GramianBlock],
     like: Array,
 ) -> Gramian:
-    """The Gramian of frames whose chunks are any three-dimensional arrays, a chunk a tile.
+    """Make the Gramian from weighted frames.
 
     Parameters
     ----------
-    frames, ground, power : dask arrays
-        A chunk a tile: weighted frames, `Ground`, and ``|z_i|^2``.
+    frames, ground, power : three-dimensional dask arrays
+        With a chunk for each tile: its weighted frames, its `Ground`, and its frames' ``|z_i|^2``.
     blocks : dask array
-        A chunk a `GramianBlock`.
+        With a `GramianBlock` in each chunk.
     outline : sequence of GramianBlock
-        The same blocks, for the tiles, the numbers of their frames and of their pairs.
+        The outlines of the same blocks.
     like : (0,) complex128 array
-        NumPy's or CuPy's, as the values are.
+        An array of the kind of the values, NumPy's or CuPy's.
     """
-    rows, columns = [own.row for own in outline], [own.column for own in outline]
+    rows, columns = [block.row for block in outline], [block.column for block in outline]
     border = map_objects(_border, _take_blocks(frames, columns), blocks)
-    given = (_take_blocks(frames, rows), border, _take_blocks(ground, rows), blocks)
+    arrays = (_take_blocks(frames, rows), border, _take_blocks(ground, rows), blocks)
     values = da.blockwise(
-        *(_block_values, "i", *(part for array in given for part in (array, "ijk"))),
-        adjust_chunks={"i": tuple(own.pairs for own in outline)},
+        *(_block_values, "i", *(part for array in arrays for part in (array, "ijk"))),
+        adjust_chunks={"i": tuple(block.pairs for block in outline)},
         dtype=np.dtype(np.complex128),
         meta=like,
         align_arrays=False,
     )
-    frames_of = {own.row: own.shape[0] for own in outline}
+    frames_of = {block.row: block.shape[0] for block in outline}
     frames_in = tuple(frames_of[row] for row in sorted(frames_of))
     return Gramian(values, power, blocks, tuple(outline), frames_in, like)
 
@@ -235,7 +239,7 @@ def _border(frames: Array, block: Any) -> Border:
 
 
 def _block_values(*chunks: list[list[Any]]) -> Array:
-    # Each is the only one along the two axes that the values do not have.
+    # Dask passes nested lists for the two axes that the values do not have; each has a single chunk there.
     first, border, ground, block = (chunk[0][0] for chunk in chunks)
     corner, weight = item(ground)
     return block_values(item(block), first, item(border), corner, weight)
@@ -246,14 +250,14 @@ def _block_matrix(block: Any, values: Array) -> Any:
 
 
 def _assemble(matrices: list[Any], outline: Sequence[GramianBlock]) -> Any:
-    return assemble_gramian(outline, [item(own) for own in matrices])
+    return assemble_gramian(outline, [item(matrix) for matrix in matrices])
 
 
 # Its leading eigenvector
 
 
 class _Problem(NamedTuple):
-    """An eigenproblem on blocks: where its solution stands, and how both sides of H are divided."""
+    """The state of a solver that works on blocks of H."""
 
     iterate: PowerIterate | LobpcgIterate
     inverse: Array
@@ -261,20 +265,20 @@ class _Problem(NamedTuple):
     power: Array
 
     @property
-    def sent(self) -> Array:
-        """The vector to multiply with H."""
+    def scaled_vector(self) -> Array:
+        """The vector to multiply with H, which is normalised by scaling vectors before and after."""
         return self.inverse * self.iterate.vector
 
 
 def find_phases(h: Gramian, sync: Sync, normalisation: Normalisation) -> DaskArray:
-    """`Phases` of all frames, one object.
+    """Find the `Phases` of all frames: a dask array with one object.
 
-    Lanczos and LOBPCG run in one task on the assembled H, as long as one worker can hold it; beyond that
-    LOBPCG, and power iteration always, run on the blocks where they lie.
+    Lanczos and LOBPCG run in one task on the assembled H. Power iteration runs on the blocks of H, and so
+    does LOBPCG, also in place of Lanczos, if H is too large for one worker.
     """
     steps = sync.steps(sum(h.frames))
-    assembled = sum(own.pairs for own in h.outline) <= MOST_ASSEMBLED
-    if sync.eigensolver == "power" or not assembled:
+    is_assembled = sum(block.pairs for block in h.outline) <= MOST_ASSEMBLED
+    if sync.eigensolver == "power" or not is_assembled:
         kind = PowerIterate if sync.eigensolver == "power" else LobpcgIterate
         return map_objects(_extract_phases, iterate(h, steps, normalisation, kind))
     how = {"outline": h.outline, "sync": sync, "normalisation": normalisation}
@@ -287,9 +291,9 @@ def iterate(
     normalisation: Normalisation,
     kind: type[PowerIterate] | type[LobpcgIterate],
 ) -> DaskArray:
-    """`Eigenpair` and ``|z_i|^2`` of all frames, one object: steps of a solver on the blocks of H.
+    """Run a solver on the blocks of H: one object, an `Eigenpair` and all ``|z_i|^2``, in a dask array.
 
-    Only vectors travel between tiles, for matrices that no worker should hold. Each step gathers them once.
+    Only vectors are sent between workers. Each step gathers them once.
     """
     matrices, places = h.matrices(), _Places(h.outline, h.frames)
     degrees = map_objects(_row_sums, matrices, h.blocks)
@@ -324,11 +328,11 @@ def _locate(matrix: Any, place: Any) -> tuple[Any, slice, slice]:
 
 
 def _row_sums(matrix: Any, block: Any) -> tuple[Array, Array | None]:
-    """Sums of moduli along the rows of a block, and along its columns where that is another tile's."""
-    own, given = abs(item(matrix)), item(block)
-    xp = array_module(own.data)
-    beside = None if given.row == given.column else own.T @ xp.ones(own.shape[0])
-    return own @ xp.ones(own.shape[1]), beside
+    """Sums of moduli along the rows of a block, and along its columns unless it is on the diagonal."""
+    moduli, pairs = abs(item(matrix)), item(block)
+    xp = array_module(moduli.data)
+    of_columns = None if pairs.row == pairs.column else moduli.T @ xp.ones(moduli.shape[0])
+    return moduli @ xp.ones(moduli.shape[1]), of_columns
 
 
 def _add_up(parts: Sequence[tuple[Array, Array | None]], places: _Places) -> Array:
@@ -349,15 +353,15 @@ def _begin(
     kind: type[PowerIterate] | type[LobpcgIterate],
     places: _Places,
 ) -> _Problem:
-    of_frames = array_module(item(power[0])).concatenate([item(own) for own in power])
-    squared = of_frames if normalisation == "frame" else _add_up(degrees, places)
+    power_of_frame = array_module(item(power[0])).concatenate([item(own) for own in power])
+    squared = power_of_frame if normalisation == "frame" else _add_up(degrees, places)
     consensus = array_module(squared).sqrt(squared)
-    return _Problem(kind.begin(consensus), invert_consensus(consensus), of_frames)
+    return _Problem(kind.begin(consensus), invert_consensus(consensus), power_of_frame)
 
 
 def _multiply(located: Any, problem: Any) -> tuple[Array, Array | None]:
     matrix, rows, columns = item(located)
-    vector = item(problem).sent
+    vector = item(problem).scaled_vector
     of_rows = matrix @ vector[columns]
     return of_rows, None if rows == columns else matrix.conj().T @ vector[rows]
 
@@ -385,6 +389,6 @@ def _solve(
     sync: Sync,
     normalisation: Normalisation,
 ) -> Phases:
-    of_frames = array_module(item(power[0])).concatenate([item(own) for own in power])
+    power_of_frame = array_module(item(power[0])).concatenate([item(chunk) for chunk in power])
     matrix = _assemble(matrices, outline)
-    return extract_phases(solve(normalise(matrix, of_frames, normalisation), sync), of_frames)
+    return extract_phases(solve(normalise(matrix, power_of_frame, normalisation), sync), power_of_frame)

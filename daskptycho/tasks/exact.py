@@ -1,7 +1,7 @@
-"""The part of the graph that synchronises exactly: H over all tiles, its eigenvector, a phase for each frame.
+"""The part of a sweep's graph for ``Sync("full")``: H over all frames, its eigenvector, and all phases.
 
-It runs on the dask arrays of `blockwise`, as `arrays` does, whose chunks are here what tasks of the sweep
-leave.
+Like `arrays`, it uses the dask arrays of `blockwise`. Here their chunks are the results of tasks of the
+sweep.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def _ground(data: TileData, illumination: Array, at: TileModel) -> Ground:
 
 
 def _bind(chunks: Sequence[Value]) -> tuple[Any, dict[Any, Value]]:
-    """A dask array whose chunks are these values, once its graph is made by `_values_of`."""
-    # The tokens make its name, and with it the names of all that is built on it, its own.
+    """Make a dask array of placeholders for these values, which `_values_of` puts in their place."""
+    # The tokens make its name unique, and with it the names of all arrays derived from it.
     array = each([f"{uuid.uuid4().hex}-{number}" for number in range(len(chunks))])
     return array, dict(zip(dask.core.flatten(array.__dask_keys__()), chunks, strict=True))
 
 
 def _values_of(array: Any, bound: Mapping[Any, Value]) -> list[Value]:
-    """The chunks of a dask array as values, with the bound ones in place of those of `_bind`."""
+    """The chunks of a dask array as values, with the values of `_bind` in place of its placeholders."""
     graph = dict(array.__dask_graph__())
     dependencies = {key: dask.core.get_dependencies(graph, key) for key in graph}
     done: dict[Any, Value] = dict(bound)
@@ -63,18 +63,18 @@ def _values_of(array: Any, bound: Mapping[Any, Value]) -> list[Value]:
         needs = list(dependencies[key])
         values = [done[own] for own in needs]
         if isinstance(node, GraphNode):
-            renamed = {own: value.key for own, value in zip(needs, values, strict=True) if own != value.key}
-            node = node.substitute(renamed) if renamed else node
+            keys = {need: value.key for need, value in zip(needs, values, strict=True) if need != value.key}
+            node = node.substitute(keys) if keys else node
         elif not needs:
             node = DataNode(key, node)
-        # Beside the first of the tiles, as other tasks are.
+        # It runs at the home of the first tile that it needs, like other tasks.
         home = min((value.home for value in values if value.home is not None), default=None)
         done[key] = Value(key, node, tuple(values), home)
     return [done[key] for key in dask.core.flatten(array.__dask_keys__())]
 
 
 def _alias_of(node: Any, graph: Mapping[Any, Any]) -> Any:
-    """The key that a node of a dask array only stands for, written in any of Dask's ways."""
+    """The key that a node of a dask array is an alias of, in any of Dask's notations; else None."""
     target = getattr(node, "target", None)
     target = target.key if isinstance(target, TaskRef) else target
     if isinstance(node, GraphNode) and target is not None:
@@ -83,25 +83,25 @@ def _alias_of(node: Any, graph: Mapping[Any, Any]) -> Any:
 
 
 def find_all_phases(layout: Layout, swept: list[Value], after: State, settings: SweepSettings) -> Value:
-    """`Phases` of all frames, from sweeps that left weighted frames.
+    """Find the `Phases` of all frames from the weighted frames of a sweep.
 
     Parameters
     ----------
     layout : Layout
     swept : list of Value
-        `TileSweep` of each tile.
+        The `TileSweep` of each tile, which holds `Weighted` frames.
     after : State
-        The model after the sweep, and the illumination that goes with it.
+        The model after the sweep, and its illumination.
     settings : SweepSettings
     """
     how = settings.how
     assert how.normalisation is not None
     models = model_on_tiles(layout, after.shared, [tile.own for tile in after.tiles])
-    lit = [tile.illumination for tile in after.tiles]
-    grounds = [task(_ground, *of_tile) for of_tile in zip(layout.tiles, lit, models, strict=True)]
-    frames, bound_frames = _bind([task(_frames, own) for own in swept])
+    illuminations = [tile.illumination for tile in after.tiles]
+    grounds = [task(_ground, *of_tile) for of_tile in zip(layout.tiles, illuminations, models, strict=True)]
+    frames, bound_frames = _bind([task(_frames, of_tile) for of_tile in swept])
     ground, bound_grounds = _bind(grounds)
-    power, bound_power = _bind([task(_power, own) for own in swept])
+    power, bound_power = _bind([task(_power, of_tile) for of_tile in swept])
     blocks, bound_blocks = _bind(layout.blocks)
     meta = np.empty(0, dtype=np.complex128)
     h = gramian_of_blocks(frames, ground, power, blocks, layout.outline, meta)
@@ -113,7 +113,7 @@ def find_all_phases(layout: Layout, swept: list[Value], after: State, settings: 
 def _keep_significant(found: Phases, reports: list[Any], settings: SweepSettings) -> Phases:
     if not settings.how.only_significant:
         return found
-    return keep_significant(found, sum(own.misfit for own in reports) / settings.counts)
+    return keep_significant(found, sum(report.misfit for report in reports) / settings.counts)
 
 
 def _turn(data: TileData, swept: TileSweep, found: Phases) -> TileSweep:
@@ -125,15 +125,26 @@ def _turn(data: TileData, swept: TileSweep, found: Phases) -> TileSweep:
 def turn_frames(
     layout: Layout, swept: list[Value], found: Value, reports: list[Value], settings: SweepSettings
 ) -> tuple[list[Value], Value]:
-    """Overlap sums of frames turned by their phases, where the misfit of the sweep bears these out.
+    """Multiply frames by their phases, if these are significant, and compute the overlap sums.
+
+    Parameters
+    ----------
+    layout : Layout
+    swept : list of Value
+        The `TileSweep` of each tile, which holds `Weighted` frames.
+    found : Value
+        `Phases` of all frames.
+    reports : list of Value
+        Values with the ``misfit`` of each tile, which decides whether the phases are significant.
+    settings : SweepSettings
 
     Returns
     -------
     swept : list of Value
-        `TileSweep` of each tile, which leaves an `OverlapSum`.
+        The `TileSweep` of each tile, which holds an `OverlapSum`.
     phases : Value
-        `Phases`, those found or ones.
+        The `Phases` found, or ones if they are not significant.
     """
     phases = task(_keep_significant, found, reports, settings)
     turn = layout.storing(_turn)
-    return [task(turn, data, own, phases) for data, own in zip(layout.tiles, swept, strict=True)], phases
+    return [task(turn, *of_tile, phases) for of_tile in zip(layout.tiles, swept, strict=True)], phases

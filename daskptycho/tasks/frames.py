@@ -1,7 +1,7 @@
 """Amplitudes of a tile: held in memory, or read from the scan's store by each task that needs them.
 
-Frames are read on the host, as no decompressor of a Zarr store runs anywhere else, and the counts are moved
-to a GPU as they are, half as large as amplitudes.
+Frames are read on the host, since Zarr decompresses there. Counts are copied to a GPU as they are, half as
+large as amplitudes.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ __all__ = [
 
 Array = Any
 
-# Relative: sums of the same counts differ by the order of their terms, and by no more.
+# Largest relative difference between sums of the same counts, from rounding in a different order.
 SAME_COUNTS = 1e-9
-# Of the counts that `release_as_read` drops at once: large enough for an allocator to give it back.
+# Size of the parts in which `release_as_read` drops counts, large enough for the allocator to free each at
+# once.
 PART_BYTES = 2**20
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The task of a dask array that reads one tile's frames: called, it is done where it is called."""
+    """The task of a dask array that reads one tile's frames. A call runs it in the calling task."""
 
     node: GraphNode
 
@@ -54,15 +55,15 @@ class Reading:
 
 @dataclass(frozen=True)
 class StoredAmplitudes:
-    """Amplitudes of a tile that lie where the scan lies.
+    """Amplitudes of a tile that stay in the scan's store.
 
     Attributes
     ----------
     frames : Reading
-        Of the scan's own dask array; it names the store.
+        Reads the tile's frames from the scan's dask array.
     detector : Detector
     counts : float or None
-        What they add up to, once it is known.
+        Sum of the counts, once it is known.
     """
 
     frames: Reading
@@ -70,12 +71,12 @@ class StoredAmplitudes:
     counts: float | None = None
 
     def read(self) -> Amplitudes:
-        """Read the tile's frames, in the task that calls.
+        """Read the tile's frames, in the calling task.
 
         Raises
         ------
         OSError
-            The store failed each time that it was tried.
+            All attempts to read from the store failed, or the counts have changed since the first reading.
         """
         return retry(self._read, f"reading {self.frames.node.key} of the scan", OSError)
 
@@ -85,19 +86,19 @@ class StoredAmplitudes:
         except (MemoryError, StoreError, TypeError):
             raise
         except Exception as error:
-            # Each kind of store has errors of its own.
-            said = strip_queries(str(error))
-            raise OSError(f"frames of the scan cannot be read: {type(error).__name__}: {said}") from error
+            # Each kind of store raises different errors.
+            reason = strip_queries(str(error))
+            raise OSError(f"frames of the scan cannot be read: {type(error).__name__}: {reason}") from error
         return _check_counts(self.detector.prepare(frames), self.counts)
 
 
 def load_amplitudes(amplitudes: Amplitudes | StoredAmplitudes) -> Amplitudes:
-    """A tile's amplitudes in memory."""
+    """The amplitudes of a tile in memory, read from the store if they are there."""
     return amplitudes.read() if isinstance(amplitudes, StoredAmplitudes) else amplitudes
 
 
-class _Passing:
-    """Counts of a tile in parts; those that have been passed are dropped."""
+class _DroppedOnceRead:
+    """Counts of a tile in parts. A part is dropped once later frames are read."""
 
     def __init__(self, counts: Array) -> None:
         self._shape, self.dtype = counts.shape, counts.dtype
@@ -125,22 +126,27 @@ class _Passing:
 
 
 def release_as_read(amplitudes: Amplitudes) -> Amplitudes:
-    """The same amplitudes for one sweep from the first frame to the last: what has been read is dropped."""
-    return replace(amplitudes, counts=_Passing(amplitudes.counts))
+    """The same amplitudes for reading once, from the first frame to the last: parts are dropped once read."""
+    return replace(amplitudes, counts=_DroppedOnceRead(amplitudes.counts))
 
 
 def total_counts(amplitudes: Amplitudes | StoredAmplitudes) -> float:
-    """Sum of a tile's counts; NaN where one of them has no root."""
+    """Sum of a tile's counts; NaN if any of them is negative."""
     return load_amplitudes(amplitudes).total()
 
 
 def confirm_counts(amplitudes: Amplitudes | StoredAmplitudes, counts: float) -> Any:
-    """The same amplitudes; whenever they are read again, they have to have these counts.
+    """Check that the counts of a tile still have this sum; stored amplitudes check it at each reading.
+
+    Returns
+    -------
+    Amplitudes or StoredAmplitudes
+        The same amplitudes.
 
     Raises
     ------
     OSError
-        They have others.
+        The sum is another.
     """
     if isinstance(amplitudes, StoredAmplitudes):
         return replace(amplitudes, counts=counts)
@@ -149,7 +155,7 @@ def confirm_counts(amplitudes: Amplitudes | StoredAmplitudes, counts: float) -> 
 
 def _check_counts(amplitudes: Amplitudes, counts: float | None) -> Amplitudes:
     if counts is not None and not math.isclose(amplitudes.total(), counts, rel_tol=SAME_COUNTS):
-        # A chunk that is gone reads as zeros, and would spoil the image without a word.
+        # Zarr reads a missing chunk as zeros, which would damage the image without an error.
         raise OSError(
             f"{len(amplitudes)} frames of the scan have {amplitudes.total():.9g} counts where they had "
             f"{counts:.9g}: parts of its store are gone or have changed"
@@ -158,20 +164,23 @@ def _check_counts(amplitudes: Amplitudes, counts: float | None) -> Amplitudes:
 
 
 def _read_block(graph: Mapping[Any, Any], key: Any) -> Reading:
-    """One task that does all that one block of a dask array needs."""
-    # Only its own part of the graph: the whole would travel with every tile.
+    """Fuse all tasks that one block of a dask array needs into one."""
+    # Only the part of the graph that the block needs, since it is sent with every tile.
     part, _ = cull(graph, [key])
-    if any(isinstance(own, tuple) and own and callable(own[0]) for own in part.values()):
-        # An array whose tasks are written as Dask wrote them before 2025.
+    if any(isinstance(node, tuple) and node and callable(node[0]) for node in part.values()):
+        # Tasks in the notation of Dask before 2025.
         return Reading(Task(key, dask.core.get, dict(part), key))
-    nodes = [own if isinstance(own, GraphNode) else DataNode(name, own) for name, own in part.items()]
+    nodes = [node if isinstance(node, GraphNode) else DataNode(name, node) for name, node in part.items()]
     return Reading(Task.fuse(*nodes, key=key))
 
 
 def lay_out_amplitudes(
     scan: xr.Dataset, tiling: Tiling, forward: Forward, *, streamed: bool, device: Device
 ) -> list[Value]:
-    """`Amplitudes` of each tile, or, where they stay in the scan's store, `StoredAmplitudes`."""
+    """The amplitudes of each tile as values: `Amplitudes`, or `StoredAmplitudes` if they are to be streamed.
+
+    Frames that are in memory on the client cannot be streamed.
+    """
     tiles = len(tiling.tiles)
     valid, background = (scan[name].values if name in scan else None for name in ("valid", "background"))
     detector = place(Detector(valid, background, forward, device))
@@ -179,7 +188,7 @@ def lay_out_amplitudes(
     if not hasattr(frames, "__dask_graph__"):
         blocks = [place(frames[tile.frames], Home(tile.index, tiles)) for tile in tiling.tiles]
         return [task(_prepare, detector, block) for block in blocks]
-    # A tile is all of its frames' detector pixels, however the scan was chunked.
+    # A tile holds whole frames, even if the scan is chunked across detector pixels.
     frames = frames.rechunk({1: -1, 2: -1})
     graph, keys = dict(frames.__dask_graph__()), list(dask.core.flatten(frames.__dask_keys__()))
     stored = [

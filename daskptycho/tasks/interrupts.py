@@ -1,7 +1,7 @@
-"""A run is asked to stop: by Ctrl-C, or by SIGTERM, which a batch system sends before it kills.
+"""Requests to stop a run: Ctrl-C, or SIGTERM, which a batch system sends before it kills a process.
 
-Both arrive as an exception, so that there is time for a checkpoint. `keeper` and `waiting` call this module,
-and the command line tells `Terminated` from Ctrl-C.
+Both raise an exception, so that a checkpoint can be written. `driving` and `waiting` call this module, and
+the command line distinguishes `Terminated` from Ctrl-C.
 """
 
 from __future__ import annotations
@@ -15,25 +15,27 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["Terminated", "raise_missed", "stoppable"]
+__all__ = ["Terminated", "catch_stop_signals", "raise_missed"]
 
-# Exceptions of signals that came where none can be caught, until `raise_missed` raises them.
+# Exceptions of signals that arrived where Python drops exceptions, until `raise_missed` raises them.
 _missed: list[type[BaseException]] = []
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end."""
+    """The process was asked to end by SIGTERM."""
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Raise `KeyboardInterrupt` or `Terminated` where the process is asked to end while the block runs.
+def catch_stop_signals() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` on SIGINT and `Terminated` on SIGTERM while the block runs.
 
-    A signal's exception is raised wherever the main thread is, and in some places Python drops it: in
-    finalisers, and in the callbacks of weak references and of the garbage collector. Dask has all of them.
-    One that comes there is kept for `raise_missed`.
+    The exception of a signal is raised wherever the main thread happens to be. In some places Python drops
+    it: in finalisers, and in callbacks of weak references and of the garbage collector, all of which Dask
+    uses. An exception that arrives there is kept for `raise_missed`, and raised at the end of the block at
+    the latest.
 
-    Python handles signals in its main thread alone; a handler that somebody has set stays.
+    Python handles signals only in its main thread: in another thread nothing is done. A handler other than
+    the default one is not replaced.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -55,7 +57,7 @@ def stoppable() -> Iterator[None]:
     sys.unraisablehook = dropped
     try:
         for number in replaced:
-            signal.signal(number, _raising(ours[number]))
+            signal.signal(number, _make_handler(ours[number]))
         yield
         raise_missed()
     finally:
@@ -66,24 +68,24 @@ def stoppable() -> Iterator[None]:
 
 
 def raise_missed() -> None:
-    """Raise an interruption that came where none can be caught; whoever waits asks from time to time."""
+    """Raise an interruption that Python has dropped. Code that waits calls this function repeatedly."""
     if _missed and threading.current_thread() is threading.main_thread():
         raise _missed.pop()
 
 
-def _raising(kind: type[BaseException]) -> Callable[[int, FrameType | None], None]:
+def _make_handler(kind: type[BaseException]) -> Callable[[int, FrameType | None], None]:
     def answer(number: int, frame: FrameType | None) -> None:
-        if not _collecting(frame):
+        if not _is_collecting(frame):
             raise kind
         _missed.append(kind)
 
     return answer
 
 
-def _collecting(frame: FrameType | None) -> bool:
-    """Whether a callback of the garbage collector runs: what comes during a collection is handled there.
+def _is_collecting(frame: FrameType | None) -> bool:
+    """Whether a callback of the garbage collector is running in this frame.
 
-    Dask's callback, cut off, would fail at the next one.
+    Dask's callback must not be interrupted: it would fail at the next collection.
     """
     callbacks = [getattr(callback, "__code__", None) for callback in gc.callbacks]
     while frame is not None and frame.f_code not in callbacks:

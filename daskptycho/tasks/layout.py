@@ -1,6 +1,6 @@
-"""What a run keeps on the workers from its first sweep to its last: the model, and what stays of tiles.
+"""The layout of a run: the model and the data of tiles that stay on the workers from first to last sweep.
 
-On a GPU all of it is brought to the device once.
+On a GPU they are copied to the device once.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ Method = Literal["two-level", "full"] | None
 
 
 class Residency(Enum):
-    """What stays in memory from task to task, in the order in which a run gives up memory."""
+    """What is held in memory between tasks, from most memory to least."""
 
     HELD = "amplitudes held"
+    """Amplitudes, images, and waves that wait for an update of the model."""
     WAVES_TWICE = "amplitudes held, waves computed twice"
-    """Waves do not wait for a parameter of the model: they are computed a second time."""
+    """Waves are not held during an update of the model, but computed a second time."""
     STREAMED = "amplitudes streamed"
-    """Amplitudes stay in the scan's store and are read by each task that needs them; waves as above."""
+    """Amplitudes are not held either: each task that needs them reads them from the scan's store."""
     ON_DISK = "amplitudes streamed, images on disk"
-    """Images, illuminations and overlap sums lie on disk from task to task besides."""
+    """Images, illuminations and overlap sums are not held either, but kept on disk between tasks."""
 
     @property
     def waves_twice(self) -> bool:
@@ -53,9 +54,9 @@ class Residency(Enum):
 
 @dataclass(frozen=True)
 class PairsToFind:
-    """The pairs of frames within a tile, found again by each task that needs them, on the host.
+    """In place of the pairs of frames within a tile: each task that needs them finds them again, on the host.
 
-    A frame that overlaps with a hundred others would have pairs as large as a quarter of its counts.
+    The pairs of a frame that overlaps a hundred others would need a quarter of the memory of its counts.
     """
 
     frame_shape: Shape
@@ -63,43 +64,43 @@ class PairsToFind:
 
 
 def find_pairs(pairs: GramianBlock | PairsToFind, tile: Tile) -> GramianBlock:
-    """The block within a tile, with its pairs."""
+    """The block of H within a tile with its pairs, found if need be."""
     return block_within(tile, pairs.frame_shape, pairs.period) if isinstance(pairs, PairsToFind) else pairs
 
 
 class TileData(NamedTuple):
-    """What stays of a tile over a run."""
+    """The data of a tile that stay the same for a whole run."""
 
     tile: Tile
     strips: list[Strip]
-    """What it takes over from its neighbours."""
+    """The parts of its window where tiles overlap it."""
     amplitudes: Amplitudes | StoredAmplitudes
     pairs: GramianBlock | PairsToFind | None
-    """Within the tile, where it is synchronised by itself."""
+    """The pairs of frames within the tile; None unless synchronisation is two-level."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What stays the same over a run.
+    """The model and the data of all tiles, as values on the workers.
 
     Attributes
     ----------
     tiling : Tiling
     model : Model
-        On the host.
+        The model on the client, with its arrays on the host.
     tile_model : Value
-        The model where the tiles are.
+        The same model on the device of the tiles.
     tiles : list of Value
-        `TileData` of each tile.
+        The `TileData` of each tile.
     outline : list of GramianBlock
-        Which blocks H has, without their pairs; empty unless H is assembled.
+        The blocks of H without their pairs; empty unless synchronisation is full.
     blocks : list of Value
-        Those blocks with their pairs.
+        The same blocks with their pairs.
     amplitudes : list of Value
-        Of each tile, as in `tiles`.
+        The amplitudes of each tile, as in `tiles`; empty once their counts are known (`confirm_layout`).
     residency : Residency
     device : "cpu" or "gpu"
-        Where the arrays of all tasks live.
+        Where the arrays of all tasks are.
     """
 
     tiling: Tiling
@@ -113,11 +114,11 @@ class Layout:
     device: Device = "cpu"
 
     def storing(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that leaves an image, for a task: it leaves it where this run keeps images."""
+        """Wrap the function of a task that returns images, to store them on disk if this run does so."""
         return StoringImages(function) if self.residency.images_on_disk else function
 
     def home(self, tile: int) -> Home:
-        """Where the tasks of a tile run."""
+        """The home of the tasks of a tile."""
         return Home(tile, len(self.tiling.tiles))
 
 
@@ -130,18 +131,18 @@ def lay_out(
     residency: Residency = Residency.HELD,
     device: Device = "cpu",
 ) -> Layout:
-    """Lay out a run; nothing is computed yet.
+    """Lay out a run lazily: nothing is computed yet.
 
     Parameters
     ----------
     scan : xarray.Dataset
     tiling : Tiling
-        Of the scan's own chunks.
+        Its tiles are the chunks of the scan.
     model : Model
     method : "two-level", "full" or None
-        How frames are synchronised, which decides the overlapping pairs of frames to look for.
+        The method of synchronisation, which determines the pairs of frames to find.
     residency : Residency
-        Images are kept on disk on a CPU only.
+        Images can be kept on disk only with ``device="cpu"``.
     device : "cpu" or "gpu"
     """
     tiles = [place(tile, Home(tile.index, len(tiling.tiles))) for tile in tiling.tiles]
@@ -150,7 +151,7 @@ def lay_out(
     if method == "two-level" and residency.streamed and device == "cpu":
         pairs = [place(PairsToFind(tiling.frame_shape, tiling.period))] * len(tiles)
     elif method == "two-level":
-        # Each tile finds its own: the client need not know any pair.
+        # Found by a task for each tile: the client does not need the pairs.
         pairs = [task(_find_pairs_on, device, tile, tiling.frame_shape, tiling.period) for tile in tiles]
     if device == "gpu":
         tiles = [task(move_tile, tile, device) for tile in tiles]
@@ -161,8 +162,8 @@ def lay_out(
         model=model,
         tile_model=placed if device == "cpu" else task(_move_model, placed),
         tiles=[
-            task(TileData, tile, tiling.strips_into(index), own, within)
-            for index, (tile, own, within) in enumerate(zip(tiles, amplitudes, pairs, strict=True))
+            task(TileData, tile, tiling.strips_into(index), held, within)
+            for index, (tile, held, within) in enumerate(zip(tiles, amplitudes, pairs, strict=True))
         ],
         outline=[block.outline() for block in blocks],
         blocks=[task(_move_pairs, device, place(block)) for block in blocks],
@@ -173,10 +174,17 @@ def lay_out(
 
 
 def confirm_layout(layout: Layout, counts: Sequence[float]) -> Layout:
-    """The same layout; a tile whose frames are read once more has to have the counts of the first time."""
+    """The same layout, which checks the sum of a tile's counts whenever its frames are read again.
+
+    Parameters
+    ----------
+    layout : Layout
+    counts : sequence of float
+        Sum of the counts of each tile, from the first reading.
+    """
     return replace(
         layout,
-        tiles=[task(_confirm, tile, own) for tile, own in zip(layout.tiles, counts, strict=True)],
+        tiles=[task(_confirm, *of_tile) for of_tile in zip(layout.tiles, counts, strict=True)],
         amplitudes=[],
     )
 

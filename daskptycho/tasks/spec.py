@@ -1,13 +1,14 @@
-"""How this package puts functions into Dask tasks: values that know their task, and a graph when needed.
+"""Dask tasks as values: `task` puts a function into a task, and `persist` has the scheduler compute values.
 
-`task` makes a value from a function and other values; `persist` writes the graph of all that its argument
-needs, in the classes of Dask's own specification of graphs, and has the scheduler in use compute it.
-`dask.delayed` would merge, and where a list is among the arguments also cull, all of the graph so far at
-every call: time that grows as the square of a sweep's tasks.
+A `Value` refers to its task and to the values that this needs. `persist` makes one graph of all tasks that
+its argument needs, in the classes of Dask's task specification. `dask.delayed` would merge, and for lists of
+arguments also cull, the whole graph at every call, in a time proportional to the square of the number of
+tasks.
 
-On a cluster every tile has a home: a task runs where the first of its arguments lives that has one, unless
-that worker is gone. Left to itself the scheduler sends whole tiles to whoever is idle for a moment, several
-times the bytes of the strips (docs/scale.md); a scheduler that is started with `STAY_AT_HOME` does not.
+On a cluster every tile has a home, which is one of the workers. A task runs at the home of the first of its
+arguments that has one, unless that worker is gone. By default Dask's scheduler moves whole tiles to workers
+that are idle for a moment, several times the bytes of the strips (docs/scale.md). A scheduler started with
+`STAY_AT_HOME` does not.
 """
 
 from __future__ import annotations
@@ -42,20 +43,20 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Value:
-    """A value that a task computes, or that the scheduler in use has.
+    """A value that a task computes, or that is persisted.
 
     Attributes
     ----------
     key : str
-        Of the task.
-    node : GraphNode
-        The task; None where the value is kept.
+        Key of the task.
+    node : GraphNode or None
+        The task; None if the value is persisted.
     needs : tuple of Value
         The values that the task needs.
     home : Home or None
         Where it is computed.
-    kept : future or any value
-        What the scheduler has, or is about to have.
+    kept : distributed.Future or any value
+        The persisted value: a future on a cluster, the value itself without one.
     """
 
     key: Any
@@ -68,42 +69,42 @@ class Value:
 def task(
     function: Callable[..., Any], *arguments: Any, home: Home | None = None, name: str | None = None
 ) -> Value:
-    """One task, named after its function so that Dask's dashboard shows what runs.
+    """Put a function into a task, named after the function for Dask's dashboard.
 
     Parameters
     ----------
     function : callable
     *arguments : any
-        Values, lists and named tuples of them, or plain Python values: hashing these to find equal tasks
-        would cost more than it saves, since no task of a sweep repeats.
+        Values, lists and named tuples of them, or plain Python objects. Arguments are not hashed to find
+        equal tasks, since no task of a sweep is repeated.
     home : Home, optional
-        Where it runs; where the first of the arguments lives that has one, unless given.
+        Where it runs; by default the home of the first argument that has one.
     name : str, optional
-        In place of the function's.
+        Name in place of the function's.
     """
     needs: list[Value] = []
-    given = [_refer(argument, needs) for argument in arguments]
+    references = [_reference(argument, needs) for argument in arguments]
     if home is None:
-        home = next((own.home for own in needs if own.home is not None), None)
+        home = next((need.home for need in needs if need.home is not None), None)
     key = _make_key(name or function.__name__.strip("_").replace("_", "-"))
-    return Value(key, Task(key, function, *given), tuple(needs), home)
+    return Value(key, Task(key, function, *references), tuple(needs), home)
 
 
-def _refer(argument: Any, needs: list[Value]) -> Any:
-    """The argument as a task names it; what it needs is noted."""
+def _reference(argument: Any, needs: list[Value]) -> Any:
+    """The argument with references in place of values, which are added to `needs`."""
     if isinstance(argument, Value):
         needs.append(argument)
         return TaskRef(argument.key)
     if isinstance(argument, list):
-        return List(*(_refer(part, needs) for part in argument))
+        return List(*(_reference(part, needs) for part in argument))
     if isinstance(argument, tuple) and any(True for _ in values_in(argument)):
-        parts = [_refer(part, needs) for part in argument]
+        parts = [_reference(part, needs) for part in argument]
         return Task(None, type(argument), *parts) if hasattr(argument, "_fields") else List(*parts)
     return argument
 
 
 def place(content: Any, home: Home | None = None) -> Value:
-    """A value put where tasks can take it from, once, rather than into every graph."""
+    """Make a value of an object, so that it is sent once rather than with every task that uses it."""
     key = _make_key("place")
     return Value(key, DataNode(key, content), (), home)
 
@@ -128,7 +129,7 @@ def values_in(content: Any) -> Iterator[Value]:
 
 
 def substitute(content: Any, done: Mapping[Any, Any]) -> Any:
-    """The same lists, tuples, dictionaries and dataclasses with what is done in place of its values."""
+    """Replace values among lists, tuples, dictionaries and dataclasses by the entries of `done`, by key."""
     if isinstance(content, Value):
         return done[content.key]
     if not any(True for _ in values_in(content)):
@@ -144,8 +145,8 @@ def substitute(content: Any, done: Mapping[Any, Any]) -> Any:
     return replace(content, **changed)
 
 
-def _needed(ends: Sequence[Value]) -> dict[Any, Value]:
-    """Every value that these need, themselves among them."""
+def _collect_needed(ends: Sequence[Value]) -> dict[Any, Value]:
+    """These values and all values that they need, by key."""
     needed: dict[Any, Value] = {}
     pending = list(ends)
     while pending:
@@ -157,13 +158,13 @@ def _needed(ends: Sequence[Value]) -> dict[Any, Value]:
 
 
 def count_tasks(content: Any, given: Any) -> int:
-    """Tasks that the values in `content` need beyond what is `given`."""
-    before = _needed(list(values_in(given)))
-    return len(set(_needed(list(values_in(content)))) - set(before))
+    """Number of tasks that the values in `content` need in addition to those in `given`."""
+    before = _collect_needed(list(values_in(given)))
+    return len(set(_collect_needed(list(values_in(content)))) - set(before))
 
 
-class _Together:
-    """Values as one Dask collection: persisted with one graph rather than one for each."""
+class _Collection:
+    """Several values as one Dask collection, to be persisted in one graph."""
 
     __dask_scheduler__ = staticmethod(threaded_get)
 
@@ -173,11 +174,11 @@ class _Together:
 
     @staticmethod
     def __dask_optimize__(graph: Any, keys: Any, **options: Any) -> Any:
-        # Every task is wanted as it is, where it is.
+        # Tasks must not be fused: each has its home.
         return graph
 
     def __dask_tokenize__(self) -> str:
-        # Without a name of its own, Dask would pickle every array of the graph to make one, at every sweep.
+        # Without this name, Dask would pickle every array of the graph to make one, at every sweep.
         return self._name
 
     def __dask_graph__(self) -> Mapping[Any, Any]:
@@ -193,27 +194,27 @@ class _Together:
         return list, ()
 
     def __dask_postpersist__(self) -> tuple[Callable[..., Any], tuple[list[Any]]]:
-        return _Together, (self._keys,)
+        return _Collection, (self._keys,)
 
 
-def _write(value: Value) -> Any:
-    """The value in a graph: its task, or what is kept of it."""
+def _make_entry(value: Value) -> Any:
+    """The entry of a value in a graph: its task, or the persisted value."""
     if value.node is not None:
         return value.node
     return value.kept if isinstance(value.kept, Future) else DataNode(value.key, value.kept)
 
 
 def _make_graph(needed: Mapping[Any, Value], homes: Homes | None) -> HighLevelGraph:
-    """The tasks of each worker as a layer that runs there, and one for those without a home."""
+    """Make a graph with one layer for the tasks of each worker, and one for tasks without a home."""
     by_address: dict[str, dict[Any, Any]] = {}
     for value in needed.values():
         at_home = homes is not None and value.home is not None and value.node is not None
         address = (
             homes.address(value.home) if at_home and homes is not None and value.home is not None else ""
         )
-        by_address.setdefault(address, {})[value.key] = _write(value)
+        by_address.setdefault(address, {})[value.key] = _make_entry(value)
     layers = {
-        # Whoever has lost its worker may run elsewhere.
+        # Other workers are allowed, in case this one is lost.
         address or "anywhere": MaterializedLayer(
             tasks, annotations={"workers": [address], "allow_other_workers": True} if address else None
         )
@@ -223,35 +224,43 @@ def _make_graph(needed: Mapping[Any, Value], homes: Homes | None) -> HighLevelGr
 
 
 def persist(content: Any) -> Any:
-    """The same lists, tuples and dataclasses, their values computed and kept by the scheduler in use."""
+    """Have the scheduler in use compute all values among lists, tuples, dictionaries and dataclasses.
+
+    Returns
+    -------
+    The same content with persisted values. On a cluster their computation has only begun.
+    """
     ends = {value.key: value for value in values_in(content)}
     new = [value for value in ends.values() if value.node is not None]
     if not new:
         return content
-    needed = _needed(new)
+    needed = _collect_needed(new)
     homes = find_homes() if any(value.home is not None for value in new) else None
-    (together,) = dask.base.persist(_Together(_make_graph(needed, homes), [value.key for value in new]))
-    found = together.__dask_graph__()
-    done = {value.key: Value(value.key, None, (), value.home, found[value.key]) for value in new}
+    (together,) = dask.base.persist(_Collection(_make_graph(needed, homes), [value.key for value in new]))
+    results = together.__dask_graph__()
+    done = {value.key: Value(value.key, None, (), value.home, results[value.key]) for value in new}
     return substitute(content, ends | done)
 
 
 def futures_in(content: Any) -> dict[Any, Any]:
-    """What the scheduler in use keeps of values that are persisted, by key."""
+    """The future, or without a cluster the result, of each persisted value, by key."""
     return {value.key: value.kept for value in values_in(content)}
 
 
 def find_workers_of(values: Sequence[Value]) -> list[str]:
-    """Address of the worker where each persisted value lies, as far as a cluster knows; else empty."""
+    """Address of a worker that holds each persisted value; an empty string if that is not known."""
     client = current_client()
     if client is None:
         return [""] * len(values)
-    found = client.who_has([value.kept for value in values])
-    return [next(iter(found.get(value.key, ())), "") for value in values]
+    holders = client.who_has([value.kept for value in values])
+    return [next(iter(holders.get(value.key, ())), "") for value in values]
 
 
 def in_one_process(tiles: int) -> Callable[[int, int], bool]:
-    """A function that says whether two of this number of tiles are at home in one process now."""
+    """A function of two tile numbers: whether both tiles have their home in the same process now.
+
+    `tiles` is the number of all tiles.
+    """
     homes = find_homes()
     return lambda first, second: (
         homes is None or homes.address(Home(first, tiles)) == homes.address(Home(second, tiles))

@@ -1,8 +1,8 @@
-"""Images on disk: what a task leaves for a later one where the memory of its worker has no room for it.
+"""Images on disk: results of tasks for later tasks, if they do not fit into the memory of the workers.
 
-`layout` says whether a run does so, and wraps the functions that leave images; whoever takes one writes
-``image[...]``, which reads a stored image and is a view of one in memory. Files lie in a folder of the
-process that wrote them and go with the last reference; what travels to another process is a plain array.
+`Layout.storing` wraps the functions that return images. Functions that use images write ``image[...]``, which
+reads a stored image and gives a view of one in memory. The files are in a folder of the process that wrote
+them and are deleted with the last reference. Sent to another process, a stored image becomes a plain array.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from daskptycho.errors import FaultError
 
 __all__ = ["StoredImage", "StoringImages", "store_images"]
 
-# With the machine's name and the process's number: a base may be on a disk that several machines share.
+# The name of the machine is part of it, since several machines may share a disk; the process's number
+# follows.
 PREFIX = f"daskptycho-images-{socket.gethostname()}-"
 
 
-def _forget_the_dead(base: Path) -> None:
-    """Remove what processes that were killed have left."""
+def _remove_leftovers(base: Path) -> None:
+    """Remove the folders of processes that were killed."""
     for folder in base.glob(f"{PREFIX}*"):
         number = folder.name.removeprefix(PREFIX).partition("-")[0]
         if number.isdecimal() and not psutil.pid_exists(int(number)):
@@ -45,40 +46,40 @@ def _forget_the_dead(base: Path) -> None:
 
 
 class _Folder:
-    """A folder of this process for its images; it goes with the last of them."""
+    """A folder for the images of this process; it is deleted with the last of them."""
 
     def __init__(self, base: str | None) -> None:
-        _forget_the_dead(Path(base or tempfile.gettempdir()))
+        _remove_leftovers(Path(base or tempfile.gettempdir()))
         self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
         self.numbers = itertools.count()
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 _folders: weakref.WeakValueDictionary[str | None, _Folder] = weakref.WeakValueDictionary()
-_one_at_a_time = threading.Lock()
+_folders_lock = threading.Lock()
 
 
 def _folder() -> _Folder:
-    """Below the worker's own folder, or else where Dask's configuration says, or in the system's."""
+    """The folder for images, in that of the worker, in Dask's ``temporary-directory`` or in the system's."""
     try:
         base = get_worker().local_directory
     except ValueError:
         base = dask.config.get("temporary-directory", None)
-    with _one_at_a_time:
-        found = _folders.get(base)
-        if found is None:
+    with _folders_lock:
+        folder = _folders.get(base)
+        if folder is None:
             if base is not None:
                 Path(base).mkdir(parents=True, exist_ok=True)
-            found = _folders[base] = _Folder(base)
-        return found
+            folder = _folders[base] = _Folder(base)
+        return folder
 
 
 class StoredImage:
-    """A (y, x) array in a file of its own.
+    """A (y, x) array in a file.
 
-    ``image[...]`` reads all of it, ``image[rows, columns]``, two slices, so much; both are fresh memory.
-    Pickled it is a plain array: no two processes need to see one disk, and a lost worker's images are
-    computed again like all that it had.
+    ``image[...]`` reads all of it, and ``image[rows, columns]`` with two slices a part of it, into fresh
+    memory. Pickled, it becomes a plain array: processes need not share a disk, and images of a lost worker
+    are computed again like all its other results.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ class StoredImage:
         try:
             self._folder = _folder()
             self._path = self._folder.path / str(next(self._folder.numbers))
-            # Set up first: a file that is half written goes too.
+            # Before writing, so that a file that is only partly written is deleted too.
             weakref.finalize(self, self._path.unlink, missing_ok=True)
             image.tofile(self._path)
         except OSError as error:
@@ -109,18 +110,18 @@ class StoredImage:
         height, width = self.shape
         rows, columns = (slice(None), slice(None)) if part is ... else part
         first, end, _ = rows.indices(height)
-        found = np.fromfile(
+        pixels = np.fromfile(
             self._path,
             self.dtype,
             count=(end - first) * width,
             offset=first * width * self.dtype.itemsize,
         ).reshape(end - first, width)
-        # A copy of what is asked for: a view would keep the whole rows.
-        return found if columns.indices(width) == (0, width, 1) else found[:, columns].copy()
+        # A copy, since a view would keep whole rows in memory.
+        return pixels if columns.indices(width) == (0, width, 1) else pixels[:, columns].copy()
 
     @property
     def nbytes(self) -> int:
-        """On disk."""
+        """Size on disk, in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -128,7 +129,7 @@ class StoredImage:
 
 
 def store_images(value: Any) -> Any:
-    """What a task leaves, its images on disk: an image, or a value with images (``with_images``)."""
+    """Store an image, or all images of an object that has the method ``with_images``, on disk."""
     return value.with_images(_store) if hasattr(value, "with_images") else _store(value)
 
 
@@ -138,7 +139,7 @@ def _store(image: Any) -> StoredImage:
 
 @dataclass(frozen=True)
 class StoringImages:
-    """A function of a task, which leaves its images on disk."""
+    """The function of a task, with its result stored by `store_images`."""
 
     function: Callable[..., Any]
 

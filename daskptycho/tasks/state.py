@@ -1,7 +1,7 @@
-"""Where a run stands between two sweeps, and what the coming sweep does about it.
+"""The state of a run between two sweeps, and the settings of a sweep.
 
-A sweep leaves overlap sums and the phases of the tiles. The image follows from them and from the neighbours'
-strips in the coming sweep's own tasks, which saves a task for each tile and sweep.
+A sweep leaves overlap sums and the phases of tiles. The tasks of the coming sweep merge the image from them
+and from the strips of neighbouring tiles, which saves one task for each tile and sweep.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ Array = Any
 
 @dataclass(frozen=True)
 class State:
-    """What one sweep hands to the next.
+    """The state of a run between two sweeps, as values.
 
     Attributes
     ----------
     shared : Value
-        The parameters of the model with one value for all frames, a dictionary.
+        A dictionary: the parameters of the model that have one value for all frames, by name.
     tiles : list of TileState
-        Of values.
+        One for each tile; their fields are values.
     previous_shared : Value or None
-        One sweep before.
+        The shared parameters before the last sweep.
     """
 
     shared: Value
@@ -54,18 +54,19 @@ class State:
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """What one sweep does, the same for all tiles.
+    """The settings of one sweep, the same for all tiles.
 
     Attributes
     ----------
     algorithm : Algorithm
     how : Synchronisation
     counts : float
-        sum a^2 over all valid pixels.
+        ``sum a^2`` over all valid pixels of all frames.
     momentum : float
-        The sweep starts from ``psi + momentum (psi - psi_previous)``, parameters that have momentum likewise.
+        The sweep starts from ``psi + momentum (psi - psi_previous)``. The same holds for parameters that have
+        momentum and are due.
     keeps_image : bool
-        A later sweep has momentum and needs the image of this one.
+        Whether the sweep keeps the image that it started from, since a later sweep needs it for its momentum.
     due : set of str
         Names of the parameters that the sweep updates.
     """
@@ -79,7 +80,7 @@ class SweepSettings:
 
     @property
     def leave(self) -> Leave:
-        """What a sweep leaves of its frames where no parameter is updated."""
+        """The form in which the sweep that updates the object returns its frames; see `sweep_tile`."""
         return "overlap sum" if self.how.normalisation is None else "weighted frames"
 
     @property
@@ -89,32 +90,33 @@ class SweepSettings:
 
 
 class Unmerged(NamedTuple):
-    """What makes a tile's image: its own overlap sum, its neighbours' strips, and the tiles' phases."""
+    """All that is needed to merge a tile's image; `merge_image` does it."""
 
     swept: Any
-    """`TileSweep`"""
+    """The `TileSweep` of the tile, with its overlap sum."""
     pieces: Pieces
+    """The strips of neighbouring tiles."""
     phases: Any
-    """`Phases` of all tiles; None where the frames are turned already."""
+    """`Phases` of all tiles; None if the phases are in the overlap sums already."""
 
 
 class TileState(NamedTuple):
-    """What a sweep needs to know of a tile from the sweeps before; in a graph, of values."""
+    """The state of a tile between two sweeps. Its fields are values in a graph, and arrays in a task."""
 
     image: Any
     """(y, x) complex64 array, or `Unmerged`."""
     illumination: Any
     """(y, x) float32 N on the tile's window, summed over all tiles."""
     own: Any
-    """Values of the parameters with one for each frame, a dictionary."""
+    """A dictionary: the values, for the tile's frames, of parameters that have one for each frame."""
     previous: Any = None
-    """(y, x) the image one sweep before, beside a merged image."""
+    """(y, x) complex64 image one sweep before, if `image` is merged; see `previous_image`."""
     stack: Stack | None = None
-    """Beside a merged image."""
+    """The stack of the algorithm, if `image` is merged; see `stack_of`."""
 
 
 def merge_image(data: TileData, state: TileState, at: TileModel) -> Array:
-    """The tile's image."""
+    """The tile's image, (y, x) complex64: merged from the last sweep unless it is merged already."""
     source = state.image
     if not isinstance(source, Unmerged):
         return source[...]
@@ -128,13 +130,13 @@ def merge_image(data: TileData, state: TileState, at: TileModel) -> Array:
 
 
 def previous_image(state: TileState) -> Array | None:
-    """The tile's image one sweep before, where it is kept."""
+    """The tile's image one sweep before; None if it was not kept."""
     kept = state.image.swept.image if isinstance(state.image, Unmerged) else state.previous
     return None if kept is None else kept[...]
 
 
 def stack_of(data: TileData, state: TileState) -> Stack | None:
-    """The stack that an algorithm carries, where it has one."""
+    """The stack of the algorithm; None if it has none."""
     if not isinstance(state.image, Unmerged):
         return state.stack
     swept, _, phases = state.image
@@ -149,7 +151,7 @@ def stack_of(data: TileData, state: TileState) -> Stack | None:
 def model_on_tiles(
     layout: Layout, shared: Value, own: Sequence[Any], due: frozenset[str] = frozenset()
 ) -> list[TileModel]:
-    """The model on each tile, of values."""
+    """The model on each tile; the fields are values, for the arguments of tasks."""
     model: Any = layout.tile_model
     values: Any = shared
     return [TileModel(model, values, of_tile, due) for of_tile in own]

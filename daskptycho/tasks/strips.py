@@ -1,7 +1,8 @@
-"""Strips between neighbouring tiles: all that one tile's task ever sends to another's.
+"""Strips: the parts of a tile's image that the tasks of neighbouring tiles need.
 
-A strip that has to travel is cut out in a task of its own. A neighbour in the same process is read where it
-lies: that saves most of a sweep's tasks, and what breaks first is the scheduler (docs/scale.md).
+A strip that is sent to another process is cut out in a separate task. From a tile in the same process a task
+takes the whole image and cuts the strip itself. That saves most of a sweep's tasks, whose number the
+scheduler limits first (docs/scale.md).
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ __all__ = ["Pieces", "add_neighbours", "bring_strips", "cut_strips"]
 
 Array = Any
 Pieces = list[Any]
-"""In the order of a tile's strips: a neighbour's whole value, or what was cut from it (`CutStrip`)."""
+"""For each strip of a tile, in order: the whole value of the neighbour, or only the strip (`CutStrip`)."""
 
 
 class CutStrip(NamedTuple):
-    """The pixels of a strip, on their way to another process."""
+    """The pixels of a strip, cut out to be sent to another process."""
 
     pixels: Array
 
 
 def _image_of(source: Any) -> Array:
-    """The (y, x) image that strips are of: a tile's overlap sum, or an image itself."""
+    """The (y, x) image to cut strips from: the overlap sum of a `TileSweep`, or the image itself."""
     return source.left.image_sum if isinstance(source, TileSweep) else source
 
 
@@ -37,19 +38,24 @@ def _cut_strip(source: Any, strip: Strip) -> CutStrip:
 
 
 def bring_strips(layout: Layout, sources: list[Value]) -> list[list[Value]]:
-    """For each tile what overlaps with it of other tiles' images, to be cut by `cut_strips`.
+    """Bring to each tile the parts of other tiles' images that overlap it.
 
     Parameters
     ----------
     layout : Layout
     sources : list of Value
-        Of each tile its `TileSweep`, or an image on its window.
+        For each tile its `TileSweep`, or an image on its window.
+
+    Returns
+    -------
+    list of lists of Value
+        For each tile the `Pieces` from which `cut_strips` gets the pixels.
     """
-    beside = in_one_process(len(sources))
+    share_process = in_one_process(len(sources))
     return [
         [
             sources[strip.source]
-            if beside(strip.source, strip.target)
+            if share_process(strip.source, strip.target)
             else task(_cut_strip, sources[strip.source], strip)
             for strip in layout.tiling.strips_into(tile.index)
         ]
@@ -58,7 +64,7 @@ def bring_strips(layout: Layout, sources: list[Value]) -> list[list[Value]]:
 
 
 def cut_strips(pieces: Pieces, strips: list[Strip]) -> Iterator[Array]:
-    """The pixels of each strip, one after the other."""
+    """Yield the pixels of each strip, (y, x)."""
     for piece, strip in zip(pieces, strips, strict=True):
         yield piece.pixels if isinstance(piece, CutStrip) else _image_of(piece)[strip.from_source]
 
@@ -71,7 +77,7 @@ def _add_strips(data: TileData, own: Array, pieces: Pieces) -> Array:
 
 
 def add_neighbours(layout: Layout, images: list[Value]) -> list[Value]:
-    """Each tile's image with its neighbours' strips added: what the whole canvas holds on its window."""
+    """Add the strips of its neighbours to each tile's image: the sum over all tiles, on its window."""
     brought = bring_strips(layout, images)
     return [
         task(layout.storing(_add_strips), data, own, pieces) if pieces else own

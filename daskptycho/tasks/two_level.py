@@ -1,6 +1,6 @@
-"""The part of the graph that synchronises on two levels: tiles by themselves, then tile by tile.
+"""The part of a sweep's graph for ``Sync("two-level")``: frames within each tile, then tiles with each other.
 
-The strips that G needs are those that the merge needs: each is sent once.
+The matrix G of the tiles and the merge need the same strips. Each strip is sent once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ Array = Any
 def synchronise_swept(
     data: TileData, swept: TileSweep, illumination: Array, at: TileModel, how: Synchronisation
 ) -> TileSweep:
-    """The first level, in a tile's own task; `illumination` and `at` are those of the merge."""
+    """Synchronise the frames within a tile: the first level, in the task of the tile's sweep.
+
+    `illumination` and `at` are those of the coming merge. The `TileSweep` returned holds a `TileSum`.
+    """
     assert data.pairs is not None
     weight = at.inverse_illumination(illumination[...])
     block = find_pairs(data.pairs, data.tile)
@@ -33,10 +36,10 @@ def synchronise_swept(
 
 
 def _row(data: TileData, swept: TileSweep, pieces: Pieces, illumination: Array, at: TileModel) -> GalerkinRow:
-    own = swept.left._replace(image_sum=swept.left.image_sum[...])
+    tile_sum = swept.left._replace(image_sum=swept.left.image_sum[...])
     cut = list(cut_strips(pieces, data.strips))
     weight = at.inverse_illumination(illumination[...])
-    return galerkin_row(data.tile.index, own, cut, data.strips, weight, swept.misfit)
+    return galerkin_row(data.tile.index, tile_sum, cut, data.strips, weight, swept.misfit)
 
 
 def _find_phases(rows: list[GalerkinRow], settings: SweepSettings) -> Phases:
@@ -47,28 +50,28 @@ def _find_phases(rows: list[GalerkinRow], settings: SweepSettings) -> Phases:
 def join_tiles(
     layout: Layout, swept: list[Value], pieces: list[list[Value]], after: State, settings: SweepSettings
 ) -> tuple[list[Value], Value]:
-    """Synchronise tiles among each other, in one round of communication.
+    """Synchronise tiles with each other, in one round of communication: the second level.
 
     Parameters
     ----------
     layout : Layout
     swept : list of Value
-        Of each tile its `TileSweep` with a `TileSum`.
+        The `TileSweep` of each tile, which holds a `TileSum`.
     pieces : list of lists of Value
-        Of each tile its strips.
+        The strips of each tile, from `bring_strips`.
     after : State
-        The model after the sweep, and the illumination that goes with it.
+        The model after the sweep, and its illumination.
     settings : SweepSettings
 
     Returns
     -------
     rows : list of Value
-        `GalerkinRow` of each tile.
+        The `GalerkinRow` of each tile.
     phases : Value
         `Phases` of the tiles.
     """
-    lit = [tile.illumination for tile in after.tiles]
+    illuminations = [tile.illumination for tile in after.tiles]
     models = model_on_tiles(layout, after.shared, [tile.own for tile in after.tiles])
-    given = zip(layout.tiles, swept, pieces, lit, models, strict=True)
-    rows = [task(_row, *of_tile) for of_tile in given]
+    inputs = zip(layout.tiles, swept, pieces, illuminations, models, strict=True)
+    rows = [task(_row, *of_tile) for of_tile in inputs]
     return rows, task(_find_phases, rows, settings)

@@ -71,7 +71,7 @@ def test_without_a_gpu_a_command_ends_in_one_sentence(
     assert refused(command, *arguments, *options) == (
         "Error: no GPU can be used here: CuPy is not installed; install it by "
         "pip install 'daskptycho[gpu-cuda12]', or [gpu-cuda13] with a driver of CUDA 13; "
-        "'daskptycho check-gpu' tells more"
+        "'daskptycho check-gpu' gives details"
     )
     assert sorted(tmp_path.iterdir()) == before
 

@@ -13,7 +13,7 @@ from distributed import Client, LocalCluster
 
 import daskptycho as dp
 from daskptycho.tasks import interrupts
-from daskptycho.tasks.interrupts import Terminated, raise_missed, stoppable
+from daskptycho.tasks.interrupts import Terminated, catch_stop_signals, raise_missed
 from daskptycho.tasks.spec import task
 from daskptycho.tasks.waiting import compute
 
@@ -56,7 +56,7 @@ def test_callback_of_the_garbage_collector_is_not_cut_off(number: int, kind: typ
             signal.raise_signal(number)
             told.append(phase)
 
-    with stoppable():
+    with catch_stop_signals():
         gc.callbacks.append(collecting)
         try:
             gc.collect()
@@ -81,7 +81,7 @@ def test_interruption_that_was_missed_ends_the_wait_for_workers(caplog: pytest.L
     with (
         LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster),
-        stoppable(),
+        catch_stop_signals(),
     ):
         try:
             with pytest.raises(KeyboardInterrupt):
@@ -100,7 +100,7 @@ def test_what_else_a_finaliser_raises_is_told_as_before(monkeypatch: pytest.Monk
     told: list[str] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(str(unraisable.exc_value)))
     hook = sys.unraisablehook
-    with stoppable():
+    with catch_stop_signals():
         Broken()
         raise_missed()
     assert told == ["broken"]
@@ -114,7 +114,7 @@ def test_signal_that_nobody_asked_for_again_is_raised_at_the_end(
     done: list[str] = []
 
     def signalled() -> None:
-        with stoppable():
+        with catch_stop_signals():
             Signalled(number)
             done.append("the block")
 
