@@ -139,10 +139,10 @@ def weighted_frames(
     subpixel: bool = True,
     device: Device = "cpu",
 ) -> DaskArray:
-    """The weighted frames ``u_i = sum_m conj(P_im) . p_im`` of a scan, lazily.
+    """The weighted frames of a scan, lazily.
 
-    ``p_im`` is the data projection of the exit wave ``P_im . psi[x_i + r]`` of probe mode m, where ``P_i`` is
-    the probe of frame i with its sub-pixel shift and gain.
+    ``u_i = sum_m conj(P_im) . p_im``, where ``p_im`` is the data projection of the exit wave
+    ``P_im . psi[x_i + r]`` of probe mode m, and ``P_i`` the probe of frame i with its sub-pixel shift and gain.
 
     Parameters
     ----------
@@ -246,8 +246,12 @@ def gramian(
         From `open_scan` or `simulate_scan`.
     frames : (frame, y, x) complex64 dask array
         From `weighted_frames`, with one chunk for each tile.
-    probe, subpixel, device
-        See `weighted_frames`; they should have the same values as there.
+    probe : (y, x) or (mode, y, x) array, optional
+        The probe of `frames`, as for `weighted_frames`.
+    subpixel : bool
+        As for `weighted_frames`.
+    device : "cpu" or "gpu"
+        Where the chunks of `frames` are.
 
     Returns
     -------

@@ -80,12 +80,14 @@ class Algorithm(Protocol):
 
         Parameters
         ----------
-        waves, stack
-            See `before`.
+        waves : (frame, mode, N, N) complex64 array
+            As for `before`.
         z : (frame, mode, N, N) complex64 array
             What `before` returned.
         projected : (frame, mode, N, N) complex64 array
             The data projection of `z`.
+        stack : (frame, mode, N, N) complex64 array or None
+            As for `before`.
 
         Returns
         -------
@@ -210,6 +212,12 @@ def _try_algorithm(algorithm: Any) -> None:
         raise OptionError(
             f"algorithm is {algorithm!r}; expected {', '.join(_NAMED)}, or an object with a name, has_stack, "
             "before and after (daskptycho.Algorithm)"
+        )
+    if not is_dataclass(algorithm) and vars(algorithm):
+        # A result could not name them, and a resumed run would silently have others.
+        raise OptionError(
+            f"algorithm {name} has attributes of its own ({', '.join(vars(algorithm))}) and is not a "
+            "dataclass; expected a dataclass, whose fields are written with a result"
         )
     waves = np.ones((2, 1, 2, 2), dtype=np.complex64)
     stack: Any = None

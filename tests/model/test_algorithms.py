@@ -387,3 +387,20 @@ def test_nonsense_is_refused(make: Callable[[], Any], said: str) -> None:
 def test_what_is_no_algorithm_is_refused(algorithm: Any) -> None:
     with pytest.raises(OptionError):
         parse_algorithm(algorithm)
+
+
+def test_an_algorithm_with_attributes_that_a_result_cannot_name_is_refused() -> None:
+    class Stateful:
+        name, has_stack = "stateful", False
+
+        def __init__(self, b: float) -> None:
+            self.b = b
+
+        def before(self, waves: Any, stack: Any) -> Any:
+            return waves
+
+        def after(self, waves: Any, z: Any, projected: Any, stack: Any) -> Any:
+            return projected, None
+
+    with pytest.raises(OptionError, match=r"attributes of its own \(b\) and is not a dataclass"):
+        parse_algorithm(Stateful(0.5))
