@@ -142,7 +142,8 @@ def weighted_frames(
     """The weighted frames of a scan, lazily.
 
     ``u_i = sum_m conj(P_im) . p_im``, where ``p_im`` is the data projection of the exit wave
-    ``P_im . psi[x_i + r]`` of probe mode m, and ``P_i`` the probe of frame i with its sub-pixel shift and gain.
+    ``P_im . psi[x_i + r]`` of probe mode m, and ``P_i`` the probe of frame i, shifted by a fraction of a
+    pixel and multiplied by its gain.
 
     Parameters
     ----------
