@@ -157,7 +157,7 @@ def test_run_waits_for_workers_with_a_bound(
     def leave(progress: dp.Progress) -> None:
         if progress.sweep == 3:
             cluster.scale(0)
-            wait_until(lambda: not waiting.workers_left())
+            wait_until(lambda: not waiting.has_workers())
             monkeypatch.setattr(waiting, "PATIENCE", 0.5)
 
     with pytest.raises(dp.FaultError, match=r"no worker is left on .*, and none came in") as failed:
