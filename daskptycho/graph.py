@@ -14,7 +14,7 @@ inputs are results that are on the workers already.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Any, NamedTuple, cast
@@ -39,6 +39,7 @@ from daskptycho.tasks.exact import find_all_phases, turn_frames
 from daskptycho.tasks.frames import StoredAmplitudes, load_amplitudes, release_as_read
 from daskptycho.tasks.layout import Layout, TileData, find_pairs
 from daskptycho.tasks.spec import Value, in_one_process, place, task
+from daskptycho.tasks.spill import hold_image
 from daskptycho.tasks.state import (
     State,
     SweepSettings,
@@ -87,15 +88,22 @@ class SweepInput(NamedTuple):
     """The model to weigh the frames with; that of the sweep by default."""
     first: TileSweep | None = None
     """The result of the first pass over the same frames, if this is the second."""
+    keep: Callable[[Array], Any] = hold_image
+    """Where the run keeps images."""
 
 
 def _sweep(inputs: SweepInput) -> TileSweep:
     settings, at, data, state = inputs.settings, inputs.at, inputs.data, inputs.state
     how, tile = settings.how, data.tile
     kept = None if inputs.first is None else inputs.first.image
-    merged = merge_image(data, state, at) if kept is None else kept[...]
-    previous = previous_image(state) if settings.momentum else None
-    image, stack, misfit = extrapolate(merged, previous, settings.momentum), stack_of(data, state), None
+    image = merge_image(data, state, at) if kept is None else kept[...]
+    if kept is None and (settings.keeps_image or inputs.leave == "sums only"):
+        # For the momentum of the coming sweep, and for the second pass of this one. Put where the run keeps
+        # images at once: the frames need the room.
+        kept = inputs.keep(image)
+    if settings.momentum:
+        image = extrapolate(image, previous_image(state), settings.momentum)
+    stack, misfit = stack_of(data, state), None
     amplitudes = load_amplitudes(data.amplitudes)
     if data.pairs is not None and how.sync.inner > 1:
         block = None if how.normalisation is None else find_pairs(data.pairs, tile)
@@ -115,8 +123,7 @@ def _sweep(inputs: SweepInput) -> TileSweep:
     # Frees memory before the Gramian needs it.
     del amplitudes, image
     if settings.keeps_image or inputs.leave == "sums only":
-        # For the momentum of the coming sweep, and for the second pass of this one.
-        swept = swept._replace(image=merged if kept is None else kept)
+        swept = swept._replace(image=kept)
     if inputs.merging is not None and settings.two_level:
         swept = synchronise_swept(data, swept, inputs.merging, inputs.following or at, how)
     return swept if misfit is None else swept._replace(misfit=misfit)
@@ -275,7 +282,7 @@ def _sweep_tiles(
     function, placed = layout.storing(_sweep), cast(Any, settings)
     # The model, which comes first, is at home beside the tile where it was updated.
     return [
-        task(function, SweepInput(placed, *of_tile), home=data.home)
+        task(function, SweepInput(placed, *of_tile)._replace(keep=layout.keep), home=data.home)
         for data, of_tile in zip(layout.tiles, of_tiles, strict=True)
     ]
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from daskptycho.errors import FaultError
 
-__all__ = ["StoredImage", "StoringImages", "store_images"]
+__all__ = ["StoredImage", "StoringImages", "hold_image", "store_image", "store_images"]
 
 # The name of the machine is part of it, since several machines may share a disk; the process's number
 # follows.
@@ -130,11 +130,17 @@ class StoredImage:
 
 def store_images(value: Any) -> Any:
     """Store an image, or all images of an object that has the method ``with_images``, on disk."""
-    return value.with_images(_store) if hasattr(value, "with_images") else _store(value)
+    return value.with_images(store_image) if hasattr(value, "with_images") else store_image(value)
 
 
-def _store(image: Any) -> StoredImage:
+def store_image(image: Any) -> StoredImage:
+    """Store an image on disk, unless it is stored already."""
     return image if isinstance(image, StoredImage) else StoredImage(image)
+
+
+def hold_image(image: Any) -> Any:
+    """Keep an image in memory."""
+    return image
 
 
 @dataclass(frozen=True)
