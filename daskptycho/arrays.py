@@ -28,18 +28,8 @@ from daskptycho.sync.eigensolvers import Eigenpair, PowerIterate
 from daskptycho.sync.gramian import GramianBlock, gramian_blocks
 from daskptycho.sync.options import Sync
 from daskptycho.sync.phases import Phases
-from daskptycho.tasks.blockwise import (
-    Gramian,
-    Ground,
-    each,
-    find_phases,
-    gramian_of_blocks,
-    item,
-    iterate,
-    map_objects,
-    spread,
-    with_one,
-)
+from daskptycho.tasks.blockwise import Gramian, Ground, find_phases, gramian_of_blocks, iterate
+from daskptycho.tasks.chunks import chunk_objects, map_objects, map_slices, map_with_object, unwrap_chunk
 from daskptycho.tiling import Tile, Tiling, Window
 
 __all__ = ["Gramian", "amplitudes", "gramian", "phases", "power_iteration", "weighted_frames"]
@@ -119,14 +109,14 @@ def amplitudes(scan: xr.Dataset, *, device: Device = "cpu") -> DaskArray:
         _amplitudes,
         # A tile holds whole frames, even if the scan is chunked across detector pixels.
         counts.rechunk({1: -1, 2: -1}),
-        each([detector]),
+        chunk_objects([detector]),
         dtype=np.dtype(np.float32),
         meta=_empty(device, 3, np.float32),
     )
 
 
 def _amplitudes(counts: Array, detector: Any) -> Array:
-    prepared: Amplitudes = item(detector).prepare(counts)
+    prepared: Amplitudes = unwrap_chunk(detector).prepare(counts)
     return prepared[slice(None)]
 
 
@@ -188,7 +178,7 @@ def weighted_frames(
     ]
     return da.map_blocks(
         _weighted_frames,
-        *(measured, each(tiles), each([setting.model._replace(own={})])),
+        *(measured, chunk_objects(tiles), chunk_objects([setting.model._replace(own={})])),
         device=device,
         dtype=np.dtype(np.complex64),
         meta=_empty(device, 3, np.complex64),
@@ -199,8 +189,8 @@ _amplitudes_of = amplitudes
 
 
 def _weighted_frames(amplitude: Array, tile: Any, model: Any, device: Device) -> Array:
-    of_scan: _TileOfScan = item(tile)
-    at, xp = _move_tile_model(item(model), of_scan.own, device), array_module(amplitude)
+    of_scan: _TileOfScan = unwrap_chunk(tile)
+    at, xp = _move_tile_model(unwrap_chunk(model), of_scan.own, device), array_module(amplitude)
     moved = move_tile(of_scan.tile, device)
     image = xp.ones(moved.window.shape, dtype=np.complex64)
     if of_scan.image is not None:
@@ -278,17 +268,22 @@ def gramian(
         raise OptionError(f"frames has chunks {frames.chunks[0]}; expected the tiles of the scan")
     neighbourhoods = [_collect_neighbourhood(setting, tile) for tile in tiling.tiles]
     blocks = gramian_blocks(tiling)
-    ground = with_one(_ground, each(neighbourhoods), each([setting.model._replace(own={})]), device=device)
+    ground = map_with_object(
+        _ground, chunk_objects(neighbourhoods), chunk_objects([setting.model._replace(own={})]), device=device
+    )
     measured = _amplitudes_of(scan, device=device)
     return gramian_of_blocks(
         *(frames, ground, map_objects(_power, measured)),
-        *(map_objects(_move_block, each(blocks), device=device), [block.outline() for block in blocks]),
+        *(
+            map_objects(_move_block, chunk_objects(blocks), device=device),
+            [block.outline() for block in blocks],
+        ),
         like=_empty(device, 1, np.complex128),
     )
 
 
 def _move_block(block: Any, device: Device) -> GramianBlock:
-    pairs: GramianBlock = item(block)
+    pairs: GramianBlock = unwrap_chunk(block)
     return pairs.to(device)
 
 
@@ -327,8 +322,8 @@ def _collect_neighbourhood(setting: _Setting, tile: Tile) -> _Neighbourhood:
 
 
 def _ground(neighbourhood: Any, model: Any, device: Device) -> Ground:
-    corner, around, inside = item(neighbourhood)
-    at = _move_tile_model(item(model), around.own, device)
+    corner, around, inside = unwrap_chunk(neighbourhood)
+    at = _move_tile_model(unwrap_chunk(model), around.own, device)
     tile = move_tile(around.tile, device)
     light = illuminate_tile(tile, at)[inside]
     return Ground(corner, at.inverse_illumination(array_module(light).ascontiguousarray(light)))
@@ -365,7 +360,12 @@ def power_iteration(
         The eigenvector, of unit norm, with one chunk for each tile. The phases of its elements are those that
         synchronise the frames.
     """
-    return spread(_vector_of, h, iterate(h, iterations, normalisation, PowerIterate), np.complex128)
+    return map_slices(
+        _vector_of,
+        h.frames,
+        iterate(h, iterations, normalisation, PowerIterate),
+        h.like.astype(np.complex128),
+    )
 
 
 def phases(
@@ -389,7 +389,7 @@ def phases(
         weighted by the power of the frames, is a positive number.
     """
     found = find_phases(h, Sync("full") if sync is None else sync, normalisation)
-    return spread(_phase_of, h, found, np.complex64)
+    return map_slices(_phase_of, h.frames, found, h.like.astype(np.complex64))
 
 
 def _vector_of(frames: slice, found: tuple[Eigenpair, Array]) -> Array:

@@ -14,7 +14,7 @@ inputs are results that are on the workers already.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Any, NamedTuple, cast
@@ -39,7 +39,6 @@ from daskptycho.tasks.exact import find_all_phases, turn_frames
 from daskptycho.tasks.frames import StoredAmplitudes, load_amplitudes, release_as_read
 from daskptycho.tasks.layout import Layout, TileData, find_pairs
 from daskptycho.tasks.spec import Value, in_one_process, place, task
-from daskptycho.tasks.spill import hold_image
 from daskptycho.tasks.state import (
     State,
     SweepSettings,
@@ -86,21 +85,14 @@ class SweepInput(NamedTuple):
     """N of the coming merge, if it is known already. The tile is then synchronised in the same task."""
     following: TileModel | None = None
     """The model to weigh the frames with; that of the sweep by default."""
-    first: TileSweep | None = None
-    """The result of the first pass over the same frames, if this is the second."""
-    keep: Callable[[Array], Any] = hold_image
-    """Where the run keeps images."""
 
 
 def _sweep(inputs: SweepInput) -> TileSweep:
     settings, at, data, state = inputs.settings, inputs.at, inputs.data, inputs.state
     how, tile = settings.how, data.tile
-    kept = None if inputs.first is None else inputs.first.image
-    image = merge_image(data, state, at) if kept is None else kept[...]
-    if kept is None and (settings.keeps_image or inputs.leave == "sums only"):
-        # For the momentum of the coming sweep, and for the second pass of this one. Put where the run keeps
-        # images at once: the frames need the room.
-        kept = inputs.keep(image)
+    image = merge_image(data, state, at)
+    # For the momentum of the coming sweep.
+    kept = image if settings.keeps_image else None
     if settings.momentum:
         image = extrapolate(image, previous_image(state), settings.momentum)
     stack, misfit = stack_of(data, state), None
@@ -122,8 +114,7 @@ def _sweep(inputs: SweepInput) -> TileSweep:
     note_sweep()
     # Frees memory before the Gramian needs it.
     del amplitudes, image
-    if settings.keeps_image or inputs.leave == "sums only":
-        swept = swept._replace(image=kept)
+    swept = swept._replace(image=kept)
     if inputs.merging is not None and settings.two_level:
         swept = synchronise_swept(data, swept, inputs.merging, inputs.following or at, how)
     return swept if misfit is None else swept._replace(misfit=misfit)
@@ -227,11 +218,12 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     Returns
     -------
     state : State
-        The state after this sweep; its images are `Unmerged`.
+        The state after this sweep.
     report : Value
         A `Report`.
     """
-    placed = place(settings)
+    merges = _merges_at_once(layout, settings)
+    placed = place(replace(settings, keeps_image=settings.keeps_image and not merges))
     shared, own = state.shared, [tile.own for tile in state.tiles]
     if settings.momentum and settings.due and state.previous_shared is not None:
         shared = task(_extrapolate_shared, layout.tile_model, shared, state.previous_shared, placed)
@@ -239,9 +231,8 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     illuminations = [tile.illumination for tile in state.tiles]
     if not settings.due:
         swept = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations)
-        return synchronise(
-            layout, swept, State(shared, _make_unmerged_tiles(illuminations, own)), settings, state.shared
-        )
+        after = State(shared, _make_unmerged_tiles(illuminations, own))
+        return synchronise(layout, swept, after, settings, state)
     twice = layout.residency.waves_twice
     first = _sweep_tiles(layout, state, placed, models, "sums only" if twice else "waves")
     updated = task(_update_shared, layout.tile_model, shared, _gather_reports(first), settings.due)
@@ -252,14 +243,18 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     if twice:
         # The update needs the sums of all tiles; their waves do not fit into memory until then.
         models = model_on_tiles(layout, shared, [tile.own for tile in state.tiles])
-        swept = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations, following, first)
+        swept = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations, following)
     else:
         weigh = layout.storing(_weigh)
         inputs = zip(layout.tiles, first, illuminations, following, strict=True)
         swept = [task(weigh, placed, *of_tile) for of_tile in inputs]
-    return synchronise(
-        layout, swept, State(updated, _make_unmerged_tiles(illuminations, own)), settings, state.shared
-    )
+    after = State(updated, _make_unmerged_tiles(illuminations, own))
+    return synchronise(layout, swept, after, settings, state)
+
+
+def _merges_at_once(layout: Layout, settings: SweepSettings) -> bool:
+    """Whether images are merged by tasks of their own; the stack of an algorithm stays with its sweep."""
+    return layout.residency.merges_at_once and not settings.algorithm.has_stack
 
 
 def _sweep_tiles(
@@ -270,19 +265,18 @@ def _sweep_tiles(
     leave: Leave,
     merging: list[Value] | None = None,
     following: list[TileModel] | None = None,
-    first: list[Value] | None = None,
 ) -> list[Value]:
     """The `TileSweep` of each tile; see `SweepInput` for the arguments."""
     nothing: list[Any] = [None] * len(layout.tiles)
     of_tiles = zip(
         *(models, layout.tiles, state.tiles, [leave] * len(nothing)),
-        *(merging or nothing, following or nothing, first or nothing),
+        *(merging or nothing, following or nothing),
         strict=True,
     )
     function, placed = layout.storing(_sweep), cast(Any, settings)
     # The model, which comes first, is at home beside the tile where it was updated.
     return [
-        task(function, SweepInput(placed, *of_tile)._replace(keep=layout.keep), home=data.home)
+        task(function, SweepInput(placed, *of_tile), home=data.home)
         for data, of_tile in zip(layout.tiles, of_tiles, strict=True)
     ]
 
@@ -293,7 +287,7 @@ def _make_unmerged_tiles(illuminations: list[Value], own: list[Any]) -> list[Til
 
 
 def synchronise(
-    layout: Layout, swept: list[Value], after: State, settings: SweepSettings, previous: Value | None = None
+    layout: Layout, swept: list[Value], after: State, settings: SweepSettings, before: State | None = None
 ) -> tuple[State, Value]:
     """Synchronise the tiles, if the sweep does so, and bring strips to the tiles that merge them.
 
@@ -305,13 +299,13 @@ def synchronise(
     after : State
         The model after the sweep, and its illumination; without images.
     settings : SweepSettings
-    previous : Value, optional
-        The shared parameters before the sweep.
+    before : State, optional
+        The state before the sweep.
 
     Returns
     -------
     state : State
-        `after` with images that are `Unmerged`.
+        `after` with images: `Unmerged` ones, or merged ones where the run has little memory.
     report : Value
         A `Report`.
     """
@@ -332,4 +326,18 @@ def synchronise(
         tile._replace(image=Unmerged(of_tile, brought, phases))
         for tile, of_tile, brought in zip(after.tiles, swept, pieces, strict=True)
     ]
-    return replace(after, tiles=tiles, previous_shared=previous), task(_summarise, reports, found)
+    state = replace(after, tiles=tiles, previous_shared=None if before is None else before.shared)
+    if _merges_at_once(layout, settings):
+        state = _merge_tiles(layout, state, before if settings.keeps_image else None)
+    return state, task(_summarise, reports, found)
+
+
+def _merge_tiles(layout: Layout, state: State, before: State | None) -> State:
+    """The same state with its images merged, and beside them those of the state before, for momentum."""
+    previous = [None] * len(state.tiles) if before is None else merge_images(layout, before)
+    images = merge_images(layout, state)
+    tiles = [
+        tile._replace(image=image, previous=earlier)
+        for tile, image, earlier in zip(state.tiles, images, previous, strict=True)
+    ]
+    return replace(state, tiles=tiles)

@@ -18,6 +18,7 @@ from distributed import Client, LocalCluster
 
 import daskptycho as dp
 from daskptycho.tasks import blockwise
+from daskptycho.tasks.chunks import unwrap_chunk
 from tests import plain
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -148,7 +149,7 @@ def test_the_run_finds_the_phases_of_these_arrays(eigensolver: Any) -> None:
     total = plain.overlap(turned.astype(complex), corner, tiling.window.shape)
     expected = np.divide(total, light, out=np.zeros_like(total), where=bright)
     assert plain.relative(swept["object"].values[bright], expected[bright]) < 1e-5
-    found = blockwise.item(blockwise.find_phases(h, sync, "degree").compute())
+    found = unwrap_chunk(blockwise.find_phases(h, sync, "degree").compute())
     assert float(swept["consensus"][0]) == pytest.approx(found.consensus, rel=1e-5)
 
 
@@ -246,6 +247,8 @@ def test_query_planning_of_arrays_changes_nothing(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
         )
+        if "No module named 'dask_expr'" in done.stderr:
+            pytest.skip("this Dask plans queries with dask-expr, which is not installed")
         assert done.returncode == 0, done.stderr
         modules.add(done.stdout.strip())
         with np.load(folder / "found.npz") as arrays:

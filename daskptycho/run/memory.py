@@ -223,7 +223,7 @@ def _refusal(choices: list[Needs], recipe: Recipe, tile: Tile) -> str:
 
 
 def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, residency: Residency) -> Needs:
-    streamed = residency.streamed
+    streamed, merges = residency.streamed, residency.merges_at_once
     counts = _counts_itemsize(scan)
     frame = math.prod(tiling.frame_shape)
     pixels = [len(tile) * frame for tile in tiling.tiles]
@@ -231,7 +231,7 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
     wave = COMPLEX * recipe.modes
     passes = 2 if recipe.recovers else 1
     travelling = tiling.strips_between_workers(workers.count)
-    images = sum(windows) * _image_bytes(recipe)
+    images = sum(windows) * _image_bytes(recipe, residency)
     held = 0 if residency.images_on_disk else images
     held += sum(parameter.nbytes(len(tile)) for parameter in recipe.parameters for tile in tiling.tiles)
     if not streamed or workers.device == "gpu":
@@ -257,24 +257,27 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
         amplitudes=FLOAT * sum(pixels),
         residency=residency,
         held=held,
-        # A new illumination is on disk twice: of a tile's own frames, and with its neighbours'.
-        on_disk=images + (sum(windows) * FLOAT if recipe.recovers else 0) if residency.images_on_disk else 0,
+        # Overlap sums lie there until their tile and its neighbours are merged.
+        on_disk=images + sum(windows) * COMPLEX if residency.images_on_disk else 0,
         disk_traffic=_disk_traffic(tiling, recipe) if residency.images_on_disk else 0,
         waiting=waiting,
-        task=max(pixels) * inside + batch + 4 * COMPLEX * max(windows),
+        task=max(pixels) * inside + batch + (3 if merges else 4) * COMPLEX * max(windows),
         read=sum(pixels) * scan["intensity"].dtype.itemsize * (passes if streamed else 0),
         strips=sum(map(_pixels, travelling)) * (COMPLEX + (FLOAT if recipe.recovers else 0)),
-        # Tasks of a sweep and of the one before: two for each tile, six if the model is updated, and one for
-        # each strip that is sent to another process.
-        bookkeeping=2 * BOOKKEEPING * (passes * len(travelling) + (4 * passes - 2) * len(tiling.tiles)),
+        # Tasks of a sweep and of the one before: two for each tile, six if the model is updated, one more if
+        # images are merged by tasks of their own, and one for each strip that is sent to another process.
+        bookkeeping=2
+        * BOOKKEEPING
+        * (passes * len(travelling) + (4 * passes - 2 + merges) * len(tiling.tiles)),
         result=math.prod(tiling.window.shape) * (COMPLEX + FLOAT),
     )
 
 
-def _image_bytes(recipe: Recipe) -> int:
-    """Bytes for a pixel of a tile's window: overlap sums and illuminations of two sweeps, and images."""
-    # Momentum needs the images that both sweeps began with. That of a second pass goes as it is swept.
-    return (4 if recipe.momentum else 2) * COMPLEX + (2 if recipe.recovers else 1) * FLOAT
+def _image_bytes(recipe: Recipe, residency: Residency) -> int:
+    """Bytes for a pixel of a tile's window: overlap sums or images, and illuminations, of two sweeps."""
+    # Momentum needs an earlier image, and beside overlap sums one for each of the two sweeps.
+    earlier = (1 if residency.merges_at_once else 2) if recipe.momentum else 0
+    return (2 + earlier) * COMPLEX + (2 if recipe.recovers else 1) * FLOAT
 
 
 def _disk_traffic(tiling: Tiling, recipe: Recipe) -> int:
@@ -285,20 +288,16 @@ def _disk_traffic(tiling: Tiling, recipe: Recipe) -> int:
         (strip.from_source[0].stop - strip.from_source[0].start) * tiling.tiles[strip.source].window.width
         for strip in tiling.strips
     )
-    # The overlap sum is written once, and read for G and for the merge. The illumination is read for the
-    # Gramian, for G and for the merge.
-    of_pixel, of_strip = 3 * COMPLEX + 3 * FLOAT, 2 * COMPLEX
+    passes = 2 if recipe.recovers else 1
+    # The overlap sum and the merged image are written. Each pass over the frames reads the image and, with
+    # momentum, the one before. The Gramian, G and the merge read the illumination, and the latter two the
+    # overlap sums with their strips.
+    of_pixel = 4 * COMPLEX + passes * (2 if recipe.momentum else 1) * COMPLEX + 3 * FLOAT
+    of_strip = 2 * COMPLEX
     if recipe.recovers:
-        # The new illumination is written, read with its strips, and written with the sum. The second pass
-        # over the frames reads the merged image.
-        of_pixel += 3 * FLOAT + COMPLEX
+        # The new illumination is written, read with its strips, and written with the sum.
+        of_pixel += 3 * FLOAT
         of_strip += FLOAT
-    if recipe.momentum:
-        # Each pass over the frames reads the previous image.
-        of_pixel += (2 if recipe.recovers else 1) * COMPLEX
-    if recipe.momentum or recipe.recovers:
-        # The merged image is written.
-        of_pixel += COMPLEX
     return pixels * of_pixel + cut * of_strip
 
 

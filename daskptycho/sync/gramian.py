@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from daskptycho.tiling import Shape, Tile, Tiling, overlapping_pairs
 __all__ = [
     "Border",
     "GramianBlock",
+    "TilePair",
     "assemble_gramian",
     "block_matrix",
     "block_values",
@@ -31,6 +32,13 @@ __all__ = [
 Array = Any
 Matrix = Any
 """A sparse matrix, SciPy's or CuPy's."""
+
+
+class TilePair(NamedTuple):
+    """The tiles of a block of H, by number."""
+
+    row: int
+    column: int
 
 
 @dataclass(frozen=True)
@@ -177,7 +185,7 @@ def block_matrix(block: GramianBlock, values: Array) -> Matrix:
     )
 
 
-def assemble_gramian(blocks: Sequence[GramianBlock], matrices: list[Matrix]) -> Matrix:
+def assemble_gramian(blocks: Sequence[TilePair | GramianBlock], matrices: list[Matrix]) -> Matrix:
     """Assemble H over all frames from the matrices of the blocks of its upper triangle."""
     sparse = sparse_module(matrices[0].data)
     tiles = 1 + max(block.column for block in blocks)

@@ -1,13 +1,9 @@
-"""The Gramian H as a dask array with a chunk for each block, and its leading eigenvector.
-
-Only functions that exist for dask arrays with and without query planning are used. The chunks of many arrays
-are objects rather than arrays: pairs of frames, sparse matrices, the iterate of a solver.
-"""
+"""The Gramian H as a dask array with a chunk for each block, and its leading eigenvector."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,22 +12,26 @@ import numpy as np
 
 from daskptycho.backend import array_module
 from daskptycho.sync.eigensolvers import Eigenpair, LobpcgIterate, PowerIterate
-from daskptycho.sync.gramian import Border, GramianBlock, assemble_gramian, block_matrix, block_values
+from daskptycho.sync.gramian import (
+    Border,
+    GramianBlock,
+    TilePair,
+    assemble_gramian,
+    block_matrix,
+    block_values,
+)
 from daskptycho.sync.options import Normalisation, Sync
 from daskptycho.sync.phases import Phases, extract_phases, invert_consensus, normalise, solve
+from daskptycho.tasks.chunks import (
+    chunk_objects,
+    gather_objects,
+    map_objects,
+    map_with_object,
+    take_blocks,
+    unwrap_chunk,
+)
 
-__all__ = [
-    "Gramian",
-    "Ground",
-    "each",
-    "find_phases",
-    "gramian_of_blocks",
-    "item",
-    "iterate",
-    "map_objects",
-    "spread",
-    "with_one",
-]
+__all__ = ["Gramian", "Ground", "find_phases", "gramian_of_blocks", "iterate"]
 
 Array = Any
 DaskArray = Any
@@ -40,107 +40,6 @@ DaskArray = Any
 # Most pairs of overlapping frames for which H is assembled in one task: about 2 GB with its assembly and
 # solution. A larger H stays in blocks.
 MOST_ASSEMBLED = 2**25
-
-# For arrays whose chunks are objects: Dask cannot infer a meta from them.
-OBJECTS: dict[str, Any] = {"dtype": object, "meta": np.empty(0, dtype=object), "align_arrays": False}
-
-
-# Arrays whose chunks are objects
-
-
-def each(things: Sequence[Any]) -> DaskArray:
-    """A (thing, 1, 1) dask array with one object in each chunk, to be combined with (frame, y, x) arrays."""
-    content = np.empty((len(things), 1, 1), dtype=object)
-    content[:, 0, 0] = list(things)
-    return da.from_array(content, chunks=1, asarray=False)
-
-
-def item(chunk: Any) -> Any:
-    """The object of a chunk of `each`; a chunk that is an object itself is returned unchanged."""
-    is_boxed = isinstance(chunk, np.ndarray) and chunk.dtype == object
-    return chunk.item() if is_boxed else chunk
-
-
-def map_objects(function: Callable[..., Any], *arrays: DaskArray, **options: Any) -> DaskArray:
-    """Map a function over chunks of arrays of one or three dimensions: a (chunk, 1, 1) array of objects."""
-    pairs = [part for array in arrays for part in (array, "ijk"[: array.ndim])]
-    return da.blockwise(
-        function, "ijk", *pairs, adjust_chunks=dict.fromkeys("ijk", _one), **OBJECTS, **options
-    )
-
-
-def _one(_: int) -> int:
-    return 1
-
-
-def _gather(function: Callable[..., Any], *arrays: DaskArray, **options: Any) -> DaskArray:
-    """Apply a function to lists of all chunks of each array of objects: a (1, 1, 1) array of one object."""
-    axes = ["abc", "def", "ghi"]
-    pairs = [part for array, axis in zip(arrays, axes, strict=False) for part in (array, axis)]
-    new = {"x": 1, "y": 1, "z": 1}
-    return da.blockwise(_Flat(function), "xyz", *pairs, new_axes=new, **OBJECTS, **options)
-
-
-def with_one(function: Callable[..., Any], array: DaskArray, one: DaskArray, **options: Any) -> DaskArray:
-    """Map a function over the chunks of an array of objects; its second argument is the object of `one`."""
-    return da.blockwise(_WithOne(function), "ijk", array, "ijk", one, "abc", **OBJECTS, **options)
-
-
-@dataclass(frozen=True)
-class _Adapted:
-    """Calls a function with what Dask passes in another form."""
-
-    function: Callable[..., Any]
-
-    @property
-    def __name__(self) -> str:
-        """The name that Dask gives to tasks."""
-        return self.function.__name__.strip("_")
-
-
-class _Flat(_Adapted):
-    """A function of lists, for blocks of three dimensions that Dask nests in lists."""
-
-    def __call__(self, *nested: list[list[list[Any]]], **options: Any) -> Any:
-        return self.function(*([part[0][0] for part in parts] for parts in nested), **options)
-
-
-class _WithOne(_Adapted):
-    """Calls a function with a chunk and with the only chunk of another array."""
-
-    def __call__(self, chunk: Any, nested: list[list[list[Any]]], **options: Any) -> Any:
-        return self.function(chunk, nested[0][0][0], **options)
-
-
-def spread(function: Callable[..., Array], h: Gramian, one: DaskArray, dtype: Any) -> DaskArray:
-    """A vector over all frames; its chunks are `function` of a tile's frames and the object of `one`."""
-    ends = np.cumsum(h.frames)
-    frames = each([slice(int(end) - count, int(end)) for end, count in zip(ends, h.frames, strict=True)])
-    meta = h.like.astype(dtype)
-    return da.blockwise(
-        *(_Part(function), "i", frames, "ijk", one, "abc"),
-        adjust_chunks={"i": h.frames},
-        **{**OBJECTS, "dtype": np.dtype(dtype), "meta": meta},
-    )
-
-
-class _Part(_Adapted):
-    """Calls a function with the slice of a tile's frames and with the only chunk of another array."""
-
-    def __call__(self, frames: list[list[Any]], nested: list[list[list[Any]]]) -> Any:
-        return self.function(item(frames[0][0]), item(nested[0][0][0]))
-
-
-def _take_blocks(array: DaskArray, numbers: list[int]) -> DaskArray:
-    """Select blocks along the first axis by their numbers, and concatenate them."""
-    if hasattr(array, "blocks"):
-        return array.blocks[numbers]
-    # Dask arrays with query planning have no attribute blocks.
-    ends = np.cumsum(array.chunks[0])
-    return da.concatenate([array[ends[n] - array.chunks[0][n] : ends[n]] for n in numbers])
-
-
-# The Gramian
 
 
 class Ground(NamedTuple):
@@ -191,7 +90,7 @@ class Gramian:
         (frame, frame) sparse complex128 array
             Hermitian; SciPy's or CuPy's.
         """
-        return item(_gather(_assemble, self.matrices(), outline=self.outline).compute())
+        return unwrap_chunk(gather_objects(_assemble, self.matrices(), pairs=_tile_pairs(self)).compute())
 
     def matrices(self) -> DaskArray:
         """The blocks as sparse matrices, lazily: a (block, 1, 1) dask array with one matrix in each chunk."""
@@ -220,8 +119,8 @@ def gramian_of_blocks(
         An array of the kind of the values, NumPy's or CuPy's.
     """
     rows, columns = [block.row for block in outline], [block.column for block in outline]
-    border = map_objects(_border, _take_blocks(frames, columns), blocks)
-    arrays = (_take_blocks(frames, rows), border, _take_blocks(ground, rows), blocks)
+    border = map_objects(_border, take_blocks(frames, columns), blocks)
+    arrays = (take_blocks(frames, rows), border, take_blocks(ground, rows), blocks)
     values = da.blockwise(
         *(_block_values, "i", *(part for array in arrays for part in (array, "ijk"))),
         adjust_chunks={"i": tuple(block.pairs for block in outline)},
@@ -235,22 +134,27 @@ def gramian_of_blocks(
 
 
 def _border(frames: Array, block: Any) -> Border:
-    return Border(frames, item(block).border)
+    return Border(frames, unwrap_chunk(block).border)
 
 
 def _block_values(*chunks: list[list[Any]]) -> Array:
     # Dask passes nested lists for the two axes that the values do not have; each has a single chunk there.
     first, border, ground, block = (chunk[0][0] for chunk in chunks)
-    corner, weight = item(ground)
-    return block_values(item(block), first, item(border), corner, weight)
+    corner, weight = unwrap_chunk(ground)
+    return block_values(unwrap_chunk(block), first, unwrap_chunk(border), corner, weight)
 
 
 def _block_matrix(block: Any, values: Array) -> Any:
-    return block_matrix(item(block), values)
+    return block_matrix(unwrap_chunk(block), values)
 
 
-def _assemble(matrices: list[Any], outline: Sequence[GramianBlock]) -> Any:
-    return assemble_gramian(outline, [item(matrix) for matrix in matrices])
+def _tile_pairs(h: Gramian) -> tuple[TilePair, ...]:
+    """The tiles of each block: all of the outline that a task on every block needs."""
+    return tuple(TilePair(block.row, block.column) for block in h.outline)
+
+
+def _assemble(matrices: list[Any], pairs: Sequence[TilePair]) -> Any:
+    return assemble_gramian(pairs, [unwrap_chunk(matrix) for matrix in matrices])
 
 
 # Its leading eigenvector
@@ -281,8 +185,8 @@ def find_phases(h: Gramian, sync: Sync, normalisation: Normalisation) -> DaskArr
     if sync.eigensolver == "power" or not is_assembled:
         kind = PowerIterate if sync.eigensolver == "power" else LobpcgIterate
         return map_objects(_extract_phases, iterate(h, steps, normalisation, kind))
-    how = {"outline": h.outline, "sync": sync, "normalisation": normalisation}
-    return _gather(_solve, h.matrices(), h.power, **how)
+    how = {"pairs": _tile_pairs(h), "sync": sync, "normalisation": normalisation}
+    return gather_objects(_solve, h.matrices(), h.power, **how)
 
 
 def iterate(
@@ -297,12 +201,12 @@ def iterate(
     """
     matrices, places = h.matrices(), _Places(h.outline, h.frames)
     degrees = map_objects(_row_sums, matrices, h.blocks)
-    problem = _gather(_begin, degrees, h.power, normalisation=normalisation, kind=kind, places=places)
-    located = map_objects(_locate, matrices, each(places.of_blocks))
+    problem = gather_objects(_begin, degrees, h.power, normalisation=normalisation, kind=kind, places=places)
+    located = map_objects(_locate, matrices, chunk_objects(places.of_blocks))
     for step in range(iterations + 1):
-        products = with_one(_multiply, located, problem)
+        products = map_with_object(_multiply, located, problem)
         last = step == iterations
-        problem = _gather(_conclude if last else _advance, products, problem, places=places)
+        problem = gather_objects(_conclude if last else _advance, products, problem, places=places)
     return problem
 
 
@@ -324,12 +228,12 @@ class _Places:
 
 
 def _locate(matrix: Any, place: Any) -> tuple[Any, slice, slice]:
-    return item(matrix), *item(place)
+    return unwrap_chunk(matrix), *unwrap_chunk(place)
 
 
 def _row_sums(matrix: Any, block: Any) -> tuple[Array, Array | None]:
     """Sums of moduli along the rows of a block, and along its columns unless it is on the diagonal."""
-    moduli, pairs = abs(item(matrix)), item(block)
+    moduli, pairs = abs(unwrap_chunk(matrix)), unwrap_chunk(block)
     xp = array_module(moduli.data)
     of_columns = None if pairs.row == pairs.column else moduli.T @ xp.ones(moduli.shape[0])
     return moduli @ xp.ones(moduli.shape[1]), of_columns
@@ -353,42 +257,44 @@ def _begin(
     kind: type[PowerIterate] | type[LobpcgIterate],
     places: _Places,
 ) -> _Problem:
-    power_of_frame = array_module(item(power[0])).concatenate([item(own) for own in power])
+    power_of_frame = array_module(unwrap_chunk(power[0])).concatenate([unwrap_chunk(own) for own in power])
     squared = power_of_frame if normalisation == "frame" else _add_up(degrees, places)
     consensus = array_module(squared).sqrt(squared)
     return _Problem(kind.begin(consensus), invert_consensus(consensus), power_of_frame)
 
 
 def _multiply(located: Any, problem: Any) -> tuple[Array, Array | None]:
-    matrix, rows, columns = item(located)
-    vector = item(problem).scaled_vector
+    matrix, rows, columns = unwrap_chunk(located)
+    vector = unwrap_chunk(problem).scaled_vector
     of_rows = matrix @ vector[columns]
     return of_rows, None if rows == columns else matrix.conj().T @ vector[rows]
 
 
 def _advance(products: list[Any], problem: list[Any], places: _Places) -> _Problem:
-    (before,) = map(item, problem)
+    (before,) = map(unwrap_chunk, problem)
     product = before.inverse * _add_up(products, places)
     return before._replace(iterate=before.iterate.advance(product))
 
 
 def _conclude(products: list[Any], problem: list[Any], places: _Places) -> tuple[Eigenpair, Array]:
-    (before,) = map(item, problem)
+    (before,) = map(unwrap_chunk, problem)
     product = before.inverse * _add_up(products, places)
     return before.iterate.conclude(product), before.power
 
 
 def _extract_phases(found: Any) -> Phases:
-    return extract_phases(*item(found))
+    return extract_phases(*unwrap_chunk(found))
 
 
 def _solve(
     matrices: list[Any],
     power: list[Any],
-    outline: Sequence[GramianBlock],
+    pairs: Sequence[TilePair],
     sync: Sync,
     normalisation: Normalisation,
 ) -> Phases:
-    power_of_frame = array_module(item(power[0])).concatenate([item(chunk) for chunk in power])
-    matrix = _assemble(matrices, outline)
+    power_of_frame = array_module(unwrap_chunk(power[0])).concatenate(
+        [unwrap_chunk(chunk) for chunk in power]
+    )
+    matrix = _assemble(matrices, pairs)
     return extract_phases(solve(normalise(matrix, power_of_frame, normalisation), sync), power_of_frame)

@@ -18,7 +18,8 @@ from daskptycho.model.model import TileModel
 from daskptycho.model.operators import overlap
 from daskptycho.model.sweep import OverlapSum, TileSweep
 from daskptycho.sync.phases import Phases, keep_significant
-from daskptycho.tasks.blockwise import Ground, each, find_phases, gramian_of_blocks
+from daskptycho.tasks.blockwise import Ground, find_phases, gramian_of_blocks
+from daskptycho.tasks.chunks import chunk_objects
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value, task
 from daskptycho.tasks.state import State, SweepSettings, model_on_tiles
@@ -43,7 +44,7 @@ def _ground(data: TileData, illumination: Array, at: TileModel) -> Ground:
 def _bind(chunks: Sequence[Value]) -> tuple[Any, dict[Any, Value]]:
     """Make a dask array of placeholders for these values, which `_values_of` puts in their place."""
     # The tokens make its name unique, and with it the names of all arrays derived from it.
-    array = each([f"{uuid.uuid4().hex}-{number}" for number in range(len(chunks))])
+    array = chunk_objects([f"{uuid.uuid4().hex}-{number}" for number in range(len(chunks))])
     return array, dict(zip(dask.core.flatten(array.__dask_keys__()), chunks, strict=True))
 
 

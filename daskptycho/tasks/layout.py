@@ -18,7 +18,7 @@ from daskptycho.model.model import Model, move_tile
 from daskptycho.sync.gramian import GramianBlock, block_within, gramian_blocks
 from daskptycho.tasks.frames import StoredAmplitudes, confirm_counts, lay_out_amplitudes
 from daskptycho.tasks.spec import Home, Value, place, task
-from daskptycho.tasks.spill import StoringImages, hold_image, store_image
+from daskptycho.tasks.spill import StoringImages
 from daskptycho.tiling import Shape, Strip, Tile, Tiling
 
 __all__ = ["Layout", "PairsToFind", "Residency", "TileData", "confirm_layout", "find_pairs", "lay_out"]
@@ -41,6 +41,15 @@ class Residency(Enum):
 
     @property
     def waves_twice(self) -> bool:
+        return self is not Residency.HELD
+
+    @property
+    def merges_at_once(self) -> bool:
+        """Whether images are merged as soon as they can be, by tasks of their own.
+
+        Otherwise the coming sweep merges them. That saves a task for each tile, and holds an overlap sum
+        where an image would be enough.
+        """
         return self is not Residency.HELD
 
     @property
@@ -116,11 +125,6 @@ class Layout:
     def storing(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap the function of a task that returns images, to store them on disk if this run does so."""
         return StoringImages(function) if self.residency.images_on_disk else function
-
-    @property
-    def keep(self) -> Callable[[Any], Any]:
-        """The function that puts an image where this run keeps images."""
-        return store_image if self.residency.images_on_disk else hold_image
 
     def home(self, tile: int) -> Home:
         """The home of the tasks of a tile."""

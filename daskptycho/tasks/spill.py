@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from daskptycho.errors import FaultError
 
-__all__ = ["StoredImage", "StoringImages", "hold_image", "store_image", "store_images"]
+__all__ = ["StoredImage", "StoringImages", "store_image", "store_images"]
 
 # The name of the machine is part of it, since several machines may share a disk; the process's number
 # follows.
@@ -136,11 +136,6 @@ def store_images(value: Any) -> Any:
 def store_image(image: Any) -> StoredImage:
     """Store an image on disk, unless it is stored already."""
     return image if isinstance(image, StoredImage) else StoredImage(image)
-
-
-def hold_image(image: Any) -> Any:
-    """Keep an image in memory."""
-    return image
 
 
 @dataclass(frozen=True)

@@ -253,7 +253,7 @@ def test_run_whose_algorithm_is_gone_is_not_resumed(tmp_path: Path, monkeypatch:
     dp.reconstruct(ds, tmp_path / "r.zarr", sweeps=2, algorithm=Relaxed())
     monkeypatch.delattr(sys.modules[Relaxed.__module__], "Relaxed")
     said = (
-        r"the run's algorithm, relaxed, was .*test_algorithms:Relaxed, which cannot be made again \(Attribute"
+        r"the run's algorithm relaxed is .*test_algorithms:Relaxed, which cannot be created again \(Attribute"
     )
     with pytest.raises(OptionError, match=said):
         dp.resume(tmp_path / "r.zarr", sweeps=3)
@@ -352,7 +352,7 @@ def test_class_that_cannot_be_imported_is_told(place: str, said: str) -> None:
     with pytest.raises(OptionError) as refused:
         recall_algorithm({"name": "relaxed", "class": place, "share": 0.5})
     assert str(refused.value).startswith(
-        f"the run's algorithm, relaxed, was {place}, which cannot be made again ({said}"
+        f"the run's algorithm relaxed is {place}, which cannot be created again ({said}"
     )
     assert str(refused.value).endswith("; expected it in a module that can be imported")
 
