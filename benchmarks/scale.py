@@ -291,7 +291,7 @@ def _make_model_table(each_task: float, own_tasks: int, planning: float, solved:
         "read",
         "G",
         "scheduler",
-        "planning",
+        "graph",
     )
     for column in columns:
         table.add_column(column, justify="right")
@@ -305,12 +305,14 @@ def _make_model_table(each_task: float, own_tasks: int, planning: float, solved:
                 halo = ((side - 1) * STEP + FRAME) ** 2 - (side * STEP) ** 2
                 busiest = math.ceil(tiles / gpus)
                 counts = 2 * frames * FRAME**2 / gpus
+                # A streamed run merges its images in tasks of their own.
+                for_tile = own_tasks + (counts > KEPT) + travelling_strips(tiles, gpus)
                 seconds = (
                     busiest * tile * GPU_FRAME,
                     busiest * 2 * 8 * halo / WIRE,
                     counts / READ if counts > KEPT else 0.0,
                     _model_g_seconds(tiles, solved),
-                    tiles * (own_tasks + travelling_strips(tiles, gpus)) * each_task,
+                    tiles * for_tile * each_task,
                     tiles * planning,
                 )
                 row = (f"{frames:.0e}", str(gpus), str(tile), f"{tiles:.3g}")
