@@ -1,9 +1,8 @@
 """The frames of a scan, their Gramian H and their phases as lazy dask arrays.
 
 `amplitudes`, `weighted_frames`, `gramian`, `power_iteration` and `phases` lead from a scan to the phases of
-its frames. Arrays have one chunk for each tile, and H has one for each pair of tiles that overlap. The
-functions map eager functions of `model` and `sync` over chunks. ``Sync("full")`` uses the same `Gramian` and
-`find_phases`.
+its frames. Arrays have one chunk for each tile, and H has one for each pair of tiles that overlap.
+``Sync("full")`` uses the same `Gramian` and `find_phases`.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from daskptycho.scan.dataset import fresnel_kernel, tile_chunks
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.sync.eigensolvers import Eigenpair, PowerIterate
 from daskptycho.sync.gramian import GramianBlock, gramian_blocks
-from daskptycho.sync.options import Sync
+from daskptycho.sync.options import Sync, check_normalisation
 from daskptycho.sync.phases import Phases
 from daskptycho.tasks.blockwise import Gramian, Ground, find_phases, gramian_of_blocks, iterate
 from daskptycho.tasks.chunks import chunk_objects, map_objects, map_slices, map_with_object, unwrap_chunk
@@ -42,9 +41,6 @@ DaskArray = Any
 def _empty(device: Device, dimensions: int, dtype: Any) -> Array:
     """An empty array on a device, as the meta of a dask array."""
     return to_device(np.empty((0,) * dimensions, dtype=dtype), device)
-
-
-# Frames
 
 
 class _TileOfScan(NamedTuple):
@@ -168,8 +164,9 @@ def weighted_frames(
     if canvas is not None and canvas.shape != tiling.window.shape:
         raise OptionError(f"image has shape {canvas.shape}; expected the canvas's, {tiling.window.shape}")
     measured = _amplitudes_of(scan, device=device) if amplitudes is None else amplitudes
-    if measured.chunks[0] != tuple(len(tile) for tile in tiling.tiles):
-        raise OptionError(f"amplitudes has chunks {measured.chunks[0]}; expected the tiles of the scan")
+    chunks = getattr(measured, "chunks", ("none, as it is no dask array",))[0]
+    if chunks != tuple(len(tile) for tile in tiling.tiles):
+        raise OptionError(f"amplitudes has chunks {chunks}; expected the tiles of the scan")
     tiles = [
         _TileOfScan(
             tile, setting.on(tile.frames), None if canvas is None else tiling.cut(canvas, tile.window)
@@ -360,6 +357,7 @@ def power_iteration(
         The eigenvector, of unit norm, with one chunk for each tile. The phases of its elements are those that
         synchronise the frames.
     """
+    check_normalisation(normalisation)
     return map_slices(
         _vector_of,
         h.frames,
@@ -388,6 +386,7 @@ def phases(
         Numbers of modulus one by which frames are to be multiplied, with one chunk for each tile. Their mean,
         weighted by the power of the frames, is a positive number.
     """
+    check_normalisation(normalisation)
     found = find_phases(h, Sync("full") if sync is None else sync, normalisation)
     return map_slices(_phase_of, h.frames, found, h.like.astype(np.complex64))
 

@@ -95,7 +95,9 @@ def _sweep(inputs: SweepInput) -> TileSweep:
     kept = image if settings.keeps_image else None
     if settings.momentum:
         image = extrapolate(image, previous_image(state), settings.momentum)
-    stack, misfit = stack_of(data, state), None
+    # An opening may have left a stack that this algorithm does not have.
+    stack = stack_of(data, state) if settings.algorithm.has_stack else None
+    misfit: float | None = None
     amplitudes = load_amplitudes(data.amplitudes)
     if data.pairs is not None and how.sync.inner > 1:
         block = None if how.normalisation is None else find_pairs(data.pairs, tile)

@@ -102,6 +102,13 @@ def test_what_does_not_fit_is_refused() -> None:
         dp.weighted_frames(scan, np.ones((3, 3)))
     with pytest.raises(dp.OptionError, match="amplitudes has chunks"):
         dp.weighted_frames(scan, amplitudes=dp.amplitudes(scan).rechunk({0: 4}))
+    with pytest.raises(dp.OptionError, match="amplitudes has chunks none"):
+        dp.weighted_frames(scan, amplitudes=np.ones((36, 12, 10)))
+    h = dp.gramian(scan, dp.weighted_frames(scan))
+    with pytest.raises(dp.OptionError, match="iterations is -1"):
+        dp.power_iteration(h, -1)
+    with pytest.raises(dp.OptionError, match="normalisation is 'x'; expected 'degree' or 'frame'"):
+        dp.phases(h, normalisation="x")  # type: ignore[arg-type]
     with pytest.raises(dp.OptionError, match="frames has chunks"):
         dp.gramian(scan, dp.weighted_frames(scan).rechunk({0: 12}))
 

@@ -483,7 +483,7 @@ BAD_OPTIONS = {
     ("--beta", 0.7): "--beta is 0.7 with --algorithm ap; only raar has a beta",
     ("--beta", 0.7, "--algorithm", "dm"): "only raar has a beta",
     ("--beta", 7, "--algorithm", "raar"): "expected above 0 and at most 1",
-    ("--momentum", 0.7, "--algorithm", "raar"): "only ap takes a momentum",
+    ("--momentum", 0.7, "--algorithm", "raar"): "only algorithms without a stack take one",
     ("--momentum", 1.5): "momentum is 1.5",
     ("--momentum", "fast"): "'fast' is neither 'nesterov' nor a number",
     (

@@ -225,10 +225,11 @@ def _try_algorithm(algorithm: Any) -> None:
         for _ in range(2):
             z = algorithm.before(waves, stack)
             _check_waves(name, "before", z, waves)
-            found, stack = algorithm.after(waves, z, waves.copy(), stack)
+            found, following = algorithm.after(waves, z, waves.copy(), stack)
             _check_waves(name, "after", found, waves)
             if has_stack:
-                _check_waves(name, "after, as the next stack,", stack, waves)
+                _check_waves(name, "after, as the next stack,", following, waves)
+                stack = following
     except OptionError:
         raise
     except Exception as error:

@@ -204,12 +204,12 @@ def sweep_tile(
         to_overlap, new_stack = algorithm.after(waves, z, projected, old_stack)
         if carried is not None:
             carried[frames] = new_stack
+        collector.add(frames, to_overlap, view if following is None else following.view(tile, frames))
         if summed:
             # The model's waves are not needed any more: the change is written over them.
             change = xp.subtract(projected, waves, out=waves)
             for parameter in summed:
                 parameter.accumulate(sums[parameter.name], frames, image, change, view)
-        collector.add(frames, to_overlap, view if following is None else following.view(tile, frames))
     # The misfit is read from a GPU once a sweep, since reading waits for all work that the GPU has queued.
     return TileSweep(float(misfit), collector.left, sums, carried)
 

@@ -24,7 +24,7 @@ from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.storage.checkpoint_tiles import StoreNotVisibleError, read_tile, write_tile
 from daskptycho.storage.checkpoints import CheckpointStore, Part
 from daskptycho.storage.store import Location
-from daskptycho.sync.options import Cadence
+from daskptycho.sync.options import Cadence, Sync
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Home, Value, place, task, values_in
 from daskptycho.tasks.state import (
@@ -235,7 +235,8 @@ class Checkpoints:
             name.removeprefix(PREVIOUS): value for name, value in small.items() if name.startswith(PREVIOUS)
         }
         now = {name: value for name, value in small.items() if not name.startswith(PREVIOUS)}
-        sync = RunOptions.from_attributes(attributes["options"]).sync
+        # Not the options as a whole: an algorithm of the user's own need not be created for this.
+        sync = Sync(**attributes["options"]["sync"])
         cadence = Cadence(sync, attributes["growing"], attributes["interval"], attributes["due_in"])
         return Kept(
             self._move_to_device(place(now)),

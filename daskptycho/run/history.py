@@ -122,7 +122,8 @@ def open_checkpoint(out: str | Path, sweep: int | None = None) -> xr.Dataset:
         outcome = Outcome(
             [tile["images"] for tile in kept.tiles], [tile["illuminations"] for tile in kept.tiles], values
         )
-        options = checkpoints.options(snapshots[number].id).describe()
+        attributes = store.read_attributes(snapshots[number].id)["options"]
+        options = RunOptions.describe_attributes(attributes)
         return make_result(header, checkpoints.tiling, outcome, kept.history, options)
 
 
@@ -149,7 +150,7 @@ def read_progress(target: Location) -> tuple[int, int]:
     """The number of sweeps done at the last checkpoint of a result, and the most sweeps of its run."""
     store = open_checkpoint_store(target)
     snapshot = store.list_snapshots()[-1]
-    return snapshot.sweep, RunOptions.from_attributes(store.read_attributes(snapshot.id)["options"]).sweeps
+    return snapshot.sweep, int(store.read_attributes(snapshot.id)["options"]["sweeps"])
 
 
 def read_scan_header(target: Location) -> xr.Dataset:

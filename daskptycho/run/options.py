@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from daskptycho.errors import OptionError
@@ -38,6 +38,13 @@ class RunOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.sync, Sync):
             raise OptionError(f"sync is {self.sync!r}; expected a Sync, as Sync(method=None) for none")
+        parameters = describe_algorithm(self.algorithm).keys() - {"name"}
+        taken = sorted(parameters & {field.name for field in fields(self)})
+        if taken:
+            raise OptionError(
+                f"algorithm {self.algorithm.name} has a parameter called {taken[0]}, as an option of the run "
+                "is; expected another name"
+            )
         if self.start not in ("ones", "random", GIVEN):
             raise OptionError(f"start is {self.start!r}; expected 'ones', 'random' or an array")
 
@@ -53,11 +60,16 @@ class RunOptions:
 
     def describe(self) -> dict[str, Any]:
         """Describe the options by names and plain values, for the attributes of a result."""
-        algorithm = describe_algorithm(self.algorithm)
-        options = asdict(self) | {
+        return self.describe_attributes(self.to_attributes())
+
+    @staticmethod
+    def describe_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
+        """What `describe` returns, from what `to_attributes` returned; no algorithm is created."""
+        algorithm, opening = attributes["algorithm"], attributes["opening"]
+        options = attributes | {
             **algorithm,
             "algorithm": algorithm["name"],
-            "opening": None if self.opening is None else self.opening.name,
+            "opening": None if opening is None else opening["name"],
         }
         return {name: value for name, value in options.items() if value is not None and name != "name"}
 
@@ -101,7 +113,9 @@ def resolve_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["ne
     if momentum != "nesterov" and not (isinstance(momentum, numbers.Real) and 0 <= float(momentum) < 1):
         raise OptionError(f"momentum is {momentum!r}; expected 'nesterov' or a number from 0 to below 1")
     if algorithm.has_stack and momentum != 0:
-        raise OptionError(f"momentum is {momentum!r} with {algorithm.name}; only ap takes a momentum")
+        raise OptionError(
+            f"momentum is {momentum!r} with {algorithm.name}; only algorithms without a stack take one"
+        )
     return "nesterov" if momentum == "nesterov" else float(momentum)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from daskptycho.errors import OptionError
 
-__all__ = ["SIGNIFICANT", "Cadence", "Normalisation", "Sync", "Synchronisation"]
+__all__ = ["SIGNIFICANT", "Cadence", "Normalisation", "Sync", "Synchronisation", "check_normalisation"]
 
 Normalisation = Literal["frame", "degree"]
 
@@ -103,6 +103,17 @@ class Sync:
         if self.iterations != "auto" or self.eigensolver == "power":
             return self.steps(tiles)
         return math.ceil(max(self.steps(tiles), 8 * math.sqrt(tiles)))
+
+
+def check_normalisation(normalisation: str) -> None:
+    """Refuse what is neither of the two normalisations.
+
+    Raises
+    ------
+    OptionError
+    """
+    if normalisation not in ("degree", "frame"):
+        raise OptionError(f"normalisation is {normalisation!r}; expected 'degree' or 'frame'")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import dask.array as da
 import numpy as np
 
 from daskptycho.backend import array_module
+from daskptycho.errors import OptionError
 from daskptycho.sync.eigensolvers import Eigenpair, LobpcgIterate, PowerIterate
 from daskptycho.sync.gramian import (
     Border,
@@ -199,6 +200,8 @@ def iterate(
 
     Only vectors are sent between workers. Each step gathers them once.
     """
+    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
+        raise OptionError(f"iterations is {iterations!r}; expected a whole number, 0 or more")
     matrices, places = h.matrices(), _Places(h.outline, h.frames)
     degrees = map_objects(_row_sums, matrices, h.blocks)
     problem = gather_objects(_begin, degrees, h.power, normalisation=normalisation, kind=kind, places=places)

@@ -404,3 +404,49 @@ def test_an_algorithm_with_attributes_that_a_result_cannot_name_is_refused() -> 
 
     with pytest.raises(OptionError, match=r"attributes of its own \(b\) and is not a dataclass"):
         parse_algorithm(Stateful(0.5))
+
+
+@dataclass(frozen=True)
+class Given:
+    """Alternating projections by an `after` that returns one of its arguments."""
+
+    copies: bool = False
+    name: ClassVar[str] = "given"
+    has_stack: ClassVar[bool] = False
+
+    def before(self, waves: Any, stack: Any) -> Any:
+        assert stack is None
+        return waves
+
+    def after(self, waves: Any, z: Any, projected: Any, stack: Any) -> Any:
+        return (z.copy() if self.copies else z), None
+
+
+@pytest.mark.parametrize("start", ["ones", "random"])
+def test_an_algorithm_may_return_an_argument_and_sees_no_other_stack(start: Any) -> None:
+    scan = plain.scan(frames=(4, 4), tile=(8, 8))
+    options: dict[str, Any] = {"sweeps": 4, "start": start, "momentum": 0}
+    found = dp.reconstruct(scan, algorithm=Given(), **options)
+    expected = dp.reconstruct(scan, algorithm=Given(copies=True), **options)
+    np.testing.assert_array_equal(found["object"], expected["object"])
+
+
+def test_a_parameter_may_not_have_the_name_of_an_option() -> None:
+    @dataclass(frozen=True)
+    class Clashing(Given):
+        sweeps: int = 3
+
+    with pytest.raises(OptionError, match="has a parameter called sweeps, as an option of the run is"):
+        dp.reconstruct(plain.scan(frames=(3, 3)), algorithm=Clashing(), sweeps=2)
+
+
+def test_checkpoints_of_a_class_that_cannot_be_imported_open(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Local(Given):
+        b: float = 0.5
+
+    scan = plain.scan(frames=(3, 3))
+    result = dp.reconstruct(scan, tmp_path / "r.zarr", algorithm=Local(), sweeps=2, checkpoint_every=1)
+    opened = dp.open_checkpoint(tmp_path / "r.zarr", 2)
+    np.testing.assert_array_equal(opened["object"], result["object"])
+    assert opened.attrs["options"] == result.attrs["options"]

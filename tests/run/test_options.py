@@ -29,7 +29,10 @@ NO_SYNC = dp.Sync(method=None)
         ({"momentum": -0.1}, "momentum is -0.1"),
         ({"momentum": float("nan")}, "momentum is nan"),
         ({"momentum": "heavy"}, "momentum is 'heavy'"),
-        ({"momentum": 0.5, "algorithm": "raar"}, "momentum is 0.5 with raar; only ap takes a momentum"),
+        (
+            {"momentum": 0.5, "algorithm": "raar"},
+            "momentum is 0.5 with raar; only algorithms without a stack take one",
+        ),
         ({"momentum": "nesterov", "algorithm": "dm"}, "momentum is 'nesterov' with dm"),
         ({"start": "zeros"}, "start is 'zeros'; expected 'ones', 'random' or an array"),
         ({"start": np.ones((3, 3))}, "start has shape (3, 3); expected the canvas's"),
