@@ -302,3 +302,9 @@ def relative_up_to_a_factor(found: NDArray, expected: NDArray) -> float:
     """`relative` after the complex factor that fits best: all that a ptychographic image leaves open here."""
     factor = np.vdot(found, expected) / np.vdot(found, found)
     return relative(factor * found, expected)
+
+
+def relative_where_lit(found: xr.Dataset, expected: xr.Dataset) -> float:
+    """The relative difference of two results, weighed by the light that fell on each pixel."""
+    weight = np.sqrt(expected["illumination"].values)
+    return relative(weight * found["object"].values, weight * expected["object"].values)

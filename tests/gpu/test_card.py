@@ -12,25 +12,12 @@ from click.testing import CliRunner
 import daskptycho as dp
 from daskptycho.cli import daskptycho
 from daskptycho.cluster.cuda_cluster import cuda_cluster, require_gpus_at_work
+from tests.plain import relative_where_lit
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("card")]
 
 # One process and several add up strips in the same order.
 CLOSE = 1e-4
-
-
-@pytest.fixture(scope="module")
-def scan(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
-    folder = tmp_path_factory.mktemp("scan")
-    return dp.simulate_scan(
-        folder / "scan.zarr", frames=(4, 4), frame_size=16, step=4, jitter=1, subpixel=True, tile_frames=4
-    )
-
-
-def difference(found: xr.Dataset, expected: xr.Dataset) -> float:
-    weight = expected["illumination"].values
-    apart = abs(found["object"].values - expected["object"].values) ** 2
-    return float(np.sqrt((weight * apart).sum() / (weight * abs(expected["object"].values) ** 2).sum()))
 
 
 def test_the_same_bits_each_time(scan: xr.Dataset) -> None:
@@ -44,7 +31,7 @@ def test_a_cluster_uses_every_card(scan: xr.Dataset) -> None:
         found = dp.reconstruct(scan, sweeps=6, device="gpu")
         work = require_gpus_at_work(client)
     assert len({own.gpu.uuid for own in work}) == len(work)
-    assert difference(found, dp.reconstruct(scan, sweeps=6, device="gpu")) < CLOSE
+    assert relative_where_lit(found, dp.reconstruct(scan, sweeps=6, device="gpu")) < CLOSE
 
 
 def test_check_gpu_is_content() -> None:

@@ -18,6 +18,7 @@ from daskptycho import backend, gpu_kernels
 from daskptycho.sync.eigensolvers import lanczos, lobpcg, power
 from daskptycho.sync.phases import normalise
 from tests.cuda.trials import TRIALS, Trial
+from tests.plain import relative_where_lit
 
 # A card's FFT rounds otherwise than FFTW.
 CLOSE = 1e-4
@@ -103,20 +104,6 @@ def test_eigensolvers_find_what_they_find_on_the_host(cupy: ModuleType, solver: 
     assert abs(np.vdot(found["gpu"][1], found["cpu"][1])) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.fixture(scope="module")
-def scan(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
-    folder = tmp_path_factory.mktemp("scan")
-    return dp.simulate_scan(
-        folder / "scan.zarr", frames=(4, 4), frame_size=16, step=4, jitter=1, subpixel=True, tile_frames=4
-    )
-
-
-def difference(found: xr.Dataset, expected: xr.Dataset) -> float:
-    weight = expected["illumination"].values
-    apart = abs(found["object"].values - expected["object"].values) ** 2
-    return float(np.sqrt((weight * apart).sum() / (weight * abs(expected["object"].values) ** 2).sum()))
-
-
 @pytest.mark.parametrize(
     "options",
     [{}, {"sync": dp.Sync("full", every=1)}, {"algorithm": "raar"}],
@@ -130,5 +117,5 @@ def test_a_run_ends_with_the_cpus_image(scan: xr.Dataset, options: dict[str, Any
     start = np.exp(1j * np.random.default_rng(0).random(canvas))
     expected = dp.reconstruct(scan, sweeps=5, start=start, **options)
     found = dp.reconstruct(scan, sweeps=5, start=start, device="gpu", **options)
-    assert difference(found, expected) < CLOSE
+    assert relative_where_lit(found, expected) < CLOSE
     np.testing.assert_allclose(found["residual"], expected["residual"], rtol=1e-2)

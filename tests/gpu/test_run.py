@@ -30,6 +30,7 @@ from daskptycho.sync.eigensolvers import LANCZOS_BASIS
 from daskptycho.tasks.layout import Layout, Residency
 from daskptycho.tasks.waiting import compute
 from daskptycho.tiling import Tiling
+from tests.plain import relative_where_lit
 
 pytestmark = [pytest.mark.usefixtures("standin")]
 
@@ -112,13 +113,6 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def difference(found: xr.Dataset, expected: xr.Dataset) -> float:
-    """Relative, weighed by the light that fell on each pixel."""
-    weight = expected["illumination"].values
-    apart = abs(found["object"].values - expected["object"].values) ** 2
-    return float(np.sqrt((weight * apart).sum() / (weight * abs(expected["object"].values) ** 2).sum()))
-
-
 def on_gpu(
     standin: ModuleType, scan: xr.Dataset, sweeps: int = SWEEPS, **options: Any
 ) -> tuple[xr.Dataset, list[list[Any]]]:
@@ -158,7 +152,7 @@ def test_the_image_is_the_cpus_and_a_sweep_moves_scalars_alone(
     expected = dp.reconstruct(scans[scan], sweeps=SWEEPS, **options)
     found, (_, *sweeps, _) = on_gpu(standin, scans[scan], **options)
 
-    apart = difference(found, expected)
+    apart = relative_where_lit(found, expected)
     assert apart < CLOSE
     # The light of all modes: how it is shared out among modes of like power is rounding's choice.
     light = [(abs(result["probe"]) ** 2).sum("mode").values for result in (found, expected)]
@@ -290,7 +284,7 @@ def test_batches_are_bounded_by_memory_and_plans_recur(
     with standin.transfers.noted() as log:
         found = dp.reconstruct(scans["raster"], sweeps=4, device="gpu")
     assert log.plans == {((2, 1, 12, 12), "complex64")}
-    assert difference(found, expected) < CLOSE
+    assert relative_where_lit(found, expected) < CLOSE
 
 
 def test_frames_that_do_not_fit_are_read_anew(
@@ -304,7 +298,7 @@ def test_frames_that_do_not_fit_are_read_anew(
         lambda *given: replace(estimate(*given), residency=Residency.STREAMED),
     )
     found, (_, *sweeps, _) = on_gpu(standin, scans["raster"], sweeps=3)
-    assert difference(found, expected) < CLOSE
+    assert relative_where_lit(found, expected) < CLOSE
     for transfers in sweeps:
         up = total(transfers, "to device")
         # With the probe recovered, frames are swept twice.
@@ -327,7 +321,7 @@ def test_a_run_goes_on_on_the_other_device(
         out = tmp_path / f"{begins}-{goes_on}.zarr"
         dp.reconstruct(scans["raster"], out, sweeps=4, device=begins, **options)
         found = dp.resume(out, sweeps=SWEEPS, device=goes_on)
-        assert difference(found, expected) < CLOSE
+        assert relative_where_lit(found, expected) < CLOSE
 
 
 def test_a_run_that_is_cut_off_says_to_go_on_on_the_gpu(scans: dict[str, xr.Dataset], tmp_path: Path) -> None:
@@ -349,11 +343,14 @@ def test_starts_from_an_image(scans: dict[str, xr.Dataset]) -> None:
     shape = tiling_of(scans["raster"]).window.shape
     start = np.exp(1j * np.random.default_rng(0).random(shape))
     expected = dp.reconstruct(scans["raster"], sweeps=2, start=start)
-    assert difference(dp.reconstruct(scans["raster"], sweeps=2, start=start, device="gpu"), expected) < CLOSE
+    assert (
+        relative_where_lit(dp.reconstruct(scans["raster"], sweeps=2, start=start, device="gpu"), expected)
+        < CLOSE
+    )
 
 
 def test_frames_in_memory_and_of_a_foreign_byte_order(scans: dict[str, xr.Dataset]) -> None:
     scan = scans["raster"].load().copy()
     scan["intensity"] = scan["intensity"].astype(">u2")
     expected = dp.reconstruct(scan, sweeps=2)
-    assert difference(dp.reconstruct(scan, sweeps=2, device="gpu"), expected) < CLOSE
+    assert relative_where_lit(dp.reconstruct(scan, sweeps=2, device="gpu"), expected) < CLOSE

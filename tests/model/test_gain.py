@@ -20,6 +20,7 @@ from daskptycho.tasks.layout import Residency
 from daskptycho.tiling import Tile
 from tests import plain
 from tests.plain import Projections
+from tests.stopping import Stop, stop_at
 from tests.sweeping import PROBE, on_tile, sweep_scan
 
 SCANS: dict[str, dict[str, Any]] = {
@@ -132,18 +133,6 @@ def test_two_tiles_synchronised_on_two_levels_end_where_one_does(update_probe: b
 
 
 # Resumption
-
-
-class Stop(Exception):
-    """What cuts a run off."""
-
-
-def stop_at(sweep: int) -> Any:
-    def callback(progress: dp.Progress) -> None:
-        if progress.sweep == sweep:
-            raise Stop
-
-    return callback
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from daskptycho.sync.options import Sync
 from daskptycho.tasks.layout import Residency
 from daskptycho.tasks.waiting import compute, persist
 from tests import plain
+from tests.stopping import Stop, stop_at
 from tests.sweeping import begin, choose_settings, images_on_canvas, lay_out_scan, on_tile
 
 
@@ -281,10 +282,6 @@ def test_schedule_of_an_own_parameter_is_kept(recorded: xr.Dataset) -> None:
     assert changed == [False, True, False, True, False, True]
 
 
-class Stop(Exception):
-    """What cuts a run off."""
-
-
 @pytest.mark.parametrize("kinds", [(OfFrames,), (OfScan,), (OfFrames, OfScan)], ids=str)
 @pytest.mark.parametrize("options", [{}, {"algorithm": "raar"}, {"sync": Sync("full", every=2)}], ids=str)
 def test_own_parameters_are_kept_in_checkpoints(
@@ -292,14 +289,10 @@ def test_own_parameters_are_kept_in_checkpoints(
 ) -> None:
     recorded = recovering(recorded, *kinds)
 
-    def stop(progress: dp.Progress) -> None:
-        if progress.sweep == 5:
-            raise Stop
-
     whole = dp.reconstruct(recorded, tmp_path / "whole.zarr", sweeps=8, **options)
     short = dp.reconstruct(recorded, sweeps=5, **options)
     with pytest.raises(Stop):
-        dp.reconstruct(recorded, tmp_path / "r.zarr", sweeps=8, callback=stop, **options)
+        dp.reconstruct(recorded, tmp_path / "r.zarr", sweeps=8, callback=stop_at(5), **options)
     store = open_checkpoint_store(parse_location(tmp_path / "r.zarr"))
     names = store.read_attributes(store.list_snapshots()[-1].id)["parts"]
     before = {f"previous_{kind.name}" for kind in kinds if not kind.per_frame}

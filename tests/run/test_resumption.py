@@ -14,23 +14,12 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 import daskptycho as dp
+from tests.stopping import Stop, stop_at
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "daskptycho"]
 SWEEPS = 9
-
-
-class Stop(Exception):
-    """What cuts a run off."""
-
-
-def stop_at(sweep: int) -> Any:
-    def callback(progress: dp.Progress) -> None:
-        if progress.sweep == sweep:
-            raise Stop
-
-    return callback
 
 
 @pytest.fixture(scope="module")
