@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,9 @@ from daskptycho.cli.options import (
 from daskptycho.cli.terminal import show_progress
 from daskptycho.errors import OptionError
 from daskptycho.views.quantities import pluralise
+
+if TYPE_CHECKING:
+    from daskptycho.formats.offers import Taken
 
 __all__ = ["command"]
 
@@ -101,13 +104,32 @@ class _Key(click.ParamType):
     metavar="NAME",
     help="Name of the mask, True where the detector counts; it is never guessed.",
 )
-@click.option("--background-key", metavar="NAME", help="Name of the counts that do not come from the sample.")
-@click.option("--key", "keys", type=_Key(), multiple=True, help="Path in HDF5 of a number of the geometry.")
+@click.option(
+    "--background-key",
+    metavar="NAME",
+    help="Name of the counts to subtract, which do not come from the sample; they are never guessed.",
+)
+@click.option("--key", "keys", type=_Key(), multiple=True, help="Name of a number of the geometry.")
+@click.option(
+    "--slow-axis",
+    type=click.Choice(["y", "x"]),
+    help="Axis that changes from row to row of a raster whose positions FILE gives by row and by column.",
+)
+@click.option(
+    "--frame-axis",
+    type=click.Choice(["first", "last"]),
+    help="Where the axis of the frames is in their array.  [default: by the number of positions]",
+)
+@click.option(
+    "--frames-hold",
+    type=click.Choice(["counts", "amplitudes"]),
+    help="What frames hold; amplitudes are squared.  [default: by their name and their values]",
+)
 @click.option("--position-file", metavar="FILE", help="Text or .npy file with the positions.")
 @click.option(
     "--zero-frequency",
     type=click.Choice(["centre", "corner"]),
-    help="Where the zero frequency is in the frames.  [default: centre]",
+    help="Where the zero frequency is in the frames.  [default: where they are bright]",
 )
 @click.option("--centre", type=_Point(), help="Pixel of the zero frequency, instead of that of the file.")
 @click.option("--crop", type=SIZE, help="Crop frames to this size around the zero frequency.")
@@ -121,8 +143,8 @@ class _Key(click.ParamType):
 )
 @click.option(
     "--position-unit",
-    type=click.Choice(["m", "pixel"]),
-    help="Unit of the positions; metres need the geometry.  [default: that of the file, or m]",
+    type=click.Choice(["m", "mm", "um", "nm", "pixel"]),
+    help="Unit of the positions; lengths need the geometry.  [default: that of the file, or m]",
 )
 @click.option("--scan-shape", type=PAIR, help="Rows and columns of a raster, if FILE has no positions.")
 @click.option("--scan-step-m", type=LENGTHS, help="Step of that raster; one length, or two for y and x.")
@@ -176,7 +198,7 @@ def command(file: str, scan: str, **options: Any) -> None:
     for name in ("assume", "keys"):
         if name in options:
             options[name] = dict(options[name])
-    contents = {"position_unit": "m", **read_file(file, **options)}
+    contents = {"position_unit": "m", **read_file(file, report=_show_account, **options)}
     _check_unit(contents)
     with show_progress() as progress:
         written = create_scan(scan, progress=progress.frames("Importing"), **contents, **writing)
@@ -184,6 +206,13 @@ def command(file: str, scan: str, **options: Any) -> None:
     tiles = pluralise(len(tile_chunks(written)), "tile")
     click.echo(f"{scan}: {pluralise(frames, 'frame')} of {height} x {width} pixels in {tiles}")
     click.echo(f"Look at it with: daskptycho info {shlex.quote(scan)}")
+
+
+def _show_account(account: list[Taken]) -> None:
+    """Print what was taken from which path, and what else was seen."""
+    width = max((len(taken.what) for taken in account), default=0)
+    for taken in account:
+        click.echo(f"{taken.what:<{width}}  {taken}")
 
 
 def _check_unit(contents: dict[str, Any]) -> None:

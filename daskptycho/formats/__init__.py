@@ -2,28 +2,31 @@
 
 Each format is one module with a reader, a writer or both; the content of a file decides which reader it
 needs, and never its name. `arrange` brings what a reader found into the order of a scan, `first_probe`
-guesses a probe, `export` chooses the writer. `array_names`, `extras`, `hdf5_file`, `laboratory`,
-`lazy_frames` and `units` are what several formats share.
+guesses a probe, `export` chooses the writer. `offers` lists what a file has for each thing that a scan needs,
+and keeps account of what was taken; `named_arrays`, with `usual_names` and `positions`, finds arrays in files
+that follow no convention. `extras`, `hdf5_file`, `laboratory`, `lazy_frames` and `units` are what several
+formats share.
 
 These modules import `scan` and `storage`. Only `cli` and users import them.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.formats.arrange import GEOMETRY_OPTIONS, Arrangement, arrange_scan
+from daskptycho.formats.arrange import Arrangement, arrange_scan
 from daskptycho.formats.cxi import is_cxi, read_cxi
 from daskptycho.formats.export import export_result
+from daskptycho.formats.geometry import GEOMETRY_OPTIONS
 from daskptycho.formats.hdf5 import read_hdf5
 from daskptycho.formats.hdf5_file import is_hdf5
 from daskptycho.formats.nexus import is_nexus, read_nexus
 from daskptycho.formats.npz import is_npz, read_npz
+from daskptycho.formats.offers import Keys, Taken
 from daskptycho.formats.position_file import read_position_file
 from daskptycho.formats.ptyd import is_ptyd, read_ptyd
 from daskptycho.formats.stem import is_stem, read_stem
@@ -46,6 +49,7 @@ FORMATS: tuple[tuple[str, Callable[[Path], bool], Callable[..., dict[str, Any]]]
 )
 
 ARRANGEMENT_OPTIONS = {field.name for field in fields(Arrangement)}
+KEY_OPTIONS = {field.name for field in fields(Keys)}
 
 
 def read_file(
@@ -53,6 +57,7 @@ def read_file(
     *,
     assume: Mapping[str, Any] | None = None,
     position_file: str | Path | None = None,
+    report: Callable[[list[Taken]], Any] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Read a foreign file as arguments of `create_scan`.
@@ -64,10 +69,11 @@ def read_file(
         Values for what the file lacks, as in ``{"energy_eV": 8000}``.
     position_file : str or Path, optional
         A text file or a .npy file with the positions in two columns, for a data file without positions.
+    report : callable, optional
+        Called with what was taken for each thing from which path of the file, and what else was seen.
     **options : dict
-        Options of the format's reader, such as `intensity_key` of `read_hdf5`; fields of
-        `arrange.Arrangement`, such as `crop`; and numbers of the geometry that take precedence over the file,
-        such as `energy_eV`.
+        Fields of `offers.Keys`, such as `intensity_key`; fields of `arrange.Arrangement`, such as `crop`; and
+        numbers of the geometry that take precedence over the file, such as `energy_eV`.
 
     Returns
     -------
@@ -79,7 +85,7 @@ def read_file(
     ScanError
         The file does not exist, is of no known format, or holds impossible data or units.
     OptionError
-        The reader has no such option, or the extra `formats` is not installed.
+        There is no such option, or the extra `formats` is not installed.
     """
     if "://" in str(path):
         raise ScanError(f"{path} is not a local file; expected one: only scans and results may be URLs")
@@ -87,20 +93,21 @@ def read_file(
     if not path.exists():
         raise ScanError(f"{path} does not exist; expected a data file")
     reader = _choose_reader(path)
-    reader_options = set(inspect.signature(reader).parameters) - {"path"}
-    reading = {name: options.pop(name) for name in list(options) if name in reader_options}
+    naming = {name: options.pop(name) for name in list(options) if name in KEY_OPTIONS}
     given = {name: options.pop(name) for name in list(options) if name in GEOMETRY_OPTIONS}
     arranging = {name: options.pop(name) for name in list(options) if name in ARRANGEMENT_OPTIONS}
     if options:
-        known = sorted(reader_options | ARRANGEMENT_OPTIONS | set(GEOMETRY_OPTIONS))
+        known = sorted(KEY_OPTIONS | ARRANGEMENT_OPTIONS | set(GEOMETRY_OPTIONS))
         raise OptionError(
-            f"{', '.join(options)}: {path} is read by {reader.__name__}, which has no such option; "
-            f"expected one of {', '.join(known)}"
+            f"{', '.join(options)}: there is no such option; expected one of {', '.join(known)}"
         )
     arrangement = Arrangement(**arranging)
-    found = reader(path, **reading)
+    found = reader(path, Keys(**naming))
     if position_file is not None:
         found["position"] = read_position_file(position_file)
+        found.pop("position_unit", None)
+    if report is not None:
+        report(found.get("account", []))
     return arrange_scan(found, arrangement, given, assume or {})
 
 

@@ -7,34 +7,28 @@ assumes, and brought into the order of a scan.
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import KDTree
 
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.first_probe import guess_first_probe
-from daskptycho.formats.lazy_frames import LazyFrames
-from daskptycho.formats.units import PLAUSIBLE, check_plausible
-from daskptycho.scan.calibration import GEOMETRY_NUMBERS
-from daskptycho.scan.optics import NEAR_FIELD, PHOTON, energy_to_wavelength, wavelength_to_energy
+from daskptycho.formats.frame_contents import apply_to_frames, interpret_frames
+from daskptycho.formats.geometry import CALIBRATIONS, combine_geometry, derive_pixel_size
+from daskptycho.formats.notices import say
+from daskptycho.formats.positions import Positions
+from daskptycho.formats.units import check_plausible, is_pixels, to_si
+from daskptycho.scan.calibration import GEOMETRY_NUMBERS, geometry_attributes
+from daskptycho.scan.optics import NEAR_FIELD
 
-__all__ = ["ASSUMABLE", "GEOMETRY_OPTIONS", "Arrangement", "arrange_scan", "orient_positions"]
+__all__ = ["Arrangement", "arrange_scan", "orient_positions"]
 
-# Arguments of `create_scan` that a user may give to take precedence over the file.
-GEOMETRY_OPTIONS = (*GEOMETRY_NUMBERS, "propagation", "radiation", "position_unit")
-
-# What a file may lack and a user may assume.
-ASSUMABLE = (*GEOMETRY_OPTIONS, "scan_step_m", "scan_shape")
-
-# Each follows from the other.
-EQUIVALENT = {"energy_eV": "wavelength_m", "wavelength_m": "energy_eV"}
-
-# What readers return in place of a pixel size; these are no arguments of `create_scan`.
-CALIBRATIONS = ("angle_per_pixel", "frequency_per_pixel")
+# Median distance of a frame from its nearest neighbour, in pixels of the object, that no scan has.
+SMALLEST_STEP = 1.0
 
 # Distance of the centre from N//2, in pixels, from which on frames are cropped.
 OFF_CENTRE = 1.0
@@ -46,8 +40,12 @@ class Arrangement:
 
     Attributes
     ----------
-    zero_frequency : {"centre", "corner"}
-        Where the zero frequency lies in the frames.
+    zero_frequency : {"centre", "corner"}, optional
+        Where the zero frequency lies in the frames. By default in the centre, unless nearly all counts lie
+        round the corner.
+    frames_hold : {"counts", "amplitudes"}, optional
+        What the frames hold; amplitudes are the square roots of counts, and are squared. By default counts,
+        unless their name or their squares tell otherwise.
     centre : (float, float), optional
         [y, x] of the zero frequency in pixels of the frames in the file, instead of what the file says.
     crop : int or (int, int), optional
@@ -69,7 +67,8 @@ class Arrangement:
         Distance from the focus by which that guess is defocused, in metres.
     """
 
-    zero_frequency: str = "centre"
+    zero_frequency: str | None = None
+    frames_hold: str | None = None
     centre: tuple[float, float] | None = None
     crop: int | tuple[int, int] | None = None
     position_axes: str = "yx"
@@ -81,8 +80,10 @@ class Arrangement:
     probe_defocus_m: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.zero_frequency not in ("centre", "corner"):
+        if self.zero_frequency not in (None, "centre", "corner"):
             raise OptionError(f"zero_frequency is {self.zero_frequency!r}; expected 'centre' or 'corner'")
+        if self.frames_hold not in (None, "counts", "amplitudes"):
+            raise OptionError(f"frames_hold is {self.frames_hold!r}; expected 'counts' or 'amplitudes'")
         orient_positions(np.zeros((1, 2)), self.position_axes)
         if (self.probe_defocus_m or self.probe_diameter) and not self.guess_probe:
             raise OptionError(
@@ -161,55 +162,70 @@ def arrange_scan(
     """
     scan = dict(found)
     source = scan.get("source", "the file")
-    for name, value in assume.items():
-        _assume(scan, name, value, source)
-    _override(scan, given, source)
-    # The user may give any positive number, which `create_scan` checks; the file only a plausible one.
-    for name in PLAUSIBLE:
-        if name in scan and name not in given and name not in assume:
-            check_plausible(name, scan[name], source)
+    if isinstance(scan.get("position"), Positions):
+        scan["position"], unit = scan["position"]
+        scan |= {} if unit is None else {"position_unit": unit}
+    combine_geometry(scan, given, assume, source)
+    _express_in_scan_units(scan, given.get("position_unit"), source)
     scan["position"] = _find_positions(scan, arrangement, source)
+    known = scan.get("propagation") == NEAR_FIELD or arrangement.centre is not None or "centre" in scan
+    interpret_frames(
+        scan,
+        source,
+        holds=arrangement.frames_hold,
+        zero_frequency=arrangement.zero_frequency,
+        find_zero=not known,
+    )
     _centre_frames(scan, arrangement)
-    _derive_pixel_size(scan)
+    derive_pixel_size(scan)
+    _doubt_small_steps(scan, source)
     if "probe" not in scan and arrangement.guess_probe:
         scan["probe"] = guess_first_probe(scan, arrangement.probe_diameter, arrangement.probe_defocus_m)
-    for name in ("centre", "scan_shape", "scan_step_m", *CALIBRATIONS):
+    for name in ("account", "amplitudes", "centre", "scan_shape", "scan_step_m", *CALIBRATIONS):
         scan.pop(name, None)
     return scan
 
 
-def _assume(scan: dict[str, Any], name: str, value: Any, source: str) -> None:
-    if name not in ASSUMABLE:
-        raise OptionError(f"{name} cannot be assumed; expected one of {', '.join(ASSUMABLE)}")
-    present = name if name in scan else EQUIVALENT.get(name)
-    if present in scan:
-        warnings.warn(
-            f"{name} is not assumed: {source} has {present} {scan[present]}", UserWarning, stacklevel=4
+def _express_in_scan_units(scan: dict[str, Any], given: str | None, source: str) -> None:
+    """Express the positions in metres or pixels, by the unit of the file or by the one that is given."""
+    own = scan.pop("position_unit", None)
+    if "position" not in scan or (own is None and given is None):
+        return
+    unit = given if own is None else own
+    factor = None if is_pixels(unit) else float(to_si(1.0, unit, "length", f"position of {source}"))
+    if own is not None and given is not None:
+        expected = None if is_pixels(given) else float(to_si(1.0, given, "length", "position_unit"))
+        if factor != expected:
+            raise ScanError(
+                f"the positions of {source} are in {own}, but position_unit (--position-unit) is {given}; "
+                "expected one unit: leave the option out, or give the positions in a file of their own "
+                "(--position-file)"
+            )
+    scan["position_unit"] = "pixel" if factor is None else "m"
+    scan["position"] = np.asarray(scan["position"], dtype=np.float64) * (1.0 if factor is None else factor)
+
+
+def _doubt_small_steps(scan: Mapping[str, Any], source: str) -> None:
+    """Warn if neighbouring frames are less than a pixel apart: a unit is probably wrong."""
+    position = np.asarray(scan["position"], dtype=np.float64)
+    if scan.get("position_unit", "m") == "m":
+        known = {name: scan[name] for name in (*GEOMETRY_NUMBERS, "propagation", "radiation") if name in scan}
+        try:
+            size = geometry_attributes(tuple(scan["intensity"].shape[1:]), **known).get("pixel_size_m")
+        except ScanError:
+            return  # `create_scan` says what is wrong
+        if size is None:
+            return
+        position = position / np.asarray(size)
+    if len(position) < 2 or position.ndim != 2 or not np.isfinite(position).all():
+        return
+    step = float(np.median(KDTree(position).query(position, k=2)[0][:, 1]))
+    if step < SMALLEST_STEP:
+        say(
+            f"neighbouring frames of {source} are {step:.2g} pixels of the object apart, less than one: the "
+            "unit of the positions, of the energy or of a distance is probably wrong (give --position-unit, "
+            "--energy-eV, --detector-distance-m or --detector-pixel-size-m)"
         )
-    else:
-        scan[name] = value
-
-
-def _override(scan: dict[str, Any], given: Mapping[str, Any], source: str) -> None:
-    """Replace what the file says by what the user gives, and warn where they differ."""
-    radiation = given.get("radiation", scan.get("radiation", PHOTON))
-    for name, value in given.items():
-        own = scan.get(name)
-        other = EQUIVALENT.get(name)
-        # Energy and wavelength are equivalent: what the file has of the other is dropped.
-        if other is not None and other in scan and other not in given:
-            convert = energy_to_wavelength if name == "wavelength_m" else wavelength_to_energy
-            own = convert(float(scan.pop(other)), radiation)
-        if name in PLAUSIBLE and own is not None and not np.allclose(own, value, rtol=1e-3):
-            warnings.warn(f"{name} is {value} as given; {source} has {own}", UserWarning, stacklevel=4)
-    scan.update(given)
-    if (
-        "pixel_size_m" in given
-        and scan.get("propagation") != NEAR_FIELD
-        and "detector_distance_m" not in given
-    ):
-        # A calibrated pixel size is more accurate than the nominal distance of the camera.
-        scan.pop("detector_distance_m", None)
 
 
 def _find_positions(scan: dict[str, Any], arrangement: Arrangement, source: str) -> NDArray[np.float64]:
@@ -236,7 +252,8 @@ def _make_raster(
     if shape is None:
         raise ScanError(
             f"{source} has {frames} frames and no positions; expected scan_shape (--scan-shape) and "
-            "scan_step_m (--scan-step-m) for a raster, or a file of positions (--position-file)"
+            "scan_step_m (--scan-step-m) for a raster, a file of positions (--position-file), or the name of "
+            "the positions in the file (--position-key)"
         )
     if shape[0] * shape[1] != frames:
         raise ScanError(f"scan_shape is {tuple(shape)} for {frames} frames; expected their product")
@@ -254,8 +271,6 @@ def _make_raster(
 def _centre_frames(scan: dict[str, Any], arrangement: Arrangement) -> None:
     """Bring the zero frequency to N//2 of the frames, of `valid` and of `background`, and crop them."""
     shape = np.array(scan["intensity"].shape[1:])
-    if arrangement.zero_frequency == "corner":
-        _apply_to_frames(scan, lambda frames: np.fft.fftshift(frames, axes=(-2, -1)), None)
     middle = shape // 2
     centre = arrangement.centre if arrangement.centre is not None else scan.get("centre")
     if centre is None or scan.get("propagation") == NEAR_FIELD:
@@ -275,11 +290,9 @@ def _centre_frames(scan: dict[str, Any], arrangement: Arrangement) -> None:
     else:
         # Frames stay square, so that an object pixel is as high as it is wide.
         size = np.minimum(largest, largest.min()) if shape[0] == shape[1] else largest
-        warnings.warn(
+        say(
             f"the zero frequency lies at {tuple(origin.tolist())}, off the middle {tuple(middle.tolist())}: "
-            f"frames are cropped to {size[0]} x {size[1]} pixels round it",
-            UserWarning,
-            stacklevel=4,
+            f"frames are cropped to {size[0]} x {size[1]} pixels round it"
         )
     if (size < 2).any() or (origin - size // 2 < 0).any() or (origin + (size + 1) // 2 > shape).any():
         raise OptionError(
@@ -288,46 +301,4 @@ def _centre_frames(scan: dict[str, Any], arrangement: Arrangement) -> None:
         )
     start = origin - size // 2
     rows, columns = (slice(int(a), int(a + n)) for a, n in zip(start, size, strict=True))
-    _apply_to_frames(scan, lambda frames: frames[..., rows, columns], (int(size[0]), int(size[1])))
-
-
-def _apply_to_frames(
-    scan: dict[str, Any], function: Callable[..., Any], frame_shape: tuple[int, int] | None
-) -> None:
-    """Apply a function to the frames, `valid` and `background`; it may change the shape of the frames."""
-    frames = scan["intensity"]
-    if isinstance(frames, LazyFrames):
-        scan["intensity"] = frames.map(function, frame_shape)
-    elif frame_shape:
-        scan["intensity"] = function(frames)
-    else:
-        scan["intensity"] = frames.map_blocks(function, dtype=frames.dtype)
-    for name in ("valid", "background"):
-        if scan.get(name) is not None:
-            scan[name] = function(np.asarray(scan[name]))
-    if "probe" in scan and frame_shape is not None:
-        del scan["probe"]
-        warnings.warn(
-            "the probe of the file is left out: frames of another size have another pixel on the sample",
-            UserWarning,
-            stacklevel=5,
-        )
-
-
-def _derive_pixel_size(scan: dict[str, Any]) -> None:
-    """Derive the pixel size of the object from the angle or the spatial frequency of a detector pixel."""
-    if "pixel_size_m" in scan or not any(name in scan for name in CALIBRATIONS):
-        return
-    if "frequency_per_pixel" in scan:
-        frequency = np.broadcast_to(np.asarray(scan["frequency_per_pixel"], dtype=float), (2,))
-    else:
-        if "wavelength_m" in scan:
-            wavelength = float(scan["wavelength_m"])
-        elif "energy_eV" in scan:
-            wavelength = energy_to_wavelength(float(scan["energy_eV"]), scan.get("radiation", PHOTON))
-        else:
-            return
-        frequency = np.broadcast_to(np.asarray(scan["angle_per_pixel"], dtype=float), (2,)) / wavelength
-    y, x = 1 / (np.array(scan["intensity"].shape[1:]) * frequency)
-    scan["pixel_size_m"] = (float(y), float(x))
-    check_plausible("pixel_size_m", scan["pixel_size_m"], "the calibration of the detector")
+    apply_to_frames(scan, lambda frames: frames[..., rows, columns], (int(size[0]), int(size[1])))
