@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import KDTree
 
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.first_probe import guess_first_probe
@@ -22,13 +21,9 @@ from daskptycho.formats.geometry import CALIBRATIONS, combine_geometry, derive_p
 from daskptycho.formats.notices import say
 from daskptycho.formats.positions import Positions
 from daskptycho.formats.units import check_plausible, is_pixels, to_si
-from daskptycho.scan.calibration import GEOMETRY_NUMBERS, geometry_attributes
 from daskptycho.scan.optics import NEAR_FIELD
 
 __all__ = ["Arrangement", "arrange_scan", "orient_positions"]
-
-# Median distance of a frame from its nearest neighbour, in pixels of the object, that no scan has.
-SMALLEST_STEP = 1.0
 
 # Distance of the centre from N//2, in pixels, from which on frames are cropped.
 OFF_CENTRE = 1.0
@@ -178,7 +173,6 @@ def arrange_scan(
     )
     _centre_frames(scan, arrangement)
     derive_pixel_size(scan)
-    _doubt_small_steps(scan, source)
     if "probe" not in scan and arrangement.guess_probe:
         scan["probe"] = guess_first_probe(scan, arrangement.probe_diameter, arrangement.probe_defocus_m)
     for name in ("account", "amplitudes", "centre", "scan_shape", "scan_step_m", *CALIBRATIONS):
@@ -203,29 +197,6 @@ def _express_in_scan_units(scan: dict[str, Any], given: str | None, source: str)
             )
     scan["position_unit"] = "pixel" if factor is None else "m"
     scan["position"] = np.asarray(scan["position"], dtype=np.float64) * (1.0 if factor is None else factor)
-
-
-def _doubt_small_steps(scan: Mapping[str, Any], source: str) -> None:
-    """Warn if neighbouring frames are less than a pixel apart: a unit is probably wrong."""
-    position = np.asarray(scan["position"], dtype=np.float64)
-    if scan.get("position_unit", "m") == "m":
-        known = {name: scan[name] for name in (*GEOMETRY_NUMBERS, "propagation", "radiation") if name in scan}
-        try:
-            size = geometry_attributes(tuple(scan["intensity"].shape[1:]), **known).get("pixel_size_m")
-        except ScanError:
-            return  # `create_scan` says what is wrong
-        if size is None:
-            return
-        position = position / np.asarray(size)
-    if len(position) < 2 or position.ndim != 2 or not np.isfinite(position).all():
-        return
-    step = float(np.median(KDTree(position).query(position, k=2)[0][:, 1]))
-    if step < SMALLEST_STEP:
-        say(
-            f"neighbouring frames of {source} are {step:.2g} pixels of the object apart, less than one: the "
-            "unit of the positions, of the energy or of a distance is probably wrong (give --position-unit, "
-            "--energy-eV, --detector-distance-m or --detector-pixel-size-m)"
-        )
 
 
 def _find_positions(scan: dict[str, Any], arrangement: Arrangement, source: str) -> NDArray[np.float64]:

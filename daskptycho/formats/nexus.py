@@ -151,8 +151,12 @@ def _list_stacks(where: str, entry: Any) -> list[tuple[str, list[str], str]]:
     if hasattr(data, "keys"):
         parts = sorted(name for name in data if LINKED_DATA.fullmatch(name))
         for name in parts:
-            if child(data, name) is None:
+            part = child(data, name)
+            if part is None:
                 raise ScanError(f"{name} of {where}/data {broken_link(data, name)}")
+            if not is_dataset(part) or len(part.shape) < 3 or part.dtype.kind not in "iuf":
+                what = describe(part) if is_dataset(part) else "no array"
+                raise ScanError(f"{where}/data/{name} is {what}; expected counts, (frame, qy, qx)")
         if parts:
             said = describe(data[parts[0]])
             if len(parts) > 1:
