@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,32 @@ class _Assumption(click.ParamType):
         return name, numbers[0] if len(numbers) == 1 else numbers
 
 
+class _Columns(click.ParamType):
+    """Two columns: ``samy,samx`` or ``3,2``."""
+
+    name = "y,x"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        parts = value if isinstance(value, tuple) else tuple(part.strip() for part in value.split(","))
+        if len(parts) != 2 or not all(parts):
+            self.fail(f"{value!r} is not a pair of columns; expected two, as in samy,samx or 3,2", param, ctx)
+        return parts
+
+
+class _Range(click.ParamType):
+    """Frames from one to before another: ``0:390``."""
+
+    name = "start:stop"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d*):(\d*)", value)
+        if found is None:
+            self.fail(f"{value!r} is not a range of frames; expected start:stop, as in 0:390", param, ctx)
+        return tuple(int(part) if part else None for part in found.groups())
+
+
 class _Key(click.ParamType):
     """A name and a path in an HDF5 file: ``energy_eV=/beam/energy``."""
 
@@ -102,7 +129,8 @@ class _Key(click.ParamType):
 @click.option(
     "--valid-key",
     metavar="NAME",
-    help="Name of the mask, True where the detector counts; it is never guessed.",
+    help="Name of the mask, True where the detector counts, or ~NAME for one that is True where it does not; "
+    "several with a plus. It is never guessed.",
 )
 @click.option(
     "--background-key",
@@ -125,7 +153,17 @@ class _Key(click.ParamType):
     type=click.Choice(["counts", "amplitudes"]),
     help="What frames hold; amplitudes are squared.  [default: by their name and their values]",
 )
-@click.option("--position-file", metavar="FILE", help="Text or .npy file with the positions.")
+@click.option(
+    "--position-file",
+    metavar="FILE",
+    help="File with the positions: text, .npy, or FILE.h5:PATH for one with arrays.",
+)
+@click.option(
+    "--position-columns",
+    type=_Columns(),
+    help="Names or numbers of the two columns in a text file with several.",
+)
+@click.option("--frames", type=_Range(), help="Import these frames only.  [default: all]")
 @click.option(
     "--zero-frequency",
     type=click.Choice(["centre", "corner"]),
@@ -133,10 +171,16 @@ class _Key(click.ParamType):
 )
 @click.option("--centre", type=_Point(), help="Pixel of the zero frequency, instead of that of the file.")
 @click.option("--crop", type=SIZE, help="Crop frames to this size around the zero frequency.")
+@click.option("--bin", type=int, help="Sum the counts of squares of this many pixels a side.")
+@click.option("--transpose", is_flag=True, help="Exchange the axes of the frames, once they are cropped.")
+@click.option(
+    "--flip", type=click.Choice(["y", "x", "yx"]), help="Reverse frames along these axes, after that."
+)
 @click.option(
     "--position-axes",
     metavar="AXES",
-    help="Columns of the positions: yx or xy, with a minus before an axis to be reversed.  [default: yx]",
+    help="Columns of the positions: yx or xy, with a minus before an axis to be reversed.  [default: by "
+    "their names, or yx]",
 )
 @click.option(
     "--rotation-deg", type=float, help="Rotate the positions relative to the detector, from y to x."

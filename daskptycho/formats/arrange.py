@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.first_probe import guess_first_probe
 from daskptycho.formats.frame_contents import apply_to_frames, interpret_frames
+from daskptycho.formats.frame_layout import bin_frames, turn_frames
 from daskptycho.formats.geometry import CALIBRATIONS, combine_geometry, derive_pixel_size
 from daskptycho.formats.notices import say
 from daskptycho.formats.positions import Positions
@@ -45,9 +46,17 @@ class Arrangement:
         [y, x] of the zero frequency in pixels of the frames in the file, instead of what the file says.
     crop : int or (int, int), optional
         Size to which frames are cropped round the zero frequency, in pixels.
-    position_axes : str
+    position_axes : str, optional
         What the two columns of the positions in the file are: "yx" or "xy", with a minus before each letter
-        whose axis points the other way, as in "-yx" or "x-y".
+        whose axis points the other way, as in "-yx" or "x-y". By default what their names tell, or "yx".
+    frames : (int or None, int or None), optional
+        Number of the first frame to import, and of the one after the last.
+    bin : int
+        Number of detector pixels along each axis that are summed to one.
+    transpose : bool
+        Exchange the axes of the frames, after they are centred and cropped.
+    flip : str
+        Axes along which the frames are reversed after that: "y", "x" or "yx".
     rotation_deg : float
         Angle by which positions are rotated from the first axis to the second.
     scan_shape : (int, int), optional
@@ -66,7 +75,11 @@ class Arrangement:
     frames_hold: str | None = None
     centre: tuple[float, float] | None = None
     crop: int | tuple[int, int] | None = None
-    position_axes: str = "yx"
+    position_axes: str | None = None
+    frames: tuple[int | None, int | None] | None = None
+    bin: int = 1
+    transpose: bool = False
+    flip: str = ""
     rotation_deg: float = 0.0
     scan_shape: tuple[int, int] | None = None
     scan_step_m: float | tuple[float, float] | None = None
@@ -75,11 +88,15 @@ class Arrangement:
     probe_defocus_m: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.bin < 1 or self.bin != int(self.bin):
+            raise OptionError(f"bin is {self.bin}; expected a whole number of pixels, 1 or more")
+        if not set(self.flip) <= set("yx"):
+            raise OptionError(f"flip is {self.flip!r}; expected 'y', 'x' or 'yx'")
         if self.zero_frequency not in (None, "centre", "corner"):
             raise OptionError(f"zero_frequency is {self.zero_frequency!r}; expected 'centre' or 'corner'")
         if self.frames_hold not in (None, "counts", "amplitudes"):
             raise OptionError(f"frames_hold is {self.frames_hold!r}; expected 'counts' or 'amplitudes'")
-        orient_positions(np.zeros((1, 2)), self.position_axes)
+        orient_positions(np.zeros((1, 2)), self.position_axes or "yx")
         if (self.probe_defocus_m or self.probe_diameter) and not self.guess_probe:
             raise OptionError(
                 "probe_diameter and probe_defocus_m belong to a guess of the probe; expected guess_probe "
@@ -157,12 +174,14 @@ def arrange_scan(
     """
     scan = dict(found)
     source = scan.get("source", "the file")
+    order = None
     if isinstance(scan.get("position"), Positions):
-        scan["position"], unit = scan["position"]
+        scan["position"], unit, order = scan["position"]
         scan |= {} if unit is None else {"position_unit": unit}
     combine_geometry(scan, given, assume, source)
     _express_in_scan_units(scan, given.get("position_unit"), source)
-    scan["position"] = _find_positions(scan, arrangement, source)
+    scan["position"] = _find_positions(scan, arrangement, order, source)
+    _choose_frames(scan, arrangement.frames, source)
     known = scan.get("propagation") == NEAR_FIELD or arrangement.centre is not None or "centre" in scan
     interpret_frames(
         scan,
@@ -172,6 +191,8 @@ def arrange_scan(
         find_zero=not known,
     )
     _centre_frames(scan, arrangement)
+    turn_frames(scan, transpose=arrangement.transpose, flip=arrangement.flip)
+    bin_frames(scan, arrangement.bin)
     derive_pixel_size(scan)
     if "probe" not in scan and arrangement.guess_probe:
         scan["probe"] = guess_first_probe(scan, arrangement.probe_diameter, arrangement.probe_defocus_m)
@@ -199,19 +220,46 @@ def _express_in_scan_units(scan: dict[str, Any], given: str | None, source: str)
     scan["position"] = np.asarray(scan["position"], dtype=np.float64) * (1.0 if factor is None else factor)
 
 
-def _find_positions(scan: dict[str, Any], arrangement: Arrangement, source: str) -> NDArray[np.float64]:
+def _find_positions(
+    scan: dict[str, Any], arrangement: Arrangement, order: str | None, source: str
+) -> NDArray[np.float64]:
     """Positions [y, x] of the frames, (frame, 2), from the file or of a raster."""
     frames = len(scan["intensity"])
     if "position" in scan:
         position = np.asarray(scan["position"], dtype=np.float64)
     else:
         position = _make_raster(scan, arrangement, frames, source)
-    position = orient_positions(position, arrangement.position_axes)
+    axes = arrangement.position_axes
+    if axes is not None and order is not None and axes.replace("-", "") != order:
+        say(f"the columns of the positions are named {' and '.join(order)}; position_axes makes them {axes}")
+    position = orient_positions(position, axes or order or "yx")
     if arrangement.rotation_deg:
         angle = np.deg2rad(arrangement.rotation_deg)
         cosine, sine = np.cos(angle), np.sin(angle)
         position = position @ np.array([[cosine, sine], [-sine, cosine]])
     return position
+
+
+def _choose_frames(scan: dict[str, Any], chosen: tuple[int | None, int | None] | None, source: str) -> None:
+    """Keep the frames that the user chooses, with their positions; there have to be as many of both."""
+    frames, positions = len(scan["intensity"]), len(scan["position"])
+    start, stop, _ = slice(*(chosen or (None, None))).indices(frames)
+    count = stop - start
+    if chosen is not None and count < 1:
+        raise OptionError(f"frames is {chosen}, none of the {frames} of {source}; expected at least one")
+    if positions not in (count, frames) and not (chosen is not None and positions >= stop):
+        fewer = min(frames, positions)
+        raise ScanError(
+            f"{source} has {frames} frames, of which {count} are to be imported, and there are {positions} "
+            f"positions; expected one for each: if the first {fewer} of both belong together, give frames "
+            f"(--frames 0:{fewer})"
+        )
+    if positions != count:
+        scan["position"] = scan["position"][start:stop]
+    if count != frames:
+        scan["intensity"] = scan["intensity"].select(start, stop)
+        numbers = np.asarray(scan.get("frame_number", np.arange(frames)))
+        scan["frame_number"] = numbers[start:stop]
 
 
 def _make_raster(

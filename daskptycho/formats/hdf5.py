@@ -25,8 +25,9 @@ from daskptycho.formats.hdf5_file import (
 from daskptycho.formats.lazy_frames import LazyFrames, frames_of_array
 from daskptycho.formats.named_arrays import NamedArrays, read_named_arrays
 from daskptycho.formats.offers import NO_KEYS, NUMBERS, Keys
+from daskptycho.formats.positions import Positions
 
-__all__ = ["hdf5_arrays", "read_hdf5", "write_hdf5"]
+__all__ = ["hdf5_arrays", "read_hdf5", "read_hdf5_positions", "write_hdf5"]
 
 # How HDF5 files of MATLAB 7.3 begin.
 MATLAB = b"MATLAB 7.3"
@@ -106,6 +107,18 @@ def read_hdf5(path: Path, keys: Keys = NO_KEYS) -> dict[str, Any]:
             )
 
         return read_named_arrays(arrays, keys, path.name, open_frames, usually_last=matlab)
+
+
+def read_hdf5_positions(path: Path, keys: Keys) -> Positions:
+    """Read positions from an HDF5 file that may have nothing else.
+
+    Raises
+    ------
+    ScanError
+        It has none.
+    """
+    with open_hdf5(path) as file:
+        return hdf5_arrays(file, path, matlab=_is_matlab(path)).only_positions(keys, path.name)
 
 
 def hdf5_arrays(file: Any, path: Path, *, matlab: bool = False) -> NamedArrays:

@@ -175,9 +175,12 @@ def _what_is_missing(dataset: Any, folder: Path, source: Any) -> str | None:
             return f"{source.dset_name} in {name}"
         # What lies beyond the end of a source is filled with zeros as well.
         space = source.src_space
-        whole = space.get_select_type() == h5py.h5s.SEL_ALL
-        last = [size - 1 for size in space.shape] if whole else space.get_select_bounds()[1]
-        if any(end >= size for end, size in zip(last, part.shape, strict=False)):
+        if space.get_select_type() == h5py.h5s.SEL_ALL:
+            short = part.size < source.vspace.get_select_npoints()
+        else:
+            last = space.get_select_bounds()[1]
+            short = any(end >= size for end, size in zip(last, part.shape, strict=False))
+        if short:
             return f"{source.dset_name} in {name}, which ends early: it has the shape {part.shape}"
     return None
 

@@ -46,6 +46,11 @@ class LazyFrames:
         frames = self.read(different)
         return frames if np.array_equal(inverse, np.arange(len(frames))) else frames[inverse]
 
+    def select(self, start: int, stop: int) -> LazyFrames:
+        """The frames from `start` up to `stop`."""
+        read = self.read
+        return LazyFrames((stop - start, *self.shape[1:]), self.dtype, lambda numbers: read(numbers + start))
+
     def map(
         self, function: Callable[[NDArray[Any]], NDArray[Any]], frame_shape: tuple[int, int] | None = None
     ) -> LazyFrames:

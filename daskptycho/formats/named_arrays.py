@@ -14,10 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
+from daskptycho.formats.array_shapes import (
+    DIMENSIONS,
+    are_columns,
+    could_be_frames,
+    could_be_small,
+    counts_of_frames,
+    fit_raster,
+    small_array,
+)
 from daskptycho.formats.lazy_frames import LazyFrames
 from daskptycho.formats.notices import say
-from daskptycho.formats.offers import NUMBERS, Keys, Offer, describe, number_offer, real_numbers, take
+from daskptycho.formats.offers import (
+    NUMBERS,
+    Keys,
+    Offer,
+    describe,
+    number_offer,
+    require,
+    take,
+)
 from daskptycho.formats.positions import (
+    Positions,
     axis_of,
     count_positions,
     join_columns,
@@ -36,8 +54,6 @@ from daskptycho.formats.usual_names import (
 )
 
 __all__ = ["NamedArrays", "read_named_arrays"]
-
-DIMENSIONS = {"probe": 3, "valid": 2, "background": 2}
 
 # Arrays that an error lists.
 MOST_LISTED = 20
@@ -95,13 +111,6 @@ def read_named_arrays(
     if len(scan) == 2:
         found["scan_shape"] = scan
     return found | {"account": account, "amplitudes": are_amplitudes(where), "source": source}
-
-
-def drop_leading_ones(array: Any, dimensions: int) -> Any:
-    """The array without leading axes of length one, as long as it has more than this number of dimensions."""
-    while array.ndim > dimensions and array.shape[0] == 1:
-        array = array[0]
-    return array
 
 
 @dataclass(frozen=True)
@@ -176,21 +185,19 @@ class NamedArrays:
         """
         if keys.intensity_key is not None:
             where, array = self.find("intensity", keys.intensity_key)
-            if not _could_be_frames(array):
+            if not could_be_frames(array):
                 raise ScanError(
                     f"intensity ({where}) is {describe(array)}; expected counts, (frame, qy, qx) or "
                     "(row, column, qy, qx)"
                 )
             return [Offer(where, describe(array), lambda: where)]
         counts = self.position_counts(keys)
-        usual = [
-            (path, array) for path, array in self._by_usual_names("intensity") if _could_be_frames(array)
-        ]
-        usual.sort(key=lambda item: not _counts_of_frames(item[1].shape) & counts)
+        usual = [(path, array) for path, array in self._by_usual_names("intensity") if could_be_frames(array)]
+        usual.sort(key=lambda item: not counts_of_frames(item[1].shape) & counts)
         if not usual:
             raise self.not_found("intensity", None)
         paths = {path for path, _ in usual}
-        stacks = ((path, array) for path, array in self.arrays.items() if _could_be_frames(array))
+        stacks = ((path, array) for path, array in self.arrays.items() if could_be_frames(array))
         offers = [self._path_offer(path, array) for path, array in usual]
         return offers + [self._path_offer(*item, rival=False) for item in stacks if item[0] not in paths]
 
@@ -209,27 +216,44 @@ class NamedArrays:
         scan = shape[:-2]
         frames = int(np.prod(scan))
         single.sort(key=lambda item: count_positions(item[1]) != frames)
-        pairs = [pair for pair in self._usual_pairs() if _fit_raster([a.size for _, a in pair], scan)]
+        pairs = [pair for pair in self._usual_pairs() if fit_raster([a.size for _, a in pair], scan)]
         pairs += [pair for pair in self._other_pairs(scan) if pair not in pairs]
         return [
             *(self._position_offer(*item) for item in single),
             *(self._pair_offer(pair, shape, keys) for pair in pairs),
         ]
 
+    def only_positions(self, keys: Keys, source: str) -> Positions:
+        """The positions of a file that needs to have nothing else.
+
+        Raises
+        ------
+        ScanError
+            There are none.
+        """
+        counts = self.position_counts(keys)
+        offers = [offer for count in sorted(counts) for offer in self.positions(keys, (count, 1, 1))]
+        offers = list({offer.where: offer for offer in offers}.values())
+        if not offers:
+            raise self.not_found("position", None)
+        found: Positions = require(take({"position": offers}, keys, source)[0]["position"])
+        return found
+
     def small(self, name: str, keys: Keys, frame: tuple[int, ...]) -> list[Offer]:
         """Offers of the probe, the mask or the background, for frames of this shape."""
-        dimensions = DIMENSIONS[name]
         key = keys.of(name)
+        if name == "valid" and key is not None:
+            return [self._masks(key, frame)]
         found = self._by_usual_names(name) if key is None else [self.find(name, key)]
 
         def offer(where: str, array: Any) -> Offer:
             fits = tuple(array.shape[-2:]) == tuple(frame)
             on_demand = key is None and (name in NEVER_GUESSED or not fits)
             return Offer(
-                where, describe(array), lambda: self._read_small(where, array, dimensions, name), on_demand
+                where, describe(array), lambda: small_array(self.read(array), name, where), on_demand
             )
 
-        return [offer(*item) for item in found if key is not None or _could_be_small(item[1])]
+        return [offer(*item) for item in found if key is not None or could_be_small(item[1])]
 
     def named_offers(self, keys: Keys, shape: tuple[int, ...]) -> dict[str, list[Offer]]:
         """Offers of what the user has named besides the frames, which have this shape.
@@ -292,7 +316,7 @@ class NamedArrays:
                     named = {bare_name(path, "length"): (path, array) for path, array in members}
                     if first in named and second in named:
                         found.append((group.count("/"), [named[first], named[second]]))
-        return [pair for _, pair in sorted(found, key=lambda item: item[0]) if _are_columns(pair)]
+        return [pair for _, pair in sorted(found, key=lambda item: item[0]) if are_columns(pair)]
 
     def _other_pairs(self, scan: tuple[int, ...]) -> list[list[tuple[str, Any]]]:
         """Pairs in one group whose names tell y and x, and whose lengths are those of the scan."""
@@ -305,7 +329,7 @@ class NamedArrays:
                     axes[axis[0]].append((path, array))
             if len(axes["y"]) == len(axes["x"]) == 1:
                 pair = [axes["y"][0], axes["x"][0]]
-                if _are_columns(pair) and _fit_raster([array.size for _, array in pair], scan):
+                if are_columns(pair) and fit_raster([array.size for _, array in pair], scan):
                     found.append(pair)
         return found
 
@@ -331,57 +355,27 @@ class NamedArrays:
             where,
             said,
             lambda: join_columns(
-                [(path, array, self.read(array)) for path, array in pair], shape, keys.slow_axis
+                [(path, array, self.read(array)) for path, array in pair],
+                shape,
+                keys.slow_axis,
+                named=keys.position_key is None,
             ),
         )
 
-    def _read_small(self, where: str, array: Any, dimensions: int, name: str) -> NDArray[Any]:
-        """An array of at most this number of dimensions.
+    def _masks(self, key: str, frame: tuple[int, ...]) -> Offer:
+        """The pixels that are valid by all masks that the user names; a tilde marks those of bad pixels."""
+        named = []
+        for part in key.split("+"):
+            named.append((*self.find("valid", part.removeprefix("~")), part.startswith("~")))
 
-        Records of two numbers are complex ones, and dark frames are averaged.
-        """
-        values = self.read(array)
-        if values.dtype.names is not None and len(values.dtype.names) == 2:
-            real, imaginary = (real_numbers(values[part], where) for part in values.dtype.names)
-            values = real + 1j * imaginary
-        values = drop_leading_ones(values, dimensions)
-        if name == "background" and values.ndim == 3 and values.dtype.kind in "iuf":
-            values = values.mean(axis=0)
-        if values.dtype.kind not in "biufc" or values.ndim not in (2, dimensions):
-            raise ScanError(
-                f"{name} ({where}) is {describe(array)}; expected numbers of {dimensions} dimensions"
-            )
-        if name == "probe" and values.ndim == 2:
-            values = values[np.newaxis]
-        return values.astype(bool) if name == "valid" else values
+        def read() -> NDArray[np.bool_]:
+            valid = np.ones(frame, dtype=bool)
+            for where, array, bad in named:
+                mask = small_array(self.read(array), "valid", where)
+                if mask.shape != valid.shape:
+                    raise ScanError(f"valid ({where}) is {describe(array)}; expected {frame}, as frames are")
+                valid &= ~mask if bad else mask
+            return valid
 
-
-def _could_be_frames(array: Any) -> bool:
-    shape = array.shape
-    return (
-        array.dtype.kind in "iuf"
-        and len(shape) >= 3
-        and min(shape[-2:]) >= 2
-        and int(np.prod(shape[:-2])) > 0
-    )
-
-
-def _counts_of_frames(shape: tuple[int, ...]) -> set[int]:
-    return {int(np.prod(shape[:-2])), int(np.prod(shape[2:]))}
-
-
-def _could_be_small(array: Any) -> bool:
-    names = array.dtype.names
-    pair = names is not None and len(names) == 2 and all(array.dtype[n].kind in "iuf" for n in names)
-    return (array.dtype.kind in "biufc" or pair) and len(array.shape) >= 2
-
-
-def _are_columns(pair: list[tuple[str, Any]]) -> bool:
-    """Whether two arrays have a value for each of several frames, rows or columns."""
-    return all(array.dtype.kind in "iuf" and len(array.shape) > 0 and array.size > 0 for _, array in pair)
-
-
-def _fit_raster(lengths: list[int], scan: tuple[int, ...]) -> bool:
-    """Whether two columns have one value for each frame, or for each row and each column."""
-    frames = int(np.prod(scan))
-    return lengths == [frames, frames] or lengths[0] * lengths[1] == frames
+        where = " and ".join(f"{'not ' if bad else ''}{path}" for path, _, bad in named)
+        return Offer(where, describe(named[0][1]), read)

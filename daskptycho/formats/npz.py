@@ -22,8 +22,9 @@ from daskptycho.errors import ScanError
 from daskptycho.formats.lazy_frames import LazyFrames, frames_of_array
 from daskptycho.formats.named_arrays import NamedArrays, read_named_arrays
 from daskptycho.formats.offers import NO_KEYS, Keys
+from daskptycho.formats.positions import Positions
 
-__all__ = ["is_npz", "read_npz"]
+__all__ = ["is_npz", "read_npz", "read_npz_positions"]
 
 ZIP = b"PK\x03\x04"
 NPY = b"\x93NUMPY"
@@ -100,6 +101,30 @@ def read_npz(path: Path, keys: Keys = NO_KEYS) -> dict[str, Any]:
     ScanError
         An array is not found, or the file cannot be read.
     """
+    with _open_arrays(path) as arrays:
+
+        def open_frames(where: str, *, last: bool) -> LazyFrames:
+            frames = arrays.find("intensity", where)[1][()]
+            return frames_of_array(lambda: nullcontext(frames), frames.shape, frames.dtype, last=last)
+
+        return read_named_arrays(arrays, keys, path.name, open_frames)
+
+
+def read_npz_positions(path: Path, keys: Keys) -> Positions:
+    """Read positions from an npz archive that may have nothing else.
+
+    Raises
+    ------
+    ScanError
+        It has none, or cannot be read.
+    """
+    with _open_arrays(path) as arrays:
+        return arrays.only_positions(keys, path.name)
+
+
+@contextmanager
+def _open_arrays(path: Path) -> Iterator[NamedArrays]:
+    """Open the arrays of an archive, which are read when they are asked for."""
     try:
         # The directory of an archive is at its end, and seeking in a compressed file is slow.
         with tempfile.TemporaryFile() as whole:
@@ -107,13 +132,7 @@ def read_npz(path: Path, keys: Keys = NO_KEYS) -> dict[str, Any]:
                 shutil.copyfileobj(file, whole)
             whole.seek(0)
             members = _list_members(whole)
-            arrays = NamedArrays(members, str(path), lambda array: np.asarray(array[()]), members.get)
-
-            def open_frames(where: str, *, last: bool) -> LazyFrames:
-                frames = arrays.find("intensity", where)[1][()]
-                return frames_of_array(lambda: nullcontext(frames), frames.shape, frames.dtype, last=last)
-
-            return read_named_arrays(arrays, keys, path.name, open_frames)
+            yield NamedArrays(members, str(path), lambda array: np.asarray(array[()]), members.get)
     except ScanError:
         raise
     except UNREADABLE as error:

@@ -76,7 +76,8 @@ class Keys:
     ----------
     intensity_key, position_key, probe_key, valid_key, background_key : str, optional
         Names of arrays, or their paths in the file. Two joined by a plus are the two columns of the
-        positions. What has no key is looked for under its usual names, except for `valid`, which has to be
+        positions, or several masks, with a tilde before those that are True where a pixel is bad. What has no
+        key is looked for under its usual names, except for `valid`, which has to be
         True where the detector counts, and `background`, which is subtracted.
     keys : mapping
         Paths of numbers by name, such as ``{"energy_eV": "/beam/energy"}``. Their units are read too.

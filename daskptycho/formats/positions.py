@@ -18,7 +18,15 @@ from daskptycho.formats.notices import say
 from daskptycho.formats.offers import real_numbers
 from daskptycho.formats.units import split_unit, unit_of
 
-__all__ = ["Positions", "axis_of", "count_positions", "expand_raster", "join_columns", "read_positions"]
+__all__ = [
+    "Positions",
+    "axis_of",
+    "count_positions",
+    "expand_raster",
+    "join_columns",
+    "one_unit",
+    "read_positions",
+]
 
 # What a name that means the x or the y of the scan has besides that letter.
 BESIDE = "|".join(
@@ -52,10 +60,13 @@ class Positions(NamedTuple):
     values : (frame, 2) float64 array
     unit : str or None
         As the file names it; None if it does not.
+    order : {"yx", "xy"}, optional
+        What the columns are, if they have names that tell.
     """
 
     values: NDArray[np.float64]
     unit: str | None
+    order: str | None = None
 
 
 def axis_of(name: str) -> tuple[str, str | None] | None:
@@ -99,9 +110,10 @@ def read_positions(array: Any, values: NDArray[Any], where: str) -> Positions:
         named = {found[0]: (field, found[1]) for field in values.dtype.names if (found := axis_of(field))}
         if not {"x", "y"} <= set(named):
             raise ScanError(f"{where} has the fields {', '.join(values.dtype.names)}; expected x and y")
-        units = [named[axis][1] for axis in "yx"]
-        pair = [real_numbers(values[named[axis][0]], where).ravel() for axis in "yx"]
-        return Positions(np.column_stack(pair), unit or one_unit(units, where))
+        order = "".join(axis for axis in named if axis != "z")
+        units = [named[axis][1] for axis in order]
+        pair = [real_numbers(values[named[axis][0]], where).ravel() for axis in order]
+        return Positions(np.column_stack(pair), unit or one_unit(units, where), order)
     if count_positions(values) == 0:
         raise ScanError(
             f"{where} is {values.dtype} of the shape {values.shape}; expected positions: two "
@@ -115,7 +127,11 @@ def read_positions(array: Any, values: NDArray[Any], where: str) -> Positions:
 
 
 def join_columns(
-    parts: Sequence[tuple[str, Any, NDArray[Any]]], shape: tuple[int, ...], slow_axis: str | None
+    parts: Sequence[tuple[str, Any, NDArray[Any]]],
+    shape: tuple[int, ...],
+    slow_axis: str | None,
+    *,
+    named: bool = False,
 ) -> Positions:
     """Positions from two arrays, each with one value a frame, or a row and a column of a raster.
 
@@ -127,6 +143,8 @@ def join_columns(
         Shape of the frames, (frame, qy, qx) or (row, column, qy, qx).
     slow_axis : {"y", "x"}, optional
         Which of the two changes last, where nothing else tells.
+    named : bool
+        Whether their names tell that the first is y.
 
     Raises
     ------
@@ -134,15 +152,15 @@ def join_columns(
         They do not fit each other, or have different units.
     """
     columns: Sequence[NDArray[np.float64]] = [real_numbers(v, where).ravel() for where, _, v in parts]
-    named = [
+    units = [
         unit_of(getattr(array, "attrs", {})) or split_unit(_tail(where), "length")[1]
         for where, array, _ in parts
     ]
-    unit = one_unit(named, " and ".join(where for where, *_ in parts))
+    unit = one_unit(units, " and ".join(where for where, *_ in parts))
     if columns[0].size != columns[1].size or columns[0].size ** 2 == int(np.prod(shape[:-2])):
         what = [where for where, *_ in parts]
         columns = expand_raster(columns, shape[:-2], what, slow_axis)
-    return Positions(np.column_stack(columns), unit)
+    return Positions(np.column_stack(columns), unit, "yx" if named else None)
 
 
 def expand_raster(

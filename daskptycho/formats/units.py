@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
 
-__all__ = ["PLAUSIBLE", "check_plausible", "is_pixels", "split_unit", "to_si", "unit_of"]
+__all__ = ["PLAUSIBLE", "check_plausible", "is_pixels", "is_unit", "split_unit", "to_si", "unit_of"]
 
 ELECTRON_VOLT = 1.602176634e-19
 ANGSTROM = ("Å", "Å", "A", "angstrom", "angstroms", "Angstrom", "ang")
@@ -113,6 +113,11 @@ def _factor(symbol: str, kind: str) -> float | None:
     return None if symbol in CASE_MATTERS else by_lower.get(symbol.lower())
 
 
+def is_unit(symbol: str, kind: str) -> bool:
+    """Whether a word is a unit of a kind; pixels count as lengths."""
+    return _factor(symbol, kind) is not None or (kind == "length" and is_pixels(symbol))
+
+
 def unit_of(attributes: Any) -> str | None:
     """The unit among the attributes of an array, under `units` or `unit`; None if there is none."""
     for name in ("units", "unit"):
@@ -145,7 +150,7 @@ def split_unit(name: str, kind: str) -> tuple[str, str | None]:
     unit = None if found is None else found["bracket"] or found["tail"]
     if found is None or unit is None:
         return name.strip(), None
-    if _factor(unit, kind) is None and not (kind == "length" and is_pixels(unit)):
+    if not is_unit(unit, kind):
         return name.strip(), None
     return found["name"].strip(), unit
 

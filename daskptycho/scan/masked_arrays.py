@@ -33,8 +33,8 @@ def take_mask(intensity: Any, valid: Any) -> tuple[Any, Any]:
     """
     if isinstance(getattr(intensity, "_meta", None), np.ma.MaskedArray):
         raise ScanError(
-            "intensity is a dask array of masked arrays; expected plain ones, with the pixels that do not count "
-            "in valid (dask.array.ma.getdata takes the mask away)"
+            "intensity is a dask array of masked arrays; expected plain ones, with the pixels that do not "
+            "count in valid (dask.array.ma.getdata takes the mask away)"
         )
     if not isinstance(intensity, np.ma.MaskedArray):
         return intensity, valid
@@ -42,8 +42,8 @@ def take_mask(intensity: Any, valid: Any) -> tuple[Any, Any]:
     if mask.ndim == 3 and not (mask == mask[:1]).all():
         differing = np.flatnonzero((mask != mask[:1]).any(axis=(1, 2)))
         raise ScanError(
-            f"intensity is masked differently from frame to frame, first in frame {differing[0]}; expected one "
-            "mask for all frames: give the pixels that count in every frame as valid, and plain arrays"
+            f"intensity is masked differently from frame to frame, first in frame {differing[0]}; expected "
+            "one mask for all frames: give the pixels that count in every frame as valid, and plain arrays"
         )
     counts = intensity.data
     if mask.ndim != 3 or not mask.any():

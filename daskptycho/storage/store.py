@@ -204,5 +204,6 @@ def load_dataset(location: Location, dataset: xr.Dataset) -> xr.Dataset:
             if isinstance(error, bucket_client.client_errors(location)):
                 raise
             raise ScanError(
-                f"{location} is damaged: {type(error).__name__}: {' '.join(str(error).split())}; copy it again"
+                f"{location} is damaged: {type(error).__name__}: {' '.join(str(error).split())}; copy it "
+                "again"
             ) from error

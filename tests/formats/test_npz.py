@@ -203,7 +203,7 @@ def test_files_other_than_archives_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     with pytest.raises(ScanError, match=r"a\.npz does not exist"):
         read_file(path)
-    with pytest.raises(ScanError, match="is a folder; expected a data file"):
+    with pytest.raises(ScanError, match="is a folder without a Zarr store or TIFF files; exp"):
         read_file(tmp_path)
     path.write_text("frames follow")
     with pytest.raises(ScanError, match="is of no known format; expected one of: npz"):
