@@ -106,7 +106,9 @@ class _Key(click.ParamType):
     examples=(
         "daskptycho import star.npz.bz2 scan.zarr --position-unit pixel",
         "daskptycho import moonflower.ptyd scan.zarr --guess-probe",
-        "daskptycho import master.h5 scan.zarr --position-file positions.txt \\\n--crop 256 --guess-probe",
+        "daskptycho import master.h5 scan.zarr --position-file positions.csv \\\n--crop 256 --guess-probe",
+        "daskptycho import scan4d.npy scan.zarr --position-file motors.h5:/scan/y+/scan/x \\\n"
+        "--position-unit um --pixel-size-m 12e-9",
         "daskptycho import frames.h5 scan.zarr --position-key motors/y+motors/x \\\n"
         "--key energy_eV=beam/energy --assume detector_distance_m=2",
         "daskptycho import empad.xml scan.zarr --guess-probe --rotation-deg 12 \\\n"
@@ -228,8 +230,9 @@ class _Key(click.ParamType):
 def command(file: str, scan: str, **options: Any) -> None:
     """Read FILE and write it to SCAN as a scan, block by block.
 
-    FILE is an npz, HDF5, CXI, NeXus or PtyPy (.ptyd) file, or a 4D-STEM file of EMPAD, Merlin, ARINA,
-    DigitalMicrograph, HyperSpy or py4DSTEM. The format is recognised from the content. Options override what
+    FILE is an npz, npy, MATLAB, Zarr, TIFF, HDF5, CXI, NeXus or PtyPy (.ptyd) file, a folder of TIFF files, or
+    a 4D-STEM file of EMPAD, Merlin, ARINA, DigitalMicrograph, HyperSpy or py4DSTEM. The format is recognised by
+    the content. What is taken from which path is printed, with what else FILE has. Options override what
     FILE says; --assume only fills in what FILE lacks.
     """
     from daskptycho.formats import read_file

@@ -73,7 +73,7 @@ def read_position_file(path: str | Path, columns: Sequence[str] | None = None) -
         return _read_text(file, columns)
     except ScanError:
         raise
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, csv.Error) as error:
         raise ScanError(f"{file} cannot be read as positions: {error}; expected {EXPECTED}") from error
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats import read_file
 from daskptycho.formats.offers import Taken
+from daskptycho.formats.position_file import read_position_file
 from daskptycho.scan.dataset import create_scan
 
 # Together more than 2000 files.
@@ -437,6 +438,38 @@ def write_npz(folder: Path, chosen: list[tuple[Any, ...]]) -> Path:
 
 
 test_any_npz_archive_is_read_or_refused = fuzz("npz", write_npz, PLAIN_NAMES)
+
+
+cells = st.one_of(
+    st.sampled_from(
+        ["1", "2.5", "-3e-6", "1,5", "x", "y", "x_um", "Y (mm)", "nan", "um", "#", "%", '"', "", "12:30"]
+    ),
+    st.text(max_size=4),
+)
+text_files = st.builds(
+    lambda rows, between, end: end.join(between.join(row) for row in rows),
+    st.lists(st.lists(cells, min_size=1, max_size=4), max_size=6),
+    st.sampled_from([",", ";", "\t", " ", ", ", "|"]),
+    st.sampled_from(["\n", "\r\n"]),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    content=st.one_of(text_files.map(lambda text: text.encode("utf-8", "replace")), st.binary(max_size=60))
+)
+def test_any_position_file_is_read_or_refused(folder: Path, content: bytes) -> None:
+    path = folder / "p.txt"
+    path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = read_position_file(path)
+        except ScanError:
+            return
+    assert found.values.ndim == 2
+    assert found.values.shape[1] == 2
+    assert found.values.dtype == np.float64
 
 
 def test_the_suite_reads_at_least_2000_random_files() -> None:

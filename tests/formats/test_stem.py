@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
 from zarr.storage import ZipStore
 
 import daskptycho as dp
-from daskptycho.errors import ScanError
+from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats import read_file
 from tests.formats import sources
 
@@ -115,6 +117,51 @@ def test_zipped_store_is_closed_after_it_is_recognised(
         other.writestr("readme", "no data")
     with pytest.raises(ScanError, match="of no known format"):
         read_file(tmp_path / "other.zip")
+
+
+def test_ragged_markers_of_hyperspy_do_not_matter(truth: xr.Dataset, tmp_path: Path) -> None:
+    sources.write_zspy(truth, tmp_path / "a.zspy")
+    # Arrays of arrays, whose codec only numcodecs has: Zarr cannot open their group.
+    markers = tmp_path / "a.zspy" / "Experiments" / "simulated" / "metadata" / "Markers" / "points"
+    markers.mkdir(parents=True)
+    for folder in (markers.parent, markers):
+        (folder / ".zgroup").write_text('{"zarr_format": 2}')
+    (markers / "position").mkdir()
+    ragged = {
+        "zarr_format": 2,
+        "shape": [6, 5],
+        "chunks": [6, 5],
+        "dtype": "|O",
+        "compressor": None,
+        "order": "C",
+    }
+    ragged |= {"fill_value": 0, "filters": [{"id": "vlen-array", "dtype": "<f8"}]}
+    (markers / "position" / ".zarray").write_text(json.dumps(ragged))
+    assert read_file(tmp_path / "a.zspy")["energy_eV"] == sources.STEM_ENERGY_EV
+
+
+def test_two_cubes_of_one_file_the_larger_is_taken_and_the_other_named(
+    truth: xr.Dataset, tmp_path: Path
+) -> None:
+    sources.write_py4dstem(truth, tmp_path / "a.emd")
+    with h5py.File(tmp_path / "a.emd", "a") as file:
+        root = file["datacube_root"]
+        root.copy("datacube", "overview")
+        del root["overview/data"]
+        root["overview/data"] = root["datacube/data"][:3] + 1
+        for name in ("datacube", "overview"):
+            root[f"{name}/data"].attrs["name"] = name
+    account: list = []
+    with pytest.warns(UserWarning, match=r"datacube \(6 x 5 .* is taken .* has overview \(3 x 5"):
+        found = read_file(tmp_path / "a.emd", report=account.extend)
+    assert found["intensity"].shape[0] == 30
+    assert "overview (3 x 5 x 32 x 32 uint16) (--intensity-key)" in str(account[0])
+    chosen = read_file(tmp_path / "a.emd", intensity_key="overview")
+    np.testing.assert_array_equal(chosen["intensity"][:], truth["intensity"][:15] + 1)
+    with pytest.raises(ScanError, match=r"it holds .*'overview'.*expected 'nothing'"):
+        read_file(tmp_path / "a.emd", intensity_key="nothing")
+    with pytest.raises(OptionError, match="only the frames have names"):
+        read_file(tmp_path / "a.emd", probe_key="probe")
 
 
 def test_store_without_permission_is_reported_as_such(
