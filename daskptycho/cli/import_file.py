@@ -230,9 +230,9 @@ class _Key(click.ParamType):
 def command(file: str, scan: str, **options: Any) -> None:
     """Read FILE and write it to SCAN as a scan, block by block.
 
-    FILE is an npz, npy, MATLAB, Zarr, TIFF, HDF5, CXI, NeXus or PtyPy (.ptyd) file, a folder of TIFF files, or
-    a 4D-STEM file of EMPAD, Merlin, ARINA, DigitalMicrograph, HyperSpy or py4DSTEM. The format is recognised by
-    the content. What is taken from which path is printed, with what else FILE has. Options override what
+    FILE is an npz, npy, MATLAB, Zarr, TIFF, HDF5, CXI, NeXus or PtyPy (.ptyd) file, a folder of TIFF files,
+    or a 4D-STEM file of EMPAD, Merlin, ARINA, DigitalMicrograph, HyperSpy or py4DSTEM. The format is
+    recognised by the content. What is taken from which path is printed, with what else FILE has. Options override what
     FILE says; --assume only fills in what FILE lacks.
     """
     from daskptycho.formats import read_file

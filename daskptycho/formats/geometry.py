@@ -31,8 +31,10 @@ EQUIVALENT = {"energy_eV": "wavelength_m", "wavelength_m": "energy_eV"}
 # What readers return in place of a pixel size; these are no arguments of `create_scan`.
 CALIBRATIONS = ("angle_per_pixel", "frequency_per_pixel")
 
-# Relative difference up to which an energy and a wavelength agree: they are often rounded to four digits.
+# Relative difference up to which an energy and a wavelength agree: they are often rounded to four digits. A
+# larger one is said, and from `CONTRADICTION` on refused.
 ROUNDING = 1e-3
+CONTRADICTION = 1e-2
 
 # No x-ray source has enough coherent photons above this energy, and all electron microscopes lie near or
 # above it.
@@ -121,19 +123,21 @@ def _reconcile(scan: dict[str, Any], source: str) -> None:
     if "energy_eV" in scan and "wavelength_m" in scan:
         energy, wavelength = float(scan["energy_eV"]), float(scan["wavelength_m"])
         kinds = (known,) if known is not None else (PHOTON, ELECTRON)
-        agreeing = [
-            kind
-            for kind in kinds
-            if abs(energy_to_wavelength(energy, kind) - wavelength) <= ROUNDING * wavelength
-        ]
-        if not agreeing:
+        off = {kind: abs(energy_to_wavelength(energy, kind) / wavelength - 1) for kind in kinds}
+        nearest = min(off, key=lambda kind: off[kind])
+        if not off[nearest] <= CONTRADICTION:
             expected = energy_to_wavelength(energy, known or PHOTON)
             raise ScanError(
                 f"{source} has the energy {energy:.6g} eV and the wavelength {wavelength:.6g} m; at that "
                 f"energy the {known or PHOTON} has {expected:.6g} m: give one of the two (--energy-eV or "
                 "--wavelength-m)"
             )
-        if known is None and agreeing[0] == ELECTRON:
+        if off[nearest] > ROUNDING:
+            say(
+                f"{source} has the energy {energy:.6g} eV and the wavelength {wavelength:.6g} m, which "
+                f"differ by {100 * off[nearest]:.2g} %; the energy is taken (--wavelength-m if it is not right)"
+            )
+        if known is None and nearest == ELECTRON:
             scan["radiation"] = known = ELECTRON
         del scan["wavelength_m"]
     energy = float(scan.get("energy_eV", 0))

@@ -146,9 +146,13 @@ def _open_array(path: Path, where: str, *, matlab: bool) -> Iterator[Any]:
 
 
 def _is_matlab(path: Path) -> bool:
-    """Whether a file begins like those of MATLAB 7.3."""
+    """Whether a file begins like those of MATLAB 7.3, or what is in it has MATLAB's classes."""
     with open(path, "rb") as file:
-        return file.read(len(MATLAB)) == MATLAB
+        if file.read(len(MATLAB)) == MATLAB:
+            return True
+    with open_hdf5(path) as file:
+        members = [child(file, name) for name in file]
+        return any(item is not None and attribute(item, "MATLAB_class") is not None for item in members)
 
 
 def write_hdf5(result: xr.Dataset, path: Path) -> None:

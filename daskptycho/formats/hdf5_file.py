@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from daskptycho.errors import ScanError
 from daskptycho.formats.extras import import_extra
 from daskptycho.formats.lazy_frames import LazyFrames, contiguous_ranges, read_range
+from daskptycho.formats.notices import say
 
 __all__ = [
     "attribute",
@@ -152,6 +153,14 @@ def require_whole(dataset: Any) -> None:
     stored = dataset.id.get_storage_size()
     if dataset.size and not stored and not dataset.is_virtual and not dataset.external:
         raise ScanError(f"{dataset.name} of {dataset.file.filename} was never written; expected its values")
+    if dataset.chunks is not None and dataset.size:
+        chunks = int(np.prod([-(-n // size) for n, size in zip(dataset.shape, dataset.chunks, strict=True)]))
+        written = dataset.id.get_num_chunks()
+        if written < chunks:
+            say(
+                f"{chunks - written} of the {chunks} chunks of {dataset.name} of {dataset.file.filename} "
+                f"were never written, and are read as {dataset.fillvalue}; a measurement may have been stopped"
+            )
 
 
 def _what_is_missing(dataset: Any, folder: Path, source: Any) -> str | None:

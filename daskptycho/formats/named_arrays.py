@@ -7,7 +7,7 @@ values under ``[()]``, and with `attrs` if the format has attributes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -212,7 +212,9 @@ class NamedArrays:
             return [
                 self._pair_offer(named, shape, keys) if len(named) == 2 else self._position_offer(*named[0])
             ]
-        single = [item for item in self._by_usual_names("position") if count_positions(item[1])]
+        usual = self._by_usual_names("position")
+        single = [item for item in usual if count_positions(item[1])]
+        others = [item for item in usual if len(item[1].shape) > 1 and not count_positions(item[1])]
         scan = shape[:-2]
         frames = int(np.prod(scan))
         single.sort(key=lambda item: count_positions(item[1]) != frames)
@@ -221,6 +223,7 @@ class NamedArrays:
         return [
             *(self._position_offer(*item) for item in single),
             *(self._pair_offer(pair, shape, keys) for pair in pairs),
+            *(replace(self._position_offer(*item), on_demand=True) for item in others),
         ]
 
     def only_positions(self, keys: Keys, source: str) -> Positions:

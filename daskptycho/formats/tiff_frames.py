@@ -90,6 +90,10 @@ def _read_pages(path: Path, pages: Sequence[int] | None) -> NDArray[Any]:
     """Some pages of a file, or all in the shape that the file gives them."""
     tifffile = import_extra("tifffile")
     try:
+        with tifffile.TiffFile(path) as file:
+            colours = "S" in file.series[0].axes
+        if colours:
+            raise ValueError("it is a picture with colours")
         if pages is None:
             try:
                 whole = tifffile.memmap(path, mode="r")

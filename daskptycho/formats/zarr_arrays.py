@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from daskptycho.errors import ScanError
 from daskptycho.formats.lazy_frames import LazyFrames, frames_of_array
 from daskptycho.formats.named_arrays import NamedArrays, read_named_arrays
+from daskptycho.formats.notices import say
 from daskptycho.formats.offers import NO_KEYS, Keys
 from daskptycho.storage.store import open_zarr_store, parse_location, translate_errors
 
@@ -62,6 +63,14 @@ def read_zarr(path: Path | str, keys: Keys = NO_KEYS) -> dict[str, Any]:
 
     def open_frames(where: str, *, last: bool) -> LazyFrames:
         array = arrays.find("intensity", where)[1]
+        missing = array.nchunks - array.nchunks_initialized
+        if missing == array.nchunks:
+            raise ScanError(f"{where} of {path} was never written; expected its chunks")
+        if missing:
+            say(
+                f"{missing} of the {array.nchunks} chunks of {where} of {name} are not there, and are read "
+                f"as {array.fill_value}: they are empty, or were not copied"
+            )
         return frames_of_array(lambda: nullcontext(_Checked(array)), array.shape, array.dtype, last=last)
 
     return read_named_arrays(arrays, keys, name, open_frames)

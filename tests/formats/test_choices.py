@@ -493,3 +493,37 @@ def test_import_prints_what_it_took(h5: Callable[..., Path], tmp_path: Path) -> 
         "background  none taken; there: /dark (8 x 8 uint16) (--background-key takes it)",
         "energy      /energy, 8 keV",
     ]
+
+
+def test_chunks_that_were_never_written_are_said(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        frames = file.create_dataset("data", COUNTS.shape, "u2", chunks=(1, SIZE, SIZE))
+        frames[:9] = COUNTS[:9]
+        file["position"] = POSITION
+    _, said, _ = said_by(tmp_path / "a.h5")
+    assert "3 of the 12 chunks of /data of" in said
+    assert "were never written, and are read as 0" in said
+
+
+def test_energy_and_wavelength_that_differ_a_little_are_said(h5: Callable[..., Path]) -> None:
+    path = h5(data=COUNTS, position=POSITION, energy=(8.0, "keV"), wavelength=(1.557, "angstrom"))
+    found, said, _ = said_by(path)
+    assert found["energy_eV"] == 8000
+    assert "which differ by 0.46 %; the energy is taken" in said
+
+
+def test_three_columns_are_named_and_not_taken(h5: Callable[..., Path]) -> None:
+    path = h5(data=COUNTS, translation=np.ones((FRAMES, 3)))
+    accounts: list[str] = []
+    with pytest.raises(ScanError, match="12 frames and no positions"):
+        read_file(path, report=lambda taken: accounts.extend(map(str, taken)))
+    assert any(
+        "there: /translation (12 x 3 float64, without a unit) (--position-key" in line for line in accounts
+    )
+
+
+def test_classes_of_matlab_tell_its_order_of_axes(h5: Callable[..., Path]) -> None:
+    path = h5(data=COUNTS.transpose(0, 2, 1), position=POSITION.T)
+    with h5py.File(path, "a") as file:
+        file["data"].attrs["MATLAB_class"] = np.bytes_("uint16")
+    np.testing.assert_array_equal(read_file(path)["intensity"][:], COUNTS)

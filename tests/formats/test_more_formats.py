@@ -188,3 +188,23 @@ def test_binned_frames_keep_their_counts_and_their_zero_frequency(tmp_path: Path
             read_file(tmp_path / "a.npz", bin=wrong)
     with pytest.raises(OptionError, match="flip is 'z'"):
         read_file(tmp_path / "a.npz", flip="z")
+
+
+def test_chunks_that_are_not_there_are_said(tmp_path: Path) -> None:
+    path = write_zarr(3)(tmp_path)
+    (path / "scan" / "data" / "c" / "1" / "0" / "0").unlink()
+    with pytest.warns(
+        UserWarning, match="1 of the 3 chunks of scan/data of a.zarr are not there, .* read as 0"
+    ):
+        read_file(path)
+    for chunk in (path / "scan" / "data" / "c").rglob("0"):
+        if chunk.is_file():
+            chunk.unlink()
+    with pytest.raises(ScanError, match="scan/data of .* was never written"):
+        read_file(path)
+
+
+def test_pictures_with_colours_are_no_frames(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((8, 8, 3), dtype=np.uint8), photometric="rgb")
+    with pytest.raises(ScanError, match="it is a picture with colours"):
+        read_file(tmp_path / "a.tif", **RASTER)
