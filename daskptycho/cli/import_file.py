@@ -232,8 +232,8 @@ def command(file: str, scan: str, **options: Any) -> None:
 
     FILE is an npz, npy, MATLAB, Zarr, TIFF, HDF5, CXI, NeXus or PtyPy (.ptyd) file, a folder of TIFF files,
     or a 4D-STEM file of EMPAD, Merlin, ARINA, DigitalMicrograph, HyperSpy or py4DSTEM. The format is
-    recognised by the content. What is taken from which path is printed, with what else FILE has. Options override what
-    FILE says; --assume only fills in what FILE lacks.
+    recognised by the content. What is taken from which path is printed, with what else FILE has. Options
+    override what FILE says; --assume only fills in what FILE lacks.
     """
     from daskptycho.formats import read_file
     from daskptycho.scan.dataset import create_scan, tile_chunks
@@ -245,10 +245,12 @@ def command(file: str, scan: str, **options: Any) -> None:
     for name in ("assume", "keys"):
         if name in options:
             options[name] = dict(options[name])
-    contents = {"position_unit": "m", **read_file(file, report=_show_account, **options)}
+    account: list[Taken] = []
+    contents = {"position_unit": "m", **read_file(file, report=account.extend, **options)}
     _check_unit(contents)
     with show_progress() as progress:
         written = create_scan(scan, progress=progress.frames("Importing"), **contents, **writing)
+    _show_account(account)
     frames, height, width = written["intensity"].shape
     tiles = pluralise(len(tile_chunks(written)), "tile")
     click.echo(f"{scan}: {pluralise(frames, 'frame')} of {height} x {width} pixels in {tiles}")

@@ -51,7 +51,7 @@ FORMATS: tuple[tuple[str, Callable[[Path], bool], Callable[..., dict[str, Any]]]
     ("PtyPy's ptyd", is_ptyd, read_ptyd),
     ("NeXus (NXptycho, NXmx, Dectris master files)", is_nexus, read_nexus),
     ("CXI", is_cxi, read_cxi),
-    ("4D-STEM (EMPAD, MIB, DM3 and DM4, HyperSpy, py4DSTEM)", is_stem, read_stem),
+    ("4D-STEM (EMPAD, MIB, DM3 and DM4, BLO, MRC, TVIPS, HyperSpy, py4DSTEM)", is_stem, read_stem),
     ("HDF5", is_hdf5, read_hdf5),
 )
 

@@ -135,7 +135,7 @@ def _reconcile(scan: dict[str, Any], source: str) -> None:
         if off[nearest] > ROUNDING:
             say(
                 f"{source} has the energy {energy:.6g} eV and the wavelength {wavelength:.6g} m, which "
-                f"differ by {100 * off[nearest]:.2g} %; the energy is taken (--wavelength-m if it is not right)"
+                f"differ by {100 * off[nearest]:.2g} %; the energy is taken (or give --wavelength-m)"
             )
         if known is None and nearest == ELECTRON:
             scan["radiation"] = known = ELECTRON

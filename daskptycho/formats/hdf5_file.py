@@ -159,7 +159,7 @@ def require_whole(dataset: Any) -> None:
         if written < chunks:
             say(
                 f"{chunks - written} of the {chunks} chunks of {dataset.name} of {dataset.file.filename} "
-                f"were never written, and are read as {dataset.fillvalue}; a measurement may have been stopped"
+                f"were never written, and are read as {dataset.fillvalue}; the scan may have been stopped"
             )
 
 

@@ -256,7 +256,12 @@ class NamedArrays:
                 where, describe(array), lambda: small_array(self.read(array), name, where), on_demand
             )
 
-        return [offer(*item) for item in found if key is not None or could_be_small(item[1])]
+        offers = [offer(*item) for item in found if key is not None or could_be_small(item[1])]
+        if name == "probe" and offers and all(own.on_demand for own in offers):
+            say(
+                f"probe: {offers[0]} of {self.source} is left out, for frames of {frame[0]} x {frame[1]} pixels"
+            )
+        return offers
 
     def named_offers(self, keys: Keys, shape: tuple[int, ...]) -> dict[str, list[Offer]]:
         """Offers of what the user has named besides the frames, which have this shape.

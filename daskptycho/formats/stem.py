@@ -1,4 +1,4 @@
-"""4D-STEM through RosettaSciIO: EMPAD, Merlin MIB, DigitalMicrograph, HyperSpy (.hspy, .zspy), py4DSTEM.
+"""4D-STEM through RosettaSciIO: EMPAD, Merlin, DigitalMicrograph, HyperSpy, py4DSTEM, NanoMegas, MRC, TVIPS.
 
 The first two axes are y and x of the raster of the beam, the last two qy and qx of the detector; their scales
 become positions and the pixel size. No file says how the microscope rotates one against the other: see
@@ -22,8 +22,9 @@ from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.extras import import_extra
 from daskptycho.formats.hdf5_file import attribute, child, is_hdf5, open_hdf5, to_text
 from daskptycho.formats.lazy_frames import LazyFrames
+from daskptycho.formats.notices import say
 from daskptycho.formats.offers import NO_KEYS, NUMBERS, Keys, Offer, Taken, describe, take
-from daskptycho.formats.units import to_si
+from daskptycho.formats.units import is_unit, to_si
 from daskptycho.scan.optics import ELECTRON
 
 __all__ = ["is_stem", "read_stem"]
@@ -33,6 +34,9 @@ BLOCK = "16MiB"
 
 UNCALIBRATED = ("", "px", "pixel", "pixels", "none", "<undefined>", "1")
 DM_VERSIONS = (3, 4)
+
+# The size of its header, with which a TVIPS file begins; the version follows.
+TVIPS_HEADER = 256
 
 
 def is_stem(path: Path) -> bool:
@@ -50,6 +54,12 @@ def _reader_name(path: Path) -> str | None:
         start = file.read(4096)
     if start.startswith((b"MQ1,", b"HDR,")):
         return "quantumdetector"
+    if start.startswith(b"IMGBLO"):
+        return "blockfile"
+    if start[208:212] in (b"MAP ", b"MAP\0"):
+        return "mrc"
+    if int.from_bytes(start[:4], "little") == TVIPS_HEADER and start[4] in (1, 2) and not any(start[5:8]):
+        return "tvips"
     if start.lstrip().startswith(b"<") and b"<raw_file" in path.read_bytes()[: 2**20]:
         return "empad"
     version, order = int.from_bytes(start[:4], "big"), None
@@ -241,7 +251,12 @@ def _axis_scales(axes: Sequence[Mapping[str, Any]], kind: str, what: str) -> tup
 def _detector_calibration(signal: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The angle (rad) or the spatial frequency (1/m) of a detector pixel, if the axes are calibrated."""
     unit = str(signal[0].get("units") or "").strip()
-    if unit.lower() in UNCALIBRATED:
+    if unit.lower() in UNCALIBRATED or not all(float(axis.get("scale", 1.0)) for axis in signal):
+        return {}
+    if is_unit(unit, "length"):
+        say(
+            f"the axes of the detector are in {unit}, which tells no angle, and are not used (--pixel-size-m)"
+        )
         return {}
     what = "the scale of the detector"
     if unit in ("mrad", "rad", "µrad", "μrad", "urad", "deg", "degree", "°"):

@@ -98,6 +98,14 @@ def test_amplitudes_with_their_zero_frequency_in_the_corner(h5: Callable[..., Pa
     assert "brightest round the corner: the zero frequency is taken to lie there" in said
 
 
+def test_probe_of_another_size_is_left_out_and_it_is_said(h5: Callable[..., Path]) -> None:
+    path = h5(data=COUNTS, position=POSITION, probe=np.ones((4, 4)))
+    found, said, account = said_by(path)
+    assert "probe" not in found
+    assert "probe: /probe (4 x 4 float64) of" in said
+    assert account["probe"].startswith("none taken; there: /probe (4 x 4 float64)")
+
+
 def test_probe_with_its_centre_in_the_corner(h5: Callable[..., Path]) -> None:
     found, said, _ = said_by(h5(data=COUNTS, position=POSITION, probe=np.fft.ifftshift(PROBE)))
     np.testing.assert_allclose(found["probe"], PROBE[None])

@@ -200,7 +200,7 @@ def test_chunks_that_are_not_there_are_said(tmp_path: Path) -> None:
     for chunk in (path / "scan" / "data" / "c").rglob("0"):
         if chunk.is_file():
             chunk.unlink()
-    with pytest.raises(ScanError, match="scan/data of .* was never written"):
+    with pytest.raises(ScanError, match=r"scan/data of .* was never written"):
         read_file(path)
 
 
