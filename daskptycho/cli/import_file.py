@@ -163,7 +163,7 @@ class _Key(click.ParamType):
 @click.option(
     "--position-columns",
     type=_Columns(),
-    help="Names or numbers of the two columns in a text file with several.",
+    help="Names or numbers of the two columns of positions among several.",
 )
 @click.option("--frames", type=_Range(), help="Import these frames only.  [default: all]")
 @click.option(

@@ -63,7 +63,7 @@ OF_FOLDERS: tuple[tuple[Callable[[Path], bool], Callable[..., dict[str, Any]]], 
 )
 
 ARRANGEMENT_OPTIONS = {field.name for field in fields(Arrangement)}
-KEY_OPTIONS = {field.name for field in fields(Keys)}
+KEY_OPTIONS = {field.name for field in fields(Keys)} - {"position_columns"}
 
 
 def read_file(
@@ -86,7 +86,8 @@ def read_file(
         A file with the positions: text with two columns or a header that names x and y, a .npy, .npz, HDF5
         or MATLAB file, the last three also with the name of the positions, as in ``motors.h5:/scan/xy``.
     position_columns : sequence of str, optional
-        Names of the two columns of a text file, or their numbers from 1.
+        Names of the two columns of positions among several, in a file of their own or in an array with a key,
+        or their numbers from 1.
     report : callable, optional
         Called with what was taken for each thing from which path of the file, and what else was seen.
     **options : dict
@@ -123,7 +124,7 @@ def read_file(
             f"{', '.join(options)}: there is no such option; expected one of {', '.join(known)}"
         )
     arrangement = Arrangement(**arranging)
-    found = reader(path, Keys(**naming))
+    found = reader(path, Keys(**naming, position_columns=position_columns))
     if position_file is not None:
         found["position"] = read_position_file(position_file, position_columns)
         found.pop("position_unit", None)
@@ -161,7 +162,8 @@ def import_scan(
         A file with the positions: text with two columns or a header that names x and y, a .npy, .npz, HDF5
         or MATLAB file, the last three also with the name of the positions, as in ``motors.h5:/scan/xy``.
     position_columns : sequence of str, optional
-        Names of the two columns of a text file, or their numbers from 1.
+        Names of the two columns of positions among several, in a file of their own or in an array with a key,
+        or their numbers from 1.
     period : (int, int), optional
         Size in object pixels, [y, x], of a canvas that wraps round.
     tile_frames : int, optional

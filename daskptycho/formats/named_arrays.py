@@ -6,7 +6,7 @@ values under ``[()]``, and with `attrs` if the format has attributes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -197,9 +197,10 @@ class NamedArrays:
         if not usual:
             raise self.not_found("intensity", None)
         paths = {path for path, _ in usual}
+        named = {path for path, _ in self._by_usual_names("position")} | paths
         stacks = ((path, array) for path, array in self.arrays.items() if could_be_frames(array))
         offers = [self._path_offer(path, array) for path, array in usual]
-        return offers + [self._path_offer(*item, rival=False) for item in stacks if item[0] not in paths]
+        return offers + [self._path_offer(*item, rival=False) for item in stacks if item[0] not in named]
 
     def positions(self, keys: Keys, shape: tuple[int, ...]) -> list[Offer]:
         """Offers of positions for frames of this shape, each of which returns `Positions`."""
@@ -209,9 +210,9 @@ class NamedArrays:
                 raise ScanError(
                     f"position is to be {keys.position_key}; expected one array, or two with a plus"
                 )
-            return [
-                self._pair_offer(named, shape, keys) if len(named) == 2 else self._position_offer(*named[0])
-            ]
+            if len(named) == 2:
+                return [self._pair_offer(named, shape, keys)]
+            return [self._position_offer(*named[0], columns=keys.position_columns)]
         usual = self._by_usual_names("position")
         single = [item for item in usual if count_positions(item[1])]
         others = [item for item in usual if len(item[1].shape) > 1 and not count_positions(item[1])]
@@ -258,9 +259,7 @@ class NamedArrays:
 
         offers = [offer(*item) for item in found if key is not None or could_be_small(item[1])]
         if name == "probe" and offers and all(own.on_demand for own in offers):
-            say(
-                f"probe: {offers[0]} of {self.source} is left out, for frames of {frame[0]} x {frame[1]} pixels"
-            )
+            say(f"probe: {offers[0]} of {self.source} is left out: not of {frame[0]} x {frame[1]} pixels")
         return offers
 
     def named_offers(self, keys: Keys, shape: tuple[int, ...]) -> dict[str, list[Offer]]:
@@ -350,10 +349,10 @@ class NamedArrays:
     def _path_offer(self, path: str, array: Any, *, rival: bool = True) -> Offer:
         return Offer(path, describe(array), lambda: path, rival=rival)
 
-    def _position_offer(self, where: str, array: Any) -> Offer:
+    def _position_offer(self, where: str, array: Any, columns: Sequence[str] | None = None) -> Offer:
         unit = unit_of(getattr(array, "attrs", {})) or split_unit(last_part(where), "length")[1]
         said = f"{describe(array)}, {unit or 'without a unit'}"
-        return Offer(where, said, lambda: read_positions(array, self.read(array), where))
+        return Offer(where, said, lambda: read_positions(array, self.read(array), where, columns))
 
     def _pair_offer(self, pair: list[tuple[str, Any]], shape: tuple[int, ...], keys: Keys) -> Offer:
         where = " and ".join(path for path, _ in pair)

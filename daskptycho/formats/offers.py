@@ -81,6 +81,9 @@ class Keys:
         True where the detector counts, and `background`, which is subtracted.
     keys : mapping
         Paths of numbers by name, such as ``{"energy_eV": "/beam/energy"}``. Their units are read too.
+    position_columns : sequence of str, optional
+        The two columns of an array of positions that has more, by their numbers from 1 or the names of its
+        fields.
     slow_axis : {"y", "x"}, optional
         The axis of a raster along which its frames change last, where positions are given by one value for
         each row and one for each column, and nothing else tells.
@@ -95,6 +98,7 @@ class Keys:
     valid_key: str | None = None
     background_key: str | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
+    position_columns: Sequence[str] | None = None
     slow_axis: str | None = None
     frame_axis: str | None = None
 

@@ -40,7 +40,7 @@ def read_position_file(path: str | Path, columns: Sequence[str] | None = None) -
         A text file, a .npy, .npz, HDF5 or MATLAB file; the last three may be followed by a colon and the name
         of the positions, as in ``motors.h5:/scan/y+/scan/x``.
     columns : sequence of str, optional
-        Names of the two columns of a text file, or their numbers from 1.
+        Names of the two columns, or their numbers from 1.
 
     Returns
     -------
@@ -59,13 +59,13 @@ def read_position_file(path: str | Path, columns: Sequence[str] | None = None) -
     try:
         if start == NPY:
             array = np.load(file, allow_pickle=False)
-            return read_positions(array, array, file.name)
+            return read_positions(array, array, file.name, columns)
         if is_hdf5(file):
-            return read_hdf5_positions(file, Keys(position_key=key))
+            return read_hdf5_positions(file, Keys(position_key=key, position_columns=columns))
         if is_matlab(file):
-            return read_matlab_positions(file, Keys(position_key=key))
+            return read_matlab_positions(file, Keys(position_key=key, position_columns=columns))
         if is_npz(file):
-            return read_npz_positions(file, Keys(position_key=key))
+            return read_npz_positions(file, Keys(position_key=key, position_columns=columns))
         if key is not None:
             raise ScanError(
                 f"{file} is a text file, in which nothing is called {key}; expected its name only"

@@ -88,7 +88,9 @@ def count_positions(array: Any) -> int:
     return size // 2
 
 
-def read_positions(array: Any, values: NDArray[Any], where: str) -> Positions:
+def read_positions(
+    array: Any, values: NDArray[Any], where: str, columns: Sequence[str] | None = None
+) -> Positions:
     """Positions from one array.
 
     Parameters
@@ -99,6 +101,8 @@ def read_positions(array: Any, values: NDArray[Any], where: str) -> Positions:
         What it holds: two columns, two rows, a raster of pairs, or records with fields named x and y.
     where : str
         Its path in the file, for messages.
+    columns : sequence of str, optional
+        Two of its columns, by their numbers from 1 or the names of its fields.
 
     Raises
     ------
@@ -106,6 +110,8 @@ def read_positions(array: Any, values: NDArray[Any], where: str) -> Positions:
         It has another form.
     """
     unit = unit_of(getattr(array, "attrs", {}))
+    if columns is not None:
+        values = _choose_columns(values, where, columns)
     if values.dtype.names is not None:
         named = {found[0]: (field, found[1]) for field in values.dtype.names if (found := axis_of(field))}
         if not {"x", "y"} <= set(named):
@@ -122,8 +128,26 @@ def read_positions(array: Any, values: NDArray[Any], where: str) -> Positions:
     numbers = real_numbers(values, where)
     while numbers.ndim > 2 and numbers.shape[0] == 1:
         numbers = numbers[0]
-    columns = numbers.reshape(-1, 2) if numbers.shape[-1] == 2 else numbers.reshape(2, -1).T
-    return Positions(columns, unit or split_unit(where.rsplit("/", 1)[-1], "length")[1])
+    pairs = numbers.reshape(-1, 2) if numbers.shape[-1] == 2 else numbers.reshape(2, -1).T
+    return Positions(pairs, unit or split_unit(where.rsplit("/", 1)[-1], "length")[1])
+
+
+def _choose_columns(values: NDArray[Any], where: str, columns: Sequence[str]) -> NDArray[Any]:
+    """Two columns, (frame, 2), of an array with more of them."""
+    names = values.dtype.names
+    if names is not None:
+        listed = {name: values[name].ravel() for name in names}
+    elif values.ndim == 2:
+        table = values if values.shape[0] >= values.shape[1] else values.T
+        listed = {str(number): column for number, column in enumerate(table.T, start=1)}
+    else:
+        listed = {}
+    if not set(columns) <= set(listed):
+        raise ScanError(
+            f"{where} is {values.dtype} of the shape {values.shape}, with the columns "
+            f"{', '.join(listed) or 'none'}; expected {' and '.join(columns)} among them"
+        )
+    return np.column_stack([real_numbers(listed[column], where) for column in columns])
 
 
 def join_columns(

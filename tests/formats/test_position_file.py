@@ -108,6 +108,21 @@ def test_columns_may_be_named_or_numbered(tmp_path: Path) -> None:
         read_position_file(path, ("quick", "slow"))
 
 
+def test_columns_of_arrays_may_be_numbered(tmp_path: Path) -> None:
+    motors = np.column_stack([YX[:, 1], YX[:, 0], [7, 7, 7], np.arange(3)])
+    with h5py.File(tmp_path / "p.h5", "w") as file:
+        file["motors"] = np.vstack([motors, motors])
+    found = read_position_file(f"{tmp_path}/p.h5:/motors", ("2", "1"))
+    np.testing.assert_allclose(found.values, np.vstack([YX, YX]))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"] = np.ones((6, 4, 4))
+        file["translation"] = np.vstack([motors, motors])[:, :3]
+    found = read_file(tmp_path / "a.h5", position_key="translation", position_columns=("2", "1"))
+    np.testing.assert_allclose(found["position"], np.vstack([YX, YX]))
+    with pytest.raises(ScanError, match="with the columns 1, 2, 3; expected 5 and 1 among them"):
+        read_file(tmp_path / "a.h5", position_key="translation", position_columns=("5", "1"))
+
+
 def test_files_of_arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "p.npy", YX)
     np.save(tmp_path / "rows.npy", YX.T)
