@@ -23,7 +23,6 @@ __all__ = [
     "kernels",
     "pixels_in_flight",
     "sparse_module",
-    "sparse_solvers",
     "to_device",
     "to_host",
     "transform",
@@ -62,13 +61,6 @@ def kernels(array: Array) -> ModuleType:
 def sparse_module(array: Array) -> ModuleType:
     """The module of sparse matrices for this array: ``scipy.sparse`` or CuPy's counterpart."""
     return importlib.import_module("cupyx.scipy.sparse" if _on_device(array) else "scipy.sparse")
-
-
-def sparse_solvers(array: Array) -> ModuleType:
-    """The module of sparse solvers for this array: ``scipy.sparse.linalg`` or CuPy's counterpart."""
-    return importlib.import_module(
-        "cupyx.scipy.sparse.linalg" if _on_device(array) else "scipy.sparse.linalg"
-    )
 
 
 def to_host(array: Array) -> Array:
