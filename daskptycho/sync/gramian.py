@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.backend import Device, array_module, kernels, sparse_module, to_device
+from daskptycho.backend import Device, array_module, kernels, sparse_module, to_device, to_host
 from daskptycho.tiling import Shape, Tile, Tiling, overlapping_pairs
 
 __all__ = [
@@ -39,6 +40,44 @@ class TilePair(NamedTuple):
 
     row: int
     column: int
+
+
+class Pattern(NamedTuple):
+    """The places of the entries of a block's matrix, in compressed rows."""
+
+    start: Array
+    """(frame + 1,) int32: the entries of row r are those from ``start[r]`` to ``start[r + 1] - 1``."""
+    index: Array
+    """(entry,) int32 column of each entry."""
+    source: Array
+    """(entry,) int32 number of the pair that each entry has its value from."""
+    conjugate: Array | None
+    """(entry,) bool: whether it has the conjugate of that value; None in a block of two tiles."""
+    diagonal: Array | None
+    """Numbers of the entries on the diagonal, which are real; None in a block of two tiles."""
+    repeats: bool
+    """Whether any place has several entries: in a periodic scan two frames may meet on both sides."""
+
+
+def _find_pattern(row: NDArray, column: NDArray, rows: int, *, hermitian: bool) -> Pattern:
+    """Arrange pairs by rows; in a Hermitian matrix the lower triangle is added."""
+    source = np.arange(len(row))
+    conjugate = np.zeros(len(row), dtype=bool)
+    if hermitian:
+        lower = np.flatnonzero(row != column)
+        row, column = np.concatenate([row, column[lower]]), np.concatenate([column, row[lower]])
+        source = np.concatenate([source, lower])
+        conjugate = np.concatenate([conjugate, np.ones(len(lower), dtype=bool)])
+    order = np.lexsort((column, row))
+    row, column = row[order], column[order]
+    return Pattern(
+        np.searchsorted(row, np.arange(rows + 1)).astype(np.int32),
+        column.astype(np.int32),
+        source[order].astype(np.int32),
+        conjugate[order] if hermitian else None,
+        np.flatnonzero(row == column) if hermitian else None,
+        bool(((np.diff(row) == 0) & (np.diff(column) == 0)).any()),
+    )
 
 
 @dataclass(frozen=True)
@@ -68,6 +107,18 @@ class GramianBlock:
     offset: NDArray[np.int64]
     border: NDArray[np.int64]
     pairs: int
+
+    @cached_property
+    def pattern(self) -> Pattern:
+        """The places of the entries of the block's matrix, found once and kept."""
+        row = to_host(self.pair[:, 0])
+        column = to_host(self.border)[to_host(self.pair[:, 1])]
+        found = _find_pattern(row, column, self.shape[0], hermitian=self.row == self.column)
+        xp = array_module(self.pair)
+        arrays = {
+            name: xp.asarray(part) for name, part in found._asdict().items() if isinstance(part, np.ndarray)
+        }
+        return found._replace(**arrays)
 
     def to(self, device: Device) -> GramianBlock:
         """The same block with its arrays on a device."""
@@ -169,20 +220,17 @@ def block_values(
 
 def block_matrix(block: GramianBlock, values: Array) -> Matrix:
     """One block of H as a sparse matrix; in a diagonal block the lower triangle is added."""
-    xp, sparse = array_module(values), sparse_module(values)
-    row, column = block.pair[:, 0], block.border[block.pair[:, 1]]
-    if block.row != block.column:
-        return sparse.csr_array((values, (row, column)), shape=block.shape)
-    diagonal = row == column
-    values = xp.where(diagonal, values.real, values)
-    lower = ~diagonal
-    return sparse.csr_array(
-        (
-            xp.concatenate([values, values[lower].conj()]),
-            (xp.concatenate([row, column[lower]]), xp.concatenate([column, row[lower]])),
-        ),
-        shape=block.shape,
-    )
+    xp, pattern = array_module(values), block.pattern
+    data = values[pattern.source]
+    if pattern.conjugate is not None:
+        data = xp.where(pattern.conjugate, data.conj(), data)
+        data.imag[pattern.diagonal] = 0
+    matrix = sparse_module(values).csr_array((data, pattern.index, pattern.start), shape=block.shape)
+    if pattern.repeats:
+        # The indices of the pattern stay as they are.
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return matrix
 
 
 def assemble_gramian(blocks: Sequence[TilePair | GramianBlock], matrices: list[Matrix]) -> Matrix:

@@ -98,14 +98,21 @@ SCATTERED = """\
   }
 """
 
+MATRIX_SUMS = ("multiply_matrix", "subtract_component")
+ROWS_BEYOND = ("rows beyond the last one", "min(first + each, rows)", "first + each")
+
 MUTANTS: list[Mutant] = [
+    *_in(
+        "warp_sum",
+        ("half of each warp", "int step = 16", "int step = 8"),
+        ("segments of 16 lanes", "value, step)", "value, step, 16)"),
+        ("mask of half a warp", "0xffffffffu", "0x0000ffffu"),
+        kernels=(*SUMS, "sum_moduli", "multiply_matrix"),
+    ),
     *_in(
         "block_sum",
         ("first barrier dropped", "  __syncthreads();\n  double total", "  double total"),
         ("first lane not summed up", "threadIdx.x % 32 == 0", "threadIdx.x % 32 == 1"),
-        ("half of each warp", "int step = 16", "int step = 8"),
-        ("segments of 16 lanes", "value, step)", "value, step, 16)"),
-        ("mask of half a warp", "0xffffffffu", "0x0000ffffu"),
         ("last warp left out", "warp < 8", "warp < 7"),
         ("sum in single precision", "double block_sum(double value)", "double block_sum(float value)"),
         kernels=SUMS,
@@ -177,6 +184,9 @@ MUTANTS: list[Mutant] = [
         ("parts of the misfit upon each other", "f * gridDim.y + blockIdx.y", "f + blockIdx.y"),
         ("every thread leaves its misfit", "if (threadIdx.x == 0) misfit", "misfit"),
         ("waves left as they are", "factor * own.x, factor * own.y", "own.x, own.y"),
+        ("faint waves not scaled to the measurement", "1e-30f", "1e-12f"),
+        ("NaN taken for a measurement", "measured >= 0.0f", "!(measured < 0.0f)"),
+        ("a negative measurement", "measured >= 0.0f", "measured > -0.75f"),
         ONE_PIXEL_MORE,
     ),
     *_in("project_modulus", FRAME_IN_32_BITS, large=True),
@@ -329,5 +339,62 @@ MUTANTS: list[Mutant] = [
         ("second frame in 32 bits", "second + j * height", "second + (int)j * height"),
         ("weight in 32 bits", "(corner[2 * i] + y0) * stride", "(int)(corner[2 * i] + y0) * stride"),
         large=True,
+    ),
+    *_in(
+        "sum_moduli",
+        ("squares of moduli", "sqrt(data[e].x * data[e].x + data[e].y * data[e].y)", "data[e].x * data[e].x"),
+        ("every other entry of a long row", "e += 32", "e += 64"),
+        ("imaginary parts left out", " + data[e].y * data[e].y", ""),
+        ("every lane leaves its sum", "threadIdx.x % 32 == 0", "threadIdx.x % 32 < 2"),
+        ("a row beyond the last one", "  if (r < rows)\n", "  if (r <= rows)\n"),
+    ),
+    *_in(
+        "scale_matrix",
+        ("columns not scaled", "factor[r] * factor[index[e]]", "factor[r] * factor[r]"),
+        ("rows not scaled", "factor[r] * factor[index[e]]", "factor[index[e]]"),
+        ("imaginary part not scaled", "data[e].y * by", "data[e].y"),
+        ("real part not scaled", "data[e].x * by", "data[e].x"),
+        ("rows scaled twice", "factor[r] * factor[index[e]]", "factor[r] * factor[r] * factor[index[e]]"),
+        ("half of the lanes", "threadIdx.x % 32; e", "threadIdx.x % 16; e"),
+        ("every other entry of a long row", "e += 32", "e += 64"),
+        ("a row beyond the last one", "r >= rows", "r > rows"),
+    ),
+    *_in(
+        "sum_of_parts",
+        ("first 256 parts", "k < parts;", "k < min(parts, 256);"),
+        ("first thread alone knows it", "  value = total;\n", ""),
+        kernels=MATRIX_SUMS,
+    ),
+    *_in(
+        "sum_of_parts",
+        (
+            "read before it is written",
+            "  if (threadIdx.x == 0) total = value;\n  __syncthreads();\n",
+            "  if (threadIdx.x == 0) total = value;\n",
+        ),
+        ("overwritten before it is read", "  __syncthreads();\n  return value;", "  return value;"),
+        kernels=MATRIX_SUMS,
+        in_ptx=True,
+    ),
+    *_in("one_over_root", ("zero divided by", "square > 0.0 ? ", "true ? "), kernels=("multiply_matrix",)),
+    *_in(
+        "multiply_matrix",
+        ("matrix conjugated", "h.x * v.x - h.y * v.y", "h.x * v.x + h.y * v.y"),
+        ("imaginary part of the conjugate", "h.x * v.y + h.y * v.x", "h.x * v.y - h.y * v.x"),
+        ("product not normalised", "x = x * scale -", "x = x -"),
+        ("another vector always subtracted", "if (with_before) back", "back"),
+        ("inner product not normalised", "+ vector[r].y * y) * scale", "+ vector[r].y * y)"),
+        ("imaginary part of the inner product", "vector[r].x * x + vector[r].y * y", "vector[r].x * y"),
+        ("other vector not normalised", "sqrt(square) * one_over_root(", "sqrt(square) * ("),
+        ("every other entry of a long row", "e += 32", "e += 64"),
+        ("every other row of a long part", "r += 8", "r += 16"),
+        ROWS_BEYOND,
+    ),
+    *_in(
+        "subtract_component",
+        ("component not normalised", "sum_of_parts(dots, parts) * scale", "sum_of_parts(dots, parts)"),
+        ("imaginary part left as it is", "out[r].y - by * vector[r].y", "out[r].y"),
+        ("norm of the vector before", "power += x * x + y * y", "power += x * x"),
+        ROWS_BEYOND,
     ),
 ]
