@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,9 +106,7 @@ def make_parts(folder: Path, frame_size: int, side: int) -> list[Part]:
     tiling = make_tiling(position_in_pixels(scan), (frame_size, frame_size), (side**2,))
     tile = move_tile(tiling.tiles[0], "gpu")
     block = block_within(tiling.tiles[0], tiling.frame_shape, None)
-    block = replace(
-        block, **{name: to_device(getattr(block, name), "gpu") for name in ("pair", "offset", "border")}
-    )
+    block = block.to("gpu")
     amplitude = prepare_amplitudes(to_device(scan["intensity"].values.astype(np.uint16), "gpu"))
     probe = to_device(scan["probe"].values, "gpu")
     at = TileModel(Model((Probe(),)), {"probe": probe}, {})

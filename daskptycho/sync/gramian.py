@@ -10,23 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.backend import Device, array_module, kernels, sparse_module, to_device, to_host
+from daskptycho.backend import Device, array_module, kernels, sparse_module, to_device
 from daskptycho.tiling import Shape, Tile, Tiling, overlapping_pairs
 
 __all__ = [
     "Border",
     "GramianBlock",
+    "Pattern",
     "TilePair",
     "assemble_gramian",
     "block_matrix",
     "block_values",
     "block_within",
+    "find_pattern",
     "gramian_blocks",
 ]
 
@@ -58,26 +59,18 @@ class Pattern(NamedTuple):
     repeats: bool
     """Whether any place has several entries: in a periodic scan two frames may meet on both sides."""
 
-
-def _find_pattern(row: NDArray, column: NDArray, rows: int, *, hermitian: bool) -> Pattern:
-    """Arrange pairs by rows; in a Hermitian matrix the lower triangle is added."""
-    source = np.arange(len(row))
-    conjugate = np.zeros(len(row), dtype=bool)
-    if hermitian:
-        lower = np.flatnonzero(row != column)
-        row, column = np.concatenate([row, column[lower]]), np.concatenate([column, row[lower]])
-        source = np.concatenate([source, lower])
-        conjugate = np.concatenate([conjugate, np.ones(len(lower), dtype=bool)])
-    order = np.lexsort((column, row))
-    row, column = row[order], column[order]
-    return Pattern(
-        np.searchsorted(row, np.arange(rows + 1)).astype(np.int32),
-        column.astype(np.int32),
-        source[order].astype(np.int32),
-        conjugate[order] if hermitian else None,
-        np.flatnonzero(row == column) if hermitian else None,
-        bool(((np.diff(row) == 0) & (np.diff(column) == 0)).any()),
-    )
+    def to(self, device: Device) -> Pattern:
+        """The same pattern with its arrays on a device."""
+        moved = self._replace(
+            start=to_device(self.start, device),
+            index=to_device(self.index, device),
+            source=to_device(self.source, device),
+        )
+        if self.conjugate is None or self.diagonal is None:
+            return moved
+        return moved._replace(
+            conjugate=to_device(self.conjugate, device), diagonal=to_device(self.diagonal, device)
+        )
 
 
 @dataclass(frozen=True)
@@ -98,6 +91,9 @@ class GramianBlock:
         Numbers of the frames of tile `column` that overlap a frame of tile `row`: all that have to be sent.
     pairs : int
         Number of pairs, also in an `outline`.
+    pattern : Pattern, optional
+        The places of the entries of its matrix, so that they need not be found at every synchronisation; `to`
+        adds it.
     """
 
     row: int
@@ -107,32 +103,22 @@ class GramianBlock:
     offset: NDArray[np.int64]
     border: NDArray[np.int64]
     pairs: int
-
-    @cached_property
-    def pattern(self) -> Pattern:
-        """The places of the entries of the block's matrix, found once and kept."""
-        row = to_host(self.pair[:, 0])
-        column = to_host(self.border)[to_host(self.pair[:, 1])]
-        found = _find_pattern(row, column, self.shape[0], hermitian=self.row == self.column)
-        xp = array_module(self.pair)
-        arrays = {
-            name: xp.asarray(part) for name, part in found._asdict().items() if isinstance(part, np.ndarray)
-        }
-        return found._replace(**arrays)
+    pattern: Pattern | None = None
 
     def to(self, device: Device) -> GramianBlock:
-        """The same block with its arrays on a device."""
+        """The same block with its arrays and its pattern on a device."""
         return replace(
             self,
             pair=to_device(self.pair, device),
             offset=to_device(self.offset, device),
             border=to_device(self.border, device),
+            pattern=(self.pattern or find_pattern(self)).to(device),
         )
 
     def outline(self) -> GramianBlock:
         """The same block without the arrays of its pairs."""
         nothing = np.empty((0, 2), dtype=np.int64)
-        return replace(self, pair=nothing, offset=nothing, border=nothing[:, 0])
+        return replace(self, pair=nothing, offset=nothing, border=nothing[:, 0], pattern=None)
 
 
 @dataclass(frozen=True)
@@ -218,9 +204,31 @@ def block_values(
     return values
 
 
+def find_pattern(block: GramianBlock) -> Pattern:
+    """Arrange the pairs of a block by rows; in a diagonal block the lower triangle is added."""
+    row, column = block.pair[:, 0], block.border[block.pair[:, 1]]
+    source, is_hermitian = np.arange(len(row)), block.row == block.column
+    conjugate = np.zeros(len(row), dtype=bool)
+    if is_hermitian:
+        lower = np.flatnonzero(row != column)
+        row, column = np.concatenate([row, column[lower]]), np.concatenate([column, row[lower]])
+        source = np.concatenate([source, lower])
+        conjugate = np.concatenate([conjugate, np.ones(len(lower), dtype=bool)])
+    order = np.lexsort((column, row))
+    row, column = row[order], column[order]
+    return Pattern(
+        np.searchsorted(row, np.arange(block.shape[0] + 1)).astype(np.int32),
+        column.astype(np.int32),
+        source[order].astype(np.int32),
+        conjugate[order] if is_hermitian else None,
+        np.flatnonzero(row == column) if is_hermitian else None,
+        bool(((np.diff(row) == 0) & (np.diff(column) == 0)).any()),
+    )
+
+
 def block_matrix(block: GramianBlock, values: Array) -> Matrix:
     """One block of H as a sparse matrix; in a diagonal block the lower triangle is added."""
-    xp, pattern = array_module(values), block.pattern
+    xp, pattern = array_module(values), block.pattern or find_pattern(block)
     data = values[pattern.source]
     if pattern.conjugate is not None:
         data = xp.where(pattern.conjugate, data.conj(), data)

@@ -43,13 +43,14 @@ CLOSE = 1e-5
 SCALARS = {
     "model.sweep.sweep_tile": "misfit",
     "sync.eigensolvers._conclude": "eigenvalue and its residual",
-    "sync.gramian.block_matrix": "number of pairs off the diagonal",
     "sync.phases.extract_phases": "spread",
     "sync.phases.localisation": "localisation",
     "sync.two_level.galerkin_row": "a row of G",
     "sync.two_level.synchronise_tile": "power",
     "sync.phases.solve": "whether any frame has a count",
-    "sync.eigensolvers._lanczos_round": "two numbers a step",
+    "sync.eigensolvers.read": "two numbers a step",
+    "sync.eigensolvers.advance": "inner products of three vectors",
+    "sync.eigensolvers.lobpcg": "norm of the residual",
 }
 
 
@@ -164,15 +165,19 @@ def test_the_image_is_the_cpus_and_a_sweep_moves_scalars_alone(
     strips = Counter(strip.target for strip in tiling_of(scans[scan]).strips)
     for number, transfers in enumerate(sweeps, start=2):
         # Tables of positions go up when a kernel first meets them, the last with the first synchronisation.
-        # A round of Lanczos sends up the shares of its vectors.
+        # A round of Lanczos sends up the shares of its vectors, a step of LOBPCG two sets of three.
         up = total(transfers, "to device")
         assert up.pop("sync.eigensolvers._lanczos_round", 0) <= 8 * LANCZOS_BASIS * len(
             tiling_of(scans[scan]).tiles
         )
+        assert up.pop("sync.eigensolvers.advance", 0) <= 2 * 3 * 16 * dp.Sync().steps(
+            scans[scan].sizes["frame"]
+        )
         assert set(up) <= ({"gpu_kernels._tables"} if number <= 3 else set())
         assert set(total(transfers, "to host")) <= set(SCALARS)
         most = max(transfer.nbytes for transfer in transfers if transfer.direction == "to host")
-        assert most <= 16 * (1 + max(strips.values()))
+        # A row of G, or the inner products of LOBPCG's three vectors.
+        assert most <= 16 * max(9, 1 + max(strips.values()))
     moved = max(sum(transfer.nbytes for transfer in transfers) for transfers in sweeps[2:])
     with capsys.disabled():
         print(f"\n{moved} bytes a sweep to the host, none to the device; image {apart:.0e} apart", end=" ")
