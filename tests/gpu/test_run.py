@@ -203,7 +203,8 @@ def test_frames_are_moved_once_and_as_counts(standin: ModuleType, scans: dict[st
     # At the end the image, the illumination and the probe come back.
     windows = sum(np.prod(tile.window.shape) for tile in tiling_of(scan).tiles)
     assert total(parts[-1], "to host") == {
-        "backend.to_host": windows * (8 + 4),
+        # By tasks, which run in the thread that asked for them.
+        "tasks.spec.persist": windows * (8 + 4),
         "run.result._to_host": scan["probe"].values.nbytes,
     }
 
