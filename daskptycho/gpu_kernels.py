@@ -4,7 +4,7 @@ Functions, arguments and shapes are the same. No kernel uses atomics: each eleme
 one thread, so that a sum has the same bits in every run. Corners are given on the host; each table of them is
 copied to the device once and kept there. Pairs may be on the device already.
 
-No kernel has run on a GPU yet: docs/gpu.md says what has been tested without one.
+docs/gpu.md says what has been shown on a card, and what without one.
 """
 
 from __future__ import annotations
