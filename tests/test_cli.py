@@ -228,7 +228,7 @@ def test_tolerance_stops_early_and_says_so(work: Path, tmp_path: Path) -> None:
     sweeps = dp.open_result(tmp_path / "r.zarr").sizes["sweep"]
     assert sweeps < 100
     assert f"after {sweeps} of 100 sweeps" in done.stdout
-    assert "consensus" not in done.stdout
+    assert "disagreement" not in done.stdout
 
 
 def test_every_option_of_import_reaches_the_scan(tmp_path: Path) -> None:

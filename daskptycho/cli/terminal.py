@@ -45,13 +45,13 @@ class ProgressBars:
     def sweeps(self, label: str, total: int) -> Callable[[Progress], None]:
         """Add a bar over sweeps; call the returned function with the `Progress` of each sweep."""
         bar = self._bars.add_task(label, total=total, unit="sweeps", note="reading the frames")
-        consensus = math.nan
+        disagreement = math.nan
 
         def show_sweep(state: Progress) -> None:
-            nonlocal consensus
-            if not math.isnan(state.consensus):
-                consensus = state.consensus
-            known = "" if math.isnan(consensus) else f"   consensus {consensus:<7.2g}"
+            nonlocal disagreement
+            if not math.isnan(state.disagreement):
+                disagreement = state.disagreement
+            known = "" if math.isnan(disagreement) else f"   disagreement {disagreement:<7.2g}"
             note = f"residual {state.residual:<9.4g}{known}   {state.seconds:.2g} s per sweep"
             self._bars.update(bar, completed=state.sweep, note="" if state.sweep == total else note)
             every = max(1, total // LOG_LINES)
@@ -148,14 +148,14 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def summarise_run(result: xr.Dataset, sweeps: int) -> str:
-    """Summarise a run in one line: residual, consensus, sweeps and seconds."""
+    """Summarise a run in one line: residual, disagreement, sweeps and seconds."""
     done, residual = result.sizes["sweep"], float(result["residual"][-1])
     early = f" of {sweeps}" if done < sweeps else ""
-    consensus = result["consensus"].values
-    known = [value for value in consensus if not math.isnan(value)]
-    agreement = f", consensus {known[-1]:.2g}" if known else ""
+    disagreement = result["disagreement"].values
+    known = [value for value in disagreement if not math.isnan(value)]
+    last = f", disagreement {known[-1]:.2g}" if known else ""
     seconds = float(result["seconds"].sum())
-    return f"Residual {residual:.4g}{agreement} after {done}{early} sweeps in {seconds:.3g} s."
+    return f"Residual {residual:.4g}{last} after {done}{early} sweeps in {seconds:.3g} s."
 
 
 def print_warning(message: str) -> None:

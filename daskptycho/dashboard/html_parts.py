@@ -61,7 +61,7 @@ def render_headline(view: View) -> str:
 
 def render_numbers(view: View) -> str:
     """Write the numbers that one looks for first, each with its label."""
-    synchronised = [value for value in view.consensus if math.isfinite(value)]
+    synchronised = [value for value in view.disagreement if math.isfinite(value)]
     pace = view.seconds_per_sweep
     running = view.status in ("waiting", "running")
     time_label, seconds = ("left", view.seconds_left) if running else ("taken", sum(view.seconds))
@@ -69,7 +69,7 @@ def render_numbers(view: View) -> str:
         (f"{view.sweeps_done}" + (f" of {view.sweeps}" if view.sweeps else ""), "sweeps"),
         (format_duration(seconds), time_label),
         (f"{view.residual[-1]:.4g}" if view.residual else UNKNOWN, "residual R²"),
-        (f"{synchronised[-1]:.3g}" if synchronised else UNKNOWN, "consensus 1 - λ"),
+        (f"{synchronised[-1]:.3g}" if synchronised else UNKNOWN, "disagreement 1 - λ"),
         (format_duration(pace), "a sweep"),
         (f"{view.frames / pace:,.0f}" if view.frames and pace > 0 else UNKNOWN, "frames a second"),
         (f"{view.frames:,}" if view.frames else UNKNOWN, "frames"),

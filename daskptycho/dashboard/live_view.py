@@ -109,7 +109,7 @@ class LiveView:
             tile_count=len(progress.tiling.tiles),
             sweep=(*view.sweep[:kept], progress.sweep),
             residual=(*view.residual[:kept], progress.residual),
-            consensus=(*view.consensus[:kept], progress.consensus),
+            disagreement=(*view.disagreement[:kept], progress.disagreement),
             seconds=(*view.seconds[:kept], progress.seconds),
             scale=choose_scale(self._scan, progress.tiling.window),
         )

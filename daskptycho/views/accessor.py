@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
+from daskptycho.storage.old_names import rename_old_variables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +42,7 @@ class Ptycho:
     """
 
     def __init__(self, ds: xr.Dataset) -> None:
-        self._ds = ds
+        self._ds = rename_old_variables(ds)
 
     @property
     def amplitude(self) -> xr.DataArray:

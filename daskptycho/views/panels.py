@@ -65,7 +65,7 @@ def _draw_wheel(axes: Axes) -> None:
 
 def draw_convergence(axes: Axes, result: xr.Dataset) -> None:
     """Draw the residual against the sweeps and, if frames were synchronised, their disagreement."""
-    residual, consensus = sweep_series(result, "residual"), sweep_series(result, "consensus")
+    residual, disagreement = sweep_series(result, "residual"), sweep_series(result, "disagreement")
     sweep = result["sweep"].values if "sweep" in result.coords else np.arange(1, residual.size + 1)
     style = "-" if residual.size > 10 else "-o"
     axes.plot(sweep, residual, style, color=FIRST, linewidth=2.2, markersize=4, label="residual")
@@ -77,16 +77,16 @@ def draw_convergence(axes: Axes, result: xr.Dataset) -> None:
     axes.set_xlim(first, max(first + 1, first + residual.size - 1))
     _set_few_ticks(axes.xaxis)
     style_axes(axes)
-    ran = np.isfinite(consensus) & (consensus > 0)
+    ran = np.isfinite(disagreement) & (disagreement > 0)
     if not ran.any():
         return
     other = axes.twinx()
     style = "-o" if ran.all() else "o"
     other.plot(
-        sweep[ran], consensus[ran], style, color=SECOND, markersize=4, linewidth=1.2, label="consensus"
+        sweep[ran], disagreement[ran], style, color=SECOND, markersize=4, linewidth=1.2, label="disagreement"
     )
     other.set_ylabel(r"disagreement $1-\lambda$", fontsize=NORMAL, color=SECOND)
-    _set_log_scale(other, consensus[ran])
+    _set_log_scale(other, disagreement[ran])
     style_axes(other)
     other.grid(visible=False)
     other.spines["right"].set_visible(True)

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from daskptycho.analysis.metrics import Comparison, common_region
 from daskptycho.errors import OptionError
 from daskptycho.scan.dataset import frame_numbers, pixel_size, position_in_pixels, tile_chunks
+from daskptycho.storage.old_names import rename_old_variables
 from daskptycho.storage.store import parse_location, write_bytes
 from daskptycho.views.drawing import (
     MOST_PIXELS,
@@ -66,7 +67,7 @@ LARGE = 15
 
 
 def plot_result(result: xr.Dataset, *, remove_ramp: bool | None = None) -> Figure:
-    """Draw a result: amplitude, phase, probe modes, residual and consensus.
+    """Draw a result: amplitude, phase, probe modes, residual and disagreement.
 
     Parameters
     ----------
@@ -82,6 +83,7 @@ def plot_result(result: xr.Dataset, *, remove_ramp: bool | None = None) -> Figur
     matplotlib.figure.Figure
         Figure that is not registered with pyplot; ``figure.savefig`` writes it to a file.
     """
+    result = rename_old_variables(result)
     picture = make_result_picture(result, remove_ramp=remove_ramp)
     aspect = float(np.clip(picture.height / picture.width, 0.3, 1.5))
     # A second row of probe modes needs some extra space.
@@ -360,7 +362,7 @@ def _headline(result: xr.Dataset, options: Mapping[str, Any]) -> str:
     if "algorithm" in options:
         name = str(options["algorithm"]).replace("-", " ")
         extras = ["momentum"] if options.get("momentum") else []
-        extras += ["sync"] if np.isfinite(sweep_series(result, "consensus")).any() else []
+        extras += ["sync"] if np.isfinite(sweep_series(result, "disagreement")).any() else []
         name = name.upper() if name in ("ap", "raar") else name
         words.append(" with ".join([name, *([" and ".join(extras)] if extras else [])]))
     residual = sweep_series(result, "residual")

@@ -87,7 +87,7 @@ def test_page_shows_what_the_result_will_be(scan: xr.Dataset, make_page: Any) ->
     assert (last.status, last.note) == ("done", "The result is in out.zarr.")
     assert (last.sweep, last.sweeps, last.frames) == ((1, 2, 3, 4), SWEEPS, 36)
     np.testing.assert_array_equal(last.residual, result["residual"])
-    np.testing.assert_array_equal(last.consensus, result["consensus"])
+    np.testing.assert_array_equal(last.disagreement, result["disagreement"])
     pictured = [view for view in recorder.views if view.image is not None]
     # Pictures are shown after the first sweep, and always after the last.
     assert pictured[0].sweep == (1,)
@@ -180,7 +180,7 @@ def test_repeated_sweeps_replace_the_lost_ones(scan: xr.Dataset, make_page: Any)
     last = recorder.views[-1]
     assert last.sweep == (1, 2, 3, 4)
     np.testing.assert_array_equal(last.residual, result["residual"])
-    assert len(last.consensus) == len(last.seconds) == SWEEPS
+    assert len(last.disagreement) == len(last.seconds) == SWEEPS
     assert last.image is not None
 
 
@@ -323,7 +323,7 @@ def test_names_are_escaped_and_numbers_are_written_out() -> None:
     assert "&lt;b&gt;scan" in render_headline(view)
     assert "<i>" not in render_headline(view)
     assert "<b>-</b><span>left" in render_numbers(view)
-    view = replace(view, sweep=(1, 2), residual=(0.5, 0.25), consensus=(0.1, np.nan), seconds=(2.0, 2.0))
+    view = replace(view, sweep=(1, 2), residual=(0.5, 0.25), disagreement=(0.1, np.nan), seconds=(2.0, 2.0))
     for said in ("<b>2 of 10</b>", "<b>16 s</b><span>left", "<b>0.25</b>", "<b>0.1</b>", "<b>50</b>"):
         assert said in render_numbers(view)
     written = [format_duration(seconds) for seconds in (0.123, 9.96, 59.6, 3599, 3600 * 25 + 61)]

@@ -48,7 +48,10 @@ def make_result(
             "probe": (("mode", "probe_y", "probe_x"), probe.astype(np.complex64)),
             "position": (("frame", "axis"), np.zeros((36, 2))),
             "residual": ("sweep", 0.3 * 0.8**sweep + 0.01),
-            "consensus": ("sweep", np.where(sweep < 8, 0.1 * 0.5**sweep, np.nan) if sync else sweep * np.nan),
+            "disagreement": (
+                "sweep",
+                np.where(sweep < 8, 0.1 * 0.5**sweep, np.nan) if sync else sweep * np.nan,
+            ),
             "seconds": ("sweep", sweep * 0.1),
         },
         coords={
@@ -88,7 +91,7 @@ def test_result_shows_amplitude_phase_modes_and_convergence() -> None:
     np.testing.assert_allclose(residual.lines[0].get_xdata(), np.arange(1, 21))
     assert residual.get_xscale() == residual.get_yscale() == "log"
     (disagreement,) = find_by_label(figure, "disagreement")
-    np.testing.assert_allclose(disagreement.lines[0].get_ydata(), result["consensus"][:8])
+    np.testing.assert_allclose(disagreement.lines[0].get_ydata(), result["disagreement"][:8])
 
 
 def test_result_draws_only_the_lit_part() -> None:
