@@ -140,7 +140,8 @@ class LiveView:
             time.sleep(0.3 if self._is_watched else 0.0)
         except Exception as error:
             self._give_up(error)
-        self._display.close()
+        finally:
+            self._display.close()
 
     def __enter__(self) -> Self:
         return self

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from bokeh.server.tornado import BokehTornado
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
 from tornado.netutil import bind_sockets
@@ -234,6 +235,12 @@ def test_page_of_a_failed_run_says_why(scan: xr.Dataset, make_page: Any) -> None
     assert (recorder.views[-1].status, recorder.views[-1].note) == ("stopped", "the beam is off")
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing a page waits for its server on a busy machine too."""
+    monkeypatch.setattr(servers, "CLOSING_SECONDS", 300.0)
+
+
 @pytest.fixture
 def sockets(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
     """The sockets of the local servers that the test starts."""
@@ -248,6 +255,10 @@ def sockets(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
     return bound
 
 
+def count_servers() -> int:
+    return sum(thread.name == "daskptycho-live-page" for thread in threading.enumerate())
+
+
 def test_page_without_a_scan_counts_pixels(scan: xr.Dataset, sockets: list[socket.socket]) -> None:
     with dp.LivePage() as page:
         dp.reconstruct(scan, sweeps=1, callback=page)
@@ -256,7 +267,7 @@ def test_page_without_a_scan_counts_pixels(scan: xr.Dataset, sockets: list[socke
             assert b"Bokeh" in answer.read()
         assert [one.getsockname()[0] for one in sockets] == ["127.0.0.1"]
     assert [one.fileno() for one in sockets] == [-1]
-    assert not [thread for thread in threading.enumerate() if thread.name == "daskptycho-live-page"]
+    assert count_servers() == 0
 
 
 def test_page_that_cannot_be_served_says_why(
@@ -269,6 +280,65 @@ def test_page_that_cannot_be_served_says_why(
     with pytest.raises(RuntimeError, match="no more threads"):
         dp.LivePage()
     assert [one.fileno() for one in sockets] == [-1]
+
+
+def test_page_can_be_closed_twice(sockets: list[socket.socket]) -> None:
+    page = dp.LivePage()
+    assert count_servers() == 1
+    page.close()
+    page.close()
+    assert count_servers() == 0
+    assert [one.fileno() for one in sockets] == [-1]
+
+
+def test_page_interrupted_while_it_starts_is_closed(
+    sockets: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    interrupted = threading.Event()
+    close = servers.LocalServer.close
+
+    def start_slowly(*arguments: Any, **options: Any) -> Any:
+        signal.pthread_kill(main, signal.SIGINT)
+        assert interrupted.wait(300)
+        return BokehTornado(*arguments, **options)
+
+    def close_while_it_starts(server: servers.LocalServer) -> None:
+        interrupted.set()
+        close(server)
+
+    monkeypatch.setattr(servers, "BokehTornado", start_slowly)
+    monkeypatch.setattr(servers.LocalServer, "close", close_while_it_starts)
+    with pytest.raises(KeyboardInterrupt):
+        dp.LivePage()
+    assert count_servers() == 0
+    assert [one.fileno() for one in sockets] == [-1]
+
+
+def test_page_whose_server_fails_to_stop_is_closed(
+    sockets: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("cannot wait on a running loop")
+
+    monkeypatch.setattr(servers.BokehTornado, "stop", fail)
+    dp.LivePage().close()
+    assert count_servers() == 0
+    assert [one.fileno() for one in sockets] == [-1]
+
+
+def test_close_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = threading.Event()
+    page = dp.LivePage()
+    with monkeypatch.context() as changed:
+        changed.setattr(servers, "CLOSING_SECONDS", 0.01)
+        changed.setattr(servers.BokehTornado, "stop", lambda *_, **__: stuck.wait(300))
+        page.close()
+        assert count_servers() == 1
+        stuck.set()
+    page.close()
+    assert count_servers() == 0
 
 
 def test_missing_bokeh_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
