@@ -47,7 +47,7 @@ def expect_refusal(*arguments: object) -> str:
     result = invoke(*arguments)
     assert result.exit_code == 2, f"{result.output}\n{result.exception!r}"
     assert result.stdout == ""
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("Warning: ")]
+    lines = [line for line in result.stderr.splitlines() if not re.match(r"Warning: |\d{4}-\d\d-", line)]
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("Error: ")
     return lines[0]
@@ -200,7 +200,17 @@ def test_every_option_of_reconstruct_reaches_the_result(work: Path, tmp_path: Pa
             "--beta",
             0.9,
         ),
-        *("--sync-every", 2, "--eigensolver", "power", "--iterations", 7, "--known-probe", "--modes", 2),
+        *(
+            "--sync-every",
+            2,
+            "--eigensolver",
+            "power",
+            "--eigensolver-steps",
+            7,
+            "--known-probe",
+            "--modes",
+            2,
+        ),
         *("--opening", "none", "--start", "random", "--seed", 5, "--whole-pixel"),
     )
     found = dp.open_result(tmp_path / "r.zarr")
@@ -430,7 +440,7 @@ def test_metres_without_geometry_are_refused_with_the_options_to_give(tmp_path: 
 def test_warning_is_one_line(tmp_path: Path) -> None:
     file = write_frames_file(tmp_path / "f.npz")
     done = run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel", "--zero-frequency", "corner")
-    (line,) = done.stderr.splitlines()
+    (line,) = (line for line in done.stderr.splitlines() if "Importing: " not in line)
     assert line.startswith("Warning: ")
     assert "--zero-frequency centre" in line
 
@@ -491,12 +501,13 @@ BAD_OPTIONS = {
         "none",
         "--sync-every",
         3,
-        "--iterations",
+        "--eigensolver-steps",
         9,
-    ): "--sync-every and --iterations with --sync none",
+    ): "--sync-every and --eigensolver-steps with --sync none",
     ("--sync-every", 0): "sync every is 0",
     ("--sync-every", 1.5): "'1.5' is neither 'auto' nor a whole number",
-    ("--iterations", 0): "iterations is 0",
+    ("--eigensolver-steps", 0): "iterations is 0",
+    ("--iterations", 50): "expected --sweeps, the number of sweeps over all frames, or --eigensolver-steps",
     ("--sweeps", 0): "sweeps is 0; expected a whole number, 1 or more",
     ("--modes", 0): "modes is 0",
     ("--tolerance", -1): "tolerance is -1.0; expected above 0",
@@ -627,9 +638,8 @@ def test_defaults_are_those_of_python(name: str, function: Any) -> None:
 
 def test_defaults_of_sync_are_those_of_python() -> None:
     typed = daskptycho.commands["reconstruct"].make_context("reconstruct", ["scan", "out"]).params
-    asked = Sync(
-        typed["sync"], typed["inner"], typed["eigensolver"], typed["iterations"], typed["sync_every"]
-    )
+    names = ("sync", "inner", "eigensolver", "eigensolver_steps", "sync_every")
+    asked = Sync(*(typed[name] for name in names))
     assert asked == Sync()
 
 
@@ -637,7 +647,32 @@ def test_defaults_of_sync_are_those_of_python() -> None:
 
 
 def test_module_is_the_same_command() -> None:
-    assert run_in_shell("--version").stdout == f"daskptycho, version {dp.__version__}\n"
+    for flag in ("--version", "-V"):
+        assert run_in_shell(flag).stdout == f"daskptycho, version {dp.__version__}\n"
+
+
+LOGGED = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  Reconstructing: sweep (\d+) of 50   residual .* s per sweep"
+
+
+def test_progress_in_a_file_says_when_and_how_long(work: Path, tmp_path: Path) -> None:
+    command = ("reconstruct", work / "scan.zarr", tmp_path / "r.zarr", "--sweeps", 50, "--known-probe")
+    lines = run(*command).stderr.splitlines()
+    sweeps = [1, *range(5, 51, 5)]
+    found = [re.match(LOGGED, line) for line in lines]
+    assert [int(match[1]) for match in found if match] == sweeps
+    assert [line.endswith(" left") for line in lines] == [sweep < 50 for sweep in sweeps]
+    told = run(*command, "--overwrite", "--verbose").stderr.splitlines()
+    assert len(told) == 50
+    silent = run(*command, "--overwrite", "--quiet")
+    assert (silent.stdout, silent.stderr) == ("", "")
+
+
+def test_progress_over_frames_is_written_into_a_file_too(tmp_path: Path) -> None:
+    given = ("--frames", "8x8", "--frame-size", 16, "--step", 4, "--tile-frames", 16)
+    simulated = run("simulate", tmp_path / "s.zarr", *given)
+    assert re.search(r"  Simulating: frame 64 of 64$", simulated.stderr, re.MULTILINE)
+    silent = run("simulate", tmp_path / "s.zarr", *given, "--overwrite", "-q")
+    assert (silent.stdout, silent.stderr) == ("", "")
 
 
 def test_refusal_of_a_process_has_no_traceback(tmp_path: Path) -> None:
@@ -763,8 +798,8 @@ def test_workers_give_the_same_image_as_threads(work: Path, tmp_path: Path) -> N
         0,
         f"{tmp_path}/r.zarr is complete; look at it with: daskptycho view {tmp_path}/r.zarr",
     )
-    usual = ("Reconstructing: ", "Dask's dashboard: ")
-    assert [line for line in done.stderr.splitlines() if not line.startswith(usual)] == []
+    usual = ("  Reconstructing: ", "Dask's dashboard: ")
+    assert [line for line in done.stderr.splitlines() if not any(part in line for part in usual)] == []
     paths = (tmp_path / "r.zarr", work / "result.zarr")
     found, expected = (dp.open_result(path)["object"].values for path in paths)
     assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)

@@ -34,7 +34,7 @@ __all__ = ["daskptycho", "main"]
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with `daskptycho demo demo`. For your own data use import, info, reconstruct and view.",
 )
-@click.version_option(__version__, prog_name="daskptycho")
+@click.version_option(__version__, "-V", "--version", prog_name="daskptycho")
 def daskptycho() -> None:
     """Ptychography of any size: frames in Zarr, tiles on Dask, phases synchronised across the whole scan."""
 

@@ -18,6 +18,7 @@ __all__ = [
     "algorithm_option",
     "detector_distance_option",
     "detector_pixel_size_option",
+    "no_iterations_option",
     "options_on_command_line",
     "overwrite_option",
     "refuse_to_overwrite",
@@ -145,6 +146,20 @@ update_probe_option = click.option(
     default=True,
     show_default=True,
     help="Recover the probe as well, or keep that of the scan.",
+)
+
+
+def _refuse_iterations(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError(
+            "--iterations could mean two things; expected --sweeps, the number of sweeps over all frames, or "
+            "--eigensolver-steps of reconstruct, the steps of the eigensolver in each synchronisation"
+        )
+
+
+# Other programs call a sweep an iteration, and a step of the eigensolver is one too.
+no_iterations_option = click.option(
+    "--iterations", hidden=True, expose_value=False, callback=_refuse_iterations
 )
 
 

@@ -24,10 +24,11 @@ from tornado.netutil import bind_sockets
 import daskptycho as dp
 from daskptycho.cli import daskptycho
 from daskptycho.dashboard import latest_view, live_view, servers
-from daskptycho.dashboard.html_parts import format_duration, render_headline, render_numbers
+from daskptycho.dashboard.html_parts import render_headline, render_numbers
 from daskptycho.dashboard.latest_view import LatestView
 from daskptycho.dashboard.view import Scale, View
 from daskptycho.tasks.waiting import OutOfMemory, WorkersLost
+from daskptycho.views.quantities import format_duration
 
 SWEEPS = 4
 
