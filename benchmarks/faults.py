@@ -210,6 +210,8 @@ def interrupt_runs(folder: Path, runs: int, moments: float, limit: float, rng: n
     table = Table(title="Runs with a live page, interrupted by Ctrl-C")
     for name in ("run", "interrupted after", "the page was", "ended after", "exit code"):
         table.add_column(name, justify="right")
+    # A shell lets what it starts in the background ignore Ctrl-C, and processes inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for run in range(1, runs + 1):
         call = [*COMMAND, "reconstruct", str(folder / "scan.zarr"), str(folder / f"interrupted-{run}.zarr")]
         said = folder / f"interrupted-{run}.log"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import shlex
@@ -341,6 +342,77 @@ def test_picture_takes_the_format_of_its_name(work: Path, tmp_path: Path) -> Non
     assert (tmp_path / "p.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_pictures_show_what_was_asked_for(work: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    result, picture = work / "result.zarr", tmp_path / "p.png"
+    sizes = {}
+    for name, options in {
+        "all": (),
+        "object": ("--only", "object", "--region", "4:24,6:26"),
+        "phase": ("--only", "phase", "--colour-map", "gray", "--range", "-0.5,0.5"),
+        "probe": ("--only", "probe"),
+        "small": ("--only", "probe", "--size", 3, "--dpi", 50),
+    }.items():
+        run("view", result, picture, *options)
+        sizes[name] = Image.open(picture).size
+    assert sizes["all"][1] > sizes["object"][1]
+    assert sizes["object"][0] == sizes["all"][0] == 2 * sizes["phase"][0] == 13 * 150
+    assert sizes["small"][0] == 150
+
+
+def test_image_has_one_dot_per_pixel(work: Path, tmp_path: Path) -> None:
+    import matplotlib as mpl
+    from PIL import Image
+
+    result, picture = work / "result.zarr", tmp_path / "p.png"
+    values = np.abs(dp.open_result(result)["object"].values[10:30, 12:40])
+    region = ("--region", "10:30,12:40")
+    run("export", result, picture, "--part", "amplitude", *region, "--range", "0.5,1.5")
+    dots = np.asarray(Image.open(picture))
+    assert dots.shape == (20, 28, 4)
+    expected = mpl.colormaps["gray"]((values - 0.5), bytes=True)
+    assert np.abs(dots.astype(int) - expected).max() <= 1
+    run("export", result, picture, *region, "--overwrite")
+    assert np.asarray(Image.open(picture)).shape == (20, 28, 4)
+    run("export", result, tmp_path / "o.npy", *region)
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "o.npy"), dp.open_result(result)["object"].values[10:30, 12:40]
+    )
+
+
+def test_view_and_export_subtract_the_same_ramp_and_say_so(work: Path, tmp_path: Path) -> None:
+    import tifffile
+
+    known = dp.open_result(work / "result.zarr")
+    ramp = np.exp(0.05j * np.arange(known.sizes["x"]))
+    options = json.loads(known.attrs["options"]) | {"update_probe": True}
+    tilted = known.assign(object=known["object"] * ramp.astype(np.complex64))
+    write_result(tilted.assign_attrs(options=json.dumps(options)), tmp_path / "r.zarr")
+
+    def slope(file: Path) -> float:
+        phase = tifffile.imread(file)[0][12:-12, 12:-12]
+        return float(np.angle(np.sum(np.exp(1j * np.diff(phase, axis=1)))))
+
+    for target in ("p.png", "i.png", "i.tif"):
+        command = "view" if target == "p.png" else "export"
+        said = run(command, tmp_path / "r.zarr", tmp_path / target).stderr
+        assert said.startswith(f"{tmp_path / target}: the mean slope of the phase has been subtracted")
+    kept = run("export", tmp_path / "r.zarr", tmp_path / "kept.tif", "--keep-ramp")
+    assert kept.stderr == ""
+    assert slope(tmp_path / "kept.tif") - slope(tmp_path / "i.tif") == pytest.approx(0.05, abs=0.02)
+    # What holds complex numbers is as it was measured.
+    assert run("export", tmp_path / "r.zarr", tmp_path / "o.npy").stderr == ""
+    np.testing.assert_array_equal(np.load(tmp_path / "o.npy"), tilted["object"])
+
+
+def test_info_draws_a_result_as_well(work: Path, tmp_path: Path) -> None:
+    for store in ("scan.zarr", "result.zarr"):
+        done = run("info", work / store, "--picture", tmp_path / f"{store}.png")
+        assert done.stdout.rstrip().endswith(f"{store}.png")
+        assert (tmp_path / f"{store}.png").read_bytes().startswith(b"\x89PNG")
+
+
 def write_shifted_result(
     source: Path, target: Path, offset: int, unit: str = "pixel", step: float = 1.0
 ) -> Path:
@@ -533,6 +605,11 @@ REFUSED = {
     "view scan.zarr": "is a daskptycho-scan; expected a result",
     "view result.zarr picture.bmp9": "picture.bmp9 ends in .bmp9; expected one of",
     "view result.zarr no/where.png": "no is not a folder",
+    "view result.zarr p.png --region 3:9": "'3:9' is not a region; expected rows and columns, as in",
+    "view result.zarr p.png --region 900:990,0:9": "the region 900:990,0:9 holds no pixel; expected rows and",
+    "view result.zarr p.png --range 1,0": "'1,0' is not a range; expected a smaller and a larger number",
+    "view result.zarr p.png --colour-map rainbows": "colour map 'rainbows' is not known",
+    "export result.zarr o.npy --colour-map gray": "--colour-map with a .npy file; expected a .png",
     "info nowhere.zarr": "nowhere.zarr does not exist",
     "info .": "holds no Zarr group",
     "compare result.zarr nowhere.zarr": "nowhere.zarr does not exist",

@@ -54,7 +54,8 @@ def command(a: str, b: str, picture: str | None) -> None:
     show_facts(title, [_comparison_facts(comparison, first.shape, metres)])
     if picture is not None:
         from daskptycho.storage.store import parse_location
-        from daskptycho.views.plotting import plot_comparison, save_figure
+        from daskptycho.views.plotting import plot_comparison
+        from daskptycho.views.saving import save_figure
 
         names = (parse_location(a).name, "truth" if reference.truth else parse_location(b).name)
         path = save_figure(plot_comparison(comparison, second, names=names), picture)

@@ -77,7 +77,7 @@ class Ptycho:
 
     def _repr_html_(self) -> str:
         from daskptycho.views.facts import result_facts, sample_counts, scan_facts
-        from daskptycho.views.plotting import encode_as_data_url
+        from daskptycho.views.saving import encode_as_data_url
 
         if "object" in self._ds:
             title, groups = "Result", result_facts(self._ds)
