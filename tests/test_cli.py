@@ -444,7 +444,33 @@ def test_resolution_is_a_length_where_the_scale_is_known(work: Path, tmp_path: P
     facts = read_facts(run("compare", *paths).stdout)
     assert re.fullmatch(r"[\d.]+ nm \(full period\)", facts["resolution"])
     assert facts["FRC crossing"].endswith(" 1/m")
-    assert "coordinate y is in pixel and in m" in expect_refusal("compare", work / "result.zarr", paths[0])
+
+
+def test_metres_are_compared_with_the_pixels_of_a_simulation(work: Path, tmp_path: Path) -> None:
+    result, scan = work / "result.zarr", work / "scan.zarr"
+    measured = write_shifted_result(result, tmp_path / "m.zarr", 1, "m", 1e-8)
+    expected = read_facts(run("compare", write_shifted_result(result, tmp_path / "p.zarr", 1), scan).stdout)
+    done = run("compare", measured, scan).stdout
+    assert f"{measured} is in metres and the other image in pixels" in done
+    assert read_facts(done) == expected
+
+
+def test_resolution_of_a_scan_from_its_halves(tmp_path: Path) -> None:
+    picture, facts = tmp_path / "frc.png", {}
+    for photons in (100, 1e5):
+        given = ("--frames", "12x12", "--frame-size", 32, "--step", 4, "--jitter", 1, "--photons", photons)
+        run("simulate", tmp_path / "s.zarr", *given, "--overwrite")
+        done = run("frc", tmp_path / "s.zarr", picture, "--sweeps", 20, "--known-probe")
+        facts[photons] = read_facts(done.stdout)
+        assert facts[photons]["frames"] == "72, 72"
+    assert facts[100]["FRC crossing"].endswith(" 1/pixel")
+    # With few photons the halves share hardly more than a shape, with many they share everything.
+    assert float(facts[100]["resolution"].split()[0]) > 10
+    assert facts[1e5]["resolution"].endswith("pixels or better")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frc.png", "s.zarr"]
+    run("simulate", tmp_path / "few.zarr", "--frames", "2x2", "--frame-size", 16, "--step", 4)
+    assert "has 4 frames; expected at least 8" in expect_refusal("frc", tmp_path / "few.zarr")
 
 
 # Refusals
@@ -689,7 +715,7 @@ def test_help_has_a_purpose_and_examples_that_can_be_read(name: str) -> None:
 def test_commands_are_those_of_the_design_in_the_order_of_use() -> None:
     assert [
         *("demo", "simulate", "import", "info", "plan", "reconstruct"),
-        *("resume", "history", "view", "compare", "export", "check-gpu"),
+        *("resume", "history", "view", "compare", "frc", "export", "check-gpu"),
     ] == COMMANDS
     listed = re.findall(r"^  (\S+)  +\S", run("--help").stdout.split("Commands:")[1], re.MULTILINE)
     assert listed == COMMANDS
