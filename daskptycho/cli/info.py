@@ -30,7 +30,7 @@ OFF_CENTRE = 0.1
 )
 @click.argument("scan", metavar="SCAN")
 @click.option(
-    "--picture", metavar="PICTURE", help="Also draw the mean frame and the positions into this file."
+    "--picture", metavar="PICTURE", help="Also draw the mean frame and the positions, or the result, here."
 )
 def command(scan: str, picture: str | None) -> None:
     """Describe SCAN: frames, counts, positions and geometry, with a warning for everything unusual.
@@ -44,7 +44,13 @@ def command(scan: str, picture: str | None) -> None:
     from daskptycho.storage.store import parse_location, read_attributes
 
     if read_attributes(parse_location(scan)).get("format") == FORMAT:
-        show_facts(f"{scan}, a result", result_facts(open_result(scan)))
+        result = open_result(scan)
+        show_facts(f"{scan}, a result", result_facts(result))
+        if picture is not None:
+            from daskptycho.views.plotting import plot_result
+            from daskptycho.views.saving import save_figure
+
+            click.echo(save_figure(plot_result(result), picture))
         return
     opened = open_scan(scan)
     with show_progress(leave=False) as progress:
@@ -59,7 +65,8 @@ def command(scan: str, picture: str | None) -> None:
         )
     )
     if picture is not None:
-        from daskptycho.views.plotting import plot_scan, save_figure
+        from daskptycho.views.plotting import plot_scan
+        from daskptycho.views.saving import save_figure
 
         click.echo(save_figure(plot_scan(opened, counts.mean), picture))
     for warning in _find_oddities(opened, counts):

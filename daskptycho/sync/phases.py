@@ -109,7 +109,7 @@ class Phases:
     ----------
     phase : (frame,) complex64 array
         omega_i, of unit modulus, by which each frame is to be multiplied.
-    consensus : float
+    disagreement : float
         1 - lambda, where lambda is the largest eigenvalue: zero if all frames agree.
     spread : float
         Root mean square of the angles of omega, weighted by the power of the frames, in radians.
@@ -118,7 +118,7 @@ class Phases:
     """
 
     phase: Array
-    consensus: float
+    disagreement: float
     spread: float
     localisation: float
 

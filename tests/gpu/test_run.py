@@ -159,7 +159,7 @@ def test_the_image_is_the_cpus_and_a_sweep_moves_scalars_alone(
     light = [(abs(result["probe"]) ** 2).sum("mode").values for result in (found, expected)]
     np.testing.assert_allclose(*light, atol=10 * CLOSE * light[1].max())
     np.testing.assert_allclose(found["residual"], expected["residual"], rtol=1e-4)
-    np.testing.assert_allclose(found["consensus"], expected["consensus"], rtol=1e-2, atol=1e-6)
+    np.testing.assert_allclose(found["disagreement"], expected["disagreement"], rtol=1e-2, atol=1e-6)
     assert all(isinstance(found[name].data, np.ndarray) for name in found)
 
     strips = Counter(strip.target for strip in tiling_of(scans[scan]).strips)

@@ -91,7 +91,7 @@ def test_a_random_start_is_synchronised_once() -> None:
     start = sweep_scan(ds, FOUR, sweeps=0, start="random", normalisation="frame")
     (report,) = start.reports
     assert report.misfit == 0
-    assert 0 < report.consensus < 1
+    assert 0 < report.disagreement < 1
     assert report.spread > 0.5
     assert report.localisation > 1
     plainly = sweep_scan(ds, FOUR, sweeps=0, start="random", sync=NONE)
