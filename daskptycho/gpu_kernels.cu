@@ -278,10 +278,8 @@ __device__ double sum_of_parts(const double* part, int parts) {
   value = block_sum(value);
   if (threadIdx.x == 0) total = value;
   __syncthreads();
-  value = total;
-  // The next sum overwrites total.
-  __syncthreads();
-  return value;
+  // The next sum overwrites total behind the barriers of block_sum.
+  return total;
 }
 
 __device__ __forceinline__ double one_over_root(double square) { return square > 0.0 ? 1.0 / sqrt(square) : 0.0; }

@@ -362,7 +362,7 @@ MUTANTS: list[Mutant] = [
     *_in(
         "sum_of_parts",
         ("first 256 parts", "k < parts;", "k < min(parts, 256);"),
-        ("first thread alone knows it", "  value = total;\n", ""),
+        ("first thread alone knows it", "return total", "return value"),
         kernels=MATRIX_SUMS,
     ),
     *_in(
@@ -372,7 +372,6 @@ MUTANTS: list[Mutant] = [
             "  if (threadIdx.x == 0) total = value;\n  __syncthreads();\n",
             "  if (threadIdx.x == 0) total = value;\n",
         ),
-        ("overwritten before it is read", "  __syncthreads();\n  return value;", "  return value;"),
         kernels=MATRIX_SUMS,
         in_ptx=True,
     ),
