@@ -23,6 +23,7 @@ __all__ = [
     "accumulate_probe",
     "accumulate_waves",
     "exit_waves",
+    "filter_spectra",
     "gramian",
     "multiply_matrix",
     "project_modulus",
@@ -62,6 +63,31 @@ def _exit_waves(image, probe, corner, out):  # type: ignore[no-untyped-def]
 def exit_waves(image: Array, probe: Array, corner: Array, out: Array) -> None:
     """``out[f, m] = probe[f or 0, m] * image[window of frame f]``, (frame, mode, N, N)."""
     _exit_waves(_real(image), _real(probe), corner, _real(out))
+
+
+@_compile
+def _filter_spectra(spectrum, factor, along_y, along_x):  # type: ignore[no-untyped-def]
+    frames, modes, height, width2 = spectrum.shape
+    own = np.empty(width2, dtype=np.float32)
+    for f in range(frames):
+        r = along_x[f]
+        for y in range(height):
+            k, c, s = factor[y], along_y[f, 2 * y], along_y[f, 2 * y + 1]
+            for x in range(width2 // 2):
+                a, b = c * r[2 * x] - s * r[2 * x + 1], c * r[2 * x + 1] + s * r[2 * x]
+                own[2 * x] = a * k[2 * x] - b * k[2 * x + 1]
+                own[2 * x + 1] = a * k[2 * x + 1] + b * k[2 * x]
+            for m in range(modes):
+                z = spectrum[f, m, y]
+                for x in range(width2 // 2):
+                    a, b, d, e = own[2 * x], own[2 * x + 1], z[2 * x], z[2 * x + 1]
+                    z[2 * x] = a * d - b * e
+                    z[2 * x + 1] = a * e + b * d
+
+
+def filter_spectra(spectrum: Array, factor: Array, along_y: Array, along_x: Array) -> None:
+    """``spectrum[f, m, y, x] *= factor[y, x] * along_y[f, y] * along_x[f, x]``, all complex64."""
+    _filter_spectra(_real(spectrum), _real(factor), _real(along_y), _real(along_x))
 
 
 @_compile
