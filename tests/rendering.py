@@ -27,7 +27,7 @@ class Blobs:
 
     centre: NDArray[np.float64]
     """(blob, 2) [y, x]"""
-    height: NDArray[np.complex128]
+    height: NDArray[np.float64]
     width: Pair
     """Standard deviation along [y, x]."""
 
@@ -35,9 +35,9 @@ class Blobs:
     def scatter(seed: int, number: int, low: Pair, high: Pair, width: Pair) -> Blobs:
         """Blobs anywhere in a rectangle, of random heights of variance one."""
         random = np.random.default_rng(seed)
-        return Blobs(random.uniform(low, high, (number, 2)), random.normal(size=number) + 0j, width)
+        return Blobs(random.uniform(low, high, (number, 2)), random.normal(size=number), width)
 
-    def __call__(self, y: NDArray, x: NDArray) -> NDArray[np.complex128]:
+    def __call__(self, y: NDArray, x: NDArray) -> NDArray[np.float64]:
         rows, columns = (
             np.exp(-((place[:, None] - self.centre[:, axis]) ** 2) / (2 * self.width[axis] ** 2))
             for axis, place in enumerate((y, x))
