@@ -23,7 +23,7 @@ Array = Any
 
 
 class Propagation(Protocol):
-    """The interface of the propagation F of some frames. Waves are (frame, mode, N, N) complex64 arrays."""
+    """The interface of the propagation F of some frames. Waves are (frame, ..., N, N) complex64 arrays."""
 
     def scale(self, shape: tuple[int, ...]) -> float:
         """The square of the factor that `propagate` leaves out for waves of this shape.
@@ -136,19 +136,22 @@ class _Convolution:
     def propagate(self, waves: Array, out: Array | None = None) -> Array:
         source, overwrite = _choose_input(waves, out)
         spectrum = transform(source, overwrite=overwrite)
-        if self.ramps is None:
-            spectrum *= self.kernel
-        else:
-            kernels(spectrum).filter_spectra(spectrum, self.kernel, *(ramp.conj() for ramp in self.ramps))
+        self._filter(spectrum, self.kernel, back=True)
         return inverse_transform(spectrum)
 
     def propagate_back(self, waves: Array) -> Array:
         spectrum = transform(waves, overwrite=True)
-        if self.ramps is None:
-            spectrum *= self.kernel.conj()
-        else:
-            kernels(spectrum).filter_spectra(spectrum, self.kernel.conj(), *self.ramps)
+        self._filter(spectrum, self.kernel.conj(), back=False)
         return inverse_transform(spectrum)
+
+    def _filter(self, spectrum: Array, kernel: Array, *, back: bool) -> None:
+        """Multiply spectra by a kernel, in place, and shift them by the fractions, or back."""
+        if self.ramps is None:
+            spectrum *= kernel
+            return
+        ramps = [ramp.conj() for ramp in self.ramps] if back else self.ramps
+        modes = spectrum.reshape(len(spectrum), math.prod(spectrum.shape[1:-2]), *spectrum.shape[-2:])
+        kernels(spectrum).filter_spectra(modes, kernel, *ramps)
 
 
 def choose_forward(kernel: Array | None) -> Forward:

@@ -125,12 +125,11 @@ def _random_frames(data: TileData, at: TileModel, numbers: NDArray, seed: int, l
             for number in numbers[frames]
         ]
         phase = xp.exp(2j * np.pi * xp.asarray(np.stack(random_numbers)))
-        detected = (xp.maximum(amplitudes[frames], 0) * phase).astype(np.complex64)[:, None]
         forward = at.model.forward.at(data.tile.fraction[frames])
-        wave = forward.propagate_back(detected)
+        wave = forward.propagate_back((xp.maximum(amplitudes[frames], 0) * phase).astype(np.complex64))
         # The random wave is divided between the modes in proportion to their power.
         share = xp.sqrt(forward.scale(probe.shape[-2:]) * mode_power / mode_power.sum()).astype(np.float32)
-        waves[frames] = wave * share[:, None, None]
+        waves[frames] = wave[:, None] * share[:, None, None]
     weigh = overlap_waves if leave == "overlap sum" else weigh_waves
     return TileSweep(0.0, weigh(data.tile, waves, at), {})
 
