@@ -9,14 +9,16 @@ There is no Fourier transform, no pixel shift and no wrapping round. Waves move 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import least_squares
 
-__all__ = ["Beam", "Bench", "Blobs", "Specimen"]
+__all__ = ["Beam", "Bench", "Blobs", "Scene", "Specimen", "make_scene"]
 
 Pair = tuple[float, float]
 
@@ -51,8 +53,8 @@ class Specimen:
 
     thick: Blobs
     shifting: Blobs
-    absorption: float = 0.15
-    phase: float = 0.4
+    absorption: float = 0.12
+    phase: float = 0.5
 
     def __call__(self, y: NDArray, x: NDArray) -> NDArray[np.complex128]:
         return np.exp(-self.absorption * self.thick(y, x) + 1j * self.phase * self.shifting(y, x))
@@ -66,12 +68,14 @@ class Beam:
     radius: Pair
     """Standard deviation of its amplitude along [y, x]."""
     focal: float = np.inf
-    """Distance in wavelengths-times-metres squared, ``lambda z``: it converges to a focus that far behind."""
+    """Wavelength times distance to the focus behind the specimen; negative for a focus before it."""
+    roughness: float = 0.6
+    """Factor of the diffuser's phase."""
 
     def __call__(self, y: NDArray, x: NDArray) -> NDArray[np.complex128]:
         square = [place**2 / (4 * radius**2) for place, radius in zip((y, x), self.radius, strict=True)]
         curved = np.pi * np.add.outer(y**2, x**2) / self.focal
-        return np.exp(-np.add.outer(*square) + 1j * (self.diffuser(y, x) - curved))
+        return np.exp(-np.add.outer(*square) + 1j * (self.roughness * self.diffuser(y, x) - curved))
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class Bench:
     def _integrals(self) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
         return self._integral(0), self._integral(1)
 
-    def frames(self, specimen: Any, modes: list[Any], position: NDArray) -> NDArray[np.float64]:
+    def frames(self, specimen: Specimen, modes: Sequence[Beam], position: NDArray) -> NDArray[np.float64]:
         """Frames (frame, qy, qx); `position` (frame, 2) is where on the specimen the optical axis goes.
 
         A frame holds ``sum |P psi|^2`` over the pixels of the object, if no light misses the detector.
@@ -144,7 +148,7 @@ class Bench:
             frame[...] = sum(abs(rows @ (beam * under) @ columns.T) ** 2 for beam in beams) * share
         return out
 
-    def probe(self, modes: list[Any]) -> NDArray[np.complex128]:
+    def probe(self, modes: Sequence[Beam]) -> NDArray[np.complex128]:
         """(mode, y, x): the beam at the middles of the object's pixels."""
         return np.stack([mode(self.places(0), self.places(1)) for mode in modes])
 
@@ -157,3 +161,102 @@ class Bench:
             "propagation": "near-field" if self.near else "far-field",
         }
         return told if self.source is None else told | {"source_distance_m": self.source}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A specimen in a beam, and where the optical axis goes on it."""
+
+    bench: Bench
+    specimen: Specimen
+    modes: tuple[Beam, ...]
+    position: NDArray[np.float64]
+    """(frame, 2) [y, x] in metres."""
+
+    @cached_property
+    def frames(self) -> NDArray[np.float64]:
+        return self.bench.frames(self.specimen, self.modes, self.position)
+
+    @cached_property
+    def probe(self) -> NDArray[np.complex128]:
+        return self.bench.probe(self.modes)
+
+    @property
+    def corner(self) -> NDArray[np.float64]:
+        """(frame, 2) where on the specimen the first pixel of each frame lies."""
+        return self.position + (self.bench.places(0)[0], self.bench.places(1)[0])
+
+    def error(self, image: NDArray, y: NDArray, x: NDArray, light: NDArray) -> float:
+        """Distance of an image at these places to the specimen, but for one phase, where the light is.
+
+        Neither shift nor scale is free: places are metres on the specimen.
+        """
+        truth = self.specimen(y, x)
+        turned = image * np.exp(1j * np.angle(np.vdot(image, light * truth)))
+        return _distance(turned, truth, light)
+
+    def error_with_recovered_probe(self, image: NDArray, y: NDArray, x: NDArray, light: NDArray) -> float:
+        """As `error`, but for what a probe can take over: a shift, a linear phase and a factor."""
+        pixel = np.array(self.bench.pixel)
+
+        def compare(free: NDArray) -> tuple[NDArray, NDArray]:
+            dy, dx, slope_y, slope_x, growth, phase = free
+            plane = np.add.outer(slope_y * (y - y.mean()) / np.ptp(y), slope_x * (x - x.mean()) / np.ptp(x))
+            truth = self.specimen(y + dy * pixel[0], x + dx * pixel[1])
+            return image * np.exp(growth + 1j * (phase + plane)), truth
+
+        def misfit(free: NDArray) -> NDArray[np.float64]:
+            found, truth = compare(free)
+            return (np.sqrt(light) * (found - truth)).view(np.float64).ravel()
+
+        start = np.zeros(6)
+        start[5] = np.angle(np.vdot(image, light * self.specimen(y, x)))
+        return _distance(*compare(least_squares(misfit, start).x), light)
+
+
+def _distance(found: NDArray, truth: NDArray, light: NDArray) -> float:
+    square = [(light * abs(part) ** 2).sum() for part in (found - truth, truth)]
+    return float(np.sqrt(square[0] / square[1]))
+
+
+def make_scene(
+    bench: Bench,
+    *,
+    frames: tuple[int, int] = (6, 6),
+    step: float = 5.3,
+    radius: float = 0.11,
+    modes: int = 1,
+    focal: float = np.inf,
+    seed: int = 0,
+) -> Scene:
+    """A scene of random blobs, a few pixels wide, at positions between pixels.
+
+    Parameters
+    ----------
+    bench : Bench
+    frames : (int, int)
+        Along y and x.
+    step : float
+        Between neighbours, in pixels of the object; each position is up to 1.5 pixels off.
+    radius : float
+        Standard deviation of the beam's amplitude, as a share of the frame: what is there of it at the
+        frame's edge is lost.
+    modes, focal, seed : int, float, int
+    """
+    random = np.random.default_rng(seed)
+    pixel = np.array(bench.pixel)
+    grid = np.stack(np.meshgrid(*map(np.arange, frames), indexing="ij"), axis=-1).reshape(-1, 2)
+    position = (grid * step + random.uniform(-1.5, 1.5, grid.shape)) * pixel
+    low = -np.array(bench.shape) / 2 * pixel
+    high = position.max(axis=0) - low
+
+    def blobs(number: int, spacing: float, width: float, end: NDArray) -> Blobs:
+        count = int(np.prod((end - low) / (spacing * pixel)))
+        return Blobs.scatter(seed + number, count, tuple(low), tuple(end), tuple(width * pixel))
+
+    beams = []
+    for mode in range(modes):
+        diffuser = blobs(10 + mode, 2.5, 2.5, -low)
+        beams.append(Beam(diffuser, tuple(radius * np.array(bench.shape) * pixel), focal, 0.6))
+    specimen = Specimen(blobs(1, 4.0, 1.6, high), blobs(2, 4.0, 1.6, high))
+    return Scene(bench, specimen, tuple(beams), position)
