@@ -62,7 +62,7 @@ class Specimen:
 
 @dataclass(frozen=True)
 class Beam:
-    """A Gaussian beam behind a diffuser, in the plane of the specimen, without the curvature of its source."""
+    """A Gaussian beam behind a diffuser, on the specimen, without the curvature of a point source."""
 
     diffuser: Blobs
     radius: Pair
@@ -71,11 +71,15 @@ class Beam:
     """Wavelength times distance to the focus behind the specimen; negative for a focus before it."""
     roughness: float = 0.6
     """Factor of the diffuser's phase."""
+    tilt: Pair = (0.0, 0.0)
+    """Slope of its phase along [y, x], in radians per metre: it travels that way."""
 
     def __call__(self, y: NDArray, x: NDArray) -> NDArray[np.complex128]:
         square = [place**2 / (4 * radius**2) for place, radius in zip((y, x), self.radius, strict=True)]
         curved = np.pi * np.add.outer(y**2, x**2) / self.focal
-        return np.exp(-np.add.outer(*square) + 1j * (self.roughness * self.diffuser(y, x) - curved))
+        tilted = np.add.outer(self.tilt[0] * y, self.tilt[1] * x)
+        phase = self.roughness * self.diffuser(y, x) - curved + tilted
+        return np.exp(-np.add.outer(*square) + 1j * phase)
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,8 @@ class Scene:
     @property
     def corner(self) -> NDArray[np.float64]:
         """(frame, 2) where on the specimen the first pixel of each frame lies."""
-        return self.position + (self.bench.places(0)[0], self.bench.places(1)[0])
+        first = np.array([self.bench.places(axis)[0] for axis in (0, 1)])
+        return self.position + first
 
     def error(self, image: NDArray, y: NDArray, x: NDArray, light: NDArray) -> float:
         """Distance of an image at these places to the specimen, but for one phase, where the light is.

@@ -3,9 +3,9 @@
 In the far field this is a Fourier transform, in the near field a convolution with a Fresnel kernel. Both
 are unitary, so that the inverse is also the adjoint.
 
-The beam is fixed on the detector, and the specimen moves. An exit wave lies on the pixels of the object: where
-a position has a fraction of a pixel, the wave, beam and all, is shifted by it. The near field takes this shift
-back on the way to the detector; in the far field it is a factor of modulus one, which no detector sees.
+The beam is fixed on the detector, and the sample moves. Exit waves lie on the pixels of the object: where a
+position has a fraction of a pixel, the wave is shifted by it, beam and all. The near field takes this shift
+back on the way to the detector. In the far field it is a factor of modulus one, which no detector sees.
 """
 
 from __future__ import annotations

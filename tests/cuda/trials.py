@@ -125,7 +125,8 @@ def filter_spectra(layout: Layout, kernels: Kernels) -> None:
     height, width = layout.frame
     random = np.random.default_rng(layout.frames)
     factor, along_y, along_x = (
-        complex_noise(random, shape) for shape in (layout.frame, (layout.frames, height), (layout.frames, width))
+        complex_noise(random, shape)
+        for shape in (layout.frame, (layout.frames, height), (layout.frames, width))
     )
     found = waves.copy()
     kernels.filter_spectra(found, factor, along_y, along_x)

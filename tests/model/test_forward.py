@@ -34,7 +34,9 @@ def detector_of(name: str, waves: np.ndarray) -> np.ndarray:
     forward, fraction = PROPAGATIONS[name]
     if isinstance(forward, FarField):
         return plain.transform(waves.astype(complex))
-    back = np.concatenate([plain.shifted(wave, -own[None]) for wave, own in zip(waves, fraction, strict=True)])
+    back = np.concatenate(
+        [plain.shifted(wave, -own[None]) for wave, own in zip(waves, fraction, strict=True)]
+    )
     return np.fft.ifft2(plain.transform(back) * KERNEL, norm="ortho")
 
 

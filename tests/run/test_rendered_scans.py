@@ -1,12 +1,13 @@
-"""Reconstructions of frames that `tests.rendering` drew in metres: whatever scan and solver could share is wrong.
+"""Reconstructions of frames that `tests.rendering` drew in metres: what scan and solver share may be wrong.
 
-Errors are those of the image at its own places in metres: an axis the other way round, a shift by half a pixel
-or a factor is an error too.
+Errors are those of the image at its own places in metres: an axis the other way round, a shift by half a
+pixel or a factor is an error too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import daskptycho as dp
+from daskptycho.formats.first_probe import guess_first_probe
 from daskptycho.model.forward import NearField
-from tests.rendering import Bench, Scene, make_scene
+from tests.rendering import Beam, Bench, Scene, make_scene
 
 WAVELENGTH = 1e-10
 
@@ -124,8 +126,113 @@ def test_a_detector_smaller_than_the_frame_and_dead_pixels(tmp_path: Path) -> No
     assert error(scene, result) < 0.03
 
 
+def test_a_beam_as_wide_as_the_detector_needs_a_margin(tmp_path: Path) -> None:
+    """Light comes in from beside the detector and goes out again; a periodic frame would bring it back."""
+    size, margin = 36, 12
+    wide = make_scene(near((size + 2 * margin,) * 2, distance=1.5e-3), radius=10.0, frames=(5, 5), step=6.3)
+    seen = slice(margin, margin + size)
+    bench = replace(wide.bench, shape=(size, size))
+    scene = replace(wide, bench=bench)
+    counts = wide.frames[:, seen, seen].astype(np.float32)
+    np.savez(tmp_path / "f.npz", data=counts, position=scene.corner, probe=scene.probe)
+    errors, residuals = {}, {}
+    for pad in (0, 8):
+        scan = dp.import_scan(tmp_path / "f.npz", tmp_path / f"{pad}.zarr", pad=pad, **bench.geometry())
+        assert scan.sizes["qy"] == size + 2 * pad
+        result = dp.reconstruct(scan, sweeps=60)
+        y, x, light = (result[name].values for name in ("y", "x", "illumination"))
+        # Where the middle of the detector has been.
+        low, high = scene.position.min(axis=0), scene.position.max(axis=0)
+        inside = np.outer((y > low[0]) & (y < high[0]), (x > low[1]) & (x < high[1]))
+        errors[pad] = scene.error_with_recovered_probe(result["object"].values, y, x, light * inside)
+        residuals[pad] = float(result["residual"][-1])
+    assert residuals[8] < 0.2 * residuals[0]
+    assert errors[8] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize("propagation", ["near", "far"])
+def test_the_simulator_counts_what_is_rendered(propagation: str, tmp_path: Path) -> None:
+    bench = near() if propagation == "near" else far()
+    scene = make_scene(bench)
+    size = bench.shape[0]
+    told = {name: value for name, value in bench.geometry().items() if name != "wavelength_m"}
+    canvas = [(np.arange(size + 40) - size // 2) * step for step in bench.pixel]
+    scan = dp.simulate_scan(
+        tmp_path / "s.zarr",
+        frames=(3, 3),
+        frame_size=size,
+        step=4.4,
+        jitter=2,
+        subpixel=True,
+        object=scene.specimen(*canvas),
+        probe=scene.probe,
+        energy_eV=1.23984198e-6 / WAVELENGTH,
+        **told,
+    )
+    assert scan.attrs["propagation"] == f"{propagation}-field"
+    expected = bench.frames(scene.specimen, scene.modes, scan["position"].values * bench.pixel)
+    expected *= size**2 / (abs(scene.probe) ** 2).sum()
+    found = scan["intensity"].values
+    assert (np.sqrt(found) - np.sqrt(expected)).std() < 0.01 * np.sqrt(expected).std()
+    assert np.square(np.sqrt(found) - np.sqrt(expected)).sum() < 1e-4 * expected.sum()
+
+
+def likeness_of_guess(bench: Bench, beam: Beam, defocus_m: float = 0.0) -> float:
+    """Of the first probe of an electron microscope to the beam behind a thin specimen; at most 1."""
+    scene = make_scene(bench, frames=(4, 4))
+    thin = replace(scene.specimen, absorption=0.02, phase=0.05)
+    frames = bench.frames(thin, [beam], scene.position)
+    (guess,) = guess_first_probe(
+        {"intensity": frames, "radiation": "electron", **bench.geometry()}, None, defocus_m
+    )
+    (probe,) = bench.probe([beam])
+    return float(abs(np.vdot(guess, probe)) / np.linalg.norm(guess) / np.linalg.norm(probe))
+
+
+@pytest.mark.parametrize("towards", [1, -1], ids=["focus before the sample", "focus behind it"])
+def test_first_probe_is_defocused_the_way_the_beam_is(towards: int) -> None:
+    bench = far((44, 38))
+    # A Gaussian beam: the distance from its focus, from its radius and its curvature.
+    radius, curvature = 4e-7, towards / 1.5e-13
+    real, imaginary = 1 / (4 * radius**2), np.pi * curvature
+    defocus = np.pi * imaginary / (WAVELENGTH * (real**2 + imaginary**2))
+    flat = make_scene(bench, frames=(1, 1)).modes[0]
+    beam = replace(flat, focal=-1 / curvature, roughness=0.0, radius=(radius, radius))
+    right, wrong, none = (likeness_of_guess(bench, beam, sign * defocus) for sign in (1, -1, 0))
+    assert right > 0.95
+    assert max(wrong, none) < 0.8
+
+
+@pytest.mark.parametrize("shape", [(44, 38), (37, 45)], ids=["even", "odd"])
+def test_first_probe_travels_where_the_bright_field_lies(shape: tuple[int, int]) -> None:
+    bench = far(shape)
+    flat = replace(make_scene(bench, frames=(1, 1)).modes[0], roughness=0.0)
+    # Onto the pixel three rows below and two columns left of the zero frequency.
+    slope = [2 * np.pi * n / (size * p) for n, size, p in zip((3, -2), shape, bench.pixel, strict=True)]
+    assert likeness_of_guess(bench, replace(flat, tilt=tuple(slope))) > 0.99
+
+
+@pytest.mark.parametrize(("shape", "cut"), [((54, 51), (3, 8)), ((51, 54), (6, 2))])
+def test_frames_are_cropped_round_the_optical_axis(
+    shape: tuple[int, int], cut: tuple[int, int], tmp_path: Path
+) -> None:
+    """A detector whose middle the beam misses, with an even and an odd number of rows left."""
+    whole = make_scene(far(shape))
+    counts = whole.frames[:, cut[0] :, cut[1] :]
+    axis = [n // 2 - gone for n, gone in zip(shape, cut, strict=True)]
+    np.savez(tmp_path / "f.npz", data=counts, position=whole.position)
+    told = {name: value for name, value in whole.bench.geometry().items() if name != "propagation"}
+    scan = dp.import_scan(tmp_path / "f.npz", tmp_path / "s.zarr", centre=axis, crop=(40, 37), **told)
+    scene = replace(whole, bench=far((40, 37)))
+    np.testing.assert_allclose(scan.attrs["pixel_size_m"], scene.bench.pixel)
+    result = dp.reconstruct(scan, sweeps=60, probe=scene.probe, update_probe=False)
+    y, x = (result[name].values + scene.bench.places(axis)[0] for axis, name in enumerate("yx"))
+    assert float(result["residual"][-1]) < 1e-4
+    assert scene.error(result["object"].values, y, x, result["illumination"].values) < 0.03
+
+
 @pytest.mark.parametrize("bench", [near(), far()], ids=["near", "far"])
-def test_a_frame_and_its_gradient_belong_to_the_same_place(bench: Bench, tmp_path: Path) -> None:
+def test_true_frames_stay_where_they_are(bench: Bench, tmp_path: Path) -> None:
     """Lazy arrays: the true object is a fixed point of one projection, frame by frame."""
     scene = make_scene(bench, frames=(3, 3))
     scan = write(scene, tmp_path / "s.zarr", tile_frames=4)
@@ -138,9 +245,7 @@ def test_a_frame_and_its_gradient_belong_to_the_same_place(bench: Bench, tmp_pat
     expected = []
     for corner, (y, x) in zip(scan["position"].values, scene.position[order], strict=True):
         pixel = np.rint(corner / bench.pixel)
-        rows, columns = (
-            (pixel[axis] + np.arange(bench.shape[axis])) * bench.pixel[axis] for axis in (0, 1)
-        )
+        rows, columns = ((pixel[axis] + np.arange(bench.shape[axis])) * bench.pixel[axis] for axis in (0, 1))
         expected.append(abs(scene.modes[0](rows - y, columns - x)) ** 2 * scene.specimen(rows, columns))
     scale = np.linalg.norm(expected)
     assert np.linalg.norm(found - expected) < 0.02 * scale < np.linalg.norm(whole - expected)
