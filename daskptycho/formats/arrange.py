@@ -312,7 +312,9 @@ def _apply_to_frames(
     for name in ("valid", "background"):
         if scan.get(name) is not None:
             scan[name] = function(np.asarray(scan[name]))
-    if "probe" in scan and frame_shape is not None:
+    if "probe" in scan and frame_shape is not None and scan.get("propagation") == NEAR_FIELD:
+        scan["probe"] = function(np.asarray(scan["probe"]))
+    elif "probe" in scan and frame_shape is not None:
         del scan["probe"]
         warnings.warn(
             "the probe of the file is left out: frames of another size have another pixel on the sample",
