@@ -98,7 +98,7 @@ def simulate_scan(
         Its power is scaled as `photons` says. By default the defocused focus of a zone plate, and in the near
         field a beam behind a diffuser.
     propagation : {"far-field", "near-field"}
-        Whether frames are diffraction patterns or Fresnel images. These need the geometry.
+        Whether frames are diffraction patterns or Fresnel images. These need the geometry, and are periodic.
     energy_eV, detector_distance_m : float, optional
         See `create_scan`.
     detector_pixel_size_m : float or (float, float), optional
