@@ -334,6 +334,19 @@ def test_info_warns_about_what_is_rarely_intended(tmp_path: Path) -> None:
         assert what in "\n".join(lines)
 
 
+@pytest.mark.parametrize("pad", [0, 8])
+def test_info_warns_of_a_beam_wider_than_a_near_field_detector(pad: int, tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).poisson(50, (9, 32, 32))
+    position = np.stack(np.mgrid[:3, :3], axis=-1).reshape(9, 2) * 4
+    np.savez(tmp_path / "f.npz", data=counts, position=position, probe=np.ones((32, 32), complex))
+    near = ["--propagation", "near-field", "--wavelength-m", "1e-10", "--detector-distance-m", "1.6e-3"]
+    near += ["--detector-pixel-size-m", "1e-7", "--position-unit", "pixel", "--zero-frequency", "centre"]
+    # The Fresnel number of a pixel is 1 / 16.
+    run("import", tmp_path / "f.npz", tmp_path / "s.zarr", *near, "--pad", str(pad))
+    found = run("info", tmp_path / "s.zarr").stderr
+    assert ("import with --pad 8 to leave it room" in found) == (pad == 0)
+
+
 # Pictures and comparisons
 
 

@@ -116,6 +116,11 @@ class _Key(click.ParamType):
 )
 @click.option("--crop", type=SIZE, help="Crop frames to this size around the zero frequency.")
 @click.option(
+    "--pad",
+    type=click.IntRange(min=0),
+    help="Pixels to add on each side of near-field frames, for light that passes beside the detector.",
+)
+@click.option(
     "--position-axes",
     metavar="AXES",
     help="Columns of the positions: yx or xy, with a minus before an axis to be reversed.  [default: yx]",
@@ -159,7 +164,11 @@ class _Key(click.ParamType):
     type=float,
     help="Diameter of that guess in pixels; by default, estimated from the frames.",
 )
-@click.option("--probe-defocus-m", type=float, help="Propagate that guess by this distance.")
+@click.option(
+    "--probe-defocus-m",
+    type=float,
+    help="Propagate that guess by this distance, from its focus to the sample; below 0, the focus is behind.",
+)
 @click.option("--period", type=PAIR, help="Period in pixels of a periodic canvas.")
 @tile_frames_option
 @overwrite_option

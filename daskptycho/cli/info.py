@@ -20,6 +20,8 @@ __all__ = ["command"]
 LEAST_OVERLAP = 0.5
 # Warn if the bright centre is off the zero frequency by more than this fraction of the frame.
 OFF_CENTRE = 0.1
+# Warn if the rim of near-field frames is brighter than this fraction of their mean.
+LIT_RIM = 0.1
 
 
 @click.command(
@@ -75,6 +77,8 @@ def command(scan: str, picture: str | None) -> None:
 
 def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
     """Warnings about what is allowed but rarely intended."""
+    from daskptycho.scan.optics import is_near_field
+
     oddities = []
     dark = int((counts.per_frame == 0).sum())
     if dark:
@@ -86,8 +90,7 @@ def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
         oddities.append(
             "the scan has no probe; a reconstruction needs a first guess (import with --guess-probe)"
         )
-    if scan.attrs.get("propagation") != "near-field":
-        oddities += _off_centre(counts)
+    oddities += _rim_is_lit(scan, counts) if is_near_field(scan.attrs) else _off_centre(counts)
     if scan.sizes["frame"] > 1:
         step, frame = mean_step(scan), min(scan["intensity"].shape[1:])
         if 1 - step / frame < LEAST_OVERLAP:
@@ -96,6 +99,25 @@ def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
                 f"{frame} pixels: neighbours hardly overlap"
             )
     return oddities
+
+
+def _rim_is_lit(scan: xr.Dataset, counts: Counts) -> list[str]:
+    """Warn if light passes beside the detector in the near field."""
+    import numpy as np
+
+    from daskptycho.scan.optics import fresnel_numbers
+
+    mean = counts.mean
+    rim = np.concatenate([mean[0], mean[-1], mean[:, 0], mean[:, -1]]).mean()
+    # The frames of the simulator are periodic.
+    if "truth_object" in scan or rim <= LIT_RIM * mean.mean():
+        return []
+    # As far as the finest structure, of two pixels, is carried on its way to the detector.
+    margin = min(max(1, round(0.5 / min(fresnel_numbers(scan.attrs)))), min(mean.shape) // 2)
+    return [
+        "the beam reaches the rim of the frames: light that leaves a frame there is taken to come back on "
+        f"the other side; import with --pad {margin} to leave it room"
+    ]
 
 
 def _off_centre(counts: Counts) -> list[str]:

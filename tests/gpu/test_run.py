@@ -60,6 +60,15 @@ def _scipy_fft(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_host_fft", lambda: scipy.fft)
 
 
+NEAR: dict[str, Any] = {
+    "propagation": "near-field",
+    "energy_eV": 17_000,
+    "source_distance_m": 0.005,
+    "detector_distance_m": 0.095,
+    "detector_pixel_size_m": 4e-6,
+}
+
+
 def simulated(folder: Path, name: str, **options: Any) -> xr.Dataset:
     given: dict[str, Any] = {"frames": (4, 4), "frame_size": 12, "step": 3, "tile_frames": 4, "photons": 1e4}
     return dp.simulate_scan(folder / f"{name}.zarr", **given | options)
@@ -82,15 +91,8 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, xr.Dataset]:
         "fractional": simulated(folder, "fractional", jitter=1, subpixel=True, modes=2),
         "periodic": simulated(folder, "periodic", frames=(8, 8), periodic=True, tile_frames=16),
         "masked": masked,
-        "near field": simulated(
-            folder,
-            "near",
-            propagation="near-field",
-            energy_eV=17_000,
-            source_distance_m=0.005,
-            detector_distance_m=0.095,
-            detector_pixel_size_m=4e-6,
-        ),
+        "near field": simulated(folder, "near", **NEAR),
+        "near field, fractional": simulated(folder, "between", jitter=1, subpixel=True, modes=2, **NEAR),
     }
 
 
@@ -103,6 +105,11 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "invalid pixels and background": ("masked", {}),
     "periodic, random start": ("periodic", {"start": "random", "update_probe": False}),
     "near field": ("near field", {}),
+    "near field, fractions and modes": ("near field, fractional", {}),
+    "near field, fractions, random start": (
+        "near field, fractional",
+        {"start": "random", "update_probe": False},
+    ),
     "gain": ("drifting", {"sync": dp.Sync(every=1)}),
     "gain, known probe": ("drifting", {"update_probe": False}),
     "inner sweeps": ("raster", {"sync": dp.Sync(inner=2, every=1), "update_probe": False}),
