@@ -35,6 +35,7 @@ from daskptycho.formats.stem import is_stem, read_stem
 from daskptycho.formats.tiff_frames import is_tiff, read_tiff
 from daskptycho.formats.zarr_arrays import is_zarr, read_zarr
 from daskptycho.scan.dataset import create_scan
+from daskptycho.scan.optics import NEAR_FIELD
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -130,7 +131,14 @@ def read_file(
         found.pop("position_unit", None)
     if report is not None:
         report(found.get("account", []))
-    return arrange_scan(found, arrangement, given, assume or {})
+    scan = arrange_scan(found, arrangement, given, assume or {})
+    in_corner = arrangement.zero_frequency == "corner"
+    if scan.get("propagation") == NEAR_FIELD and (in_corner or arrangement.centre is not None):
+        raise OptionError(
+            "zero_frequency 'corner' or centre is given for a near field, whose frames are images without a "
+            "zero frequency; expected neither"
+        )
+    return scan
 
 
 def import_scan(

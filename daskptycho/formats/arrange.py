@@ -20,6 +20,7 @@ from daskptycho.formats.frame_contents import apply_to_frames, interpret_frames
 from daskptycho.formats.frame_layout import bin_frames, turn_frames
 from daskptycho.formats.geometry import CALIBRATIONS, combine_geometry, derive_pixel_size
 from daskptycho.formats.notices import say
+from daskptycho.formats.padding import pad_frames
 from daskptycho.formats.positions import Positions
 from daskptycho.formats.units import check_plausible, is_pixels, to_si
 from daskptycho.scan.optics import NEAR_FIELD
@@ -46,6 +47,8 @@ class Arrangement:
         [y, x] of the zero frequency in pixels of the frames in the file, instead of what the file says.
     crop : int or (int, int), optional
         Size to which frames are cropped round the zero frequency, in pixels.
+    pad : int
+        Pixels that near-field frames get on each side, which are not valid (`padding.pad_frames`).
     position_axes : str, optional
         What the two columns of the positions in the file are: "yx" or "xy", with a minus before each letter
         whose axis points the other way, as in "-yx" or "x-y". By default what their names tell, or "yx".
@@ -68,13 +71,15 @@ class Arrangement:
     probe_diameter : float, optional
         Diameter of that guess, a disc, in pixels. By default it is estimated from the frames.
     probe_defocus_m : float
-        Distance from the focus by which that guess is defocused, in metres.
+        Distance from the focus to the sample, along the beam, by which that guess is propagated, in metres.
+        Above zero the focus lies before the sample, below zero behind it.
     """
 
     zero_frequency: str | None = None
     frames_hold: str | None = None
     centre: tuple[float, float] | None = None
     crop: int | tuple[int, int] | None = None
+    pad: int = 0
     position_axes: str | None = None
     frames: tuple[int | None, int | None] | None = None
     bin: int = 1
@@ -194,6 +199,8 @@ def arrange_scan(
     turn_frames(scan, transpose=arrangement.transpose, flip=arrangement.flip)
     bin_frames(scan, arrangement.bin)
     derive_pixel_size(scan)
+    if arrangement.pad:
+        pad_frames(scan, arrangement.pad)
     if "probe" not in scan and arrangement.guess_probe:
         scan["probe"] = guess_first_probe(scan, arrangement.probe_diameter, arrangement.probe_defocus_m)
     for name in ("account", "amplitudes", "centre", "scan_shape", "scan_step_m", *CALIBRATIONS):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from daskptycho.errors import ScanError
 from daskptycho.formats.lazy_frames import sample_frames
 from daskptycho.formats.notices import say
+from daskptycho.scan.optics import NEAR_FIELD
 
 __all__ = ["apply_to_frames", "bright_in", "interpret_frames", "squares_are_counts", "values_are_counts"]
 
@@ -201,6 +202,8 @@ def apply_to_frames(
     for name in names[1:]:
         if scan.get(name) is not None:
             scan[name] = function(np.asarray(scan[name]))
-    if "probe" in scan and frame_shape is not None:
+    if "probe" in scan and frame_shape is not None and scan.get("propagation") == NEAR_FIELD:
+        scan["probe"] = function(np.asarray(scan["probe"]))
+    elif "probe" in scan and frame_shape is not None:
         del scan["probe"]
         say("the probe of the file is left out: frames of another size have another pixel on the sample")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.formats.frame_contents import apply_to_frames
+from daskptycho.formats.notices import say
 from daskptycho.scan.optics import NEAR_FIELD
 
 __all__ = ["bin_frames", "turn_frames"]
@@ -70,6 +71,8 @@ def bin_frames(scan: dict[str, Any], size: int) -> None:
         frames = frames[..., cut[0], cut[1]]
         return frames.reshape(*frames.shape[:-2], height, size, width, size)
 
+    if scan.pop("probe", None) is not None:
+        say("the probe of the file is left out: binned frames have another")
     valid = scan.pop("valid", None)
     apply_to_frames(scan, lambda frames: squares(frames).sum(axis=(-3, -1)), (height, width))
     if valid is not None:

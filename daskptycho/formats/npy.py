@@ -1,4 +1,4 @@
-"""A single array of frames in NumPy's .npy, which stays in the file until frames are read."""
+"""NumPy's .npy: an array of frames, which stay in the file until they are read; the object of a result."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from daskptycho.errors import ScanError
 from daskptycho.formats.lazy_frames import LazyFrames, frames_of_array
 from daskptycho.formats.named_arrays import NamedArrays, read_named_arrays
 from daskptycho.formats.offers import NO_KEYS, Keys
 
-__all__ = ["is_npy", "read_npy"]
+__all__ = ["is_npy", "read_npy", "write_npy"]
 
 MAGIC = b"\x93NUMPY"
 
@@ -52,3 +53,9 @@ def read_npy(path: Path, keys: Keys = NO_KEYS) -> dict[str, Any]:
         return frames_of_array(lambda: nullcontext(array), array.shape, array.dtype, last=last)
 
     return read_named_arrays(NamedArrays({"array": array}, str(path)), keys, path.name, open_frames)
+
+
+def write_npy(result: xr.Dataset, path: Path) -> None:
+    """Write the object of a result, (y, x) complex64, to a new file that `numpy.load` reads."""
+    with path.open("wb") as file:
+        np.save(file, result["object"].values)

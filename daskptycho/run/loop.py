@@ -44,7 +44,7 @@ class Progress:
         Number of sweeps done.
     residual : float
         R2 = ``sum (|Fz| - a)^2 / sum a^2`` of the waves at the start of the sweep.
-    consensus : float
+    disagreement : float
         1 - lambda, where lambda is the largest eigenvalue of the normalised Gramian: zero if all frames
         agree. NaN if the sweep did not synchronise.
     spread : float
@@ -57,7 +57,7 @@ class Progress:
 
     sweep: int
     residual: float
-    consensus: float
+    disagreement: float
     spread: float
     seconds: float
     options: RunOptions = field(repr=False)
@@ -145,7 +145,7 @@ class SweepRecord(NamedTuple):
     """The scalars of a sweep that are kept in the history of a run; see `Progress`."""
 
     residual: float
-    consensus: float
+    disagreement: float
     spread: float
     seconds: float
 
@@ -247,7 +247,7 @@ class Loop:
         if self.layout.residency.streamed:
             release_free_memory()
         seconds = time.perf_counter() - begun
-        record = SweepRecord(residual, report.consensus, report.spread, seconds)
+        record = SweepRecord(residual, report.disagreement, report.spread, seconds)
         cadence = standing.cadence.after(residual, report.spread, report.localisation)
         return Standing(state, cadence, step, (*standing.history, record))
 
