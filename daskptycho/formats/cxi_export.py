@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from daskptycho.formats.cxi import ENTRY
 from daskptycho.formats.extras import import_extra
+from daskptycho.formats.hdf5_file import create_hdf5
 
 __all__ = ["write_cxi"]
 
@@ -26,7 +27,7 @@ def write_cxi(result: xr.Dataset, path: Path) -> None:
         A new file.
     """
     h5py = import_extra("h5py")
-    with h5py.File(path, "w") as file:
+    with create_hdf5(path) as file:
         file["cxi_version"] = VERSION
         file["number_of_entries"] = 1
         entry = file.create_group(ENTRY)

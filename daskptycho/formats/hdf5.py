@@ -12,10 +12,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskptycho.formats.extras import import_extra
 from daskptycho.formats.hdf5_file import (
     attribute,
     child,
+    create_hdf5,
     is_dataset,
     open_hdf5,
     read_array,
@@ -157,8 +157,7 @@ def _is_matlab(path: Path) -> bool:
 
 def write_hdf5(result: xr.Dataset, path: Path) -> None:
     """Write the variables of a result as datasets of a new HDF5 file, with dimensions and attributes."""
-    h5py = import_extra("h5py")
-    with h5py.File(path, "w") as file:
+    with create_hdf5(path) as file:
         for name, value in result.attrs.items():
             file.attrs[name] = value
         for name, variable in result.variables.items():

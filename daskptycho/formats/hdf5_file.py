@@ -22,6 +22,7 @@ __all__ = [
     "attribute",
     "broken_link",
     "child",
+    "create_hdf5",
     "identity",
     "is_dataset",
     "is_hdf5",
@@ -54,6 +55,20 @@ def is_hdf5(path: Path) -> bool:
                 return True
             offset = max(512, 2 * offset)
     return False
+
+
+@contextmanager
+def create_hdf5(path: Path) -> Iterator[Any]:
+    """Create an HDF5 file in memory, which is written to `path` at the end of the block.
+
+    The HDF5 library does not survive a disk that is full while it holds a file open.
+    """
+    h5py = import_extra("h5py")
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+        yield file
+        file.flush()
+        content = file.id.get_file_image()
+    path.write_bytes(content)
 
 
 @contextmanager

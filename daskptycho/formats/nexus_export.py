@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from daskptycho.formats.extras import import_extra
+from daskptycho.formats.hdf5_file import create_hdf5
 
 __all__ = ["write_nexus"]
 
@@ -22,8 +22,7 @@ def write_nexus(result: xr.Dataset, path: Path) -> None:
     path : Path
         A new file.
     """
-    h5py = import_extra("h5py")
-    with h5py.File(path, "w") as file:
+    with create_hdf5(path) as file:
         file.attrs.update({"NX_class": "NXroot", "default": "entry"})
         entry = _create_group(file, "entry", "NXentry", default="object_phase")
         entry["title"] = str(result.attrs.get("source", "ptychographic reconstruction"))
