@@ -107,8 +107,8 @@ class _Key(click.ParamType):
         "daskptycho import star.npz.bz2 scan.zarr --position-unit pixel",
         "daskptycho import moonflower.ptyd scan.zarr --guess-probe",
         "daskptycho import master.h5 scan.zarr --position-file positions.csv \\\n--crop 256 --guess-probe",
-        "daskptycho import scan4d.npy scan.zarr --position-file motors.h5:/scan/y+/scan/x \\\n"
-        "--position-unit um --pixel-size-m 12e-9",
+        "daskptycho import scan4d.npy scan.zarr --position-unit um \\\n"
+        "--position-file motors.h5:/scan/y+/scan/x --pixel-size-m 12e-9",
         "daskptycho import frames.h5 scan.zarr --position-key motors/y+motors/x \\\n"
         "--key energy_eV=beam/energy --assume detector_distance_m=2",
         "daskptycho import empad.xml scan.zarr --guess-probe --rotation-deg 12 \\\n"
@@ -177,7 +177,9 @@ class _Key(click.ParamType):
     help="Pixel of the zero frequency, instead of that of the file.",
 )
 @click.option("--crop", type=SIZE, help="Crop frames to this size around the zero frequency.")
-@click.option("--bin", type=int, help="Sum the counts of squares of this many pixels a side.")
+@click.option(
+    "--bin", type=click.IntRange(min=1), help="Sum the counts of squares of this many pixels a side."
+)
 @click.option("--transpose", is_flag=True, help="Exchange the axes of the frames, once they are cropped.")
 @click.option(
     "--flip", type=click.Choice(["y", "x", "yx"]), help="Reverse frames along these axes, after that."

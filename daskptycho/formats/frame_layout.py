@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daskptycho.errors import OptionError
 from daskptycho.formats.frame_contents import apply_to_frames
 from daskptycho.formats.notices import say
 from daskptycho.scan.optics import NEAR_FIELD
@@ -55,17 +56,25 @@ def turn_frames(scan: dict[str, Any], *, transpose: bool, flip: str) -> None:
 def bin_frames(scan: dict[str, Any], size: int) -> None:
     """Sum counts over squares of `size` pixels, in place; a pixel is valid if all that it is made of are.
 
-    Rows and columns that do not fill a square are left out, at the edge farther from the zero frequency. The
-    probe is left out: it had another frame.
+    The zero frequency is the first pixel of the square that has it. Rows and columns at the edges that do not
+    fill a square are left out, and so is the probe: it had another frame.
+
+    Raises
+    ------
+    OptionError
+        Fewer than two squares are left.
     """
     if size == 1:
         return
-    height, width = (n // size for n in scan["intensity"].shape[1:])
+    height, width = (_count_squares(int(n), size) for n in scan["intensity"].shape[1:])
+
+    if min(height, width) < 2:
+        shape = tuple(int(n) for n in scan["intensity"].shape[1:])
+        raise OptionError(f"bin is {size} for frames of {shape} pixels; expected two squares or more a side")
 
     def squares(frames: NDArray[Any]) -> NDArray[Any]:
         cut: list[slice] = []
         for n, binned in zip(frames.shape[-2:], (height, width), strict=True):
-            # The zero frequency at n//2 becomes the first pixel of the square at binned//2.
             start = n // 2 - size * (binned // 2)
             cut.append(slice(start, start + size * binned))
         frames = frames[..., cut[0], cut[1]]
@@ -84,3 +93,9 @@ def bin_frames(scan: dict[str, Any], size: int) -> None:
         if name in scan:
             value = np.asarray(scan[name], dtype=float) * size
             scan[name] = float(value) if value.ndim == 0 else tuple(value.tolist())
+
+
+def _count_squares(n: int, size: int) -> int:
+    """How many squares fit along an axis of n pixels if one of them begins at the zero frequency."""
+    before, after = n // 2 // size, (n - n // 2) // size
+    return before + min(after, before + 1)

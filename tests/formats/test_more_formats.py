@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from click.testing import CliRunner
 
 import daskptycho as dp
+from daskptycho.cli import daskptycho
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats import read_file
 
@@ -208,3 +210,42 @@ def test_pictures_with_colours_are_no_frames(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.ones((8, 8, 3), dtype=np.uint8), photometric="rgb")
     with pytest.raises(ScanError, match="it is a picture with colours"):
         read_file(tmp_path / "a.tif", **RASTER)
+
+
+def test_command_line_turns_bins_and_chooses(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", COUNTS)
+    table = np.column_stack([np.arange(8), np.arange(8) * 2.0, np.arange(8) * 3.0, np.arange(8) ** 2])
+    np.savetxt(tmp_path / "p.csv", table, delimiter=",", header="n,fast,slow,t", comments="")
+    options = ["--position-file", tmp_path / "p.csv", "--position-columns", "slow,fast", "--frames", "1:5"]
+    options += ["--position-unit", "um", "--pixel-size-m", "1e-6", "--transpose", "--flip", "y", "--bin", 2]
+    done = CliRunner().invoke(
+        daskptycho, ["import", *map(str, [tmp_path / "a.npy", tmp_path / "s.zarr", *options])]
+    )
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0] == "frames  array, 6 x 8 x 10 uint16"
+    scan = dp.open_scan(tmp_path / "s.zarr").sortby("frame_number")
+    assert scan["frame_number"].values.tolist() == [1, 2, 3, 4]
+    np.testing.assert_allclose(scan["position"], table[1:5, [2, 1]] * 1e-6)
+    turned = np.roll(COUNTS[1:5].transpose(0, 2, 1)[:, ::-1], 1, axis=1)
+    # The zero frequency at pixel 5 of the rows begins a square.
+    binned = turned[:, 1:9].reshape(4, 4, 2, 4, 2).sum((2, 4))
+    np.testing.assert_array_equal(scan["intensity"], binned)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--frames", "first"), "'first' is not a range of frames; expected start:stop, as in 0:390"),
+        (("--position-columns", "x"), "'x' is not a pair of columns; expected two, as in samy,samx or 3,2"),
+        (("--bin", "0"), "0 is not in the range x>=1"),
+        (("--position-file", "away.txt"), "away.txt does not exist; expected a file of positions"),
+    ],
+)
+def test_impossible_options_are_refused_in_one_line(
+    option: tuple[str, str], words: str, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "a.npy", COUNTS)
+    done = CliRunner().invoke(daskptycho, ["import", str(tmp_path / "a.npy"), str(tmp_path / "s"), *option])
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert words in line
