@@ -178,6 +178,25 @@ def test_the_simulator_counts_what_is_rendered(propagation: str, tmp_path: Path)
     assert np.square(np.sqrt(found) - np.sqrt(expected)).sum() < 1e-4 * expected.sum()
 
 
+@pytest.mark.parametrize(
+    "bench",
+    [far(), far((64, 40)), far((40, 60)), far(pixel=(5e-5, 1e-4))],
+    ids=["square", "high", "wide", "pixels"],
+)
+def test_first_disc_is_round_in_metres(bench: Bench) -> None:
+    flat = make_scene(bench, frames=(5, 5))
+    radius = 0.11 * min(n * p for n, p in zip(bench.shape, bench.pixel, strict=True))
+    beam = replace(flat.modes[0], radius=(radius, radius), roughness=0.0)
+    frames = bench.frames(flat.specimen, [beam], flat.position)
+    with pytest.warns(UserWarning, match="a disc of"):
+        (guess,) = abs(guess_first_probe({"intensity": frames, **bench.geometry()}))
+    y, x = (bench.places(axis) for axis in (0, 1))
+    width = [np.sqrt((guess**2 * square).sum() / (guess**2).sum()) for square in (y[:, None] ** 2, x**2)]
+    np.testing.assert_allclose(width, 2 * [np.mean(width)], rtol=0.05)
+    # Of the Gaussian, 2 r^2 wide along both axes together.
+    assert np.hypot(*width) == pytest.approx(np.sqrt(2) * radius, rel=0.25)
+
+
 def likeness_of_guess(bench: Bench, beam: Beam, defocus_m: float = 0.0) -> float:
     """Of the first probe of an electron microscope to the beam behind a thin specimen; at most 1."""
     scene = make_scene(bench, frames=(4, 4))
