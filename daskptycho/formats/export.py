@@ -8,9 +8,9 @@ from pathlib import Path
 import xarray as xr
 
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.formats.cxi import write_cxi
+from daskptycho.formats.cxi_export import write_cxi
 from daskptycho.formats.hdf5 import write_hdf5
-from daskptycho.formats.nexus import write_nexus
+from daskptycho.formats.nexus_export import write_nexus
 from daskptycho.formats.npy import write_npy
 from daskptycho.formats.ome_zarr import write_ome_zarr
 from daskptycho.formats.tiff import write_tiff

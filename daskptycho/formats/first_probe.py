@@ -11,7 +11,6 @@ abs(P)^2, and the mean square distance of that is R^2 for a disc of radius R.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.formats.lazy_frames import sample_frames
+from daskptycho.formats.notices import say
 from daskptycho.scan.optics import ELECTRON, NEAR_FIELD, PHOTON, energy_to_wavelength, fresnel_kernel
 
 __all__ = ["guess_first_probe"]
@@ -79,11 +79,9 @@ def guess_first_probe(
     probe = (0.5 * (1 - np.tanh((distance - radius) / EDGE))).astype(np.complex64)
     probe *= np.float32(np.sqrt(frames.sum(axis=(1, 2)).mean()) / np.linalg.norm(probe))
     if diameter is None:
-        warnings.warn(
+        say(
             f"the first guess of the probe is a disc of {2 * radius:.0f} pixels, estimated from the frames; "
-            "if that is wrong, give probe_diameter (--probe-diameter)",
-            UserWarning,
-            stacklevel=5,
+            "if that is wrong, give probe_diameter (--probe-diameter)"
         )
     if defocus_m:
         probe = _propagate(probe, scan, defocus_m)
@@ -137,11 +135,7 @@ def _propagate(
         detector = np.broadcast_to(np.asarray(scan["detector_pixel_size_m"], dtype=float), (2,))
         size = wavelength * float(scan["detector_distance_m"]) / (np.array(probe.shape) * detector)
     if size is None or wavelength is None:
-        warnings.warn(
-            "the first probe is not defocused: the pixel size or the wavelength is unknown",
-            UserWarning,
-            stacklevel=6,
-        )
+        say("the first probe is not defocused: the pixel size or the wavelength is unknown")
         return probe
     kernel = fresnel_kernel(
         {

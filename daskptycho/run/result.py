@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
@@ -21,7 +22,7 @@ from daskptycho.model import model
 from daskptycho.scan.dataset import frame_numbers, pixel_size
 from daskptycho.scan.parts import describe_parts, label_parts
 from daskptycho.storage.old_names import rename_old_variables
-from daskptycho.storage.store import open_dataset, parse_location, read_attributes, translate_errors
+from daskptycho.storage.store import load_dataset, open_dataset, parse_location, read_attributes
 from daskptycho.tasks.spec import Value, task, values_in
 from daskptycho.tasks.state import State
 from daskptycho.tasks.waiting import compute
@@ -161,7 +162,8 @@ def write_result(result: xr.Dataset, store: Store) -> None:
         # Writing consolidated metadata warns that they are not part of the Zarr v3 specification yet. Without
         # them, opening the store would warn.
         warnings.simplefilter("ignore")
-        result.to_zarr(store, mode="a", zarr_format=3, consolidated=True)
+        encoding = {name: {"compressors": (ZstdCodec(), Crc32cCodec())} for name in result.variables}
+        result.to_zarr(store, mode="a", zarr_format=3, consolidated=True, encoding=encoding)
 
 
 def open_result(url: str | Path) -> xr.Dataset:
@@ -190,7 +192,6 @@ def open_result(url: str | Path) -> xr.Dataset:
     attributes = read_attributes(location, "a result, as reconstruct writes it")
     if attributes.get("format") != FORMAT:
         raise ScanError(f"{location} is a {attributes.get('format')}; expected a result ({FORMAT})")
-    with translate_errors(location):
-        opened = open_dataset(location).load()
+    opened = load_dataset(location, open_dataset(location))
     # A new dataset, since the opened one keeps a reference to its store, which may hold credentials.
     return rename_old_variables(xr.Dataset(dict(opened.variables), attrs=opened.attrs))

@@ -130,7 +130,7 @@ def test_plain_hdf5_by_usual_names_keys_and_assumptions(truth: xr.Dataset, tmp_p
     np.testing.assert_allclose(named["position"], sources.metres(truth)[:, ::-1])
     with pytest.raises(ScanError, match=r"valid is not found in .*/motors/x \(25,\).*--valid-key"):
         read_file(path, valid_key="mask")
-    with pytest.raises(OptionError, match=r"centring: .* read by read_hdf5, which has no such option"):
+    with pytest.raises(OptionError, match=r"centring: there is no such option; expected one of"):
         read_file(path, centring=True)
 
 
@@ -146,7 +146,7 @@ def test_positions_may_be_in_a_file_of_their_own(truth: xr.Dataset, tmp_path: Pa
         found = read_file(tmp_path / "a_master.h5", position_file=tmp_path / name, position_axes=axes)
         np.testing.assert_allclose(found["position"], sources.metres(truth))
     (tmp_path / "p.txt").write_text("1 2 3\n")
-    with pytest.raises(ScanError, match=r"numbers of the shape \(1, 3\); expected two columns"):
+    with pytest.raises(ScanError, match="has 3 columns; expected two columns of numbers"):
         read_file(tmp_path / "a_master.h5", position_file=tmp_path / "p.txt")
 
 
