@@ -150,6 +150,13 @@ def test_the_oldest_and_the_newest_python_of_the_makefile_are_those_of_the_packa
     assert project["requires-python"] == f">={named[0]}"
 
 
+def test_citation_names_the_version_and_the_licence_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = dict(re.findall(r"^([\w-]+): (\S.*)$", (ROOT / "CITATION.cff").read_text(), flags=re.MULTILINE))
+    for name, key in (("title", "name"), ("version", "version"), ("license", "license")):
+        assert cited[name] == project[key]
+
+
 def test_no_block_is_skipped_silently() -> None:
     for block in (block for page in PAGES for block in blocks_of(page)):
         assert block.language in {"python", *SHELL, *NOT_RUN}, f"{block}: no test runs {block.language!r}"

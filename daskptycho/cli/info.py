@@ -98,6 +98,7 @@ def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
                 f"on average a frame is {step:.3g} pixels from its nearest neighbour, more than half of its "
                 f"{frame} pixels: neighbours hardly overlap"
             )
+        oddities += _parts(scan, counts)
     return oddities
 
 
@@ -118,6 +119,21 @@ def _rim_is_lit(scan: xr.Dataset, counts: Counts) -> list[str]:
         "the beam reaches the rim of the frames: light that leaves a frame there is taken to come back on "
         f"the other side; import with --pad {margin} to leave it room"
     ]
+
+
+def _parts(scan: xr.Dataset, counts: Counts) -> list[str]:
+    """Warn if the scan falls into parts whose relative phases are not determined."""
+    from daskptycho.scan.dataset import position_in_pixels, scan_period
+    from daskptycho.scan.parts import describe_parts, label_parts
+    from daskptycho.tiling import split_position
+
+    # R2 of a perfect reconstruction, if the counts are photons.
+    noise = counts.pixels / (4 * max(float(counts.per_frame.mean()), counts.pixels / 4))
+    corner, _ = split_position(position_in_pixels(scan))
+    probe = scan["probe"].values if "probe" in scan else None
+    frame_shape = (scan.sizes["qy"], scan.sizes["qx"])
+    sentence = describe_parts(label_parts(corner, probe, frame_shape, scan_period(scan), noise))
+    return [sentence] if sentence else []
 
 
 def _off_centre(counts: Counts) -> list[str]:

@@ -54,6 +54,10 @@ class OverlapSum(NamedTuple):
     phase: Array | None = None
     """(frame,) complex64 omega_i, the phase applied to each frame; None stands for ones."""
 
+    def with_images(self, convert: Any) -> OverlapSum:
+        """The same with `convert` applied to the (y, x) array."""
+        return self._replace(image_sum=convert(self.image_sum))
+
 
 class Waves(NamedTuple):
     """Waves of a tile that are weighed later, once the parameters of the model are updated."""
@@ -89,7 +93,7 @@ class TileSweep(NamedTuple):
         """The same sweep with `convert` applied to each (y, x) array."""
         left, image = self.left, self.image
         return self._replace(
-            left=left._replace(image_sum=convert(left.image_sum)) if hasattr(left, "image_sum") else left,
+            left=left.with_images(convert) if hasattr(left, "with_images") else left,
             image=None if image is None else convert(image),
         )
 

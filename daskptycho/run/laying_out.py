@@ -21,6 +21,7 @@ from daskptycho.run.memory import estimate_needs
 from daskptycho.run.options import RunOptions
 from daskptycho.run.start import RandomPhases, begin_random, begin_uniform, place_values
 from daskptycho.scan.dataset import frame_numbers, fresnel_kernel
+from daskptycho.scan.parts import has_parts
 from daskptycho.sync.options import Cadence, Synchronisation
 from daskptycho.tasks.frames import total_counts
 from daskptycho.tasks.layout import confirm_layout, lay_out
@@ -83,7 +84,8 @@ class Setting:
         if not counts > 0 or not np.isfinite(counts):
             found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"
             raise ScanError(f"intensity holds {found}; expected diffraction frames")
-        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts)
+        in_parts = options.sync.method == "two-level" and has_parts(self.tiling)
+        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts, in_parts)
 
     @property
     def modes(self) -> int:

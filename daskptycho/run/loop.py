@@ -6,7 +6,7 @@ The loop itself handles only scalars. Images, frames and the values of the model
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -189,12 +189,15 @@ class Loop:
         The estimate of the memory that the run needs.
     counts : float
         ``sum a^2`` over all valid pixels of all frames.
+    in_parts : bool
+        Whether the frames of the scan or of a tile fall into parts.
     """
 
     options: RunOptions
     layout: Layout
     needs: Needs
     counts: float
+    in_parts: bool = False
 
     def finished(self, standing: Standing) -> bool:
         """Whether all sweeps are done or the residual is below the tolerance."""
@@ -213,7 +216,7 @@ class Loop:
             step, momentum = next_momentum(step, [done.residual for done in history[-3:]])
         settings = SweepSettings(
             algorithm=opening or options.algorithm,
-            how=standing.cadence.coming(),
+            how=replace(standing.cadence.coming(), in_parts=self.in_parts),
             counts=self.counts,
             momentum=momentum,
             keeps_image=options.momentum != 0,

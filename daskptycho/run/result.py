@@ -20,6 +20,7 @@ from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
 from daskptycho.model import model
 from daskptycho.scan.dataset import frame_numbers, pixel_size
+from daskptycho.scan.parts import describe_parts, label_parts
 from daskptycho.storage.old_names import rename_old_variables
 from daskptycho.storage.store import load_dataset, open_dataset, parse_location, read_attributes
 from daskptycho.tasks.spec import Value, task, values_in
@@ -38,6 +39,7 @@ __all__ = [
     "assemble_values",
     "make_result",
     "open_result",
+    "warn_of_parts",
     "write_result",
 ]
 
@@ -121,6 +123,7 @@ def make_result(
             **recovered,
             "position": scan["position"].variable.load(),
             "frame_number": ("frame", frame_numbers(scan)),
+            "part": ("frame", _label_parts(tiling, found.values["probe"], history)),
             **{
                 name: ("sweep", np.array([getattr(sweep, name) for sweep in history]))
                 for name in ("residual", "disagreement", "spread", "seconds")
@@ -140,6 +143,17 @@ def make_result(
     result["seconds"].attrs["units"] = "s"
     result["spread"].attrs["units"] = "rad"
     return result
+
+
+def _label_parts(tiling: Tiling, probe: NDArray, history: Sequence[_Sweep]) -> NDArray[np.int64]:
+    residual = history[-1].residual if history else 1.0
+    return label_parts(tiling.corner, probe, tiling.frame_shape, tiling.period, residual)
+
+
+def warn_of_parts(result: xr.Dataset) -> None:
+    """Warn that the scan of a result falls into parts."""
+    if sentence := describe_parts(result["part"].values):
+        warnings.warn(f"{sentence}; the result numbers them in part", UserWarning, stacklevel=3)
 
 
 def write_result(result: xr.Dataset, store: Store) -> None:

@@ -17,6 +17,9 @@ Normalisation = Literal["frame", "degree"]
 # (radians).
 GROWN = 2.0
 SETTLED = 0.02
+# Under noise the eigenvector may stay localised. The region has grown too once the spread is below this
+# multiple of R2, which noise alone causes.
+NOISE = 0.2
 # Phases are not applied if their spread in radians is below this multiple of R2. Noise causes phases of 0.1
 # to 0.2 R2, long-range errors of a clean scan cause R2 and more (benchmarks/noise.py, raster.py). Phases of
 # noise would introduce long-range errors into a good start, which no frame can correct.
@@ -123,6 +126,9 @@ class Synchronisation:
     sync: Sync
     normalisation: Normalisation | None
     """Normalisation of H; None if the sweep does not synchronise."""
+    in_parts: bool = False
+    """Whether the frames of the scan or of a tile fall into parts. Thin tiles are then to be expected, whose
+    phases have to gain more than noise would (see `phases.keep_gained`)."""
 
     @property
     def only_significant(self) -> bool:
@@ -182,7 +188,8 @@ class Cadence:
         """
         if math.isnan(spread):
             return replace(self, due_in=self.due_in - 1)
-        growing = self.growing and not (localisation < GROWN and spread < SETTLED)
+        settled = SETTLED if localisation < GROWN else NOISE * residual
+        growing = self.growing and not spread < settled
         interval = self.interval
         if self.sync.every != "auto":
             interval = self.sync.every

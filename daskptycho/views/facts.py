@@ -275,6 +275,8 @@ def result_facts(result: xr.Dataset) -> list[Facts]:
             f"{format_number(result.sizes['frame'])}, positions in {'metres' if unit == 'm' else 'pixels'}",
         ),
     ]
+    if "part" in result and (parts := int(result["part"].max()) + 1) > 1:
+        image.append(("parts", f"{format_number(parts)}, whose relative phases are not determined"))
     seconds = float(result["seconds"].sum())
     run: Facts = [
         ("sweeps", f"{result.sizes['sweep']} of {options.get('sweeps', '?')} in {seconds:.3g} s"),

@@ -30,6 +30,7 @@ from daskptycho.sync.eigensolvers import LANCZOS_BASIS
 from daskptycho.tasks.layout import Layout, Residency
 from daskptycho.tasks.waiting import compute
 from daskptycho.tiling import Tiling
+from tests import islands
 from tests.plain import relative_where_lit
 
 pytestmark = [pytest.mark.usefixtures("standin")]
@@ -43,8 +44,10 @@ CLOSE = 1e-5
 SCALARS = {
     "model.sweep.sweep_tile": "misfit",
     "sync.eigensolvers._conclude": "eigenvalue and its residual",
+    "sync.parts.find_links": "number of frames that are linked to no earlier one",
     "sync.phases.extract_phases": "spread",
     "sync.phases.localisation": "localisation",
+    "sync.phases.measure_gain": "gain",
     "sync.two_level.galerkin_row": "a row of G",
     "sync.two_level.synchronise_tile": "power",
     "sync.phases.solve": "whether any frame has a count",
@@ -188,6 +191,33 @@ def test_the_image_is_the_cpus_and_a_sweep_moves_scalars_alone(
     moved = max(sum(transfer.nbytes for transfer in transfers) for transfers in sweeps[2:])
     with capsys.disabled():
         print(f"\n{moved} bytes a sweep to the host, none to the device; image {apart:.0e} apart", end=" ")
+
+
+@pytest.mark.filterwarnings("ignore:the scan falls into")
+@pytest.mark.parametrize(
+    "sync",
+    [
+        dp.Sync(every=1),
+        dp.Sync(inner=2, every=1),
+        dp.Sync("full", every=1),
+        dp.Sync("full", eigensolver="power", iterations=5, every=1),
+    ],
+    ids=["two-level", "inner", "full", "power"],
+)
+@pytest.mark.parametrize("algorithm", ["ap", "raar"])
+def test_scans_that_fall_into_parts_give_the_cpus_image(
+    standin: ModuleType, tmp_path: Path, sync: dp.Sync, algorithm: str
+) -> None:
+    """Tiles hold frames of both teeth of a comb, and one that was parked."""
+    corner = islands.comb(teeth=2, length=3)
+    corner = np.insert(corner, 5, corner.max(axis=0) + 99, axis=0)
+    scan = islands.simulate(tmp_path / "scan.zarr", corner, 1e4, 7)
+    options: dict[str, Any] = {"sync": sync, "algorithm": algorithm, "update_probe": False}
+    expected = dp.reconstruct(scan, sweeps=4, **options)
+    found, _ = on_gpu(standin, scan, sweeps=4, **options)
+    assert relative_where_lit(found, expected) < CLOSE
+    np.testing.assert_array_equal(found["part"], expected["part"])
+    assert expected["part"].max() == 1
 
 
 def tiling_of(scan: xr.Dataset) -> Tiling:

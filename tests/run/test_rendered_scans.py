@@ -74,10 +74,10 @@ BENCHES: dict[str, Bench] = {
 
 @pytest.mark.parametrize("bench", BENCHES.values(), ids=BENCHES.keys())
 def test_known_probe_at_fractional_positions(bench: Bench, tmp_path: Path) -> None:
-    scene = make_scene(bench)
+    scene = make_scene(bench, frames=(5, 5))
     scan = write(scene, tmp_path / "s.zarr")
     np.testing.assert_allclose(scan.attrs["pixel_size_m"], bench.pixel, rtol=1e-9)
-    result = dp.reconstruct(scan, sweeps=60, update_probe=False)
+    result = dp.reconstruct(scan, sweeps=50, update_probe=False)
     assert float(result["residual"][-1]) < 1e-4
     assert error(scene, result) < 0.03
 
@@ -129,7 +129,8 @@ def test_a_detector_smaller_than_the_frame_and_dead_pixels(tmp_path: Path) -> No
 def test_a_beam_as_wide_as_the_detector_needs_a_margin(tmp_path: Path) -> None:
     """Light comes in from beside the detector and goes out again; a periodic frame would bring it back."""
     size, margin = 36, 12
-    wide = make_scene(near((size + 2 * margin,) * 2, distance=1.5e-3), radius=10.0, frames=(5, 5), step=6.3)
+    bench = replace(near((size + 2 * margin,) * 2), oversampling=4)
+    wide = make_scene(bench, radius=10.0, frames=(5, 5), step=6.3)
     seen = slice(margin, margin + size)
     bench = replace(wide.bench, shape=(size, size))
     scene = replace(wide, bench=bench)
@@ -175,6 +176,25 @@ def test_the_simulator_counts_what_is_rendered(propagation: str, tmp_path: Path)
     found = scan["intensity"].values
     assert (np.sqrt(found) - np.sqrt(expected)).std() < 0.01 * np.sqrt(expected).std()
     assert np.square(np.sqrt(found) - np.sqrt(expected)).sum() < 1e-4 * expected.sum()
+
+
+@pytest.mark.parametrize(
+    "bench",
+    [far(), far((64, 40)), far((40, 60)), far(pixel=(5e-5, 1e-4))],
+    ids=["square", "high", "wide", "pixels"],
+)
+def test_first_disc_is_round_in_metres(bench: Bench) -> None:
+    flat = make_scene(bench, frames=(5, 5))
+    radius = 0.11 * min(n * p for n, p in zip(bench.shape, bench.pixel, strict=True))
+    beam = replace(flat.modes[0], radius=(radius, radius), roughness=0.0)
+    frames = bench.frames(flat.specimen, [beam], flat.position)
+    with pytest.warns(UserWarning, match="a disc of"):
+        (guess,) = abs(guess_first_probe({"intensity": frames, **bench.geometry()}))
+    y, x = (bench.places(axis) for axis in (0, 1))
+    width = [np.sqrt((guess**2 * square).sum() / (guess**2).sum()) for square in (y[:, None] ** 2, x**2)]
+    np.testing.assert_allclose(width, 2 * [np.mean(width)], rtol=0.05)
+    # Of the Gaussian, 2 r^2 wide along both axes together.
+    assert np.hypot(*width) == pytest.approx(np.sqrt(2) * radius, rel=0.25)
 
 
 def likeness_of_guess(bench: Bench, beam: Beam, defocus_m: float = 0.0) -> float:

@@ -126,7 +126,12 @@ def test_blockwise_lobpcg_is_as_good_as_scipys(
     values, vectors = np.linalg.eigh(normalised.matrix.toarray())
     exact = extract_phases(Eigenpair(values[-1], vectors[:, -1], 0.0), power)
     assert found.disagreement == pytest.approx(exact.disagreement, abs=1e-6)
-    np.testing.assert_allclose(found.phase, exact.phase, atol=1e-3)
+    # Where the eigenvector of the noise is as small as rounding, its phase is not determined, and neither is
+    # the mean phase to which these frames contribute.
+    modulus = np.abs(vectors[:, -1])
+    turn = np.vdot(modulus**2 * found.phase, exact.phase)
+    aligned = modulus * found.phase * turn / abs(turn)
+    np.testing.assert_allclose(aligned, modulus * exact.phase, atol=1e-4)
 
 
 def test_matrix_that_no_worker_should_hold_is_not_assembled(monkeypatch: pytest.MonkeyPatch) -> None:
