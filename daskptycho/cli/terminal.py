@@ -67,7 +67,7 @@ def verbosity_options(command: Callable[..., Any]) -> Callable[..., Any]:
             is_flag=True,
             expose_value=False,
             callback=_keep(QUIET),
-            help="Write only warnings and errors.",
+            help="Write no progress and no remarks.",
         ),
     ):
         command = option(command)
