@@ -153,7 +153,7 @@ def _label_parts(tiling: Tiling, probe: NDArray, history: Sequence[_Sweep]) -> N
 def warn_of_parts(result: xr.Dataset) -> None:
     """Warn that the scan of a result falls into parts."""
     if sentence := describe_parts(result["part"].values):
-        warnings.warn(f"{sentence}; the result numbers them in part", UserWarning, stacklevel=3)
+        warnings.warn(f"{sentence}; the result numbers them in part", UserWarning, stacklevel=4)
 
 
 def write_result(result: xr.Dataset, store: Store) -> None:
