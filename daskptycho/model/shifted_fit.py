@@ -73,7 +73,7 @@ def solve_shifted_fit(numerator: Array, power: Array) -> Array:
     """
     ramps = _class_ramps(power)
     diagonal = _diagonal(power)
-    damping = DAMPING * diagonal.mean()
+    damping = DAMPING * diagonal.mean() + np.finfo(np.float32).tiny
     diagonal += damping
     change = array_module(numerator).zeros_like(numerator)
     left = numerator.copy()
