@@ -18,7 +18,7 @@ from daskptycho.backend import array_module
 from daskptycho.errors import OptionError
 from daskptycho.model.operators import add_probe_terms, shift_probe
 from daskptycho.model.parameter import Parameter, Schedule, Sums, Variable, View
-from daskptycho.model.shifted_fit import CLASSES, solve_shifted_fit
+from daskptycho.model.shifted_fit import CLASSES, step_to_shifted_fit
 
 __all__ = ["Probe", "orthogonalise_modes", "prepare_probe"]
 
@@ -93,12 +93,12 @@ class Probe(Parameter):
 
         ``p_i`` is the data projection of frame i and ``m_i = P . psi_i`` its exit wave in the model. For
         whole-pixel positions this is the least-squares fit ``sum_i conj(psi_i) p_i / sum_i |psi_i|^2``. For
-        fractional positions the shifts mix the probe's pixels, and `shifted_fit` makes some steps towards the
+        fractional positions the shifts mix the probe's pixels, and `shifted_fit` makes a step towards the
         fit. In both cases the step vanishes once all frames agree with the model.
         """
         numerator, denominator = sums
         if denominator.ndim == 3:
-            return (value + solve_shifted_fit(numerator, denominator)).astype(np.complex64)
+            return (value + step_to_shifted_fit(numerator, denominator)).astype(np.complex64)
         return (value + numerator / (denominator + DAMPING * denominator.mean())).astype(np.complex64)
 
     def describe(self, shape: Sequence[int]) -> str:

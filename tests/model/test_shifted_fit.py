@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from daskptycho.model.shifted_fit import CLASSES, add_by_class, solve_shifted_fit
+from daskptycho.model.shifted_fit import CLASSES, add_by_class, step_to_shifted_fit
 from tests import plain
 from tests.plain import complex_noise
 
@@ -61,7 +61,7 @@ def test_frames_are_added_to_the_class_of_the_nearest_fraction() -> None:
 
 
 @pytest.mark.parametrize("modes", [1, 2])
-def test_each_fit_comes_closer_to_the_solution(modes: int) -> None:
+def test_each_step_comes_closer_to_the_solution(modes: int) -> None:
     """Repeated on what is left, it solves the equations; each time the misfit falls."""
     random = np.random.default_rng(1)
     fraction = random.choice(CENTRES, (9, 2))
@@ -71,9 +71,9 @@ def test_each_fit_comes_closer_to_the_solution(modes: int) -> None:
     solution = np.stack([np.linalg.solve(matrix, own.ravel()).reshape(SHAPE) for own in numerator])
     change = np.zeros_like(numerator)
     errors = []
-    for _ in range(60):
+    for _ in range(300):
         left = np.stack([(matrix @ own.ravel()).reshape(SHAPE) for own in change])
-        change = change + solve_shifted_fit(
+        change = change + step_to_shifted_fit(
             (numerator - left).astype(np.complex64), by_class(power, fraction)
         )
         errors.append(plain.relative(change, solution))
@@ -89,7 +89,7 @@ def test_the_misfit_falls_for_fractions_between_the_classes(seed: int) -> None:
     power = patches(5, seed)
     matrix = normal_matrix(power, fraction)
     numerator = complex_noise(random, (1, *SHAPE))
-    change = solve_shifted_fit(numerator, by_class(power, fraction))
+    change = step_to_shifted_fit(numerator, by_class(power, fraction))
     quotient = numerator / power.sum(axis=0)
     assert energy(matrix, numerator, change) < 0
     assert energy(matrix, numerator, change) < energy(matrix, numerator, quotient)
@@ -97,7 +97,7 @@ def test_the_misfit_falls_for_fractions_between_the_classes(seed: int) -> None:
 
 def test_frames_that_agree_leave_the_probe_alone() -> None:
     nothing = np.zeros((2, *SHAPE), dtype=np.complex64)
-    found = solve_shifted_fit(nothing, by_class(patches(3), np.zeros((3, 2))))
+    found = step_to_shifted_fit(nothing, by_class(patches(3), np.zeros((3, 2))))
     np.testing.assert_array_equal(found, nothing)
 
 
@@ -105,4 +105,4 @@ def test_no_light_is_no_division_by_zero() -> None:
     nothing = np.zeros((1, *SHAPE), dtype=np.complex64)
     dark = np.zeros((CLASSES**2, *SHAPE), dtype=np.float32)
     with np.errstate(all="raise"):
-        np.testing.assert_array_equal(solve_shifted_fit(nothing, dark), nothing)
+        np.testing.assert_array_equal(step_to_shifted_fit(nothing, dark), nothing)
