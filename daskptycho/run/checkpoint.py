@@ -138,6 +138,7 @@ class Checkpoints:
             "frame_shape": list(tiling.frame_shape),
             "tiles": list(tile_chunks(scan)),
             "counts": loop.counts,
+            "expected": loop.expected,
             "modes": modes,
         }
         window = tuple(max(sizes) for sizes in zip(*(t.window.shape for t in tiling.tiles), strict=True))
@@ -244,15 +245,16 @@ class Checkpoints:
             for index in range(len(self.tiling.tiles))
         ]
         small = {name: self.store.read_small(snapshot, name) for name in names if name not in tiled}
+        now = {name: value for name, value in small.items() if not name.startswith((PREVIOUS, ANCHOR))}
         before, of_anchor = _with_prefix(small, PREVIOUS), _with_prefix(small, ANCHOR)
         anchored = [_with_prefix(parts, ANCHOR) for parts in tiles]
         # Not the options as a whole: an algorithm of the user's own need not be created for this.
         sync = Sync(**attributes["options"]["sync"])
         cadence = Cadence(sync, attributes["growing"], attributes["interval"], attributes["due_in"])
         return Kept(
-            self._move_to_device(place(_without_prefixes(small))),
+            self._move_to_device(place(now)),
             self._move_to_device(place(before)) if before else None,
-            [_without_prefixes(parts) for parts in tiles],
+            [{name: part for name, part in own.items() if not name.startswith(ANCHOR)} for own in tiles],
             cadence,
             attributes["step"],
             tuple(SweepRecord(*map(float, row)) for row in self.store.read_small(snapshot, "history")),
@@ -334,10 +336,6 @@ def _assemble_state(kept: Kept, layout: Layout) -> State:
 def _with_prefix(parts: dict[str, Any], prefix: str) -> dict[str, Any]:
     """The parts whose names begin so, without the prefix."""
     return {name.removeprefix(prefix): value for name, value in parts.items() if name.startswith(prefix)}
-
-
-def _without_prefixes(parts: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in parts.items() if not name.startswith((PREVIOUS, ANCHOR))}
 
 
 def _pair_names(names: list[str], values: list[Array]) -> dict[str, Array]:

@@ -195,12 +195,15 @@ class Loop:
         The estimate of the memory that the run needs.
     counts : float
         ``sum a^2`` over all valid pixels of all frames.
+    expected : float or None
+        R2 that is expected with the true waves, from Poisson counts; None if the frames hold no counts.
     """
 
     options: RunOptions
     layout: Layout
     needs: Needs
     counts: float
+    expected: float | None = None
 
     def finished(self, standing: Standing) -> bool:
         """Whether all sweeps are done, the residual is below the tolerance or has diverged too often."""
