@@ -15,9 +15,10 @@ __all__ = ["find_faults"]
 
 # Fewer sweeps say nothing about what R2 will reach.
 FEW_SWEEPS = 10
-# R2 is too high above twice the expected one and this more. Partial coherence and blurred positions of good
-# measurements leave 0.01 to 0.02.
-MARGIN = 0.03
+# R2 is too high above this multiple of the expected one, and this more. Good simulated scans end below the
+# expected R2, since the image fits part of the noise; partial coherence and blurred positions of good
+# measurements leave about 0.01.
+ALLOWED, MARGIN = 1.3, 0.015
 # R2 is too high in any case above this: half of the measured intensity is not described.
 HALF = 0.5
 # R2 has risen from its best by this factor, and by this difference. Algorithms with a stack leave good images
@@ -64,7 +65,7 @@ def find_faults(
         found = f"R2 has risen to {last:.3g} from {best:.3g} in sweep {residuals.index(best) + 1}"
     elif len(residuals) < FEW_SWEEPS:
         return []
-    elif expected is not None and last > 2 * expected + MARGIN:
+    elif expected is not None and last > ALLOWED * expected + MARGIN:
         found = f"R2 is {last:.3g}, where counting photons would leave {expected:.2g}"
     elif expected is None and last > HALF:
         found = f"R2 is {last:.3g}: half of the measured intensity is not described"
