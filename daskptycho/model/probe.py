@@ -101,6 +101,10 @@ class Probe(Parameter):
             return (value + step_to_shifted_fit(numerator, denominator)).astype(np.complex64)
         return (value + numerator / (denominator + DAMPING * denominator.mean())).astype(np.complex64)
 
+    def sum_bytes(self, pixels: int, modes: int) -> int:
+        classes = CLASSES**2 if self.fractional else 1
+        return pixels * (8 * modes + 4 * classes)
+
     def describe(self, shape: Sequence[int]) -> str:
         modes = f"{shape[0]} modes, " if shape[0] > 1 else ""
         return f"probe ({modes}{'recovered' if self.recovered else 'held'})"
