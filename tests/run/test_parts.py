@@ -20,8 +20,6 @@ from tests.plain import relative_where_lit
 from tests.stopping import Stop, stop_at
 from tests.test_cli import run
 
-pytestmark = pytest.mark.filterwarnings("ignore:the scan falls into")
-
 CORNERS = {
     "islands": islands.islands(25),
     "fives": islands.islands(5, 3),
