@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daskptycho.backend import array_module, inverse_transform, to_host, transform
 
@@ -66,8 +67,8 @@ def step_to_shifted_fit(numerator: Array, power: Array) -> Array:
     -------
     (mode, N, N) complex64 array
     """
-    ramps = _class_ramps(power)
-    diagonal = _diagonal(power, ramps)
+    ramps = _pair([_make_ramps(size) for size in power.shape[-2:]], power)
+    diagonal = _diagonal(power)
     damping = DAMPING * diagonal.mean() + np.finfo(np.float32).tiny
     direction = numerator / (diagonal + damping)
     slope = _inner(direction, numerator)
@@ -78,15 +79,17 @@ def step_to_shifted_fit(numerator: Array, power: Array) -> Array:
     return direction * np.float32(slope / curvature)
 
 
-def _class_ramps(power: Array) -> list[tuple[Array, Array]]:
-    """Fourier factors along y, (N, 1), and along x, (N,), that shift by the fraction of each class."""
-    xp = array_module(power)
+def _make_ramps(size: int) -> NDArray[np.complex128]:
+    """Fourier factors, (class, N), that shift by the fraction of each class along one axis."""
     centres = (np.arange(CLASSES) + 0.5) / CLASSES - 0.5
-    along_y, along_x = (
-        [xp.exp(-2j * np.pi * centre * xp.fft.fftfreq(size)).astype(np.complex64) for centre in centres]
-        for size in power.shape[-2:]
-    )
-    return [(y[:, None], x) for y in along_y for x in along_x]
+    return np.exp(-2j * np.pi * np.outer(centres, np.fft.fftfreq(size)))
+
+
+def _pair(factors: list[NDArray], power: Array) -> list[tuple[Array, Array]]:
+    """Factors of each class along y, (N, 1), and along x, (N,), on the device of `power`."""
+    xp = array_module(power)
+    down, across = (xp.asarray(along.astype(np.complex64)) for along in factors)
+    return [(y[:, None], x) for y in down for x in across]
 
 
 def _apply(power: Array, ramps: list[tuple[Array, Array]], probe: Array) -> Array:
@@ -100,13 +103,13 @@ def _apply(power: Array, ramps: list[tuple[Array, Array]], probe: Array) -> Arra
     return inverse_transform(total)
 
 
-def _diagonal(power: Array, ramps: list[tuple[Array, Array]]) -> Array:
+def _diagonal(power: Array) -> Array:
     """The diagonal of A, ``sum_c sum_x |s_c(x - r)|^2 power_c(x)``, (N, N); s_c is a shifted pixel."""
     xp = array_module(power)
+    spreads = [np.fft.fft(abs(np.fft.ifft(_make_ramps(size))) ** 2).conj() for size in power.shape[-2:]]
     total = xp.zeros(power.shape[-2:], dtype=np.complex64)
-    for of_class, (along_y, along_x) in zip(power, ramps, strict=True):
-        of_y, of_x = (xp.fft.fft(abs(xp.fft.ifft(along.ravel())) ** 2) for along in (along_y, along_x))
-        total += transform(of_class.astype(np.complex64)) * (of_y[:, None] * of_x).conj().astype(np.complex64)
+    for of_class, (of_y, of_x) in zip(power, _pair(spreads, power), strict=True):
+        total += transform(of_class.astype(np.complex64)) * of_y * of_x
     return xp.maximum(inverse_transform(total).real, 0)
 
 
