@@ -135,8 +135,11 @@ class _Part(NamedTuple):
     truth: NDArray
 
 
-def measure_error(result: xr.Dataset, *, ramp: bool = False) -> float:
-    """Relative error of the object where it is lit, with a factor for each part, and a ramp for all."""
+def measure_error(result: xr.Dataset, *, ramp: bool = False, least: int = 1) -> float:
+    """Relative error of the object where it is lit, with a factor for each part, and a ramp for all.
+
+    Parts of fewer than `least` frames are left out.
+    """
     corner = result["position"].values.astype(int)
     image, light = result["object"].values, result["illumination"].values
     truth = render_object(*image.shape)
@@ -144,7 +147,8 @@ def measure_error(result: xr.Dataset, *, ramp: bool = False) -> float:
     part = np.full(image.shape, -1)
     for number, (y, x) in zip(number_parts(corner), corner, strict=True):
         part[y : y + SIZE, x : x + SIZE] = number
-    own = [lit & (part == number) for number in range(part.max() + 1)]
+    frames = np.bincount(number_parts(corner))
+    own = [lit & (part == number) for number in range(part.max() + 1) if frames[number] >= least]
     if ramp:
         image = image * _remove_ramp(np.where(lit, image * truth.conj(), 0), own)
     parts = [_Part(image[here], truth[here]) for here in own if here.any()]

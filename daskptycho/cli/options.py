@@ -174,7 +174,7 @@ ramp_option = click.option(
     help="Subtract the mean slope of the phase, or keep it.  [default: subtract if the probe was recovered]",
 )
 region_option = click.option(
-    "--region", type=REGION, help="Rows and columns of the image, instead of its illuminated part."
+    "--region", type=REGION, help="Rows and columns of the image, counted from its first pixel."
 )
 colour_map_option = click.option(
     *("--colour-map", "--color-map", "--cmap", "colour_map"),

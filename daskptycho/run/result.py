@@ -100,9 +100,18 @@ class Outcome(NamedTuple):
 
 
 def make_result(
-    scan: xr.Dataset, tiling: Tiling, found: Outcome, history: Iterable[_Sweep], options: Mapping[str, Any]
+    scan: xr.Dataset,
+    tiling: Tiling,
+    found: Outcome,
+    history: Iterable[_Sweep],
+    options: Mapping[str, Any],
+    expected: float | None = None,
+    faults: Sequence[str] = (),
 ) -> xr.Dataset:
-    """Make the dataset that `reconstruct` returns."""
+    """Make the dataset that `reconstruct` returns.
+
+    `expected` is the R2 that counting photons leaves, if it is known; `faults` are sentences of `verdict`.
+    """
     history = list(history)
     unit = scan["position"].attrs["units"]
     size = pixel_size(scan) if unit == "m" else None
@@ -140,6 +149,10 @@ def make_result(
     )
     if pixel_size(scan) is not None:
         result.attrs["pixel_size_m"] = list(pixel_size(scan) or ())
+    if expected is not None:
+        result.attrs["expected_residual"] = expected
+    if faults:
+        result.attrs["warnings"] = list(faults)
     result["seconds"].attrs["units"] = "s"
     result["spread"].attrs["units"] = "rad"
     return result
@@ -153,7 +166,7 @@ def _label_parts(tiling: Tiling, probe: NDArray, history: Sequence[_Sweep]) -> N
 def warn_of_parts(result: xr.Dataset) -> None:
     """Warn that the scan of a result falls into parts."""
     if sentence := describe_parts(result["part"].values):
-        warnings.warn(f"{sentence}; the result numbers them in part", UserWarning, stacklevel=3)
+        warnings.warn(f"{sentence}; the result numbers them in part", UserWarning, stacklevel=4)
 
 
 def write_result(result: xr.Dataset, store: Store) -> None:

@@ -17,8 +17,10 @@ Normalisation = Literal["frame", "degree"]
 # (radians).
 GROWN = 2.0
 SETTLED = 0.02
-# Under noise the eigenvector may stay localised. The region has grown too once the spread is below this
-# multiple of R2, which noise alone causes.
+# Noise may keep the eigenvector a little more localised than that. The region has grown too once the
+# localisation is below the first of these, and the spread below this multiple of R2, which noise alone
+# causes.
+GROWN_IN_NOISE = 4.0
 NOISE = 0.2
 # Phases are not applied if their spread in radians is below this multiple of R2. Noise causes phases of 0.1
 # to 0.2 R2, long-range errors of a clean scan cause R2 and more (benchmarks/noise.py, raster.py). Phases of
@@ -188,8 +190,10 @@ class Cadence:
         """
         if math.isnan(spread):
             return replace(self, due_in=self.due_in - 1)
-        settled = SETTLED if localisation < GROWN else NOISE * residual
-        growing = self.growing and not spread < settled
+        grown = (localisation < GROWN and spread < SETTLED) or (
+            GROWN <= localisation < GROWN_IN_NOISE and spread < NOISE * residual
+        )
+        growing = self.growing and not grown
         interval = self.interval
         if self.sync.every != "auto":
             interval = self.sync.every

@@ -69,6 +69,8 @@ class SweepSettings:
         Whether the sweep keeps the image that it started from, since a later sweep needs it for its momentum.
     due : set of str
         Names of the parameters that the sweep updates.
+    share : float
+        The share of each update that is applied.
     """
 
     algorithm: Algorithm = field(default_factory=AP)
@@ -77,6 +79,7 @@ class SweepSettings:
     momentum: float = 0.0
     keeps_image: bool = False
     due: frozenset[str] = frozenset()
+    share: float = 1.0
 
     @property
     def leave(self) -> Leave:

@@ -42,9 +42,10 @@ def scan_of(folder: Path, name: str, photons: float | None, tile: int | None = 8
     return islands.simulate(folder / f"{name}-{photons}-{tile}.zarr", CORNERS[name], photons, tile)
 
 
-def error_of(scan: xr.Dataset, sync: dp.Sync, **options: Any) -> float:
-    given = {"sweeps": 30, "update_probe": False} | options
-    return islands.measure_error(dp.reconstruct(scan, sync=sync, **given), ramp=given["update_probe"])
+def error_of(scan: xr.Dataset, sync: dp.Sync, least: int = 1, **options: Any) -> float:
+    given: dict[str, Any] = {"sweeps": 30, "update_probe": False} | options
+    result = dp.reconstruct(scan, sync=sync, **given)
+    return islands.measure_error(result, ramp=given["update_probe"], least=least)
 
 
 @pytest.mark.parametrize("photons", [1e4, None], ids=["noise", "none"])
@@ -76,9 +77,10 @@ def test_a_random_start_at_low_dose_ends_its_growth(tmp_path: Path) -> None:
 
 def test_one_parked_frame_harms_no_other(tmp_path: Path) -> None:
     scan = scan_of(tmp_path, "parked", 1e4)
-    without = error_of(scan, NONE)
+    # What a single frame says of the object under it is anyone's guess.
+    without = error_of(scan, NONE, least=2)
     for kind, sync in SYNCS.items():
-        assert error_of(scan, sync) < 1.02 * without, kind
+        assert error_of(scan, sync, least=2) < 1.02 * without, kind
 
 
 @pytest.mark.parametrize("name", ["comb", "ring"])

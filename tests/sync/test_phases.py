@@ -233,6 +233,16 @@ def test_a_random_start_grows_on_frames_and_goes_over_to_degrees_for_good() -> N
     assert cadence.normalisation == "degree"
 
 
+@pytest.mark.parametrize(
+    ("local", "spread", "grown"), [(2.6, 0.018, True), (2.6, 0.025, False), (5.0, 0.018, False)]
+)
+def test_noise_that_keeps_the_eigenvector_localised_ends_the_growth(
+    local: float, spread: float, grown: bool
+) -> None:
+    cadence = Cadence.begin(Sync(), growing=True).after(0.1, spread, local)
+    assert cadence.growing == (not grown)
+
+
 @pytest.mark.parametrize("growing", [True, False])
 @pytest.mark.parametrize("normalisation", ["frame", "degree"])
 def test_a_normalisation_that_is_asked_for_stays(growing: bool, normalisation: str) -> None:
