@@ -81,6 +81,8 @@ class SweepInput(NamedTuple):
     data: TileData
     state: TileState
     leave: Leave
+    before: TileModel
+    """The model that the image of the sweep before is merged with: without momentum."""
     merging: Array | None = None
     """N of the coming merge, if it is known already. The tile is then synchronised in the same task."""
     following: TileModel | None = None
@@ -90,7 +92,7 @@ class SweepInput(NamedTuple):
 def _sweep(inputs: SweepInput) -> TileSweep:
     settings, at, data, state = inputs.settings, inputs.at, inputs.data, inputs.state
     how, tile = settings.how, data.tile
-    image = merge_image(data, state, at)
+    image = merge_image(data, state, inputs.before)
     # For the momentum of the coming sweep.
     kept = image if settings.keeps_image else None
     if settings.momentum:
@@ -114,9 +116,10 @@ def _sweep(inputs: SweepInput) -> TileSweep:
         following=inputs.following,
     )
     note_sweep()
+    # Sums alone are not merged.
+    swept = swept._replace(image=kept, start=None if inputs.leave == "sums only" else image)
     # Frees memory before the Gramian needs it.
-    del amplitudes, image
-    swept = swept._replace(image=kept)
+    del amplitudes
     if inputs.merging is not None and settings.two_level:
         swept = synchronise_swept(data, swept, inputs.merging, inputs.following or at, how)
     return swept if misfit is None else swept._replace(misfit=misfit)
@@ -272,7 +275,8 @@ def _sweep_tiles(
     nothing: list[Any] = [None] * len(layout.tiles)
     of_tiles = zip(
         *(models, layout.tiles, state.tiles, [leave] * len(nothing)),
-        *(merging or nothing, following or nothing),
+        *(model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles]), merging or nothing),
+        following or nothing,
         strict=True,
     )
     function, placed = layout.storing(_sweep), cast(Any, settings)

@@ -15,7 +15,7 @@ from daskptycho.model.algorithms import AP, RAAR, Algorithm, DifferenceMap
 from daskptycho.model.forward import FarField
 from daskptycho.model.model import Model, TileModel, choose_model
 from daskptycho.model.sweep import OverlapSum
-from daskptycho.run.result import assemble_canvas
+from daskptycho.run.result import assemble_canvas, show_lit
 from daskptycho.run.start import RandomPhases, begin_random, begin_uniform, place_values
 from daskptycho.sync.options import Normalisation, Sync, Synchronisation
 from daskptycho.tasks.frames import total_counts
@@ -100,8 +100,9 @@ def begin_with_random_phases(
 
 
 def images_on_canvas(layout: Layout, state: State) -> NDArray:
-    """The object of a state on the whole canvas."""
-    return assemble_canvas(layout.tiling, merge_images(layout, state))
+    """The object of a state on the whole canvas, where it is lit."""
+    illuminations = [tile.illumination for tile in state.tiles]
+    return assemble_canvas(layout.tiling, show_lit(merge_images(layout, state), illuminations, state.shared))
 
 
 # Sweeps

@@ -82,15 +82,20 @@ class TileSweep(NamedTuple):
     """Sums for the update of each parameter that is due, by name."""
     carried: Array | None = None
     """(frame, mode, N, N) complex64 next stack, for an algorithm that has one."""
+    start: Array | None = None
+    """(y, x) complex64 object that the sweep began with, momentum included, for the merge."""
     image: Array | None = None
-    """(y, x) complex64 object that the sweep began with, before momentum, if a later sweep needs it."""
+    """(y, x) complex64 the same before momentum, if a later sweep needs it."""
 
     def with_images(self, convert: Any) -> TileSweep:
         """The same sweep with `convert` applied to each (y, x) array."""
-        left, image = self.left, self.image
+        left, start, image = self.left, self.start, self.image
+        converted = None if start is None else convert(start)
         return self._replace(
             left=left._replace(image_sum=convert(left.image_sum)) if hasattr(left, "image_sum") else left,
-            image=None if image is None else convert(image),
+            start=converted,
+            # Without momentum both are the same array, which is kept once.
+            image=None if image is None else converted if image is start else convert(image),
         )
 
 
@@ -179,7 +184,7 @@ def sweep_tile(
     Returns
     -------
     TileSweep
-        Its ``image`` is None.
+        Its ``start`` and ``image`` are None.
     """
     xp, probe = array_module(image), at.probe
     carried = xp.empty((len(tile), *probe.shape), dtype=np.complex64) if algorithm.has_stack else None
@@ -252,9 +257,27 @@ def illuminate_tile(tile: Tile, at: TileModel) -> Array:
     return out
 
 
-def merge(image_sum: Array, illumination: Array, at: TileModel) -> Array:
-    """The image ``psi = sum_i u_i / N``, (y, x) complex64, zero where the illumination is too weak.
+def merge(image_sum: Array, illumination: Array, at: TileModel, start: Array | None = None) -> Array:
+    """The image ``psi = (sum_i u_i + e y) / (N + e)``, (y, x) complex64, with the damping e of the model.
 
-    `illumination` is N, summed over all tiles.
+    In the light this is the average ``sum_i u_i / N`` of the frames. A pixel that hardly any light falls on
+    stays near to what it was, since setting it to zero would contradict the frames that see it.
+
+    Parameters
+    ----------
+    image_sum : (y, x) complex64 array
+        ``sum_i u_i`` over the frames of all tiles. It is overwritten with the image.
+    illumination : (y, x) float32 array
+        N, summed over all tiles.
+    at : TileModel
+    start : (y, x) complex64 array, optional
+        y, the image that the sweep began with. Without one there is no damping, and the image is zero where
+        there is too little light.
     """
-    return image_sum * at.inverse_illumination(illumination)
+    if start is None:
+        image_sum *= at.inverse_illumination(illumination)
+        return image_sum
+    damping = at.damping
+    image_sum += damping * start
+    image_sum *= 1 / (illumination + damping)
+    return image_sum

@@ -13,7 +13,7 @@ from daskptycho.errors import FaultError, OptionError, ScanError
 from daskptycho.graph import merge_images
 from daskptycho.run.keeper import Keeper
 from daskptycho.run.loop import Loop, Progress, Standing
-from daskptycho.run.result import Outcome, assemble_values, make_result, write_result
+from daskptycho.run.result import Outcome, assemble_values, make_result, show_lit, write_result
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.tasks.interrupts import catch_stop_signals
 from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, has_workers, retry_lost
@@ -166,7 +166,7 @@ class Run:
 
 def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset:
     state = standing.state
-    outcome = Outcome(
-        merge_images(loop.layout, state), [tile.illumination for tile in state.tiles], assemble_values(state)
-    )
+    illuminations = [tile.illumination for tile in state.tiles]
+    images = show_lit(merge_images(loop.layout, state), illuminations, state.shared)
+    outcome = Outcome(images, illuminations, assemble_values(state))
     return make_result(scan, loop.layout.tiling, outcome, standing.history, loop.options.describe())

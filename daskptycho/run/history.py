@@ -16,7 +16,7 @@ import xarray as xr
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.run.checkpoint import TILED, Checkpoints, location_of, read_tiling
 from daskptycho.run.options import RunOptions
-from daskptycho.run.result import Outcome, make_result
+from daskptycho.run.result import Outcome, make_result, show_lit
 from daskptycho.storage.checkpoints import CheckpointStore
 from daskptycho.storage.store import Location, parse_location
 from daskptycho.tasks.waiting import compute
@@ -119,9 +119,9 @@ def open_checkpoint(out: str | Path, sweep: int | None = None) -> xr.Dataset:
         values = compute(kept.shared)
         for name in kept.tiles[0].keys() - set(TILED):
             values[name] = np.concatenate(compute([tile[name] for tile in kept.tiles]))
-        outcome = Outcome(
-            [tile["images"] for tile in kept.tiles], [tile["illuminations"] for tile in kept.tiles], values
-        )
+        illuminations = [tile["illuminations"] for tile in kept.tiles]
+        images = show_lit([tile["images"] for tile in kept.tiles], illuminations, kept.shared)
+        outcome = Outcome(images, illuminations, values)
         attributes = store.read_attributes(snapshots[number].id)["options"]
         options = RunOptions.describe_attributes(attributes)
         return make_result(header, checkpoints.tiling, outcome, kept.history, options)

@@ -21,10 +21,10 @@ from daskptycho.model.probe import Probe, orthogonalise_modes
 from daskptycho.run.memory import Needs
 from daskptycho.run.options import RunOptions
 from daskptycho.run.preview import Preview, make_preview
-from daskptycho.run.result import assemble_canvas
+from daskptycho.run.result import assemble_canvas, show_lit
 from daskptycho.sync.options import Cadence
 from daskptycho.tasks.layout import Layout
-from daskptycho.tasks.spec import find_workers_of, task, values_in
+from daskptycho.tasks.spec import Value, find_workers_of, task, values_in
 from daskptycho.tasks.state import State, SweepSettings
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling, Window
@@ -76,7 +76,7 @@ class Progress:
         RuntimeError
             The callback has returned already, and the image of its sweep is gone.
         """
-        return assemble_canvas(self.tiling, merge_images(self._layout, self._current()))
+        return assemble_canvas(self.tiling, self._images())
 
     def preview(self, most: int = 600, window: Window | None = None) -> Preview:
         """Compute the current object with fewer pixels. Workers send only means over blocks of pixels.
@@ -101,7 +101,12 @@ class Progress:
         """
         state = self._current()
         illuminations = [tile.illumination for tile in state.tiles]
-        return make_preview(self.tiling, merge_images(self._layout, state), illuminations, most, window)
+        return make_preview(self.tiling, self._images(), illuminations, most, window)
+
+    def _images(self) -> list[Value]:
+        state = self._current()
+        illuminations = [tile.illumination for tile in state.tiles]
+        return show_lit(merge_images(self._layout, state), illuminations, state.shared)
 
     @property
     def tiling(self) -> Tiling:

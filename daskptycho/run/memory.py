@@ -275,9 +275,11 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
 
 def _image_bytes(recipe: Recipe, residency: Residency) -> int:
     """Bytes for a pixel of a tile's window: overlap sums or images, and illuminations, of two sweeps."""
-    # Momentum needs an earlier image, and beside overlap sums one for each of the two sweeps.
-    earlier = (1 if residency.merges_at_once else 2) if recipe.momentum else 0
-    return (2 + earlier) * COMPLEX + (2 if recipe.recovers else 1) * FLOAT
+    # A merge needs the image that its sweep began with, and momentum an earlier one besides. Overlap sums
+    # keep both for each of the two sweeps.
+    sweeps = 1 if residency.merges_at_once else 2
+    starts = sweeps * (1 + recipe.momentum)
+    return (2 + starts) * COMPLEX + (2 if recipe.recovers else 1) * FLOAT
 
 
 def _disk_traffic(tiling: Tiling, recipe: Recipe) -> int:
@@ -289,10 +291,10 @@ def _disk_traffic(tiling: Tiling, recipe: Recipe) -> int:
         for strip in tiling.strips
     )
     passes = 2 if recipe.recovers else 1
-    # The overlap sum and the merged image are written. Each pass over the frames reads the image and, with
-    # momentum, the one before. The Gramian, G and the merge read the illumination, and the latter two the
-    # overlap sums with their strips.
-    of_pixel = 4 * COMPLEX + passes * (2 if recipe.momentum else 1) * COMPLEX + 3 * FLOAT
+    # The overlap sum, the start of the sweep and the merged image are written. Each pass over the frames reads
+    # the image and, with momentum, the one before. The Gramian, G and the merge read the illumination, the
+    # latter two the overlap sums with their strips, and the merge the start.
+    of_pixel = 6 * COMPLEX + passes * (2 if recipe.momentum else 1) * COMPLEX + 3 * FLOAT
     of_strip = 2 * COMPLEX
     if recipe.recovers:
         # The new illumination is written, read with its strips, and written with the sum.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from daskptycho.model.algorithms import AP, Algorithm
 from daskptycho.model.model import TileModel
-from daskptycho.model.sweep import Leave, OverlapSum, Stack
+from daskptycho.model.sweep import Leave, OverlapSum, Stack, merge
 from daskptycho.sync.options import Sync, Synchronisation
 from daskptycho.sync.two_level import TileSum
 from daskptycho.tasks.layout import Layout, TileData
@@ -125,8 +125,8 @@ def merge_image(data: TileData, state: TileState, at: TileModel) -> Array:
     total = image_sum.copy() if phases is None else image_sum * phases[data.tile.index]
     for strip, pixels in zip(data.strips, cut_strips(source.pieces, data.strips), strict=True):
         total[strip.to_target] += pixels if phases is None else pixels * phases[strip.source]
-    total *= at.inverse_illumination(state.illumination[...])
-    return total
+    start = source.swept.start
+    return merge(total, state.illumination[...], at, None if start is None else start[...])
 
 
 def previous_image(state: TileState) -> Array | None:

@@ -178,7 +178,8 @@ def test_what_is_held_was_estimated(
         keeps_image=recipe.momentum,
         due=model.due(2),
     )
-    for _ in range(2):
+    # The first sweep has no momentum yet.
+    for _ in range(3):
         before = state
         state, _ = persist(sweep(layout, before, settings))
     # A sweep needs the state before it until its last tile is done.
