@@ -38,9 +38,12 @@ from daskptycho.sync.two_level import Surroundings, sweep_inside
 from daskptycho.tasks.exact import find_all_phases, turn_frames
 from daskptycho.tasks.frames import StoredAmplitudes, load_amplitudes, release_as_read
 from daskptycho.tasks.layout import Layout, TileData, find_pairs
+from daskptycho.tasks.lbfgs import add_unturned_sum, step_tiles
 from daskptycho.tasks.spec import Value, in_one_process, place, task
 from daskptycho.tasks.state import (
+    Joined,
     State,
+    Stepped,
     SweepSettings,
     TileState,
     Unmerged,
@@ -118,6 +121,7 @@ def _sweep(inputs: SweepInput) -> TileSweep:
     note_sweep()
     # Sums alone are not merged.
     swept = swept._replace(image=kept, start=None if inputs.leave == "sums only" else image)
+    swept = add_unturned_sum(data, swept, at, settings)
     # Frees memory before the Gramian needs it.
     del amplitudes
     if inputs.merging is not None and settings.two_level:
@@ -192,6 +196,10 @@ def _summarise(reports: list[_TileReport], found: Phases | None) -> Report:
     return Report(misfit, found.consensus, found.spread, found.localisation)
 
 
+def _summarise_joined(joined: Joined) -> Report:
+    return _summarise([_TileReport(joined.misfit, {})], joined.phases)
+
+
 def illuminate_tiles(layout: Layout, models: Sequence[TileModel]) -> list[Value]:
     """N on each tile's window, (y, x) float32, summed over all tiles."""
     illuminate = layout.storing(_illuminate)
@@ -205,7 +213,7 @@ def merge_images(layout: Layout, state: State) -> list[Value]:
     models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
     merge = layout.storing(merge_image)
     return [
-        task(merge, *of_tile) if isinstance(of_tile[1].image, Unmerged) else of_tile[1].image
+        task(merge, *of_tile) if isinstance(of_tile[1].image, Unmerged | Stepped) else of_tile[1].image
         for of_tile in zip(layout.tiles, state.tiles, models, strict=True)
     ]
 
@@ -315,27 +323,32 @@ def synchronise(
     report : Value
         A `Report`.
     """
-    phases: Value | None = None
     found: Value | None = None
     reports = swept
-    if settings.two_level:
-        pieces = bring_strips(layout, swept)
-        reports, phases = join_tiles(layout, swept, pieces, after, settings)
-        found = phases
-    else:
+    if not settings.two_level and (settings.how.normalisation is not None or not settings.pairs):
         reports = _gather_reports(swept)
-        if settings.how.normalisation is not None:
-            found = find_all_phases(layout, swept, after, settings)
-            swept, found = turn_frames(layout, swept, found, reports, settings)
-        pieces = bring_strips(layout, swept)
-    tiles = [
-        tile._replace(image=Unmerged(of_tile, brought, phases))
-        for tile, of_tile, brought in zip(after.tiles, swept, pieces, strict=True)
-    ]
-    state = replace(after, tiles=tiles, previous_shared=None if before is None else before.shared)
+    if not settings.two_level and settings.how.normalisation is not None:
+        found = find_all_phases(layout, swept, after, settings)
+        swept, found = turn_frames(layout, swept, found, reports, settings)
+    pieces = bring_strips(layout, swept)
+    if settings.pairs:
+        assert before is not None
+        state = step_tiles(layout, swept, pieces, after, before, settings, found)
+        report = task(_summarise_joined, state.joined)
+    else:
+        phases: Value | None = None
+        if settings.two_level:
+            reports, phases = join_tiles(layout, swept, pieces, after, settings)
+            found = phases
+        tiles = [
+            tile._replace(image=Unmerged(of_tile, brought, phases))
+            for tile, of_tile, brought in zip(after.tiles, swept, pieces, strict=True)
+        ]
+        state = replace(after, tiles=tiles, previous_shared=None if before is None else before.shared)
+        report = task(_summarise, reports, found)
     if _merges_at_once(layout, settings):
         state = _merge_tiles(layout, state, before if settings.keeps_image else None)
-    return state, task(_summarise, reports, found)
+    return state, report
 
 
 def _merge_tiles(layout: Layout, state: State, before: State | None) -> State:
@@ -343,7 +356,11 @@ def _merge_tiles(layout: Layout, state: State, before: State | None) -> State:
     previous = [None] * len(state.tiles) if before is None else merge_images(layout, before)
     images = merge_images(layout, state)
     tiles = [
-        tile._replace(image=image, previous=earlier)
+        tile._replace(
+            image=image,
+            previous=earlier,
+            measured=tile.image.measured if isinstance(tile.image, Stepped) else None,
+        )
         for tile, image, earlier in zip(state.tiles, images, previous, strict=True)
     ]
     return replace(state, tiles=tiles)

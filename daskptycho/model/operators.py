@@ -29,6 +29,7 @@ __all__ = [
     "illuminate",
     "inverse_illumination",
     "is_lit",
+    "neighbour_differences",
     "overlap",
     "project_data",
     "shift_probe",
@@ -232,6 +233,26 @@ def inverse_illumination(illumination: Array, probe: Array) -> Array:
     inverse = 1 / array_module(illumination).maximum(illumination, level)
     inverse *= illumination > level
     return inverse
+
+
+def neighbour_differences(image: Array, shares: tuple[Array, Array]) -> Array:
+    """Sum of the differences ``psi(neighbour) - psi`` to the four neighbours of each pixel, (y, x) complex64.
+
+    Parameters
+    ----------
+    image : (y, x) complex64 array
+    shares : (y - 1, x) and (y, x - 1) float32 arrays
+        Weight of each pair of neighbours, along y and along x.
+    """
+    out = array_module(image).zeros(image.shape, dtype=np.complex64)
+    down, across = shares
+    difference = (image[1:] - image[:-1]) * down
+    out[:-1] += difference
+    out[1:] -= difference
+    difference = (image[:, 1:] - image[:, :-1]) * across
+    out[:, :-1] += difference
+    out[:, 1:] -= difference
+    return out
 
 
 def project_data(

@@ -15,7 +15,15 @@ from daskptycho.backend import array_module
 from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.amplitudes import take_amplitudes
 from daskptycho.model.model import TileModel
-from daskptycho.model.operators import frame_blocks, illuminate, project_data, split, unsplit, weigh
+from daskptycho.model.operators import (
+    brightest,
+    frame_blocks,
+    illuminate,
+    project_data,
+    split,
+    unsplit,
+    weigh,
+)
 from daskptycho.model.parameter import Sums, View
 from daskptycho.tiling import Tile
 
@@ -86,16 +94,22 @@ class TileSweep(NamedTuple):
     """(y, x) complex64 object that the sweep began with, momentum included, for the merge."""
     image: Array | None = None
     """(y, x) complex64 the same before momentum, if a later sweep needs it."""
+    unturned: Array | None = None
+    """(y, x) complex64 what else is added to the overlap sums of all tiles, without any phases: with smoothing its
+    part of the sum; with L-BFGS, if the sweep synchronised, the overlap sum without phases."""
+    smoothing: float = 0.0
+    """See `merge`."""
 
     def with_images(self, convert: Any) -> TileSweep:
         """The same sweep with `convert` applied to each (y, x) array."""
-        left, start, image = self.left, self.start, self.image
+        left, start, image, unturned = self.left, self.start, self.image, self.unturned
         converted = None if start is None else convert(start)
         return self._replace(
             left=left._replace(image_sum=convert(left.image_sum)) if hasattr(left, "image_sum") else left,
             start=converted,
             # Without momentum both are the same array, which is kept once.
             image=None if image is None else converted if image is start else convert(image),
+            unturned=None if unturned is None else convert(unturned),
         )
 
 
@@ -257,7 +271,13 @@ def illuminate_tile(tile: Tile, at: TileModel) -> Array:
     return out
 
 
-def merge(image_sum: Array, illumination: Array, at: TileModel, start: Array | None = None) -> Array:
+def merge(
+    image_sum: Array,
+    illumination: Array,
+    at: TileModel,
+    start: Array | None = None,
+    smoothing: float = 0.0,
+) -> Array:
     """The image ``psi = (sum_i u_i + e y) / (N + e)``, (y, x) complex64, with the damping e of the model.
 
     In the light this is the average ``sum_i u_i / N`` of the frames. A pixel that hardly any light falls on
@@ -273,11 +293,16 @@ def merge(image_sum: Array, illumination: Array, at: TileModel, start: Array | N
     start : (y, x) complex64 array, optional
         y, the image that the sweep began with. Without one there is no damping, and the image is zero where
         there is too little light.
+    smoothing : float
+        Weight of the penalty on the differences of neighbouring pixels, relative to the probe's brightest pixel. The
+        sum of the differences, `smooth`, has been added to `image_sum`.
     """
     if start is None:
         image_sum *= at.inverse_illumination(illumination)
         return image_sum
     damping = at.damping
+    if smoothing:
+        damping = damping + np.float32(4 * smoothing) * brightest(at.probe)
     image_sum += damping * start
     image_sum *= 1 / (illumination + damping)
     return image_sum

@@ -31,6 +31,9 @@ from daskptycho.tiling import Tiling, Window
 
 __all__ = ["Loop", "Progress", "Standing", "SweepRecord"]
 
+# Weight of the penalty on differences of neighbouring pixels, at the beginning of an opening from a constant object.
+SMOOTHING = 0.1
+
 
 @dataclass
 class Progress:
@@ -211,7 +214,9 @@ class Loop:
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
         """The settings of the coming sweep, and t of Nesterov's sequence after it."""
         options, history = self.options, standing.history
-        opening = options.opening if standing.cadence.growing else None
+        fades = standing.sweep < options.opening_sweeps
+        opening = options.opening if standing.cadence.growing or fades else None
+        fading = 1 - standing.sweep / options.opening_sweeps if fades else 0.0
         step = standing.step
         momentum = 0.0 if options.momentum == "nesterov" or opening else float(options.momentum)
         if options.momentum == "nesterov" and history and opening is None:
@@ -223,6 +228,7 @@ class Loop:
             momentum=momentum,
             keeps_image=options.momentum != 0,
             due=self.layout.model.due(standing.sweep + 1),
+            smoothing=SMOOTHING * fading**2,
         )
         return settings, step
 

@@ -7,12 +7,27 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from daskptycho.errors import OptionError
-from daskptycho.model.algorithms import Algorithm, describe_algorithm, recall_algorithm
+from daskptycho.model.algorithms import (
+    AP,
+    LBFGS,
+    Algorithm,
+    describe_algorithm,
+    parse_algorithm,
+    recall_algorithm,
+)
 from daskptycho.model.parameter import Parameter
 from daskptycho.model.probe import Probe
 from daskptycho.sync.options import Sync
 
-__all__ = ["GIVEN", "Recipe", "RunOptions", "require_positive", "require_whole", "resolve_momentum"]
+__all__ = [
+    "GIVEN",
+    "Recipe",
+    "RunOptions",
+    "require_positive",
+    "require_whole",
+    "resolve_algorithm",
+    "resolve_momentum",
+]
 
 # The value of the option start in a result if the run started from an array.
 GIVEN = "given"
@@ -25,6 +40,7 @@ class RunOptions:
     sweeps: int
     algorithm: Algorithm
     opening: Algorithm | None
+    opening_sweeps: int
     momentum: float | Literal["nesterov"]
     sync: Sync
     update_probe: bool
@@ -51,12 +67,14 @@ class RunOptions:
     @property
     def has_stack(self) -> bool:
         """Whether any sweep of the run passes a stack of waves on to the next."""
-        opens = self.start == "random" and self.sync.method is not None and self.opening is not None
+        grows = self.start == "random" and self.sync.method is not None
+        opens = self.opening is not None and (grows or self.opening_sweeps > 0)
         return self.algorithm.has_stack or (opens and self.opening is not None and self.opening.has_stack)
 
     def recipe(self, modes: int, parameters: tuple[Parameter, ...]) -> Recipe:
         """The part of the options on which memory depends, with this number of modes and these parameters."""
-        return Recipe(modes, self.sync.method, self.has_stack, self.momentum != 0, parameters)
+        pairs = self.algorithm.pairs if isinstance(self.algorithm, LBFGS) else 0
+        return Recipe(modes, self.sync.method, self.has_stack, self.momentum != 0, parameters, pairs)
 
     def describe(self) -> dict[str, Any]:
         """Describe the options by names and plain values, for the attributes of a result."""
@@ -99,6 +117,8 @@ class Recipe:
     has_stack: bool = False
     momentum: bool = True
     parameters: tuple[Parameter, ...] = (Probe(),)
+    pairs: int = 0
+    """Pairs of images that L-BFGS keeps; 0 without it."""
 
     @property
     def recovers(self) -> bool:
@@ -106,15 +126,32 @@ class Recipe:
         return any(parameter.schedule is not None for parameter in self.parameters)
 
 
+def resolve_algorithm(algorithm: Any, momentum: Any, sync: Sync | None, *, recovers: bool) -> Algorithm:
+    """Check the option algorithm; its default is L-BFGS where it can be used, and else `AP`.
+
+    L-BFGS needs a model that does not change, and the same object on all tiles that hold a pixel.
+    """
+    inner = sync is not None and sync.inner > 1
+    if algorithm is None:
+        return AP() if recovers or inner or momentum is not None else LBFGS()
+    chosen = parse_algorithm(algorithm)
+    if isinstance(chosen, LBFGS) and (recovers or inner):
+        found = "sync inner above 1" if inner else "a probe that is recovered"
+        expected = "inner=1" if inner else "update_probe=False"
+        raise OptionError(f"algorithm is lbfgs with {found}; expected {expected}, or algorithm 'ap'")
+    return chosen
+
+
 def resolve_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["nesterov"]:
-    """Check the option momentum; its default is 0 for an algorithm with a stack and else "nesterov"."""
+    """Check the option momentum; its default is "nesterov", and 0 for a stack or L-BFGS."""
+    without = algorithm.has_stack or isinstance(algorithm, LBFGS)
     if momentum is None:
-        return 0.0 if algorithm.has_stack else "nesterov"
+        return 0.0 if without else "nesterov"
     if momentum != "nesterov" and not (isinstance(momentum, numbers.Real) and 0 <= float(momentum) < 1):
         raise OptionError(f"momentum is {momentum!r}; expected 'nesterov' or a number from 0 to below 1")
-    if algorithm.has_stack and momentum != 0:
+    if without and momentum != 0:
         raise OptionError(
-            f"momentum is {momentum!r} with {algorithm.name}; only algorithms without a stack take one"
+            f"momentum is {momentum!r} with {algorithm.name}; only 'ap' and algorithms without a stack take one"
         )
     return "nesterov" if momentum == "nesterov" else float(momentum)
 

@@ -10,12 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from daskptycho.model.sweep import TileSweep
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value, in_one_process, task
-from daskptycho.tiling import Strip
+from daskptycho.tiling import Shape, Strip
 
-__all__ = ["Pieces", "add_neighbours", "bring_strips", "cut_strips"]
+__all__ = [
+    "Pieces",
+    "add_neighbours",
+    "add_unturned",
+    "bring_strips",
+    "cut_strips",
+    "share_neighbours",
+    "share_pixels",
+]
 
 Array = Any
 Pieces = list[Any]
@@ -26,6 +37,8 @@ class CutStrip(NamedTuple):
     """The pixels of a strip, cut out to be sent to another process."""
 
     pixels: Array
+    unturned: Array | None = None
+    """Those of `TileSweep.unturned`, if there is one."""
 
 
 def _image_of(source: Any) -> Array:
@@ -34,7 +47,9 @@ def _image_of(source: Any) -> Array:
 
 
 def _cut_strip(source: Any, strip: Strip) -> CutStrip:
-    return CutStrip(_image_of(source)[strip.from_source])
+    unturned = source.unturned if isinstance(source, TileSweep) else None
+    part = strip.from_source
+    return CutStrip(_image_of(source)[part], None if unturned is None else unturned[part])
 
 
 def bring_strips(layout: Layout, sources: list[Value]) -> list[list[Value]]:
@@ -67,6 +82,36 @@ def cut_strips(pieces: Pieces, strips: list[Strip]) -> Iterator[Array]:
     """Yield the pixels of each strip, (y, x)."""
     for piece, strip in zip(pieces, strips, strict=True):
         yield piece.pixels if isinstance(piece, CutStrip) else _image_of(piece)[strip.from_source]
+
+
+def add_unturned(own: TileSweep, pieces: Pieces, strips: list[Strip], total: Array) -> None:
+    """Add the sums without phases of a tile and of its strips to `total`, (y, x) complex64, in place."""
+    if own.unturned is None:
+        return
+    total += own.unturned[...]
+    for piece, strip in zip(pieces, strips, strict=True):
+        # Pixels that were cut out are those of the strip already.
+        cut = isinstance(piece, CutStrip)
+        total[strip.to_target] += piece.unturned if cut else piece.unturned[strip.from_source]
+
+
+def share_pixels(shape: Shape, strips: list[Strip]) -> NDArray[np.float32]:
+    """One divided by the number of tiles that hold each pixel of a tile's window, (y, x)."""
+    held = np.ones(shape, dtype=np.float32)
+    for strip in strips:
+        held[strip.to_target] += 1
+    return np.float32(1) / held
+
+
+def share_neighbours(shape: Shape, strips: list[Strip]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """One divided by the number of tiles that hold both of two neighbours, along y and along x."""
+    down = np.ones((shape[0] - 1, shape[1]), dtype=np.float32)
+    across = np.ones((shape[0], shape[1] - 1), dtype=np.float32)
+    for strip in strips:
+        rows, columns = strip.to_target
+        down[rows.start : rows.stop - 1, columns] += 1
+        across[rows, columns.start : columns.stop - 1] += 1
+    return np.float32(1) / down, np.float32(1) / across
 
 
 def _add_strips(data: TileData, own: Array, pieces: Pieces) -> Array:
