@@ -121,7 +121,7 @@ def _sweep(inputs: SweepInput) -> TileSweep:
     note_sweep()
     # Sums alone are not merged.
     swept = swept._replace(image=kept, start=None if inputs.leave == "sums only" else image)
-    swept = add_unturned_sum(data, swept, at, settings)
+    swept = add_unturned_sum(data, swept, at, state.illumination, settings)
     # Frees memory before the Gramian needs it.
     del amplitudes
     if inputs.merging is not None and settings.two_level:

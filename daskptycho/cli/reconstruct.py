@@ -175,15 +175,15 @@ def command(
     click.echo(f"{out} is complete; look at it with: daskptycho view {shlex.quote(out)}")
 
 
-def _algorithm(ctx: click.Context) -> Algorithm:
+def _algorithm(ctx: click.Context) -> Algorithm | None:
     """Algorithm of the run, from --algorithm and --beta."""
     from daskptycho.model.algorithms import RAAR, parse_algorithm
 
     name, beta = ctx.params["algorithm"], ctx.params["beta"]
     if beta is None:
-        return parse_algorithm(name)
+        return None if name is None else parse_algorithm(name)
     if name != RAAR.name:
-        raise OptionError(f"--beta is {beta} with --algorithm {name}; only raar has a beta")
+        raise OptionError(f"--beta is {beta} with --algorithm {name or 'by default'}; only raar has a beta")
     return RAAR(beta)
 
 

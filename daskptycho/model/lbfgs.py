@@ -1,15 +1,16 @@
 """L-BFGS: steps of the object by limited-memory quasi-Newton, towards the fixed point of the sweep.
 
 Without momentum, a sweep from the object psi gives ``T psi = (sum_i u_i + e psi) / (N + e)``. The change
-``r = psi - T psi`` is the gradient of the misfit divided by ``D = N + e``, and vanishes at the solution. From the
-last steps ``s = psi - psi_before`` and the changes ``q = r - r_before`` that belong to them, L-BFGS estimates how
-the change depends on the object (Nocedal, Math. Comp. 35, 773 (1980)). The estimate needs inner products
+``r = psi - T psi`` is the gradient of the misfit divided by ``D = N + e``, and vanishes at the solution. From
+the last steps ``s = psi - psi_before`` and the changes ``q = r - r_before`` that belong to them, L-BFGS
+estimates how the change depends on the object (Nocedal, Math. Comp. 35, 773 (1980)). The estimate needs inner
+products
 
     <a, b> = sum over pixels of D Re(conj(a) b)
 
-of these arrays and nothing else. Each tile sums over its own pixels, with a share of those that other tiles hold
-too, and one task finds the coefficients of the step from the sums of all tiles. Each tile then makes the step on
-its own window. A sweep therefore exchanges what it exchanges anyway, and a few numbers for each tile.
+of these arrays and nothing else. Each tile sums over its own pixels, with a share of those that other tiles
+hold too, and one task finds the coefficients of the step from the sums of all tiles. Each tile then makes the
+step on its own window. A sweep therefore exchanges what it exchanges anyway, and a few numbers for each tile.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Array = Any
 BLOCK = 2**14
 # A pair is kept if the curvature along it, <s, q> / <s, s>, is above this.
 LEAST_CURVATURE = 1e-6
-# R2 has risen if it grew by more than this share. Less may be rounding, and a decision must not depend on that.
+# R2 has risen if it grew by more than this share. Less may be rounding, on which no decision must depend.
 RISEN = 1e-3
 # R2 is at rest if it changed by less than this share twice in a row: what remains is noise.
 REST = 1e-4
@@ -179,7 +180,7 @@ def next_step(
 
 
 def _assemble(products: NDArray[np.float64], before: Step | None) -> NDArray[np.float64]:
-    """The matrix of all inner products, from the rows of the newest arrays and what was known of the others."""
+    """The matrix of inner products, from the rows of the newest arrays and what was known of the others."""
     size = products.shape[1]
     gram = np.zeros((size, size))
     known = 0 if before is None else len(before.gram)
@@ -191,7 +192,7 @@ def _assemble(products: NDArray[np.float64], before: Step | None) -> NDArray[np.
 
 
 def _two_loops(gram: NDArray[np.float64], kept: Sequence[int]) -> NDArray[np.float64]:
-    """Coefficients of minus the inverse Hessian applied to r, by the two loops of L-BFGS, in inner products only."""
+    """Coefficients of minus the inverse Hessian applied to r, by the two loops, in inner products only."""
     direction = np.zeros(len(gram))
     direction[-1] = 1
     alphas = {}

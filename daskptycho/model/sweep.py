@@ -95,8 +95,8 @@ class TileSweep(NamedTuple):
     image: Array | None = None
     """(y, x) complex64 the same before momentum, if a later sweep needs it."""
     unturned: Array | None = None
-    """(y, x) complex64 what else is added to the overlap sums of all tiles, without any phases: with smoothing its
-    part of the sum; with L-BFGS, if the sweep synchronised, the overlap sum without phases."""
+    """(y, x) complex64 sums that no phase multiplies: with smoothing, the differences of neighbours; with
+    L-BFGS, if the sweep synchronised, the overlap sum without phases."""
     smoothing: float = 0.0
     """See `merge`."""
 
@@ -294,8 +294,8 @@ def merge(
         y, the image that the sweep began with. Without one there is no damping, and the image is zero where
         there is too little light.
     smoothing : float
-        Weight of the penalty on the differences of neighbouring pixels, relative to the probe's brightest pixel. The
-        sum of the differences, `smooth`, has been added to `image_sum`.
+        Weight of the penalty on differences of neighbouring pixels, relative to the probe's brightest pixel.
+        Their sum, from `operators.neighbour_differences`, has been added to `image_sum`.
     """
     if start is None:
         image_sum *= at.inverse_illumination(illumination)

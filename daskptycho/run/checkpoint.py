@@ -17,6 +17,14 @@ from daskptycho.backend import Device, to_device, to_host
 from daskptycho.model import model
 from daskptycho.model.model import TileModel
 from daskptycho.model.sweep import Stack
+from daskptycho.run.lbfgs_state import (
+    describe_joined,
+    describe_memory,
+    is_remembered,
+    recall_joined,
+    recall_memory,
+    remembered_names,
+)
 from daskptycho.run.loop import Loop, Standing, SweepRecord
 from daskptycho.run.options import RunOptions
 from daskptycho.scan.dataset import frame_numbers, pixel_size, tile_chunks
@@ -30,6 +38,7 @@ from daskptycho.tasks.spec import Home, Value, place, task, values_in
 from daskptycho.tasks.state import (
     State,
     TileState,
+    memory_of,
     merge_image,
     model_on_tiles,
     previous_image,
@@ -38,15 +47,31 @@ from daskptycho.tasks.state import (
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling
 
-__all__ = ["Checkpoints", "Kept", "location_of", "make_header", "per_frame_names", "read_tiling"]
+__all__ = [
+    "Checkpoints",
+    "Kept",
+    "is_tiled",
+    "location_of",
+    "make_header",
+    "per_frame_names",
+    "read_tiling",
+]
 
 Array = Any
 
 # Names in the store of a tile's data other than parameters of the model.
 IMAGES = ("images", "illuminations", "previous_images")
 STACKS, PHASES = "stacks", "phases"
-TILED = (*IMAGES, STACKS, PHASES)
 PREVIOUS = "previous_"
+
+
+def _is_image(name: str) -> bool:
+    return name in IMAGES or is_remembered(name)
+
+
+def is_tiled(name: str) -> bool:
+    """Whether a part of this name holds data of tiles other than parameters of the model."""
+    return _is_image(name) or name in (STACKS, PHASES)
 
 
 def location_of(out: Location) -> Location:
@@ -93,6 +118,8 @@ class Kept(NamedTuple):
     cadence: Cadence
     step: float | None
     history: tuple[SweepRecord, ...]
+    joined: Value | None = None
+    """The `Joined` of the last sweep, if it was one of L-BFGS."""
 
 
 class Checkpoints:
@@ -144,6 +171,7 @@ class Checkpoints:
             "previous_images": Part(window, "complex64"),
             STACKS: Part((frames, modes, *tiling.frame_shape), "complex64"),
             PHASES: Part((frames,), "complex64"),
+            **{name: Part(window, "complex64") for name in remembered_names(loop.options.algorithm)},
             **{name: Part((frames, *shape), dtype) for name, (shape, dtype) in per_frame.items()},
         }
         store = CheckpointStore.create(location, make_header(scan), fixed, parts, len(tiling.tiles))
@@ -188,6 +216,7 @@ class Checkpoints:
         forks, names = zip(*written, strict=True)
         values = [state.shared] if state.previous_shared is None else [state.shared, state.previous_shared]
         small, *before = compute([task(_to_host, value) for value in values])
+        joined = None if state.joined is None else compute(task(describe_joined, state.joined))
         small = small | {f"{PREVIOUS}{name}": value for shared in before for name, value in shared.items()}
         return self.store.commit(
             session,
@@ -197,6 +226,7 @@ class Checkpoints:
                 "options": loop.options.to_attributes(),
                 "parts": [*names[0], *small],
                 "step": standing.step,
+                "lbfgs": joined,
                 "growing": standing.cadence.growing,
                 "interval": standing.cadence.interval,
                 "due_in": standing.cadence.due_in,
@@ -223,7 +253,7 @@ class Checkpoints:
         """
         attributes = self.store.read_attributes(snapshot)
         per_frame = per_frame_names()
-        tiled = [name for name in attributes["parts"] if name in TILED or name in per_frame]
+        tiled = [name for name in attributes["parts"] if is_tiled(name) or name in per_frame]
         tiles = [
             {name: self._make_part(snapshot, name, index, here) for name in tiled}
             for index in range(len(self.tiling.tiles))
@@ -245,12 +275,13 @@ class Checkpoints:
             cadence,
             attributes["step"],
             tuple(SweepRecord(*map(float, row)) for row in self.store.read_small(snapshot, "history")),
+            None if attributes["lbfgs"] is None else place(recall_joined(attributes["lbfgs"])),
         )
 
     def _make_part(self, snapshot: str, name: str, index: int, here: bool) -> Value:
         tile = self.tiling.tiles[index]
         # The leading axes, along which the store is padded to the size of the largest tile.
-        shape = tile.window.shape if name in IMAGES else (len(tile),)
+        shape = tile.window.shape if _is_image(name) else (len(tile),)
         source = (self.store.location, snapshot, name, index, shape)
         home = Home(index, len(self.tiling.tiles))
         if not here:
@@ -292,8 +323,9 @@ def _assemble_state(kept: Kept, layout: Layout) -> State:
             for name in IMAGES
             if name in parts
         }
-        own = {name: value for name, value in parts.items() if name not in TILED}
+        own = {name: value for name, value in parts.items() if not is_tiled(name)}
         stack = Stack(parts[STACKS], parts.get(PHASES)) if STACKS in parts else None
+        remembered = [parts[name] for name in sorted(parts) if is_remembered(name)]
         tiles.append(
             TileState(
                 images["images"],
@@ -301,9 +333,10 @@ def _assemble_state(kept: Kept, layout: Layout) -> State:
                 task(_pair_names, list(own), list(own.values())) if own else {},
                 images.get("previous_images"),
                 stack,
+                task(recall_memory, remembered) if remembered else None,
             )
         )
-    return State(kept.shared, tiles, kept.previous_shared)
+    return State(kept.shared, tiles, kept.previous_shared, kept.joined)
 
 
 def _pair_names(names: list[str], values: list[Array]) -> dict[str, Array]:
@@ -330,6 +363,9 @@ def _collect_parts(data: TileData, state: TileState, at: TileModel) -> dict[str,
         PHASES: None if stack is None else stack.phase,
         **state.own,
     }
+    memory = memory_of(state)
+    if memory is not None:
+        parts |= describe_memory(memory)
     return {name: to_host(value) for name, value in parts.items() if value is not None}
 
 

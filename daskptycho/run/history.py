@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.run.checkpoint import TILED, Checkpoints, location_of, read_tiling
+from daskptycho.run.checkpoint import Checkpoints, is_tiled, location_of, read_tiling
 from daskptycho.run.options import RunOptions
 from daskptycho.run.result import Outcome, make_result, show_lit
 from daskptycho.storage.checkpoints import CheckpointStore
@@ -117,7 +117,7 @@ def open_checkpoint(out: str | Path, sweep: int | None = None) -> xr.Dataset:
         # In this process, which can read the store, rather than on a cluster.
         kept = checkpoints.read(snapshots[number].id)
         values = compute(kept.shared)
-        for name in kept.tiles[0].keys() - set(TILED):
+        for name in filter(lambda name: not is_tiled(name), kept.tiles[0]):
             values[name] = np.concatenate(compute([tile[name] for tile in kept.tiles]))
         illuminations = [tile["illuminations"] for tile in kept.tiles]
         images = show_lit([tile["images"] for tile in kept.tiles], illuminations, kept.shared)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,19 +16,22 @@ from daskptycho.errors import ScanError
 from daskptycho.graph import Report
 from daskptycho.model.forward import choose_forward
 from daskptycho.model.model import Model, choose_model
+from daskptycho.run.fitting import fit_options
 from daskptycho.run.loop import Loop, Standing
-from daskptycho.run.memory import estimate_needs
 from daskptycho.run.options import RunOptions
 from daskptycho.run.start import RandomPhases, begin_random, begin_uniform, place_values
 from daskptycho.scan.dataset import frame_numbers, fresnel_kernel
 from daskptycho.sync.options import Cadence, Synchronisation
-from daskptycho.tasks.frames import total_counts
+from daskptycho.tasks.frames import measure_counts
 from daskptycho.tasks.layout import confirm_layout, lay_out
 from daskptycho.tasks.spec import task
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling
 
 __all__ = ["Setting", "choose_setting"]
+
+# The R2 that counting leaves above which a run has no opening from a constant object.
+MOST_NOISE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,10 @@ class Setting:
         ScanError
             All counts are zero, or some are negative or not finite.
         """
-        options, device = self.options, self.workers.device
-        recipe = options.recipe(self.modes, self.model.parameters)
-        needs = estimate_needs(self.scan, self.tiling, self.workers, recipe)
+        device = self.workers.device
+        options, needs = fit_options(
+            *(self.scan, self.tiling, self.workers, self.options, self.model.parameters, self.modes)
+        )
         if needs.residency.streamed and current_client() is None:
             release_memory_at_once()
         layout = persist(
@@ -78,11 +82,16 @@ class Setting:
                 device=device,
             )
         )
-        of_tiles = compute([task(total_counts, of_tile) for of_tile in layout.amplitudes])
+        measured = compute([task(measure_counts, of_tile) for of_tile in layout.amplitudes])
+        of_tiles, floors = zip(*measured, strict=True)
         counts = float(sum(of_tiles))
         if not counts > 0 or not np.isfinite(counts):
             found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"
             raise ScanError(f"intensity holds {found}; expected diffraction frames")
+        floor = sum(floors) / counts if self.scan["intensity"].dtype.kind in "iu" else 0.0
+        if floor > MOST_NOISE:
+            # Reflections would find an image that fits the noise.
+            options = replace(options, opening_sweeps=0)
         return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts)
 
     @property

@@ -31,7 +31,7 @@ from daskptycho.tiling import Tiling, Window
 
 __all__ = ["Loop", "Progress", "Standing", "SweepRecord"]
 
-# Weight of the penalty on differences of neighbouring pixels, at the beginning of an opening from a constant object.
+# Weight of the penalty on differences of neighbouring pixels at the beginning of an opening.
 SMOOTHING = 0.1
 
 

@@ -18,7 +18,7 @@ from daskptycho.cluster.client import current_client
 from daskptycho.cluster.workers import Workers
 from daskptycho.errors import OptionError
 from daskptycho.graph import sweep
-from daskptycho.model.algorithms import AP, RAAR
+from daskptycho.model.algorithms import AP, LBFGS, RAAR
 from daskptycho.model.model import Model
 from daskptycho.model.probe import Probe
 from daskptycho.run.options import Recipe
@@ -139,12 +139,20 @@ class Needs:
         return self.workers.memory is None or self.worker <= FULL * self.workers.memory
 
 
-def estimate_needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe) -> Needs:
+def estimate_needs(
+    scan: xr.Dataset,
+    tiling: Tiling,
+    workers: Workers,
+    recipe: Recipe,
+    *,
+    only: Residency | None = None,
+) -> Needs:
     """Estimate the needs of a run, and choose the first residency with which it fits.
 
     The residencies are tried in the order of `Residency`. With a stack or with ``Sync("full")``, everything
     must be held. Otherwise waves can be computed twice if a parameter is updated, amplitudes can be streamed
-    if the scan is in a store, and images can then be kept on disk unless they are on a GPU.
+    if the scan is in a store, and images can then be kept on disk unless they are on a GPU, or L-BFGS keeps
+    pairs of them.
 
     Parameters
     ----------
@@ -152,6 +160,8 @@ def estimate_needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: R
     tiling : Tiling
     workers : Workers
     recipe : Recipe
+    only : Residency, optional
+        The only residency to try.
 
     Returns
     -------
@@ -168,8 +178,10 @@ def estimate_needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: R
         grades.append(Residency.WAVES_TWICE)
     if no_stack and hasattr(scan["intensity"].data, "__dask_graph__"):
         grades.append(Residency.STREAMED)
-        if workers.device == "cpu":
+        if workers.device == "cpu" and not recipe.pairs:
             grades.append(Residency.ON_DISK)
+    if only is not None:
+        grades = [grade for grade in grades if grade is only]
     choices = [_needs(scan, tiling, workers, recipe, grade) for grade in grades]
     for choice in choices:
         if choice.fits:
@@ -278,8 +290,12 @@ def _image_bytes(recipe: Recipe, residency: Residency) -> int:
     # A merge needs the image that its sweep began with, and momentum an earlier one besides. Overlap sums
     # keep both for each of the two sweeps.
     sweeps = 1 if residency.merges_at_once else 2
-    starts = sweeps * (1 + recipe.momentum)
-    return (2 + starts) * COMPLEX + (2 if recipe.recovers else 1) * FLOAT
+    images = 2 + sweeps * (1 + recipe.momentum)
+    if recipe.pairs:
+        # The pairs, and the object and its change of each of two sweeps; a sweep adds its sums, with and
+        # without phases, and the newest pair before the oldest is dropped.
+        images = 2 * recipe.pairs + 8 + residency.merges_at_once
+    return images * COMPLEX + (2 if recipe.recovers else 1) * FLOAT
 
 
 def _disk_traffic(tiling: Tiling, recipe: Recipe) -> int:
@@ -291,7 +307,7 @@ def _disk_traffic(tiling: Tiling, recipe: Recipe) -> int:
         for strip in tiling.strips
     )
     passes = 2 if recipe.recovers else 1
-    # The overlap sum, the start of the sweep and the merged image are written. Each pass over the frames reads
+    # The overlap sum, the start of the sweep and the merged image are written. Each pass over frames reads
     # the image and, with momentum, the one before. The Gramian, G and the merge read the illumination, the
     # latter two the overlap sums with their strips, and the merge the start.
     of_pixel = 6 * COMPLEX + passes * (2 if recipe.momentum else 1) * COMPLEX + 3 * FLOAT
@@ -318,7 +334,7 @@ def count_sweep_tasks(
     state = begin_uniform(layout, shared, [{} for _ in tiling.tiles], None)
     how = Synchronisation(Sync(recipe.method), None if recipe.method is None else "degree")
     settings = SweepSettings(
-        algorithm=RAAR() if recipe.has_stack else AP(),
+        algorithm=LBFGS(recipe.pairs) if recipe.pairs else RAAR() if recipe.has_stack else AP(),
         how=how,
         momentum=0.5 if recipe.momentum else 0.0,
         keeps_image=recipe.momentum,

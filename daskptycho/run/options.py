@@ -23,6 +23,7 @@ __all__ = [
     "GIVEN",
     "Recipe",
     "RunOptions",
+    "check_options",
     "require_positive",
     "require_whole",
     "resolve_algorithm",
@@ -31,6 +32,8 @@ __all__ = [
 
 # The value of the option start in a result if the run started from an array.
 GIVEN = "given"
+# Most sweeps of the opening from a constant object.
+OPENING_SWEEPS = 15
 
 
 @dataclass(frozen=True)
@@ -126,12 +129,59 @@ class Recipe:
         return any(parameter.schedule is not None for parameter in self.parameters)
 
 
-def resolve_algorithm(algorithm: Any, momentum: Any, sync: Sync | None, *, recovers: bool) -> Algorithm:
+def check_options(
+    *,
+    sweeps: Any = 100,
+    algorithm: Any = None,
+    opening: Any = "raar",
+    momentum: Any = None,
+    sync: Sync | None = None,
+    update_probe: Any = True,
+    start: str = "ones",
+    seed: Any = 0,
+    tolerance: Any = None,
+    subpixel: Any = True,
+    checkpoint_every: Any = None,
+    checkpoint_minutes: Any = 10.0,
+) -> RunOptions:
+    """Check the options of a run and resolve their defaults; see `reconstruct`.
+
+    Raises
+    ------
+    OptionError
+        An option is impossible, alone or with others.
+    """
+    sync = Sync() if sync is None else sync
+    chosen = resolve_algorithm(algorithm, momentum, sync, recovers=bool(update_probe))
+    sweeps = require_whole("sweeps", sweeps, least=1)
+    opens = isinstance(chosen, LBFGS) and opening is not None and start == "ones"
+    return RunOptions(
+        sweeps=sweeps,
+        algorithm=chosen,
+        opening=None if opening is None else parse_algorithm(opening),
+        opening_sweeps=min(OPENING_SWEEPS, sweeps // 2) if opens else 0,
+        momentum=resolve_momentum(momentum, chosen),
+        sync=sync,
+        update_probe=bool(update_probe),
+        start=start,
+        seed=require_whole("seed", seed, least=0),
+        tolerance=None if tolerance is None else require_positive("tolerance", tolerance),
+        subpixel=bool(subpixel),
+        checkpoint_every=None
+        if checkpoint_every is None
+        else require_whole("checkpoint_every", checkpoint_every, least=1),
+        checkpoint_minutes=None
+        if checkpoint_minutes is None
+        else require_positive("checkpoint_minutes", checkpoint_minutes),
+    )
+
+
+def resolve_algorithm(algorithm: Any, momentum: Any, sync: Any, *, recovers: bool) -> Algorithm:
     """Check the option algorithm; its default is L-BFGS where it can be used, and else `AP`.
 
     L-BFGS needs a model that does not change, and the same object on all tiles that hold a pixel.
     """
-    inner = sync is not None and sync.inner > 1
+    inner = isinstance(sync, Sync) and sync.inner > 1
     if algorithm is None:
         return AP() if recovers or inner or momentum is not None else LBFGS()
     chosen = parse_algorithm(algorithm)
@@ -151,7 +201,7 @@ def resolve_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["ne
         raise OptionError(f"momentum is {momentum!r}; expected 'nesterov' or a number from 0 to below 1")
     if without and momentum != 0:
         raise OptionError(
-            f"momentum is {momentum!r} with {algorithm.name}; only 'ap' and algorithms without a stack take one"
+            f"momentum is {momentum!r} with {algorithm.name}; only 'ap' and algorithms of your own take one"
         )
     return "nesterov" if momentum == "nesterov" else float(momentum)
 

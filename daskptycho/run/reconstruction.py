@@ -13,19 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from daskptycho.backend import Device
 from daskptycho.cluster.workers import find_workers, limit_threads
 from daskptycho.errors import OptionError
-from daskptycho.model.algorithms import LBFGS, Algorithm, parse_algorithm
+from daskptycho.model.algorithms import Algorithm
 from daskptycho.run.driving import Run
 from daskptycho.run.keeper import Keeper, refuse_to_lose_checkpoints
 from daskptycho.run.laying_out import choose_setting
 from daskptycho.run.loop import Progress
-from daskptycho.run.options import (
-    GIVEN,
-    RunOptions,
-    require_positive,
-    require_whole,
-    resolve_algorithm,
-    resolve_momentum,
-)
+from daskptycho.run.options import GIVEN, check_options
 from daskptycho.run.result import FORMAT
 from daskptycho.scan.dataset import validate_scan
 from daskptycho.scan.tiles import lay_out_tiles
@@ -34,9 +27,6 @@ from daskptycho.sync.options import Sync
 from daskptycho.tiling import Tiling
 
 __all__ = ["reconstruct"]
-
-# Sweeps of the opening from a constant object.
-OPENING_SWEEPS = 15
 
 
 def reconstruct(
@@ -153,27 +143,19 @@ def reconstruct(
         to resume. The loss of workers alone is not an error: their results are computed again, in the worst
         case from the last checkpoint, and the callback is called again for these sweeps.
     """
-    chosen = resolve_algorithm(algorithm, momentum, sync, recovers=bool(update_probe))
-    sweeps = require_whole("sweeps", sweeps, least=1)
-    opens = isinstance(chosen, LBFGS) and opening is not None and isinstance(start, str) and start == "ones"
-    options = RunOptions(
+    options = check_options(
         sweeps=sweeps,
-        algorithm=chosen,
-        opening=None if opening is None else parse_algorithm(opening),
-        opening_sweeps=min(OPENING_SWEEPS, sweeps // 2) if opens else 0,
-        momentum=resolve_momentum(momentum, chosen),
-        sync=Sync() if sync is None else sync,
-        update_probe=bool(update_probe),
+        algorithm=algorithm,
+        opening=opening,
+        momentum=momentum,
+        sync=sync,
+        update_probe=update_probe,
         start=start if isinstance(start, str) else GIVEN,
-        seed=require_whole("seed", seed, least=0),
-        tolerance=None if tolerance is None else require_positive("tolerance", tolerance),
-        subpixel=bool(subpixel),
-        checkpoint_every=None
-        if checkpoint_every is None
-        else require_whole("checkpoint_every", checkpoint_every, least=1),
-        checkpoint_minutes=None
-        if checkpoint_minutes is None
-        else require_positive("checkpoint_minutes", checkpoint_minutes),
+        seed=seed,
+        tolerance=tolerance,
+        subpixel=subpixel,
+        checkpoint_every=checkpoint_every,
+        checkpoint_minutes=checkpoint_minutes,
     )
     if isinstance(start, str) and start == GIVEN:
         raise OptionError(f"start is {start!r}; expected 'ones', 'random' or an array")

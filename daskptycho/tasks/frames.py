@@ -30,6 +30,7 @@ __all__ = [
     "confirm_counts",
     "lay_out_amplitudes",
     "load_amplitudes",
+    "measure_counts",
     "release_as_read",
     "total_counts",
 ]
@@ -133,6 +134,12 @@ def release_as_read(amplitudes: Amplitudes) -> Amplitudes:
 def total_counts(amplitudes: Amplitudes | StoredAmplitudes) -> float:
     """Sum of a tile's counts; NaN if any of them is negative."""
     return load_amplitudes(amplitudes).total()
+
+
+def measure_counts(amplitudes: Amplitudes | StoredAmplitudes) -> tuple[float, float]:
+    """`total_counts` of a tile, and the misfit that counting leaves (`Amplitudes.floor`)."""
+    loaded = load_amplitudes(amplitudes)
+    return loaded.total(), loaded.floor()
 
 
 def confirm_counts(amplitudes: Amplitudes | StoredAmplitudes, counts: float) -> Any:

@@ -1,8 +1,8 @@
 """The part of a sweep's graph for L-BFGS: what each tile measures, and the step of all tiles.
 
-The task that computes the tile's row of G, if the sweep synchronises on two levels, also measures the products
-for the step: both need the strips of neighbouring tiles. One task for all tiles finds the phases and the step.
-The tasks of the coming sweep make it.
+The task that computes the tile's row of G, if the sweep synchronises on two levels, also measures the
+products for the step: both need the strips of neighbouring tiles. One task for all tiles finds the phases and
+the step. The tasks of the coming sweep make it.
 """
 
 from __future__ import annotations
@@ -40,18 +40,30 @@ __all__ = ["add_unturned_sum", "step_tiles"]
 Array = Any
 
 
-def add_unturned_sum(data: TileData, swept: TileSweep, at: TileModel, settings: SweepSettings) -> TileSweep:
+def add_unturned_sum(
+    data: TileData, swept: TileSweep, at: TileModel, illumination: Array, settings: SweepSettings
+) -> TileSweep:
     """Add to a sweep the sums that phases must not multiply; see `TileSweep.unturned`."""
     total: Array | None = None
     if settings.pairs and isinstance(swept.left, Weighted):
         total = overlap(swept.left.frames, data.tile.corner, data.tile.window.shape)
     if settings.smoothing and swept.start is not None:
-        xp = array_module(swept.start)
-        down, across = share_neighbours(swept.start.shape, data.strips)
-        differences = neighbour_differences(swept.start, (xp.asarray(down), xp.asarray(across)))
+        differences = neighbour_differences(swept.start, _share_lit(data, illumination[...]))
         differences *= np.float32(settings.smoothing) * brightest(at.probe)
         total = differences if total is None else total + differences
     return swept if total is None else swept._replace(unturned=total, smoothing=settings.smoothing)
+
+
+def _share_lit(data: TileData, illumination: Array) -> tuple[Array, Array]:
+    """`share_neighbours` for neighbours that frames cover, zero for others, which not every tile holds."""
+    xp = array_module(illumination)
+    down, across = map(xp.asarray, share_neighbours(illumination.shape, data.strips))
+    covered = illumination > 0
+    down *= covered[1:]
+    down *= covered[:-1]
+    across *= covered[:, 1:]
+    across *= covered[:, :-1]
+    return down, across
 
 
 class _TileInput(NamedTuple):

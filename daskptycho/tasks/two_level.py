@@ -77,5 +77,5 @@ def join_tiles(
     illuminations = [tile.illumination for tile in after.tiles]
     models = model_on_tiles(layout, after.shared, [tile.own for tile in after.tiles])
     inputs = zip(layout.tiles, swept, pieces, illuminations, models, strict=True)
-    rows = [task(measure_row, *of_tile) for of_tile in inputs]
+    rows = [task(measure_row, *of_tile, name="row") for of_tile in inputs]
     return rows, task(find_phases, rows, settings)

@@ -284,7 +284,7 @@ def fail(self: Any, *waves: Any) -> Any:
 @pytest.mark.parametrize(
     ("algorithm", "said"),
     [
-        (changed(name=None), r"expected ap, raar, dm, or an object with a name, has_stack, before and after"),
+        (changed(name=None), r"expected ap, lbfgs, raar, dm, or an object with a name, has_stack, before and after"),
         (changed(name=3), "or an object with a name"),
         (changed(has_stack=1), "or an object with a name, has_stack"),
         (changed(before=None), "algorithm averaged fails on two frames of four pixels: TypeError"),
@@ -378,7 +378,7 @@ def test_algorithms_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: parse_algorithm("epie"), "algorithm is 'epie'; expected one of ap, raar, dm"),
+        (lambda: parse_algorithm("epie"), "algorithm is 'epie'; expected one of ap, lbfgs, raar, dm"),
         (lambda: parse_algorithm("AP"), "algorithm is 'AP'"),
         (lambda: RAAR(beta=0), "beta is 0; expected above 0 and at most 1"),
         (lambda: RAAR(beta=1.2), "beta is 1.2"),
