@@ -141,7 +141,7 @@ def exit_waves(image: Array, probe: Array, corner: Array, out: Array) -> None:
     _launch("exit_waves", grid, image, probe, *_keep_on_device(_identity, corner), out, *sizes)
 
 
-def project_modulus(wave: Array, amplitude: Array, scale: float) -> Array:
+def project_modulus(wave: Array, amplitude: Array, scale: float, shift: float = 1e-30) -> Array:
     """See `cpu_kernels.project_modulus`; the misfit stays on the device, as an array without axes."""
     import cupy
 
@@ -149,7 +149,7 @@ def project_modulus(wave: Array, amplitude: Array, scale: float) -> Array:
     grid = _blocks_of_frames(frames, height * width)
     misfit = cupy.empty(grid, dtype=np.float64)
     sizes = _int(modes, height * width)
-    _launch("project_modulus", grid, wave, amplitude, misfit, *sizes, np.float32(scale))
+    _launch("project_modulus", grid, wave, amplitude, misfit, *sizes, np.float32(scale), np.float32(shift))
     return misfit.sum()
 
 

@@ -38,7 +38,13 @@ from daskptycho.sync.two_level import Surroundings, sweep_inside
 from daskptycho.tasks.exact import find_all_phases, turn_frames
 from daskptycho.tasks.frames import StoredAmplitudes, load_amplitudes, release_as_read
 from daskptycho.tasks.layout import Layout, TileData, find_pairs
-from daskptycho.tasks.lbfgs import add_unturned_sum, step_tiles
+from daskptycho.tasks.lbfgs import (
+    add_unturned_sum,
+    measure_change,
+    prepare_polish,
+    relative_change,
+    step_tiles,
+)
 from daskptycho.tasks.spec import Value, in_one_process, place, task
 from daskptycho.tasks.state import (
     Joined,
@@ -74,6 +80,8 @@ class Report(NamedTuple):
     consensus: float
     spread: float
     localisation: float
+    change: float = np.nan
+    """Relative change of the object in the sweep before, weighted by N; NaN if it was not measured."""
 
 
 class SweepInput(NamedTuple):
@@ -84,6 +92,7 @@ class SweepInput(NamedTuple):
     data: TileData
     state: TileState
     leave: Leave
+    joined: Joined | None
     before: TileModel
     """The model that the image of the sweep before is merged with: without momentum."""
     merging: Array | None = None
@@ -96,6 +105,9 @@ def _sweep(inputs: SweepInput) -> TileSweep:
     settings, at, data, state = inputs.settings, inputs.at, inputs.data, inputs.state
     how, tile = settings.how, data.tile
     image = merge_image(data, state, inputs.before)
+    moved = measure_change(data, image, state) if settings.measures_change else (0.0, 0.0)
+    if settings.polishes:
+        at, settings = prepare_polish(at, inputs.joined, settings)
     # For the momentum of the coming sweep.
     kept = image if settings.keeps_image else None
     if settings.momentum:
@@ -120,7 +132,8 @@ def _sweep(inputs: SweepInput) -> TileSweep:
     )
     note_sweep()
     # Sums alone are not merged.
-    swept = swept._replace(image=kept, start=None if inputs.leave == "sums only" else image)
+    start = None if inputs.leave == "sums only" else image
+    swept = swept._replace(image=kept, start=start, moved=moved)
     swept = add_unturned_sum(data, swept, at, state.illumination, settings)
     # Frees memory before the Gramian needs it.
     del amplitudes
@@ -145,10 +158,11 @@ class _TileReport(NamedTuple):
 
     misfit: float
     sums: dict[str, Sums]
+    moved: tuple[float, float] = (0.0, 0.0)
 
 
 def _report_tile(swept: TileSweep) -> _TileReport:
-    return _TileReport(swept.misfit, swept.sums)
+    return _TileReport(swept.misfit, swept.sums, swept.moved)
 
 
 def _gather_reports(swept: list[Value]) -> list[Value]:
@@ -191,13 +205,17 @@ def _extrapolate_shared(
 
 def _summarise(reports: list[_TileReport], found: Phases | None) -> Report:
     misfit = sum(report.misfit for report in reports)
-    if found is None:
-        return Report(misfit, np.nan, np.nan, np.nan)
-    return Report(misfit, found.consensus, found.spread, found.localisation)
+    return _make_report(misfit, found, relative_change([report.moved for report in reports]))
 
 
 def _summarise_joined(joined: Joined) -> Report:
-    return _summarise([_TileReport(joined.misfit, {})], joined.phases)
+    return _make_report(joined.misfit, joined.phases, joined.change)
+
+
+def _make_report(misfit: float, found: Phases | None, change: float) -> Report:
+    if found is None:
+        return Report(misfit, np.nan, np.nan, np.nan, change)
+    return Report(misfit, found.consensus, found.spread, found.localisation, change)
 
 
 def illuminate_tiles(layout: Layout, models: Sequence[TileModel]) -> list[Value]:
@@ -283,7 +301,8 @@ def _sweep_tiles(
     nothing: list[Any] = [None] * len(layout.tiles)
     of_tiles = zip(
         *(models, layout.tiles, state.tiles, [leave] * len(nothing)),
-        *(model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles]), merging or nothing),
+        *([state.joined] * len(nothing), model_on_tiles(layout, state.shared, [t.own for t in state.tiles])),
+        merging or nothing,
         following or nothing,
         strict=True,
     )

@@ -96,7 +96,17 @@ __all__ = ["command"]
     help="Start from a constant object or from random phases.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random start.")
-@click.option("--tolerance", type=float, help="Stop when the residual falls below this value.")
+@click.option(
+    "--tolerance",
+    type=NumberOr(float, "auto"),
+    help="Stop when the residual falls below this value, or when nothing more is to be gained.",
+)
+@click.option(
+    "--polish/--no-polish",
+    default=None,
+    help="Let the last sweeps allow for the noise of counts.  "
+    "[default: with --known-probe, if counts are whole]",
+)
 @click.option(
     "--subpixel/--whole-pixel",
     default=True,
@@ -142,6 +152,8 @@ def command(
     )
     for name in ("beta", "inner", "sync_every", "eigensolver", "iterations"):
         options.pop(name)
+    if options["polish"] is None:
+        options["polish"] = "auto"
     for name in ("opening", "checkpoint_minutes"):
         if options[name] == "none":
             options[name] = None

@@ -151,6 +151,8 @@ def summarise_run(result: xr.Dataset, sweeps: int) -> str:
     """Summarise a run in one line: residual, consensus, sweeps and seconds."""
     done, residual = result.sizes["sweep"], float(result["residual"][-1])
     early = f" of {sweeps}" if done < sweeps else ""
+    if early and result.attrs.get("ended") == "tolerance":
+        early += " (nothing more to be gained)"
     consensus = result["consensus"].values
     known = [value for value in consensus if not math.isnan(value)]
     agreement = f", consensus {known[-1]:.2g}" if known else ""

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from daskptycho.backend import array_module
+from daskptycho.backend import array_module, to_host
 from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.amplitudes import take_amplitudes
 from daskptycho.model.model import TileModel
@@ -99,6 +99,11 @@ class TileSweep(NamedTuple):
     L-BFGS, if the sweep synchronised, the overlap sum without phases."""
     smoothing: float = 0.0
     """See `merge`."""
+    moved: tuple[float, float] = (0.0, 0.0)
+    """What the sweep before changed of the object, and the object: sums of ``N |.|^2`` over the tile's share
+    of its pixels. Zeros if they were not measured."""
+    objective: float | None = None
+    """What the likelihood makes small, where that is not the misfit."""
 
     def with_images(self, convert: Any) -> TileSweep:
         """The same sweep with `convert` applied to each (y, x) array."""
@@ -230,7 +235,9 @@ def sweep_tile(
             for parameter in summed:
                 parameter.accumulate(sums[parameter.name], frames, image, change, view)
     # The misfit is read from a GPU once a sweep, since reading waits for all work that the GPU has queued.
-    return TileSweep(float(misfit), collector.left, sums, carried)
+    found = np.atleast_1d(to_host(misfit))
+    objective = float(found[1]) if len(found) > 1 else None
+    return TileSweep(float(found[0]), collector.left, sums, carried, objective=objective)
 
 
 def _apply_phases(stack: Stack, frames: slice) -> Array:

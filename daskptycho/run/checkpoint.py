@@ -7,6 +7,7 @@ this process writes and reads them, one tile after the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,14 +26,14 @@ from daskptycho.run.lbfgs_state import (
     recall_memory,
     remembered_names,
 )
-from daskptycho.run.loop import Loop, Standing, SweepRecord
+from daskptycho.run.loop import Loop, Standing
 from daskptycho.run.options import RunOptions
 from daskptycho.scan.dataset import frame_numbers, pixel_size, tile_chunks
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.storage.checkpoint_tiles import StoreNotVisibleError, read_tile, write_tile
 from daskptycho.storage.checkpoints import CheckpointStore, Part
 from daskptycho.storage.store import Location
-from daskptycho.sync.options import Cadence, Sync
+from daskptycho.sync.options import Sync
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Home, Value, place, task, values_in
 from daskptycho.tasks.state import (
@@ -115,9 +116,8 @@ class Kept(NamedTuple):
     previous_shared: Value | None
     tiles: list[dict[str, Value]]
     """For each tile its parts, by name."""
-    cadence: Cadence
-    step: float | None
-    history: tuple[SweepRecord, ...]
+    standing: Standing
+    """Without its state."""
     joined: Value | None = None
     """The `Joined` of the last sweep, if it was one of L-BFGS."""
 
@@ -225,11 +225,8 @@ class Checkpoints:
             {
                 "options": loop.options.to_attributes(),
                 "parts": [*names[0], *small],
-                "step": standing.step,
                 "lbfgs": joined,
-                "growing": standing.cadence.growing,
-                "interval": standing.cadence.interval,
-                "due_in": standing.cadence.due_in,
+                **standing.to_attributes(),
             },
             np.array(standing.history),
         )
@@ -244,7 +241,7 @@ class Checkpoints:
             lambda: self._restore_on_workers(layout, self.read(snapshot)),
             lambda: self._persist_state(layout, self.read(snapshot, here=True)),
         )
-        return Standing(state, kept.cadence, kept.step, kept.history)
+        return replace(kept.standing, state=state)
 
     def read(self, snapshot: str, *, here: bool = False) -> Kept:
         """Read the content of a checkpoint.
@@ -267,14 +264,11 @@ class Checkpoints:
         now = {name: value for name, value in small.items() if not name.startswith(PREVIOUS)}
         # Not the options as a whole: an algorithm of the user's own need not be created for this.
         sync = Sync(**attributes["options"]["sync"])
-        cadence = Cadence(sync, attributes["growing"], attributes["interval"], attributes["due_in"])
         return Kept(
             self._move_to_device(place(now)),
             self._move_to_device(place(before)) if before else None,
             tiles,
-            cadence,
-            attributes["step"],
-            tuple(SweepRecord(*map(float, row)) for row in self.store.read_small(snapshot, "history")),
+            Standing.from_attributes(attributes, sync, self.store.read_small(snapshot, "history")),
             None if attributes["lbfgs"] is None else place(recall_joined(attributes["lbfgs"])),
         )
 

@@ -80,14 +80,18 @@ class Run:
         try:
             loop = self._loop = self._lay_out()
             self._standing = self._restore_or_begin(loop)
+            stopped = False
             while not loop.finished(self._standing):
                 self._standing = loop.advance(self._standing)
-                if self._report_progress(loop, self._standing, callback):
+                stopped = self._report_progress(loop, self._standing, callback)
+                if stopped:
                     break
                 if not loop.finished(self._standing):
                     self._save_between_sweeps(loop)
             self._keeper.finish(loop, self._standing)
-            return _make_result(self._keeper.scan, loop, self._standing)
+            ended = "callback" if stopped else loop.finished(self._standing)
+            result = _make_result(self._keeper.scan, loop, self._standing)
+            return result.assign_attrs(ended=ended)
         except WorkersLost:
             # Releases all data on the workers before they are put there again.
             self._loop, self._standing = None, None

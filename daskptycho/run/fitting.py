@@ -28,7 +28,7 @@ def _smaller(options: RunOptions) -> Iterator[RunOptions]:
     if isinstance(options.algorithm, LBFGS):
         for pairs in range(options.algorithm.pairs - 1, 0, -1):
             yield replace(options, algorithm=LBFGS(pairs))
-        yield replace(options, algorithm=AP(), momentum="nesterov", opening_sweeps=0)
+        yield replace(options, algorithm=AP(), momentum="nesterov", opening_sweeps=0, polish_sweeps=0)
 
 
 def fit_options(

@@ -124,7 +124,7 @@ def open_checkpoint(out: str | Path, sweep: int | None = None) -> xr.Dataset:
         outcome = Outcome(images, illuminations, values)
         attributes = store.read_attributes(snapshots[number].id)["options"]
         options = RunOptions.describe_attributes(attributes)
-        return make_result(header, checkpoints.tiling, outcome, kept.history, options)
+        return make_result(header, checkpoints.tiling, outcome, kept.standing.history, options)
 
 
 def open_checkpoint_store(target: Location) -> CheckpointStore:

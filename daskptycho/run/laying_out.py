@@ -92,7 +92,9 @@ class Setting:
         if floor > MOST_NOISE:
             # Reflections would find an image that fits the noise.
             options = replace(options, opening_sweeps=0)
-        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts)
+        if not floor and options.polish == "auto":
+            options = replace(options, polish_sweeps=0)
+        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts, floor)
 
     @property
     def modes(self) -> int:

@@ -55,11 +55,12 @@ def recall_memory(images: list[Array]) -> Measured:
 
 def describe_joined(joined: Joined) -> dict[str, Any]:
     """Describe the last step by plain values."""
-    return asdict(joined.step)
+    return asdict(joined.step) | {"roughness": joined.roughness}
 
 
 def recall_joined(described: dict[str, Any]) -> Joined:
     """The last step that `describe_joined` described."""
     numbers = {name: tuple(described[name]) for name in ("coefficients", "kept", "misfits")}
     gram = tuple(map(tuple, described["gram"]))
-    return Joined(Step(**numbers, gram=gram, turned=described["turned"]), 0.0)
+    step = Step(**numbers, gram=gram, turned=described["turned"])
+    return Joined(step, 0.0, roughness=described["roughness"])

@@ -6,7 +6,8 @@ The loop itself handles only scalars. Images, frames and the values of the model
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +23,9 @@ from daskptycho.run.memory import Needs
 from daskptycho.run.options import RunOptions
 from daskptycho.run.preview import Preview, make_preview
 from daskptycho.run.result import assemble_canvas, show_lit
-from daskptycho.sync.options import Cadence
+from daskptycho.sync.options import Cadence, Sync
 from daskptycho.tasks.layout import Layout
-from daskptycho.tasks.spec import Value, find_workers_of, task, values_in
+from daskptycho.tasks.spec import Value, find_workers_of, place, task, values_in
 from daskptycho.tasks.state import State, SweepSettings
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling, Window
@@ -33,6 +34,11 @@ __all__ = ["Loop", "Progress", "Standing", "SweepRecord"]
 
 # Weight of the penalty on differences of neighbouring pixels at the beginning of an opening.
 SMOOTHING = 0.1
+
+# A run is at rest if the least R2 fell by less than this share in this number of sweeps, and the object
+# changes by less than this share a sweep, or less than counting allows to know.
+REST_SWEEPS, REST_GAIN = 5, 1e-3
+REST_CHANGE = 1e-6
 
 
 @dataclass
@@ -178,11 +184,38 @@ class Standing:
     cadence: Cadence
     step: float | None = None
     history: tuple[SweepRecord, ...] = ()
+    change: float = np.nan
+    """Relative change of the object in the sweep before the last; NaN if it was not measured."""
+    polished_from: int | None = None
+    """Number of sweeps after which the polish began; None before it."""
 
     @property
     def sweep(self) -> int:
         """Number of sweeps done."""
         return len(self.history)
+
+    def to_attributes(self) -> dict[str, Any]:
+        """Describe all but the state and the history by plain values, for a checkpoint."""
+        return {
+            "step": self.step,
+            "growing": self.cadence.growing,
+            "interval": self.cadence.interval,
+            "due_in": self.cadence.due_in,
+            "change": None if np.isnan(self.change) else self.change,
+            "polished_from": self.polished_from,
+        }
+
+    @staticmethod
+    def from_attributes(attributes: Mapping[str, Any], sync: Sync, history: NDArray) -> Standing:
+        """Make the standing that `to_attributes` described, with a state that is still empty."""
+        return Standing(
+            State(place({}), []),
+            Cadence(sync, attributes["growing"], attributes["interval"], attributes["due_in"]),
+            attributes["step"],
+            tuple(SweepRecord(*map(float, row)) for row in history),
+            np.nan if attributes["change"] is None else attributes["change"],
+            attributes["polished_from"],
+        )
 
 
 @dataclass(frozen=True)
@@ -197,19 +230,54 @@ class Loop:
         The estimate of the memory that the run needs.
     counts : float
         ``sum a^2`` over all valid pixels of all frames.
+    floor : float
+        The R2 that counting leaves; 0 if the frames do not hold counts.
     """
 
     options: RunOptions
     layout: Layout
     needs: Needs
     counts: float
+    floor: float = 0.0
 
-    def finished(self, standing: Standing) -> bool:
-        """Whether all sweeps are done or the residual is below the tolerance."""
+    def finished(self, standing: Standing) -> str | None:
+        """What ends the run: "sweeps" if all are done, "tolerance" if it is reached; None if nothing does."""
+        if standing.sweep >= self.options.sweeps:
+            return "sweeps"
+        if self.options.tolerance is None:
+            return None
+        polishes = self.options.polish_sweeps > 0
+        reached = self._polished(standing) if polishes else self._within_tolerance(standing)
+        return "tolerance" if reached else None
+
+    def _polished(self, standing: Standing) -> bool:
+        """Whether a polish is over; another one may follow if the run is continued with more sweeps."""
+        begun = standing.polished_from
+        return begun is not None and standing.sweep - begun >= self.options.polish_sweeps
+
+    def _within_tolerance(self, standing: Standing) -> bool:
         history, tolerance = standing.history, self.options.tolerance
-        if len(history) >= self.options.sweeps:
-            return True
-        return bool(history) and tolerance is not None and history[-1].residual < tolerance
+        if not history or tolerance is None:
+            return False
+        if tolerance != "auto":
+            return history[-1].residual < tolerance
+        residuals = [done.residual for done in history[self.options.opening_sweeps :]]
+        if len(residuals) < 2 * REST_SWEEPS or standing.cadence.growing:
+            return False
+        gained = min(residuals[-REST_SWEEPS:]) < (1 - REST_GAIN) * min(residuals[:-REST_SWEEPS])
+        # Far less than the error that counting leaves.
+        moves = standing.change > max(REST_CHANGE, 1e-2 * np.sqrt(self.floor))
+        return not gained and not moves
+
+    def _polished_from(self, standing: Standing) -> int | None:
+        """The number of sweeps after which the polish begins, if that is known."""
+        options, begun = self.options, standing.polished_from
+        if not options.polish_sweeps or standing.state.joined is None:
+            return None
+        if begun is not None and not self._polished(standing):
+            return begun
+        last = options.sweeps - options.polish_sweeps <= standing.sweep < options.sweeps
+        return standing.sweep if last or self._within_tolerance(standing) else begun
 
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
         """The settings of the coming sweep, and t of Nesterov's sequence after it."""
@@ -229,7 +297,16 @@ class Loop:
             keeps_image=options.momentum != 0,
             due=self.layout.model.due(standing.sweep + 1),
             smoothing=SMOOTHING * fading**2,
+            measures_change=options.tolerance == "auto",
         )
+        begun = standing.polished_from
+        if begun is not None and not self._polished(standing):
+            # Phases found in noise would spoil the polish.
+            how = replace(settings.how, normalisation=None)
+            settings = replace(settings, how=how, polishes=True)
+        # What is made small is another, so that earlier steps do not tell anything.
+        anew = begun is not None and standing.sweep in (begun, begun + options.polish_sweeps)
+        settings = replace(settings, begins_anew=anew)
         return settings, step
 
     def advance(self, standing: Standing) -> Standing:
@@ -260,7 +337,9 @@ class Loop:
         seconds = time.perf_counter() - begun
         record = SweepRecord(residual, report.consensus, report.spread, seconds)
         cadence = standing.cadence.after(residual, report.spread, report.localisation)
-        return Standing(state, cadence, step, (*standing.history, record))
+        history = (*standing.history, record)
+        following = Standing(state, cadence, step, history, report.change, standing.polished_from)
+        return replace(following, polished_from=self._polished_from(following))
 
     def progress(self, standing: Standing) -> Progress:
         """The progress of a run at a standing, for its callback."""

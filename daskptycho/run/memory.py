@@ -353,4 +353,7 @@ def _tasks_between(tiling: Tiling, recipe: Recipe, workers: int) -> int:
     tiles = len(tiling.tiles)
     cuts = len(tiling.strips_between_workers(workers)) * (2 if recipe.recovers else 1)
     away = sum(assign_worker(tile, tiles, workers) > 0 for tile in range(tiles))
+    if recipe.pairs:
+        # What each tile measured for the step of L-BFGS.
+        return cuts + away * (1 + (recipe.method == "full"))
     return cuts + away * (recipe.recovers + (recipe.method != "two-level"))

@@ -34,6 +34,8 @@ __all__ = [
 GIVEN = "given"
 # Most sweeps of the opening from a constant object.
 OPENING_SWEEPS = 15
+# Most sweeps of the polish at the end. In more, the image would drift where counts determine little.
+POLISH_SWEEPS = 20
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class RunOptions:
     update_probe: bool
     start: str
     seed: int
-    tolerance: float | None
+    tolerance: float | Literal["auto"] | None
+    polish: bool | Literal["auto"]
+    polish_sweeps: int
     subpixel: bool
     checkpoint_every: int | None
     checkpoint_minutes: float | None
@@ -140,6 +144,7 @@ def check_options(
     start: str = "ones",
     seed: Any = 0,
     tolerance: Any = None,
+    polish: Any = "auto",
     subpixel: Any = True,
     checkpoint_every: Any = None,
     checkpoint_minutes: Any = 10.0,
@@ -155,6 +160,10 @@ def check_options(
     chosen = resolve_algorithm(algorithm, momentum, sync, recovers=bool(update_probe))
     sweeps = require_whole("sweeps", sweeps, least=1)
     opens = isinstance(chosen, LBFGS) and opening is not None and start == "ones"
+    if polish not in (True, False, "auto"):
+        raise OptionError(f"polish is {polish!r}; expected True, False or 'auto'")
+    if polish is True and not isinstance(chosen, LBFGS):
+        raise OptionError(f"polish is True with algorithm {chosen.name}; expected 'lbfgs', for a known probe")
     return RunOptions(
         sweeps=sweeps,
         algorithm=chosen,
@@ -165,7 +174,9 @@ def check_options(
         update_probe=bool(update_probe),
         start=start,
         seed=require_whole("seed", seed, least=0),
-        tolerance=None if tolerance is None else require_positive("tolerance", tolerance),
+        tolerance=tolerance if tolerance in (None, "auto") else require_positive("tolerance", tolerance),
+        polish=polish,
+        polish_sweeps=min(POLISH_SWEEPS, sweeps // 3) if polish and isinstance(chosen, LBFGS) else 0,
         subpixel=bool(subpixel),
         checkpoint_every=None
         if checkpoint_every is None

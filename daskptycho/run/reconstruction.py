@@ -43,7 +43,8 @@ def reconstruct(
     modes: int | None = None,
     start: Literal["ones", "random"] | ArrayLike = "ones",
     seed: int = 0,
-    tolerance: float | None = None,
+    tolerance: float | Literal["auto"] | None = None,
+    polish: bool | Literal["auto"] = "auto",
     subpixel: bool = True,
     memory: str | int | None = None,
     device: Device = "cpu",
@@ -94,8 +95,14 @@ def reconstruct(
         A constant object, random phases in every frame, or an object on the scan's canvas.
     seed : int
         Seed of the random start.
-    tolerance : float, optional
-        Stop once the residual R2 = ``sum (|Fz| - a)^2 / sum a^2`` falls below this value.
+    tolerance : float or "auto", optional
+        Stop once the residual R2 = ``sum (|Fz| - a)^2 / sum a^2`` falls below this value; with "auto", once
+        residual and object have come to rest. The attribute ``ended`` of the result says whether that ended
+        the run, or `sweeps`. A polish follows if there is one.
+    polish : bool or "auto"
+        Whether the last 20 sweeps, a third of `sweeps` at most, take counts to be Poisson's and differences
+        of neighbouring pixels to be about as large as those that the object has. It needs L-BFGS. "auto": if
+        the scan holds counts, whole numbers.
     subpixel : bool
         Whether the sub-pixel parts of positions shift the probe; otherwise positions are rounded.
     memory : int or str, optional
@@ -153,6 +160,7 @@ def reconstruct(
         start=start if isinstance(start, str) else GIVEN,
         seed=seed,
         tolerance=tolerance,
+        polish=polish,
         subpixel=subpixel,
         checkpoint_every=checkpoint_every,
         checkpoint_minutes=checkpoint_minutes,

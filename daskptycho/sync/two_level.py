@@ -153,6 +153,8 @@ class GalerkinRow(NamedTuple):
     spread: float
     consensus: float
     localisation: float
+    moved: tuple[float, float] = (0.0, 0.0)
+    """See `model.sweep.TileSweep`."""
 
 
 def galerkin_row(

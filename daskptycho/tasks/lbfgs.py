@@ -7,12 +7,15 @@ the step. The tasks of the coming sweep make it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from daskptycho.backend import array_module
 from daskptycho.model.lbfgs import measure_products, next_step, remember
+from daskptycho.model.likelihood import Stabilised
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import brightest, neighbour_differences, overlap
 from daskptycho.model.sweep import TileSweep, Weighted
@@ -28,6 +31,7 @@ from daskptycho.tasks.state import (
     SweepSettings,
     TileState,
     Unmerged,
+    image_before,
     memory_of,
     model_on_tiles,
     sum_turned,
@@ -35,9 +39,12 @@ from daskptycho.tasks.state import (
 from daskptycho.tasks.strips import Pieces, add_unturned, share_neighbours, share_pixels
 from daskptycho.tasks.two_level import find_phases, measure_row
 
-__all__ = ["add_unturned_sum", "step_tiles"]
+__all__ = ["add_unturned_sum", "measure_change", "prepare_polish", "relative_change", "step_tiles"]
 
 Array = Any
+
+# Share of the prior that differences of neighbours are normally distributed. With all of it, detail is lost.
+SMOOTHNESS = 0.2
 
 
 def add_unturned_sum(
@@ -54,16 +61,48 @@ def add_unturned_sum(
     return swept if total is None else swept._replace(unturned=total, smoothing=settings.smoothing)
 
 
-def _share_lit(data: TileData, illumination: Array) -> tuple[Array, Array]:
+def _share_lit(data: TileData, illumination: Array, above: Array | float = 0.0) -> tuple[Array, Array]:
     """`share_neighbours` for neighbours that frames cover, zero for others, which not every tile holds."""
     xp = array_module(illumination)
     down, across = map(xp.asarray, share_neighbours(illumination.shape, data.strips))
-    covered = illumination > 0
+    covered = illumination > above
     down *= covered[1:]
     down *= covered[:-1]
     across *= covered[:, 1:]
     across *= covered[:, :-1]
     return down, across
+
+
+def measure_change(data: TileData, image: Array, state: TileState) -> tuple[float, float]:
+    """What the last sweep changed of the object, and the object; see `TileSweep.moved`."""
+    before = image_before(state)
+    if before is None:
+        return 0.0, 0.0
+    illumination = state.illumination[...]
+    xp = array_module(illumination)
+    weight = illumination * xp.asarray(share_pixels(illumination.shape, data.strips))
+    sums = [(weight * xp.abs(part) ** 2).sum(dtype=np.float64) for part in (image - before, image)]
+    return float(sums[0]), float(sums[1])
+
+
+def relative_change(moved: Sequence[tuple[float, float]]) -> float:
+    """The relative change of the object, from `measure_change` of all tiles; NaN if it was not measured."""
+    change, total = np.sum(np.array(moved), axis=0)
+    return float(np.sqrt(change / total)) if total else np.nan
+
+
+def prepare_polish(
+    at: TileModel, joined: Joined | None, settings: SweepSettings
+) -> tuple[TileModel, SweepSettings]:
+    """The model with the likelihood of counts, and the settings with the smoothing that fits the object.
+
+    Differences of neighbours are taken to be normally distributed, with the variance that the object has.
+    """
+    assert joined is not None
+    variance = max(joined.roughness, float(np.finfo(np.float32).tiny))
+    smoothing = SMOOTHNESS / (2 * variance * float(brightest(at.probe)))
+    model = replace(at.model, likelihood=Stabilised())
+    return at._replace(model=model), replace(settings, smoothing=smoothing)
 
 
 class _TileInput(NamedTuple):
@@ -80,7 +119,7 @@ class _TileInput(NamedTuple):
 
 def _measure(own: _TileInput, joined: Joined | None, settings: SweepSettings) -> Measured:
     data, swept, illumination = own.data, own.swept, own.illumination[...]
-    turns = swept.unturned is not None and settings.how.normalisation is not None
+    turns = settings.how.normalisation is not None
     total = array_module(illumination).zeros(illumination.shape, dtype=np.complex64)
     if not turns:
         total = sum_turned(data, Unmerged(swept, own.pieces, None))
@@ -89,13 +128,36 @@ def _measure(own: _TileInput, joined: Joined | None, settings: SweepSettings) ->
     change = illumination * swept.start
     change -= total
     change /= damped
-    step = None if joined is None else joined.step
+    step = None if joined is None or settings.begins_anew else joined.step
     memory = remember(swept.start, change, memory_of(own.before), step)
     share = array_module(damped).asarray(share_pixels(damped.shape, data.strips))
+    objective = swept.misfit if swept.objective is None else swept.objective
+    if swept.smoothing and swept.start is not None and swept.unturned is not None:
+        # The penalty: the sum of squared differences of neighbours.
+        objective -= float((swept.start.conj() * swept.unturned).real.sum(dtype=np.float64))
     row = None
     if isinstance(swept.left, TileSum):
         row = measure_row(data, swept, own.pieces, illumination, own.at)
-    return Measured(memory, measure_products(memory, damped * share), swept.misfit, row)
+    return Measured(
+        memory,
+        measure_products(memory, damped * share),
+        swept.misfit,
+        row,
+        swept.moved,
+        objective,
+        _measure_roughness(data, swept.start, illumination, own.at) if not settings.polishes else (0.0, 0.0),
+    )
+
+
+def _measure_roughness(
+    data: TileData, image: Array, illumination: Array, at: TileModel
+) -> tuple[float, float]:
+    """Sums of squared differences of neighbours that get as much light as the probe's brightest pixel."""
+    down, across = _share_lit(data, illumination, brightest(at.probe))
+    xp = array_module(image)
+    squares = (down * xp.abs(image[1:] - image[:-1]) ** 2).sum(dtype=np.float64)
+    squares += (across * xp.abs(image[:, 1:] - image[:, :-1]) ** 2).sum(dtype=np.float64)
+    return float(squares), float(down.sum(dtype=np.float64) + across.sum(dtype=np.float64))
 
 
 def at_damping(at: TileModel, smoothing: float) -> Array:
@@ -114,9 +176,14 @@ def _join(
     if settings.two_level:
         found = find_phases([own.row for own in measured if own.row is not None], settings)
     products = np.sum([own.products for own in measured], axis=0)
-    before = None if joined is None else joined.step
-    step = next_step(products, before, misfit, settings.pairs, turned=found is not None)
-    return Joined(step, misfit, found)
+    before = None if joined is None or settings.begins_anew else joined.step
+    objective = sum(own.objective for own in measured)
+    step = next_step(products, before, objective, settings.pairs, turned=found is not None)
+    squares, weights = np.sum([own.roughness for own in measured], axis=0)
+    roughness = float(squares / weights) if weights else 0.0
+    if settings.polishes and joined is not None:
+        roughness = joined.roughness
+    return Joined(step, misfit, found, relative_change([own.moved for own in measured]), roughness)
 
 
 def step_tiles(
@@ -152,7 +219,7 @@ def step_tiles(
     """
     models = model_on_tiles(layout, after.shared, [tile.own for tile in after.tiles])
     illuminations = [tile.illumination for tile in after.tiles]
-    joined = None if settings.begins_anew else before.joined
+    joined = before.joined
     inputs = zip(layout.tiles, models, illuminations, before.tiles, swept, pieces, strict=True)
     measured = [task(_measure, _TileInput(*of_tile), joined, settings) for of_tile in inputs]
     share_process = in_one_process(len(measured))

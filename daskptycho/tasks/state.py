@@ -32,6 +32,7 @@ __all__ = [
     "SweepSettings",
     "TileState",
     "Unmerged",
+    "image_before",
     "memory_of",
     "merge_image",
     "model_on_tiles",
@@ -86,6 +87,10 @@ class SweepSettings:
         Weight of the penalty on differences of neighbouring pixels; see `model.sweep.merge`.
     begins_anew : bool
         Whether L-BFGS forgets its earlier steps.
+    measures_change : bool
+        Whether to measure what the sweep before changed of the object.
+    polishes : bool
+        Whether the sweep takes counts to be Poisson's, and smooths the object as strongly as that fits it.
     """
 
     algorithm: Algorithm = field(default_factory=AP)
@@ -96,6 +101,8 @@ class SweepSettings:
     due: frozenset[str] = frozenset()
     smoothing: float = 0.0
     begins_anew: bool = False
+    measures_change: bool = False
+    polishes: bool = False
 
     @property
     def pairs(self) -> int:
@@ -134,6 +141,12 @@ class Measured(NamedTuple):
     misfit: float
     row: GalerkinRow | None = None
     """The tile's row of G, if the sweep synchronised on two levels."""
+    moved: tuple[float, float] = (0.0, 0.0)
+    """See `TileSweep`."""
+    objective: float = 0.0
+    """What L-BFGS makes small."""
+    roughness: tuple[float, float] = (0.0, 0.0)
+    """Sums of squared differences of neighbours in the light, and of their weights."""
 
 
 class Joined(NamedTuple):
@@ -144,6 +157,10 @@ class Joined(NamedTuple):
     """That of the sweep, over all tiles."""
     phases: Phases | None = None
     """Those of the tiles or of the frames, if the sweep synchronised."""
+    change: float = np.nan
+    """See `graph.Report`."""
+    roughness: float = 0.0
+    """Mean squared difference of neighbours in the light, before any polish."""
 
     @property
     def phase(self) -> Array:
@@ -215,6 +232,16 @@ def _step_image(data: TileData, state: TileState, at: TileModel, source: Stepped
         image += turned
         image += memory.change
     return image
+
+
+def image_before(state: TileState) -> Array | None:
+    """The tile's image before the last sweep, or where momentum took that; None if it was not kept."""
+    if (memory := memory_of(state)) is not None:
+        return memory.image
+    if (previous := previous_image(state)) is not None:
+        return previous
+    start = state.image.swept.start if isinstance(state.image, Unmerged) else None
+    return None if start is None else start[...]
 
 
 def memory_of(state: TileState) -> Memory | None:

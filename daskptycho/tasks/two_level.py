@@ -42,7 +42,8 @@ def measure_row(
     tile_sum = swept.left._replace(image_sum=swept.left.image_sum[...])
     cut = list(cut_strips(pieces, data.strips))
     weight = at.inverse_illumination(illumination[...])
-    return galerkin_row(data.tile.index, tile_sum, cut, data.strips, weight, swept.misfit)
+    row = galerkin_row(data.tile.index, tile_sum, cut, data.strips, weight, swept.misfit)
+    return row._replace(moved=swept.moved)
 
 
 def find_phases(rows: list[GalerkinRow], settings: SweepSettings) -> Phases:

@@ -284,7 +284,10 @@ def fail(self: Any, *waves: Any) -> Any:
 @pytest.mark.parametrize(
     ("algorithm", "said"),
     [
-        (changed(name=None), r"expected ap, lbfgs, raar, dm, or an object with a name, has_stack, before and after"),
+        (
+            changed(name=None),
+            r"expected ap, lbfgs, raar, dm, or an object with a name, has_stack, before and after",
+        ),
         (changed(name=3), "or an object with a name"),
         (changed(has_stack=1), "or an object with a name, has_stack"),
         (changed(before=None), "algorithm averaged fails on two frames of four pixels: TypeError"),

@@ -101,6 +101,8 @@ def run_on(
         start="ones",
         seed=0,
         tolerance=None,
+        polish=False,
+        polish_sweeps=0,
         subpixel=True,
         **{"checkpoint_every": None, "checkpoint_minutes": None} | every,
     )
