@@ -288,7 +288,7 @@ def test_sweeps_of_lbfgs_are_the_formula(scan: dict, smoothing: float) -> None:
 
 @pytest.mark.parametrize("method", ["full", "two-level"])
 def test_phases_are_added_to_the_step_of_lbfgs(method: Any) -> None:
-    """The first step is that of AP, phases included; the second is not, but its phases are of the same frames."""
+    """The first step is that of AP, phases included."""
     ds = plain.scan(**RASTER)
     layout = lay_out_scan(ds, TILES[9], method)
     random = np.random.default_rng(6)

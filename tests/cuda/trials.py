@@ -131,6 +131,17 @@ def project_modulus(layout: Layout, kernels: Kernels) -> None:
         close(found, ((modulus - arrays.amplitude)[valid] ** 2).sum())
 
 
+def waves_shifted_by_a_constant(kernels: Kernels) -> None:
+    arrays, shift = arrays_for(LAYOUTS[1]), 0.375
+    wave = arrays.waves.copy()
+    found = kernels.project_modulus(wave, arrays.amplitude, 1.0, shift)
+    modulus = np.sqrt((abs(arrays.waves.astype(complex)) ** 2).sum(axis=1) + shift)
+    valid = arrays.amplitude >= 0
+    ratio = np.where(valid, arrays.amplitude / modulus, 1)
+    close(wave, arrays.waves * ratio[:, None])
+    close(found, ((modulus - arrays.amplitude)[valid] ** 2).sum())
+
+
 def weigh_frames(layout: Layout, kernels: Kernels) -> None:
     arrays = arrays_for(layout)
     weighted = np.full((layout.frames, *layout.frame), np.nan, dtype=np.complex64)
@@ -284,6 +295,8 @@ TRIALS: dict[str, list[Trial]] = {
         gramian,
     )
 }
-TRIALS["project_modulus"] += _special(misfit_of_a_bright_pixel_among_faint_ones, dark_waves_stay_finite)
+TRIALS["project_modulus"] += _special(
+    misfit_of_a_bright_pixel_among_faint_ones, dark_waves_stay_finite, waves_shifted_by_a_constant
+)
 TRIALS["weigh_frames"] += _special(power_of_a_bright_pixel_among_faint_ones)
 TRIALS["gramian"] += _special(gramian_of_pixels_that_cancel, frames_of_two_tiles)
