@@ -56,7 +56,7 @@ PROBES: dict[str, tuple[NDArray[np.complex128] | None, int]] = {
     "default": (None, 8),
     "zone-plate": (lens_probe(0.25, 0.07, 0.027, 0.3), 8),
     "defocused": (lens_probe(0.25, 0.07, 0.027, 0.5), 8),
-    "aperture": (lens_probe(0.2, 0.0, 0.02, 0.25), 8),
+    "aperture": (lens_probe(0.2, 0.0, 0.02, 0.4), 8),
     "gaussian-7": (gaussian_probe(7), 8),
     "gaussian-4": (gaussian_probe(4), 5),
 }

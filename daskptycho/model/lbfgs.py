@@ -15,21 +15,19 @@ step on its own window. A sweep therefore exchanges what it exchanges anyway, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.backend import array_module, to_host
+from daskptycho.backend import array_module, pixels_in_flight, to_host
 
 __all__ = ["Memory", "Step", "make_step", "measure_products", "next_step", "remember"]
 
 Array = Any
 
-# Pixels whose products are added in float32 before they are added in float64.
-BLOCK = 2**14
 # A pair is kept if the curvature along it, <s, q> / <s, s>, is above this.
 LEAST_CURVATURE = 1e-6
 # R2 has risen if it grew by more than this share. Less may be rounding, on which no decision must depend.
@@ -111,16 +109,24 @@ def measure_products(memory: Memory, weight: Array) -> NDArray[np.float64]:
     (1 or 3, basis) float64 array
         The rows of r, or of s and q of the newest pair and of r.
     """
-    xp = array_module(weight)
-    basis = [_real(array) for array in memory.basis]
-    newest = [_real(array * weight) for array in memory.basis[-3:]]
-    total = xp.zeros((len(newest), len(basis)), dtype=np.float64)
-    for start in range(0, len(basis[0]), BLOCK):
-        rows = xp.stack([array[start : start + BLOCK] for array in newest])
-        columns = [xp.matmul(rows, array[start : start + BLOCK]) for array in basis]
-        total += xp.stack(columns).T
-    products: NDArray[np.float64] = to_host(total)
-    return products
+    xp, basis = array_module(weight), memory.basis
+    newest = basis[-3:]
+    total = np.zeros((len(newest), len(basis)))
+    for rows in _row_blocks(weight):
+        weighted = [_real(array[rows] * weight[rows]) for array in newest]
+        columns = [_real(array[rows]) for array in basis]
+        # Products of two vectors: libraries are slow at matrices of a few long rows.
+        products = xp.stack([row @ column for row in weighted for column in columns])
+        total += to_host(products).reshape(total.shape)
+    return total
+
+
+def _row_blocks(image: Array) -> Iterator[slice]:
+    """Rows of an image that are processed at once, as many pixels as of exit waves."""
+    height, width = image.shape
+    rows = max(1, pixels_in_flight(image) // width)
+    for start in range(0, height, rows):
+        yield slice(start, start + rows)
 
 
 def _real(array: Array) -> Array:
@@ -212,7 +218,8 @@ def _two_loops(gram: NDArray[np.float64], kept: Sequence[int]) -> NDArray[np.flo
 def make_step(memory: Memory, step: Step) -> Array:
     """The object after the step, (y, x) complex64."""
     image = memory.image.copy()
-    for coefficient, array in zip(step.coefficients, memory.basis, strict=True):
-        if coefficient:
-            image += np.float32(coefficient) * array
+    parts = [pair for pair in zip(step.coefficients, memory.basis, strict=True) if pair[0]]
+    for rows in _row_blocks(image):
+        for coefficient, array in parts:
+            image[rows] += np.float32(coefficient) * array[rows]
     return image

@@ -306,7 +306,8 @@ class Loop:
             settings = replace(settings, how=how, polishes=True)
         # What is made small is another, so that earlier steps do not tell anything.
         anew = begun is not None and standing.sweep in (begun, begun + options.polish_sweeps)
-        settings = replace(settings, begins_anew=anew)
+        measures = options.polish_sweeps > 0 and not settings.polishes
+        settings = replace(settings, begins_anew=anew, measures_roughness=measures)
         return settings, step
 
     def advance(self, standing: Standing) -> Standing:

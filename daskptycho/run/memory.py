@@ -261,6 +261,8 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
     if workers.device == "gpu" and workers.memory is not None:
         # Exit waves of a batch of frames; on a CPU they fit into the cache.
         batch = GPU_BATCHES * min(max(pixels) * wave, int(GPU_SHARE * workers.memory))
+    # Images inside a task; more where it measures products of the pairs of L-BFGS.
+    inner_images = (3 if merges else 4) + (5 if recipe.pairs else 0)
     return Needs(
         workers=workers,
         tiles=len(tiling.tiles),
@@ -273,7 +275,7 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
         on_disk=images + sum(windows) * COMPLEX if residency.images_on_disk else 0,
         disk_traffic=_disk_traffic(tiling, recipe) if residency.images_on_disk else 0,
         waiting=waiting,
-        task=max(pixels) * inside + batch + (3 if merges else 4) * COMPLEX * max(windows),
+        task=max(pixels) * inside + batch + inner_images * COMPLEX * max(windows),
         read=sum(pixels) * scan["intensity"].dtype.itemsize * (passes if streamed else 0),
         strips=sum(map(_pixels, travelling)) * (COMPLEX + (FLOAT if recipe.recovers else 0)),
         # Tasks of a sweep and of the one before: two for each tile, six if the model is updated, one more if

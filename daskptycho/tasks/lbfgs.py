@@ -63,8 +63,7 @@ def add_unturned_sum(
 
 def _share_lit(data: TileData, illumination: Array, above: Array | float = 0.0) -> tuple[Array, Array]:
     """`share_neighbours` for neighbours that frames cover, zero for others, which not every tile holds."""
-    xp = array_module(illumination)
-    down, across = map(xp.asarray, share_neighbours(illumination.shape, data.strips))
+    down, across = share_neighbours(illumination, data.strips)
     covered = illumination > above
     down *= covered[1:]
     down *= covered[:-1]
@@ -80,7 +79,7 @@ def measure_change(data: TileData, image: Array, state: TileState) -> tuple[floa
         return 0.0, 0.0
     illumination = state.illumination[...]
     xp = array_module(illumination)
-    weight = illumination * xp.asarray(share_pixels(illumination.shape, data.strips))
+    weight = illumination * share_pixels(illumination, data.strips)
     sums = [(weight * xp.abs(part) ** 2).sum(dtype=np.float64) for part in (image - before, image)]
     return float(sums[0]), float(sums[1])
 
@@ -127,10 +126,11 @@ def _measure(own: _TileInput, joined: Joined | None, settings: SweepSettings) ->
     damped = illumination + at_damping(own.at, swept.smoothing)
     change = illumination * swept.start
     change -= total
-    change /= damped
+    # Complex numbers are multiplied faster than divided.
+    change *= np.float32(1) / damped
     step = None if joined is None or settings.begins_anew else joined.step
     memory = remember(swept.start, change, memory_of(own.before), step)
-    share = array_module(damped).asarray(share_pixels(damped.shape, data.strips))
+    share = share_pixels(damped, data.strips)
     objective = swept.misfit if swept.objective is None else swept.objective
     if swept.smoothing and swept.start is not None and swept.unturned is not None:
         # The penalty: the sum of squared differences of neighbours.
@@ -145,7 +145,9 @@ def _measure(own: _TileInput, joined: Joined | None, settings: SweepSettings) ->
         row,
         swept.moved,
         objective,
-        _measure_roughness(data, swept.start, illumination, own.at) if not settings.polishes else (0.0, 0.0),
+        _measure_roughness(data, swept.start, illumination, own.at)
+        if settings.measures_roughness
+        else (0.0, 0.0),
     )
 
 
@@ -181,7 +183,7 @@ def _join(
     step = next_step(products, before, objective, settings.pairs, turned=found is not None)
     squares, weights = np.sum([own.roughness for own in measured], axis=0)
     roughness = float(squares / weights) if weights else 0.0
-    if settings.polishes and joined is not None:
+    if not settings.measures_roughness and joined is not None:
         roughness = joined.roughness
     return Joined(step, misfit, found, relative_change([own.moved for own in measured]), roughness)
 

@@ -89,6 +89,8 @@ class SweepSettings:
         Whether L-BFGS forgets its earlier steps.
     measures_change : bool
         Whether to measure what the sweep before changed of the object.
+    measures_roughness : bool
+        Whether L-BFGS measures how much neighbouring pixels differ, for a polish.
     polishes : bool
         Whether the sweep takes counts to be Poisson's, and smooths the object as strongly as that fits it.
     """
@@ -102,6 +104,7 @@ class SweepSettings:
     smoothing: float = 0.0
     begins_anew: bool = False
     measures_change: bool = False
+    measures_roughness: bool = False
     polishes: bool = False
 
     @property
@@ -228,7 +231,7 @@ def _step_image(data: TileData, state: TileState, at: TileModel, source: Stepped
         damped = illumination + at.damping
         turned = sum_turned(data, source.turned)
         turned -= illumination * memory.image
-        turned /= damped
+        turned *= np.float32(1) / damped
         image += turned
         image += memory.change
     return image

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from daskptycho.backend import array_module
 from daskptycho.model.sweep import TileSweep
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value, in_one_process, task
-from daskptycho.tiling import Shape, Strip
+from daskptycho.tiling import Strip
 
 __all__ = [
     "Pieces",
@@ -95,18 +95,22 @@ def add_unturned(own: TileSweep, pieces: Pieces, strips: list[Strip], total: Arr
         total[strip.to_target] += piece.unturned if cut else piece.unturned[strip.from_source]
 
 
-def share_pixels(shape: Shape, strips: list[Strip]) -> NDArray[np.float32]:
-    """One divided by the number of tiles that hold each pixel of a tile's window, (y, x)."""
-    held = np.ones(shape, dtype=np.float32)
+def share_pixels(window: Array, strips: list[Strip]) -> Array:
+    """One divided by the number of tiles that hold each pixel of a tile's window, (y, x) float32.
+
+    `window` is any array on the window; the result is on its device.
+    """
+    held = array_module(window).ones(window.shape, dtype=np.float32)
     for strip in strips:
         held[strip.to_target] += 1
     return np.float32(1) / held
 
 
-def share_neighbours(shape: Shape, strips: list[Strip]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """One divided by the number of tiles that hold both of two neighbours, along y and along x."""
-    down = np.ones((shape[0] - 1, shape[1]), dtype=np.float32)
-    across = np.ones((shape[0], shape[1] - 1), dtype=np.float32)
+def share_neighbours(window: Array, strips: list[Strip]) -> tuple[Array, Array]:
+    """One divided by the number of tiles that hold both of two neighbours, along y and along x, float32."""
+    xp, (height, width) = array_module(window), window.shape
+    down = xp.ones((height - 1, width), dtype=np.float32)
+    across = xp.ones((height, width - 1), dtype=np.float32)
     for strip in strips:
         rows, columns = strip.to_target
         down[rows.start : rows.stop - 1, columns] += 1

@@ -32,6 +32,7 @@ __all__ = [
     "full",
     "linalg",
     "maximum",
+    "minimum",
     "ndarray",
     "ones",
     "ones_like",
@@ -111,6 +112,7 @@ arange = _of_arrays(np.arange)
 diag = _of_arrays(np.diag)
 exp = _of_arrays(np.exp)
 maximum = _of_arrays(np.maximum)
+minimum = _of_arrays(np.minimum)
 ones_like = _of_arrays(np.ones_like)
 sqrt = _of_arrays(np.sqrt)
 subtract = _of_arrays(np.subtract)
