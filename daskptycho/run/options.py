@@ -10,6 +10,7 @@ from daskptycho.errors import OptionError
 from daskptycho.model.algorithms import (
     AP,
     LBFGS,
+    RAAR,
     Algorithm,
     describe_algorithm,
     parse_algorithm,
@@ -34,6 +35,8 @@ __all__ = [
 GIVEN = "given"
 # Most sweeps of the opening from a constant object.
 OPENING_SWEEPS = 15
+# Beta of RAAR in that opening: with a smaller one, frames at the corners of a scan get stuck more often.
+FADING_BETA = 0.85
 # Most sweeps of the polish at the end. In more, the image would drift where counts determine little.
 POLISH_SWEEPS = 20
 
@@ -167,7 +170,7 @@ def check_options(
     return RunOptions(
         sweeps=sweeps,
         algorithm=chosen,
-        opening=None if opening is None else parse_algorithm(opening),
+        opening=_resolve_opening(opening, fades=opens),
         opening_sweeps=min(OPENING_SWEEPS, sweeps // 2) if opens else 0,
         momentum=resolve_momentum(momentum, chosen),
         sync=sync,
@@ -185,6 +188,13 @@ def check_options(
         if checkpoint_minutes is None
         else require_positive("checkpoint_minutes", checkpoint_minutes),
     )
+
+
+def _resolve_opening(opening: Any, *, fades: bool) -> Algorithm | None:
+    """The option opening; RAAR by its name has another beta where its penalty fades."""
+    if opening == RAAR.name and fades:
+        return RAAR(FADING_BETA)
+    return None if opening is None else parse_algorithm(opening)
 
 
 def resolve_algorithm(algorithm: Any, momentum: Any, sync: Any, *, recovers: bool) -> Algorithm:
