@@ -21,7 +21,7 @@ from daskptycho.sync.options import Normalisation, Sync, Synchronisation
 from daskptycho.tasks.frames import total_counts
 from daskptycho.tasks.layout import Layout, Method, Residency, lay_out
 from daskptycho.tasks.spec import Value, task, values_in
-from daskptycho.tasks.state import State, SweepSettings, Unmerged
+from daskptycho.tasks.state import State, Stepped, SweepSettings, Unmerged
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tile
 from tests import plain
@@ -178,7 +178,8 @@ def sweep_scan(
 
 def phases_of_frames(state: State) -> NDArray | None:
     """The phases by which an exact synchronisation turned each frame in the last sweep."""
-    swept = [tile.image.swept for tile in state.tiles if isinstance(tile.image, Unmerged)]
+    images = [own.image.turned if isinstance(own.image, Stepped) else own.image for own in state.tiles]
+    swept = [own.swept for own in images if isinstance(own, Unmerged)]
     left = [own.left for own in compute(swept)]
     phases = [own.phase for own in left if isinstance(own, OverlapSum) and own.phase is not None]
     return np.concatenate(phases) if phases else None

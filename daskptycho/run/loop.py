@@ -274,7 +274,7 @@ class Loop:
         options, begun = self.options, standing.polished_from
         if not options.polish_sweeps or standing.state.joined is None:
             return None
-        if begun is not None and not self._polished(standing):
+        if begun is not None and (options.tolerance is not None or not self._polished(standing)):
             return begun
         last = options.sweeps - options.polish_sweeps <= standing.sweep < options.sweeps
         return standing.sweep if last or self._within_tolerance(standing) else begun
