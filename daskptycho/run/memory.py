@@ -296,7 +296,7 @@ def _image_bytes(recipe: Recipe, residency: Residency) -> int:
     if recipe.pairs:
         # The pairs, and the object and its change of each of two sweeps; a sweep adds its sums, with and
         # without phases, and the newest pair before the oldest is dropped.
-        images = 2 * recipe.pairs + 8 + residency.merges_at_once
+        images = 2 * recipe.pairs + 10 + residency.merges_at_once
     return images * COMPLEX + (2 if recipe.recovers else 1) * FLOAT
 
 

@@ -214,7 +214,7 @@ def test_what_lbfgs_holds_was_estimated(ds: xr.Dataset, pairs: int, synchronises
         others += [own.image.turned.swept.left.found for own in after + before]
     kept = size_of(tiles, after, before) - size_of(small, others)
     # A sweep that synchronises holds all that was estimated, another one the sums of one kind only.
-    assert (0.99 if synchronises else 0.8) * needs.held <= kept <= 1.01 * needs.held
+    assert (0.99 if synchronises else 0.7) * needs.held <= kept <= 1.01 * needs.held
 
 
 def test_pairs_and_opening_shrink_with_the_memory(ds: xr.Dataset) -> None:
