@@ -15,7 +15,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from daskptycho.cpu_matrix_kernels import (
+    compile_kernel,
+    multiply_matrix,
+    scale_matrix,
+    subtract_component,
+    sum_moduli,
+)
 
 __all__ = [
     "accumulate_illumination",
@@ -23,15 +30,17 @@ __all__ = [
     "accumulate_probe",
     "accumulate_waves",
     "exit_waves",
+    "filter_spectra",
     "gramian",
+    "multiply_matrix",
     "project_modulus",
+    "scale_matrix",
+    "subtract_component",
+    "sum_moduli",
     "weigh_frames",
 ]
 
 Array = Any
-
-# Sums may be reordered, so that they can be vectorised. NaN and infinity keep their meaning.
-_compile = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
 
 def _real(array: Array) -> Array:
@@ -39,7 +48,7 @@ def _real(array: Array) -> Array:
     return array.view(np.float32)
 
 
-@_compile
+@compile_kernel
 def _exit_waves(image, probe, corner, out):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = out.shape
     own = probe.shape[0] > 1
@@ -60,7 +69,32 @@ def exit_waves(image: Array, probe: Array, corner: Array, out: Array) -> None:
     _exit_waves(_real(image), _real(probe), corner, _real(out))
 
 
-@_compile
+@compile_kernel
+def _filter_spectra(spectrum, factor, along_y, along_x):  # type: ignore[no-untyped-def]
+    frames, modes, height, width2 = spectrum.shape
+    own = np.empty(width2, dtype=np.float32)
+    for f in range(frames):
+        r = along_x[f]
+        for y in range(height):
+            k, c, s = factor[y], along_y[f, 2 * y], along_y[f, 2 * y + 1]
+            for x in range(width2 // 2):
+                a, b = c * r[2 * x] - s * r[2 * x + 1], c * r[2 * x + 1] + s * r[2 * x]
+                own[2 * x] = a * k[2 * x] - b * k[2 * x + 1]
+                own[2 * x + 1] = a * k[2 * x + 1] + b * k[2 * x]
+            for m in range(modes):
+                z = spectrum[f, m, y]
+                for x in range(width2 // 2):
+                    a, b, d, e = own[2 * x], own[2 * x + 1], z[2 * x], z[2 * x + 1]
+                    z[2 * x] = a * d - b * e
+                    z[2 * x + 1] = a * e + b * d
+
+
+def filter_spectra(spectrum: Array, factor: Array, along_y: Array, along_x: Array) -> None:
+    """``spectrum[f, m, y, x] *= factor[y, x] * along_y[f, y] * along_x[f, x]``, all complex64."""
+    _filter_spectra(_real(spectrum), _real(factor), _real(along_y), _real(along_x))
+
+
+@compile_kernel
 def _project_modulus(wave, amplitude, scale, tiny):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = wave.shape
     misfit: Any = 0.0
@@ -107,7 +141,7 @@ def project_modulus(wave: Array, amplitude: Array, scale: float, shift: float = 
     return float(_project_modulus(_real(wave), amplitude, np.float32(scale), np.float32(shift)))
 
 
-@_compile
+@compile_kernel
 def _weigh_frames(wave, probe, out, power):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = wave.shape
     own = probe.shape[0] > 1
@@ -135,7 +169,7 @@ def weigh_frames(wave: Array, probe: Array, out: Array, power: Array) -> None:
     _weigh_frames(_real(wave), _real(probe), _real(out), power)
 
 
-@_compile
+@compile_kernel
 def _accumulate_overlap(weighted, phase, corner, image):  # type: ignore[no-untyped-def]
     frames, height, width2 = weighted.shape
     for f in range(frames):
@@ -154,7 +188,7 @@ def accumulate_overlap(weighted: Array, phase: Array, corner: Array, image: Arra
     _accumulate_overlap(_real(weighted), phase, corner, _real(image))
 
 
-@_compile
+@compile_kernel
 def _accumulate_waves(wave, probe, corner, image):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = wave.shape
     own = probe.shape[0] > 1
@@ -175,7 +209,7 @@ def accumulate_waves(wave: Array, probe: Array, corner: Array, image: Array) -> 
     _accumulate_waves(_real(wave), _real(probe), corner, _real(image))
 
 
-@_compile
+@compile_kernel
 def _accumulate_illumination(power, corner, image):  # type: ignore[no-untyped-def]
     own = power.shape[0] > 1
     for f in range(corner.shape[0]):
@@ -193,7 +227,7 @@ def accumulate_illumination(probe: Array, corner: Array, image: Array) -> None:
     _accumulate_illumination(power, corner, image)
 
 
-@_compile
+@compile_kernel
 def _accumulate_probe(image, wave, corner, numerator, denominator):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = wave.shape
     own = numerator.shape[0] > 1
@@ -221,7 +255,7 @@ def accumulate_probe(image: Array, wave: Array, corner: Array, numerator: Array,
     _accumulate_probe(_real(image), _real(wave), corner, _real(numerator), denominator)
 
 
-@_compile
+@compile_kernel
 def _gramian(first, second, pair, offset, corner, weight, out):  # type: ignore[no-untyped-def]
     height, width = first.shape[1], first.shape[2] // 2
     for k in range(pair.shape[0]):

@@ -77,7 +77,7 @@ class Report(NamedTuple):
 
     misfit: float
     """``sum (|Fz| - a)^2`` over the valid pixels of all frames."""
-    consensus: float
+    disagreement: float
     spread: float
     localisation: float
     change: float = np.nan
@@ -215,7 +215,7 @@ def _summarise_joined(joined: Joined) -> Report:
 def _make_report(misfit: float, found: Phases | None, change: float) -> Report:
     if found is None:
         return Report(misfit, np.nan, np.nan, np.nan, change)
-    return Report(misfit, found.consensus, found.spread, found.localisation, change)
+    return Report(misfit, found.disagreement, found.spread, found.localisation, change)
 
 
 def illuminate_tiles(layout: Layout, models: Sequence[TileModel]) -> list[Value]:

@@ -62,6 +62,10 @@ class OverlapSum(NamedTuple):
     phase: Array | None = None
     """(frame,) complex64 omega_i, the phase applied to each frame; None stands for ones."""
 
+    def with_images(self, convert: Any) -> OverlapSum:
+        """The same with `convert` applied to the (y, x) array."""
+        return self._replace(image_sum=convert(self.image_sum))
+
 
 class Waves(NamedTuple):
     """Waves of a tile that are weighed later, once the parameters of the model are updated."""
@@ -110,7 +114,7 @@ class TileSweep(NamedTuple):
         left, start, image, unturned = self.left, self.start, self.image, self.unturned
         converted = None if start is None else convert(start)
         return self._replace(
-            left=left._replace(image_sum=convert(left.image_sum)) if hasattr(left, "image_sum") else left,
+            left=left.with_images(convert) if hasattr(left, "with_images") else left,
             start=converted,
             # Without momentum both are the same array, which is kept once.
             image=None if image is None else converted if image is start else convert(image),
@@ -222,7 +226,11 @@ def sweep_tile(
         z = algorithm.before(waves, old_stack)
         measured = take_amplitudes(amplitude, frames, buffers.amplitude(count))
         projected, block_misfit = project_data(
-            z, measured, at.model.forward, at.model.likelihood, out=buffers.projected(count, z)
+            z,
+            measured,
+            at.model.forward.at(view.fraction),
+            at.model.likelihood,
+            out=buffers.projected(count, z),
         )
         misfit += block_misfit
         to_overlap, new_stack = algorithm.after(waves, z, projected, old_stack)

@@ -13,7 +13,14 @@ from daskptycho.errors import FaultError, OptionError, ScanError
 from daskptycho.graph import merge_images
 from daskptycho.run.keeper import Keeper
 from daskptycho.run.loop import Loop, Progress, Standing
-from daskptycho.run.result import Outcome, assemble_values, make_result, show_lit, write_result
+from daskptycho.run.result import (
+    Outcome,
+    assemble_values,
+    make_result,
+    show_lit,
+    warn_of_parts,
+    write_result,
+)
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.tasks.interrupts import catch_stop_signals
 from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, has_workers, retry_lost
@@ -74,6 +81,7 @@ class Run:
             result = retry_lost(lambda: self._attempt(callback), lambda: self._keeper.saved)
             if store is not None:
                 write_result(result, store)
+        warn_of_parts(result)
         return result
 
     def _attempt(self, callback: Callback | None) -> xr.Dataset:

@@ -21,6 +21,7 @@ from daskptycho.run.loop import Loop, Standing
 from daskptycho.run.options import RunOptions
 from daskptycho.run.start import RandomPhases, begin_random, begin_uniform, place_values
 from daskptycho.scan.dataset import frame_numbers, fresnel_kernel
+from daskptycho.scan.parts import has_parts
 from daskptycho.sync.options import Cadence, Synchronisation
 from daskptycho.tasks.frames import measure_counts
 from daskptycho.tasks.layout import confirm_layout, lay_out
@@ -94,7 +95,8 @@ class Setting:
             options = replace(options, opening_sweeps=0)
         if not floor and options.polish == "auto":
             options = replace(options, polish_sweeps=0)
-        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts, floor)
+        in_parts = options.sync.method == "two-level" and has_parts(self.tiling)
+        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts, in_parts, floor)
 
     @property
     def modes(self) -> int:

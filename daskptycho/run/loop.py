@@ -53,7 +53,7 @@ class Progress:
         Number of sweeps done.
     residual : float
         R2 = ``sum (|Fz| - a)^2 / sum a^2`` of the waves at the start of the sweep.
-    consensus : float
+    disagreement : float
         1 - lambda, where lambda is the largest eigenvalue of the normalised Gramian: zero if all frames
         agree. NaN if the sweep did not synchronise.
     spread : float
@@ -66,7 +66,7 @@ class Progress:
 
     sweep: int
     residual: float
-    consensus: float
+    disagreement: float
     spread: float
     seconds: float
     options: RunOptions = field(repr=False)
@@ -159,7 +159,7 @@ class SweepRecord(NamedTuple):
     """The scalars of a sweep that are kept in the history of a run; see `Progress`."""
 
     residual: float
-    consensus: float
+    disagreement: float
     spread: float
     seconds: float
 
@@ -230,6 +230,8 @@ class Loop:
         The estimate of the memory that the run needs.
     counts : float
         ``sum a^2`` over all valid pixels of all frames.
+    in_parts : bool
+        Whether the frames of the scan or of a tile fall into parts.
     floor : float
         The R2 that counting leaves; 0 if the frames do not hold counts.
     """
@@ -238,6 +240,7 @@ class Loop:
     layout: Layout
     needs: Needs
     counts: float
+    in_parts: bool = False
     floor: float = 0.0
 
     def finished(self, standing: Standing) -> str | None:
@@ -291,7 +294,7 @@ class Loop:
             step, momentum = next_momentum(step, [done.residual for done in history[-3:]])
         settings = SweepSettings(
             algorithm=opening or options.algorithm,
-            how=standing.cadence.coming(),
+            how=replace(standing.cadence.coming(), in_parts=self.in_parts),
             counts=self.counts,
             momentum=momentum,
             keeps_image=options.momentum != 0,
@@ -336,7 +339,7 @@ class Loop:
         if self.layout.residency.streamed:
             release_free_memory()
         seconds = time.perf_counter() - begun
-        record = SweepRecord(residual, report.consensus, report.spread, seconds)
+        record = SweepRecord(residual, report.disagreement, report.spread, seconds)
         cadence = standing.cadence.after(residual, report.spread, report.localisation)
         history = (*standing.history, record)
         following = Standing(state, cadence, step, history, report.change, standing.polished_from)

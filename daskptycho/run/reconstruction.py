@@ -131,9 +131,10 @@ def reconstruct(
     xarray.Dataset
         ``object (y, x)`` complex64, with coordinates in the scan's unit; ``probe (mode, probe_y, probe_x)``
         complex64, in orthogonal modes of decreasing power; ``illumination (y, x)`` float32;
-        ``position (frame, axis)``; ``frame_number (frame)``; ``gain (frame)``, if the scan has it, with
-        geometric mean 1; and for each ``sweep``: ``residual``, ``consensus``, ``spread`` (in radians) and
-        ``seconds``, as in `Progress`.
+        ``position (frame, axis)``; ``frame_number (frame)``; ``part (frame)``, the part of the scan that a
+        frame belongs to (the phase of one part relative to another is not determined); ``gain (frame)``, if
+        the scan has it, with geometric mean 1; and for each ``sweep``: ``residual``, ``disagreement``,
+        ``spread`` (in radians) and ``seconds``, as in `Progress`.
 
     Raises
     ------

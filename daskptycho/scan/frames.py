@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from daskptycho.scan.validation import VARIABLES, check_counts
 from daskptycho.storage.store import Location, list_missing, open_zarr_store, retry_store
@@ -151,8 +151,9 @@ def write_scan(
     progress : callable, optional
         Called with (frames written, all frames) after each tile.
     """
-    # Without this, xarray would declare NaN to mark missing values.
-    encoding = {name: {"_FillValue": None} for name in header.variables}
+    # Without the fill value, xarray would declare NaN to mark missing values.
+    encoded = {"_FillValue": None, "compressors": (ZstdCodec(), Crc32cCodec())}
+    encoding = dict.fromkeys(header.variables, encoded)
     sorted_header = header.isel(frame=order)
     sorted_header.to_zarr(store, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
     _write_frames(store, intensity, order, tile_frames, header.get("valid"), progress)
@@ -219,7 +220,8 @@ def _create_array(store: Store, shape: tuple[int, ...], dtype: np.dtype[Any], ti
         dtype=dtype,
         chunks=(chunk, *shape[1:]),
         shards=(tile_frames, *shape[1:]),
-        compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+        # Bytes that change on a disk or on the way would otherwise become other counts.
+        compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
         fill_value=0,
         dimension_names=VARIABLES["intensity"],
         # Chunks of zeros are written too, so that a missing chunk is always an error.

@@ -22,7 +22,7 @@ from daskptycho.sync.phases import Phases
 from daskptycho.sync.two_level import GalerkinRow, TileSum
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value
-from daskptycho.tasks.strips import Pieces, add_unturned, cut_strips
+from daskptycho.tasks.strips import Pieces, add_unturned, cut_labels, cut_strips
 
 __all__ = [
     "Joined",
@@ -131,7 +131,7 @@ class Unmerged(NamedTuple):
     pieces: Pieces
     """The strips of neighbouring tiles."""
     phases: Any
-    """`Phases` of all tiles; None if the phases are in the overlap sums already."""
+    """`TilePhases` of all tiles; None if the phases are in the overlap sums already."""
 
 
 class Measured(NamedTuple):
@@ -164,11 +164,6 @@ class Joined(NamedTuple):
     """See `graph.Report`."""
     roughness: float = 0.0
     """Mean squared difference of neighbours in the light, before any polish."""
-
-    @property
-    def phase(self) -> Array:
-        assert self.phases is not None
-        return self.phases.phase
 
 
 class Stepped(NamedTuple):
@@ -214,11 +209,20 @@ def merge_image(data: TileData, state: TileState, at: TileModel) -> Array:
 
 def sum_turned(data: TileData, source: Unmerged) -> Array:
     """The overlap sum of all tiles with the phases of the synchronisation, if any, (y, x) complex64."""
-    phases = None if source.phases is None else source.phases.phase
+    phases: Any = source.phases.phases if isinstance(source.phases, Joined) else source.phases
     image_sum = source.swept.left.image_sum[...]
-    total = image_sum.copy() if phases is None else image_sum * phases[data.tile.index]
-    for strip, pixels in zip(data.strips, cut_strips(source.pieces, data.strips), strict=True):
-        total[strip.to_target] += pixels if phases is None else pixels * phases[strip.source]
+    if phases is None:
+        total = image_sum.copy()
+        for strip, pixels in zip(data.strips, cut_strips(source.pieces, data.strips), strict=True):
+            total[strip.to_target] += pixels
+    else:
+        total = image_sum * phases.on_pixels(data.tile.index, source.swept.left.labels, image_sum)
+        cut = zip(
+            *(data.strips, cut_strips(source.pieces, data.strips), cut_labels(source.pieces, data.strips)),
+            strict=True,
+        )
+        for strip, pixels, labels in cut:
+            total[strip.to_target] += pixels * phases.on_pixels(strip.source, labels, pixels)
     return total
 
 
@@ -272,7 +276,8 @@ def stack_of(data: TileData, state: TileState) -> Stack | None:
         return None
     left = swept.left
     if isinstance(left, TileSum) and phases is not None:
-        return Stack(swept.carried, left.found.phase * phases.phase[data.tile.index])
+        found = left.found
+        return Stack(swept.carried, found.phase * phases.on_frames(data.tile.index, found.part, found.phase))
     return Stack(swept.carried, left.phase if isinstance(left, OverlapSum) else None)
 
 

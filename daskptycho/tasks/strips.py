@@ -14,6 +14,8 @@ import numpy as np
 
 from daskptycho.backend import array_module
 from daskptycho.model.sweep import TileSweep
+from daskptycho.sync.tile_parts import Labels
+from daskptycho.sync.two_level import TileSum
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value, in_one_process, task
 from daskptycho.tiling import Strip
@@ -23,6 +25,7 @@ __all__ = [
     "add_neighbours",
     "add_unturned",
     "bring_strips",
+    "cut_labels",
     "cut_strips",
     "share_neighbours",
     "share_pixels",
@@ -37,6 +40,8 @@ class CutStrip(NamedTuple):
     """The pixels of a strip, cut out to be sent to another process."""
 
     pixels: Array
+    labels: Labels
+    """The part of the neighbour that each belongs to."""
     unturned: Array | None = None
     """Those of `TileSweep.unturned`, if there is one."""
 
@@ -46,10 +51,16 @@ def _image_of(source: Any) -> Array:
     return source.left.image_sum if isinstance(source, TileSweep) else source
 
 
+def _labels_of(source: Any) -> Labels:
+    is_tile_sum = isinstance(source, TileSweep) and isinstance(source.left, TileSum)
+    return source.left.labels if is_tile_sum else Labels()
+
+
 def _cut_strip(source: Any, strip: Strip) -> CutStrip:
     unturned = source.unturned if isinstance(source, TileSweep) else None
     part = strip.from_source
-    return CutStrip(_image_of(source)[part], None if unturned is None else unturned[part])
+    cut = None if unturned is None else unturned[part]
+    return CutStrip(_image_of(source)[part], _labels_of(source).cut(part), cut)
 
 
 def bring_strips(layout: Layout, sources: list[Value]) -> list[list[Value]]:
@@ -116,6 +127,12 @@ def share_neighbours(window: Array, strips: list[Strip]) -> tuple[Array, Array]:
         down[rows.start : rows.stop - 1, columns] += 1
         across[rows, columns.start : columns.stop - 1] += 1
     return np.float32(1) / down, np.float32(1) / across
+
+
+def cut_labels(pieces: Pieces, strips: list[Strip]) -> Iterator[Labels]:
+    """Yield the parts of the neighbours that the pixels of each strip belong to."""
+    for piece, strip in zip(pieces, strips, strict=True):
+        yield piece.labels if isinstance(piece, CutStrip) else _labels_of(piece).cut(strip.from_source)
 
 
 def _add_strips(data: TileData, own: Array, pieces: Pieces) -> Array:

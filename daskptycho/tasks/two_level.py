@@ -15,7 +15,7 @@ from daskptycho.sync.two_level import GalerkinRow, find_tile_phases, galerkin_ro
 from daskptycho.tasks.layout import Layout, TileData, find_pairs
 from daskptycho.tasks.spec import Value, task
 from daskptycho.tasks.state import State, SweepSettings, model_on_tiles
-from daskptycho.tasks.strips import Pieces, cut_strips
+from daskptycho.tasks.strips import Pieces, cut_labels, cut_strips
 
 __all__ = ["find_phases", "join_tiles", "measure_row", "synchronise_swept"]
 
@@ -39,10 +39,10 @@ def measure_row(
     data: TileData, swept: TileSweep, pieces: Pieces, illumination: Array, at: TileModel
 ) -> GalerkinRow:
     """The row of G of a tile, from the strips of its neighbours."""
-    tile_sum = swept.left._replace(image_sum=swept.left.image_sum[...])
-    cut = list(cut_strips(pieces, data.strips))
+    tile_sum = swept.left.with_images(lambda image: image[...])
+    cut, labels = list(cut_strips(pieces, data.strips)), list(cut_labels(pieces, data.strips))
     weight = at.inverse_illumination(illumination[...])
-    row = galerkin_row(data.tile.index, tile_sum, cut, data.strips, weight, swept.misfit)
+    row = galerkin_row(data.tile.index, tile_sum, cut, data.strips, weight, swept.misfit, labels)
     return row._replace(moved=swept.moved)
 
 

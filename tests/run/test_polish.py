@@ -46,7 +46,7 @@ def test_counts_are_polished_at_the_end(counts: xr.Dataset) -> None:
     np.testing.assert_allclose(polished["residual"][20], plainly["residual"][20], rtol=1e-6)
     assert (polished["residual"][22:] > plainly["residual"][22:]).all()
     assert error_of(polished, counts) < 0.95 * error_of(plainly, counts)
-    assert np.isnan(polished["consensus"][20:]).all()
+    assert np.isnan(polished["disagreement"][20:]).all()
     assert polished.attrs["ended"] == "sweeps"
 
 
