@@ -248,7 +248,9 @@ def summarise_run(result: xr.Dataset, sweeps: int) -> str:
     known = [value for value in disagreement if not math.isnan(value)]
     last = f", disagreement {known[-1]:.2g}" if known else ""
     seconds = float(result["seconds"].sum())
-    return f"Residual {residual:.4g}{last} after {done}{early} sweeps in {seconds:.3g} s."
+    expected = result.attrs.get("expected_residual")
+    allowed = "" if expected is None else f", {expected:.3g} expected from the counts"
+    return f"Residual {residual:.4g}{allowed}{last} after {done}{early} sweeps in {seconds:.3g} s."
 
 
 def print_warning(message: str) -> None:

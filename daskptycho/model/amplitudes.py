@@ -58,13 +58,6 @@ class Amplitudes:
             return np.nan
         return float(self.counts.sum(dtype=np.float64))
 
-    def floor(self) -> float:
-        """The misfit ``sum min(I, 1/4)`` that the true object has on average, if counts I are Poisson's.
-
-        The variance of the square root of a count is 1/4, and less where hardly anything is counted.
-        """
-        return float(array_module(self.counts).minimum(self.counts, np.float32(0.25)).sum(dtype=np.float64))
-
 
 def prepare_amplitudes(
     intensity: Array,

@@ -21,6 +21,7 @@ import numpy as np
 from daskptycho.backend import array_module, inverse_transform, kernels, pixels_in_flight, transform
 from daskptycho.model.forward import FarField, Propagation
 from daskptycho.model.likelihood import Amplitude, Likelihood
+from daskptycho.model.shifted_fit import add_by_class
 from daskptycho.model.shifts import are_whole_pixels, make_ramps
 
 __all__ = [
@@ -300,24 +301,27 @@ def add_probe_terms(
         z_i.
     corner, fraction : (frame, 2) arrays
         Whole-pixel and sub-pixel part of the positions.
-    sums : (mode, N, N) complex64 array, (N, N) float32 array
+    sums : (mode, N, N) complex64 array, (N, N) or (class, N, N) float32 array
         Numerator and denominator, added to in place. Each frame's term of the numerator is shifted back by
-        the sub-pixel part of its position.
+        the sub-pixel part of its position. Where positions are fractional, the denominator has an array for
+        each class of fractions; see `shifted_fit`.
     factor : (frame,) float32 array, optional
         g_i, the factor of each frame's probe; ones by default.
     """
     numerator, denominator = sums
-    if factor is not None:
-        patch = split(image, factor.astype(np.complex64)[:, None, None, None] * _unit_probe(waves), corner)
-        denominator += (abs(patch[:, 0]) ** 2).sum(axis=0)
-        numerator += unshift_probe_sum(patch.conj() * waves, fraction)
-        return
-    if are_whole_pixels(fraction):
+    if factor is None and denominator.ndim == 2 and are_whole_pixels(fraction):
         kernels(image).accumulate_probe(image, waves, corner, numerator[None], denominator)
         return
-    moved = array_module(waves).zeros(waves.shape, dtype=np.complex64)
-    kernels(image).accumulate_probe(image, waves, corner, moved, denominator)
-    numerator += unshift_probe_sum(moved, fraction)
+    unit = _unit_probe(waves)
+    if factor is not None:
+        unit = factor.astype(np.complex64)[:, None, None, None] * unit
+    patch = split(image, unit, corner)
+    power = abs(patch[:, 0]) ** 2
+    if denominator.ndim == 2:
+        denominator += power.sum(axis=0)
+    else:
+        add_by_class(denominator, power, fraction)
+    numerator += unshift_probe_sum(patch.conj() * waves, fraction)
 
 
 def _unit_probe(waves: Array) -> Array:

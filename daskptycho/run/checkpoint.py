@@ -16,11 +16,23 @@ from numpy.typing import NDArray
 
 from daskptycho.backend import Device, to_device, to_host
 from daskptycho.model import model
-from daskptycho.model.model import TileModel
 from daskptycho.model.sweep import Stack
+from daskptycho.run.checkpoint_parts import (
+    ANCHOR,
+    IMAGES,
+    PHASES,
+    PREVIOUS,
+    STACKS,
+    collect_parts,
+    describe_values,
+    is_image,
+    is_tiled,
+    pair_names,
+    take_prefixed,
+)
+from daskptycho.run.guard import Anchor
 from daskptycho.run.lbfgs_state import (
     describe_joined,
-    describe_memory,
     is_remembered,
     recall_joined,
     recall_memory,
@@ -34,16 +46,12 @@ from daskptycho.storage.checkpoint_tiles import StoreNotVisibleError, read_tile,
 from daskptycho.storage.checkpoints import CheckpointStore, Part
 from daskptycho.storage.store import Location
 from daskptycho.sync.options import Sync
-from daskptycho.tasks.layout import Layout, TileData
+from daskptycho.tasks.layout import Layout
 from daskptycho.tasks.spec import Home, Value, place, task, values_in
 from daskptycho.tasks.state import (
     State,
     TileState,
-    memory_of,
-    merge_image,
     model_on_tiles,
-    previous_image,
-    stack_of,
 )
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling
@@ -51,7 +59,6 @@ from daskptycho.tiling import Tiling
 __all__ = [
     "Checkpoints",
     "Kept",
-    "is_tiled",
     "location_of",
     "make_header",
     "per_frame_names",
@@ -59,20 +66,6 @@ __all__ = [
 ]
 
 Array = Any
-
-# Names in the store of a tile's data other than parameters of the model.
-IMAGES = ("images", "illuminations", "previous_images")
-STACKS, PHASES = "stacks", "phases"
-PREVIOUS = "previous_"
-
-
-def _is_image(name: str) -> bool:
-    return name in IMAGES or is_remembered(name)
-
-
-def is_tiled(name: str) -> bool:
-    """Whether a part of this name holds data of tiles other than parameters of the model."""
-    return _is_image(name) or name in (STACKS, PHASES)
 
 
 def location_of(out: Location) -> Location:
@@ -155,12 +148,13 @@ class Checkpoints:
         layout = loop.layout
         tiling = layout.tiling
         models = model_on_tiles(layout, state.shared, [state.tiles[0].own])
-        modes, per_frame = compute(task(_describe_values, *models))
+        modes, per_frame = compute(task(describe_values, *models))
         fixed = {
             "subpixel": loop.options.subpixel,
             "frame_shape": list(tiling.frame_shape),
             "tiles": list(tile_chunks(scan)),
             "counts": loop.counts,
+            "expected": loop.expected,
             "modes": modes,
         }
         window = tuple(max(sizes) for sizes in zip(*(t.window.shape for t in tiling.tiles), strict=True))
@@ -174,6 +168,7 @@ class Checkpoints:
             **{name: Part(window, "complex64") for name in remembered_names(loop.options.algorithm)},
             **{name: Part((frames, *shape), dtype) for name, (shape, dtype) in per_frame.items()},
         }
+        parts |= {f"{ANCHOR}{name}": parts[name] for name in ("images", *per_frame)}
         store = CheckpointStore.create(location, make_header(scan), fixed, parts, len(tiling.tiles))
         return Checkpoints(store, tiling, layout.device)
 
@@ -192,10 +187,12 @@ class Checkpoints:
         str
             The id of the checkpoint.
         """
-        state, layout = standing.state, loop.layout
+        state, layout, anchor = standing.state, loop.layout, standing.anchor
         session = self.store.begin(standing.sweep, temporary=temporary)
         models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
-        of_tiles = list(zip(layout.tiles, state.tiles, models, strict=True))
+        nothing: list[Any] = [None] * len(models)
+        anchored = nothing if anchor is None else zip(anchor.images, anchor.own, strict=True)
+        of_tiles = list(zip(layout.tiles, state.tiles, models, anchored, strict=True))
         written = self._run_where_store_is_visible(
             lambda: compute(
                 [
@@ -208,16 +205,22 @@ class Checkpoints:
             ),
             lambda: [
                 _write_parts(
-                    self.store.location, session.fork(), index, compute(task(_collect_parts, *of_tile))
+                    self.store.location, session.fork(), index, compute(task(collect_parts, *of_tile))
                 )
                 for index, of_tile in enumerate(of_tiles)
             ],
         )
         forks, names = zip(*written, strict=True)
-        values = [state.shared] if state.previous_shared is None else [state.shared, state.previous_shared]
-        small, *before = compute([task(_to_host, value) for value in values])
         joined = None if state.joined is None else compute(task(describe_joined, state.joined))
-        small = small | {f"{PREVIOUS}{name}": value for shared in before for name, value in shared.items()}
+        values = {"": state.shared, PREVIOUS: state.previous_shared}
+        values[ANCHOR] = None if anchor is None else anchor.shared
+        kept = {prefix: shared for prefix, shared in values.items() if shared is not None}
+        fetched = compute([task(_to_host, shared) for shared in kept.values()])
+        small = {
+            f"{prefix}{name}": value
+            for prefix, shared in zip(kept, fetched, strict=True)
+            for name, value in shared.items()
+        }
         return self.store.commit(
             session,
             list(forks),
@@ -237,11 +240,11 @@ class Checkpoints:
 
     def restore(self, snapshot: str, layout: Layout) -> Standing:
         """Read the standing of the run; its state is persisted on the workers and needs no earlier tasks."""
-        state, kept = self._run_where_store_is_visible(
+        standing: Standing = self._run_where_store_is_visible(
             lambda: self._restore_on_workers(layout, self.read(snapshot)),
             lambda: self._persist_state(layout, self.read(snapshot, here=True)),
         )
-        return replace(kept.standing, state=state)
+        return standing
 
     def read(self, snapshot: str, *, here: bool = False) -> Kept:
         """Read the content of a checkpoint.
@@ -249,33 +252,40 @@ class Checkpoints:
         The data of tiles are values whose tasks read them; with `here` they are read in this process now.
         """
         attributes = self.store.read_attributes(snapshot)
-        per_frame = per_frame_names()
-        tiled = [name for name in attributes["parts"] if is_tiled(name) or name in per_frame]
+        names = attributes["parts"]
+        tiled = [name for name in names if is_tiled(name) or name.removeprefix(ANCHOR) in per_frame_names()]
         tiles = [
             {name: self._make_part(snapshot, name, index, here) for name in tiled}
             for index in range(len(self.tiling.tiles))
         ]
-        small = {
-            name: self.store.read_small(snapshot, name) for name in attributes["parts"] if name not in tiled
-        }
-        before = {
-            name.removeprefix(PREVIOUS): value for name, value in small.items() if name.startswith(PREVIOUS)
-        }
-        now = {name: value for name, value in small.items() if not name.startswith(PREVIOUS)}
+        small = {name: self.store.read_small(snapshot, name) for name in names if name not in tiled}
+        now = {name: value for name, value in small.items() if not name.startswith((PREVIOUS, ANCHOR))}
+        before, of_anchor = take_prefixed(small, PREVIOUS), take_prefixed(small, ANCHOR)
+        anchored = [take_prefixed(parts, ANCHOR) for parts in tiles]
         # Not the options as a whole: an algorithm of the user's own need not be created for this.
         sync = Sync(**attributes["options"]["sync"])
         return Kept(
             self._move_to_device(place(now)),
             self._move_to_device(place(before)) if before else None,
-            tiles,
-            Standing.from_attributes(attributes, sync, self.store.read_small(snapshot, "history")),
+            [{name: part for name, part in own.items() if not name.startswith(ANCHOR)} for own in tiles],
+            replace(
+                Standing.from_attributes(attributes, sync, self.store.read_small(snapshot, "history")),
+                anchor=Anchor(
+                    attributes["anchor"],
+                    [parts.pop("images") for parts in anchored],
+                    self._move_to_device(place(of_anchor)),
+                    [task(pair_names, list(own), list(own.values())) if own else {} for own in anchored],
+                )
+                if of_anchor
+                else None,
+            ),
             None if attributes["lbfgs"] is None else place(recall_joined(attributes["lbfgs"])),
         )
 
     def _make_part(self, snapshot: str, name: str, index: int, here: bool) -> Value:
         tile = self.tiling.tiles[index]
         # The leading axes, along which the store is padded to the size of the largest tile.
-        shape = tile.window.shape if _is_image(name) else (len(tile),)
+        shape = tile.window.shape if is_image(name) else (len(tile),)
         source = (self.store.location, snapshot, name, index, shape)
         home = Home(index, len(self.tiling.tiles))
         if not here:
@@ -286,15 +296,20 @@ class Checkpoints:
     def _move_to_device(self, values: Value) -> Value:
         return values if self.device == "cpu" else task(_to_device, values, self.device)
 
-    def _persist_state(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
-        """Assemble and persist the state of a checkpoint."""
-        return persist(_assemble_state(kept, layout)), kept
+    def _persist_state(self, layout: Layout, kept: Kept) -> Standing:
+        """Assemble and persist the state of a checkpoint, and its anchor."""
+        anchor = kept.standing.anchor
+        if anchor is not None and layout.residency.images_on_disk:
+            read = layout.storing(_read_image)
+            anchor = replace(anchor, images=[task(read, image) for image in anchor.images])
+        state, anchor = persist((_assemble_state(kept, layout), anchor))
+        return replace(kept.standing, state=state, anchor=anchor)
 
-    def _restore_on_workers(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
+    def _restore_on_workers(self, layout: Layout, kept: Kept) -> Standing:
         """Assemble and persist the state of a checkpoint, and wait until all of it has been read."""
-        state, kept = self._persist_state(layout, kept)
-        compute([task(_wait_for, value) for value in values_in(state)])
-        return state, kept
+        restored = self._persist_state(layout, kept)
+        compute([task(_wait_for, value) for value in values_in([restored.state, restored.anchor])])
+        return restored
 
     def _run_where_store_is_visible(self, there: Callable[[], Any], here: Callable[[], Any]) -> Any:
         """Call `there`, which uses the workers; or `here`, once a worker could not see the store."""
@@ -324,7 +339,7 @@ def _assemble_state(kept: Kept, layout: Layout) -> State:
             TileState(
                 images["images"],
                 images["illuminations"],
-                task(_pair_names, list(own), list(own.values())) if own else {},
+                task(pair_names, list(own), list(own.values())) if own else {},
                 images.get("previous_images"),
                 stack,
                 task(recall_memory, remembered) if remembered else None,
@@ -333,34 +348,8 @@ def _assemble_state(kept: Kept, layout: Layout) -> State:
     return State(kept.shared, tiles, kept.previous_shared, kept.joined)
 
 
-def _pair_names(names: list[str], values: list[Array]) -> dict[str, Array]:
-    return dict(zip(names, values, strict=True))
-
-
 def _read_image(image: Array) -> Array:
     return image[...]
-
-
-def _describe_values(at: TileModel) -> tuple[int, dict[str, tuple[tuple[int, ...], str]]]:
-    """Number of probe modes, and shape and type of a frame's value of each per-frame parameter, by name."""
-    return len(at.probe), {name: (value.shape[1:], str(value.dtype)) for name, value in at.own.items()}
-
-
-def _collect_parts(data: TileData, state: TileState, at: TileModel) -> dict[str, NDArray]:
-    """The data of a tile for a checkpoint, on the host, by name."""
-    stack = stack_of(data, state)
-    parts = {
-        "images": merge_image(data, state, at),
-        "illuminations": state.illumination[...],
-        "previous_images": previous_image(state),
-        STACKS: None if stack is None else stack.waves,
-        PHASES: None if stack is None else stack.phase,
-        **state.own,
-    }
-    memory = memory_of(state)
-    if memory is not None:
-        parts |= describe_memory(memory)
-    return {name: to_host(value) for name, value in parts.items() if value is not None}
 
 
 def _write_parts(
@@ -369,10 +358,8 @@ def _write_parts(
     return write_tile(location, fork, tile, parts), list(parts)
 
 
-def _write(
-    location: Location, fork: Any, index: int, data: TileData, state: TileState, at: TileModel
-) -> tuple[Any, list[str]]:
-    return _write_parts(location, fork, index, _collect_parts(data, state, at))
+def _write(location: Location, fork: Any, index: int, *of_tile: Any) -> tuple[Any, list[str]]:
+    return _write_parts(location, fork, index, collect_parts(*of_tile))
 
 
 def _read_tile(

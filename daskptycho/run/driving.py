@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from daskptycho.run.result import (
     warn_of_parts,
     write_result,
 )
+from daskptycho.run.verdict import find_faults
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.tasks.interrupts import catch_stop_signals
 from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, has_workers, retry_lost
@@ -181,4 +183,14 @@ def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset
     illuminations = [tile.illumination for tile in state.tiles]
     images = show_lit(merge_images(loop.layout, state), illuminations, state.shared)
     outcome = Outcome(images, illuminations, assemble_values(state))
-    return make_result(scan, loop.layout.tiling, outcome, standing.history, loop.options.describe())
+    faults = find_faults(
+        [done.residual for done in standing.history],
+        loop.expected,
+        scan,
+        reflects=loop.options.algorithm.has_stack,
+        sweep=standing.anchor.sweep if standing.guard.exhausted and standing.anchor is not None else None,
+    )
+    for fault in faults:
+        warnings.warn(fault, stacklevel=2)
+    options = loop.options.describe()
+    return make_result(scan, loop.layout.tiling, outcome, standing.history, options, loop.expected, faults)

@@ -14,7 +14,8 @@ import numpy as np
 import xarray as xr
 
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.run.checkpoint import Checkpoints, is_tiled, location_of, read_tiling
+from daskptycho.run.checkpoint import Checkpoints, location_of, read_tiling
+from daskptycho.run.checkpoint_parts import is_tiled
 from daskptycho.run.options import RunOptions
 from daskptycho.run.result import Outcome, make_result, show_lit
 from daskptycho.storage.checkpoints import CheckpointStore
@@ -124,7 +125,9 @@ def open_checkpoint(out: str | Path, sweep: int | None = None) -> xr.Dataset:
         outcome = Outcome(images, illuminations, values)
         attributes = store.read_attributes(snapshots[number].id)["options"]
         options = RunOptions.describe_attributes(attributes)
-        return make_result(header, checkpoints.tiling, outcome, kept.standing.history, options)
+        known = store.read_constants()["expected"]
+        history = kept.standing.history
+        return make_result(header, checkpoints.tiling, outcome, history, options, known)
 
 
 def open_checkpoint_store(target: Location) -> CheckpointStore:

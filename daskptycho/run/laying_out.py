@@ -84,19 +84,21 @@ class Setting:
             )
         )
         measured = compute([task(measure_counts, of_tile) for of_tile in layout.amplitudes])
-        of_tiles, floors = zip(*measured, strict=True)
+        of_tiles, expected = ([of_tile[part] for of_tile in measured] for part in (0, 1))
         counts = float(sum(of_tiles))
         if not counts > 0 or not np.isfinite(counts):
             found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"
             raise ScanError(f"intensity holds {found}; expected diffraction frames")
-        floor = sum(floors) / counts if self.scan["intensity"].dtype.kind in "iu" else 0.0
-        if floor > MOST_NOISE:
+        in_parts = options.sync.method == "two-level" and has_parts(self.tiling)
+        # What is left of a subtracted background is no Poisson count.
+        no_counts = "background" in self.scan or np.isnan(expected).any()
+        of_counts = None if no_counts else sum(expected) / counts
+        if of_counts is not None and of_counts > MOST_NOISE:
             # Reflections would find an image that fits the noise.
             options = replace(options, opening_sweeps=0)
-        if not floor and options.polish == "auto":
+        if of_counts is None and options.polish == "auto":
             options = replace(options, polish_sweeps=0)
-        in_parts = options.sync.method == "two-level" and has_parts(self.tiling)
-        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts, in_parts, floor)
+        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts, in_parts, of_counts)
 
     @property
     def modes(self) -> int:

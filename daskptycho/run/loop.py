@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from daskptycho.errors import ScanError
 from daskptycho.graph import Report, merge_images, sweep
 from daskptycho.model.momentum import next_momentum
 from daskptycho.model.probe import Probe, orthogonalise_modes
+from daskptycho.run.guard import ANCHOR_SWEEPS, Anchor, Guard, drop_anchor, go_back, warn_of_return
 from daskptycho.run.memory import Needs
 from daskptycho.run.options import RunOptions
 from daskptycho.run.preview import Preview, make_preview
@@ -178,6 +179,9 @@ class Standing:
         t of Nesterov's sequence; None before its first step.
     history : tuple of SweepRecord
         One record for each sweep done.
+    guard : Guard
+    anchor : Anchor or None
+        What the run goes back to if it diverges; None before the first sweep.
     """
 
     state: State
@@ -188,6 +192,8 @@ class Standing:
     """Relative change of the object in the sweep before the last; NaN if it was not measured."""
     polished_from: int | None = None
     """Number of sweeps after which the polish began; None before it."""
+    guard: Guard = field(default_factory=Guard)
+    anchor: Anchor | None = None
 
     @property
     def sweep(self) -> int:
@@ -203,6 +209,8 @@ class Standing:
             "due_in": self.cadence.due_in,
             "change": None if np.isnan(self.change) else self.change,
             "polished_from": self.polished_from,
+            "guard": asdict(self.guard),
+            "anchor": None if self.anchor is None else self.anchor.sweep,
         }
 
     @staticmethod
@@ -215,6 +223,7 @@ class Standing:
             tuple(SweepRecord(*map(float, row)) for row in history),
             np.nan if attributes["change"] is None else attributes["change"],
             attributes["polished_from"],
+            Guard(**attributes["guard"]),
         )
 
 
@@ -232,8 +241,8 @@ class Loop:
         ``sum a^2`` over all valid pixels of all frames.
     in_parts : bool
         Whether the frames of the scan or of a tile fall into parts.
-    floor : float
-        The R2 that counting leaves; 0 if the frames do not hold counts.
+    expected : float or None
+        R2 that is expected with the true waves, from Poisson counts; None if the frames hold no counts.
     """
 
     options: RunOptions
@@ -241,10 +250,12 @@ class Loop:
     needs: Needs
     counts: float
     in_parts: bool = False
-    floor: float = 0.0
+    expected: float | None = None
 
     def finished(self, standing: Standing) -> str | None:
-        """What ends the run: "sweeps" if all are done, "tolerance" if it is reached; None if nothing does."""
+        """What ends the run: "sweeps", "tolerance" or "divergence", if it came too often; None if nothing."""
+        if standing.guard.exhausted:
+            return "divergence"
         if standing.sweep >= self.options.sweeps:
             return "sweeps"
         if self.options.tolerance is None:
@@ -269,7 +280,7 @@ class Loop:
             return False
         gained = min(residuals[-REST_SWEEPS:]) < (1 - REST_GAIN) * min(residuals[:-REST_SWEEPS])
         # Far less than the error that counting leaves.
-        moves = standing.change > max(REST_CHANGE, 1e-2 * np.sqrt(self.floor))
+        moves = standing.change > max(REST_CHANGE, 1e-2 * np.sqrt(self.expected or 0.0))
         return not gained and not moves
 
     def _polished_from(self, standing: Standing) -> int | None:
@@ -284,7 +295,7 @@ class Loop:
 
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
         """The settings of the coming sweep, and t of Nesterov's sequence after it."""
-        options, history = self.options, standing.history
+        options, history, guard = self.options, standing.history, standing.guard
         fades = standing.sweep < options.opening_sweeps
         opening = options.opening if standing.cadence.growing or fades else None
         fading = 1 - standing.sweep / options.opening_sweeps if fades else 0.0
@@ -293,14 +304,15 @@ class Loop:
         if options.momentum == "nesterov" and history and opening is None:
             step, momentum = next_momentum(step, [done.residual for done in history[-3:]])
         settings = SweepSettings(
-            algorithm=opening or options.algorithm,
+            algorithm=guard.choose_algorithm(opening or options.algorithm),
             how=replace(standing.cadence.coming(), in_parts=self.in_parts),
             counts=self.counts,
-            momentum=momentum,
+            momentum=momentum * guard.share,
             keeps_image=options.momentum != 0,
             due=self.layout.model.due(standing.sweep + 1),
             smoothing=SMOOTHING * fading**2,
             measures_change=options.tolerance == "auto",
+            share=guard.share,
         )
         begun = standing.polished_from
         if begun is not None and not self._polished(standing):
@@ -314,12 +326,12 @@ class Loop:
         return settings, step
 
     def advance(self, standing: Standing) -> Standing:
-        """The standing after one more sweep.
+        """The standing after one more sweep; if that has diverged, a standing at the anchor.
 
         Raises
         ------
         ScanError
-            The residual is not finite.
+            The residual of the first guesses is not finite.
         """
         begun = time.perf_counter()
         settings, step = self.settings(standing)
@@ -331,19 +343,38 @@ class Loop:
             del state, pending
             raise
         residual = report.misfit / self.counts
-        if not np.isfinite(residual):
-            raise ScanError(
-                f"the residual of sweep {standing.sweep + 1} is not finite: the reconstruction diverged; "
-                "check positions and probe, or try a smaller momentum"
-            )
         if self.layout.residency.streamed:
             release_free_memory()
         seconds = time.perf_counter() - begun
         record = SweepRecord(residual, report.disagreement, report.spread, seconds)
-        cadence = standing.cadence.after(residual, report.spread, report.localisation)
+        # L-BFGS takes back steps that R2 rises by.
+        reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0
         history = (*standing.history, record)
-        following = Standing(state, cadence, step, history, report.change, standing.polished_from)
+        if standing.guard.has_diverged(len(history), residual, reflects=reflects):
+            return self._return(standing, history)
+        cadence = standing.cadence.after(residual, report.spread, report.localisation)
+        anchor, guard = standing.anchor, standing.guard.after(residual)
+        if anchor is None or (standing.sweep % ANCHOR_SWEEPS == 0 and guard.is_calm(residual)):
+            # The image that this sweep began with: R2 of the image that it leaves is not known yet.
+            anchor = drop_anchor(self.layout, standing.state, standing.sweep)
+        following = replace(
+            standing, state=state, cadence=cadence, step=step, history=history, change=report.change
+        )
+        following = replace(following, guard=guard, anchor=anchor)
         return replace(following, polished_from=self._polished_from(following))
+
+    def _return(self, standing: Standing, history: tuple[SweepRecord, ...]) -> Standing:
+        """The standing at the anchor, after a sweep that has diverged; the user is told."""
+        residual, anchor = history[-1].residual, standing.anchor
+        if anchor is None:
+            raise ScanError(
+                f"the residual of sweep {len(history)} is not finite: the first guesses cannot be compared "
+                "with the frames; expected a finite probe and start of moderate size"
+            )
+        guard = Guard(returns=standing.guard.returns + 1)
+        warn_of_return(len(history), residual, guard, anchor)
+        state = go_back(self.layout, anchor)
+        return Standing(state, standing.cadence, None, history, guard=guard, anchor=anchor)
 
     def progress(self, standing: Standing) -> Progress:
         """The progress of a run at a standing, for its callback."""

@@ -255,6 +255,11 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
     # An update of the model waits for all tiles.
     wait = recipe.recovers and not residency.waves_twice
     waiting = sum(pixels) * (wave if wait else COMPLEX if recipe.method == "full" else 0)
+    waiting += len(pixels) * sum(
+        parameter.sum_bytes(frame, recipe.modes)
+        for parameter in recipe.parameters
+        if parameter.schedule is not None
+    )
     inside = (COMPLEX if recipe.method is not None else 0) + (wave if wait else 0)
     if streamed:
         # Counts as read, and a copy in the order of the forward; then this copy and the weighted frames.
@@ -299,7 +304,8 @@ def _image_bytes(recipe: Recipe, residency: Residency) -> int:
         # The pairs, and the object and its change of each of two sweeps; a sweep adds its sums, with and
         # without phases, and the newest pair before the oldest is dropped.
         images = 2 * recipe.pairs + 10 + residency.merges_at_once
-    return images * COMPLEX + (2 if recipe.recovers else 1) * FLOAT
+    # One more, to go back to if the run diverges.
+    return (images + 1) * COMPLEX + (2 if recipe.recovers else 1) * FLOAT
 
 
 def _disk_traffic(tiling: Tiling, recipe: Recipe) -> int:

@@ -120,9 +120,18 @@ class Outcome(NamedTuple):
 
 
 def make_result(
-    scan: xr.Dataset, tiling: Tiling, found: Outcome, history: Iterable[_Sweep], options: Mapping[str, Any]
+    scan: xr.Dataset,
+    tiling: Tiling,
+    found: Outcome,
+    history: Iterable[_Sweep],
+    options: Mapping[str, Any],
+    expected: float | None = None,
+    faults: Sequence[str] = (),
 ) -> xr.Dataset:
-    """Make the dataset that `reconstruct` returns."""
+    """Make the dataset that `reconstruct` returns.
+
+    `expected` is the R2 that counting photons leaves, if it is known; `faults` are sentences of `verdict`.
+    """
     history = list(history)
     unit = scan["position"].attrs["units"]
     size = pixel_size(scan) if unit == "m" else None
@@ -160,6 +169,10 @@ def make_result(
     )
     if pixel_size(scan) is not None:
         result.attrs["pixel_size_m"] = list(pixel_size(scan) or ())
+    if expected is not None:
+        result.attrs["expected_residual"] = expected
+    if faults:
+        result.attrs["warnings"] = list(faults)
     result["seconds"].attrs["units"] = "s"
     result["spread"].attrs["units"] = "rad"
     return result

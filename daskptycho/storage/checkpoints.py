@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 FORMAT = "daskptycho-checkpoints"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # Columns of the array ``history``.
 HISTORY = ("residual", "disagreement", "spread", "seconds")

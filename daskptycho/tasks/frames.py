@@ -19,6 +19,7 @@ from dask.task_spec import DataNode, GraphNode, Task
 from daskptycho.backend import Device, array_module
 from daskptycho.errors import StoreError
 from daskptycho.model.amplitudes import Amplitudes, Detector
+from daskptycho.model.counting import expect_misfit
 from daskptycho.model.forward import Forward
 from daskptycho.storage.retrying import retry, strip_queries
 from daskptycho.tasks.spec import Home, Value, place, task
@@ -137,9 +138,9 @@ def total_counts(amplitudes: Amplitudes | StoredAmplitudes) -> float:
 
 
 def measure_counts(amplitudes: Amplitudes | StoredAmplitudes) -> tuple[float, float]:
-    """`total_counts` of a tile, and the misfit that counting leaves (`Amplitudes.floor`)."""
+    """`total_counts` and `counting.expect_misfit` of a tile, which is read once."""
     loaded = load_amplitudes(amplitudes)
-    return loaded.total(), loaded.floor()
+    return loaded.total(), expect_misfit(loaded.counts)
 
 
 def confirm_counts(amplitudes: Amplitudes | StoredAmplitudes, counts: float) -> Any:

@@ -93,6 +93,8 @@ class SweepSettings:
         Whether L-BFGS measures how much neighbouring pixels differ, for a polish.
     polishes : bool
         Whether the sweep takes counts to be Poisson's, and smooths the object as strongly as that fits it.
+    share : float
+        The share of each update that is applied.
     """
 
     algorithm: Algorithm = field(default_factory=AP)
@@ -106,6 +108,7 @@ class SweepSettings:
     measures_change: bool = False
     measures_roughness: bool = False
     polishes: bool = False
+    share: float = 1.0
 
     @property
     def pairs(self) -> int:

@@ -277,10 +277,14 @@ def result_facts(result: xr.Dataset) -> list[Facts]:
     ]
     if "part" in result and (parts := int(result["part"].max()) + 1) > 1:
         image.append(("parts", f"{format_number(parts)}, whose relative phases are not determined"))
-    seconds = float(result["seconds"].sum())
+    seconds, expected = float(result["seconds"].sum()), result.attrs.get("expected_residual")
     run: Facts = [
         ("sweeps", f"{result.sizes['sweep']} of {options.get('sweeps', '?')} in {seconds:.3g} s"),
-        ("residual", f"{float(result['residual'][-1]):.4g} (first {float(result['residual'][0]):.4g})"),
+        (
+            "residual",
+            f"{float(result['residual'][-1]):.4g} (first {float(result['residual'][0]):.4g}"
+            + (f", {expected:.3g} expected from the counts)" if expected is not None else ")"),
+        ),
         (
             "disagreement",
             f"{disagreement[-1]:.3g} after {len(disagreement)} synchronisations"
