@@ -199,10 +199,9 @@ source_distance_option = click.option(
 )
 algorithm_option = click.option(
     "--algorithm",
-    type=click.Choice(["ap", "raar", "dm"]),
-    default="ap",
-    show_default=True,
-    help="Alternating projections, RAAR or the difference map.",
+    type=click.Choice(["lbfgs", "ap", "raar", "dm"]),
+    help="L-BFGS, alternating projections, RAAR or the difference map.  "
+    "[default: lbfgs with --known-probe, else ap]",
 )
 sync_option = click.option(
     "--sync",

@@ -14,7 +14,14 @@ from daskptycho.errors import FaultError, OptionError, ScanError
 from daskptycho.graph import merge_images
 from daskptycho.run.keeper import Keeper
 from daskptycho.run.loop import Loop, Progress, Standing
-from daskptycho.run.result import Outcome, assemble_values, make_result, warn_of_parts, write_result
+from daskptycho.run.result import (
+    Outcome,
+    assemble_values,
+    make_result,
+    show_lit,
+    warn_of_parts,
+    write_result,
+)
 from daskptycho.run.verdict import find_faults
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.tasks.interrupts import catch_stop_signals
@@ -83,14 +90,18 @@ class Run:
         try:
             loop = self._loop = self._lay_out()
             self._standing = self._restore_or_begin(loop)
+            stopped = False
             while not loop.finished(self._standing):
                 self._standing = loop.advance(self._standing)
-                if self._report_progress(loop, self._standing, callback):
+                stopped = self._report_progress(loop, self._standing, callback)
+                if stopped:
                     break
                 if not loop.finished(self._standing):
                     self._save_between_sweeps(loop)
             self._keeper.finish(loop, self._standing)
-            return _make_result(self._keeper.scan, loop, self._standing)
+            ended = "callback" if stopped else loop.finished(self._standing)
+            result = _make_result(self._keeper.scan, loop, self._standing)
+            return result.assign_attrs(ended=ended)
         except WorkersLost:
             # Releases all data on the workers before they are put there again.
             self._loop, self._standing = None, None
@@ -169,9 +180,9 @@ class Run:
 
 def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset:
     state = standing.state
-    outcome = Outcome(
-        merge_images(loop.layout, state), [tile.illumination for tile in state.tiles], assemble_values(state)
-    )
+    illuminations = [tile.illumination for tile in state.tiles]
+    images = show_lit(merge_images(loop.layout, state), illuminations, state.shared)
+    outcome = Outcome(images, illuminations, assemble_values(state))
     faults = find_faults(
         [done.residual for done in standing.history],
         loop.expected,

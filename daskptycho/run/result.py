@@ -19,6 +19,8 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
 from daskptycho.model import model
+from daskptycho.model.operators import is_lit
+from daskptycho.model.probe import Probe
 from daskptycho.scan.dataset import frame_numbers, pixel_size
 from daskptycho.scan.parts import describe_parts, label_parts
 from daskptycho.storage.old_names import rename_old_variables
@@ -39,6 +41,7 @@ __all__ = [
     "assemble_values",
     "make_result",
     "open_result",
+    "show_lit",
     "warn_of_parts",
     "write_result",
 ]
@@ -76,6 +79,23 @@ def assemble_canvas(tiling: Tiling, images: Sequence[Value]) -> NDArray:
     return canvas
 
 
+def show_lit(images: Sequence[Value], illuminations: Sequence[Value], shared: Value) -> list[Value]:
+    """The images of tiles for results and views: zero where there is too little light to know the object.
+
+    Parameters
+    ----------
+    images, illuminations : sequence of Value
+        Image and illumination of each tile, (y, x) on its window.
+    shared : Value
+        The shared parameters of the model, by name.
+    """
+    return [task(_show_lit, *of_tile, shared) for of_tile in zip(images, illuminations, strict=True)]
+
+
+def _show_lit(image: Any, illumination: Any, shared: dict[str, Any]) -> Any:
+    return image[...] * is_lit(illumination[...], shared[Probe.name])
+
+
 def assemble_values(state: State) -> dict[str, NDArray]:
     """Fetch the values of all parameters of the model; per-frame values follow the order of the tiles."""
     values = compute(task(_to_host, state.shared))
@@ -92,7 +112,7 @@ class Outcome(NamedTuple):
     """The outcome of a run, from which its result is made."""
 
     images: list[Value]
-    """The object on each tile's window."""
+    """The object on each tile's window, from `show_lit`."""
     illuminations: list[Value]
     """The illumination on each tile's window, summed over all tiles."""
     values: dict[str, NDArray]

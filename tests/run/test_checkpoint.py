@@ -91,6 +91,7 @@ def run_on(
 ) -> None:
     """A run of seven sweeps that reads the time from this clock, in seconds."""
     options = RunOptions(
+        opening_sweeps=0,
         sweeps=7,
         algorithm=AP(),
         opening=None,
@@ -100,6 +101,8 @@ def run_on(
         start="ones",
         seed=0,
         tolerance=None,
+        polish=False,
+        polish_sweeps=0,
         subpixel=True,
         **{"checkpoint_every": None, "checkpoint_minutes": None} | every,
     )
