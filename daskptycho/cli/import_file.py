@@ -14,6 +14,7 @@ from daskptycho.cli.options import (
     SIZE,
     detector_distance_option,
     detector_pixel_size_option,
+    leave_out_option,
     overwrite_option,
     refuse_to_overwrite,
     source_distance_option,
@@ -77,6 +78,7 @@ class _Key(click.ParamType):
         "daskptycho import star.npz.bz2 scan.zarr --position-unit pixel",
         "daskptycho import moonflower.ptyd scan.zarr --guess-probe",
         "daskptycho import master.h5 scan.zarr --position-file positions.txt \\\n--crop 256 --guess-probe",
+        "daskptycho import frames.h5 scan.zarr --mask-value 65535 --clip-negative --leave-out 3,17",
         "daskptycho import frames.h5 scan.zarr --position-key motors/y+motors/x \\\n"
         "--key energy_eV=beam/energy --assume detector_distance_m=2",
         "daskptycho import empad.xml scan.zarr --guess-probe --rotation-deg 12 \\\n"
@@ -156,6 +158,14 @@ class _Key(click.ParamType):
     help="Diameter of that guess in pixels; by default, estimated from the frames.",
 )
 @click.option("--probe-defocus-m", type=float, help="Propagate that guess by this distance.")
+@click.option(
+    "--mask-value",
+    type=float,
+    multiple=True,
+    help="Code of bad pixels: those that hold it in any frame are masked; it may be nan.",
+)
+@click.option("--clip-negative", is_flag=True, help="Set negative counts to 0.")
+@leave_out_option
 @click.option("--period", type=PAIR, help="Period in pixels of a periodic canvas.")
 @tile_frames_option
 @overwrite_option
@@ -171,7 +181,8 @@ def command(file: str, scan: str, **options: Any) -> None:
 
     # create_scan refuses as well, but only after a file of gigabytes has been read.
     refuse_to_overwrite(scan, options["overwrite"])
-    writing = {name: options.pop(name) for name in ("period", "tile_frames", "overwrite")}
+    of_scan = ("period", "tile_frames", "overwrite", "leave_out", "mask_value", "clip_negative")
+    writing = {name: options.pop(name) for name in of_scan}
     options = {name: value for name, value in options.items() if value not in (None, (), False)}
     for name in ("assume", "keys"):
         if name in options:

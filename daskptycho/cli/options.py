@@ -10,6 +10,7 @@ import click
 from daskptycho.errors import ScanError
 
 __all__ = [
+    "FRAMES",
     "LENGTHS",
     "NUMBERS",
     "PAIR",
@@ -18,6 +19,7 @@ __all__ = [
     "algorithm_option",
     "detector_distance_option",
     "detector_pixel_size_option",
+    "leave_out_option",
     "options_on_command_line",
     "overwrite_option",
     "refuse_to_overwrite",
@@ -74,6 +76,17 @@ class _Numbers(click.ParamType):
         return tuple(int(part) for part in parts)
 
 
+class _Frames(click.ParamType):
+    """Numbers of frames, or a file of them: ``3,17,40-45``."""
+
+    name = "numbers|file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from daskptycho.scan.left_out import read_numbers
+
+        return value if isinstance(value, tuple) else read_numbers(value)
+
+
 class _Size(click.ParamType):
     """A whole number of pixels, or two for y and x: ``256`` or ``256x192``."""
 
@@ -110,12 +123,20 @@ NUMBERS = _Numbers()
 PAIR = _Pair()
 LENGTHS = _Lengths()
 SIZE = _Size()
+FRAMES = _Frames()
 
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace an existing file or store once the new one is complete."
 )
 tile_frames_option = click.option(
     "--tile-frames", type=int, help="Frames per tile; chosen automatically by default."
+)
+leave_out_option = click.option(
+    "--leave-out",
+    type=FRAMES,
+    default=(),
+    metavar="NUMBERS|FILE",
+    help="Frames to leave out, as in 3,17,40-45, or a file of their numbers.",
 )
 detector_distance_option = click.option(
     "--detector-distance-m", type=float, help="Distance from the sample to the detector."

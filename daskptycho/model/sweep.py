@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from daskptycho.backend import array_module
+from daskptycho.backend import array_module, to_host
 from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.amplitudes import take_amplitudes
 from daskptycho.model.model import TileModel
@@ -20,6 +20,7 @@ from daskptycho.model.parameter import Sums, View
 from daskptycho.tiling import Tile
 
 __all__ = [
+    "FrameMeasures",
     "Leave",
     "OverlapSum",
     "Stack",
@@ -27,6 +28,7 @@ __all__ = [
     "Waves",
     "Weighted",
     "illuminate_tile",
+    "measure_tile",
     "merge",
     "overlap_waves",
     "sweep_tile",
@@ -250,6 +252,52 @@ def illuminate_tile(tile: Tile, at: TileModel) -> Array:
         view = at.view(tile, frames)
         out = illuminate(view.probe, view.corner, tile.window.shape, out)
     return out
+
+
+class FrameMeasures(NamedTuple):
+    """How well each frame of a tile fits, and how far others confirm it; arrays on the host."""
+
+    residual: Any
+    """(frame,) float64 R2 of each frame, ``sum (|Fz| - a)^2 / sum a^2`` over its valid pixels. It is zero
+    where there are no counts and none are expected, infinite where some are."""
+    overlap: Any
+    """(frame,) float64 share of a frame's light on pixels that other frames light too:
+    ``1 - sum (|P_i|^2)^2 / N / sum |P_i|^2``. It is zero for a frame that overlaps no other."""
+
+
+def measure_tile(
+    at: TileModel, tile: Tile, amplitude: Array, image: Array, illumination: Array
+) -> FrameMeasures:
+    """Measure each frame of a tile.
+
+    Parameters
+    ----------
+    at : TileModel
+    tile : Tile
+    amplitude : Amplitudes or (frame, N, N) float32 array
+    image : (y, x) complex64 array
+        The object on the tile's window.
+    illumination : (y, x) float32 array
+        N on the tile's window, summed over all tiles.
+    """
+    xp, (height, width) = array_module(image), at.probe.shape[-2:]
+    found = np.zeros((len(tile), 4))
+    for frames in frame_blocks(len(tile), at.probe):
+        view = at.view(tile, frames)
+        waves, measured = split(image, view.probe, view.corner), amplitude[frames]
+        power = (xp.abs(view.probe) ** 2).sum(axis=1)
+        for number, (y, x) in enumerate(to_host(view.corner).tolist()):
+            one = slice(number, number + 1)
+            _, misfit = project_data(waves[one], measured[one], at.model.forward, at.model.likelihood)
+            light = power[number if len(power) > 1 else 0]
+            around = xp.maximum(illumination[y : y + height, x : x + width], light)
+            own = light**2 / xp.maximum(around, np.finfo(np.float32).tiny)
+            counts = (xp.maximum(measured[number], 0) ** 2).sum(dtype=np.float64)
+            sums = (misfit, counts, own.sum(dtype=np.float64), light.sum(dtype=np.float64))
+            found[frames.start + number] = [float(value) for value in sums]
+    misfits, counts, alone, light = found.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return FrameMeasures(np.where(misfits > 0, misfits / counts, 0.0), 1 - alone / light)
 
 
 def merge(image_sum: Array, illumination: Array, at: TileModel) -> Array:

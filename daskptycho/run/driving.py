@@ -6,17 +6,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 from daskptycho.cluster.client import current_client, group_as_run
 from daskptycho.errors import FaultError, OptionError, ScanError
-from daskptycho.graph import merge_images
+from daskptycho.graph import measure_frames, merge_images
+from daskptycho.model.sweep import FrameMeasures
 from daskptycho.run.keeper import Keeper
 from daskptycho.run.loop import Loop, Progress, Standing
+from daskptycho.run.misfits import warn_of_misfits
 from daskptycho.run.result import Outcome, assemble_values, make_result, write_result
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.tasks.interrupts import catch_stop_signals
-from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, has_workers, retry_lost
+from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, compute, has_workers, retry_lost
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -74,6 +77,7 @@ class Run:
             result = retry_lost(lambda: self._attempt(callback), lambda: self._keeper.saved)
             if store is not None:
                 write_result(result, store)
+        warn_of_misfits(result)
         return result
 
     def _attempt(self, callback: Callback | None) -> xr.Dataset:
@@ -166,7 +170,13 @@ class Run:
 
 def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset:
     state = standing.state
+    images = merge_images(loop.layout, state)
+    measures = compute(measure_frames(loop.layout, state, images))
+    residual, overlap = (np.concatenate(parts) for parts in zip(*measures, strict=True))
     outcome = Outcome(
-        merge_images(loop.layout, state), [tile.illumination for tile in state.tiles], assemble_values(state)
+        images,
+        [tile.illumination for tile in state.tiles],
+        assemble_values(state),
+        FrameMeasures(residual, overlap),
     )
     return make_result(scan, loop.layout.tiling, outcome, standing.history, loop.options.describe())

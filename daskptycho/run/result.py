@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
 from daskptycho.model import model
-from daskptycho.scan.dataset import frame_numbers, pixel_size
+from daskptycho.model.sweep import FrameMeasures
+from daskptycho.run.misfits import name_misfits
+from daskptycho.scan.dataset import frame_numbers, frames_used, pixel_size, spread_over_frames
 from daskptycho.storage.store import open_dataset, parse_location, read_attributes, translate_errors
 from daskptycho.tasks.spec import Value, task, values_in
 from daskptycho.tasks.state import State
@@ -93,13 +95,26 @@ class Outcome(NamedTuple):
     """The illumination on each tile's window, summed over all tiles."""
     values: dict[str, NDArray]
     """Values of the parameters of the model, by name."""
+    measures: FrameMeasures | None = None
+    """Of each frame that was used; None where they are not known."""
 
 
 def make_result(
     scan: xr.Dataset, tiling: Tiling, found: Outcome, history: Iterable[_Sweep], options: Mapping[str, Any]
 ) -> xr.Dataset:
-    """Make the dataset that `reconstruct` returns."""
-    history = list(history)
+    """Make the dataset that `reconstruct` returns.
+
+    Parameters
+    ----------
+    scan : xarray.Dataset
+        The scan with all its frames.
+    tiling : Tiling
+        The tiles of those that were used.
+    found : Outcome
+    history : iterable
+    options : mapping
+    """
+    history, used = list(history), frames_used(scan)
     unit = scan["position"].attrs["units"]
     size = pixel_size(scan) if unit == "m" else None
     step = (1.0, 1.0) if size is None else size
@@ -112,13 +127,21 @@ def make_result(
     for kind in model.PARAMETERS:
         if kind.name in found.values:
             recovered |= kind.result(found.values[kind.name])
+    of_frames: dict[str, Any] = {}
+    if found.measures is not None:
+        recovered |= {f"frame_{name}": (("frame",), of, {}) for name, of in found.measures._asdict().items()}
+    for name, (dims, values, attributes) in recovered.items():
+        if dims[0] == "frame":
+            of_frames[name] = (dims, spread_over_frames(used, values), attributes)
     result = xr.Dataset(
         {
             "object": (("y", "x"), assemble_canvas(tiling, found.images)),
             "illumination": (("y", "x"), assemble_canvas(tiling, found.illuminations)),
             **recovered,
+            **of_frames,
             "position": scan["position"].variable.load(),
             "frame_number": ("frame", frame_numbers(scan)),
+            "frame_used": ("frame", used),
             **{
                 name: ("sweep", np.array([getattr(sweep, name) for sweep in history]))
                 for name in ("residual", "consensus", "spread", "seconds")
@@ -133,6 +156,8 @@ def make_result(
             "source": str(scan.encoding.get("source", scan.attrs.get("source", "memory"))),
         },
     )
+    if found.measures is not None:
+        result.attrs |= name_misfits(result)
     if pixel_size(scan) is not None:
         result.attrs["pixel_size_m"] = list(pixel_size(scan) or ())
     result["seconds"].attrs["units"] = "s"

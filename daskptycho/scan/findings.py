@@ -1,0 +1,116 @@
+"""What the counts and positions of a scan say once all of them have come in: variables, and sentences.
+
+`dataset` calls it when a scan is written; ``daskptycho info`` asks the same of a scan that is there.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from daskptycho.scan.calibration import position_in_pixels, scan_period
+from daskptycho.scan.intake import Intake
+from daskptycho.scan.left_out import FRAME_USED, frames_used, list_numbers
+from daskptycho.scan.odd_frames import (
+    describe_outlying,
+    describe_repeated,
+    doubt_step,
+    find_dark_frames,
+    find_outlying,
+)
+from daskptycho.scan.optics import is_near_field
+from daskptycho.scan.zero_frequency import doubt_zero_frequency
+
+__all__ = ["describe_intake", "describe_positions", "valid_pixels", "warn_of_positions"]
+
+# Most of the frames that are left out without having been asked for.
+MOST_LEFT_OUT = 0.5
+
+
+def valid_pixels(scan: xr.Dataset) -> NDArray[np.bool_] | None:
+    """The mask of a scan, (qy, qx), or None."""
+    return scan["valid"].values if "valid" in scan else None
+
+
+def describe_positions(scan: xr.Dataset) -> list[str]:
+    """Sentences on the positions of the frames that are used, where they are possible but hardly meant."""
+    used = frames_used(scan)
+    position, frame_shape = position_in_pixels(scan)[used], (scan.sizes["qy"], scan.sizes["qx"])
+    number = scan["frame_number"].values[used] if "frame_number" in scan else np.flatnonzero(used)
+    said = []
+    if scan_period(scan) is None:
+        outlying = find_outlying(position, frame_shape)
+        if outlying is not None:
+            said.append(describe_outlying(outlying, number, position))
+    doubt = doubt_step(position, frame_shape)
+    return said if doubt is None else [*said, doubt]
+
+
+def warn_of_positions(scan: xr.Dataset) -> None:
+    """Warn of what `describe_positions` says, on behalf of the caller's caller."""
+    for sentence in describe_positions(scan):
+        warnings.warn(sentence, UserWarning, stacklevel=3)
+
+
+def describe_intake(header: xr.Dataset, intake: Intake) -> tuple[xr.Dataset, list[str]]:
+    """What follows from the counts of a scan.
+
+    Parameters
+    ----------
+    header : xarray.Dataset
+        The scan, in the order of the input.
+    intake : Intake
+        All frames have passed through it.
+
+    Returns
+    -------
+    found : xarray.Dataset
+        ``valid`` and ``frame_used``, if they are others than in the header.
+    said : list of str
+        What a user has to know.
+    """
+    found, said = xr.Dataset(), intake.report()
+    if intake.masks:
+        found["valid"] = (("qy", "qx"), intake.valid)
+    used, words = _choose_frames(header, intake)
+    said += words
+    if not np.array_equal(used, frames_used(header)):
+        found[FRAME_USED] = ("frame", used)
+    said += describe_positions(header.assign({FRAME_USED: ("frame", used)}))
+    repeated = describe_repeated(intake.repeated, header["frame_number"].values, position_in_pixels(header))
+    if repeated is not None:
+        said.append(repeated)
+    if not is_near_field(header.attrs):
+        doubt = doubt_zero_frequency(intake.statistics.mean(intake.valid), decisive=True)
+        said += [] if doubt is None else [doubt]
+    return found, said
+
+
+def _choose_frames(header: xr.Dataset, intake: Intake) -> tuple[NDArray[np.bool_], list[str]]:
+    """The frames that are used, without those that hold no counts or far too few or many; and why."""
+    number, used = header["frame_number"].values, frames_used(header)
+    empty, odd = find_dark_frames(
+        intake.totals, position_in_pixels(header), intake.valid.shape, whole=intake.whole
+    )
+    empty |= intake.lost
+    said = []
+    for left_out, why in (
+        (empty & used, "no counts"),
+        (odd & used, "ten times fewer or more counts than all of their neighbours"),
+    ):
+        count = int(left_out.sum())
+        if not count:
+            continue
+        frames = list_numbers(sorted(number[left_out]))
+        have = f"{frames} {'has' if count == 1 else 'have'} {why}"
+        if count > MOST_LEFT_OUT * used.sum():
+            said.append(
+                f"{have}, and {'is' if count == 1 else 'are'} used all the same: most frames are such"
+            )
+            continue
+        said.append(f"{have}, and {'is' if count == 1 else 'are'} left out")
+        used = used & ~left_out
+    return used, said
