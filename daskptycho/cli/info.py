@@ -75,8 +75,8 @@ def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
     oddities = _dark_frames(scan, counts)
     if counts.pixels < LEAST_VALID * counts.mean.size:
         oddities.append(
-            f"only {counts.pixels:,} of {counts.mean.size:,} pixels are valid; a mask has to be True where the "
-            "detector counts"
+            f"only {counts.pixels:,} of {counts.mean.size:,} pixels are valid; a mask has to be True where "
+            "the detector counts"
         )
     if "probe" not in scan:
         oddities.append(
@@ -107,7 +107,7 @@ def _dark_frames(scan: xr.Dataset, counts: Counts) -> list[str]:
     whole = scan["intensity"].dtype.kind != "f"
     empty, odd = find_dark_frames(counts.per_frame, position, scan["intensity"].shape[1:], whole=whole)
     said = []
-    for found, what in ((empty, "no counts"), (odd, "far fewer or more counts than all their neighbours")):
+    for found, what in ((empty, "no counts"), (odd, "far fewer or more counts than neighbours that agree")):
         numbers = sorted(counts.number[found].tolist())
         if numbers:
             said.append(

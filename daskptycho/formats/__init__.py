@@ -101,6 +101,9 @@ def read_file(
     found = reader(path, **reading)
     if position_file is not None:
         found["position"] = read_position_file(position_file)
+        if "position_unit" in given:
+            # The unit of the data file is that of its own positions.
+            found.pop("position_unit", None)
     return arrange_scan(found, arrangement, given, assume or {})
 
 

@@ -195,6 +195,12 @@ def _override(scan: dict[str, Any], given: Mapping[str, Any], source: str) -> No
     radiation = given.get("radiation", scan.get("radiation", PHOTON))
     for name, value in given.items():
         own = scan.get(name)
+        if name == "position_unit" and own is not None and own != value:
+            raise ScanError(
+                f"position_unit is {value!r} as given, but {source} says that its positions are in "
+                f"{'metres or another unit of length' if own == 'm' else 'pixels'}; expected {own!r}: leave "
+                "the option out (--position-unit), or correct the file"
+            )
         other = EQUIVALENT.get(name)
         # Energy and wavelength are equivalent: what the file has of the other is dropped.
         if other is not None and other in scan and other not in given:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
 from daskptycho.formats.extras import import_extra
-from daskptycho.formats.hdf5_file import is_hdf5, open_hdf5, open_hdf5_frames, read_quantity
+from daskptycho.formats.hdf5_file import create_hdf5, is_hdf5, open_hdf5, open_hdf5_frames, read_quantity
 from daskptycho.formats.laboratory import DEFAULT_DIRECTIONS, beam_centre, beam_positions
 
 __all__ = ["is_cxi", "mask_to_valid", "read_cxi", "write_cxi"]
@@ -185,7 +185,7 @@ def write_cxi(result: xr.Dataset, path: Path) -> None:
         A new file.
     """
     h5py = import_extra("h5py")
-    with h5py.File(path, "w") as file:
+    with create_hdf5(path) as file:
         file["cxi_version"] = VERSION
         file["number_of_entries"] = 1
         entry = file.create_group(ENTRY)

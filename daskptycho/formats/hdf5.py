@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.array_names import drop_leading_ones, not_found_error
-from daskptycho.formats.extras import import_extra
-from daskptycho.formats.hdf5_file import open_hdf5, open_hdf5_frames, read_quantity, to_text, walk
+from daskptycho.formats.hdf5_file import (
+    create_hdf5,
+    open_hdf5,
+    open_hdf5_frames,
+    read_quantity,
+    to_text,
+    walk,
+)
 from daskptycho.formats.units import is_pixels
 
 __all__ = ["read_hdf5", "write_hdf5"]
@@ -217,8 +223,7 @@ def _to_number(value: NDArray[np.float64]) -> Any:
 
 def write_hdf5(result: xr.Dataset, path: Path) -> None:
     """Write the variables of a result as datasets of a new HDF5 file, with dimensions and attributes."""
-    h5py = import_extra("h5py")
-    with h5py.File(path, "w") as file:
+    with create_hdf5(path) as file:
         for name, value in result.attrs.items():
             file.attrs[name] = value
         for name, variable in result.variables.items():

@@ -18,7 +18,7 @@ from daskptycho.formats.extras import import_extra
 from daskptycho.formats.lazy_frames import LazyFrames, contiguous_ranges
 from daskptycho.formats.units import to_si
 
-__all__ = ["is_hdf5", "open_hdf5", "open_hdf5_frames", "read_quantity", "to_text", "walk"]
+__all__ = ["create_hdf5", "is_hdf5", "open_hdf5", "open_hdf5_frames", "read_quantity", "to_text", "walk"]
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -37,6 +37,20 @@ def is_hdf5(path: Path) -> bool:
                 return True
             offset = max(512, 2 * offset)
     return False
+
+
+@contextmanager
+def create_hdf5(path: Path) -> Iterator[Any]:
+    """Create an HDF5 file in memory, which is written to `path` at the end of the block.
+
+    The HDF5 library does not survive a disk that is full while it holds a file open.
+    """
+    h5py = import_extra("h5py")
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+        yield file
+        file.flush()
+        content = file.id.get_file_image()
+    path.write_bytes(content)
 
 
 @contextmanager

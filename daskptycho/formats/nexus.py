@@ -18,8 +18,15 @@ from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
 from daskptycho.formats.cxi import mask_to_valid
-from daskptycho.formats.extras import import_extra
-from daskptycho.formats.hdf5_file import is_hdf5, open_hdf5, open_hdf5_frames, read_quantity, to_text, walk
+from daskptycho.formats.hdf5_file import (
+    create_hdf5,
+    is_hdf5,
+    open_hdf5,
+    open_hdf5_frames,
+    read_quantity,
+    to_text,
+    walk,
+)
 from daskptycho.formats.laboratory import DEFAULT_DIRECTIONS, beam_positions
 from daskptycho.formats.units import is_pixels
 from daskptycho.scan.optics import ELECTRON
@@ -288,8 +295,7 @@ def write_nexus(result: xr.Dataset, path: Path) -> None:
     path : Path
         A new file.
     """
-    h5py = import_extra("h5py")
-    with h5py.File(path, "w") as file:
+    with create_hdf5(path) as file:
         file.attrs.update({"NX_class": "NXroot", "default": "entry"})
         entry = _create_group(file, "entry", "NXentry", default="object_phase")
         entry["title"] = str(result.attrs.get("source", "ptychographic reconstruction"))

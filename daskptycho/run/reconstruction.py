@@ -21,7 +21,7 @@ from daskptycho.run.loop import Progress
 from daskptycho.run.options import GIVEN, RunOptions, require_positive, require_whole, resolve_momentum
 from daskptycho.run.result import FORMAT
 from daskptycho.scan.dataset import leave_out_frames, take_used, validate_scan
-from daskptycho.scan.findings import warn_of_positions
+from daskptycho.scan.findings import leave_out_dark_frames, warn_of_positions
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.storage.store import parse_location, write_atomically
 from daskptycho.sync.options import Sync
@@ -178,6 +178,7 @@ def reconstruct(
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
     workers = find_workers(memory, device)
     validate_scan(scan)
+    scan = leave_out_dark_frames(scan)
     if np.size(leave_out):
         scan = leave_out_frames(scan, leave_out)
     warn_of_positions(scan)

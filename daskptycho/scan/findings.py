@@ -24,7 +24,13 @@ from daskptycho.scan.odd_frames import (
 from daskptycho.scan.optics import is_near_field
 from daskptycho.scan.zero_frequency import doubt_zero_frequency
 
-__all__ = ["describe_intake", "describe_positions", "valid_pixels", "warn_of_positions"]
+__all__ = [
+    "describe_intake",
+    "describe_positions",
+    "leave_out_dark_frames",
+    "valid_pixels",
+    "warn_of_positions",
+]
 
 # Most of the frames that are left out without having been asked for.
 MOST_LEFT_OUT = 0.5
@@ -33,6 +39,14 @@ MOST_LEFT_OUT = 0.5
 def valid_pixels(scan: xr.Dataset) -> NDArray[np.bool_] | None:
     """The mask of a scan, (qy, qx), or None."""
     return scan["valid"].values if "valid" in scan else None
+
+
+def _beam_power(scan: xr.Dataset) -> NDArray[np.float64]:
+    """Power of the beam at each frame relative to the mean, from the scan's gain; ones without it."""
+    if "gain" not in scan or not (np.isfinite(scan["gain"].values) & (scan["gain"].values > 0)).all():
+        return np.ones(scan.sizes["frame"])
+    power = scan["gain"].values.astype(float) ** 2
+    return power / power.mean()
 
 
 def describe_positions(scan: xr.Dataset) -> list[str]:
@@ -55,6 +69,29 @@ def warn_of_positions(scan: xr.Dataset) -> None:
         warnings.warn(sentence, UserWarning, stacklevel=3)
 
 
+def leave_out_dark_frames(scan: xr.Dataset) -> xr.Dataset:
+    """A scan in memory without its dark frames, as `dataset.create_scan` leaves them out, with a warning.
+
+    A scan in a store, or one that says which frames it uses, is returned as it is.
+    """
+    intensity = scan["intensity"]
+    if intensity.chunks is not None or FRAME_USED in scan:
+        return scan
+    mask = valid_pixels(scan)
+    counts = intensity.values if mask is None else np.where(mask, intensity.values, 0)
+    totals = counts.sum(axis=(1, 2), dtype=np.float64)
+    number = scan["frame_number"].values if "frame_number" in scan else np.arange(len(totals))
+    whole = counts.dtype.kind != "f" or bool((counts == np.rint(counts)).all())
+    totals /= _beam_power(scan)
+    found = find_dark_frames(totals, position_in_pixels(scan), counts.shape[1:], whole=whole)
+    used, said = _choose_frames(number, np.ones(len(totals), dtype=bool), *found)
+    for sentence in said:
+        warnings.warn(sentence, UserWarning, stacklevel=3)
+    changed = scan.assign({FRAME_USED: ("frame", used)})
+    changed.encoding = dict(scan.encoding)
+    return scan if used.all() else changed
+
+
 def describe_intake(header: xr.Dataset, intake: Intake) -> tuple[xr.Dataset, list[str]]:
     """What follows from the counts of a scan.
 
@@ -75,7 +112,11 @@ def describe_intake(header: xr.Dataset, intake: Intake) -> tuple[xr.Dataset, lis
     found, said = xr.Dataset(), intake.report()
     if intake.masks:
         found["valid"] = (("qy", "qx"), intake.valid)
-    used, words = _choose_frames(header, intake)
+    empty, odd = find_dark_frames(
+        *(intake.totals / _beam_power(header), position_in_pixels(header), intake.valid.shape),
+        whole=intake.whole,
+    )
+    used, words = _choose_frames(header["frame_number"].values, frames_used(header), empty | intake.lost, odd)
     said += words
     if not np.array_equal(used, frames_used(header)):
         found[FRAME_USED] = ("frame", used)
@@ -89,17 +130,14 @@ def describe_intake(header: xr.Dataset, intake: Intake) -> tuple[xr.Dataset, lis
     return found, said
 
 
-def _choose_frames(header: xr.Dataset, intake: Intake) -> tuple[NDArray[np.bool_], list[str]]:
+def _choose_frames(
+    number: NDArray[np.int64], used: NDArray[np.bool_], empty: NDArray[np.bool_], odd: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], list[str]]:
     """The frames that are used, without those that hold no counts or far too few or many; and why."""
-    number, used = header["frame_number"].values, frames_used(header)
-    empty, odd = find_dark_frames(
-        intake.totals, position_in_pixels(header), intake.valid.shape, whole=intake.whole
-    )
-    empty |= intake.lost
     said = []
     for left_out, why in (
         (empty & used, "no counts"),
-        (odd & used, "ten times fewer or more counts than all of their neighbours"),
+        (odd & used, "far fewer or more counts than neighbours that agree"),
     ):
         count = int(left_out.sum())
         if not count:

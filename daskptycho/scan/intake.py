@@ -209,7 +209,7 @@ class Intake:
             )
         if self._codes:
             number = int(self._coded.sum())
-            codes = ", ".join(f"{code:g}" for code in self._codes)
+            codes = ", ".join(f"{code:.15g}" for code in self._codes)
             said.append(f"mask_value {codes}: {number:,} pixel{'' if number == 1 else 's'} masked")
         if self._clips:
             said.append(f"clip_negative: {self._clipped:,} counts were below zero and are set to 0")

@@ -28,9 +28,11 @@ __all__ = [
 
 # A frame without counts is no accident where a median frame has so many: the chance is exp(-30) a frame.
 SURE_COUNTS = 30
-# A dip is a frame with less than this part of the counts of each of its nearest neighbours, and a flash one
-# with as much more; the neighbours have to have counts enough to tell.
-DIP, DIP_COUNTS, NEIGHBOURS = 0.1, 1000, 4
+# A dip is a frame with less than this part of the counts of its nearest neighbours, and a flash one with as
+# much more; the neighbours have to have counts enough to tell.
+DIP, DIP_COUNTS, NEIGHBOURS = 0.6, 1000, 8
+# The neighbours have to be calm: a sample that absorbs is seen by several of them. This many may be odd too.
+CALM, ODD_NEIGHBOURS = 0.85, 2
 
 # Frames far away are told where they are at most this part of the scan, and where the canvas is so many times
 # smaller without them.
@@ -49,7 +51,7 @@ def find_dark_frames(
     Parameters
     ----------
     totals : (frame,) array
-        Sums of the counts.
+        Sums of the counts, divided by the power of the beam where that is known.
     position : (frame, 2) array
         In object pixels.
     frame_shape : (int, int)
@@ -71,11 +73,12 @@ def find_dark_frames(
     distance, near = KDTree(position[shining] / np.asarray(frame_shape)).query(
         position[shining] / np.asarray(frame_shape), k=NEIGHBOURS + 1, p=np.inf
     )
-    own, around = totals[shining], totals[shining][near[:, 1:]]
+    own, around = totals[shining], np.sort(totals[shining][near[:, 1:]], axis=1)
     # Half a frame away, half of what is seen is the same.
     close = (distance[:, 1:] < 0.5).all(axis=1)
-    dips = close & (own < DIP * around.min(axis=1))
-    flashes = close & (own > around.max(axis=1) / DIP)
+    middle, low, high = np.median(around, axis=1), around[:, ODD_NEIGHBOURS], around[:, -1 - ODD_NEIGHBOURS]
+    dips = close & (own < DIP * low) & (low > CALM * middle)
+    flashes = close & (DIP * own > high) & (CALM * high < middle)
     odd[shining[dips | flashes]] = True
     return empty, odd
 
