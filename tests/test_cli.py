@@ -239,7 +239,7 @@ def test_every_option_of_import_reaches_the_scan(tmp_path: Path) -> None:
     mask[3, 5] = False
     other = {
         "counts": shifted,
-        "where": arrays["position"][:, ::-1] * 1e-8,
+        "where": arrays["position"][:, ::-1] * 1e-6,
         "light": arrays["probe"],
         "good": np.fft.ifftshift(mask),
         "dark": np.ones((16, 16)),
@@ -262,7 +262,7 @@ def test_every_option_of_import_reaches_the_scan(tmp_path: Path) -> None:
     )
     scan = dp.open_scan(tmp_path / "s.zarr").sortby("frame_number")
     np.testing.assert_array_equal(scan["intensity"], arrays["intensity"] * mask)
-    np.testing.assert_allclose(scan["position"], arrays["position"] * 1e-8)
+    np.testing.assert_allclose(scan["position"], arrays["position"] * 1e-6)
     np.testing.assert_array_equal(scan["valid"], mask)
     assert scan["probe"].shape == (1, 16, 16)
     assert scan["position"].attrs["units"] == "m"
@@ -316,10 +316,13 @@ def test_info_warns_about_what_is_rarely_intended(tmp_path: Path) -> None:
     arrays = dict(np.load(file))
     arrays["intensity"][7] = 0
     np.savez(file, **arrays | {"position": arrays["position"] * 3})
-    run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel")
-    lines = run("info", tmp_path / "s.zarr").stderr.splitlines()
-    assert [line.startswith("Warning: ") for line in lines] == [True] * 3
-    for what in ("1 of the 30 that were read has no counts", "no probe", "hardly overlap"):
+    done = run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel")
+    assert "frame 7 has no counts, and is left out" in done.stderr
+    shown = run("info", tmp_path / "s.zarr")
+    assert read_facts(shown.stdout)["left out"] == "frame 7"
+    lines = shown.stderr.splitlines()
+    assert [line.startswith("Warning: ") for line in lines] == [True] * 2
+    for what in ("no probe", "hardly overlap"):
         assert what in "\n".join(lines)
 
 
@@ -432,7 +435,7 @@ def test_warning_is_one_line(tmp_path: Path) -> None:
     done = run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel", "--zero-frequency", "corner")
     (line,) = done.stderr.splitlines()
     assert line.startswith("Warning: ")
-    assert "--zero-frequency centre" in line
+    assert "brightest round the corner" in line
 
 
 def test_damaged_scan_is_refused_and_nothing_is_left(work: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ class _Key(click.ParamType):
         "daskptycho import star.npz.bz2 scan.zarr --position-unit pixel",
         "daskptycho import moonflower.ptyd scan.zarr --guess-probe",
         "daskptycho import master.h5 scan.zarr --position-file positions.txt \\\n--crop 256 --guess-probe",
-        "daskptycho import frames.h5 scan.zarr --mask-value 65535 --clip-negative --leave-out 3,17",
+        "daskptycho import frames.h5 scan.zarr --mask-value 65535 --clip-negative \\\n--leave-out 3,17",
         "daskptycho import frames.h5 scan.zarr --position-key motors/y+motors/x \\\n"
         "--key energy_eV=beam/energy --assume detector_distance_m=2",
         "daskptycho import empad.xml scan.zarr --guess-probe --rotation-deg 12 \\\n"

@@ -7,7 +7,6 @@ import gzip
 import lzma
 import shutil
 import tempfile
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,12 +42,8 @@ USUAL_KEYS: Mapping[str, tuple[str, ...]] = {
 }
 DIMENSIONS = {"intensity": 3, "position": 2, "probe": 3, "valid": 2, "background": 2}
 
-# Frames that are averaged to find where the zero frequency lies, and frames in a dask block.
-SAMPLED_FRAMES = 64
+# Frames in a dask block.
 BLOCK_FRAMES = 16
-
-# The zero frequency lies elsewhere if this share of the counts near both candidates is near the other one.
-DECISIVE_SHARE = 0.8
 
 
 def is_npz(path: Path) -> bool:
@@ -96,11 +91,6 @@ def read_npz(
         Arguments of `create_scan`: `intensity` (a dask array in detector order), `position`, `source`, and if
         the file has them `probe`, `valid` and `background`. Leading axes of length one are dropped.
 
-    Warns
-    -----
-    UserWarning
-        The frames look as if their zero frequency lay elsewhere than `zero_frequency` says.
-
     Raises
     ------
     ScanError
@@ -122,7 +112,6 @@ def read_npz(
     arrays["position"] = orient_positions(arrays["position"], position_axes)
     if "valid" in arrays:
         arrays["valid"] = arrays["valid"].astype(bool)
-    _check_zero_frequency(arrays["intensity"], arrays.get("valid"), zero_frequency)
     frames = da.from_array(arrays["intensity"], chunks=(BLOCK_FRAMES, -1, -1), name=False)
     if zero_frequency == "corner":
         frames = frames.map_blocks(np.fft.fftshift, axes=(1, 2), dtype=frames.dtype)
@@ -190,23 +179,3 @@ def _check_dimensions(name: str, array: NDArray[Any], key: str | None) -> NDArra
             "besides leading ones of size one"
         )
     return array
-
-
-def _check_zero_frequency(
-    intensity: NDArray[Any], valid: NDArray[np.bool_] | None, zero_frequency: str
-) -> None:
-    """Warn if nearly all counts lie round the other candidate for the zero frequency."""
-    sample = intensity[:: max(1, len(intensity) // SAMPLED_FRAMES)]
-    mean = np.nan_to_num(sample.astype(float), posinf=0, neginf=0).sum(axis=0)
-    if valid is not None and valid.shape == mean.shape:
-        mean = mean * valid
-    middle = tuple(slice(n // 4, n // 4 + (n + 1) // 2) for n in mean.shape)
-    near = {"centre": mean[middle].sum(), "corner": np.fft.fftshift(mean)[middle].sum()}
-    other = "corner" if zero_frequency == "centre" else "centre"
-    if near[other] > DECISIVE_SHARE * (near["centre"] + near["corner"]) > 0:
-        warnings.warn(
-            f"zero_frequency is {zero_frequency!r}, but the frames are brightest round the {other}; "
-            f"if the zero frequency lies there, pass zero_frequency={other!r} (--zero-frequency {other})",
-            UserWarning,
-            stacklevel=3,
-        )

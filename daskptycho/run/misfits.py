@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from daskptycho.errors import warn_caller
 from daskptycho.scan.dataset import list_numbers
 
 __all__ = ["find_alone", "find_misfits", "name_misfits", "warn_of_misfits"]
@@ -73,7 +72,7 @@ def name_misfits(result: xr.Dataset) -> dict[str, list[int]]:
 def warn_of_misfits(result: xr.Dataset) -> None:
     """Warn of the frames of a result that fit far worse than the others, or that no other confirms."""
     for sentence in _describe(result):
-        warnings.warn(sentence, UserWarning, stacklevel=3)
+        warn_caller(sentence)
 
 
 def _describe(result: xr.Dataset) -> list[str]:

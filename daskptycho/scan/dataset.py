@@ -6,7 +6,6 @@ ask of an opened scan, its pixel size for instance, they import from here.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from daskptycho.errors import OptionError, ScanError
+from daskptycho.errors import OptionError, ScanError, warn_caller
 from daskptycho.scan.calibration import geometry_attributes, pixel_size, position_in_pixels, scan_period
 from daskptycho.scan.findings import describe_intake, valid_pixels
 from daskptycho.scan.frames import (
@@ -261,7 +260,7 @@ def create_scan(
             *(conclude, progress),
         )
     for sentence in said:
-        warnings.warn(sentence, UserWarning, stacklevel=2)
+        warn_caller(sentence)
     return open_scan(url)
 
 

@@ -25,8 +25,9 @@ FEWEST_FRAMES = 8
 STUCK_FRAMES, STUCK_COUNTS = 16, 100
 # A code or a hot pixel is this many times above what all others, or all its neighbours, ever count.
 FAR_ABOVE_ALL, FAR_ABOVE_NEIGHBOURS = 4, 10
-# Least counts, in every frame, of the pixels on both sides of one that never counts and is taken for dead.
-BRIGHT = 20
+# Least counts of the pixels on both sides of one that never counts and is taken for dead: in a frame on
+# average, and in all frames.
+BRIGHT, BRIGHT_SUM = 2, 100
 # Largest part of the pixels that is masked without having been asked for.
 MOST = 0.5
 # Largest part of pixels with negative codes, if negative counts are to be clipped.
@@ -150,7 +151,7 @@ def find_dead_pixels(
                 findings.append(f"{number:,} pixel{'s' if number > 1 else ''} {words}")
     if dead.sum() > MOST * valid.sum():
         raise ScanError(
-            f"intensity cannot be believed: of {int(valid.sum()):,} pixels {'; '.join(findings)}; expected "
+            f"intensity cannot be believed: of {int(valid.sum()):,} pixels, {'; '.join(findings)}; expected "
             "counts on most of the detector: give its mask (valid, --valid-key), or, where counts were "
             "saturated or went below zero, mend the frames (clip_negative, --clip-negative)"
         )
@@ -163,13 +164,13 @@ Found = list[tuple[NDArray[np.bool_], str]]
 def _find_codes(of: PixelStatistics, valid: NDArray[np.bool_]) -> Found:
     """The end of a type in at least half of the frames."""
     return [
-        (count >= max(1, of.frames / 2), f"hold {end:.0f}, the end of a type, in most frames")
+        (count >= max(1, of.frames / 2), f"with {end:.0f}, the end of a type, in most frames")
         for end, count in of.at_end.items()
     ]
 
 
 def _find_lost(of: PixelStatistics, valid: NDArray[np.bool_]) -> Found:
-    return [(of.lost >= max(1, of.frames / 2), "are NaN or infinite in most frames")]
+    return [(of.lost >= max(1, of.frames / 2), "with NaN or infinity in most frames")]
 
 
 def _find_negative(of: PixelStatistics, valid: NDArray[np.bool_]) -> Found:
@@ -177,7 +178,7 @@ def _find_negative(of: PixelStatistics, valid: NDArray[np.bool_]) -> Found:
     constant = (of.lowest == of.highest) & (of.highest < 0) & (of.highest == np.rint(of.highest))
     codes = np.unique(of.highest[constant & valid])
     names = ", ".join(f"{code:.0f}" for code in codes[-3:])
-    return [(constant, f"hold a negative code ({names}) in every frame")]
+    return [(constant, f"with a negative code ({names}) in every frame")]
 
 
 def _find_constant(of: PixelStatistics, valid: NDArray[np.bool_]) -> Found:
@@ -189,7 +190,7 @@ def _find_constant(of: PixelStatistics, valid: NDArray[np.bool_]) -> Found:
     found = constant & (of.highest > FAR_ABOVE_ALL * of.highest[others].max())
     if of.frames >= STUCK_FRAMES and others.sum() > constant.sum():
         found |= constant & (of.highest >= STUCK_COUNTS)
-    return [(found, "hold one count in every frame")]
+    return [(found, "with one and the same count in every frame")]
 
 
 def _find_hot(of: PixelStatistics, valid: NDArray[np.bool_]) -> Found:
@@ -205,14 +206,14 @@ def _find_hot(of: PixelStatistics, valid: NDArray[np.bool_]) -> Found:
     # A beam that is hardly wider than a pixel may be as sharp as a hot pixel.
     for middle in ([n // 2 for n in of.shape], (0, 0)):
         found[tuple(slice(max(0, at - 1), at + 2) for at in middle)] = False
-    return [(found, "are far above all their neighbours in every frame")]
+    return [(found, "far above all neighbours in every frame")]
 
 
 def _find_dark(of: PixelStatistics, valid: NDArray[np.bool_]) -> Found:
-    """Never a count, between two neighbours that count in every frame."""
+    """Never a count, between two neighbours that count."""
     if of.frames < FEWEST_FRAMES:
         return []
-    bright = np.pad(valid & (of.lowest >= BRIGHT), 1)
+    bright = np.pad(valid & (of.total >= max(BRIGHT_SUM, BRIGHT * of.frames)), 1)
     rows, columns = of.shape
 
     def shifted(y: int, x: int) -> NDArray[np.bool_]:
@@ -221,7 +222,7 @@ def _find_dark(of: PixelStatistics, valid: NDArray[np.bool_]) -> Found:
     between = np.zeros(of.shape, dtype=bool)
     for y, x in ((0, 1), (1, 0), (1, 1), (1, -1)):
         between |= shifted(y, x) & shifted(-y, -x)
-    return [(between & (of.highest == 0), "never count, beside pixels that always do")]
+    return [(between & (of.highest == 0), "without counts, between others that have some")]
 
 
 def refuse_wrapped_counts(of: PixelStatistics, valid: NDArray[np.bool_]) -> None:

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from daskptycho.errors import warn_caller
 from daskptycho.scan.calibration import position_in_pixels, scan_period
 from daskptycho.scan.intake import Intake
 from daskptycho.scan.left_out import FRAME_USED, frames_used, list_numbers
@@ -64,9 +63,9 @@ def describe_positions(scan: xr.Dataset) -> list[str]:
 
 
 def warn_of_positions(scan: xr.Dataset) -> None:
-    """Warn of what `describe_positions` says, on behalf of the caller's caller."""
+    """Warn of what `describe_positions` says."""
     for sentence in describe_positions(scan):
-        warnings.warn(sentence, UserWarning, stacklevel=3)
+        warn_caller(sentence)
 
 
 def leave_out_dark_frames(scan: xr.Dataset) -> xr.Dataset:
@@ -86,7 +85,7 @@ def leave_out_dark_frames(scan: xr.Dataset) -> xr.Dataset:
     found = find_dark_frames(totals, position_in_pixels(scan), counts.shape[1:], whole=whole)
     used, said = _choose_frames(number, np.ones(len(totals), dtype=bool), *found)
     for sentence in said:
-        warnings.warn(sentence, UserWarning, stacklevel=3)
+        warn_caller(sentence)
     changed = scan.assign({FRAME_USED: ("frame", used)})
     changed.encoding = dict(scan.encoding)
     return scan if used.all() else changed

@@ -204,7 +204,7 @@ class Intake:
         said = []
         if self.findings:
             said.append(
-                f"{'; '.join(self.findings)}: they are taken as not valid (to give a mask yourself: valid, "
+                f"{'; '.join(self.findings)}: taken as not valid (to give a mask yourself: valid, "
                 "--valid-key)"
             )
         if self._codes:

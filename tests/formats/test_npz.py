@@ -110,25 +110,6 @@ def test_zero_frequency_in_the_corner_is_rolled_to_the_middle(tmp_path: Path) ->
     np.testing.assert_array_equal(read["background"], frames[1])
 
 
-@pytest.mark.parametrize(("true", "claimed"), [("centre", "corner"), ("corner", "centre")])
-def test_frames_that_contradict_the_claim_are_noticed(tmp_path: Path, true: str, claimed: str) -> None:
-    frames = centred_frames() if true == "centre" else np.fft.ifftshift(centred_frames(), axes=(1, 2))
-    path = write(tmp_path / "a.npz", **good(data=frames))
-    with pytest.warns(UserWarning, match=f"brightest round the {true}; .*zero_frequency='{true}'"):
-        read_npz(path, zero_frequency=claimed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        read_npz(path, zero_frequency=true)
-
-
-def test_flat_frames_contradict_nothing(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.npz", **good(data=np.ones((20, 8, 8))))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for claimed in ("centre", "corner"):
-            read_npz(path, zero_frequency=claimed)
-
-
 @pytest.mark.parametrize(
     ("arrays", "options", "words"),
     [

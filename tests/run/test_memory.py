@@ -101,8 +101,9 @@ def test_streamed_run_gives_the_image_of_one_that_holds_its_amplitudes(
     recipe = recipe_of(update_probe, method=sync.method)
     with dask.config.set(num_workers=HERE.threads):
         streamed = dp.reconstruct(ds, memory=tight(ds, recipe), **options)
-    # Once for the counts, then every sweep; twice in those that wait for the new probe of all tiles.
-    assert len(reads) == 4 * (1 + 5 + (4 if update_probe else 0))
+    # Once for the counts, then every sweep; twice in those that wait for the new probe of all tiles; and
+    # once to measure each frame at the end.
+    assert len(reads) == 4 * (1 + 5 + (4 if update_probe else 0) + 1)
     xr.testing.assert_allclose(streamed.drop_vars("seconds"), held.drop_vars("seconds"), rtol=1e-5)
 
 
