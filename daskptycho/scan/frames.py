@@ -172,7 +172,8 @@ def write_scan(
 
 def _write_header(store: Store, header: xr.Dataset) -> None:
     # Without this, xarray would declare NaN to mark missing values.
-    encoding = {name: {"_FillValue": None} for name in header.variables}
+    numbers = [name for name, variable in header.variables.items() if variable.dtype.kind != "b"]
+    encoding = {name: {"_FillValue": None} for name in numbers}
     header.to_zarr(store, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
 
 
@@ -253,5 +254,6 @@ def _narrowest_type(tile: NDArray[Any]) -> int:
     """Index in STORED_TYPES of the narrowest type that holds these counts without loss."""
     if tile.dtype.kind == "f" and not (tile == np.rint(tile)).all():
         return len(STORED_TYPES) - 1
-    maximum = tile.max()
+    # Not in the type of the tile, in which the largest number of another type may be rounded.
+    maximum = float(tile.max())
     return next(index for index, (_, largest) in enumerate(STORED_TYPES) if maximum <= largest)

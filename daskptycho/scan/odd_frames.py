@@ -32,7 +32,7 @@ SURE_COUNTS = 30
 # much more; the neighbours have to have counts enough to tell.
 DIP, DIP_COUNTS, NEIGHBOURS = 0.6, 1000, 8
 # The neighbours have to be calm: a sample that absorbs is seen by several of them. This many may be odd too.
-CALM, ODD_NEIGHBOURS = 0.85, 2
+CALM, ODD_NEIGHBOURS = 0.78, 2
 
 # Frames far away are told where they are at most this part of the scan, and where the canvas is so many times
 # smaller without them.
@@ -76,10 +76,11 @@ def find_dark_frames(
     own, around = totals[shining], np.sort(totals[shining][near[:, 1:]], axis=1)
     # Half a frame away, half of what is seen is the same.
     close = (distance[:, 1:] < 0.5).all(axis=1)
-    middle, low, high = np.median(around, axis=1), around[:, ODD_NEIGHBOURS], around[:, -1 - ODD_NEIGHBOURS]
-    dips = close & (own < DIP * low) & (low > CALM * middle)
-    flashes = close & (DIP * own > high) & (CALM * high < middle)
-    odd[shining[dips | flashes]] = True
+    low, high = around[:, ODD_NEIGHBOURS], around[:, -1 - ODD_NEIGHBOURS]
+    # Where the neighbours are dark as well, the sample absorbs.
+    usual = np.median(lit)
+    close &= (low > CALM * high) & (low > usual / 2) & (high < 2 * usual)
+    odd[shining[close & ((own < DIP * low) | (DIP * own > high))]] = True
     return empty, odd
 
 

@@ -133,6 +133,7 @@ def write_atomically(target: Path, *, overwrite: bool, kind: str | None = None) 
 def _as_only_writer(target: Path, partial: Path, note: Path, *, overwrite: bool) -> Iterator[None]:
     """Make the folder to write to, empty, while no other process can; what a dead one has left is removed."""
     claimed = claim(note)
+    has_note = claimed.took_over or claimed.other is not None
     if claimed.other is not None and claimed.other.lives:
         raise busy_error(target, claimed.other)
     if claimed.other is not None:
@@ -143,7 +144,7 @@ def _as_only_writer(target: Path, partial: Path, note: Path, *, overwrite: bool)
         if claimed.other is not None:
             raise busy_error(target, claimed.other)
     try:
-        if partial.exists() and not claimed.took_over:
+        if partial.exists() and not has_note:
             if not overwrite:
                 raise unfinished_error(partial, "exists")
             _refuse_foreign(partial)
