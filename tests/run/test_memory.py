@@ -317,3 +317,12 @@ def test_a_gpu_needs_room_for_its_batches_and_pairs(ds: xr.Dataset) -> None:
     # A whole tile of 16 frames is at work at once, with its temporaries.
     assert there.task == here.task + GPU_BATCHES * 16 * 32**2 * 8
     assert there.worker > GPU_CONTEXT
+
+
+def test_frames_that_are_left_out_are_left_out_of_streams_too(ds: xr.Dataset) -> None:
+    options: dict[str, Any] = {"sweeps": 4, "update_probe": False, "leave_out": [0, 3, 4]}
+    held = dp.reconstruct(ds, **options)
+    with dask.config.set(num_workers=HERE.threads):
+        streamed = dp.reconstruct(ds, memory=tight(ds, recipe_of(False)), **options)
+    xr.testing.assert_allclose(streamed.drop_vars("seconds"), held.drop_vars("seconds"), rtol=1e-5)
+    assert int(streamed["frame_used"].sum()) == ds.sizes["frame"] - 3
