@@ -177,10 +177,10 @@ def reconstruct(
     if callback is not None and not callable(callback):
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
     workers = find_workers(memory, device)
-    validate_scan(scan)
-    scan = leave_out_dark_frames(scan)
     if np.size(leave_out):
         scan = leave_out_frames(scan, leave_out)
+    validate_scan(scan)
+    scan = leave_out_dark_frames(scan)
     warn_of_positions(scan)
     whole, scan = scan, take_used(scan)
     tiling = lay_out_tiles(scan, whole_pixel=not options.subpixel)

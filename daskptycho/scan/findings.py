@@ -71,10 +71,10 @@ def warn_of_positions(scan: xr.Dataset) -> None:
 def leave_out_dark_frames(scan: xr.Dataset) -> xr.Dataset:
     """A scan in memory without its dark frames, as `dataset.create_scan` leaves them out, with a warning.
 
-    A scan in a store, or one that says which frames it uses, is returned as it is.
+    A scan in a store is returned as it is.
     """
-    intensity = scan["intensity"]
-    if intensity.chunks is not None or FRAME_USED in scan:
+    intensity, used = scan["intensity"], frames_used(scan)
+    if intensity.chunks is not None:
         return scan
     mask = valid_pixels(scan)
     counts = intensity.values if mask is None else np.where(mask, intensity.values, 0)
@@ -83,12 +83,14 @@ def leave_out_dark_frames(scan: xr.Dataset) -> xr.Dataset:
     whole = counts.dtype.kind != "f" or bool((counts == np.rint(counts)).all())
     totals /= _beam_power(scan)
     found = find_dark_frames(totals, position_in_pixels(scan), counts.shape[1:], whole=whole)
-    used, said = _choose_frames(number, np.ones(len(totals), dtype=bool), *found)
+    left, said = _choose_frames(number, used, *found)
     for sentence in said:
         warn_caller(sentence)
-    changed = scan.assign({FRAME_USED: ("frame", used)})
+    if np.array_equal(left, used):
+        return scan
+    changed = scan.assign({FRAME_USED: ("frame", left)})
     changed.encoding = dict(scan.encoding)
-    return scan if used.all() else changed
+    return changed
 
 
 def describe_intake(header: xr.Dataset, intake: Intake) -> tuple[xr.Dataset, list[str]]:

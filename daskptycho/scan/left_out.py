@@ -156,8 +156,10 @@ def leave_out_frames(scan: xr.Dataset, numbers: ArrayLike) -> xr.Dataset:
     OptionError
         The scan has no such frame.
     ScanError
-        No frame would be left.
+        There are no frames, or none would be left.
     """
+    if not isinstance(scan, xr.Dataset) or "frame" not in scan.sizes:
+        raise ScanError(f"the scan is a {type(scan).__name__} without frames; expected one from open_scan")
     number = scan["frame_number"].values if "frame_number" in scan else np.arange(scan.sizes["frame"])
     used = frames_used(scan).copy()
     used[find_frames(number, numbers)] = False

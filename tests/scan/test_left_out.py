@@ -136,6 +136,25 @@ def test_frames_of_a_scan_in_memory_are_left_out_too() -> None:
     assert error_in(result) < 0.05
 
 
+def test_a_scan_in_memory_may_lack_what_belongs_to_frames_that_are_left_out() -> None:
+    position = raster()
+    counts = frames_at(position).astype(float)
+    counts[10], position[31] = np.nan, np.nan
+    scan = xr.Dataset(
+        {
+            "intensity": (("frame", "qy", "qx"), counts),
+            "position": (("frame", "axis"), position, {"units": "pixel"}),
+            "probe": (("mode", "y", "x"), probe_of()[None]),
+        }
+    )
+    with pytest.raises(dp.ScanError, match="position is not finite"):
+        dp.reconstruct(scan, sweeps=1)
+    result = dp.reconstruct(scan, sweeps=20, update_probe=False, leave_out=[10, 31])
+    assert error_in(result) < 0.05
+    with pytest.raises(dp.ScanError, match="the scan is a str without frames"):
+        dp.reconstruct("scan.zarr", leave_out=[1])  # type: ignore[arg-type]
+
+
 def test_a_resumed_run_leaves_out_the_same_frames(scan: xr.Dataset, tmp_path: Path) -> None:
     through = dp.reconstruct(scan, sweeps=6, leave_out=[2, 3])
     dp.reconstruct(scan, tmp_path / "r.zarr", sweeps=3, leave_out=[2, 3], checkpoint_every=1)
