@@ -27,6 +27,7 @@ __all__ = [
     "frame_blocks",
     "illuminate",
     "inverse_illumination",
+    "measure_misfits",
     "overlap",
     "project_data",
     "shift_probe",
@@ -253,6 +254,28 @@ def project_data(
     detected = forward.propagate(waves, out)
     misfit = likelihood.project(detected, amplitude, forward.scale(waves.shape[-2:]))
     return forward.propagate_back(detected), misfit
+
+
+def measure_misfits(
+    waves: Array, amplitude: Array, forward: Forward | None = None, likelihood: Likelihood | None = None
+) -> list[Any]:
+    """The misfit ``sum (|Fz| - a)^2`` of each frame, as of `project_data`.
+
+    Parameters
+    ----------
+    waves : (frame, mode, N, N) complex64 array
+        z; overwritten.
+    amplitude, forward, likelihood
+        As for `project_data`.
+
+    Returns
+    -------
+    list of float, or of arrays without axes
+    """
+    forward, likelihood = forward or FarField(), likelihood or Amplitude()
+    detected, scale = forward.propagate(waves, waves), forward.scale(waves.shape[-2:])
+    frames = [slice(number, number + 1) for number in range(len(waves))]
+    return [likelihood.project(detected[one], amplitude[one], scale) for one in frames]
 
 
 def add_probe_terms(

@@ -15,7 +15,15 @@ from daskptycho.backend import array_module, to_host
 from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.amplitudes import take_amplitudes
 from daskptycho.model.model import TileModel
-from daskptycho.model.operators import frame_blocks, illuminate, project_data, split, unsplit, weigh
+from daskptycho.model.operators import (
+    frame_blocks,
+    illuminate,
+    measure_misfits,
+    project_data,
+    split,
+    unsplit,
+    weigh,
+)
 from daskptycho.model.parameter import Sums, View
 from daskptycho.tiling import Tile
 
@@ -285,16 +293,18 @@ def measure_tile(
     for frames in frame_blocks(len(tile), at.probe):
         view = at.view(tile, frames)
         waves, measured = split(image, view.probe, view.corner), amplitude[frames]
+        of_frames = measure_misfits(waves, measured, at.model.forward, at.model.likelihood)
         power = (xp.abs(view.probe) ** 2).sum(axis=1)
+        rows = []
         for number, (y, x) in enumerate(to_host(view.corner).tolist()):
-            one = slice(number, number + 1)
-            _, misfit = project_data(waves[one], measured[one], at.model.forward, at.model.likelihood)
             light = power[number if len(power) > 1 else 0]
             around = xp.maximum(illumination[y : y + height, x : x + width], light)
             own = light**2 / xp.maximum(around, np.finfo(np.float32).tiny)
             counts = (xp.maximum(measured[number], 0) ** 2).sum(dtype=np.float64)
-            sums = (misfit, counts, own.sum(dtype=np.float64), light.sum(dtype=np.float64))
-            found[frames.start + number] = [float(value) for value in sums]
+            sums = (of_frames[number], counts, own.sum(dtype=np.float64), light.sum(dtype=np.float64))
+            rows.append(xp.stack([xp.asarray(value, dtype=np.float64) for value in sums]))
+        # Read from a GPU once a block, since reading waits.
+        found[frames] = to_host(xp.stack(rows))
     misfits, counts, alone, light = found.T
     with np.errstate(divide="ignore", invalid="ignore"):
         return FrameMeasures(np.where(misfits > 0, misfits / counts, 0.0), 1 - alone / light)

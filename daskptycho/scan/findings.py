@@ -42,10 +42,12 @@ def valid_pixels(scan: xr.Dataset) -> NDArray[np.bool_] | None:
 
 def _beam_power(scan: xr.Dataset) -> NDArray[np.float64]:
     """Power of the beam at each frame relative to the mean, from the scan's gain; ones without it."""
-    if "gain" not in scan or not (np.isfinite(scan["gain"].values) & (scan["gain"].values > 0)).all():
-        return np.ones(scan.sizes["frame"])
-    power = scan["gain"].values.astype(float) ** 2
-    return power / power.mean()
+    ones = np.ones(scan.sizes["frame"])
+    if "gain" not in scan or scan["gain"].shape != ones.shape:
+        return ones
+    gain = scan["gain"].values.astype(float)
+    # A gain that is impossible is refused by whatever uses it.
+    return gain**2 / (gain**2).mean() if (np.isfinite(gain) & (gain > 0)).all() else ones
 
 
 def describe_positions(scan: xr.Dataset) -> list[str]:

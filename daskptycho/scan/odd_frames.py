@@ -30,7 +30,7 @@ __all__ = [
 SURE_COUNTS = 30
 # A dip is a frame with less than this part of the counts of its nearest neighbours, and a flash one with as
 # much more; the neighbours have to have counts enough to tell.
-DIP, DIP_COUNTS, NEIGHBOURS = 0.6, 1000, 8
+DIP, DIP_COUNTS, NEIGHBOURS = 0.5, 1000, 8
 # The neighbours have to be calm: a sample that absorbs is seen by several of them. This many may be odd too.
 CALM, ODD_NEIGHBOURS = 0.78, 2
 
