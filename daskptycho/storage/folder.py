@@ -112,7 +112,10 @@ def write_atomically(target: Path, *, overwrite: bool, kind: str | None = None) 
     check_kind(target, _read_root(target), kind)
     _check_replaceable(target, overwrite)
     new_parents = [folder for folder in partial.parents if not folder.exists()]
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(partial)) from error
     note = partial.with_name(partial.name + ".writer")
     try:
         with _name_full_disk(target), _as_only_writer(target, partial, note, overwrite=overwrite):
