@@ -7,6 +7,7 @@ its frames. Arrays have one chunk for each tile, and H has one for each pair of 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import dask.array as da
@@ -26,6 +27,7 @@ from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.sync.eigensolvers import Eigenpair, PowerIterate
 from daskptycho.sync.gramian import GramianBlock, gramian_blocks
 from daskptycho.sync.options import Sync, check_normalisation
+from daskptycho.sync.parts import find_overlaps
 from daskptycho.sync.phases import Phases
 from daskptycho.tasks.blockwise import Gramian, Ground, find_phases, gramian_of_blocks, iterate
 from daskptycho.tasks.chunks import chunk_objects, map_objects, map_slices, map_with_object, unwrap_chunk
@@ -67,9 +69,8 @@ def _set_up(scan: xr.Dataset, probe: ArrayLike | None, subpixel: bool) -> _Setti
     scan = take_used(scan)
     tiling = lay_out_tiles(scan, whole_pixel=not subpixel)
     fractional = not all(tile.is_whole_pixel for tile in tiling.tiles)
-    forward = choose_forward(fresnel_kernel(scan.attrs, tiling.frame_shape))
     options = {"probe": probe, "update_probe": False, "fractional": fractional}
-    model, first = choose_model(scan, options, forward)
+    model, first = choose_model(scan, options, choose_forward(fresnel_kernel(scan.attrs, tiling.frame_shape)))
     shared = {parameter.name: first[parameter.name] for parameter in model.shared}
     per_frame = {parameter.name: first[parameter.name] for parameter in model.per_frame}
     return _Setting(tiling, TileModel(model, shared, per_frame))
@@ -198,7 +199,8 @@ def _weighted_frames(amplitude: Array, tile: Any, model: Any, device: Device) ->
     for frames in frame_blocks(len(amplitude), at.probe):
         view = at.view(moved, frames)
         waves = split(image, view.probe, view.corner)
-        projected, _ = project_data(waves, amplitude[frames], at.model.forward, at.model.likelihood)
+        forward = at.model.forward.at(view.fraction)
+        projected, _ = project_data(waves, amplitude[frames], forward, at.model.likelihood)
         weigh(projected, view.probe, out=(weighted[frames], power[frames]))
     return weighted
 
@@ -270,14 +272,10 @@ def gramian(
         _ground, chunk_objects(neighbourhoods), chunk_objects([setting.model._replace(own={})]), device=device
     )
     measured = _amplitudes_of(scan, device=device)
-    return gramian_of_blocks(
-        *(frames, ground, map_objects(_power, measured)),
-        *(
-            map_objects(_move_block, chunk_objects(blocks), device=device),
-            [block.outline() for block in blocks],
-        ),
-        like=_empty(device, 1, np.complex128),
-    )
+    placed = map_objects(_move_block, chunk_objects(blocks), device=device)
+    outline, like = [block.outline() for block in blocks], _empty(device, 1, np.complex128)
+    power = map_objects(_power, measured)
+    return gramian_of_blocks(frames, ground, power, placed, outline, like, find_overlaps(blocks))
 
 
 def _move_block(block: Any, device: Device) -> GramianBlock:
@@ -388,7 +386,9 @@ def phases(
         weighted by the power of the frames, is a positive number.
     """
     check_normalisation(normalisation)
-    found = find_phases(h, Sync("full") if sync is None else sync, normalisation)
+    # Every phase that is found, significant or not.
+    always = replace(Sync("full") if sync is None else sync, every=1)
+    found = find_phases(h, always, normalisation)
     return map_slices(_phase_of, h.frames, found, h.like.astype(np.complex64))
 
 

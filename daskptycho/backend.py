@@ -25,6 +25,7 @@ __all__ = [
     "pixels_in_flight",
     "sparse_module",
     "to_device",
+    "to_device_of",
     "to_host",
     "transform",
 ]
@@ -79,6 +80,11 @@ def to_device(array: Array, device: Device) -> Array:
     # A GPU supports only its own byte order; files of detectors may have the other one.
     native = np.asarray(array, dtype=array.dtype.newbyteorder("="))
     return importlib.import_module("cupy").asarray(native)
+
+
+def to_device_of(array: Array, like: Array) -> Array:
+    """Copy a NumPy array to the device of another array."""
+    return to_device(array, "gpu" if _on_device(like) else "cpu")
 
 
 def pixels_in_flight(array: Array) -> int:

@@ -15,7 +15,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from daskptycho.cpu_matrix_kernels import (
+    compile_kernel,
+    multiply_matrix,
+    scale_matrix,
+    subtract_component,
+    sum_moduli,
+)
 
 __all__ = [
     "accumulate_illumination",
@@ -23,6 +30,7 @@ __all__ = [
     "accumulate_probe",
     "accumulate_waves",
     "exit_waves",
+    "filter_spectra",
     "gramian",
     "multiply_matrix",
     "project_modulus",
@@ -34,16 +42,13 @@ __all__ = [
 
 Array = Any
 
-# Sums may be reordered, so that they can be vectorised. NaN and infinity keep their meaning.
-_compile = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
-
 
 def _real(array: Array) -> Array:
     """A view of complex64 memory as pairs of float32 along the last axis."""
     return array.view(np.float32)
 
 
-@_compile
+@compile_kernel
 def _exit_waves(image, probe, corner, out):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = out.shape
     own = probe.shape[0] > 1
@@ -64,7 +69,32 @@ def exit_waves(image: Array, probe: Array, corner: Array, out: Array) -> None:
     _exit_waves(_real(image), _real(probe), corner, _real(out))
 
 
-@_compile
+@compile_kernel
+def _filter_spectra(spectrum, factor, along_y, along_x):  # type: ignore[no-untyped-def]
+    frames, modes, height, width2 = spectrum.shape
+    own = np.empty(width2, dtype=np.float32)
+    for f in range(frames):
+        r = along_x[f]
+        for y in range(height):
+            k, c, s = factor[y], along_y[f, 2 * y], along_y[f, 2 * y + 1]
+            for x in range(width2 // 2):
+                a, b = c * r[2 * x] - s * r[2 * x + 1], c * r[2 * x + 1] + s * r[2 * x]
+                own[2 * x] = a * k[2 * x] - b * k[2 * x + 1]
+                own[2 * x + 1] = a * k[2 * x + 1] + b * k[2 * x]
+            for m in range(modes):
+                z = spectrum[f, m, y]
+                for x in range(width2 // 2):
+                    a, b, d, e = own[2 * x], own[2 * x + 1], z[2 * x], z[2 * x + 1]
+                    z[2 * x] = a * d - b * e
+                    z[2 * x + 1] = a * e + b * d
+
+
+def filter_spectra(spectrum: Array, factor: Array, along_y: Array, along_x: Array) -> None:
+    """``spectrum[f, m, y, x] *= factor[y, x] * along_y[f, y] * along_x[f, x]``, all complex64."""
+    _filter_spectra(_real(spectrum), _real(factor), _real(along_y), _real(along_x))
+
+
+@compile_kernel
 def _project_modulus(wave, amplitude, scale, tiny):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = wave.shape
     misfit: Any = 0.0
@@ -110,7 +140,7 @@ def project_modulus(wave: Array, amplitude: Array, scale: float) -> float:
     return float(_project_modulus(_real(wave), amplitude, np.float32(scale), np.float32(1e-30)))
 
 
-@_compile
+@compile_kernel
 def _weigh_frames(wave, probe, out, power):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = wave.shape
     own = probe.shape[0] > 1
@@ -138,7 +168,7 @@ def weigh_frames(wave: Array, probe: Array, out: Array, power: Array) -> None:
     _weigh_frames(_real(wave), _real(probe), _real(out), power)
 
 
-@_compile
+@compile_kernel
 def _accumulate_overlap(weighted, phase, corner, image):  # type: ignore[no-untyped-def]
     frames, height, width2 = weighted.shape
     for f in range(frames):
@@ -157,7 +187,7 @@ def accumulate_overlap(weighted: Array, phase: Array, corner: Array, image: Arra
     _accumulate_overlap(_real(weighted), phase, corner, _real(image))
 
 
-@_compile
+@compile_kernel
 def _accumulate_waves(wave, probe, corner, image):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = wave.shape
     own = probe.shape[0] > 1
@@ -178,7 +208,7 @@ def accumulate_waves(wave: Array, probe: Array, corner: Array, image: Array) -> 
     _accumulate_waves(_real(wave), _real(probe), corner, _real(image))
 
 
-@_compile
+@compile_kernel
 def _accumulate_illumination(power, corner, image):  # type: ignore[no-untyped-def]
     own = power.shape[0] > 1
     for f in range(corner.shape[0]):
@@ -196,7 +226,7 @@ def accumulate_illumination(probe: Array, corner: Array, image: Array) -> None:
     _accumulate_illumination(power, corner, image)
 
 
-@_compile
+@compile_kernel
 def _accumulate_probe(image, wave, corner, numerator, denominator):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = wave.shape
     own = numerator.shape[0] > 1
@@ -224,7 +254,7 @@ def accumulate_probe(image: Array, wave: Array, corner: Array, numerator: Array,
     _accumulate_probe(_real(image), _real(wave), corner, _real(numerator), denominator)
 
 
-@_compile
+@compile_kernel
 def _gramian(first, second, pair, offset, corner, weight, out):  # type: ignore[no-untyped-def]
     height, width = first.shape[1], first.shape[2] // 2
     for k in range(pair.shape[0]):
@@ -254,138 +284,3 @@ def gramian(
 ) -> None:
     """``out[k] = sum_r conj(first[i]) second[j] weight`` over the pixels r that pair k = (i, j) shares."""
     _gramian(_real(first), _real(second), pair, offset, corner, weight, out)
-
-
-@_compile
-def _sum_moduli(start, data, out):  # type: ignore[no-untyped-def]
-    for r in range(len(out)):
-        total = 0.0
-        for e in range(start[r], start[r + 1]):
-            total += np.sqrt(data[e].real ** 2 + data[e].imag ** 2)
-        out[r] = total
-
-
-def sum_moduli(start: Array, data: Array, out: Array) -> None:
-    """``out[r] = sum |data|`` over row r of a sparse matrix.
-
-    Parameters
-    ----------
-    start : (row + 1,) int32 array
-        The entries of row r are those from ``start[r]`` to ``start[r + 1] - 1``.
-    data : (entry,) complex128 array
-    out : (row,) float64 array
-    """
-    _sum_moduli(start, data, out)
-
-
-@_compile
-def _scale_matrix(start, index, data, factor, out):  # type: ignore[no-untyped-def]
-    for r in range(len(factor)):
-        for e in range(start[r], start[r + 1]):
-            out[e] = data[e] * (factor[r] * factor[index[e]])
-
-
-def scale_matrix(start: Array, index: Array, data: Array, factor: Array, out: Array) -> None:
-    """``out = data``, with rows and columns of a square sparse matrix multiplied by ``factor``.
-
-    Parameters
-    ----------
-    start : (row + 1,) int32 array
-    index : (entry,) int32 array
-        The column of each entry.
-    data, out : (entry,) complex128 arrays
-    factor : (row,) float64 array
-    """
-    _scale_matrix(start, index, data, factor, out)
-
-
-@_compile
-def _one_over_root(square):  # type: ignore[no-untyped-def]
-    return 1 / np.sqrt(square) if square > 0 else 0.0
-
-
-@_compile
-def _multiply_matrix(  # type: ignore[no-untyped-def]
-    start, index, data, vector, squares, before, squares_before, is_first, out, dots, squares_out
-):
-    rows, parts = len(vector), len(squares)
-    each = -(-rows // parts)
-    square = squares.sum()
-    scale = _one_over_root(square)
-    back = 0.0 if is_first else np.sqrt(square) * _one_over_root(squares_before.sum())
-    for part in range(parts):
-        dot, power = 0.0, 0.0
-        for r in range(part * each, min((part + 1) * each, rows)):
-            x, y = 0.0, 0.0
-            for e in range(start[r], start[r + 1]):
-                h, v = data[e], vector[index[e]]
-                x += h.real * v.real - h.imag * v.imag
-                y += h.real * v.imag + h.imag * v.real
-            x = x * scale - back * before[r].real
-            y = y * scale - back * before[r].imag
-            out[r] = complex(x, y)
-            dot += (vector[r].real * x + vector[r].imag * y) * scale
-            power += x * x + y * y
-        dots[part] = dot
-        squares_out[part] = power
-
-
-def multiply_matrix(
-    start: Array,
-    index: Array,
-    data: Array,
-    vector: Array,
-    squares: Array,
-    before: Array | None,
-    squares_before: Array | None,
-    out: Array,
-    dots: Array,
-    squares_out: Array,
-) -> None:
-    """``out = matrix v - |vector| b`` with ``v = vector / |vector|`` and ``b = before / |before|``.
-
-    The squares of norms, and inner products, are arrays of parts whose sum they are: a GPU computes one part
-    for each block of rows, and adds them up where they are needed, without waiting for the host.
-
-    Parameters
-    ----------
-    start, index, data
-        The sparse matrix, as in `scale_matrix`.
-    vector, out : (row,) complex128 arrays
-    squares : (part,) float64 array
-        ``|vector|^2``.
-    before, squares_before : arrays like these, or None
-        Without them ``out = matrix v``.
-    dots, squares_out : (part,) float64 arrays
-        ``Re <v, out>`` and ``|out|^2``, written.
-    """
-    is_first = before is None
-    behind = (vector, squares) if is_first else (before, squares_before)
-    _multiply_matrix(start, index, data, vector, squares, *behind, is_first, out, dots, squares_out)
-
-
-@_compile
-def _subtract_component(out, vector, squares, dots, squares_out):  # type: ignore[no-untyped-def]
-    rows, parts = len(vector), len(squares)
-    each = -(-rows // parts)
-    by = dots.sum() * _one_over_root(squares.sum())
-    for part in range(parts):
-        power = 0.0
-        for r in range(part * each, min((part + 1) * each, rows)):
-            out[r] -= by * vector[r]
-            power += out[r].real ** 2 + out[r].imag ** 2
-        squares_out[part] = power
-
-
-def subtract_component(out: Array, vector: Array, squares: Array, dots: Array, squares_out: Array) -> None:
-    """``out -= <v, out> v`` with ``v = vector / |vector|``; see `multiply_matrix` for parts.
-
-    Parameters
-    ----------
-    out, vector : (row,) complex128 arrays
-    squares, dots : (part,) float64 arrays
-        ``|vector|^2`` and ``<v, out>``.
-    squares_out : (part,) float64 array
-        ``|out|^2`` after the subtraction, written.
-    """
-    _subtract_component(out, vector, squares, dots, squares_out)

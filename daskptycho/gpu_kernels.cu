@@ -80,6 +80,27 @@ exit_waves(const float2* image, const float2* probe, const int64* corner, float2
   }
 }
 
+// spectrum[f, m, y, x] *= factor[y, x] * along_y[f, y] * along_x[f, x]
+extern "C" __global__ void __launch_bounds__(256, 8)
+filter_spectra(float2* spectrum, const float2* factor, const float2* along_y, const float2* along_x,
+               int modes, int height, int width) {
+  const int64 f = blockIdx.x;
+  const int pixels = height * width;
+  const float2* down = along_y + f * height;
+  const float2* across = along_x + f * width;
+  float2* z = spectrum + f * modes * pixels;
+  Place at(first_pixel(), next_pixel(), width);
+  for (int t = first_pixel(); t < pixels; t += next_pixel()) {
+    const float2 whole = times(factor[t], times(down[at.y], across[at.x]));
+    #pragma unroll 1
+    for (int m = 0; m < modes; ++m) {
+      float2& own = z[(int64)m * pixels + t];
+      own = times(whole, own);
+    }
+    at.move_on();
+  }
+}
+
 // The FFT before and the inverse FFT after this kernel leave out their factors; scale is the product of both,
 // 1 / pixels. Each block stores its part of the misfit.
 extern "C" __global__ void __launch_bounds__(256, 8)
@@ -278,10 +299,8 @@ __device__ double sum_of_parts(const double* part, int parts) {
   value = block_sum(value);
   if (threadIdx.x == 0) total = value;
   __syncthreads();
-  value = total;
-  // The next sum overwrites total.
-  __syncthreads();
-  return value;
+  // The next sum overwrites total behind the barriers of block_sum.
+  return total;
 }
 
 __device__ __forceinline__ double one_over_root(double square) { return square > 0.0 ? 1.0 / sqrt(square) : 0.0; }

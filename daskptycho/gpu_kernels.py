@@ -23,6 +23,7 @@ __all__ = [
     "accumulate_probe",
     "accumulate_waves",
     "exit_waves",
+    "filter_spectra",
     "gramian",
     "multiply_matrix",
     "project_modulus",
@@ -145,6 +146,13 @@ def exit_waves(image: Array, probe: Array, corner: Array, out: Array) -> None:
     grid = _blocks_of_frames(frames, height * width)
     sizes = _int(len(probe) > 1, modes, height, width, image.shape[1])
     _launch("exit_waves", grid, image, probe, *_keep_on_device(_identity, corner), out, *sizes)
+
+
+def filter_spectra(spectrum: Array, factor: Array, along_y: Array, along_x: Array) -> None:
+    """See `cpu_kernels.filter_spectra`."""
+    frames, modes, height, width = spectrum.shape
+    grid = _blocks_of_frames(frames, height * width)
+    _launch("filter_spectra", grid, spectrum, factor, along_y, along_x, *_int(modes, height, width))
 
 
 def project_modulus(wave: Array, amplitude: Array, scale: float) -> Array:

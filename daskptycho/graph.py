@@ -24,7 +24,7 @@ import numpy as np
 from daskptycho.cluster.work import note_sweep
 from daskptycho.model.model import Model, TileModel
 from daskptycho.model.momentum import extrapolate
-from daskptycho.model.parameter import Sums
+from daskptycho.model.parameter import Parameter, Sums
 from daskptycho.model.sweep import (
     FrameMeasures,
     Leave,
@@ -71,7 +71,7 @@ class Report(NamedTuple):
 
     misfit: float
     """``sum (|Fz| - a)^2`` over the valid pixels of all frames."""
-    consensus: float
+    disagreement: float
     spread: float
     localisation: float
 
@@ -157,22 +157,32 @@ def _gather_reports(swept: list[Value]) -> list[Value]:
 
 
 def _update_shared(
-    model: Model, shared: dict[str, Array], reports: list[_TileReport], due: frozenset[str]
+    model: Model, shared: dict[str, Array], reports: list[_TileReport], settings: SweepSettings
 ) -> dict[str, Array]:
     updated = dict(shared)
     for parameter in model.shared:
-        if parameter.name in due:
+        if parameter.name in settings.due:
             total = reduce(parameter.add, (report.sums[parameter.name] for report in reports))
-            updated[parameter.name] = parameter.update(shared[parameter.name], total)
+            updated[parameter.name] = _update(parameter, shared[parameter.name], total, settings)
     return updated
 
 
-def _update_own(model: Model, own: dict[str, Array], swept: TileSweep) -> dict[str, Array]:
+def _update_own(
+    model: Model, own: dict[str, Array], swept: TileSweep, settings: SweepSettings
+) -> dict[str, Array]:
     return own | {
-        parameter.name: parameter.update(own[parameter.name], swept.sums[parameter.name])
+        parameter.name: _update(parameter, own[parameter.name], swept.sums[parameter.name], settings)
         for parameter in model.per_frame
         if parameter.name in swept.sums
     }
+
+
+def _update(parameter: Parameter, value: Array, sums: Sums, settings: SweepSettings) -> Array:
+    """The next value of a parameter; only a share of the step to it, if the settings say so."""
+    following = parameter.update(value, sums)
+    if settings.share == 1:
+        return following
+    return value + (following - value) * np.float32(settings.share)
 
 
 def _extrapolate_shared(
@@ -189,7 +199,7 @@ def _summarise(reports: list[_TileReport], found: Phases | None) -> Report:
     misfit = sum(report.misfit for report in reports)
     if found is None:
         return Report(misfit, np.nan, np.nan, np.nan)
-    return Report(misfit, found.consensus, found.spread, found.localisation)
+    return Report(misfit, found.disagreement, found.spread, found.localisation)
 
 
 def illuminate_tiles(layout: Layout, models: Sequence[TileModel]) -> list[Value]:
@@ -252,9 +262,11 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
         return synchronise(layout, swept, after, settings, state)
     twice = layout.residency.waves_twice
     first = _sweep_tiles(layout, state, placed, models, "sums only" if twice else "waves")
-    updated = task(_update_shared, layout.tile_model, shared, _gather_reports(first), settings.due)
+    updated = task(_update_shared, layout.tile_model, shared, _gather_reports(first), placed)
     if any(parameter.name in settings.due for parameter in layout.model.per_frame):
-        own = [task(_update_own, layout.tile_model, *of_tile) for of_tile in zip(own, first, strict=True)]
+        own = [
+            task(_update_own, layout.tile_model, *of_tile, placed) for of_tile in zip(own, first, strict=True)
+        ]
     following = model_on_tiles(layout, updated, own)
     illuminations = illuminate_tiles(layout, following)
     if twice:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,9 +21,12 @@ from daskptycho.cli.options import (
     source_distance_option,
     tile_frames_option,
 )
-from daskptycho.cli.terminal import show_progress
+from daskptycho.cli.terminal import remark, show_progress, verbosity_options
 from daskptycho.errors import OptionError
 from daskptycho.views.quantities import pluralise
+
+if TYPE_CHECKING:
+    from daskptycho.formats.offers import Taken
 
 __all__ = ["command"]
 
@@ -58,6 +62,32 @@ class _Assumption(click.ParamType):
         return name, numbers[0] if len(numbers) == 1 else numbers
 
 
+class _Columns(click.ParamType):
+    """Two columns: ``samy,samx`` or ``3,2``."""
+
+    name = "y,x"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        parts = value if isinstance(value, tuple) else tuple(part.strip() for part in value.split(","))
+        if len(parts) != 2 or not all(parts):
+            self.fail(f"{value!r} is not a pair of columns; expected two, as in samy,samx or 3,2", param, ctx)
+        return parts
+
+
+class _Range(click.ParamType):
+    """Frames from one to before another: ``0:390``."""
+
+    name = "start:stop"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d*):(\d*)", value)
+        if found is None:
+            self.fail(f"{value!r} is not a range of frames; expected start:stop, as in 0:390", param, ctx)
+        return tuple(int(part) if part else None for part in found.groups())
+
+
 class _Key(click.ParamType):
     """A name and a path in an HDF5 file: ``energy_eV=/beam/energy``."""
 
@@ -77,7 +107,9 @@ class _Key(click.ParamType):
     examples=(
         "daskptycho import star.npz.bz2 scan.zarr --position-unit pixel",
         "daskptycho import moonflower.ptyd scan.zarr --guess-probe",
-        "daskptycho import master.h5 scan.zarr --position-file positions.txt \\\n--crop 256 --guess-probe",
+        "daskptycho import master.h5 scan.zarr --position-file positions.csv \\\n--crop 256 --guess-probe",
+        "daskptycho import scan4d.npy scan.zarr --position-unit um \\\n"
+        "--position-file motors.h5:/scan/y+/scan/x --pixel-size-m 12e-9",
         "daskptycho import frames.h5 scan.zarr --mask-value 65535 --clip-negative \\\n--leave-out 3,17",
         "daskptycho import frames.h5 scan.zarr --position-key motors/y+motors/x \\\n"
         "--key energy_eV=beam/energy --assume detector_distance_m=2",
@@ -101,30 +133,77 @@ class _Key(click.ParamType):
 @click.option(
     "--valid-key",
     metavar="NAME",
-    help="Name of the mask, True where the detector counts; it is never guessed.",
+    help="Name of the mask, True where the detector counts, or ~NAME for one that is True where it does not; "
+    "several with a plus. It is never guessed.",
 )
-@click.option("--background-key", metavar="NAME", help="Name of the counts that do not come from the sample.")
-@click.option("--key", "keys", type=_Key(), multiple=True, help="Path in HDF5 of a number of the geometry.")
-@click.option("--position-file", metavar="FILE", help="Text or .npy file with the positions.")
+@click.option(
+    "--background-key",
+    metavar="NAME",
+    help="Name of the counts to subtract, which do not come from the sample; they are never guessed.",
+)
+@click.option("--key", "keys", type=_Key(), multiple=True, help="Name of a number of the geometry.")
+@click.option(
+    "--slow-axis",
+    type=click.Choice(["y", "x"]),
+    help="Axis that changes from row to row of a raster whose positions FILE gives by row and by column.",
+)
+@click.option(
+    "--frame-axis",
+    type=click.Choice(["first", "last"]),
+    help="Where the axis of the frames is in their array.  [default: by the number of positions]",
+)
+@click.option(
+    "--frames-hold",
+    type=click.Choice(["counts", "amplitudes"]),
+    help="What frames hold; amplitudes are squared.  [default: by their name and their values]",
+)
+@click.option(
+    "--position-file",
+    metavar="FILE",
+    help="File with the positions: text, .npy, or FILE.h5:PATH for one with arrays.",
+)
+@click.option(
+    "--position-columns",
+    type=_Columns(),
+    help="Names or numbers of the two columns of positions among several.",
+)
+@click.option("--frames", type=_Range(), help="Import these frames only.  [default: all]")
 @click.option(
     "--zero-frequency",
     type=click.Choice(["centre", "corner"]),
-    help="Where the zero frequency is in the frames.  [default: centre]",
+    help="Where the zero frequency is in the frames.  [default: where they are bright]",
 )
-@click.option("--centre", type=_Point(), help="Pixel of the zero frequency, instead of that of the file.")
+@click.option(
+    *("--centre", "--center", "centre"),
+    type=_Point(),
+    help="Pixel of the zero frequency, instead of that of the file.",
+)
 @click.option("--crop", type=SIZE, help="Crop frames to this size around the zero frequency.")
+@click.option(
+    "--bin", type=click.IntRange(min=1), help="Sum the counts of squares of this many pixels a side."
+)
+@click.option("--transpose", is_flag=True, help="Exchange the axes of the frames, once they are cropped.")
+@click.option(
+    "--flip", type=click.Choice(["y", "x", "yx"]), help="Reverse frames along these axes, after that."
+)
+@click.option(
+    "--pad",
+    type=click.IntRange(min=0),
+    help="Pixels to add on each side of near-field frames, for light that passes beside the detector.",
+)
 @click.option(
     "--position-axes",
     metavar="AXES",
-    help="Columns of the positions: yx or xy, with a minus before an axis to be reversed.  [default: yx]",
+    help="Columns of the positions: yx or xy, with a minus before an axis to be reversed.  [default: by "
+    "their names, or yx]",
 )
 @click.option(
     "--rotation-deg", type=float, help="Rotate the positions relative to the detector, from y to x."
 )
 @click.option(
     "--position-unit",
-    type=click.Choice(["m", "pixel"]),
-    help="Unit of the positions; metres need the geometry.  [default: that of the file, or m]",
+    type=click.Choice(["m", "mm", "um", "nm", "pixel"]),
+    help="Unit of the positions; lengths need the geometry.  [default: that of the file, or m]",
 )
 @click.option("--scan-shape", type=PAIR, help="Rows and columns of a raster, if FILE has no positions.")
 @click.option("--scan-step-m", type=LENGTHS, help="Step of that raster; one length, or two for y and x.")
@@ -157,7 +236,11 @@ class _Key(click.ParamType):
     type=float,
     help="Diameter of that guess in pixels; by default, estimated from the frames.",
 )
-@click.option("--probe-defocus-m", type=float, help="Propagate that guess by this distance.")
+@click.option(
+    "--probe-defocus-m",
+    type=float,
+    help="Propagate that guess by this distance, from its focus to the sample; below 0, the focus is behind.",
+)
 @click.option(
     "--mask-value",
     type=float,
@@ -169,12 +252,14 @@ class _Key(click.ParamType):
 @click.option("--period", type=PAIR, help="Period in pixels of a periodic canvas.")
 @tile_frames_option
 @overwrite_option
+@verbosity_options
 def command(file: str, scan: str, **options: Any) -> None:
     """Read FILE and write it to SCAN as a scan, block by block.
 
-    FILE is an npz, HDF5, CXI, NeXus or PtyPy (.ptyd) file, or a 4D-STEM file of EMPAD, Merlin, ARINA,
-    DigitalMicrograph, HyperSpy or py4DSTEM. The format is recognised from the content. Options override what
-    FILE says; --assume only fills in what FILE lacks.
+    FILE is an npz, npy, MATLAB, Zarr, TIFF, HDF5, CXI, NeXus or PtyPy (.ptyd) file, a folder of TIFF files,
+    or a 4D-STEM file of EMPAD, Merlin, ARINA, DigitalMicrograph, HyperSpy or py4DSTEM. The format is
+    recognised by the content. What is taken from which path is printed, with what else FILE has. Options
+    override what FILE says; --assume only fills in what FILE lacks.
     """
     from daskptycho.formats import read_file
     from daskptycho.scan.dataset import create_scan, tile_chunks
@@ -187,14 +272,23 @@ def command(file: str, scan: str, **options: Any) -> None:
     for name in ("assume", "keys"):
         if name in options:
             options[name] = dict(options[name])
-    contents = {"position_unit": "m", **read_file(file, **options)}
+    account: list[Taken] = []
+    contents = {"position_unit": "m", **read_file(file, report=account.extend, **options)}
     _check_unit(contents)
     with show_progress() as progress:
         written = create_scan(scan, progress=progress.frames("Importing"), **contents, **writing)
+    _show_account(account)
     frames, height, width = written["intensity"].shape
     tiles = pluralise(len(tile_chunks(written)), "tile")
-    click.echo(f"{scan}: {pluralise(frames, 'frame')} of {height} x {width} pixels in {tiles}")
-    click.echo(f"Look at it with: daskptycho info {shlex.quote(scan)}")
+    remark(f"{scan}: {pluralise(frames, 'frame')} of {height} x {width} pixels in {tiles}")
+    remark(f"Look at it with: daskptycho info {shlex.quote(scan)}")
+
+
+def _show_account(account: list[Taken]) -> None:
+    """Print what was taken from which path, and what else was seen."""
+    width = max((len(taken.what) for taken in account), default=0)
+    for taken in account:
+        click.echo(f"{taken.what:<{width}}  {taken}")
 
 
 def _check_unit(contents: dict[str, Any]) -> None:

@@ -20,6 +20,8 @@ __all__ = ["command"]
 LEAST_OVERLAP = 0.5
 # A detector with fewer valid pixels than this part hardly measures anything.
 LEAST_VALID = 0.1
+# Warn if the rim of near-field frames is brighter than this fraction of their mean.
+LIT_RIM = 0.1
 
 
 @click.command(
@@ -30,7 +32,7 @@ LEAST_VALID = 0.1
 )
 @click.argument("scan", metavar="SCAN")
 @click.option(
-    "--picture", metavar="PICTURE", help="Also draw the mean frame and the positions into this file."
+    "--picture", metavar="PICTURE", help="Also draw the mean frame and the positions, or the result, here."
 )
 def command(scan: str, picture: str | None) -> None:
     """Describe SCAN: frames, counts, positions and geometry, with a warning for everything unusual.
@@ -44,7 +46,13 @@ def command(scan: str, picture: str | None) -> None:
     from daskptycho.storage.store import parse_location, read_attributes
 
     if read_attributes(parse_location(scan)).get("format") == FORMAT:
-        show_facts(f"{scan}, a result", result_facts(open_result(scan)))
+        result = open_result(scan)
+        show_facts(f"{scan}, a result", result_facts(result))
+        if picture is not None:
+            from daskptycho.views.plotting import plot_result
+            from daskptycho.views.saving import save_figure
+
+            click.echo(save_figure(plot_result(result), picture))
         return
     opened = open_scan(scan)
     with show_progress(leave=False) as progress:
@@ -60,7 +68,8 @@ def command(scan: str, picture: str | None) -> None:
         )
     )
     if picture is not None:
-        from daskptycho.views.plotting import plot_scan, save_figure
+        from daskptycho.views.plotting import plot_scan
+        from daskptycho.views.saving import save_figure
 
         click.echo(save_figure(plot_scan(used, counts.mean), picture))
     for warning in _find_oddities(used, counts):
@@ -70,6 +79,7 @@ def command(scan: str, picture: str | None) -> None:
 def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
     """Warnings about what is allowed but rarely intended; the scan has only the frames that are used."""
     from daskptycho.scan.findings import describe_positions
+    from daskptycho.scan.optics import is_near_field
     from daskptycho.scan.zero_frequency import doubt_zero_frequency
 
     oddities = _dark_frames(scan, counts)
@@ -82,7 +92,9 @@ def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
         oddities.append(
             "the scan has no probe; a reconstruction needs a first guess (import with --guess-probe)"
         )
-    if scan.attrs.get("propagation") != "near-field":
+    if is_near_field(scan.attrs):
+        oddities += _rim_is_lit(scan, counts)
+    else:
         doubt = doubt_zero_frequency(counts.mean)
         oddities += [] if doubt is None else [doubt]
     oddities += describe_positions(scan)
@@ -93,7 +105,42 @@ def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
                 f"on average a frame is {step:.3g} pixels from its nearest neighbour, more than half of its "
                 f"{frame} pixels: neighbours hardly overlap"
             )
+        oddities += _parts(scan, counts)
     return oddities
+
+
+def _rim_is_lit(scan: xr.Dataset, counts: Counts) -> list[str]:
+    """Warn if light passes beside the detector in the near field."""
+    import numpy as np
+
+    from daskptycho.scan.optics import fresnel_numbers
+
+    mean = counts.mean
+    rim = np.concatenate([mean[0], mean[-1], mean[:, 0], mean[:, -1]]).mean()
+    # The frames of the simulator are periodic.
+    if "truth_object" in scan or rim <= LIT_RIM * mean.mean():
+        return []
+    # As far as the finest structure, of two pixels, is carried on its way to the detector.
+    margin = min(max(1, round(0.5 / min(fresnel_numbers(scan.attrs)))), min(mean.shape) // 2)
+    return [
+        "the beam reaches the rim of the frames: light that leaves a frame there is taken to come back on "
+        f"the other side; import with --pad {margin} to leave it room"
+    ]
+
+
+def _parts(scan: xr.Dataset, counts: Counts) -> list[str]:
+    """Warn if the scan falls into parts whose relative phases are not determined."""
+    from daskptycho.scan.dataset import position_in_pixels, scan_period
+    from daskptycho.scan.parts import describe_parts, label_parts
+    from daskptycho.tiling import split_position
+
+    # R2 of a perfect reconstruction, if the counts are photons.
+    noise = counts.pixels / (4 * max(float(counts.per_frame.mean()), counts.pixels / 4))
+    corner, _ = split_position(position_in_pixels(scan))
+    probe = scan["probe"].values if "probe" in scan else None
+    frame_shape = (scan.sizes["qy"], scan.sizes["qx"])
+    sentence = describe_parts(label_parts(corner, probe, frame_shape, scan_period(scan), noise))
+    return [sentence] if sentence else []
 
 
 def _dark_frames(scan: xr.Dataset, counts: Counts) -> list[str]:

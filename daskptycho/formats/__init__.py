@@ -2,32 +2,40 @@
 
 Each format is one module with a reader, a writer or both; the content of a file decides which reader it
 needs, and never its name. `arrange` brings what a reader found into the order of a scan, `first_probe`
-guesses a probe, `export` chooses the writer. `array_names`, `extras`, `hdf5_file`, `laboratory`,
-`lazy_frames` and `units` are what several formats share.
+guesses a probe, `export` chooses the writer. `offers` lists what a file has for each thing that a scan needs,
+and keeps account of what was taken; `named_arrays`, with `usual_names` and `positions`, finds arrays in files
+that follow no convention. `extras`, `hdf5_file`, `laboratory`, `lazy_frames` and `units` are what several
+formats share.
 
 These modules import `scan` and `storage`. Only `cli` and users import them.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.formats.arrange import GEOMETRY_OPTIONS, Arrangement, arrange_scan
+from daskptycho.formats.arrange import Arrangement, arrange_scan
 from daskptycho.formats.cxi import is_cxi, read_cxi
 from daskptycho.formats.export import export_result
+from daskptycho.formats.geometry import GEOMETRY_OPTIONS
 from daskptycho.formats.hdf5 import read_hdf5
 from daskptycho.formats.hdf5_file import is_hdf5
+from daskptycho.formats.matlab import is_matlab, read_matlab
 from daskptycho.formats.nexus import is_nexus, read_nexus
+from daskptycho.formats.npy import is_npy, read_npy
 from daskptycho.formats.npz import is_npz, read_npz
+from daskptycho.formats.offers import Keys, Taken
 from daskptycho.formats.position_file import read_position_file
 from daskptycho.formats.ptyd import is_ptyd, read_ptyd
 from daskptycho.formats.stem import is_stem, read_stem
+from daskptycho.formats.tiff_frames import is_tiff, read_tiff
+from daskptycho.formats.zarr_arrays import is_zarr, read_zarr
 from daskptycho.scan.dataset import create_scan
+from daskptycho.scan.optics import NEAR_FIELD
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -38,14 +46,25 @@ __all__ = ["export_result", "import_scan", "read_file", "read_npz"]
 # NXcxi_ptycho is both, and plain HDF5 last.
 FORMATS: tuple[tuple[str, Callable[[Path], bool], Callable[..., dict[str, Any]]], ...] = (
     ("npz (also compressed by bz2, xz or gzip)", is_npz, read_npz),
+    ("npy", is_npy, read_npy),
+    ("MATLAB (also 7.3)", is_matlab, read_matlab),
+    ("TIFF", is_tiff, read_tiff),
     ("PtyPy's ptyd", is_ptyd, read_ptyd),
     ("NeXus (NXptycho, NXmx, Dectris master files)", is_nexus, read_nexus),
     ("CXI", is_cxi, read_cxi),
-    ("4D-STEM (EMPAD, MIB, DM3 and DM4, HyperSpy, py4DSTEM)", is_stem, read_stem),
+    ("4D-STEM (EMPAD, MIB, DM3 and DM4, BLO, MRC, TVIPS, HyperSpy, py4DSTEM)", is_stem, read_stem),
     ("HDF5", is_hdf5, read_hdf5),
 )
 
+# The same of folders.
+OF_FOLDERS: tuple[tuple[Callable[[Path], bool], Callable[..., dict[str, Any]]], ...] = (
+    (is_stem, read_stem),
+    (is_zarr, read_zarr),
+    (is_tiff, read_tiff),
+)
+
 ARRANGEMENT_OPTIONS = {field.name for field in fields(Arrangement)}
+KEY_OPTIONS = {field.name for field in fields(Keys)} - {"position_columns"}
 
 
 def read_file(
@@ -53,6 +72,8 @@ def read_file(
     *,
     assume: Mapping[str, Any] | None = None,
     position_file: str | Path | None = None,
+    position_columns: Sequence[str] | None = None,
+    report: Callable[[list[Taken]], Any] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Read a foreign file as arguments of `create_scan`.
@@ -63,11 +84,16 @@ def read_file(
     assume : mapping, optional
         Values for what the file lacks, as in ``{"energy_eV": 8000}``.
     position_file : str or Path, optional
-        A text file or a .npy file with the positions in two columns, for a data file without positions.
+        A file with the positions: text with two columns or a header that names x and y, a .npy, .npz, HDF5
+        or MATLAB file, the last three also with the name of the positions, as in ``motors.h5:/scan/xy``.
+    position_columns : sequence of str, optional
+        Names of the two columns of positions among several, in a file of their own or in an array with a key,
+        or their numbers from 1.
+    report : callable, optional
+        Called with what was taken for each thing from which path of the file, and what else was seen.
     **options : dict
-        Options of the format's reader, such as `intensity_key` of `read_hdf5`; fields of
-        `arrange.Arrangement`, such as `crop`; and numbers of the geometry that take precedence over the file,
-        such as `energy_eV`.
+        Fields of `offers.Keys`, such as `intensity_key`; fields of `arrange.Arrangement`, such as `crop`; and
+        numbers of the geometry that take precedence over the file, such as `energy_eV`.
 
     Returns
     -------
@@ -79,32 +105,40 @@ def read_file(
     ScanError
         The file does not exist, is of no known format, or holds impossible data or units.
     OptionError
-        The reader has no such option, or the extra `formats` is not installed.
+        There is no such option, or the extra `formats` is not installed.
     """
     if "://" in str(path):
-        raise ScanError(f"{path} is not a local file; expected one: only scans and results may be URLs")
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise ScanError(f"{path} does not exist; expected a data file")
-    reader = _choose_reader(path)
-    reader_options = set(inspect.signature(reader).parameters) - {"path"}
-    reading = {name: options.pop(name) for name in list(options) if name in reader_options}
+        if not str(path).rstrip("/").endswith((".zarr", ".zgroup")):
+            raise ScanError(f"{path} is not a local file; expected one, or the URL of a Zarr store (.zarr)")
+        reader: Callable[..., dict[str, Any]] = read_zarr
+    else:
+        path = Path(path).expanduser()
+        if not path.exists():
+            raise ScanError(f"{path} does not exist; expected a data file")
+        reader = _choose_reader(path)
+    naming = {name: options.pop(name) for name in list(options) if name in KEY_OPTIONS}
     given = {name: options.pop(name) for name in list(options) if name in GEOMETRY_OPTIONS}
     arranging = {name: options.pop(name) for name in list(options) if name in ARRANGEMENT_OPTIONS}
     if options:
-        known = sorted(reader_options | ARRANGEMENT_OPTIONS | set(GEOMETRY_OPTIONS))
+        known = sorted(KEY_OPTIONS | ARRANGEMENT_OPTIONS | set(GEOMETRY_OPTIONS))
         raise OptionError(
-            f"{', '.join(options)}: {path} is read by {reader.__name__}, which has no such option; "
-            f"expected one of {', '.join(known)}"
+            f"{', '.join(options)}: there is no such option; expected one of {', '.join(known)}"
         )
     arrangement = Arrangement(**arranging)
-    found = reader(path, **reading)
+    found = reader(path, Keys(**naming, position_columns=position_columns))
     if position_file is not None:
-        found["position"] = read_position_file(position_file)
-        if "position_unit" in given:
-            # The unit of the data file is that of its own positions.
-            found.pop("position_unit", None)
-    return arrange_scan(found, arrangement, given, assume or {})
+        found["position"] = read_position_file(position_file, position_columns)
+        found.pop("position_unit", None)
+    if report is not None:
+        report(found.get("account", []))
+    scan = arrange_scan(found, arrangement, given, assume or {})
+    in_corner = arrangement.zero_frequency == "corner"
+    if scan.get("propagation") == NEAR_FIELD and (in_corner or arrangement.centre is not None):
+        raise OptionError(
+            "zero_frequency 'corner' or centre is given for a near field, whose frames are images without a "
+            "zero frequency; expected neither"
+        )
+    return scan
 
 
 def import_scan(
@@ -136,7 +170,11 @@ def import_scan(
     assume : mapping, optional
         Values for what the file lacks, as in ``{"energy_eV": 8000}``.
     position_file : str or Path, optional
-        A text file or a .npy file with the positions in two columns, for a data file without positions.
+        A file with the positions: text with two columns or a header that names x and y, a .npy, .npz, HDF5
+        or MATLAB file, the last three also with the name of the positions, as in ``motors.h5:/scan/xy``.
+    position_columns : sequence of str, optional
+        Names of the two columns of positions among several, in a file of their own or in an array with a key,
+        or their numbers from 1.
     period : (int, int), optional
         Size in object pixels, [y, x], of a canvas that wraps round.
     tile_frames : int, optional
@@ -191,9 +229,12 @@ def import_scan(
 def _choose_reader(path: Path) -> Callable[..., dict[str, Any]]:
     """The reader of the first format that recognises a file."""
     if path.is_dir():
-        if is_stem(path):
-            return read_stem
-        raise ScanError(f"{path} is a folder; expected a data file")
+        for recognises, reader in OF_FOLDERS:
+            if recognises(path):
+                return reader
+        raise ScanError(
+            f"{path} is a folder without a Zarr store or TIFF files; expected a data file, or one of these"
+        )
     for _, recognises, reader in FORMATS:
         if recognises(path):
             return reader

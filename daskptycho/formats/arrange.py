@@ -7,8 +7,7 @@ assumes, and brought into the order of a scan.
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,24 +16,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.first_probe import guess_first_probe
-from daskptycho.formats.lazy_frames import LazyFrames
-from daskptycho.formats.units import PLAUSIBLE, check_plausible
-from daskptycho.scan.calibration import GEOMETRY_NUMBERS
-from daskptycho.scan.optics import NEAR_FIELD, PHOTON, energy_to_wavelength, wavelength_to_energy
+from daskptycho.formats.frame_contents import apply_to_frames, interpret_frames
+from daskptycho.formats.frame_layout import bin_frames, turn_frames
+from daskptycho.formats.geometry import CALIBRATIONS, combine_geometry, derive_pixel_size
+from daskptycho.formats.notices import say
+from daskptycho.formats.padding import pad_frames
+from daskptycho.formats.positions import Positions
+from daskptycho.formats.units import check_plausible, is_pixels, to_si
+from daskptycho.scan.optics import NEAR_FIELD
 
-__all__ = ["ASSUMABLE", "GEOMETRY_OPTIONS", "Arrangement", "arrange_scan", "orient_positions"]
-
-# Arguments of `create_scan` that a user may give to take precedence over the file.
-GEOMETRY_OPTIONS = (*GEOMETRY_NUMBERS, "propagation", "radiation", "position_unit")
-
-# What a file may lack and a user may assume.
-ASSUMABLE = (*GEOMETRY_OPTIONS, "scan_step_m", "scan_shape")
-
-# Each follows from the other.
-EQUIVALENT = {"energy_eV": "wavelength_m", "wavelength_m": "energy_eV"}
-
-# What readers return in place of a pixel size; these are no arguments of `create_scan`.
-CALIBRATIONS = ("angle_per_pixel", "frequency_per_pixel")
+__all__ = ["Arrangement", "arrange_scan", "orient_positions"]
 
 # Distance of the centre from N//2, in pixels, from which on frames are cropped.
 OFF_CENTRE = 1.0
@@ -46,15 +37,29 @@ class Arrangement:
 
     Attributes
     ----------
-    zero_frequency : {"centre", "corner"}
-        Where the zero frequency lies in the frames.
+    zero_frequency : {"centre", "corner"}, optional
+        Where the zero frequency lies in the frames. By default in the centre, unless nearly all counts lie
+        round the corner.
+    frames_hold : {"counts", "amplitudes"}, optional
+        What the frames hold; amplitudes are the square roots of counts, and are squared. By default counts,
+        unless their name or their squares tell otherwise.
     centre : (float, float), optional
         [y, x] of the zero frequency in pixels of the frames in the file, instead of what the file says.
     crop : int or (int, int), optional
         Size to which frames are cropped round the zero frequency, in pixels.
-    position_axes : str
+    pad : int
+        Pixels that near-field frames get on each side, which are not valid (`padding.pad_frames`).
+    position_axes : str, optional
         What the two columns of the positions in the file are: "yx" or "xy", with a minus before each letter
-        whose axis points the other way, as in "-yx" or "x-y".
+        whose axis points the other way, as in "-yx" or "x-y". By default what their names tell, or "yx".
+    frames : (int or None, int or None), optional
+        Number of the first frame to import, and of the one after the last.
+    bin : int
+        Number of detector pixels along each axis that are summed to one.
+    transpose : bool
+        Exchange the axes of the frames, after they are centred and cropped.
+    flip : str
+        Axes along which the frames are reversed after that: "y", "x" or "yx".
     rotation_deg : float
         Angle by which positions are rotated from the first axis to the second.
     scan_shape : (int, int), optional
@@ -66,13 +71,20 @@ class Arrangement:
     probe_diameter : float, optional
         Diameter of that guess, a disc, in pixels. By default it is estimated from the frames.
     probe_defocus_m : float
-        Distance from the focus by which that guess is defocused, in metres.
+        Distance from the focus to the sample, along the beam, by which that guess is propagated, in metres.
+        Above zero the focus lies before the sample, below zero behind it.
     """
 
-    zero_frequency: str = "centre"
+    zero_frequency: str | None = None
+    frames_hold: str | None = None
     centre: tuple[float, float] | None = None
     crop: int | tuple[int, int] | None = None
-    position_axes: str = "yx"
+    pad: int = 0
+    position_axes: str | None = None
+    frames: tuple[int | None, int | None] | None = None
+    bin: int = 1
+    transpose: bool = False
+    flip: str = ""
     rotation_deg: float = 0.0
     scan_shape: tuple[int, int] | None = None
     scan_step_m: float | tuple[float, float] | None = None
@@ -81,9 +93,15 @@ class Arrangement:
     probe_defocus_m: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.zero_frequency not in ("centre", "corner"):
+        if self.bin < 1 or self.bin != int(self.bin):
+            raise OptionError(f"bin is {self.bin}; expected a whole number of pixels, 1 or more")
+        if not set(self.flip) <= set("yx"):
+            raise OptionError(f"flip is {self.flip!r}; expected 'y', 'x' or 'yx'")
+        if self.zero_frequency not in (None, "centre", "corner"):
             raise OptionError(f"zero_frequency is {self.zero_frequency!r}; expected 'centre' or 'corner'")
-        orient_positions(np.zeros((1, 2)), self.position_axes)
+        if self.frames_hold not in (None, "counts", "amplitudes"):
+            raise OptionError(f"frames_hold is {self.frames_hold!r}; expected 'counts' or 'amplitudes'")
+        orient_positions(np.zeros((1, 2)), self.position_axes or "yx")
         if (self.probe_defocus_m or self.probe_diameter) and not self.guess_probe:
             raise OptionError(
                 "probe_diameter and probe_defocus_m belong to a guess of the probe; expected guess_probe "
@@ -161,76 +179,94 @@ def arrange_scan(
     """
     scan = dict(found)
     source = scan.get("source", "the file")
-    for name, value in assume.items():
-        _assume(scan, name, value, source)
-    _override(scan, given, source)
-    # The user may give any positive number, which `create_scan` checks; the file only a plausible one.
-    for name in PLAUSIBLE:
-        if name in scan and name not in given and name not in assume:
-            check_plausible(name, scan[name], source)
-    scan["position"] = _find_positions(scan, arrangement, source)
+    order = None
+    if isinstance(scan.get("position"), Positions):
+        scan["position"], unit, order = scan["position"]
+        scan |= {} if unit is None else {"position_unit": unit}
+    combine_geometry(scan, given, assume, source)
+    _express_in_scan_units(scan, given.get("position_unit"), source)
+    scan["position"] = _find_positions(scan, arrangement, order, source)
+    _choose_frames(scan, arrangement.frames, source)
+    known = scan.get("propagation") == NEAR_FIELD or arrangement.centre is not None or "centre" in scan
+    interpret_frames(
+        scan,
+        source,
+        holds=arrangement.frames_hold,
+        zero_frequency=arrangement.zero_frequency,
+        find_zero=not known,
+    )
     _centre_frames(scan, arrangement)
-    _derive_pixel_size(scan)
+    turn_frames(scan, transpose=arrangement.transpose, flip=arrangement.flip)
+    bin_frames(scan, arrangement.bin)
+    derive_pixel_size(scan)
+    if arrangement.pad:
+        pad_frames(scan, arrangement.pad)
     if "probe" not in scan and arrangement.guess_probe:
         scan["probe"] = guess_first_probe(scan, arrangement.probe_diameter, arrangement.probe_defocus_m)
-    for name in ("centre", "scan_shape", "scan_step_m", *CALIBRATIONS):
+    for name in ("account", "amplitudes", "centre", "scan_shape", "scan_step_m", *CALIBRATIONS):
         scan.pop(name, None)
     return scan
 
 
-def _assume(scan: dict[str, Any], name: str, value: Any, source: str) -> None:
-    if name not in ASSUMABLE:
-        raise OptionError(f"{name} cannot be assumed; expected one of {', '.join(ASSUMABLE)}")
-    present = name if name in scan else EQUIVALENT.get(name)
-    if present in scan:
-        warnings.warn(
-            f"{name} is not assumed: {source} has {present} {scan[present]}", UserWarning, stacklevel=4
-        )
-    else:
-        scan[name] = value
-
-
-def _override(scan: dict[str, Any], given: Mapping[str, Any], source: str) -> None:
-    """Replace what the file says by what the user gives, and warn where they differ."""
-    radiation = given.get("radiation", scan.get("radiation", PHOTON))
-    for name, value in given.items():
-        own = scan.get(name)
-        if name == "position_unit" and own is not None and own != value:
+def _express_in_scan_units(scan: dict[str, Any], given: str | None, source: str) -> None:
+    """Express the positions in metres or pixels, by the unit of the file or by the one that is given."""
+    own = scan.pop("position_unit", None)
+    if "position" not in scan or (own is None and given is None):
+        return
+    unit = given if own is None else own
+    factor = None if is_pixels(unit) else float(to_si(1.0, unit, "length", f"position of {source}"))
+    if own is not None and given is not None:
+        expected = None if is_pixels(given) else float(to_si(1.0, given, "length", "position_unit"))
+        if factor != expected:
             raise ScanError(
-                f"position_unit is {value!r} as given, but {source} says that its positions are in "
-                f"{'metres or another unit of length' if own == 'm' else 'pixels'}; expected {own!r}: leave "
-                "the option out (--position-unit), or correct the file"
+                f"the positions of {source} are in {own}, but position_unit (--position-unit) is {given}; "
+                "expected one unit: leave the option out, or give the positions in a file of their own "
+                "(--position-file)"
             )
-        other = EQUIVALENT.get(name)
-        # Energy and wavelength are equivalent: what the file has of the other is dropped.
-        if other is not None and other in scan and other not in given:
-            convert = energy_to_wavelength if name == "wavelength_m" else wavelength_to_energy
-            own = convert(float(scan.pop(other)), radiation)
-        if name in PLAUSIBLE and own is not None and not np.allclose(own, value, rtol=1e-3):
-            warnings.warn(f"{name} is {value} as given; {source} has {own}", UserWarning, stacklevel=4)
-    scan.update(given)
-    if (
-        "pixel_size_m" in given
-        and scan.get("propagation") != NEAR_FIELD
-        and "detector_distance_m" not in given
-    ):
-        # A calibrated pixel size is more accurate than the nominal distance of the camera.
-        scan.pop("detector_distance_m", None)
+    scan["position_unit"] = "pixel" if factor is None else "m"
+    scan["position"] = np.asarray(scan["position"], dtype=np.float64) * (1.0 if factor is None else factor)
 
 
-def _find_positions(scan: dict[str, Any], arrangement: Arrangement, source: str) -> NDArray[np.float64]:
+def _find_positions(
+    scan: dict[str, Any], arrangement: Arrangement, order: str | None, source: str
+) -> NDArray[np.float64]:
     """Positions [y, x] of the frames, (frame, 2), from the file or of a raster."""
     frames = len(scan["intensity"])
     if "position" in scan:
         position = np.asarray(scan["position"], dtype=np.float64)
     else:
         position = _make_raster(scan, arrangement, frames, source)
-    position = orient_positions(position, arrangement.position_axes)
+    axes = arrangement.position_axes
+    if axes is not None and order is not None and axes.replace("-", "") != order:
+        say(f"the columns of the positions are named {' and '.join(order)}; position_axes makes them {axes}")
+    position = orient_positions(position, axes or order or "yx")
     if arrangement.rotation_deg:
         angle = np.deg2rad(arrangement.rotation_deg)
         cosine, sine = np.cos(angle), np.sin(angle)
         position = position @ np.array([[cosine, sine], [-sine, cosine]])
     return position
+
+
+def _choose_frames(scan: dict[str, Any], chosen: tuple[int | None, int | None] | None, source: str) -> None:
+    """Keep the frames that the user chooses, with their positions; there have to be as many of both."""
+    frames, positions = len(scan["intensity"]), len(scan["position"])
+    start, stop, _ = slice(*(chosen or (None, None))).indices(frames)
+    count = stop - start
+    if chosen is not None and count < 1:
+        raise OptionError(f"frames is {chosen}, none of the {frames} of {source}; expected at least one")
+    if positions not in (count, frames) and not (chosen is not None and positions >= stop):
+        fewer = min(frames, positions)
+        raise ScanError(
+            f"{source} has {frames} frames, of which {count} are to be imported, and there are {positions} "
+            f"positions; expected one for each: if the first {fewer} of both belong together, give frames "
+            f"(--frames 0:{fewer})"
+        )
+    if positions != count:
+        scan["position"] = scan["position"][start:stop]
+    if count != frames:
+        scan["intensity"] = scan["intensity"].select(start, stop)
+        numbers = np.asarray(scan.get("frame_number", np.arange(frames)))
+        scan["frame_number"] = numbers[start:stop]
 
 
 def _make_raster(
@@ -242,7 +278,8 @@ def _make_raster(
     if shape is None:
         raise ScanError(
             f"{source} has {frames} frames and no positions; expected scan_shape (--scan-shape) and "
-            "scan_step_m (--scan-step-m) for a raster, or a file of positions (--position-file)"
+            "scan_step_m (--scan-step-m) for a raster, a file of positions (--position-file), or the name of "
+            "the positions in the file (--position-key)"
         )
     if shape[0] * shape[1] != frames:
         raise ScanError(f"scan_shape is {tuple(shape)} for {frames} frames; expected their product")
@@ -260,8 +297,6 @@ def _make_raster(
 def _centre_frames(scan: dict[str, Any], arrangement: Arrangement) -> None:
     """Bring the zero frequency to N//2 of the frames, of `valid` and of `background`, and crop them."""
     shape = np.array(scan["intensity"].shape[1:])
-    if arrangement.zero_frequency == "corner":
-        _apply_to_frames(scan, lambda frames: np.fft.fftshift(frames, axes=(-2, -1)), None)
     middle = shape // 2
     centre = arrangement.centre if arrangement.centre is not None else scan.get("centre")
     if centre is None or scan.get("propagation") == NEAR_FIELD:
@@ -281,11 +316,9 @@ def _centre_frames(scan: dict[str, Any], arrangement: Arrangement) -> None:
     else:
         # Frames stay square, so that an object pixel is as high as it is wide.
         size = np.minimum(largest, largest.min()) if shape[0] == shape[1] else largest
-        warnings.warn(
+        say(
             f"the zero frequency lies at {tuple(origin.tolist())}, off the middle {tuple(middle.tolist())}: "
-            f"frames are cropped to {size[0]} x {size[1]} pixels round it",
-            UserWarning,
-            stacklevel=4,
+            f"frames are cropped to {size[0]} x {size[1]} pixels round it"
         )
     if (size < 2).any() or (origin - size // 2 < 0).any() or (origin + (size + 1) // 2 > shape).any():
         raise OptionError(
@@ -294,46 +327,4 @@ def _centre_frames(scan: dict[str, Any], arrangement: Arrangement) -> None:
         )
     start = origin - size // 2
     rows, columns = (slice(int(a), int(a + n)) for a, n in zip(start, size, strict=True))
-    _apply_to_frames(scan, lambda frames: frames[..., rows, columns], (int(size[0]), int(size[1])))
-
-
-def _apply_to_frames(
-    scan: dict[str, Any], function: Callable[..., Any], frame_shape: tuple[int, int] | None
-) -> None:
-    """Apply a function to the frames, `valid` and `background`; it may change the shape of the frames."""
-    frames = scan["intensity"]
-    if isinstance(frames, LazyFrames):
-        scan["intensity"] = frames.map(function, frame_shape)
-    elif frame_shape:
-        scan["intensity"] = function(frames)
-    else:
-        scan["intensity"] = frames.map_blocks(function, dtype=frames.dtype)
-    for name in ("valid", "background"):
-        if scan.get(name) is not None:
-            scan[name] = function(np.asarray(scan[name]))
-    if "probe" in scan and frame_shape is not None:
-        del scan["probe"]
-        warnings.warn(
-            "the probe of the file is left out: frames of another size have another pixel on the sample",
-            UserWarning,
-            stacklevel=5,
-        )
-
-
-def _derive_pixel_size(scan: dict[str, Any]) -> None:
-    """Derive the pixel size of the object from the angle or the spatial frequency of a detector pixel."""
-    if "pixel_size_m" in scan or not any(name in scan for name in CALIBRATIONS):
-        return
-    if "frequency_per_pixel" in scan:
-        frequency = np.broadcast_to(np.asarray(scan["frequency_per_pixel"], dtype=float), (2,))
-    else:
-        if "wavelength_m" in scan:
-            wavelength = float(scan["wavelength_m"])
-        elif "energy_eV" in scan:
-            wavelength = energy_to_wavelength(float(scan["energy_eV"]), scan.get("radiation", PHOTON))
-        else:
-            return
-        frequency = np.broadcast_to(np.asarray(scan["angle_per_pixel"], dtype=float), (2,)) / wavelength
-    y, x = 1 / (np.array(scan["intensity"].shape[1:]) * frequency)
-    scan["pixel_size_m"] = (float(y), float(x))
-    check_plausible("pixel_size_m", scan["pixel_size_m"], "the calibration of the detector")
+    apply_to_frames(scan, lambda frames: frames[..., rows, columns], (int(size[0]), int(size[1])))

@@ -11,7 +11,6 @@ abs(P)^2, and the mean square distance of that is R^2 for a disc of radius R.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.formats.lazy_frames import sample_frames
+from daskptycho.formats.notices import say
 from daskptycho.scan.optics import ELECTRON, NEAR_FIELD, PHOTON, energy_to_wavelength, fresnel_kernel
 
 __all__ = ["guess_first_probe"]
@@ -44,9 +44,12 @@ def guess_first_probe(
     scan : mapping
         Arguments of `create_scan`, with `intensity` in detector order.
     diameter : float, optional
-        Diameter of the disc in pixels. By default it is estimated from the frames.
+        Diameter of the disc in pixels of the object; where they are not square, in the smaller of their
+        sides. By default it is estimated from the frames.
     defocus_m : float
-        Distance in metres by which the guess is propagated, which needs the pixel size and the wavelength.
+        Distance in metres by which the guess is propagated from its focus to the sample, which needs the
+        pixel size and the wavelength. Above zero the beam diverges on the sample (in electron microscopy,
+        overfocus), below zero it converges.
 
     Returns
     -------
@@ -67,26 +70,37 @@ def guess_first_probe(
         aperture = np.fft.ifftshift(np.sqrt(np.maximum(frames.mean(axis=0), 0)))
         probe = np.fft.fftshift(np.fft.ifft2(aperture, norm="ortho")).astype(np.complex64)
         return (_propagate(probe, scan, defocus_m) if defocus_m else probe)[None]
-    radius = _estimate_radius(frames) if diameter is None else diameter / 2
-    radius = float(np.clip(radius, SMALLEST * min(shape), LARGEST * min(shape)))
-    y, x = (np.arange(n) - n // 2 for n in shape)
+    step = _relative_pixel(scan, shape)
+    radius = _estimate_radius(frames, step) if diameter is None else diameter / 2
+    field = float((np.array(shape) * step).min())
+    radius = float(np.clip(radius, SMALLEST * field, LARGEST * field))
+    y, x = ((np.arange(n) - n // 2) * step[axis] for axis, n in enumerate(shape))
     distance = np.hypot(y[:, None], x)
     probe = (0.5 * (1 - np.tanh((distance - radius) / EDGE))).astype(np.complex64)
     probe *= np.float32(np.sqrt(frames.sum(axis=(1, 2)).mean()) / np.linalg.norm(probe))
     if diameter is None:
-        warnings.warn(
+        say(
             f"the first guess of the probe is a disc of {2 * radius:.0f} pixels, estimated from the frames; "
-            "if that is wrong, give probe_diameter (--probe-diameter)",
-            UserWarning,
-            stacklevel=5,
+            "if that is wrong, give probe_diameter (--probe-diameter)"
         )
     if defocus_m:
         probe = _propagate(probe, scan, defocus_m)
     return probe[None]
 
 
-def _estimate_radius(frames: NDArray[np.float64]) -> float:
-    """Root mean square distance in the autocorrelations of the frames, in pixels."""
+def _relative_pixel(scan: Mapping[str, Any], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Size of a pixel of the object along [y, x], in units of the smaller one."""
+    size = scan.get("pixel_size_m")
+    if size is None:
+        detector = scan.get("detector_pixel_size_m")
+        # As long as nothing else is known, pixels of the detector are square.
+        size = 1 / (np.array(shape) * np.broadcast_to(1.0 if detector is None else detector, (2,)))
+    pair = np.broadcast_to(np.asarray(size, dtype=float), (2,))
+    return pair / pair.min()
+
+
+def _estimate_radius(frames: NDArray[np.float64], step: NDArray[np.float64]) -> float:
+    """Root mean square distance in the autocorrelations of the frames, in units of the smaller pixel."""
     height, width = frames.shape[1:]
     power = np.zeros((height, width))
     # What all frames share depends on the phase of the probe; the differences show the size of the speckles.
@@ -96,10 +110,11 @@ def _estimate_radius(frames: NDArray[np.float64]) -> float:
         power += np.abs(np.fft.ifft2(frame)) ** 2
     power = np.fft.fftshift(power)
     y, x = np.arange(height) - height // 2, np.arange(width) - width // 2
-    square = y[:, None] ** 2.0 + x**2.0
+    square = (step[0] * y[:, None]) ** 2.0 + (step[1] * x) ** 2.0
+    rim = 0.45 * float(min(step * frames.shape[1:]))
     # Photon noise is white and adds a constant; unscattered light adds a peak in the middle.
-    power = np.maximum(power - np.median(power[square > (0.45 * min(height, width)) ** 2]), 0)
-    power[square < 2] = 0
+    power = np.maximum(power - np.median(power[square > rim**2]), 0)
+    power[y[:, None] ** 2 + x**2 < 2] = 0
     total = power.sum()
     return float(np.sqrt((power * square).sum() / total)) if total > 0 else 0.0
 
@@ -120,11 +135,7 @@ def _propagate(
         detector = np.broadcast_to(np.asarray(scan["detector_pixel_size_m"], dtype=float), (2,))
         size = wavelength * float(scan["detector_distance_m"]) / (np.array(probe.shape) * detector)
     if size is None or wavelength is None:
-        warnings.warn(
-            "the first probe is not defocused: the pixel size or the wavelength is unknown",
-            UserWarning,
-            stacklevel=6,
-        )
+        say("the first probe is not defocused: the pixel size or the wavelength is unknown")
         return probe
     kernel = fresnel_kernel(
         {

@@ -6,7 +6,7 @@ h5py and hdf5plugin are imported when a file is opened: they belong to the extra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,30 @@ from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
 from daskptycho.formats.extras import import_extra
-from daskptycho.formats.lazy_frames import LazyFrames, contiguous_ranges
-from daskptycho.formats.units import to_si
+from daskptycho.formats.lazy_frames import LazyFrames, contiguous_ranges, read_range
+from daskptycho.formats.notices import say
 
-__all__ = ["create_hdf5", "is_hdf5", "open_hdf5", "open_hdf5_frames", "read_quantity", "to_text", "walk"]
+__all__ = [
+    "attribute",
+    "broken_link",
+    "child",
+    "create_hdf5",
+    "identity",
+    "is_dataset",
+    "is_hdf5",
+    "open_hdf5",
+    "open_hdf5_frames",
+    "read_array",
+    "require_whole",
+    "text_of",
+    "to_text",
+    "walk",
+]
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
+
+# What h5py raises at damaged files, broken links and types that NumPy does not have.
+READING_ERRORS = (OSError, RuntimeError, KeyError, TypeError)
 
 # Bytes of decompressed chunks that h5py caches: the ranges of frames of a tile share chunks.
 CACHE_BYTES = 2**26
@@ -89,6 +107,7 @@ def open_hdf5_frames(path: Path, names: Sequence[str]) -> LazyFrames:
     dtypes = []
     with open_hdf5(path) as file:
         for name in names:
+            require_whole(file[name])
             shape = tuple(int(n) for n in file[name].shape)
             if len(shape) < 3:
                 raise ScanError(f"{name} in {path} has the shape {shape}; expected (frame, qy, qx)")
@@ -107,55 +126,87 @@ def open_hdf5_frames(path: Path, names: Sequence[str]) -> LazyFrames:
             for part, name in enumerate(names):
                 local = numbers[(numbers >= first[part]) & (numbers < first[part + 1])] - first[part]
                 for start, stop in contiguous_ranges(local):
-                    done += _read_range(file[name], start, stop, out[done:])
+                    done += read_range(file[name], start, stop, out[done:])
         return out
 
     dtype = np.result_type(*dtypes)
     return LazyFrames((int(first[-1]), size[0], size[1]), dtype, read)
 
 
-def _read_range(dataset: Any, start: int, stop: int, out: NDArray[Any]) -> int:
-    """Read consecutive frames into `out`, row by row if the dataset is a raster; returns their number."""
-    row = 1 if dataset.ndim == 3 else int(dataset.shape[-3])
-    if dataset.ndim == 3:
-        out[: stop - start] = dataset[start:stop]
-        return stop - start
-    done = 0
-    while start < stop:
-        index = np.unravel_index(start // row, dataset.shape[:-3])
-        column = start % row
-        count = min(row - column, stop - start)
-        out[done : done + count] = dataset[(*index, slice(column, column + count))]
-        start, done = start + count, done + count
-    return done
-
-
-def read_quantity(dataset: Any, kind: str, name: str, unit: str | None = None) -> NDArray[np.float64]:
-    """The numbers of a dataset in SI.
-
-    Parameters
-    ----------
-    dataset : h5py.Dataset
-    kind : str
-        The kind of unit, as `units.to_si` takes it.
-    name : str
-        What is read, for the message.
-    unit : str, optional
-        The unit that the format prescribes for a dataset that does not name its own.
+def read_array(dataset: Any) -> NDArray[Any]:
+    """The values of a dataset, once it is sure that they are all there.
 
     Raises
     ------
     ScanError
-        The unit is of another kind, or there is none.
+        Files that the dataset refers to are missing, or it was never written.
     """
-    found = dataset.attrs.get("units", dataset.attrs.get("unit", unit))
-    if isinstance(found, np.ndarray):
-        found = found.ravel()[0]
-    if found is None or to_text(found).strip() == "":
-        found = unit
-    if found is None:
-        raise ScanError(f"{name} has no unit; expected an attribute units of {kind}")
-    return to_si(np.asarray(dataset[()], dtype=np.float64), found, kind, name)
+    require_whole(dataset)
+    return np.asarray(dataset[()])
+
+
+def require_whole(dataset: Any) -> None:
+    """Refuse a dataset whose values lie in files that are away: HDF5 would read zeros in their place.
+
+    Raises
+    ------
+    ScanError
+        Names what is missing; or the dataset was never written.
+    """
+    folder = Path(dataset.file.filename).parent
+    missing = [name for name, *_ in dataset.external or () if not (folder / name).exists()]
+    if dataset.is_virtual:
+        for source in dataset.virtual_sources():
+            reason = _what_is_missing(dataset, folder, source)
+            if reason is not None:
+                missing.append(reason)
+    if missing:
+        raise ScanError(
+            f"{dataset.name} of {dataset.file.filename} lies in other files, of which {len(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing or incomplete: {missing[0]}; copy them too"
+        )
+    stored = dataset.id.get_storage_size()
+    if dataset.size and not stored and not dataset.is_virtual and not dataset.external:
+        raise ScanError(f"{dataset.name} of {dataset.file.filename} was never written; expected its values")
+    if dataset.chunks is not None and dataset.size:
+        chunks = int(np.prod([-(-n // size) for n, size in zip(dataset.shape, dataset.chunks, strict=True)]))
+        written = dataset.id.get_num_chunks()
+        if written < chunks:
+            say(
+                f"{chunks - written} of the {chunks} chunks of {dataset.name} of {dataset.file.filename} "
+                f"were never written, and are read as {dataset.fillvalue}; the scan may have been stopped"
+            )
+
+
+def _what_is_missing(dataset: Any, folder: Path, source: Any) -> str | None:
+    """What is missing of one part of a virtual dataset; None if it is there."""
+    name = str(source.file_name)
+    if "%" in name:
+        return None
+    h5py = import_extra("h5py")
+    with ExitStack() as stack:
+        if name == ".":
+            file = dataset.file
+        elif (found := next((p for p in (folder / name, Path(name)) if p.is_file()), None)) is None:
+            return name
+        else:
+            try:
+                file = stack.enter_context(h5py.File(found, "r"))
+            except OSError:
+                return f"{name}, which cannot be read"
+        part = child(file, str(source.dset_name))
+        if not is_dataset(part):
+            return f"{source.dset_name} in {name}"
+        # What lies beyond the end of a source is filled with zeros as well.
+        space = source.src_space
+        if space.get_select_type() == h5py.h5s.SEL_ALL:
+            short = part.size < source.vspace.get_select_npoints()
+        else:
+            last = space.get_select_bounds()[1]
+            short = any(end >= size for end, size in zip(last, part.shape, strict=False))
+        if short:
+            return f"{source.dset_name} in {name}, which ends early: it has the shape {part.shape}"
+    return None
 
 
 def to_text(value: Any) -> str:
@@ -165,12 +216,69 @@ def to_text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def walk(
-    group: Any, accept: Callable[[str, Any], bool], depth: int = 12, above: tuple[Any, ...] = ()
-) -> Iterator[tuple[str, Any]]:
-    """Visit the objects below a group, through links, and yield the names and objects that are accepted.
+def child(group: Any, name: str) -> Any:
+    """What a group has under a name or a path; None if it has nothing, or a link that leads nowhere."""
+    try:
+        return group[name]
+    except (*READING_ERRORS, ValueError):
+        return None
 
-    Broken links are skipped.
+
+def broken_link(group: Any, name: str) -> str:
+    """What is wrong with a link that leads nowhere, in words."""
+    h5py = import_extra("h5py")
+    link = group.get(name, getlink=True)
+    if not isinstance(link, h5py.ExternalLink):
+        return "is a link that leads nowhere"
+    target = Path(group.file.filename).parent / link.filename
+    if not target.exists():
+        return f"is a link to a missing file ({link.filename}); copy that file too"
+    try:
+        with h5py.File(target, "r"):
+            return f"is a link to {link.path}, which {link.filename} does not have"
+    except OSError as error:
+        return f"is a link to {link.filename}, a damaged file: {error}"
+
+
+def is_dataset(item: Any) -> bool:
+    """Whether something in a file is a dataset with values of a type that NumPy has."""
+    try:
+        return getattr(item, "shape", None) is not None and hasattr(item, "dtype")
+    except READING_ERRORS:
+        return False
+
+
+def attribute(item: Any, name: str) -> Any:
+    """An attribute; None if there is none, or none that can be read."""
+    try:
+        return item.attrs.get(name)
+    except (*READING_ERRORS, ValueError):
+        return None
+
+
+def identity(item: Any) -> tuple[int, int]:
+    """The same for all links to one object."""
+    h5py = import_extra("h5py")
+    found = h5py.h5o.get_info(item.id)
+    return int(found.fileno), int(found.addr)
+
+
+def text_of(item: Any) -> str:
+    """The text of a dataset, "" if it is none or cannot be read."""
+    if not is_dataset(item) or item.dtype.kind not in "SO" or item.size != 1:
+        return ""
+    try:
+        return to_text(item[()])
+    except (*READING_ERRORS, ValueError):
+        return ""
+
+
+def walk(
+    group: Any, accept: Callable[[str, Any], bool], depth: int = 12, where: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Visit the objects below a group, through links, and yield the paths and objects that are accepted.
+
+    Each object is visited once, by the shortest way; broken links are skipped.
 
     Parameters
     ----------
@@ -179,16 +287,21 @@ def walk(
         Called with the name of an object in its group, and the object.
     depth : int
         Levels of groups to descend.
-    above : tuple of h5py.Group
-        The groups above, into which no link is followed.
+    where : str
+        Path of the group.
     """
-    above = (*above, group)
-    for name in group:
-        try:
-            item = group[name]
-        except (KeyError, OSError):
-            continue
-        if accept(name, item):
-            yield item.name, item
-        if depth > 0 and hasattr(item, "keys") and item not in above:
-            yield from walk(item, accept, depth - 1, above)
+    known = {identity(group)}
+    level = [(where, group)]
+    for _ in range(depth + 1):
+        below = []
+        for above, parent in level:
+            for name in parent:
+                item = child(parent, name)
+                if item is None or (own := identity(item)) in known:
+                    continue
+                known.add(own)
+                if accept(name, item):
+                    yield f"{above}/{name}", item
+                if hasattr(item, "keys"):
+                    below.append((f"{above}/{name}", item))
+        level = below

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LazyFrames", "contiguous_ranges", "sample_frames"]
+__all__ = ["LazyFrames", "contiguous_ranges", "frames_of_array", "read_range", "sample_frames"]
 
 # Frames from which properties of all frames are estimated.
 SAMPLED_FRAMES = 64
@@ -45,6 +46,11 @@ class LazyFrames:
         frames = self.read(different)
         return frames if np.array_equal(inverse, np.arange(len(frames))) else frames[inverse]
 
+    def select(self, start: int, stop: int) -> LazyFrames:
+        """The frames from `start` up to `stop`."""
+        read = self.read
+        return LazyFrames((stop - start, *self.shape[1:]), self.dtype, lambda numbers: read(numbers + start))
+
     def map(
         self, function: Callable[[NDArray[Any]], NDArray[Any]], frame_shape: tuple[int, int] | None = None
     ) -> LazyFrames:
@@ -69,6 +75,62 @@ def contiguous_ranges(numbers: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
     for part in np.split(numbers, breaks):
         yield int(part[0]), int(part[-1]) + 1
+
+
+def read_range(array: Any, start: int, stop: int, out: NDArray[Any], *, last: bool = False) -> int:
+    """Read consecutive frames into `out`, row by row if the array is a raster; returns their number.
+
+    Parameters
+    ----------
+    array : array
+        (..., qy, qx), or (qy, qx, ...) if the frames come last.
+    start, stop : int
+        Numbers of the first frame and of the one after the last.
+    out : (frame, qy, qx) array
+    last : bool
+    """
+    scan = tuple(int(n) for n in (array.shape[2:] if last else array.shape[:-2]))
+    done = 0
+    while start < stop:
+        *index, column = (int(n) for n in np.unravel_index(start, scan))
+        count = min(scan[-1] - column, stop - start)
+        chosen = (*index, slice(column, column + count))
+        frames = np.moveaxis(array[(..., *chosen)], -1, 0) if last else array[chosen]
+        out[done : done + count] = frames
+        start, done = start + count, done + count
+    return done
+
+
+def frames_of_array(
+    opened: Callable[[], AbstractContextManager[Any]],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    *,
+    last: bool = False,
+) -> LazyFrames:
+    """The frames of an array that is opened whenever some are read.
+
+    Parameters
+    ----------
+    opened : callable
+        Opens the array, and closes it at the end of the block.
+    shape : tuple of int
+        Shape of the array.
+    dtype : numpy.dtype
+    last : bool
+        Whether the axes of the frames come after those of the detector.
+    """
+    scan, frame = (shape[2:], shape[:2]) if last else (shape[:-2], shape[-2:])
+
+    def read(numbers: NDArray[np.int64]) -> NDArray[Any]:
+        out = np.empty((len(numbers), *frame), dtype=dtype)
+        done = 0
+        with opened() as array:
+            for start, stop in contiguous_ranges(numbers):
+                done += read_range(array, start, stop, out[done:], last=last)
+        return out
+
+    return LazyFrames((int(np.prod(scan)), int(frame[0]), int(frame[1])), dtype, read)
 
 
 def sample_frames(frames: Any, most: int = SAMPLED_FRAMES) -> NDArray[np.float64]:

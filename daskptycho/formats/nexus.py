@@ -7,47 +7,71 @@ The master files of Dectris detectors (EIGER, ARINA) are read too: their frames 
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
-from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
 from daskptycho.formats.cxi import mask_to_valid
+from daskptycho.formats.hdf5 import hdf5_arrays
 from daskptycho.formats.hdf5_file import (
-    create_hdf5,
+    attribute,
+    broken_link,
+    child,
+    identity,
+    is_dataset,
     is_hdf5,
     open_hdf5,
     open_hdf5_frames,
-    read_quantity,
-    to_text,
+    read_array,
+    text_of,
     walk,
 )
-from daskptycho.formats.laboratory import DEFAULT_DIRECTIONS, beam_positions
-from daskptycho.formats.units import is_pixels
-from daskptycho.scan.optics import ELECTRON
+from daskptycho.formats.laboratory import DEFAULT_DIRECTIONS
+from daskptycho.formats.nexus_positions import class_of, groups_of_class, position_offers
+from daskptycho.formats.notices import say
+from daskptycho.formats.offers import (
+    NO_KEYS,
+    NUMBERS,
+    Keys,
+    Offer,
+    describe,
+    number_offer,
+    real_numbers,
+    take,
+)
+from daskptycho.formats.units import is_pixels, to_si, unit_of
+from daskptycho.scan.optics import ELECTRON, PHOTON
 
-__all__ = ["is_nexus", "read_nexus", "write_nexus"]
+__all__ = ["is_nexus", "read_nexus"]
 
 DEFINITIONS = ("NXptycho", "NXcxi_ptycho", "NXmx")
 LINKED_DATA = re.compile(r"data_\d+")
 
-# Where the energy of the beam may be: class of the group, name of the field, kind of unit, argument of
-# `create_scan`. The energy of an NXsource is that of the machine.
+# Where the energy of the beam may be: class of the group, name of the field, argument of `create_scan`. The
+# energy of an NXsource is that of the machine.
 ENERGIES = (
-    ("NXbeam", "incident_energy", "energy", "energy_eV"),
-    ("NXbeam", "incident_beam_energy", "energy", "energy_eV"),
-    ("NXbeam", "energy", "energy", "energy_eV"),
-    ("NXbeam", "incident_wavelength", "length", "wavelength_m"),
-    ("NXmonochromator", "energy", "energy", "energy_eV"),
-    ("NXmonochromator", "wavelength", "length", "wavelength_m"),
+    ("NXbeam", "incident_energy", "energy_eV"),
+    ("NXbeam", "incident_beam_energy", "energy_eV"),
+    ("NXbeam", "energy", "energy_eV"),
+    ("NXmonochromator", "energy", "energy_eV"),
+    ("NXbeam", "incident_wavelength", "wavelength_m"),
+    ("NXmonochromator", "wavelength", "wavelength_m"),
 )
-DEFAULT_UNITS = {"energy": "eV", "length": "m"}
-ELECTRON_NAMES = ("electron", "electrons")
+# The same without a class, as detectors write them.
+LOOSE_ENERGIES = {
+    "incident_energy": "energy_eV",
+    "photon_energy": "energy_eV",
+    "incident_wavelength": "wavelength_m",
+}
+MASKS = ("pixel_mask", "pixel_mask_1")
+
+# Where the kind of radiation is written, and detectors that are made for electrons.
+PARTICLES = ("probe", "incident_particle_type", "particle")
+ELECTRON_DETECTORS = re.compile(r"\b(arina|quadro|ela|singla|empad)\b", re.IGNORECASE)
 
 
 def is_nexus(path: Path) -> bool:
@@ -55,26 +79,30 @@ def is_nexus(path: Path) -> bool:
     if not is_hdf5(path):
         return False
     with open_hdf5(path) as file:
-        return any(_is_supported(entry) for entry in _entries(file))
+        return any(_is_supported(entry) for _, entry in _entries(file))
 
 
-def _entries(file: Any) -> Iterator[Any]:
+def _entries(file: Any) -> Iterator[tuple[str, Any]]:
     for name in file:
-        item = file.get(name)
-        if hasattr(item, "keys") and (
-            to_text(item.attrs.get("NX_class", "")) == "NXentry" or name == "entry"
-        ):
-            yield item
+        item = child(file, name)
+        if hasattr(item, "keys") and (class_of(item) == "NXentry" or name == "entry"):
+            yield f"/{name}", item
 
 
 def _is_supported(entry: Any) -> bool:
-    definition = to_text(entry["definition"][()]) if "definition" in entry else ""
-    data = entry.get("data")
-    return definition in DEFINITIONS or (hasattr(data, "keys") and any(map(LINKED_DATA.fullmatch, data)))
+    data = child(entry, "data")
+    linked = hasattr(data, "keys") and any(map(LINKED_DATA.fullmatch, data))
+    return text_of(child(entry, "definition")) in DEFINITIONS or linked
 
 
-def read_nexus(path: Path) -> dict[str, Any]:
+def read_nexus(path: Path, keys: Keys = NO_KEYS) -> dict[str, Any]:
     """Read the first supported entry of a NeXus file.
+
+    Parameters
+    ----------
+    path : Path
+    keys : Keys
+        What the user has named.
 
     Returns
     -------
@@ -85,256 +113,218 @@ def read_nexus(path: Path) -> dict[str, Any]:
     Raises
     ------
     ScanError
-        The file has no frames, or a number has an impossible unit.
+        The file has no frames.
     """
     with open_hdf5(path) as file:
-        entry = next(entry for entry in _entries(file) if _is_supported(entry))
-        detectors = list(_groups_of_class(entry, "NXdetector"))
-        detector = next(
-            (item for item in detectors if _frames_dataset(item)), detectors[0] if detectors else None
-        )
-        found: dict[str, Any] = {"source": path.name}
-        names = _find_frames(entry, detector)
-        if not names:
-            raise ScanError(f"{entry.name} of {path} has no detector with data; expected its frames")
-        if detector is not None:
-            found |= _read_detector(detector)
-        found |= _read_energy(entry)
+        arrays = hdf5_arrays(file, path)
+        entries = [entry for entry in _entries(file) if _is_supported(entry[1])]
+        stacks = [stack for entry in entries for stack in _list_stacks(*entry)]
+        if keys.intensity_key is not None:
+            where, array = arrays.find("intensity", keys.intensity_key)
+            stacks.insert(0, (where, [where], describe(array)))
+        if not stacks:
+            raise ScanError(f"{entries[0][0]} of {path} has no detector with data; expected its frames")
+        _, names, _ = stacks[0]
         frames = open_hdf5_frames(path, names)
-        shape = frames.shape if len(names) > 1 else tuple(int(n) for n in file[names[0]].shape)
+        shape = tuple(int(n) for n in (frames.shape if len(names) > 1 else file[names[0]].shape))
+        entry = next((item for item in entries if names[0].startswith(f"{item[0]}/")), entries[0])
+        detectors = groups_of_class(entry, "NXdetector")
+        detector = _detector_of(names[0], file, detectors)
+        offers = _detector_offers(detector) | _energy_offers(entry)
         directions = DEFAULT_DIRECTIONS if detector is None else _read_directions(detector)
-        position = _read_positions(entry, detector, directions, shape)
-        if position is not None:
-            found |= {"position": position, "position_unit": "m"}
-        elif len(shape) == 4:
-            found["scan_shape"] = shape[:2]
-    found["intensity"] = frames
-    if position is not None and len(position) != len(frames):
-        raise ScanError(
-            f"{path} has {len(frames)} frames and {len(position)} positions; expected one for each frame"
-        )
+        offers["position"] = position_offers(entry, detector, directions, shape, keys)
+        named = arrays.named_offers(keys, shape)
+        offers = {name: [*named.get(name, ()), *offers.get(name, ())] for name in offers | named}
+        offers["intensity"] = [Offer(path, said, lambda: None) for path, _, said in stacks]
+        found, account = take(offers, keys, path.name)
+        found |= _read_radiation(entry, detector)
+    found |= {"intensity": frames, "account": account, "source": path.name}
+    if len(shape) == 4:
+        found["scan_shape"] = shape[:2]
     return found
 
 
-def _groups_of_class(group: Any, name: str) -> Iterator[Any]:
-    for _, item in walk(group, lambda _, item: to_text(item.attrs.get("NX_class", "")) == name):
-        yield item
-
-
-def _frames_dataset(detector: Any) -> str | None:
-    item = detector.get("data")
-    return item.name if item is not None and getattr(item, "ndim", 0) >= 3 else None
-
-
-def _find_frames(entry: Any, detector: Any) -> list[str]:
-    """Names of the datasets that hold the frames, in their order."""
-    data = entry.get("data")
-    if data is not None and hasattr(data, "keys"):
+def _list_stacks(where: str, entry: Any) -> list[tuple[str, list[str], str]]:
+    """What may be the frames of an entry: a path, those of all datasets in their order, and their shape."""
+    stacks = []
+    data = child(entry, "data")
+    if hasattr(data, "keys"):
         parts = sorted(name for name in data if LINKED_DATA.fullmatch(name))
-        missing = [name for name in parts if data.get(name) is None]
-        if missing:
-            raise ScanError(f"{missing[0]} of {data.name} is a link to a missing file; copy that file too")
+        for name in parts:
+            part = child(data, name)
+            if part is None:
+                raise ScanError(f"{name} of {where}/data {broken_link(data, name)}")
+            if not is_dataset(part) or len(part.shape) < 3 or part.dtype.kind not in "iuf":
+                what = describe(part) if is_dataset(part) else "no array"
+                raise ScanError(f"{where}/data/{name} is {what}; expected counts, (frame, qy, qx)")
         if parts:
-            return [f"{data.name}/{name}" for name in parts]
-    dataset = None if detector is None else _frames_dataset(detector)
-    if dataset is not None:
-        return [dataset]
-    groups = _groups_of_class(entry, "NXdata")
-    signals = ((group, to_text(group.attrs.get("signal", "data"))) for group in groups)
-    named = [group[name].name for group, name in signals if getattr(group.get(name), "ndim", 0) >= 3]
-    return named[:1]
+            said = describe(data[parts[0]])
+            if len(parts) > 1:
+                said += f", the first of {len(parts)}"
+            stacks.append((f"{where}/data/{parts[0]}", [f"{where}/data/{name}" for name in parts], said))
+    seen = {identity(data[part]) for part in (stacks and parts) or ()}
+    groups = [(path, group, "data") for path, group in groups_of_class((where, entry), "NXdetector")]
+    for path, group in groups_of_class((where, entry), "NXdata"):
+        signal = attribute(group, "signal")
+        groups.append((path, group, "data" if signal is None else str(signal)))
+    for path, group, name in groups:
+        item = child(group, name)
+        if (
+            is_dataset(item)
+            and len(item.shape) >= 3
+            and item.dtype.kind in "iuf"
+            and identity(item) not in seen
+        ):
+            seen.add(identity(item))
+            stacks.append((f"{path}/{name}", [f"{path}/{name}"], describe(item)))
+    return stacks
 
 
-def _read_detector(detector: Any) -> dict[str, Any]:
-    """Geometry and mask of a detector."""
-    found: dict[str, Any] = {}
-    distance = detector.get("distance", detector.get("detector_distance"))
-    if distance is not None:
-        found["detector_distance_m"] = _read_scalar(distance, "length")
-    sizes = [detector.get(f"{axis}_pixel_size") for axis in ("y", "x")]
-    if all(size is not None for size in sizes):
-        found["detector_pixel_size_m"] = tuple(_read_scalar(size, "length") for size in sizes)
-    centre = [detector.get(f"beam_center_{axis}") for axis in ("y", "x")]
-    if all(item is not None for item in centre):
-        found["centre"] = _read_centre(centre, found.get("detector_pixel_size_m"))
-    mask = next(
-        (item for _, item in walk(detector, lambda name, _: name in ("pixel_mask", "pixel_mask_1"), depth=1)),
-        None,
-    )
-    if mask is not None:
-        found["valid"] = mask_to_valid(mask, np.uint32(0xFFFFFFFF))
-    return found
+def _detector_of(frames: str, file: Any, detectors: Sequence[tuple[str, Any]]) -> tuple[str, Any] | None:
+    """The detector that these frames belong to: the one that holds them, or the first one with data."""
+    for path, group in detectors:
+        own = child(group, "data")
+        if frames.startswith(f"{path}/") or (own is not None and identity(own) == identity(file[frames])):
+            return path, group
+    with_data = [item for item in detectors if len(getattr(child(item[1], "data"), "shape", None) or ()) >= 3]
+    return next(iter([*with_data, *detectors]), None)
 
 
-def _read_centre(items: list[Any], pixel: tuple[float, float] | None) -> tuple[float, float]:
+def _detector_offers(detector: tuple[str, Any] | None) -> dict[str, list[Offer]]:
+    """Distance, pixel size, centre and mask of a detector."""
+    if detector is None:
+        return {}
+    where, group = detector
+    offers: dict[str, list[Offer]] = {}
+    distances = [(f"{where}/{name}", child(group, name)) for name in ("distance", "detector_distance")]
+    offers["detector_distance_m"] = [
+        # Detectors that do not know their distance write zero.
+        _number(path, item, "detector_distance_m", on_demand=_is_zero(item))
+        for path, item in distances
+        if is_dataset(item)
+    ]
+    sizes = [child(group, f"{axis}_pixel_size") for axis in ("y", "x")]
+    if all(map(is_dataset, sizes)):
+        pair = [
+            _number(f"{where}/{axis}_pixel_size", item, "detector_pixel_size_m")
+            for axis, item in zip("yx", sizes, strict=True)
+        ]
+        said = " x ".join(offer.said for offer in pair)
+        offers["detector_pixel_size_m"] = [
+            Offer(
+                f"{where}/y_pixel_size and x_pixel_size", said, lambda: tuple(offer.read() for offer in pair)
+            )
+        ]
+    centre = [child(group, f"beam_center_{axis}") for axis in ("y", "x")]
+    if all(map(is_dataset, centre)):
+        unset = all(map(_is_zero, centre))
+        said = " and ".join(_value_said(item) for item in centre)
+        offers["centre"] = [
+            Offer(
+                f"{where}/beam_center_y and beam_center_x",
+                said,
+                lambda: _read_centre(where, centre, offers.get("detector_pixel_size_m", [])),
+                on_demand=unset,
+            )
+        ]
+    masks = walk(group, lambda name, item: name in MASKS and is_dataset(item), depth=1, where=where)
+    offers["valid"] = [
+        Offer(path, describe(item), partial(mask_to_valid, item, np.uint32(0xFFFFFFFF)))
+        for path, item in masks
+    ]
+    unset_names = [
+        name for name in ("detector_distance_m", "centre") if any(o.on_demand for o in offers.get(name, ()))
+    ]
+    if unset_names:
+        say(
+            f"{' and '.join(unset_names)} of {where} are zero, which is taken to mean unknown; give "
+            f"{' and '.join('--' + name.replace('_', '-') for name in unset_names)} if they are needed"
+        )
+    return offers
+
+
+def _is_zero(item: Any) -> bool:
+    return item.dtype.kind in "iuf" and item.size > 0 and not np.any(item[()])
+
+
+def _value_said(item: Any) -> str:
+    value = f"{np.ravel(item[()])[0]:.6g}" if item.dtype.kind in "iuf" and item.size else describe(item)
+    return f"{value} {unit_of(item.attrs) or 'without a unit'}"
+
+
+def _number(where: str, item: Any, name: str, *, on_demand: bool = False) -> Offer:
+    """A number of the geometry; NeXus prescribes a unit, and one that is missing is said."""
+    offer = number_offer(where, item, name, on_demand=on_demand, read=read_array)
+    if unit_of(item.attrs) is not None:
+        return offer
+
+    def read() -> Any:
+        say(f"{where} has no unit; taken to be in {NUMBERS[name][1]}")
+        return offer.read()
+
+    return Offer(where, offer.said, read, on_demand)
+
+
+def _read_centre(where: str, items: Sequence[Any], sizes: Sequence[Offer]) -> tuple[float, float]:
     """[y, x] of the beam in pixels, counted from the middle of the first pixel."""
     values = []
     for axis, item in enumerate(items):
-        unit = item.attrs.get("units", "pixel")
+        unit = unit_of(item.attrs) or "pixel"
+        number = float(real_numbers(read_array(item), where).ravel()[0])
         if is_pixels(unit):
-            values.append(float(np.ravel(item[()])[0]))
-        elif pixel is None:
+            values.append(number)
+        elif not sizes:
             raise ScanError(
-                f"{item.name} is in {to_text(unit)}, but the size of the detector pixels is unknown; "
+                f"the beam centre of {where} is in {unit}, but the size of the detector pixels is unknown; "
                 "expected pixels, or x_pixel_size and y_pixel_size of the detector"
             )
         else:
-            values.append(_read_scalar(item, "length") / pixel[axis])
+            values.append(float(to_si(number, unit, "length", where)) / sizes[0].read()[axis])
     return values[0], values[1]
 
 
-def _read_scalar(item: Any, kind: str) -> float:
-    if "units" not in item.attrs:
-        warnings.warn(
-            f"{item.name} has no unit; taken to be in {DEFAULT_UNITS[kind]}", UserWarning, stacklevel=4
-        )
-    return float(read_quantity(item, kind, item.name, DEFAULT_UNITS[kind]).ravel()[0])
-
-
-def _read_energy(entry: Any) -> dict[str, Any]:
-    for group_class, field, kind, argument in ENERGIES:
-        for group in _groups_of_class(entry, group_class):
-            if field in group and group[field].dtype.kind in "iuf":
-                return {argument: _read_scalar(group[field], kind)} | _read_radiation(entry)
-    for _, item in walk(
-        entry, lambda name, item: name in ("photon_energy", "incident_wavelength") and hasattr(item, "dtype")
+def _energy_offers(entry: tuple[str, Any]) -> dict[str, list[Offer]]:
+    offers: dict[str, list[Offer]] = {"energy_eV": [], "wavelength_m": []}
+    seen = set()
+    for group_class, field, name in ENERGIES:
+        for where, group in groups_of_class(entry, group_class):
+            item = child(group, field)
+            if is_dataset(item) and item.dtype.kind in "iuf" and identity(item) not in seen:
+                seen.add(identity(item))
+                offers[name].append(_number(f"{where}/{field}", item, name))
+    above, group = entry
+    for where, item in walk(
+        group, lambda name, item: name in LOOSE_ENERGIES and is_dataset(item), where=above
     ):
-        if item.name.endswith("photon_energy"):
-            return {"energy_eV": _read_scalar(item, "energy")}
-        return {"wavelength_m": _read_scalar(item, "length")}
+        if identity(item) not in seen and item.dtype.kind in "iuf":
+            name = LOOSE_ENERGIES[where.rsplit("/", 1)[-1]]
+            offers[name].append(_number(where, item, name))
+    return offers
+
+
+def _read_radiation(entry: tuple[str, Any], detector: tuple[str, Any] | None) -> dict[str, str]:
+    """The kind of radiation, if the file names it or has a detector for electrons."""
+    for _, item in walk(entry[1], lambda name, item: name in PARTICLES and is_dataset(item)):
+        name = text_of(item).strip().lower()
+        if "electron" in name:
+            return {"radiation": ELECTRON}
+        if "ray" in name or "photon" in name:
+            return {"radiation": PHOTON}
+    if detector is not None and ELECTRON_DETECTORS.search(text_of(child(detector[1], "description"))):
+        return {"radiation": ELECTRON}
     return {}
 
 
-def _read_radiation(entry: Any) -> dict[str, str]:
-    for source in _groups_of_class(entry, "NXsource"):
-        if "probe" in source and source["probe"].dtype.kind in "SO":
-            name = to_text(source["probe"][()]).strip().lower()
-            return {"radiation": ELECTRON} if name in ELECTRON_NAMES else {}
-    return {}
-
-
-def _read_directions(detector: Any) -> Any:
+def _read_directions(detector: tuple[str, Any]) -> Any:
     """Vectors to the next row and to the next pixel, of the first module that has them."""
-    for module in [detector, *_groups_of_class(detector, "NXdetector_module")]:
-        fields = [module.get(f"{speed}_pixel_direction") for speed in ("slow", "fast")]
-        if all(field is not None and "vector" in field.attrs for field in fields):
-            return np.array([np.asarray(field.attrs["vector"], dtype=float).ravel() for field in fields])
+    for _, module in [detector, *groups_of_class(detector, "NXdetector_module")]:
+        fields = [child(module, f"{speed}_pixel_direction") for speed in ("slow", "fast")]
+        vectors = [None if field is None else attribute(field, "vector") for field in fields]
+        if all(vector is not None for vector in vectors):
+            try:
+                return np.array([np.asarray(vector, dtype=float).ravel() for vector in vectors])
+            except (TypeError, ValueError):
+                raise ScanError(
+                    f"the pixel directions of {detector[0]} are {vectors}; expected two vectors (x, y, z)"
+                ) from None
     return DEFAULT_DIRECTIONS
-
-
-def _read_positions(
-    entry: Any, detector: Any, directions: Any, shape: tuple[int, ...]
-) -> NDArray[np.float64] | None:
-    """[y, x] of the beam on the sample, from motors of the sample or from a list of translations."""
-    sample = _read_motors(entry, shape)
-    if sample is None:
-        candidates = [f"{group.name}/translation" for group in (detector,) if group is not None]
-        candidates += [item.name for _, item in walk(entry, lambda name, _: name == "translation", depth=3)]
-        root = entry.file
-        for name in candidates:
-            item = root.get(name)
-            if item is not None and getattr(item, "ndim", 0) >= 2 and item.shape[-1] in (2, 3):
-                sample = _read_translations(item).reshape(-1, item.shape[-1])
-                break
-    return None if sample is None else beam_positions(sample, directions)
-
-
-def _read_translations(item: Any) -> NDArray[np.float64]:
-    if "units" not in item.attrs:
-        warnings.warn(f"{item.name} has no unit; taken to be in m", UserWarning, stacklevel=5)
-    return read_quantity(item, "length", item.name, "m")
-
-
-def _read_motors(entry: Any, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
-    """Translations of the sample, (frame, 3): the sum over its motors, each along its own vector."""
-    total: NDArray[np.float64] | None = None
-    frames = int(np.prod(shape[:-2]))
-    for sample in _groups_of_class(entry, "NXsample"):
-        motors = [
-            item
-            for group in _groups_of_class(sample, "NXtransformations")
-            for item in group.values()
-            if hasattr(item, "dtype")
-            and to_text(item.attrs.get("transformation_type", "translation")) == "translation"
-            and "vector" in item.attrs
-            and item.size > 1
-        ]
-        for index, motor in enumerate(motors):
-            values = _expand_to_frames(_read_translations(motor), shape, index, len(motors), motor.name)
-            step = values.reshape(frames, 1) * np.asarray(motor.attrs["vector"], dtype=float).reshape(1, 3)
-            total = step if total is None else total + step
-        if total is not None:
-            return total
-    return None
-
-
-def _expand_to_frames(
-    values: NDArray[np.float64], shape: tuple[int, ...], index: int, motors: int, name: str
-) -> NDArray[np.float64]:
-    """The value of a motor at each frame, from one for each frame, or for each row or column of a raster."""
-    scan = shape[:-2]
-    if values.size == int(np.prod(scan)):
-        return values.ravel()
-    if len(scan) == 2 and values.ndim == 1 and motors == 2:
-        lengths = [axis for axis, length in enumerate(scan) if length == values.size]
-        if lengths:
-            # In a square raster the first motor is taken to be the slow one.
-            axis = lengths[0] if len(lengths) == 1 else index
-            return np.broadcast_to(values[:, None] if axis == 0 else values, scan).ravel()
-    raise ScanError(
-        f"{name} has the shape {values.shape} for a scan of {scan}; expected one value for each frame"
-    )
-
-
-def write_nexus(result: xr.Dataset, path: Path) -> None:
-    """Write a result as NeXus: an NXentry whose default NXdata is the phase of the object.
-
-    Parameters
-    ----------
-    result : xarray.Dataset
-    path : Path
-        A new file.
-    """
-    with create_hdf5(path) as file:
-        file.attrs.update({"NX_class": "NXroot", "default": "entry"})
-        entry = _create_group(file, "entry", "NXentry", default="object_phase")
-        entry["title"] = str(result.attrs.get("source", "ptychographic reconstruction"))
-        entry["definition"] = "NXptycho"
-        process = _create_group(entry, "process", "NXprocess")
-        process["program"] = "daskptycho"
-        process["version"] = str(result.attrs.get("version", ""))
-        process["options"] = str(result.attrs.get("options", ""))
-        image = result["object"].values
-        unit = str(result["y"].attrs.get("units", "pixel"))
-        images = {
-            "object_phase": (np.angle(image), "rad"),
-            "object_amplitude": (np.abs(image), ""),
-            "object": (image, ""),
-        }
-        for name, (values, value_unit) in images.items():
-            data = _create_group(entry, name, "NXdata", signal="data", axes=["y", "x"])
-            data["data"] = values
-            data["data"].attrs["units"] = value_unit
-            for axis in ("y", "x"):
-                data[axis] = result[axis].values
-                data[axis].attrs["units"] = unit
-                data.attrs[f"{axis}_indices"] = ("y", "x").index(axis)
-        probe = _create_group(entry, "probe", "NXdata", signal="data", axes=["mode", ".", "."])
-        probe["data"] = result["probe"].values
-        probe["mode"] = np.arange(result.sizes["mode"])
-        history = _create_group(entry, "history", "NXdata", signal="residual", axes=["sweep"])
-        history["residual"] = result["residual"].values
-        history["sweep"] = result["sweep"].values
-        positions = _create_group(entry, "positions", "NXdata", signal="y", axes=["frame"])
-        positions["frame"] = result["frame_number"].values
-        for axis, column in zip(("y", "x"), result["position"].values.T, strict=True):
-            positions[axis] = column
-            positions[axis].attrs["units"] = unit
-
-
-def _create_group(parent: Any, name: str, nexus_class: str, **attributes: Any) -> Any:
-    group = parent.create_group(name)
-    group.attrs["NX_class"] = nexus_class
-    for key, value in attributes.items():
-        group.attrs[key] = value
-    return group

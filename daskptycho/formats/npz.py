@@ -8,23 +8,26 @@ import lzma
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.errors import OptionError, ScanError
-from daskptycho.formats.arrange import orient_positions
-from daskptycho.formats.array_names import drop_leading_ones, not_found_error
+from daskptycho.errors import ScanError
+from daskptycho.formats.lazy_frames import LazyFrames, frames_of_array
+from daskptycho.formats.named_arrays import NamedArrays, read_named_arrays
+from daskptycho.formats.offers import NO_KEYS, Keys
+from daskptycho.formats.positions import Positions
 
-__all__ = ["is_npz", "read_npz"]
+__all__ = ["is_npz", "read_npz", "read_npz_positions"]
 
 ZIP = b"PK\x03\x04"
+NPY = b"\x93NUMPY"
 COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,
@@ -32,22 +35,11 @@ COMPRESSED: dict[bytes, Callable[..., Any]] = {
 }
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, BadZipFile, lzma.LZMAError, zlib.error)
 
-# Names that such arrays usually have. A mask is not guessed: in some files True means valid, in others bad.
-USUAL_KEYS: Mapping[str, tuple[str, ...]] = {
-    "intensity": ("intensity", "intensities", "data", "diffraction", "frames"),
-    "position": ("position", "positions", "scan", "probe_positions"),
-    "probe": ("probe", "probe_guess", "probe_initial"),
-    "valid": (),
-    "background": ("background",),
-}
-DIMENSIONS = {"intensity": 3, "position": 2, "probe": 3, "valid": 2, "background": 2}
-
-# Frames in a dask block.
-BLOCK_FRAMES = 16
-
 
 def is_npz(path: Path) -> bool:
     """Whether a file starts like an npz archive, compressed or not."""
+    with open(path, "rb") as raw:
+        compressed = raw.read(max(map(len, COMPRESSED))).startswith(tuple(COMPRESSED))
     try:
         with _open_decompressed(path) as file:
             if file.read(len(ZIP)) != ZIP:
@@ -58,67 +50,114 @@ def is_npz(path: Path) -> bool:
         with ZipFile(path) as archive:
             return any(name.endswith(".npy") for name in archive.namelist())
     except UNREADABLE:
-        return False
+        return compressed
 
 
-def read_npz(
-    path: str | Path,
-    *,
-    intensity_key: str | None = None,
-    position_key: str | None = None,
-    probe_key: str | None = None,
-    valid_key: str | None = None,
-    background_key: str | None = None,
-    zero_frequency: str = "centre",
-    position_axes: str = "yx",
-) -> dict[str, Any]:
-    """Read a scan from an npz archive; its arrays must fit into memory.
+@dataclass(frozen=True)
+class _Member:
+    """An array of an archive, of which only the header has been read.
+
+    Attributes
+    ----------
+    archive : numpy.lib.npyio.NpzFile
+    name : str
+    shape : tuple of int
+    dtype : numpy.dtype
+    """
+
+    archive: Any
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        return np.asarray(self.archive[self.name])[index]
+
+
+def read_npz(path: Path, keys: Keys = NO_KEYS) -> dict[str, Any]:
+    """Read a scan from an npz archive; its frames must fit into memory.
 
     Parameters
     ----------
-    path : str or Path
-    intensity_key, position_key, probe_key, valid_key, background_key : str, optional
-        Names of the arrays in the file. Without a name an array is looked for under its usual names, except
-        for `valid`, which has to be True where the detector counts.
-    zero_frequency : {"centre", "corner"}
-        Where the zero frequency lies in the frames, in `valid` and in `background`: at N//2 or at 0.
-    position_axes : str
-        What the two columns of the positions are, as for `arrange.orient_positions`.
+    path : Path
+    keys : Keys
+        What the user has named.
 
     Returns
     -------
     dict
-        Arguments of `create_scan`: `intensity` (a dask array in detector order), `position`, `source`, and if
-        the file has them `probe`, `valid` and `background`. Leading axes of length one are dropped.
+        What the file holds, for `arrange_scan`.
 
     Raises
     ------
     ScanError
         An array is not found, or the file cannot be read.
-    OptionError
-        `zero_frequency` or `position_axes` is unknown.
     """
-    if zero_frequency not in ("centre", "corner"):
-        raise OptionError(f"zero_frequency is {zero_frequency!r}; expected 'centre' or 'corner'")
-    path = Path(path).expanduser()
-    keys = {
-        "intensity": intensity_key,
-        "position": position_key,
-        "probe": probe_key,
-        "valid": valid_key,
-        "background": background_key,
-    }
-    arrays = _load_arrays(path, keys)
-    arrays["position"] = orient_positions(arrays["position"], position_axes)
-    if "valid" in arrays:
-        arrays["valid"] = arrays["valid"].astype(bool)
-    frames = da.from_array(arrays["intensity"], chunks=(BLOCK_FRAMES, -1, -1), name=False)
-    if zero_frequency == "corner":
-        frames = frames.map_blocks(np.fft.fftshift, axes=(1, 2), dtype=frames.dtype)
-        for name in ("valid", "background"):
-            if name in arrays:
-                arrays[name] = np.fft.fftshift(arrays[name])
-    return {**arrays, "intensity": frames, "source": path.name}
+    with _open_arrays(path) as arrays:
+
+        def open_frames(where: str, *, last: bool) -> LazyFrames:
+            frames = arrays.find("intensity", where)[1][()]
+            return frames_of_array(lambda: nullcontext(frames), frames.shape, frames.dtype, last=last)
+
+        return read_named_arrays(arrays, keys, path.name, open_frames)
+
+
+def read_npz_positions(path: Path, keys: Keys) -> Positions:
+    """Read positions from an npz archive that may have nothing else.
+
+    Raises
+    ------
+    ScanError
+        It has none, or cannot be read.
+    """
+    with _open_arrays(path) as arrays:
+        return arrays.only_positions(keys, path.name)
+
+
+@contextmanager
+def _open_arrays(path: Path) -> Iterator[NamedArrays]:
+    """Open the arrays of an archive, which are read when they are asked for."""
+    try:
+        # The directory of an archive is at its end, and seeking in a compressed file is slow.
+        with tempfile.TemporaryFile() as whole:
+            with _open_decompressed(path) as file:
+                shutil.copyfileobj(file, whole)
+            whole.seek(0)
+            members = _list_members(whole)
+            yield NamedArrays(members, str(path), lambda array: np.asarray(array[()]), members.get)
+    except ScanError:
+        raise
+    except UNREADABLE as error:
+        raise ScanError(f"{path} cannot be read as an npz archive: {error}") from error
+
+
+def _list_members(file: IO[bytes]) -> dict[str, _Member]:
+    """The arrays of an archive by name; of each, only its header is read."""
+    archive: Any = np.load(file, allow_pickle=False)
+    members = {}
+    for name in archive.files:
+        entry = name if name in archive.zip.namelist() else f"{name}.npy"
+        with archive.zip.open(entry) as member:
+            if member.read(len(NPY)) != NPY:
+                continue
+        with archive.zip.open(entry) as member:
+            version = np.lib.format.read_magic(member)
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read(member)
+        members[name] = _Member(archive, name, shape, dtype)
+    return members
 
 
 @contextmanager
@@ -133,49 +172,3 @@ def _open_decompressed(path: Path) -> Iterator[IO[bytes]]:
         else:
             with opener(raw) as plain:
                 yield plain
-
-
-def _load_arrays(path: Path, keys: Mapping[str, str | None]) -> dict[str, NDArray[Any]]:
-    """Load the arrays with these keys (None for the usual ones), without leading axes of length one."""
-    try:
-        # The directory of an archive is at its end, and seeking in a compressed file is slow.
-        with tempfile.TemporaryFile() as whole:
-            with _open_decompressed(path) as file:
-                shutil.copyfileobj(file, whole)
-            whole.seek(0)
-            archive = np.load(whole, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ScanError(f"{path} holds a single array; expected an npz archive with named ones")
-            found = {name: _find_key(path, archive, name, key) for name, key in keys.items()}
-            arrays = {name: archive[key] for name, key in found.items() if key is not None}
-    except ScanError:
-        raise
-    except UNREADABLE as error:
-        raise ScanError(f"{path} cannot be read as an npz archive: {error}") from error
-    return {name: _check_dimensions(name, array, found[name]) for name, array in arrays.items()}
-
-
-def _find_key(path: Path, archive: Any, name: str, key: str | None) -> str | None:
-    """The key of a variable's array: the user's, or a usual one; None for an optional one that is absent."""
-    if key is not None and key in archive.files:
-        return key
-    by_lower = {label.lower(): label for label in reversed(archive.files)}
-    found = next((by_lower[usual] for usual in USUAL_KEYS[name] if usual in by_lower), None)
-    if key is None and (found is not None or name not in ("intensity", "position")):
-        return found
-    arrays = {label: archive[label] for label in archive.files}
-    raise not_found_error(path, name, key, USUAL_KEYS[name], arrays)
-
-
-def _check_dimensions(name: str, array: NDArray[Any], key: str | None) -> NDArray[Any]:
-    """The array with as many dimensions as the variable must have."""
-    shape = array.shape
-    array = drop_leading_ones(array, DIMENSIONS[name])
-    if name == "probe" and array.ndim == 2:
-        array = array[np.newaxis]
-    if array.ndim != DIMENSIONS[name]:
-        raise ScanError(
-            f"{name} ({key}) has the shape {shape}; expected {DIMENSIONS[name]} dimensions, "
-            "besides leading ones of size one"
-        )
-    return array

@@ -1,4 +1,4 @@
-"""4D-STEM through RosettaSciIO: EMPAD, Merlin MIB, DigitalMicrograph, HyperSpy (.hspy, .zspy), py4DSTEM.
+"""4D-STEM through RosettaSciIO: EMPAD, Merlin, DigitalMicrograph, HyperSpy, py4DSTEM, NanoMegas, MRC, TVIPS.
 
 The first two axes are y and x of the raster of the beam, the last two qy and qx of the detector; their scales
 become positions and the pixel size. No file says how the microscope rotates one against the other: see
@@ -7,7 +7,6 @@ become positions and the pixel size. No file says how the microscope rotates one
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -19,11 +18,13 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.errors import ScanError
+from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.extras import import_extra
-from daskptycho.formats.hdf5_file import is_hdf5, open_hdf5, to_text
+from daskptycho.formats.hdf5_file import attribute, child, is_hdf5, open_hdf5, to_text
 from daskptycho.formats.lazy_frames import LazyFrames
-from daskptycho.formats.units import to_si
+from daskptycho.formats.notices import say
+from daskptycho.formats.offers import NO_KEYS, NUMBERS, Keys, Offer, Taken, describe, take
+from daskptycho.formats.units import is_unit, to_si
 from daskptycho.scan.optics import ELECTRON
 
 __all__ = ["is_stem", "read_stem"]
@@ -33,6 +34,9 @@ BLOCK = "16MiB"
 
 UNCALIBRATED = ("", "px", "pixel", "pixels", "none", "<undefined>", "1")
 DM_VERSIONS = (3, 4)
+
+# The size of its header, with which a TVIPS file begins; the version follows.
+TVIPS_HEADER = 256
 
 
 def is_stem(path: Path) -> bool:
@@ -50,6 +54,12 @@ def _reader_name(path: Path) -> str | None:
         start = file.read(4096)
     if start.startswith((b"MQ1,", b"HDR,")):
         return "quantumdetector"
+    if start.startswith(b"IMGBLO"):
+        return "blockfile"
+    if start[208:212] in (b"MAP ", b"MAP\0"):
+        return "mrc"
+    if int.from_bytes(start[:4], "little") == TVIPS_HEADER and start[4] in (1, 2) and not any(start[5:8]):
+        return "tvips"
     if start.lstrip().startswith(b"<") and b"<raw_file" in path.read_bytes()[: 2**20]:
         return "empad"
     version, order = int.from_bytes(start[:4], "big"), None
@@ -62,16 +72,22 @@ def _reader_name(path: Path) -> str | None:
 
 def _hdf5_reader(path: Path) -> str | None:
     with open_hdf5(path) as file:
-        if to_text(file.attrs.get("file_format", "")) == "HyperSpy":
+        written = attribute(file, "file_format")
+        if written is not None and to_text(written) == "HyperSpy":
             return "hspy"
-        if "4DSTEM_experiment" in file or "emd_group_type" in file.attrs:
-            return "emd"
-        roots = (file.get(name) for name in file)
-        return "emd" if any(root is not None and "emd_group_type" in root.attrs for root in roots) else None
+        roots = [file, *(child(file, name) for name in file)]
+        known = any(root is not None and attribute(root, "emd_group_type") is not None for root in roots)
+        return "emd" if known or child(file, "4DSTEM_experiment") is not None else None
 
 
-def read_stem(path: Path) -> dict[str, Any]:
+def read_stem(path: Path, keys: Keys = NO_KEYS) -> dict[str, Any]:
     """Read a 4D-STEM data set.
+
+    Parameters
+    ----------
+    path : Path
+    keys : Keys
+        What the user has named: the frames only, by the title of their data set, or a part of it.
 
     Returns
     -------
@@ -83,12 +99,17 @@ def read_stem(path: Path) -> dict[str, Any]:
     ------
     ScanError
         The data are not four-dimensional, or a unit is impossible.
+    OptionError
+        The user names something else than the frames.
     """
+    if any(keys.of(name) is not None for name in ("position", "probe", "valid", "background", *NUMBERS)):
+        raise OptionError(
+            f"{path} is a 4D-STEM file, in which only the frames have names; expected no key but "
+            "intensity_key: give numbers themselves, and positions in a file of their own (--position-file)"
+        )
     name = _reader_name(path)
-    if name == "zspy":
-        data, axes, metadata = _read_zspy(path)
-    else:
-        data, axes, metadata = _read_with_rosettasciio(path, str(name))
+    read = _read_zspy(path) if name == "zspy" else _read_with_rosettasciio(path, str(name))
+    _, (data, axes, metadata), account = _choose_data(read, keys, path)
     navigation = [axis for axis in axes if axis.get("navigate")]
     signal = [axis for axis in axes if not axis.get("navigate")]
     if len(axes) == data.ndim and len(signal) != 2:
@@ -97,7 +118,7 @@ def read_stem(path: Path) -> dict[str, Any]:
     order = [axes.index(axis) for axis in (*navigation, *signal)]
     if data.ndim not in (3, 4) or len(order) != data.ndim:
         raise ScanError(f"{path} holds data of the shape {data.shape}; expected (y, x, qy, qx) of 4D-STEM")
-    found: dict[str, Any] = {"source": path.name, "radiation": ELECTRON}
+    found: dict[str, Any] = {"source": path.name, "radiation": ELECTRON, "account": account}
     data = data.transpose(order)
     found["intensity"] = _flatten_frames(data)
     if len(navigation) == 2:
@@ -107,13 +128,36 @@ def read_stem(path: Path) -> dict[str, Any]:
             found["scan_step_m"] = step
     found |= _detector_calibration(signal)
     energy = _look_up(metadata, "Acquisition_instrument", "TEM", "beam_energy")
-    if energy is not None and float(energy) > 0:
+    if isinstance(energy, int | float) and energy > 0:
         found["energy_eV"] = 1e3 * float(energy)
     return found
 
 
-def _read_with_rosettasciio(path: Path, name: str) -> tuple[Any, list[dict[str, Any]], Mapping[str, Any]]:
-    """The largest data set of a file as a dask array, with its axes and its metadata."""
+# What one data set holds: its frames, their axes, and the metadata.
+Contents = tuple[Any, list[dict[str, Any]], Mapping[str, Any]]
+
+
+def _choose_data(read: Mapping[str, Contents], keys: Keys, path: Path) -> tuple[str, Contents, list[Taken]]:
+    """The largest data set, or the one that the user names."""
+    fitting = {name: contents for name, contents in read.items() if contents[0].ndim in (3, 4)}
+    if not fitting:
+        shapes = ", ".join(str(contents[0].shape) for contents in read.values()) or "nothing"
+        raise ScanError(f"{path} holds {shapes}; expected four-dimensional data (y, x, qy, qx)")
+    key = keys.intensity_key
+    named = [name for name in fitting if key is None or key.strip("/").lower() in name.lower()]
+    if not named or (key is not None and len(named) > 1 and key not in named):
+        raise ScanError(
+            f"intensity is not found in {path}: it holds {', '.join(map(repr, fitting))}; expected {key!r} "
+            "in one of these titles: name one with intensity_key (--intensity-key)"
+        )
+    named.sort(key=lambda name: (name != key, -fitting[name][0].size))
+    offers = [Offer(name, describe(fitting[name][0]), lambda: None) for name in named]
+    _, account = take({"intensity": offers}, keys, path.name)
+    return named[0], fitting[named[0]], account
+
+
+def _read_with_rosettasciio(path: Path, name: str) -> dict[str, Contents]:
+    """The data sets of a file as dask arrays, with their axes and their metadata, by title."""
     reader = import_extra(f"rsciio.{name}")
     options: dict[str, Any] = {"lazy": True}
     if name == "emd":
@@ -122,15 +166,16 @@ def _read_with_rosettasciio(path: Path, name: str) -> tuple[Any, list[dict[str, 
     try:
         with dask.config.set({"array.chunk-size": BLOCK}):
             contents = reader.file_reader(str(source), **options)
+        found: dict[str, Contents] = {}
+        for number, content in enumerate(contents):
+            listed = content["axes"]
+            axes = sorted(listed, key=lambda axis: axis.get("index_in_array", listed.index(axis)))
+            title = str(_look_up(content.get("metadata"), "General", "title") or path.name)
+            title = title if title not in found else f"{title} {number}"
+            found[title] = (da.asarray(content["data"]), axes, content.get("metadata", {}))
     except Exception as error:  # the readers raise all kinds of errors at damaged files
         raise ScanError(f"{path} cannot be read by RosettaSciIO's {name}: {error}") from error
-    fitting = [content for content in contents if content["data"].ndim in (3, 4)]
-    if not fitting:
-        shapes = ", ".join(str(content["data"].shape) for content in contents) or "nothing"
-        raise ScanError(f"{path} holds {shapes}; expected four-dimensional data (y, x, qy, qx)")
-    largest = max(fitting, key=lambda content: content["data"].size)
-    axes = sorted(largest["axes"], key=lambda axis: axis.get("index_in_array", largest["axes"].index(axis)))
-    return da.asarray(largest["data"]), axes, largest.get("metadata", {})
+    return found
 
 
 def _list_experiments(path: Path) -> list[str]:
@@ -155,24 +200,30 @@ def _open_store(path: Path) -> Any:
     return LocalStore(path, read_only=True) if path.is_dir() else ZipStore(path, mode="r")
 
 
-def _read_zspy(path: Path) -> tuple[Any, list[dict[str, Any]], Mapping[str, Any]]:
-    """Read HyperSpy's layout in Zarr directly: RosettaSciIO's own reader needs version 2 of zarr-python."""
+def _read_zspy(path: Path) -> dict[str, Contents]:
+    """Read HyperSpy's layout in Zarr directly: RosettaSciIO's own reader needs version 2 of zarr-python.
+
+    Of the metadata only the energy of the beam is read: markers may be of types that Zarr does not open.
+    """
     from zarr import open_group
 
-    name = _list_experiments(path)[0]
+    names = _list_experiments(path)
     # The store stays open: the frames are read from it, block by block.
     group: Any = open_group(_open_store(path), mode="r")
-    experiment = group["Experiments"][name]
-    data = da.from_zarr(experiment["data"])
-    axes = [dict(experiment[f"axis-{number}"].attrs) for number in range(data.ndim)]
-    metadata = _nested_attributes(experiment["metadata"]) if "metadata" in experiment else {}
-    return data, axes, metadata
-
-
-def _nested_attributes(group: Any) -> dict[str, Any]:
-    """Attributes of nested groups as nested dictionaries, without the prefix of HyperSpy."""
-    found = {key: json.loads(json.dumps(value)) for key, value in group.attrs.items()}
-    return found | {key.removeprefix("_sig_"): _nested_attributes(group[key]) for key in group.group_keys()}
+    found: dict[str, Contents] = {}
+    for name in names:
+        try:
+            experiment = group["Experiments"][name]
+            data = da.from_zarr(experiment["data"])
+            axes = [dict(experiment[f"axis-{number}"].attrs) for number in range(data.ndim)]
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise ScanError(f"{path} cannot be read as a store of HyperSpy: {error}") from error
+        try:
+            tem = dict(experiment["metadata/Acquisition_instrument/TEM"].attrs)
+        except (KeyError, ValueError, TypeError, AttributeError):
+            tem = {}
+        found[name] = (data, axes, {"Acquisition_instrument": {"TEM": tem}})
+    return found
 
 
 def _flatten_frames(data: Any) -> LazyFrames:
@@ -200,7 +251,12 @@ def _axis_scales(axes: Sequence[Mapping[str, Any]], kind: str, what: str) -> tup
 def _detector_calibration(signal: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The angle (rad) or the spatial frequency (1/m) of a detector pixel, if the axes are calibrated."""
     unit = str(signal[0].get("units") or "").strip()
-    if unit.lower() in UNCALIBRATED:
+    if unit.lower() in UNCALIBRATED or not all(float(axis.get("scale", 1.0)) for axis in signal):
+        return {}
+    if is_unit(unit, "length"):
+        say(
+            f"the axes of the detector are in {unit}, which tells no angle, and are not used (--pixel-size-m)"
+        )
         return {}
     what = "the scale of the detector"
     if unit in ("mrad", "rad", "µrad", "μrad", "urad", "deg", "degree", "°"):

@@ -138,6 +138,10 @@ class Parameter(ABC):
         """The next value, from the sums of all tiles, or with `per_frame` of the frames' own tile."""
         return value
 
+    def sum_bytes(self, pixels: int, modes: int) -> int:
+        """Bytes of the sums of a tile with frames of this number of pixels."""
+        return 0
+
     def nbytes(self, frames: int) -> int:
         """Bytes that its values occupy, from sweep to sweep, for a tile with this number of frames."""
         return 0

@@ -18,6 +18,7 @@ from daskptycho.backend import array_module
 from daskptycho.errors import OptionError
 from daskptycho.model.operators import add_probe_terms, shift_probe
 from daskptycho.model.parameter import Parameter, Schedule, Sums, Variable, View
+from daskptycho.model.shifted_fit import CLASSES, step_to_shifted_fit
 
 __all__ = ["Probe", "orthogonalise_modes", "prepare_probe"]
 
@@ -29,10 +30,9 @@ NEW_MODE_POWER = 0.05
 # Sweep in which the probe is first updated. Before that the object's first guess would spoil a good probe.
 FIRST_UPDATE = 2
 
-# Damping of the probe's step where positions are fractional, relative to the mean denominator. The shifts
-# carry a pixel's correction to neighbours that saw less light, where it is too large. Without damping, a poor
-# first probe diverges under momentum: seen on a scan whose first probe was a disc that was 10 % too wide.
-DAMPING = np.float32(0.2)
+# Added to the denominator, relative to its mean: where the object transmits hardly anything, the probe stays
+# as it is.
+DAMPING = np.float32(1e-3)
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,16 @@ class Probe(Parameter):
         return view._replace(probe=probe)
 
     def new_sums(self, value: Array) -> Sums:
-        """Numerator, (mode, N, N), and denominator, (N, N), of the update."""
+        """Numerator, (mode, N, N), and denominator of the update.
+
+        The denominator is (N, N), or (class, N, N) where positions are fractional.
+        """
         xp = array_module(value)
-        return xp.zeros(value.shape, dtype=np.complex64), xp.zeros(value.shape[-2:], dtype=np.float32)
+        classes = (CLASSES**2,) if self.fractional else ()
+        return (
+            xp.zeros(value.shape, dtype=np.complex64),
+            xp.zeros((*classes, *value.shape[-2:]), dtype=np.float32),
+        )
 
     def accumulate(self, sums: Sums, frames: slice, image: Array, change: Array, view: View) -> None:
         add_probe_terms(image, change, view.corner, view.fraction, sums, view.factor)
@@ -86,13 +93,17 @@ class Probe(Parameter):
 
         ``p_i`` is the data projection of frame i and ``m_i = P . psi_i`` its exit wave in the model. For
         whole-pixel positions this is the least-squares fit ``sum_i conj(psi_i) p_i / sum_i |psi_i|^2``. For
-        fractional positions the shifts mix the probe's pixels, and the quotient is a step towards the fit
-        rather than the fit itself; in this form the step vanishes once all frames agree with the model.
+        fractional positions the shifts mix the probe's pixels, and `shifted_fit` makes a step towards the
+        fit. In both cases the step vanishes once all frames agree with the model.
         """
         numerator, denominator = sums
-        # Avoids a division by zero: where the object transmits hardly anything, the probe stays as it is.
-        damping = (DAMPING if self.fractional else np.float32(1e-3)) * denominator.mean()
-        return (value + numerator / (denominator + damping)).astype(np.complex64)
+        if denominator.ndim == 3:
+            return (value + step_to_shifted_fit(numerator, denominator)).astype(np.complex64)
+        return (value + numerator / (denominator + DAMPING * denominator.mean())).astype(np.complex64)
+
+    def sum_bytes(self, pixels: int, modes: int) -> int:
+        classes = CLASSES**2 if self.fractional else 1
+        return pixels * (8 * modes + 4 * classes)
 
     def describe(self, shape: Sequence[int]) -> str:
         modes = f"{shape[0]} modes, " if shape[0] > 1 else ""

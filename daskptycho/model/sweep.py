@@ -64,6 +64,10 @@ class OverlapSum(NamedTuple):
     phase: Array | None = None
     """(frame,) complex64 omega_i, the phase applied to each frame; None stands for ones."""
 
+    def with_images(self, convert: Any) -> OverlapSum:
+        """The same with `convert` applied to the (y, x) array."""
+        return self._replace(image_sum=convert(self.image_sum))
+
 
 class Waves(NamedTuple):
     """Waves of a tile that are weighed later, once the parameters of the model are updated."""
@@ -99,7 +103,7 @@ class TileSweep(NamedTuple):
         """The same sweep with `convert` applied to each (y, x) array."""
         left, image = self.left, self.image
         return self._replace(
-            left=left._replace(image_sum=convert(left.image_sum)) if hasattr(left, "image_sum") else left,
+            left=left.with_images(convert) if hasattr(left, "with_images") else left,
             image=None if image is None else convert(image),
         )
 
@@ -208,7 +212,11 @@ def sweep_tile(
         z = algorithm.before(waves, old_stack)
         measured = take_amplitudes(amplitude, frames, buffers.amplitude(count))
         projected, block_misfit = project_data(
-            z, measured, at.model.forward, at.model.likelihood, out=buffers.projected(count, z)
+            z,
+            measured,
+            at.model.forward.at(view.fraction),
+            at.model.likelihood,
+            out=buffers.projected(count, z),
         )
         misfit += block_misfit
         to_overlap, new_stack = algorithm.after(waves, z, projected, old_stack)
@@ -293,7 +301,7 @@ def measure_tile(
     for frames in frame_blocks(len(tile), at.probe):
         view = at.view(tile, frames)
         waves, measured = split(image, view.probe, view.corner), amplitude[frames]
-        of_frames = measure_misfits(waves, measured, at.model.forward, at.model.likelihood)
+        of_frames = measure_misfits(waves, measured, at.model.forward.at(view.fraction), at.model.likelihood)
         power = (xp.abs(view.probe) ** 2).sum(axis=1)
         rows = []
         for number, (y, x) in enumerate(to_host(view.corner).tolist()):

@@ -7,6 +7,7 @@ this process writes and reads them, one tile after the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from daskptycho.backend import Device, to_device, to_host
 from daskptycho.model import model
 from daskptycho.model.model import TileModel
 from daskptycho.model.sweep import Stack
+from daskptycho.run.guard import Anchor, Guard
 from daskptycho.run.loop import Loop, Standing, SweepRecord
 from daskptycho.run.options import RunOptions
 from daskptycho.scan.dataset import frame_numbers, frames_used, pixel_size, take_used
@@ -46,7 +48,7 @@ Array = Any
 IMAGES = ("images", "illuminations", "previous_images")
 STACKS, PHASES = "stacks", "phases"
 TILED = (*IMAGES, STACKS, PHASES)
-PREVIOUS = "previous_"
+PREVIOUS, ANCHOR = "previous_", "anchor_"
 
 
 def location_of(out: Location) -> Location:
@@ -94,6 +96,8 @@ class Kept(NamedTuple):
     cadence: Cadence
     step: float | None
     history: tuple[SweepRecord, ...]
+    guard: Guard
+    anchor: Anchor | None
 
 
 class Checkpoints:
@@ -135,6 +139,7 @@ class Checkpoints:
             "frame_shape": list(tiling.frame_shape),
             "tiles": [len(tile) for tile in tiling.tiles],
             "counts": loop.counts,
+            "expected": loop.expected,
             "modes": modes,
         }
         window = tuple(max(sizes) for sizes in zip(*(t.window.shape for t in tiling.tiles), strict=True))
@@ -147,6 +152,7 @@ class Checkpoints:
             PHASES: Part((frames,), "complex64"),
             **{name: Part((frames, *shape), dtype) for name, (shape, dtype) in per_frame.items()},
         }
+        parts |= {f"{ANCHOR}{name}": parts[name] for name in ("images", *per_frame)}
         store = CheckpointStore.create(location, make_header(scan), fixed, parts, len(tiling.tiles))
         return Checkpoints(store, tiling, layout.device)
 
@@ -165,10 +171,12 @@ class Checkpoints:
         str
             The id of the checkpoint.
         """
-        state, layout = standing.state, loop.layout
+        state, layout, anchor = standing.state, loop.layout, standing.anchor
         session = self.store.begin(standing.sweep, temporary=temporary)
         models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
-        of_tiles = list(zip(layout.tiles, state.tiles, models, strict=True))
+        nothing: list[Any] = [None] * len(models)
+        anchored = nothing if anchor is None else zip(anchor.images, anchor.own, strict=True)
+        of_tiles = list(zip(layout.tiles, state.tiles, models, anchored, strict=True))
         written = self._run_where_store_is_visible(
             lambda: compute(
                 [
@@ -187,9 +195,15 @@ class Checkpoints:
             ],
         )
         forks, names = zip(*written, strict=True)
-        values = [state.shared] if state.previous_shared is None else [state.shared, state.previous_shared]
-        small, *before = compute([task(_to_host, value) for value in values])
-        small = small | {f"{PREVIOUS}{name}": value for shared in before for name, value in shared.items()}
+        values = {"": state.shared, PREVIOUS: state.previous_shared}
+        values[ANCHOR] = None if anchor is None else anchor.shared
+        kept = {prefix: shared for prefix, shared in values.items() if shared is not None}
+        fetched = compute([task(_to_host, shared) for shared in kept.values()])
+        small = {
+            f"{prefix}{name}": value
+            for prefix, shared in zip(kept, fetched, strict=True)
+            for name, value in shared.items()
+        }
         return self.store.commit(
             session,
             list(forks),
@@ -201,6 +215,8 @@ class Checkpoints:
                 "growing": standing.cadence.growing,
                 "interval": standing.cadence.interval,
                 "due_in": standing.cadence.due_in,
+                "guard": asdict(standing.guard),
+                "anchor": None if anchor is None else anchor.sweep,
             },
             np.array(standing.history),
         )
@@ -215,7 +231,7 @@ class Checkpoints:
             lambda: self._restore_on_workers(layout, self.read(snapshot)),
             lambda: self._persist_state(layout, self.read(snapshot, here=True)),
         )
-        return Standing(state, kept.cadence, kept.step, kept.history)
+        return Standing(state, kept.cadence, kept.step, kept.history, kept.guard, kept.anchor)
 
     def read(self, snapshot: str, *, here: bool = False) -> Kept:
         """Read the content of a checkpoint.
@@ -223,35 +239,41 @@ class Checkpoints:
         The data of tiles are values whose tasks read them; with `here` they are read in this process now.
         """
         attributes = self.store.read_attributes(snapshot)
-        per_frame = per_frame_names()
-        tiled = [name for name in attributes["parts"] if name in TILED or name in per_frame]
+        names = attributes["parts"]
+        tiled = [name for name in names if name.removeprefix(ANCHOR) in (*TILED, *per_frame_names())]
         tiles = [
             {name: self._make_part(snapshot, name, index, here) for name in tiled}
             for index in range(len(self.tiling.tiles))
         ]
-        small = {
-            name: self.store.read_small(snapshot, name) for name in attributes["parts"] if name not in tiled
-        }
-        before = {
-            name.removeprefix(PREVIOUS): value for name, value in small.items() if name.startswith(PREVIOUS)
-        }
-        now = {name: value for name, value in small.items() if not name.startswith(PREVIOUS)}
+        small = {name: self.store.read_small(snapshot, name) for name in names if name not in tiled}
+        now = {name: value for name, value in small.items() if not name.startswith((PREVIOUS, ANCHOR))}
+        before, of_anchor = _with_prefix(small, PREVIOUS), _with_prefix(small, ANCHOR)
+        anchored = [_with_prefix(parts, ANCHOR) for parts in tiles]
         # Not the options as a whole: an algorithm of the user's own need not be created for this.
         sync = Sync(**attributes["options"]["sync"])
         cadence = Cadence(sync, attributes["growing"], attributes["interval"], attributes["due_in"])
         return Kept(
             self._move_to_device(place(now)),
             self._move_to_device(place(before)) if before else None,
-            tiles,
+            [{name: part for name, part in own.items() if not name.startswith(ANCHOR)} for own in tiles],
             cadence,
             attributes["step"],
             tuple(SweepRecord(*map(float, row)) for row in self.store.read_small(snapshot, "history")),
+            Guard(**attributes["guard"]),
+            Anchor(
+                attributes["anchor"],
+                [parts.pop("images") for parts in anchored],
+                self._move_to_device(place(of_anchor)),
+                [task(_pair_names, list(own), list(own.values())) if own else {} for own in anchored],
+            )
+            if of_anchor
+            else None,
         )
 
     def _make_part(self, snapshot: str, name: str, index: int, here: bool) -> Value:
         tile = self.tiling.tiles[index]
         # The leading axes, along which the store is padded to the size of the largest tile.
-        shape = tile.window.shape if name in IMAGES else (len(tile),)
+        shape = tile.window.shape if name.removeprefix(ANCHOR) in IMAGES else (len(tile),)
         source = (self.store.location, snapshot, name, index, shape)
         home = Home(index, len(self.tiling.tiles))
         if not here:
@@ -263,14 +285,19 @@ class Checkpoints:
         return values if self.device == "cpu" else task(_to_device, values, self.device)
 
     def _persist_state(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
-        """Assemble and persist the state of a checkpoint."""
-        return persist(_assemble_state(kept, layout)), kept
+        """Assemble and persist the state of a checkpoint, and its anchor."""
+        anchor = kept.anchor
+        if anchor is not None and layout.residency.images_on_disk:
+            read = layout.storing(_read_image)
+            anchor = replace(anchor, images=[task(read, image) for image in anchor.images])
+        state, anchor = persist((_assemble_state(kept, layout), anchor))
+        return state, kept._replace(anchor=anchor)
 
     def _restore_on_workers(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
         """Assemble and persist the state of a checkpoint, and wait until all of it has been read."""
-        state, kept = self._persist_state(layout, kept)
-        compute([task(_wait_for, value) for value in values_in(state)])
-        return state, kept
+        restored = self._persist_state(layout, kept)
+        compute([task(_wait_for, value) for value in values_in(restored)])
+        return restored
 
     def _run_where_store_is_visible(self, there: Callable[[], Any], here: Callable[[], Any]) -> Any:
         """Call `there`, which uses the workers; or `here`, once a worker could not see the store."""
@@ -307,6 +334,11 @@ def _assemble_state(kept: Kept, layout: Layout) -> State:
     return State(kept.shared, tiles, kept.previous_shared)
 
 
+def _with_prefix(parts: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The parts whose names begin so, without the prefix."""
+    return {name.removeprefix(prefix): value for name, value in parts.items() if name.startswith(prefix)}
+
+
 def _pair_names(names: list[str], values: list[Array]) -> dict[str, Array]:
     return dict(zip(names, values, strict=True))
 
@@ -320,8 +352,11 @@ def _describe_values(at: TileModel) -> tuple[int, dict[str, tuple[tuple[int, ...
     return len(at.probe), {name: (value.shape[1:], str(value.dtype)) for name, value in at.own.items()}
 
 
-def _collect_parts(data: TileData, state: TileState, at: TileModel) -> dict[str, NDArray]:
+def _collect_parts(
+    data: TileData, state: TileState, at: TileModel, anchored: tuple[Array, dict[str, Array]] | None
+) -> dict[str, NDArray]:
     """The data of a tile for a checkpoint, on the host, by name."""
+    image, own = (None, {}) if anchored is None else anchored
     stack = stack_of(data, state)
     parts = {
         "images": merge_image(data, state, at),
@@ -330,6 +365,8 @@ def _collect_parts(data: TileData, state: TileState, at: TileModel) -> dict[str,
         STACKS: None if stack is None else stack.waves,
         PHASES: None if stack is None else stack.phase,
         **state.own,
+        f"{ANCHOR}images": None if image is None else image[...],
+        **{f"{ANCHOR}{name}": value for name, value in own.items()},
     }
     return {name: to_host(value) for name, value in parts.items() if value is not None}
 
@@ -340,10 +377,8 @@ def _write_parts(
     return write_tile(location, fork, tile, parts), list(parts)
 
 
-def _write(
-    location: Location, fork: Any, index: int, data: TileData, state: TileState, at: TileModel
-) -> tuple[Any, list[str]]:
-    return _write_parts(location, fork, index, _collect_parts(data, state, at))
+def _write(location: Location, fork: Any, index: int, *of_tile: Any) -> tuple[Any, list[str]]:
+    return _write_parts(location, fork, index, _collect_parts(*of_tile))
 
 
 def _read_tile(

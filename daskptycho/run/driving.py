@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from daskptycho.model.sweep import FrameMeasures
 from daskptycho.run.keeper import Keeper
 from daskptycho.run.loop import Loop, Progress, Standing
 from daskptycho.run.misfits import warn_of_misfits
-from daskptycho.run.result import Outcome, assemble_values, make_result, write_result
+from daskptycho.run.result import Outcome, assemble_values, make_result, warn_of_parts, write_result
+from daskptycho.run.verdict import find_faults
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.tasks.interrupts import catch_stop_signals
 from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, compute, has_workers, retry_lost
@@ -78,6 +80,7 @@ class Run:
             if store is not None:
                 write_result(result, store)
         warn_of_misfits(result)
+        warn_of_parts(result)
         return result
 
     def _attempt(self, callback: Callback | None) -> xr.Dataset:
@@ -179,4 +182,14 @@ def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset
         assemble_values(state),
         FrameMeasures(residual, overlap),
     )
-    return make_result(scan, loop.layout.tiling, outcome, standing.history, loop.options.describe())
+    faults = find_faults(
+        [done.residual for done in standing.history],
+        loop.expected,
+        scan,
+        reflects=loop.options.algorithm.has_stack,
+        sweep=standing.anchor.sweep if standing.guard.exhausted and standing.anchor is not None else None,
+    )
+    for fault in faults:
+        warnings.warn(fault, stacklevel=2)
+    options = loop.options.describe()
+    return make_result(scan, loop.layout.tiling, outcome, standing.history, options, loop.expected, faults)

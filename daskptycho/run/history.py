@@ -124,7 +124,8 @@ def open_checkpoint(out: str | Path, sweep: int | None = None) -> xr.Dataset:
         )
         attributes = store.read_attributes(snapshots[number].id)["options"]
         options = RunOptions.describe_attributes(attributes)
-        return make_result(header, checkpoints.tiling, outcome, kept.history, options)
+        known = store.read_constants()["expected"]
+        return make_result(header, checkpoints.tiling, outcome, kept.history, options, known)
 
 
 def open_checkpoint_store(target: Location) -> CheckpointStore:

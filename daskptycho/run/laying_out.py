@@ -21,8 +21,9 @@ from daskptycho.run.memory import estimate_needs
 from daskptycho.run.options import RunOptions
 from daskptycho.run.start import RandomPhases, begin_random, begin_uniform, place_values
 from daskptycho.scan.dataset import frame_numbers, fresnel_kernel
+from daskptycho.scan.parts import has_parts
 from daskptycho.sync.options import Cadence, Synchronisation
-from daskptycho.tasks.frames import total_counts
+from daskptycho.tasks.frames import measure_counts
 from daskptycho.tasks.layout import confirm_layout, lay_out
 from daskptycho.tasks.spec import task
 from daskptycho.tasks.waiting import compute, persist
@@ -78,12 +79,17 @@ class Setting:
                 device=device,
             )
         )
-        of_tiles = compute([task(total_counts, of_tile) for of_tile in layout.amplitudes])
+        measured = compute([task(measure_counts, of_tile) for of_tile in layout.amplitudes])
+        of_tiles, expected = ([of_tile[part] for of_tile in measured] for part in (0, 1))
         counts = float(sum(of_tiles))
         if not counts > 0 or not np.isfinite(counts):
             found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"
             raise ScanError(f"intensity holds {found}; expected diffraction frames")
-        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts)
+        in_parts = options.sync.method == "two-level" and has_parts(self.tiling)
+        # What is left of a subtracted background is no Poisson count.
+        no_counts = "background" in self.scan or np.isnan(expected).any()
+        of_counts = None if no_counts else sum(expected) / counts
+        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts, in_parts, of_counts)
 
     @property
     def modes(self) -> int:

@@ -6,7 +6,7 @@ The loop itself handles only scalars. Images, frames and the values of the model
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from daskptycho.errors import ScanError
 from daskptycho.graph import Report, merge_images, sweep
 from daskptycho.model.momentum import next_momentum
 from daskptycho.model.probe import Probe, orthogonalise_modes
+from daskptycho.run.guard import ANCHOR_SWEEPS, Anchor, Guard, drop_anchor, go_back, warn_of_return
 from daskptycho.run.memory import Needs
 from daskptycho.run.options import RunOptions
 from daskptycho.run.preview import Preview, make_preview
@@ -44,7 +45,7 @@ class Progress:
         Number of sweeps done.
     residual : float
         R2 = ``sum (|Fz| - a)^2 / sum a^2`` of the waves at the start of the sweep.
-    consensus : float
+    disagreement : float
         1 - lambda, where lambda is the largest eigenvalue of the normalised Gramian: zero if all frames
         agree. NaN if the sweep did not synchronise.
     spread : float
@@ -57,7 +58,7 @@ class Progress:
 
     sweep: int
     residual: float
-    consensus: float
+    disagreement: float
     spread: float
     seconds: float
     options: RunOptions = field(repr=False)
@@ -145,7 +146,7 @@ class SweepRecord(NamedTuple):
     """The scalars of a sweep that are kept in the history of a run; see `Progress`."""
 
     residual: float
-    consensus: float
+    disagreement: float
     spread: float
     seconds: float
 
@@ -164,12 +165,17 @@ class Standing:
         t of Nesterov's sequence; None before its first step.
     history : tuple of SweepRecord
         One record for each sweep done.
+    guard : Guard
+    anchor : Anchor or None
+        What the run goes back to if it diverges; None before the first sweep.
     """
 
     state: State
     cadence: Cadence
     step: float | None = None
     history: tuple[SweepRecord, ...] = ()
+    guard: Guard = field(default_factory=Guard)
+    anchor: Anchor | None = None
 
     @property
     def sweep(self) -> int:
@@ -189,45 +195,52 @@ class Loop:
         The estimate of the memory that the run needs.
     counts : float
         ``sum a^2`` over all valid pixels of all frames.
+    in_parts : bool
+        Whether the frames of the scan or of a tile fall into parts.
+    expected : float or None
+        R2 that is expected with the true waves, from Poisson counts; None if the frames hold no counts.
     """
 
     options: RunOptions
     layout: Layout
     needs: Needs
     counts: float
+    in_parts: bool = False
+    expected: float | None = None
 
     def finished(self, standing: Standing) -> bool:
-        """Whether all sweeps are done or the residual is below the tolerance."""
+        """Whether all sweeps are done, the residual is below the tolerance or has diverged too often."""
         history, tolerance = standing.history, self.options.tolerance
-        if len(history) >= self.options.sweeps:
+        if len(history) >= self.options.sweeps or standing.guard.exhausted:
             return True
         return bool(history) and tolerance is not None and history[-1].residual < tolerance
 
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
         """The settings of the coming sweep, and t of Nesterov's sequence after it."""
-        options, history = self.options, standing.history
+        options, history, guard = self.options, standing.history, standing.guard
         opening = options.opening if standing.cadence.growing else None
         step = standing.step
         momentum = 0.0 if options.momentum == "nesterov" or opening else float(options.momentum)
         if options.momentum == "nesterov" and history and opening is None:
             step, momentum = next_momentum(step, [done.residual for done in history[-3:]])
         settings = SweepSettings(
-            algorithm=opening or options.algorithm,
-            how=standing.cadence.coming(),
+            algorithm=guard.choose_algorithm(opening or options.algorithm),
+            how=replace(standing.cadence.coming(), in_parts=self.in_parts),
             counts=self.counts,
-            momentum=momentum,
+            momentum=momentum * guard.share,
             keeps_image=options.momentum != 0,
             due=self.layout.model.due(standing.sweep + 1),
+            share=guard.share,
         )
         return settings, step
 
     def advance(self, standing: Standing) -> Standing:
-        """The standing after one more sweep.
+        """The standing after one more sweep; if that has diverged, a standing at the anchor.
 
         Raises
         ------
         ScanError
-            The residual is not finite.
+            The residual of the first guesses is not finite.
         """
         begun = time.perf_counter()
         settings, step = self.settings(standing)
@@ -239,17 +252,33 @@ class Loop:
             del state, pending
             raise
         residual = report.misfit / self.counts
-        if not np.isfinite(residual):
-            raise ScanError(
-                f"the residual of sweep {standing.sweep + 1} is not finite: the reconstruction diverged; "
-                "check positions and probe, or try a smaller momentum"
-            )
         if self.layout.residency.streamed:
             release_free_memory()
         seconds = time.perf_counter() - begun
-        record = SweepRecord(residual, report.consensus, report.spread, seconds)
+        record = SweepRecord(residual, report.disagreement, report.spread, seconds)
+        reflects = settings.algorithm.has_stack or standing.cadence.growing
+        history = (*standing.history, record)
+        if standing.guard.has_diverged(len(history), residual, reflects=reflects):
+            return self._return(standing, history)
         cadence = standing.cadence.after(residual, report.spread, report.localisation)
-        return Standing(state, cadence, step, (*standing.history, record))
+        anchor, guard = standing.anchor, standing.guard.after(residual)
+        if anchor is None or (standing.sweep % ANCHOR_SWEEPS == 0 and guard.is_calm(residual)):
+            # The image that this sweep began with: R2 of the image that it leaves is not known yet.
+            anchor = drop_anchor(self.layout, standing.state, standing.sweep)
+        return Standing(state, cadence, step, history, guard, anchor)
+
+    def _return(self, standing: Standing, history: tuple[SweepRecord, ...]) -> Standing:
+        """The standing at the anchor, after a sweep that has diverged; the user is told."""
+        residual, anchor = history[-1].residual, standing.anchor
+        if anchor is None:
+            raise ScanError(
+                f"the residual of sweep {len(history)} is not finite: the first guesses cannot be compared "
+                "with the frames; expected a finite probe and start of moderate size"
+            )
+        guard = Guard(returns=standing.guard.returns + 1)
+        warn_of_return(len(history), residual, guard, anchor)
+        state = go_back(self.layout, anchor)
+        return Standing(state, standing.cadence, None, history, guard, anchor)
 
     def progress(self, standing: Standing) -> Progress:
         """The progress of a run at a standing, for its callback."""

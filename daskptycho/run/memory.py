@@ -243,6 +243,11 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
     # An update of the model waits for all tiles.
     wait = recipe.recovers and not residency.waves_twice
     waiting = sum(pixels) * (wave if wait else COMPLEX if recipe.method == "full" else 0)
+    waiting += len(pixels) * sum(
+        parameter.sum_bytes(frame, recipe.modes)
+        for parameter in recipe.parameters
+        if parameter.schedule is not None
+    )
     inside = (COMPLEX if recipe.method is not None else 0) + (wave if wait else 0)
     if streamed:
         # Counts as read, and a copy in the order of the forward; then this copy and the weighted frames.
@@ -279,7 +284,8 @@ def _image_bytes(recipe: Recipe, residency: Residency) -> int:
     """Bytes for a pixel of a tile's window: overlap sums or images, and illuminations, of two sweeps."""
     # Momentum needs an earlier image, and beside overlap sums one for each of the two sweeps.
     earlier = (1 if residency.merges_at_once else 2) if recipe.momentum else 0
-    return (2 + earlier) * COMPLEX + (2 if recipe.recovers else 1) * FLOAT
+    # One more, to go back to if the run diverges.
+    return (3 + earlier) * COMPLEX + (2 if recipe.recovers else 1) * FLOAT
 
 
 def _disk_traffic(tiling: Tiling, recipe: Recipe) -> int:

@@ -125,11 +125,13 @@ def reconstruct(
     xarray.Dataset
         ``object (y, x)`` complex64, with coordinates in the scan's unit; ``probe (mode, probe_y, probe_x)``
         complex64, in orthogonal modes of decreasing power; ``illumination (y, x)`` float32;
-        ``position (frame, axis)``; ``frame_number (frame)``; ``frame_used (frame)``, False for the frames
-        that were left out; ``frame_residual (frame)``, the R2 of each frame; ``frame_overlap (frame)``, the
-        share of its light on pixels that other frames light too; ``gain (frame)``, if the scan has it, with
-        geometric mean 1; and for each ``sweep``: ``residual``, ``consensus``, ``spread`` (in radians) and
-        ``seconds``, as in `Progress`. What belongs to a frame is NaN for those that were left out.
+        ``position (frame, axis)``; ``frame_number (frame)``; ``part (frame)``, the part of the scan that a
+        frame belongs to (the phase of one part relative to another is not determined);
+        ``frame_used (frame)``, False for the frames that were left out; ``frame_residual (frame)``, the R2 of
+        each frame; ``frame_overlap (frame)``, the share of its light on pixels that other frames light too;
+        ``gain (frame)``, if the scan has it, with geometric mean 1; and for each ``sweep``: ``residual``,
+        ``disagreement``, ``spread`` (in radians) and ``seconds``, as in `Progress`. What belongs to a frame
+        is NaN for those that were left out, and their part is -1.
 
     Warns
     -----

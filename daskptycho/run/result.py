@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
@@ -21,7 +22,9 @@ from daskptycho.model import model
 from daskptycho.model.sweep import FrameMeasures
 from daskptycho.run.misfits import name_misfits
 from daskptycho.scan.dataset import frame_numbers, frames_used, pixel_size, spread_over_frames
-from daskptycho.storage.store import open_dataset, parse_location, read_attributes, translate_errors
+from daskptycho.scan.parts import describe_parts, label_parts
+from daskptycho.storage.old_names import rename_old_variables
+from daskptycho.storage.store import load_dataset, open_dataset, parse_location, read_attributes
 from daskptycho.tasks.spec import Value, task, values_in
 from daskptycho.tasks.state import State
 from daskptycho.tasks.waiting import compute
@@ -38,6 +41,7 @@ __all__ = [
     "assemble_values",
     "make_result",
     "open_result",
+    "warn_of_parts",
     "write_result",
 ]
 
@@ -51,7 +55,7 @@ class _Sweep(Protocol):
     @property
     def residual(self) -> float: ...
     @property
-    def consensus(self) -> float: ...
+    def disagreement(self) -> float: ...
     @property
     def spread(self) -> float: ...
     @property
@@ -100,19 +104,18 @@ class Outcome(NamedTuple):
 
 
 def make_result(
-    scan: xr.Dataset, tiling: Tiling, found: Outcome, history: Iterable[_Sweep], options: Mapping[str, Any]
+    scan: xr.Dataset,
+    tiling: Tiling,
+    found: Outcome,
+    history: Iterable[_Sweep],
+    options: Mapping[str, Any],
+    expected: float | None = None,
+    faults: Sequence[str] = (),
 ) -> xr.Dataset:
     """Make the dataset that `reconstruct` returns.
 
-    Parameters
-    ----------
-    scan : xarray.Dataset
-        The scan with all its frames.
-    tiling : Tiling
-        The tiles of those that were used.
-    found : Outcome
-    history : iterable
-    options : mapping
+    `scan` has all its frames, `tiling` those that were used. `expected` is the R2 that counting photons
+    leaves, if it is known; `faults` are sentences of `verdict`.
     """
     history, used = list(history), frames_used(scan)
     unit = scan["position"].attrs["units"]
@@ -142,9 +145,13 @@ def make_result(
             "position": scan["position"].variable.load(),
             "frame_number": ("frame", frame_numbers(scan)),
             "frame_used": ("frame", used),
+            "part": (
+                "frame",
+                spread_over_frames(used, _label_parts(tiling, found.values["probe"], history)),
+            ),
             **{
                 name: ("sweep", np.array([getattr(sweep, name) for sweep in history]))
-                for name in ("residual", "consensus", "spread", "seconds")
+                for name in ("residual", "disagreement", "spread", "seconds")
             },
         },
         coords={**coordinates, "sweep": np.arange(1, len(history) + 1)},
@@ -160,9 +167,24 @@ def make_result(
         result.attrs |= name_misfits(result)
     if pixel_size(scan) is not None:
         result.attrs["pixel_size_m"] = list(pixel_size(scan) or ())
+    if expected is not None:
+        result.attrs["expected_residual"] = expected
+    if faults:
+        result.attrs["warnings"] = list(faults)
     result["seconds"].attrs["units"] = "s"
     result["spread"].attrs["units"] = "rad"
     return result
+
+
+def _label_parts(tiling: Tiling, probe: NDArray, history: Sequence[_Sweep]) -> NDArray[np.int64]:
+    residual = history[-1].residual if history else 1.0
+    return label_parts(tiling.corner, probe, tiling.frame_shape, tiling.period, residual)
+
+
+def warn_of_parts(result: xr.Dataset) -> None:
+    """Warn that the scan of a result falls into parts."""
+    if sentence := describe_parts(result["part"].values):
+        warnings.warn(f"{sentence}; the result numbers them in part", UserWarning, stacklevel=4)
 
 
 def write_result(result: xr.Dataset, store: Store) -> None:
@@ -171,7 +193,8 @@ def write_result(result: xr.Dataset, store: Store) -> None:
         # Writing consolidated metadata warns that they are not part of the Zarr v3 specification yet. Without
         # them, opening the store would warn.
         warnings.simplefilter("ignore")
-        result.to_zarr(store, mode="a", zarr_format=3, consolidated=True)
+        encoding = {name: {"compressors": (ZstdCodec(), Crc32cCodec())} for name in result.variables}
+        result.to_zarr(store, mode="a", zarr_format=3, consolidated=True, encoding=encoding)
 
 
 def open_result(url: str | Path) -> xr.Dataset:
@@ -200,7 +223,6 @@ def open_result(url: str | Path) -> xr.Dataset:
     attributes = read_attributes(location, "a result, as reconstruct writes it")
     if attributes.get("format") != FORMAT:
         raise ScanError(f"{location} is a {attributes.get('format')}; expected a result ({FORMAT})")
-    with translate_errors(location):
-        opened = open_dataset(location).load()
+    opened = load_dataset(location, open_dataset(location))
     # A new dataset, since the opened one keeps a reference to its store, which may hold credentials.
-    return xr.Dataset(dict(opened.variables), attrs=opened.attrs)
+    return rename_old_variables(xr.Dataset(dict(opened.variables), attrs=opened.attrs))

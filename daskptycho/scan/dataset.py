@@ -33,9 +33,11 @@ from daskptycho.scan.left_out import (
     spread_over_frames,
     take_used,
 )
+from daskptycho.scan.masked_arrays import take_mask
 from daskptycho.scan.optics import FAR_FIELD, PHOTON, fresnel_kernel
 from daskptycho.scan.validation import VARIABLES, check_shapes, validate_scan
 from daskptycho.storage.store import (
+    load_dataset,
     open_dataset,
     parse_location,
     read_attributes,
@@ -118,7 +120,8 @@ def create_scan(
         Where to write the scan: a folder, or a place in a bucket. The scan appears there when it is complete.
     intensity : (frame, qy, qx) array
         Counts in detector order, with the zero frequency at N//2; in the near field, images. A NumPy or dask
-        array, or anything that can be indexed by an array of frame numbers.
+        array, or anything that can be indexed by an array of frame numbers. The mask of a masked array, which
+        has to be the same in every frame, becomes part of `valid`.
     position : (frame, 2) array
         [y, x] of the first pixel of each frame on the object, in `position_unit`.
     probe : (mode, y, x) or (y, x) complex array, optional
@@ -201,6 +204,7 @@ def create_scan(
         intensity = intensity.data
     elif not hasattr(intensity, "dtype"):
         intensity = np.asarray(intensity)
+    intensity, valid = take_mask(intensity, valid)
     given = {
         "position": (position, np.float64),
         "frame_number": (frame_number, np.int64),
@@ -332,7 +336,7 @@ def open_scan(url: str | Path) -> xr.Dataset:
                 f"{len(missing)} of {expected} chunks of intensity are missing from the store {location}, "
                 f"first {missing[0]}; write or copy the scan again"
             )
-        ds = stored.drop_vars([name for name in LAZY if name in stored]).load()
+        ds = load_dataset(location, stored.drop_vars([name for name in LAZY if name in stored]))
     lazy = {
         name: (variable.dims, open_lazy_array(location, variable, name), variable.attrs, variable.encoding)
         for name, variable in stored.variables.items()
@@ -359,6 +363,8 @@ def frame_numbers(ds: xr.Dataset) -> NDArray[np.int64]:
 def _to_array(name: str, value: Any, dtype: Any) -> NDArray[Any]:
     """Convert a small variable to the type that it is stored in; a single probe gets an axis of modes."""
     try:
+        if np.ma.is_masked(value):
+            raise TypeError(f"{int(np.ma.count_masked(value))} of its values are masked")
         array = np.asarray(value)
         if array.dtype.kind not in ("biu" if name in ("valid", "frame_number") else "biufc"):
             raise TypeError(f"found {array.dtype}")

@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from daskptycho.scan.intake import Intake
 from daskptycho.scan.validation import VARIABLES
@@ -171,9 +171,10 @@ def write_scan(
 
 
 def _write_header(store: Store, header: xr.Dataset) -> None:
-    # Without this, xarray would declare NaN to mark missing values.
-    numbers = [name for name, variable in header.variables.items() if variable.dtype.kind != "b"]
-    encoding = {name: {"_FillValue": None} for name in numbers}
+    # Without the fill value, xarray would declare NaN to mark missing values.
+    encoded = {"_FillValue": None, "compressors": (ZstdCodec(), Crc32cCodec())}
+    there = set(zarr.group(store).array_keys())
+    encoding = {name: encoded for name in header.variables if name not in there}
     header.to_zarr(store, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
 
 
@@ -235,7 +236,8 @@ def _create_array(store: Store, shape: tuple[int, ...], dtype: np.dtype[Any], ti
         dtype=dtype,
         chunks=(chunk, *shape[1:]),
         shards=(tile_frames, *shape[1:]),
-        compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+        # Bytes that change on a disk or on the way would otherwise become other counts.
+        compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
         fill_value=0,
         dimension_names=VARIABLES["intensity"],
         # Chunks of zeros are written too, so that a missing chunk is always an error.

@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from daskptycho.errors import ScanError
 from daskptycho.storage import bucket
@@ -47,10 +47,10 @@ __all__ = [
 ]
 
 FORMAT = "daskptycho-checkpoints"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # Columns of the array ``history``.
-HISTORY = ("residual", "consensus", "spread", "seconds")
+HISTORY = ("residual", "disagreement", "spread", "seconds")
 # How the branch of a temporary checkpoint is called in the store.
 TEMPORARY_PREFIX = "passing-"
 # A chunk of a large part, in bytes before compression.
@@ -334,7 +334,7 @@ def _initialise(
             shape=(tiles, *part.shape),
             dtype=part.dtype,
             chunks=(1, *_chunk_shape(part)),
-            compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+            compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
             fill_value=0,
             config={"write_empty_chunks": True},
         )

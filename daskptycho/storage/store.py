@@ -25,6 +25,7 @@ __all__ = [
     "Location",
     "exists",
     "list_missing",
+    "load_dataset",
     "open_dataset",
     "open_zarr_store",
     "parse_location",
@@ -184,3 +185,25 @@ def open_dataset(location: Location) -> xr.Dataset:
             if isinstance(error, bucket_client.client_errors(location)):
                 raise
             raise ScanError(f"{location} cannot be read: {error}") from error
+
+
+def load_dataset(location: Location, dataset: xr.Dataset) -> xr.Dataset:
+    """Read the values of an opened dataset into memory.
+
+    Raises
+    ------
+    ScanError
+        They are damaged.
+    StoreError
+        The server does not answer, or denies access.
+    """
+    with translate_errors(location):
+        try:
+            return dataset.load()
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:  # as codecs raise at damaged chunks
+            if isinstance(error, bucket_client.client_errors(location)):
+                raise
+            raise ScanError(
+                f"{location} is damaged: {type(error).__name__}: {' '.join(str(error).split())}; copy it "
+                "again"
+            ) from error

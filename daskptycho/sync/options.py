@@ -17,6 +17,11 @@ Normalisation = Literal["frame", "degree"]
 # (radians).
 GROWN = 2.0
 SETTLED = 0.02
+# Noise may keep the eigenvector a little more localised than that. The region has grown too once the
+# localisation is below the first of these, and the spread below this multiple of R2, which noise alone
+# causes.
+GROWN_IN_NOISE = 4.0
+NOISE = 0.2
 # Phases are not applied if their spread in radians is below this multiple of R2. Noise causes phases of 0.1
 # to 0.2 R2, long-range errors of a clean scan cause R2 and more (benchmarks/noise.py, raster.py). Phases of
 # noise would introduce long-range errors into a good start, which no frame can correct.
@@ -123,6 +128,9 @@ class Synchronisation:
     sync: Sync
     normalisation: Normalisation | None
     """Normalisation of H; None if the sweep does not synchronise."""
+    in_parts: bool = False
+    """Whether the frames of the scan or of a tile fall into parts. Thin tiles are then to be expected, whose
+    phases have to gain more than noise would (see `phases.keep_gained`)."""
 
     @property
     def only_significant(self) -> bool:
@@ -182,7 +190,10 @@ class Cadence:
         """
         if math.isnan(spread):
             return replace(self, due_in=self.due_in - 1)
-        growing = self.growing and not (localisation < GROWN and spread < SETTLED)
+        grown = (localisation < GROWN and spread < SETTLED) or (
+            GROWN <= localisation < GROWN_IN_NOISE and spread < NOISE * residual
+        )
+        growing = self.growing and not grown
         interval = self.interval
         if self.sync.every != "auto":
             interval = self.sync.every

@@ -18,10 +18,12 @@ the inverse participation ratio. Everything else uses ``degree``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daskptycho.backend import array_module, kernels
 from daskptycho.sync.eigensolvers import Eigenpair, lanczos, lobpcg, power
@@ -32,13 +34,18 @@ __all__ = [
     "Phases",
     "extract_phases",
     "invert_consensus",
+    "keep_gained",
     "keep_significant",
     "localisation",
+    "measure_gain",
     "normalise",
     "solve",
 ]
 
 Array = Any
+
+# Phases are not applied if they gain less than this multiple of what noise alone gains.
+GAINED = 4.0
 
 
 @dataclass(frozen=True)
@@ -109,18 +116,26 @@ class Phases:
     ----------
     phase : (frame,) complex64 array
         omega_i, of unit modulus, by which each frame is to be multiplied.
-    consensus : float
+    disagreement : float
         1 - lambda, where lambda is the largest eigenvalue: zero if all frames agree.
     spread : float
         Root mean square of the angles of omega, weighted by the power of the frames, in radians.
     localisation : float
         Inverse participation ratio of the eigenvector; see `localisation`.
+    gain : float
+        What frames agree more with these phases than without; see `measure_gain`. Infinite if it was not
+        measured.
+    part : (frame,) int64 array or None
+        Number of the part of each frame, on the host, if there are several (see `parts`). The mean phase of
+        each is removed, and phases that are not significant are ones already.
     """
 
     phase: Array
-    consensus: float
+    disagreement: float
     spread: float
     localisation: float
+    gain: float = math.inf
+    part: NDArray[np.int64] | None = None
 
 
 def _to_unit_modulus(number: Array, xp: Any) -> Array:
@@ -139,8 +154,46 @@ def extract_phases(pair: Eigenpair, power_of_frame: Array) -> Phases:
     return Phases(phase.astype(np.complex64), 1 - pair.value, spread, localisation(pair.vector))
 
 
+def measure_gain(h: Any, phase: Array) -> float:
+    """Measure what frames agree more with their phases than without: ``omega* H omega - 1* H 1``.
+
+    ``1* H 1`` is the power that frames share with the object made of them. The phases of an eigenvector can
+    be worse than none: under noise its modulus varies from frame to frame, which the phases alone do not
+    follow.
+    """
+    xp = array_module(phase)
+    ones = xp.ones(len(phase))
+    # Summed as one, since the difference is far smaller than either.
+    return float((phase.conj() * (h @ phase.astype(np.complex128)) - h @ ones).sum().real)
+
+
 def keep_significant(found: Phases, residual: float) -> Phases:
-    """The phases, or ones if their spread is too small compared with the residual R2 (see `SIGNIFICANT`)."""
-    if found.spread >= SIGNIFICANT * residual:
+    """The phases, or ones if they are not significant.
+
+    They are if their spread is large enough compared with the residual R2 (see `SIGNIFICANT`), and if frames
+    agree more with them than without.
+    """
+    if found.part is not None or (found.spread >= SIGNIFICANT * residual and found.gain > 0):
+        return found
+    return replace(found, phase=array_module(found.phase).ones_like(found.phase))
+
+
+def keep_gained(found: Phases, misfit: float, pixels: float) -> Phases:
+    """The phases, or ones if noise alone could gain as much.
+
+    Frames that hardly overlap are free to fit noise with their phases. It is spread over the pixels of a
+    frame, so that each phase gains what is on one of them.
+
+    Parameters
+    ----------
+    found : Phases
+        Of frames that are one part, with their gain.
+    misfit : float
+        ``sum (|Fz| - a)^2`` of these frames.
+    pixels : float
+        Number of pixels of a frame.
+    """
+    count = len(found.phase)
+    if found.part is not None or found.gain >= GAINED * (1 - 1 / count) * misfit / pixels:
         return found
     return replace(found, phase=array_module(found.phase).ones_like(found.phase))

@@ -8,28 +8,32 @@ of tiles overlap, which the merge sends anyway. The leading eigenvector of G giv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from daskptycho.backend import array_module, to_host
+from daskptycho.backend import array_module, to_device_of, to_host
 from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import overlap
 from daskptycho.model.sweep import Stack, Weighted, illuminate_tile, sweep_tile
 from daskptycho.sync.gramian import Border, GramianBlock, block_matrix, block_values
 from daskptycho.sync.options import Synchronisation
-from daskptycho.sync.phases import Phases, extract_phases, keep_significant, normalise, solve
+from daskptycho.sync.parts import find_links, galerkin_matrix, synchronise, synchronise_one, synchronise_parts
+from daskptycho.sync.phases import Phases, keep_gained, keep_significant
+from daskptycho.sync.tile_parts import Labels, RowParts, TileParts, label_pixels, row_of_parts
 from daskptycho.tiling import Strip, Tile
 
 __all__ = [
     "GalerkinRow",
     "InnerSweeps",
     "Surroundings",
+    "TilePhases",
     "TileSum",
     "find_tile_phases",
     "galerkin_row",
@@ -49,6 +53,14 @@ class TileSum(NamedTuple):
     """Phases of the tile's frames."""
     power: float
     """``sum |z_i|^2`` over the tile's frames."""
+    parts: TileParts | None = None
+    """The parts of the tile; None if it has one."""
+    labels: Labels = Labels()
+    """The part that each pixel belongs to."""
+
+    def with_images(self, convert: Callable[[Array], Any]) -> TileSum:
+        """The same with `convert` applied to each (y, x) array."""
+        return self._replace(image_sum=convert(self.image_sum), labels=self.labels.with_images(convert))
 
 
 def synchronise_tile(
@@ -56,8 +68,8 @@ def synchronise_tile(
 ) -> TileSum:
     """Solve the eigenproblem of one tile, and sum its frames with the phases found.
 
-    Frames of a tile that are connected only through other tiles do not get a common phase. Tiles therefore
-    have to be compact, as `scan.dataset.create_scan` makes them.
+    Frames that are linked only through other tiles, or not at all, are parts of the tile. Each part is an
+    eigenproblem of its own, and an element of G.
 
     Parameters
     ----------
@@ -72,14 +84,25 @@ def synchronise_tile(
         ``sum (|Fz| - a)^2`` of the tile. Divided by the tile's power it is the residual that decides whether
         the phases are significant.
     """
-    assert how.normalisation is not None
     values = block_values(block, weighted.frames, Border(weighted.frames, block.border), tile.corner, weight)
     power = float(weighted.power.sum())
-    matrix = normalise(block_matrix(block, values), weighted.power, how.normalisation)
-    found = extract_phases(solve(matrix, how.sync), weighted.power)
-    if how.only_significant:
-        found = keep_significant(found, misfit / power if power else 0.0)
-    return TileSum(overlap(weighted.frames, tile.corner, tile.window.shape, found.phase), found, power)
+    residual, pixels = misfit / power if power else 0.0, math.prod(weighted.frames.shape[1:])
+    matrix = block_matrix(block, values)
+    groups = find_links(matrix)
+    if groups is None:
+        found = synchronise_one(matrix, weighted.power, how)
+        if how.only_significant:
+            found = keep_significant(found, residual)
+            found = keep_gained(found, misfit, pixels) if how.in_parts else found
+        return TileSum(overlap(weighted.frames, tile.corner, tile.window.shape, found.phase), found, power)
+    found = synchronise_parts(matrix, weighted.power, how, groups, residual=residual, pixels=pixels)
+    image_sum = overlap(weighted.frames, tile.corner, tile.window.shape, found.phase)
+    parts = TileParts(
+        galerkin_matrix(matrix, found).toarray(),
+        np.bincount(groups.label, to_host(weighted.power)).astype(np.float64),
+        np.array([len(members) for members in groups.members]),
+    )
+    return TileSum(image_sum, found, power, parts, label_pixels(tile, weighted.frames, groups))
 
 
 class Surroundings(NamedTuple):
@@ -142,17 +165,21 @@ def sweep_inside(
 
 
 class GalerkinRow(NamedTuple):
-    """One row of G, and scalars of its tile."""
+    """The rows of G of one tile, and scalars of the tile."""
 
     tiles: NDArray[np.int64]
-    """(entry,) columns. A column occurs twice if two tiles of a periodic scan meet on both sides."""
+    """(entry,) tiles of the columns. One occurs twice if two tiles of a periodic scan meet on both sides."""
     values: NDArray[np.complex128]
-    """(entry,) values; those of the same column are added."""
+    """(entry,) values; those of the same element are added."""
     misfit: float
     power: float
     spread: float
-    consensus: float
+    disagreement: float
     localisation: float
+    frames: int = 1
+    """Number of frames of the tile."""
+    parts: RowParts | None = None
+    """None if neither the tile nor a neighbour has parts."""
 
 
 def galerkin_row(
@@ -162,8 +189,9 @@ def galerkin_row(
     strips: Sequence[Strip],
     weight: Array,
     misfit: float = 0.0,
+    labels: Sequence[Labels] | None = None,
 ) -> GalerkinRow:
-    """Compute the row of G of one tile.
+    """Compute the row of G of one tile, or those of its parts.
 
     Parameters
     ----------
@@ -178,9 +206,20 @@ def galerkin_row(
         1 / N on the tile's window, N summed over all tiles.
     misfit : float
         Misfit of the tile's sweep.
+    labels : sequence of Labels, optional
+        The parts that the pixels of each strip belong to; by default no other tile has parts.
     """
     weighted = own.image_sum.conj()
     weighted *= weight
+    found = own.found
+    scalars = (misfit, own.power, found.spread, found.disagreement, found.localisation, len(found.phase))
+    labels = [Labels()] * len(strips) if labels is None else labels
+    if own.parts is not None or any(of_strip.label is not None for of_strip in labels):
+        tiles, entries, parts = row_of_parts(
+            *(index, own.image_sum, weighted, own.parts, own.labels),
+            zip(pieces, labels, strips, strict=True),
+        )
+        return GalerkinRow(tiles, entries, *scalars, parts)
     values = [(weighted * own.image_sum).sum(dtype=np.complex128)]
     for piece, strip in zip(pieces, strips, strict=True):
         values.append((weighted[strip.to_target] * piece).sum(dtype=np.complex128))
@@ -188,15 +227,82 @@ def galerkin_row(
         np.array([index, *(strip.source for strip in strips)], dtype=np.int64),
         # G has a few numbers for each tile; only these are copied from a GPU.
         to_host(array_module(weighted).stack(values)),
-        misfit,
-        own.power,
-        own.found.spread,
-        own.found.consensus,
-        own.found.localisation,
+        *scalars,
     )
 
 
-def find_tile_phases(rows: Sequence[GalerkinRow], how: Synchronisation, residual: float) -> Phases:
+@dataclass(frozen=True)
+class TilePhases(Phases):
+    """The phases of tiles. A tile that has parts has a phase for each of them.
+
+    Attributes
+    ----------
+    first : (tile,) int64 array
+        Number of the first element of `phase` that belongs to each tile.
+    """
+
+    first: NDArray[np.int64] = field(kw_only=True)
+
+    def on_frames(self, tile: int, part: NDArray[np.int64] | None, like: Array) -> Array:
+        """The phases of a tile's frames: one number, or a (frame,) array if the tile has parts.
+
+        `part` is the part of each frame, and `like` an array on the device of the tile.
+        """
+        if part is None:
+            return self.phase[self.first[tile]]
+        return to_device_of(self.phase[self.first[tile] + part], like)
+
+    def on_pixels(self, tile: int, labels: Labels, like: Array) -> Array:
+        """The phases of the pixels of a tile or of a strip: one number, or a (y, x) array.
+
+        `like` is an array on the device of the tile.
+        """
+        if labels.label is None or labels.box is None:
+            return self.phase[self.first[tile]]
+        start = self.first[tile]
+        of_parts = to_device_of(self.phase[start : start + len(labels.box)], like)
+        return of_parts[labels.label[...]]
+
+
+class _Elements(NamedTuple):
+    """The elements of G: one for each tile, or for each of its parts."""
+
+    first: NDArray[np.int64]
+    """(tile,) number of each tile's first element."""
+    power: NDArray[np.float64]
+    """(element,) ``sum |z_i|^2``."""
+    frames: NDArray[np.int64]
+    """(element,) number of frames."""
+
+
+def _assemble_g(rows: Sequence[GalerkinRow]) -> tuple[Any, _Elements]:
+    """G, and what it is made of."""
+    of_tiles = [
+        (np.array([own.power]), np.array([own.frames]))
+        if own.parts is None or not len(own.parts.power)
+        else (own.parts.power, own.parts.frames)
+        for own in rows
+    ]
+    power, frames = (np.concatenate(parts) for parts in zip(*of_tiles, strict=True))
+    first = np.cumsum([0, *(len(of_tile) for of_tile, _ in of_tiles)])
+    row = np.repeat(first[:-1], [len(own.tiles) for own in rows])
+    column = first[np.concatenate([own.tiles for own in rows])]
+    if any(own.parts is not None for own in rows):
+        row += np.concatenate([_parts_of_entries(own, "row") for own in rows])
+        column += np.concatenate([_parts_of_entries(own, "column") for own in rows])
+    entries = (np.concatenate([own.values for own in rows]), (row, column))
+    matrix = sp.csr_array(entries, shape=(first[-1], first[-1]))
+    # An eigensolver may need exact symmetry, but a strip and its counterpart are rounded differently.
+    return sp.csr_array((matrix + matrix.conj().T) / 2), _Elements(first[:-1], power, frames)
+
+
+def _parts_of_entries(own: GalerkinRow, side: Literal["row", "column"]) -> NDArray[np.int64]:
+    if own.parts is None:
+        return np.zeros(len(own.tiles), dtype=np.int64)
+    return own.parts.row if side == "row" else own.parts.column
+
+
+def find_tile_phases(rows: Sequence[GalerkinRow], how: Synchronisation, residual: float) -> TilePhases:
     """Find a phase for each tile from the leading eigenvector of G.
 
     Parameters
@@ -209,34 +315,28 @@ def find_tile_phases(rows: Sequence[GalerkinRow], how: Synchronisation, residual
 
     Returns
     -------
-    Phases
-        ``phase`` has one element for each tile. ``consensus``, ``spread`` and ``localisation`` are estimates
-        for all frames, from both levels together.
+    TilePhases
+        ``phase`` has one element for each tile, or for each part of a tile. ``disagreement``, ``spread`` and
+        ``localisation`` are estimates for all frames, from both levels together.
     """
-    assert how.normalisation is not None
-    count = len(rows)
-    row = np.repeat(np.arange(count), [len(of_tile.tiles) for of_tile in rows])
-    column = np.concatenate([of_tile.tiles for of_tile in rows])
-    entries = (np.concatenate([of_tile.values for of_tile in rows]), (row, column))
-    matrix = sp.csr_array(entries, shape=(count, count))
-    power = np.array([of_tile.power for of_tile in rows])
-    # An eigensolver may need exact symmetry, but a strip and its counterpart are rounded differently.
-    hermitian = sp.csr_array((matrix + matrix.conj().T) / 2)
-    normalised = normalise(hermitian, power, how.normalisation)
-    found = extract_phases(solve(normalised, how.sync, how.sync.steps_of_tiles(count)), power)
+    g, elements = _assemble_g(rows)
+    found = synchronise(g, elements.power, how, steps=how.sync.steps_of_tiles, frames=elements.frames)
     spread_of_tiles = found.spread
     if how.only_significant:
         found = keep_significant(found, residual)
+    power = np.array([of_tile.power for of_tile in rows])
     share = power / power.sum()
     inside = float((share * np.array([of_tile.spread for of_tile in rows]) ** 2).sum())
     # Divided by the power of the frames, G's eigenvalue includes the disagreement within tiles. Divided by
     # its own degrees it does not.
-    disagreement = float((share * np.array([of_tile.consensus for of_tile in rows])).sum())
+    within_tiles = float((share * np.array([of_tile.disagreement for of_tile in rows])).sum())
     localisations = np.array([of_tile.localisation for of_tile in rows])
-    return replace(
-        found,
-        consensus=found.consensus + (disagreement if how.normalisation == "degree" else 0.0),
+    return TilePhases(
+        found.phase,
+        disagreement=found.disagreement + (within_tiles if how.normalisation == "degree" else 0.0),
         spread=float(np.sqrt(spread_of_tiles**2 + inside)),
         # If all tiles are alike, the localisation of frames is the product of both levels'.
         localisation=found.localisation * float((share * localisations).sum()),
+        part=found.part,
+        first=elements.first,
     )

@@ -21,8 +21,9 @@ from daskptycho.sync.gramian import (
     block_matrix,
     block_values,
 )
-from daskptycho.sync.options import Normalisation, Sync
-from daskptycho.sync.phases import Phases, extract_phases, invert_consensus, normalise, solve
+from daskptycho.sync.options import Normalisation, Sync, Synchronisation
+from daskptycho.sync.parts import Groups, PartedIterate, PartedPairs, synchronise
+from daskptycho.sync.phases import Phases, extract_phases, invert_consensus
 from daskptycho.tasks.chunks import (
     chunk_objects,
     gather_objects,
@@ -74,6 +75,8 @@ class Gramian:
         Number of frames of each tile.
     like : (0,) complex128 array
         An array of the same kind as the chunks of `values`, NumPy's or CuPy's.
+    parts : Groups or None
+        The parts that frames fall into where they do not overlap; None if there is only one.
     """
 
     values: DaskArray
@@ -82,6 +85,7 @@ class Gramian:
     outline: tuple[GramianBlock, ...]
     frames: tuple[int, ...]
     like: Array
+    parts: Groups | None = None
 
     def matrix(self) -> Any:
         """Compute H over all frames.
@@ -105,6 +109,7 @@ def gramian_of_blocks(
     blocks: DaskArray,
     outline: Sequence[GramianBlock],
     like: Array,
+    parts: Groups | None = None,
 ) -> Gramian:
     """Make the Gramian from weighted frames.
 
@@ -118,6 +123,8 @@ def gramian_of_blocks(
         The outlines of the same blocks.
     like : (0,) complex128 array
         An array of the kind of the values, NumPy's or CuPy's.
+    parts : Groups, optional
+        The parts that frames fall into.
     """
     rows, columns = [block.row for block in outline], [block.column for block in outline]
     border = map_objects(_border, take_blocks(frames, columns), blocks)
@@ -131,7 +138,7 @@ def gramian_of_blocks(
     )
     frames_of = {block.row: block.shape[0] for block in outline}
     frames_in = tuple(frames_of[row] for row in sorted(frames_of))
-    return Gramian(values, power, blocks, tuple(outline), frames_in, like)
+    return Gramian(values, power, blocks, tuple(outline), frames_in, like, parts)
 
 
 def _border(frames: Array, block: Any) -> Border:
@@ -164,7 +171,7 @@ def _assemble(matrices: list[Any], pairs: Sequence[TilePair]) -> Any:
 class _Problem(NamedTuple):
     """The state of a solver that works on blocks of H."""
 
-    iterate: PowerIterate | LobpcgIterate
+    iterate: PowerIterate | LobpcgIterate | PartedIterate
     inverse: Array
     """(frame,) one divided by the consensus vector."""
     power: Array
@@ -198,19 +205,25 @@ def iterate(
 ) -> DaskArray:
     """Run a solver on the blocks of H: one object, an `Eigenpair` and all ``|z_i|^2``, in a dask array.
 
+    If H has parts, `PartedPairs` take the place of the `Eigenpair`.
+
     Only vectors are sent between workers. Each step gathers them once.
     """
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
         raise OptionError(f"iterations is {iterations!r}; expected a whole number, 0 or more")
     matrices, places = h.matrices(), _Places(h.outline, h.frames)
     degrees = map_objects(_row_sums, matrices, h.blocks)
-    problem = gather_objects(_begin, degrees, h.power, normalisation=normalisation, kind=kind, places=places)
+    how = {"normalisation": normalisation, "kind": kind, "places": places, "parts": h.parts}
+    problem = gather_objects(_begin, degrees, h.power, **how)
     located = map_objects(_locate, matrices, chunk_objects(places.of_blocks))
     for step in range(iterations + 1):
         products = map_with_object(_multiply, located, problem)
         last = step == iterations
         problem = gather_objects(_conclude if last else _advance, products, problem, places=places)
     return problem
+
+
+_Solved = tuple[Eigenpair | PartedPairs, Array]
 
 
 class _Places:
@@ -259,11 +272,13 @@ def _begin(
     normalisation: Normalisation,
     kind: type[PowerIterate] | type[LobpcgIterate],
     places: _Places,
+    parts: Groups | None,
 ) -> _Problem:
     power_of_frame = array_module(unwrap_chunk(power[0])).concatenate([unwrap_chunk(own) for own in power])
     squared = power_of_frame if normalisation == "frame" else _add_up(degrees, places)
     consensus = array_module(squared).sqrt(squared)
-    return _Problem(kind.begin(consensus), invert_consensus(consensus), power_of_frame)
+    first = kind.begin(consensus) if parts is None else PartedIterate.begin(consensus, parts, kind)
+    return _Problem(first, invert_consensus(consensus), power_of_frame)
 
 
 def _multiply(located: Any, problem: Any) -> tuple[Array, Array | None]:
@@ -279,14 +294,15 @@ def _advance(products: list[Any], problem: list[Any], places: _Places) -> _Probl
     return before._replace(iterate=before.iterate.advance(product))
 
 
-def _conclude(products: list[Any], problem: list[Any], places: _Places) -> tuple[Eigenpair, Array]:
+def _conclude(products: list[Any], problem: list[Any], places: _Places) -> _Solved:
     (before,) = map(unwrap_chunk, problem)
     product = before.inverse * _add_up(products, places)
     return before.iterate.conclude(product), before.power
 
 
 def _extract_phases(found: Any) -> Phases:
-    return extract_phases(*unwrap_chunk(found))
+    pair, power = unwrap_chunk(found)
+    return pair.extract_phases(power) if isinstance(pair, PartedPairs) else extract_phases(pair, power)
 
 
 def _solve(
@@ -299,5 +315,4 @@ def _solve(
     power_of_frame = array_module(unwrap_chunk(power[0])).concatenate(
         [unwrap_chunk(chunk) for chunk in power]
     )
-    matrix = _assemble(matrices, pairs)
-    return extract_phases(solve(normalise(matrix, power_of_frame, normalisation), sync), power_of_frame)
+    return synchronise(_assemble(matrices, pairs), power_of_frame, Synchronisation(sync, normalisation))

@@ -105,7 +105,7 @@ def find_all_phases(layout: Layout, swept: list[Value], after: State, settings: 
     power, bound_power = _bind([task(_power, of_tile) for of_tile in swept])
     blocks, bound_blocks = _bind(layout.blocks)
     meta = np.empty(0, dtype=np.complex128)
-    h = gramian_of_blocks(frames, ground, power, blocks, layout.outline, meta)
+    h = gramian_of_blocks(frames, ground, power, blocks, layout.outline, meta, layout.parts)
     found = find_phases(h, how.sync, how.normalisation)
     (value,) = _values_of(found, {**bound_frames, **bound_grounds, **bound_power, **bound_blocks})
     return value

@@ -19,6 +19,7 @@ from dask.task_spec import DataNode, GraphNode, Task
 from daskptycho.backend import Device, array_module
 from daskptycho.errors import StoreError
 from daskptycho.model.amplitudes import Amplitudes, Detector
+from daskptycho.model.counting import expect_misfit
 from daskptycho.model.forward import Forward
 from daskptycho.storage.retrying import retry, strip_queries
 from daskptycho.tasks.spec import Home, Value, place, task
@@ -30,6 +31,7 @@ __all__ = [
     "confirm_counts",
     "lay_out_amplitudes",
     "load_amplitudes",
+    "measure_counts",
     "release_as_read",
     "total_counts",
 ]
@@ -133,6 +135,12 @@ def release_as_read(amplitudes: Amplitudes) -> Amplitudes:
 def total_counts(amplitudes: Amplitudes | StoredAmplitudes) -> float:
     """Sum of a tile's counts; NaN if any of them is negative."""
     return load_amplitudes(amplitudes).total()
+
+
+def measure_counts(amplitudes: Amplitudes | StoredAmplitudes) -> tuple[float, float]:
+    """`total_counts` and `counting.expect_misfit` of a tile, which is read once."""
+    loaded = load_amplitudes(amplitudes)
+    return loaded.total(), expect_misfit(loaded.counts)
 
 
 def confirm_counts(amplitudes: Amplitudes | StoredAmplitudes, counts: float) -> Any:

@@ -16,6 +16,7 @@ from daskptycho.backend import Device
 from daskptycho.model.amplitudes import Amplitudes
 from daskptycho.model.model import Model, move_tile
 from daskptycho.sync.gramian import GramianBlock, block_within, gramian_blocks
+from daskptycho.sync.parts import Groups, find_overlaps
 from daskptycho.tasks.frames import StoredAmplitudes, confirm_counts, lay_out_amplitudes
 from daskptycho.tasks.spec import Home, Value, place, task
 from daskptycho.tasks.spill import StoringImages
@@ -107,6 +108,8 @@ class Layout:
         The same blocks with their pairs.
     amplitudes : list of Value
         The amplitudes of each tile, as in `tiles`; empty once their counts are known (`confirm_layout`).
+    parts : Groups or None
+        The parts that frames fall into, if synchronisation is full; None if there is only one.
     residency : Residency
     device : "cpu" or "gpu"
         Where the arrays of all tasks are.
@@ -119,6 +122,7 @@ class Layout:
     outline: list[GramianBlock]
     blocks: list[Value]
     amplitudes: list[Value]
+    parts: Groups | None = None
     residency: Residency = Residency.HELD
     device: Device = "cpu"
 
@@ -177,6 +181,7 @@ def lay_out(
         outline=[block.outline() for block in blocks],
         blocks=[task(_move_pairs, device, place(block)) for block in blocks],
         amplitudes=amplitudes,
+        parts=find_overlaps(blocks) if blocks else None,
         residency=residency,
         device=device,
     )

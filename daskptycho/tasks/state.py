@@ -17,7 +17,7 @@ from daskptycho.sync.options import Sync, Synchronisation
 from daskptycho.sync.two_level import TileSum
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value
-from daskptycho.tasks.strips import Pieces, cut_strips
+from daskptycho.tasks.strips import Pieces, cut_labels, cut_strips
 
 __all__ = [
     "State",
@@ -69,6 +69,8 @@ class SweepSettings:
         Whether the sweep keeps the image that it started from, since a later sweep needs it for its momentum.
     due : set of str
         Names of the parameters that the sweep updates.
+    share : float
+        The share of each update that is applied.
     """
 
     algorithm: Algorithm = field(default_factory=AP)
@@ -77,6 +79,7 @@ class SweepSettings:
     momentum: float = 0.0
     keeps_image: bool = False
     due: frozenset[str] = frozenset()
+    share: float = 1.0
 
     @property
     def leave(self) -> Leave:
@@ -97,7 +100,7 @@ class Unmerged(NamedTuple):
     pieces: Pieces
     """The strips of neighbouring tiles."""
     phases: Any
-    """`Phases` of all tiles; None if the phases are in the overlap sums already."""
+    """`TilePhases` of all tiles; None if the phases are in the overlap sums already."""
 
 
 class TileState(NamedTuple):
@@ -120,11 +123,20 @@ def merge_image(data: TileData, state: TileState, at: TileModel) -> Array:
     source = state.image
     if not isinstance(source, Unmerged):
         return source[...]
-    phases = None if source.phases is None else source.phases.phase
+    phases = source.phases
     image_sum = source.swept.left.image_sum[...]
-    total = image_sum.copy() if phases is None else image_sum * phases[data.tile.index]
-    for strip, pixels in zip(data.strips, cut_strips(source.pieces, data.strips), strict=True):
-        total[strip.to_target] += pixels if phases is None else pixels * phases[strip.source]
+    if phases is None:
+        total = image_sum.copy()
+        for strip, pixels in zip(data.strips, cut_strips(source.pieces, data.strips), strict=True):
+            total[strip.to_target] += pixels
+    else:
+        total = image_sum * phases.on_pixels(data.tile.index, source.swept.left.labels, image_sum)
+        cut = zip(
+            *(data.strips, cut_strips(source.pieces, data.strips), cut_labels(source.pieces, data.strips)),
+            strict=True,
+        )
+        for strip, pixels, labels in cut:
+            total[strip.to_target] += pixels * phases.on_pixels(strip.source, labels, pixels)
     total *= at.inverse_illumination(state.illumination[...])
     return total
 
@@ -144,7 +156,8 @@ def stack_of(data: TileData, state: TileState) -> Stack | None:
         return None
     left = swept.left
     if isinstance(left, TileSum) and phases is not None:
-        return Stack(swept.carried, left.found.phase * phases.phase[data.tile.index])
+        found = left.found
+        return Stack(swept.carried, found.phase * phases.on_frames(data.tile.index, found.part, found.phase))
     return Stack(swept.carried, left.phase if isinstance(left, OverlapSum) else None)
 
 

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from daskptycho.model.sweep import TileSweep
+from daskptycho.sync.tile_parts import Labels
+from daskptycho.sync.two_level import TileSum
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value, in_one_process, task
 from daskptycho.tiling import Strip
 
-__all__ = ["Pieces", "add_neighbours", "bring_strips", "cut_strips"]
+__all__ = ["Pieces", "add_neighbours", "bring_strips", "cut_labels", "cut_strips"]
 
 Array = Any
 Pieces = list[Any]
@@ -26,6 +28,8 @@ class CutStrip(NamedTuple):
     """The pixels of a strip, cut out to be sent to another process."""
 
     pixels: Array
+    labels: Labels
+    """The part of the neighbour that each belongs to."""
 
 
 def _image_of(source: Any) -> Array:
@@ -33,8 +37,13 @@ def _image_of(source: Any) -> Array:
     return source.left.image_sum if isinstance(source, TileSweep) else source
 
 
+def _labels_of(source: Any) -> Labels:
+    is_tile_sum = isinstance(source, TileSweep) and isinstance(source.left, TileSum)
+    return source.left.labels if is_tile_sum else Labels()
+
+
 def _cut_strip(source: Any, strip: Strip) -> CutStrip:
-    return CutStrip(_image_of(source)[strip.from_source])
+    return CutStrip(_image_of(source)[strip.from_source], _labels_of(source).cut(strip.from_source))
 
 
 def bring_strips(layout: Layout, sources: list[Value]) -> list[list[Value]]:
@@ -67,6 +76,12 @@ def cut_strips(pieces: Pieces, strips: list[Strip]) -> Iterator[Array]:
     """Yield the pixels of each strip, (y, x)."""
     for piece, strip in zip(pieces, strips, strict=True):
         yield piece.pixels if isinstance(piece, CutStrip) else _image_of(piece)[strip.from_source]
+
+
+def cut_labels(pieces: Pieces, strips: list[Strip]) -> Iterator[Labels]:
+    """Yield the parts of the neighbours that the pixels of each strip belong to."""
+    for piece, strip in zip(pieces, strips, strict=True):
+        yield piece.labels if isinstance(piece, CutStrip) else _labels_of(piece).cut(strip.from_source)
 
 
 def _add_strips(data: TileData, own: Array, pieces: Pieces) -> Array:

@@ -15,7 +15,7 @@ from daskptycho.sync.two_level import GalerkinRow, find_tile_phases, galerkin_ro
 from daskptycho.tasks.layout import Layout, TileData, find_pairs
 from daskptycho.tasks.spec import Value, task
 from daskptycho.tasks.state import State, SweepSettings, model_on_tiles
-from daskptycho.tasks.strips import Pieces, cut_strips
+from daskptycho.tasks.strips import Pieces, cut_labels, cut_strips
 
 __all__ = ["join_tiles", "synchronise_swept"]
 
@@ -36,10 +36,10 @@ def synchronise_swept(
 
 
 def _row(data: TileData, swept: TileSweep, pieces: Pieces, illumination: Array, at: TileModel) -> GalerkinRow:
-    tile_sum = swept.left._replace(image_sum=swept.left.image_sum[...])
-    cut = list(cut_strips(pieces, data.strips))
+    tile_sum = swept.left.with_images(lambda image: image[...])
+    cut, labels = list(cut_strips(pieces, data.strips)), list(cut_labels(pieces, data.strips))
     weight = at.inverse_illumination(illumination[...])
-    return galerkin_row(data.tile.index, tile_sum, cut, data.strips, weight, swept.misfit)
+    return galerkin_row(data.tile.index, tile_sum, cut, data.strips, weight, swept.misfit, labels)
 
 
 def _find_phases(rows: list[GalerkinRow], settings: SweepSettings) -> Phases:

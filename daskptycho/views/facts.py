@@ -295,7 +295,7 @@ def _frame_facts(result: xr.Dataset) -> Facts:
 def result_facts(result: xr.Dataset) -> list[Facts]:
     """Facts of a result in groups: image, run, options, origin."""
     options: dict[str, Any] = json.loads(result.attrs.get("options", "{}"))
-    consensus = [float(value) for value in result["consensus"].values if not math.isnan(value)]
+    disagreement = [float(value) for value in result["disagreement"].values if not math.isnan(value)]
     height, width = result["object"].shape
     unit = result["y"].attrs.get("units")
     size = result.attrs.get("pixel_size_m")
@@ -309,14 +309,20 @@ def result_facts(result: xr.Dataset) -> list[Facts]:
         ),
         *_frame_facts(result),
     ]
-    seconds = float(result["seconds"].sum())
+    if "part" in result and (parts := int(result["part"].max()) + 1) > 1:
+        image.append(("parts", f"{format_number(parts)}, whose relative phases are not determined"))
+    seconds, expected = float(result["seconds"].sum()), result.attrs.get("expected_residual")
     run: Facts = [
         ("sweeps", f"{result.sizes['sweep']} of {options.get('sweeps', '?')} in {seconds:.3g} s"),
-        ("residual", f"{float(result['residual'][-1]):.4g} (first {float(result['residual'][0]):.4g})"),
         (
-            "consensus",
-            f"{consensus[-1]:.3g} after {len(consensus)} synchronisations"
-            if consensus
+            "residual",
+            f"{float(result['residual'][-1]):.4g} (first {float(result['residual'][0]):.4g}"
+            + (f", {expected:.3g} expected from the counts)" if expected is not None else ")"),
+        ),
+        (
+            "disagreement",
+            f"{disagreement[-1]:.3g} after {len(disagreement)} synchronisations"
+            if disagreement
             else "never synchronised",
         ),
     ]

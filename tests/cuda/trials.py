@@ -120,6 +120,20 @@ def exit_waves(layout: Layout, kernels: Kernels) -> None:
     close(out, arrays.probe * patches[:, None])
 
 
+def filter_spectra(layout: Layout, kernels: Kernels) -> None:
+    waves = arrays_for(layout).waves
+    height, width = layout.frame
+    random = np.random.default_rng(layout.frames)
+    factor, along_y, along_x = (
+        complex_noise(random, shape)
+        for shape in (layout.frame, (layout.frames, height), (layout.frames, width))
+    )
+    found = waves.copy()
+    kernels.filter_spectra(found, factor, along_y, along_x)
+    own = along_y[:, :, None].astype(complex) * along_x[:, None, :] * factor
+    close(found, waves * own[:, None])
+
+
 def project_modulus(layout: Layout, kernels: Kernels) -> None:
     arrays = arrays_for(layout)
     for scale in (1.0, 1 / 64):
@@ -298,6 +312,7 @@ TRIALS: dict[str, list[Trial]] = {
     check.__name__: _over(LAYOUTS, check)
     for check in (
         exit_waves,
+        filter_spectra,
         project_modulus,
         weigh_frames,
         accumulate_overlap,

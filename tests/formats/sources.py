@@ -344,7 +344,10 @@ def write_dm4(scan: xr.Dataset, path: Path) -> None:
         PixelDepth=2,
     )
     listed = _group(ImageData=image, ImageTags=_group(**{"Meta Data": _group(Format="Diffraction image")}))
-    root = _group(ImageList=_group(listed, listed), DocumentObjectList=_group(_group(ImageSource=1)))
+    # As in real files, the first image is a thumbnail.
+    small = [("Data", np.zeros(4)), ("DataType", 10), ("Dimensions", _group(2, 2)), ("PixelDepth", 2)]
+    thumbnail = _group(ImageData=[*image[:1], *small], ImageTags=_group(Thumbnail=1))
+    root = _group(ImageList=_group(thumbnail, listed), DocumentObjectList=_group(_group(ImageSource=1)))
     body = b"\x01\x00" + struct.pack(">Q", len(root)) + b"".join(_tag(name, value) for name, value in root)
     path.write_bytes(struct.pack(">IQI", 4, len(body), 1) + body + bytes(8))
 

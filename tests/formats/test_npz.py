@@ -9,13 +9,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import pytest
 
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats import read_file
-from daskptycho.formats.npz import read_npz
 from daskptycho.scan.dataset import create_scan
 
 SIEMENS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "siemens-star-small.npz.bz2"
@@ -49,8 +47,7 @@ def test_keys_are_guessed_and_leading_ones_dropped(tmp_path: Path) -> None:
     )
     read = read_file(path)
     assert set(read) == {"intensity", "position", "probe", "source"}
-    assert isinstance(read["intensity"], da.Array)
-    np.testing.assert_array_equal(read["intensity"], arrays["data"])
+    np.testing.assert_array_equal(read["intensity"][:], arrays["data"])
     np.testing.assert_array_equal(read["position"], arrays["scan"])
     assert read["probe"].shape == (3, 8, 9)
     assert read["source"] == "a.npz"
@@ -69,7 +66,7 @@ def test_keys_may_be_named_and_axes_swapped(tmp_path: Path) -> None:
         good=valid,
         dark=np.ones((8, 9)),
     )
-    read = read_npz(
+    read = read_file(
         path,
         intensity_key="detector",
         position_key="xy",
@@ -91,7 +88,7 @@ def test_compression_is_recognised_by_content_not_by_name(tmp_path: Path, opener
     path = tmp_path / "measured.dat"
     with opener(path, "wb") as file:
         file.write(plain)
-    np.testing.assert_array_equal(read_file(path)["intensity"], good()["data"])
+    np.testing.assert_array_equal(read_file(path)["intensity"][:], good()["data"])
 
 
 def test_zero_frequency_in_the_corner_is_rolled_to_the_middle(tmp_path: Path) -> None:
@@ -104,10 +101,56 @@ def test_zero_frequency_in_the_corner_is_rolled_to_the_middle(tmp_path: Path) ->
         valid=np.fft.ifftshift(valid),
         background=np.fft.ifftshift(frames[1]),
     )
-    read = read_npz(path, zero_frequency="corner", valid_key="valid")
-    np.testing.assert_array_equal(read["intensity"], frames)
+    read = read_file(path, zero_frequency="corner", valid_key="valid", background_key="background")
+    np.testing.assert_array_equal(read["intensity"][:], frames)
     np.testing.assert_array_equal(read["valid"], valid)
     np.testing.assert_array_equal(read["background"], frames[1])
+
+
+@pytest.mark.parametrize(("true", "claimed"), [("centre", "corner"), ("corner", "centre")])
+def test_frames_that_contradict_the_claim_are_noticed(tmp_path: Path, true: str, claimed: str) -> None:
+    frames = centred_frames() if true == "centre" else np.fft.ifftshift(centred_frames(), axes=(1, 2))
+    path = write(tmp_path / "a.npz", **good(data=frames))
+    with pytest.warns(UserWarning, match=f"brightest round the {true}; .*zero_frequency='{true}'"):
+        read_file(path, zero_frequency=claimed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_file(path, zero_frequency=true)
+
+
+def test_frames_and_probe_in_the_corner_are_moved_and_it_is_said(tmp_path: Path) -> None:
+    frames = centred_frames()
+    probe = np.sqrt(frames[0]) + 0j
+    path = write(
+        tmp_path / "a.npz",
+        **good(data=np.fft.ifftshift(frames, axes=(1, 2))),
+        probe=np.fft.ifftshift(probe),
+    )
+    with (
+        pytest.warns(UserWarning, match="frequency is taken to lie there .--zero-frequency centre"),
+        pytest.warns(UserWarning, match=r"the probe of a\.npz is brightest round the corner"),
+    ):
+        read = read_file(path)
+    np.testing.assert_array_equal(read["intensity"][:], frames)
+    np.testing.assert_array_equal(read["probe"][0], probe)
+
+
+def test_beam_beside_the_middle_is_not_taken_for_one_in_the_corner(tmp_path: Path) -> None:
+    # All counts lie near one corner, as behind a shifted detector, and none near the other three.
+    frames = np.zeros((20, 16, 16))
+    frames[:, 1:5, 1:5] = 100
+    path = write(tmp_path / "a.npz", **good(data=frames))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_file(path)["intensity"][:], frames)
+
+
+def test_flat_frames_contradict_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.npz", **good(data=np.ones((20, 8, 8))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for claimed in ("centre", "corner"):
+            read_file(path, zero_frequency=claimed)
 
 
 @pytest.mark.parametrize(
@@ -118,20 +161,31 @@ def test_zero_frequency_in_the_corner_is_rolled_to_the_middle(tmp_path: Path) ->
             {},
             r"intensity is not found in .*holds frames_2 \(4, 8, 9\), scan \(4, 2\); .*--intensity-key",
         ),
-        (good(scan=None), {}, "position is not found .*position_key"),
+        (good(scan=None), {}, r"20 frames and no positions; .*--position-key"),
         (good(), {"probe_key": "beam"}, r"probe is not found .*data \(20, 8, 9\).*expected 'beam'"),
+        (good(), {"intensity_key": "scan"}, r"intensity \(scan\) is 20 x 2 float64; expected counts"),
+        (good(scan=np.ones(20)), {}, "20 frames and no positions"),
         (
-            good(data=np.ones((2, 10, 8, 9))),
-            {},
-            r"intensity \(data\) has the shape \(2, 10, 8, 9\); expected 3",
+            good(scan=np.ones(20)),
+            {"position_key": "scan"},
+            r"scan is float64 of the shape \(20,\); expected pos",
         ),
-        (good(scan=np.ones(20)), {}, r"position \(scan\) has the shape \(20,\); expected 2 dimensions"),
-        (good(data=np.array([{}], dtype=object)), {}, "cannot be read as an npz archive: .*allow_pickle"),
+        (good(data=np.array([{}], dtype=object)), {}, r"intensity is not found .*data \(1,\)"),
     ],
 )
 def test_bad_arrays_are_named(tmp_path: Path, arrays: dict, options: dict, words: str) -> None:
     with pytest.raises(ScanError, match=words):
-        read_npz(write(tmp_path / "a.npz", **arrays), **options)
+        read_file(write(tmp_path / "a.npz", **arrays), **options)
+
+
+def test_four_dimensional_frames_are_a_raster(tmp_path: Path) -> None:
+    frames = centred_frames()
+    path = write(tmp_path / "a.npz", data=frames.reshape(4, 5, 8, 9))
+    read = read_file(path, scan_step_m=2e-6)
+    np.testing.assert_array_equal(read["intensity"][:], frames)
+    np.testing.assert_allclose(read["position"][[0, 1, 5]], [[0, 0], [0, 2e-6], [2e-6, 0]])
+    (tmp_path / "p.txt").write_text("\n".join(f"{n} {2 * n}" for n in range(20)))
+    assert read_file(path, position_file=tmp_path / "p.txt")["position"][3].tolist() == [3, 6]
 
 
 @pytest.mark.parametrize(
@@ -142,14 +196,14 @@ def test_bad_arrays_are_named(tmp_path: Path, arrays: dict, options: dict, words
 def test_unknown_options_are_refused(tmp_path: Path, options: dict) -> None:
     name, value = next(iter(options.items()))
     with pytest.raises(OptionError, match=f"{name} is '{value}'; expected"):
-        read_npz(write(tmp_path / "a.npz", **good()), **options)
+        read_file(write(tmp_path / "a.npz", **good()), **options)
 
 
 def test_files_other_than_archives_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     with pytest.raises(ScanError, match=r"a\.npz does not exist"):
         read_file(path)
-    with pytest.raises(ScanError, match="is a folder; expected a data file"):
+    with pytest.raises(ScanError, match="is a folder without a Zarr store or TIFF files; exp"):
         read_file(tmp_path)
     path.write_text("frames follow")
     with pytest.raises(ScanError, match="is of no known format; expected one of: npz"):
@@ -157,7 +211,7 @@ def test_files_other_than_archives_are_refused(tmp_path: Path) -> None:
     whole = bz2.compress(write(tmp_path / "b.npz", **good(data=centred_frames(100))).read_bytes())
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ScanError, match="cannot be read as an npz archive"):
-        read_npz(path)
+        read_file(path)
 
 
 @pytest.mark.skipif(not SIEMENS.exists(), reason="the Siemens star is not in ../shared/data")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+import rsciio.blockfile
+import rsciio.tvips
 import xarray as xr
 from zarr.storage import ZipStore
 
 import daskptycho as dp
-from daskptycho.errors import ScanError
+from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats import read_file
 from tests.formats import sources
 
@@ -115,6 +119,111 @@ def test_zipped_store_is_closed_after_it_is_recognised(
         other.writestr("readme", "no data")
     with pytest.raises(ScanError, match="of no known format"):
         read_file(tmp_path / "other.zip")
+
+
+def test_ragged_markers_of_hyperspy_do_not_matter(truth: xr.Dataset, tmp_path: Path) -> None:
+    sources.write_zspy(truth, tmp_path / "a.zspy")
+    # Arrays of arrays, whose codec only numcodecs has: Zarr cannot open their group.
+    markers = tmp_path / "a.zspy" / "Experiments" / "simulated" / "metadata" / "Markers" / "points"
+    markers.mkdir(parents=True)
+    for folder in (markers.parent, markers):
+        (folder / ".zgroup").write_text('{"zarr_format": 2}')
+    (markers / "position").mkdir()
+    ragged = {
+        "zarr_format": 2,
+        "shape": [6, 5],
+        "chunks": [6, 5],
+        "dtype": "|O",
+        "compressor": None,
+        "order": "C",
+    }
+    ragged |= {"fill_value": 0, "filters": [{"id": "vlen-array", "dtype": "<f8"}]}
+    (markers / "position" / ".zarray").write_text(json.dumps(ragged))
+    assert read_file(tmp_path / "a.zspy")["energy_eV"] == sources.STEM_ENERGY_EV
+
+
+def test_two_cubes_of_one_file_the_larger_is_taken_and_the_other_named(
+    truth: xr.Dataset, tmp_path: Path
+) -> None:
+    sources.write_py4dstem(truth, tmp_path / "a.emd")
+    with h5py.File(tmp_path / "a.emd", "a") as file:
+        root = file["datacube_root"]
+        root.copy("datacube", "overview")
+        del root["overview/data"]
+        root["overview/data"] = root["datacube/data"][:3] + 1
+        for name in ("datacube", "overview"):
+            root[f"{name}/data"].attrs["name"] = name
+    account: list = []
+    with pytest.warns(UserWarning, match=r"datacube \(6 x 5 .* is taken .* has overview \(3 x 5"):
+        found = read_file(tmp_path / "a.emd", report=account.extend)
+    assert found["intensity"].shape[0] == 30
+    assert "overview (3 x 5 x 32 x 32 uint16) (--intensity-key)" in str(account[0])
+    chosen = read_file(tmp_path / "a.emd", intensity_key="overview")
+    np.testing.assert_array_equal(chosen["intensity"][:], truth["intensity"][:15] + 1)
+    with pytest.raises(ScanError, match=r"it holds .*'overview'.*expected 'nothing'"):
+        read_file(tmp_path / "a.emd", intensity_key="nothing")
+    with pytest.raises(OptionError, match="only the frames have names"):
+        read_file(tmp_path / "a.emd", probe_key="probe")
+
+
+def write_blo(data: np.ndarray, path: Path) -> None:
+    rsciio.blockfile.file_writer(str(path), signal_of(data.astype(np.uint8)), show_progressbar=False)
+
+
+def write_tvips(data: np.ndarray, path: Path) -> None:
+    rsciio.tvips.file_writer(str(path), signal_of(data), show_progressbar=False)
+
+
+def write_mrc(data: np.ndarray, path: Path) -> None:
+    """A header of 1024 bytes after MRC 2014, with the sizes and the type of the frames."""
+    header = np.zeros(256, dtype="<i4")
+    frames = data.reshape(-1, *data.shape[2:])
+    header[0:3] = header[7:10] = frames.shape[::-1]
+    header[3] = 6
+    content = bytearray(header.tobytes())
+    content[208:216] = b"MAP \x44\x44\0\0"
+    path.write_bytes(bytes(content) + frames.astype("<u2").tobytes())
+
+
+def signal_of(data: np.ndarray) -> dict[str, Any]:
+    """What RosettaSciIO's writers take."""
+    named = zip(
+        ("y", "x", "qy", "qx"), (1.5, 1.5, 0.1, 0.1), ("nm", "nm", "cm", "cm"), data.shape, strict=True
+    )
+    axes = [
+        {
+            "name": name,
+            "scale": scale,
+            "offset": 0.0,
+            "units": unit,
+            "size": size,
+            "navigate": "q" not in name,
+        }
+        for name, scale, unit, size in named
+    ]
+    metadata = {"General": {"title": "simulated"}, "Acquisition_instrument": {"TEM": {"beam_energy": 200.0}}}
+    signal = {"data": data, "axes": axes, "metadata": metadata, "original_metadata": {}}
+    return signal | {"attributes": {"_lazy": False}}
+
+
+@pytest.mark.parametrize(
+    ("write", "name"), [(write_blo, "a.blo"), (write_tvips, "a_000.tvips"), (write_mrc, "a.mrc")]
+)
+@pytest.mark.filterwarnings("ignore:the axes of the detector are in")
+def test_more_files_of_electron_microscopes(
+    write: Callable[..., None], name: str, truth: xr.Dataset, tmp_path: Path
+) -> None:
+    data = (truth["intensity"].values % 200).astype(np.uint16).reshape(6, 5, sources.SIZE, sources.SIZE)
+    write(data, tmp_path / name)
+    found = read_file(tmp_path / name, scan_shape=(6, 5), scan_step_m=1e-10, energy_eV=200e3)
+    assert found["radiation"] == "electron"
+    frames = found["intensity"][:]
+    if name == "a.blo":
+        # Its writer scales counts to a byte.
+        assert frames.shape == (30, sources.SIZE, sources.SIZE)
+    else:
+        np.testing.assert_array_equal(frames, data.reshape(frames.shape))
+    np.testing.assert_allclose(found["position"][6], [1e-10, 1e-10])
 
 
 def test_store_without_permission_is_reported_as_such(

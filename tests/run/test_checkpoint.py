@@ -250,8 +250,8 @@ def test_temporary_checkpoints_go_and_the_history_stays(store: CheckpointStore) 
 
 
 def test_store_that_is_no_run_is_said_so(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_store, "FORMAT_VERSION", 2)
-    with pytest.raises(dp.ScanError, match="holds daskptycho-checkpoints 1; expected"):
+    monkeypatch.setattr(checkpoint_store, "FORMAT_VERSION", 3)
+    with pytest.raises(dp.ScanError, match="holds daskptycho-checkpoints 2; expected"):
         store.read_constants()
 
 

@@ -13,7 +13,7 @@ import xarray as xr
 import daskptycho as dp
 from daskptycho.run.misfits import find_alone, find_misfits
 from tests import plain
-from tests.rendering import frames_at, probe_of, raster
+from tests.smooth_rendering import frames_at, probe_of, raster
 
 POSITION = raster()
 COUNTS = frames_at(POSITION)

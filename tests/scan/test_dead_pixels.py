@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import daskptycho as dp
-from tests.rendering import error_of, frames_at, probe_of, raster
+from tests.smooth_rendering import error_of, frames_at, probe_of, raster
 
 POSITION = raster()
 COUNTS = frames_at(POSITION)

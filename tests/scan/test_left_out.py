@@ -17,7 +17,7 @@ from daskptycho.scan.left_out import (
     spread_over_frames,
     take_used,
 )
-from tests.rendering import error_of, frames_at, probe_of, raster
+from tests.smooth_rendering import error_of, frames_at, probe_of, raster
 
 BAD = [10, 30, 31]
 

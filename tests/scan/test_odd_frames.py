@@ -12,7 +12,7 @@ import xarray as xr
 
 import daskptycho as dp
 from daskptycho.scan.odd_frames import doubt_step, find_dark_frames, find_outlying
-from tests.rendering import frames_at, probe_of, raster
+from tests.smooth_rendering import frames_at, probe_of, raster
 
 POSITION = raster()
 COUNTS = frames_at(POSITION)

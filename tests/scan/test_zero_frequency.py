@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from daskptycho.scan.zero_frequency import doubt_zero_frequency
-from tests.rendering import frames_at, raster
+from tests.smooth_rendering import frames_at, raster
 
 MEAN = frames_at(raster(4)).mean(axis=0)
 

@@ -120,7 +120,7 @@ def test_phases_are_those_of_the_vector_without_their_mean(vector: np.ndarray, t
     mean = (found.phase * power).sum()
     assert mean.imag == pytest.approx(0, abs=1e-4 * power.sum())
     assert mean.real >= -1e-4 * power.sum()
-    assert found.consensus == pytest.approx(0.1)
+    assert found.disagreement == pytest.approx(0.1)
     assert found.localisation == pytest.approx(localisation(vector))
     # The phase of the eigenvector as a whole means nothing.
     other = extract_phases(Eigenpair(0.9, vector * np.exp(1j * turn), 0.0), power)
@@ -161,7 +161,7 @@ def test_phases_that_the_misfit_does_not_bear_out_are_left_alone() -> None:
     np.testing.assert_array_equal(ignored.phase, np.ones(5))
     assert ignored.phase.dtype == np.complex64
     # What was found is still told.
-    assert (ignored.consensus, ignored.spread, ignored.localisation) == (0.2, 0.3, 1.5)
+    assert (ignored.disagreement, ignored.spread, ignored.localisation) == (0.2, 0.3, 1.5)
 
 
 # Cadence
@@ -231,6 +231,16 @@ def test_a_random_start_grows_on_frames_and_goes_over_to_degrees_for_good() -> N
     assert cadence.normalisation == "degree"
     _, cadence = go_on(cadence, [DRIFT] * 3, local=400.0)
     assert cadence.normalisation == "degree"
+
+
+@pytest.mark.parametrize(
+    ("local", "spread", "grown"), [(2.6, 0.018, True), (2.6, 0.025, False), (5.0, 0.018, False)]
+)
+def test_noise_that_keeps_the_eigenvector_localised_ends_the_growth(
+    local: float, spread: float, grown: bool
+) -> None:
+    cadence = Cadence.begin(Sync(), growing=True).after(0.1, spread, local)
+    assert cadence.growing == (not grown)
 
 
 @pytest.mark.parametrize("growing", [True, False])

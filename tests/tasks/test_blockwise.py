@@ -98,7 +98,7 @@ def test_blockwise_power_iteration_is_the_eager_one(normalisation: Any, iteratio
     expected = extract_phases(solve(normalised, sync), noise.power)
     found = noise.find(sync, normalisation)
     np.testing.assert_allclose(found.phase, expected.phase, atol=1e-6)
-    for name in ("consensus", "spread", "localisation"):
+    for name in ("disagreement", "spread", "localisation"):
         assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-9)
 
 
@@ -117,16 +117,21 @@ def test_blockwise_lobpcg_is_as_good_as_scipys(
         stepped = extract_phases(
             solve(normalised, Sync("full", eigensolver="power", iterations=iterations)), power
         )
-        assert found.consensus <= stepped.consensus + 1e-12
+        assert found.disagreement <= stepped.disagreement + 1e-12
         # SciPy's steps are counted from another one.
         expected = extract_phases(
             solve(normalised, Sync("full", eigensolver="lobpcg", iterations=iterations - 1)), power
         )
-        assert found.consensus <= expected.consensus + 1e-9
+        assert found.disagreement <= expected.disagreement + 1e-9
     values, vectors = np.linalg.eigh(normalised.matrix.toarray())
     exact = extract_phases(Eigenpair(values[-1], vectors[:, -1], 0.0), power)
-    assert found.consensus == pytest.approx(exact.consensus, abs=1e-6)
-    np.testing.assert_allclose(found.phase, exact.phase, atol=1e-3)
+    assert found.disagreement == pytest.approx(exact.disagreement, abs=1e-6)
+    # Where the eigenvector of the noise is as small as rounding, its phase is not determined, and neither is
+    # the mean phase to which these frames contribute.
+    modulus = np.abs(vectors[:, -1])
+    turn = np.vdot(modulus**2 * found.phase, exact.phase)
+    aligned = modulus * found.phase * turn / abs(turn)
+    np.testing.assert_allclose(aligned, modulus * exact.phase, atol=1e-4)
 
 
 def test_matrix_that_no_worker_should_hold_is_not_assembled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +149,7 @@ def test_blockwise_power_iteration_goes_on_however_small_the_eigenvalue() -> Non
     ds = plain.scan(frames=(3, 3))
     # Weak frames for a bright illumination, rather than as many steps.
     found = frames_of_noise(ds, (9,), 1e12).find(Sync("full", eigensolver="power", iterations=40), "frame")
-    assert np.isfinite(found.consensus)
+    assert np.isfinite(found.disagreement)
     assert np.isfinite(found.localisation)
 
 

@@ -54,6 +54,9 @@ class csr_array(_Matrix):
     def conj(self) -> csr_array:
         return csr_array(self._own.conj())
 
+    def diagonal(self) -> ndarray:
+        return wrapped(self._own.diagonal())
+
     def tocsr(self) -> csr_array:
         return self
 
