@@ -250,6 +250,8 @@ def test_frames_are_moved_once_and_as_counts(standin: ModuleType, scans: dict[st
         # By tasks, which run in the thread that asked for them.
         "tasks.spec.persist": windows * (8 + 4),
         "run.result._to_host": scan["probe"].values.nbytes,
+        # Four numbers of each frame: its misfit and counts, its light, and what of it is its own.
+        "model.sweep.measure_tile": scan.sizes["frame"] * 4 * 8,
     }
 
 
