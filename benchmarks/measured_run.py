@@ -81,18 +81,28 @@ def _time_functions(spent: dict[str, float]) -> Iterator[None]:
 
 
 def measure_run(
-    scan: xr.Dataset, sweeps: int, *, stop_at: float = 0.0, weighted: bool = False, **options: Any
+    scan: xr.Dataset,
+    sweeps: int,
+    *,
+    stop_at: float = 0.0,
+    weighted: bool = False,
+    well_lit: bool = False,
+    **options: Any,
 ) -> MeasuredRun:
-    """Reconstruct with a known probe; stop when the error, plain or weighted, is at most `stop_at`."""
+    """Reconstruct with a known probe; stop when the error, plain or weighted, is at most `stop_at`.
+
+    With `well_lit`, the plain error is that of the pixels that get a tenth of the most light.
+    """
     truth = scan["truth_object"].values
     once = dp.reconstruct(scan, sweeps=1, update_probe=False, sync=dp.Sync(method=None))
     weight = once["illumination"].values
+    bright = weight >= 0.1 * weight.max() if well_lit else np.ones_like(weight)
     error: list[float] = []
     weighted_error: list[float] = []
 
     def keep_errors(progress: dp.Progress) -> bool:
         image = progress.object()
-        error.append(dp.relative_error(image, truth))
+        error.append(dp.relative_error(image, truth, bright))
         weighted_error.append(dp.relative_error(image, truth, weight))
         return (weighted_error if weighted else error)[-1] <= stop_at
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from daskptycho.dashboard import LiveCell, LivePage
     from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
     from daskptycho.formats import export_result, import_scan
-    from daskptycho.model.algorithms import AP, RAAR, Algorithm, DifferenceMap
+    from daskptycho.model.algorithms import AP, LBFGS, RAAR, Algorithm, DifferenceMap
     from daskptycho.run.history import Checkpoint, checkpoints, open_checkpoint
     from daskptycho.run.loop import Progress
     from daskptycho.run.reconstruction import reconstruct
@@ -39,6 +39,7 @@ _MODULES = {
     "LivePage": "dashboard",
     "OptionError": "errors",
     "Progress": "run.loop",
+    "LBFGS": "model.algorithms",
     "RAAR": "model.algorithms",
     "STAY_AT_HOME": "cluster.client",
     "ScanError": "errors",
@@ -80,6 +81,7 @@ _RETURN_DATASETS = {
 
 __all__ = [
     "AP",
+    "LBFGS",
     "RAAR",
     "STAY_AT_HOME",
     "Algorithm",

@@ -129,15 +129,16 @@ def _project_modulus(wave, amplitude, scale, tiny):  # type: ignore[no-untyped-d
     return misfit
 
 
-def project_modulus(wave: Array, amplitude: Array, scale: float) -> float:
+def project_modulus(wave: Array, amplitude: Array, scale: float, shift: float = 1e-30) -> float:
     """Give waves the measured modulus, in place, and return the misfit ``sum (|Fz| - a)^2``.
 
     With several modes, ``|Fz|^2`` is summed over them. `wave` is ``Fz / sqrt(scale)``, from an FFT without
     its factor, and becomes the projection times ``sqrt(scale)``, for an inverse FFT without its factor.
     Pixels with a negative amplitude are not valid: they keep their ``Fz`` and do not contribute to the
-    misfit.
+    misfit. `shift` is added to ``|Fz|^2``; by default it only keeps the result finite where the wave is zero,
+    which has no phase.
     """
-    return float(_project_modulus(_real(wave), amplitude, np.float32(scale), np.float32(1e-30)))
+    return float(_project_modulus(_real(wave), amplitude, np.float32(scale), np.float32(shift)))
 
 
 @compile_kernel

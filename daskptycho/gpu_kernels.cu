@@ -104,7 +104,8 @@ filter_spectra(float2* spectrum, const float2* factor, const float2* along_y, co
 // The FFT before and the inverse FFT after this kernel leave out their factors; scale is the product of both,
 // 1 / pixels. Each block stores its part of the misfit.
 extern "C" __global__ void __launch_bounds__(256, 8)
-project_modulus(float2* wave, const float* amplitude, double* misfit, int modes, int pixels, float scale) {
+project_modulus(float2* wave, const float* amplitude, double* misfit, int modes, int pixels, float scale,
+                float shift) {
   const int64 f = blockIdx.x;
   float2* z = wave + f * modes * pixels;
   const float* a = amplitude + f * pixels;
@@ -116,8 +117,8 @@ project_modulus(float2* wave, const float* amplitude, double* misfit, int modes,
       float power = 0.0f;
       #pragma unroll 1
       for (int m = 0; m < modes; ++m) power += square(z[(int64)m * pixels + t]);
-      // Where the wave is zero it has no phase: this keeps the result finite.
-      const float modulus = sqrtf(power * scale + 1e-30f);
+      // Where the wave is zero it has no phase: the least shift keeps the result finite.
+      const float modulus = sqrtf(power * scale + shift);
       const double difference = modulus - measured;
       factor *= measured / modulus;
       total += difference * difference;

@@ -155,7 +155,7 @@ def filter_spectra(spectrum: Array, factor: Array, along_y: Array, along_x: Arra
     _launch("filter_spectra", grid, spectrum, factor, along_y, along_x, *_int(modes, height, width))
 
 
-def project_modulus(wave: Array, amplitude: Array, scale: float) -> Array:
+def project_modulus(wave: Array, amplitude: Array, scale: float, shift: float = 1e-30) -> Array:
     """See `cpu_kernels.project_modulus`; the misfit stays on the device, as an array without axes."""
     import cupy
 
@@ -163,7 +163,7 @@ def project_modulus(wave: Array, amplitude: Array, scale: float) -> Array:
     grid = _blocks_of_frames(frames, height * width)
     misfit = cupy.empty(grid, dtype=np.float64)
     sizes = _int(modes, height * width)
-    _launch("project_modulus", grid, wave, amplitude, misfit, *sizes, np.float32(scale))
+    _launch("project_modulus", grid, wave, amplitude, misfit, *sizes, np.float32(scale), np.float32(shift))
     return misfit.sum()
 
 

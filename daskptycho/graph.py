@@ -26,9 +26,11 @@ from daskptycho.model.model import Model, TileModel
 from daskptycho.model.momentum import extrapolate
 from daskptycho.model.parameter import Parameter, Sums
 from daskptycho.model.sweep import (
+    FrameMeasures,
     Leave,
     TileSweep,
     illuminate_tile,
+    measure_tile,
     overlap_waves,
     sweep_tile,
     weigh_waves,
@@ -38,9 +40,18 @@ from daskptycho.sync.two_level import Surroundings, sweep_inside
 from daskptycho.tasks.exact import find_all_phases, turn_frames
 from daskptycho.tasks.frames import StoredAmplitudes, load_amplitudes, release_as_read
 from daskptycho.tasks.layout import Layout, TileData, find_pairs
+from daskptycho.tasks.lbfgs import (
+    add_unturned_sum,
+    measure_change,
+    prepare_polish,
+    relative_change,
+    step_tiles,
+)
 from daskptycho.tasks.spec import Value, in_one_process, place, task
 from daskptycho.tasks.state import (
+    Joined,
     State,
+    Stepped,
     SweepSettings,
     TileState,
     Unmerged,
@@ -55,6 +66,7 @@ from daskptycho.tasks.two_level import join_tiles, synchronise_swept
 __all__ = [
     "Report",
     "illuminate_tiles",
+    "measure_frames",
     "merge_images",
     "sweep",
     "synchronise",
@@ -71,6 +83,8 @@ class Report(NamedTuple):
     disagreement: float
     spread: float
     localisation: float
+    change: float = np.nan
+    """Relative change of the object in the sweep before, weighted by N; NaN if it was not measured."""
 
 
 class SweepInput(NamedTuple):
@@ -81,6 +95,9 @@ class SweepInput(NamedTuple):
     data: TileData
     state: TileState
     leave: Leave
+    joined: Joined | None
+    before: TileModel
+    """The model that the image of the sweep before is merged with: without momentum."""
     merging: Array | None = None
     """N of the coming merge, if it is known already. The tile is then synchronised in the same task."""
     following: TileModel | None = None
@@ -90,7 +107,10 @@ class SweepInput(NamedTuple):
 def _sweep(inputs: SweepInput) -> TileSweep:
     settings, at, data, state = inputs.settings, inputs.at, inputs.data, inputs.state
     how, tile = settings.how, data.tile
-    image = merge_image(data, state, at)
+    image = merge_image(data, state, inputs.before)
+    moved = measure_change(data, image, state) if settings.measures_change else (0.0, 0.0)
+    if settings.polishes:
+        at, settings = prepare_polish(at, inputs.joined, settings)
     # For the momentum of the coming sweep.
     kept = image if settings.keeps_image else None
     if settings.momentum:
@@ -114,9 +134,12 @@ def _sweep(inputs: SweepInput) -> TileSweep:
         following=inputs.following,
     )
     note_sweep()
+    # Sums alone are not merged.
+    start = None if inputs.leave == "sums only" else image
+    swept = swept._replace(image=kept, start=start, moved=moved)
+    swept = add_unturned_sum(data, swept, at, state.illumination, settings)
     # Frees memory before the Gramian needs it.
-    del amplitudes, image
-    swept = swept._replace(image=kept)
+    del amplitudes
     if inputs.merging is not None and settings.two_level:
         swept = synchronise_swept(data, swept, inputs.merging, inputs.following or at, how)
     return swept if misfit is None else swept._replace(misfit=misfit)
@@ -138,10 +161,11 @@ class _TileReport(NamedTuple):
 
     misfit: float
     sums: dict[str, Sums]
+    moved: tuple[float, float] = (0.0, 0.0)
 
 
 def _report_tile(swept: TileSweep) -> _TileReport:
-    return _TileReport(swept.misfit, swept.sums)
+    return _TileReport(swept.misfit, swept.sums, swept.moved)
 
 
 def _gather_reports(swept: list[Value]) -> list[Value]:
@@ -194,9 +218,17 @@ def _extrapolate_shared(
 
 def _summarise(reports: list[_TileReport], found: Phases | None) -> Report:
     misfit = sum(report.misfit for report in reports)
+    return _make_report(misfit, found, relative_change([report.moved for report in reports]))
+
+
+def _summarise_joined(joined: Joined) -> Report:
+    return _make_report(joined.misfit, joined.phases, joined.change)
+
+
+def _make_report(misfit: float, found: Phases | None, change: float) -> Report:
     if found is None:
-        return Report(misfit, np.nan, np.nan, np.nan)
-    return Report(misfit, found.disagreement, found.spread, found.localisation)
+        return Report(misfit, np.nan, np.nan, np.nan, change)
+    return Report(misfit, found.disagreement, found.spread, found.localisation, change)
 
 
 def illuminate_tiles(layout: Layout, models: Sequence[TileModel]) -> list[Value]:
@@ -212,9 +244,21 @@ def merge_images(layout: Layout, state: State) -> list[Value]:
     models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
     merge = layout.storing(merge_image)
     return [
-        task(merge, *of_tile) if isinstance(of_tile[1].image, Unmerged) else of_tile[1].image
+        task(merge, *of_tile) if isinstance(of_tile[1].image, Unmerged | Stepped) else of_tile[1].image
         for of_tile in zip(layout.tiles, state.tiles, models, strict=True)
     ]
+
+
+def _measure(data: TileData, at: TileModel, image: Array, illumination: Array) -> FrameMeasures:
+    return measure_tile(at, data.tile, load_amplitudes(data.amplitudes), image[...], illumination[...])
+
+
+def measure_frames(layout: Layout, state: State, images: Sequence[Value]) -> list[Value]:
+    """The `FrameMeasures` of each tile with its image, as from `merge_images`."""
+    models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
+    illuminations = [tile.illumination for tile in state.tiles]
+    inputs = zip(layout.tiles, models, images, illuminations, strict=True)
+    return [task(_measure, *of_tile) for of_tile in inputs]
 
 
 def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State, Value]:
@@ -284,7 +328,9 @@ def _sweep_tiles(
     nothing: list[Any] = [None] * len(layout.tiles)
     of_tiles = zip(
         *(models, layout.tiles, state.tiles, [leave] * len(nothing)),
-        *(merging or nothing, following or nothing),
+        *([state.joined] * len(nothing), model_on_tiles(layout, state.shared, [t.own for t in state.tiles])),
+        merging or nothing,
+        following or nothing,
         strict=True,
     )
     function, placed = layout.storing(_sweep), cast(Any, settings)
@@ -323,27 +369,32 @@ def synchronise(
     report : Value
         A `Report`.
     """
-    phases: Value | None = None
     found: Value | None = None
     reports = swept
-    if settings.two_level:
-        pieces = bring_strips(layout, swept)
-        reports, phases = join_tiles(layout, swept, pieces, after, settings)
-        found = phases
-    else:
+    if not settings.two_level and (settings.how.normalisation is not None or not settings.pairs):
         reports = _gather_reports(swept)
-        if settings.how.normalisation is not None:
-            found = find_all_phases(layout, swept, after, settings)
-            swept, found = turn_frames(layout, swept, found, reports, settings)
-        pieces = bring_strips(layout, swept)
-    tiles = [
-        tile._replace(image=Unmerged(of_tile, brought, phases))
-        for tile, of_tile, brought in zip(after.tiles, swept, pieces, strict=True)
-    ]
-    state = replace(after, tiles=tiles, previous_shared=None if before is None else before.shared)
+    if not settings.two_level and settings.how.normalisation is not None:
+        found = find_all_phases(layout, swept, after, settings)
+        swept, found = turn_frames(layout, swept, found, reports, settings)
+    pieces = bring_strips(layout, swept)
+    if settings.pairs:
+        assert before is not None
+        state = step_tiles(layout, swept, pieces, after, before, settings, found)
+        report = task(_summarise_joined, state.joined)
+    else:
+        phases: Value | None = None
+        if settings.two_level:
+            reports, phases = join_tiles(layout, swept, pieces, after, settings)
+            found = phases
+        tiles = [
+            tile._replace(image=Unmerged(of_tile, brought, phases))
+            for tile, of_tile, brought in zip(after.tiles, swept, pieces, strict=True)
+        ]
+        state = replace(after, tiles=tiles, previous_shared=None if before is None else before.shared)
+        report = task(_summarise, reports, found)
     if _merges_at_once(layout, settings):
         state = _merge_tiles(layout, state, before if settings.keeps_image else None)
-    return state, task(_summarise, reports, found)
+    return state, report
 
 
 def _merge_tiles(layout: Layout, state: State, before: State | None) -> State:
@@ -351,7 +402,11 @@ def _merge_tiles(layout: Layout, state: State, before: State | None) -> State:
     previous = [None] * len(state.tiles) if before is None else merge_images(layout, before)
     images = merge_images(layout, state)
     tiles = [
-        tile._replace(image=image, previous=earlier)
+        tile._replace(
+            image=image,
+            previous=earlier,
+            measured=tile.image.measured if isinstance(tile.image, Stepped) else None,
+        )
         for tile, image, earlier in zip(state.tiles, images, previous, strict=True)
     ]
     return replace(state, tiles=tiles)

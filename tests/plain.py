@@ -91,11 +91,12 @@ class Projections:
     corner: NDArray
     amplitude: NDArray
     shape: Shape
+    damping: float = 0.0
 
-    def image(self, waves: NDArray) -> NDArray:
-        """psi = (Q*Q)^-1 Q* z."""
-        lit = illuminate(self.probe, self.corner, self.shape)
-        total = overlap(weigh(waves, self.probe), self.corner, self.shape)
+    def image(self, waves: NDArray, before: NDArray | float = 0.0) -> NDArray:
+        """psi = (Q*Q + e)^-1 (Q* z + e y), which is (Q*Q)^-1 Q* z without damping."""
+        lit = illuminate(self.probe, self.corner, self.shape) + self.damping
+        total = overlap(weigh(waves, self.probe), self.corner, self.shape) + self.damping * before
         return np.divide(total, lit, out=np.zeros_like(total), where=lit > 0)
 
     def split(self, image: NDArray) -> NDArray:
@@ -283,6 +284,11 @@ def amplitudes_of(ds: xr.Dataset) -> NDArray[np.float32]:
     return np.fft.ifftshift(amplitude, axes=(-2, -1)).astype(np.float32)
 
 
+def damping_of(ds: xr.Dataset, share: float = 1e-3) -> float:
+    """A share of the probe's brightest pixel."""
+    return share * float((abs(ds["probe"].values) ** 2).sum(axis=0).max())
+
+
 def projections_of(ds: xr.Dataset, tile: Tile) -> Projections:
     """Both projections on the frames of a tile that holds the whole scan and does not wrap round."""
     return Projections(
@@ -290,6 +296,7 @@ def projections_of(ds: xr.Dataset, tile: Tile) -> Projections:
         corner=tile.corner,
         amplitude=amplitudes_of(ds).astype(float),
         shape=tile.window.shape,
+        damping=damping_of(ds),
     )
 
 

@@ -15,13 +15,13 @@ from daskptycho.model.algorithms import AP, RAAR, Algorithm, DifferenceMap
 from daskptycho.model.forward import FarField
 from daskptycho.model.model import Model, TileModel, choose_model
 from daskptycho.model.sweep import OverlapSum
-from daskptycho.run.result import assemble_canvas
+from daskptycho.run.result import assemble_canvas, show_lit
 from daskptycho.run.start import RandomPhases, begin_random, begin_uniform, place_values
 from daskptycho.sync.options import Normalisation, Sync, Synchronisation
 from daskptycho.tasks.frames import total_counts
 from daskptycho.tasks.layout import Layout, Method, Residency, lay_out
 from daskptycho.tasks.spec import Value, task, values_in
-from daskptycho.tasks.state import State, SweepSettings, Unmerged
+from daskptycho.tasks.state import State, Stepped, SweepSettings, Unmerged
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tile
 from tests import plain
@@ -100,8 +100,9 @@ def begin_with_random_phases(
 
 
 def images_on_canvas(layout: Layout, state: State) -> NDArray:
-    """The object of a state on the whole canvas."""
-    return assemble_canvas(layout.tiling, merge_images(layout, state))
+    """The object of a state on the whole canvas, where it is lit."""
+    illuminations = [tile.illumination for tile in state.tiles]
+    return assemble_canvas(layout.tiling, show_lit(merge_images(layout, state), illuminations, state.shared))
 
 
 # Sweeps
@@ -177,7 +178,8 @@ def sweep_scan(
 
 def phases_of_frames(state: State) -> NDArray | None:
     """The phases by which an exact synchronisation turned each frame in the last sweep."""
-    swept = [tile.image.swept for tile in state.tiles if isinstance(tile.image, Unmerged)]
+    images = [own.image.turned if isinstance(own.image, Stepped) else own.image for own in state.tiles]
+    swept = [own.swept for own in images if isinstance(own, Unmerged)]
     left = [own.left for own in compute(swept)]
     phases = [own.phase for own in left if isinstance(own, OverlapSum) and own.phase is not None]
     return np.concatenate(phases) if phases else None

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from daskptycho.graph import illuminate_tiles, merge_images, sweep
-from daskptycho.model.algorithms import AP, RAAR, Algorithm, DifferenceMap
+from daskptycho.model.algorithms import AP, LBFGS, RAAR, Algorithm, DifferenceMap
 from daskptycho.run.result import assemble_canvas
 from daskptycho.sync.options import Sync, Synchronisation
 from daskptycho.tasks.layout import Residency
@@ -53,6 +53,11 @@ SWEEPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "momentum": (RASTER, {"momentum": 0.7}),
     "raar": (RASTER, {"algorithm": RAAR()}),
     "dm": (RASTER, {"algorithm": DifferenceMap()}),
+    "lbfgs": (RASTER, {"algorithm": LBFGS(), "sweeps": 4}),
+    "lbfgs-no-sync": (RASTER, {"algorithm": LBFGS(2), "sweeps": 4, "normalisation": None}),
+    "lbfgs-streamed": (HARD, {"algorithm": LBFGS(), "sweeps": 4, "residency": Residency.STREAMED}),
+    "lbfgs-smooth": (RASTER, {"algorithm": LBFGS(), "sweeps": 3, "smoothing": 0.1, "normalisation": None}),
+    "opening": (PERIODIC, {"algorithm": RAAR(), "smoothing": 0.1}),
     "power": (RASTER, {"sync": Sync("full", eigensolver="power", iterations=5, every=1)}),
     "update-probe": (RASTER, {"update_probe": True, "momentum": 0.5}),
     "update-probe-waves-twice": (RASTER, TWICE | {"momentum": 0.5}),
@@ -117,18 +122,20 @@ def test_a_sweep_over_tiles_is_the_formula(scan: dict, synced: bool) -> None:
         corner,
         plain.amplitudes_of(ds).astype(float),
         tiling.window.shape,
+        plain.damping_of(ds),
     )
     projected = on.data(on.split(np.ones(on.shape)))
-    expected = on.image(projected)
+    expected = on.image(projected, 1.0)
     if synced:
         h = plain.gramian(plain.weigh(projected, on.probe), corner, plain.illumination_of(ds))
         degree = np.sqrt(abs(h).sum(axis=1))
         values, vectors = np.linalg.eigh(h / np.outer(degree, degree))
         omega = vectors[:, -1] / abs(vectors[:, -1])
         omega *= np.exp(-1j * np.angle((omega * (abs(projected) ** 2).sum(axis=(1, 2, 3))).sum()))
-        expected = on.image(projected * omega[:, None, None, None])
+        expected = on.image(projected * omega[:, None, None, None], 1.0)
     found = sweep_scan(ds, TILES[4], sweeps=1, normalisation="degree" if synced else None)
-    assert plain.relative(found.image, expected) < 1e-4
+    lit = plain.illumination_of(ds) > 0
+    assert plain.relative(found.image[lit], expected[lit]) < 1e-4
     (report,) = found.reports
     assert report.misfit == pytest.approx(plain.misfit(on.split(np.ones(on.shape)), on.amplitude), rel=1e-4)
     if synced:
@@ -166,7 +173,8 @@ def test_sweeps_that_synchronise_are_the_formula(scan: dict, algorithm: Algorith
     tiling = plain.tiling_of(ds)
     corner = tiling.corner - (tiling.window.y, tiling.window.x)
     own_probe = plain.shifted(ds["probe"].values, tiling.tiles[0].fraction)
-    on = plain.Projections(own_probe, corner, plain.amplitudes_of(ds).astype(float), tiling.window.shape)
+    shape, damping = tiling.window.shape, plain.damping_of(ds)
+    on = plain.Projections(own_probe, corner, plain.amplitudes_of(ds).astype(float), shape, damping)
     layout = lay_out_scan(ds, chunks, method)
     settings = choose_settings(layout, algorithm, sync=Sync(method, every=1, iterations=300))
     # Where waves are zero at the detector, as those of a constant object, rounding chooses their phases.
@@ -181,12 +189,13 @@ def test_sweeps_that_synchronise_are_the_formula(scan: dict, algorithm: Algorith
         h = plain.gramian(plain.weigh(frames, on.probe), corner, plain.illumination_of(ds))
         power = (abs(frames) ** 2).sum(axis=(1, 2, 3))
         omega = phases_of(h, power) if method == "full" else phases_on_two_levels(h, power, chunks)
-        image = on.image(frames * omega[:, None, None, None])
+        image = on.image(frames * omega[:, None, None, None], image)
         stack = None if stack is None else stack * omega[:, None, None, None]
         # Enough for a strip, or a stack, that is not turned to show.
         assert abs(np.angle(omega)).max() > 0.05
         assert compute(report).misfit == pytest.approx(plain.misfit(z, on.amplitude), rel=1e-3)
-        assert plain.relative(images_on_canvas(layout, state), image) < 1e-3
+        lit = plain.illumination_of(ds) > 0
+        assert plain.relative(images_on_canvas(layout, state)[lit], image[lit]) < 1e-3
 
 
 def images_of_tiles(state: State, images: list[np.ndarray]) -> State:
@@ -211,6 +220,93 @@ def test_momentum_extrapolates_the_object_but_not_from_the_start() -> None:
     expected, _ = sweep(layout, extrapolated, settings)
     found, _ = sweep(layout, plainly, ahead)
     np.testing.assert_allclose(images_on_canvas(layout, found), images_on_canvas(layout, expected), atol=1e-5)
+
+
+def textbook_lbfgs(
+    on: plain.Projections, image: np.ndarray, sweeps: int, most: int, smoothing: float
+) -> np.ndarray:
+    """Images after each sweep, on the canvas: two loops on vectors, in the inner product of the damped N."""
+    lit = plain.illuminate(on.probe, on.corner, on.shape)
+    damped = lit + on.damping + 4 * smoothing
+
+    def dot(a: np.ndarray, b: np.ndarray) -> float:
+        return float((damped * (a.conj() * b).real).sum())
+
+    def differences(psi: np.ndarray) -> np.ndarray:
+        covered, total = lit > 0, np.zeros_like(psi)
+        for axis in (0, 1):
+            for step in (1, -1):
+                both = covered & np.roll(covered, step, axis)
+                edge = [slice(None)] * 2
+                edge[axis] = slice(0, 1) if step == 1 else slice(-1, None)
+                both[tuple(edge)] = False
+                total += both * (np.roll(psi, step, axis) - psi)
+        return total
+
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
+    before = change = None
+    for _ in range(sweeps):
+        total = plain.overlap(plain.weigh(on.data(on.split(image)), on.probe), on.corner, on.shape)
+        now = (lit * image - total - smoothing * differences(image)) / damped
+        if before is not None and change is not None:
+            pairs = [*pairs, (image - before, now - change)][-most:]
+        before, change = image, now
+        d, alphas = now.copy(), []
+        for s, q in reversed(pairs):
+            alphas.append(dot(s, d) / dot(s, q))
+            d -= alphas[-1] * q
+        if pairs:
+            d *= dot(*pairs[-1]) / dot(pairs[-1][1], pairs[-1][1])
+        for (s, q), alpha in zip(pairs, reversed(alphas), strict=True):
+            d += s * (alpha - dot(q, d) / dot(s, q))
+        image = image - d
+    return image
+
+
+@pytest.mark.parametrize("scan", [RASTER, HARD], ids=str)
+@pytest.mark.parametrize("smoothing", [0.0, 0.05])
+def test_sweeps_of_lbfgs_are_the_formula(scan: dict, smoothing: float) -> None:
+    ds = plain.scan(**scan)
+    tiling = plain.tiling_of(ds)
+    corner = tiling.corner - (tiling.window.y, tiling.window.x)
+    own_probe = plain.shifted(ds["probe"].values, tiling.tiles[0].fraction)
+    amplitude, shape = plain.amplitudes_of(ds).astype(float), tiling.window.shape
+    on = plain.Projections(own_probe, corner, amplitude, shape, plain.damping_of(ds))
+    random = np.random.default_rng(6)
+    image = ds["truth_object"].values * np.exp(0.3j * plain.smooth(random, shape))
+    expected = textbook_lbfgs(on, image, 5, 2, smoothing * 1e3 * plain.damping_of(ds))
+    layout = lay_out_scan(ds, TILES[9], None)
+    settings = choose_settings(layout, LBFGS(2), normalisation=None, smoothing=smoothing)
+    state, misfits = persist(begin(layout, ds, image)), []
+    for _ in range(5):
+        state, report = persist(sweep(layout, state, settings))
+        misfits.append(compute(report).misfit)
+    assert all(np.diff(misfits) < 0)
+    lit = plain.illumination_of(ds) > 0
+    assert plain.relative(images_on_canvas(layout, state)[lit], expected[lit]) < 1e-3
+
+
+@pytest.mark.parametrize("method", ["full", "two-level"])
+def test_phases_are_added_to_the_step_of_lbfgs(method: Any) -> None:
+    """The first step is that of AP, phases included."""
+    ds = plain.scan(**RASTER)
+    layout = lay_out_scan(ds, TILES[9], method)
+    random = np.random.default_rng(6)
+    turn = np.exp(0.7j * plain.smooth(random, layout.tiling.window.shape))
+    first = persist(begin(layout, ds, ds["truth_object"].values * turn))
+    sync = Sync(method, every=1, iterations=300)
+    of_ap, of_lbfgs = (choose_settings(layout, own, sync=sync) for own in (AP(), LBFGS()))
+    plainly, report = persist(sweep(layout, first, of_ap))
+    stepped, other = persist(sweep(layout, first, of_lbfgs))
+    np.testing.assert_allclose(compute(other)[:4], compute(report)[:4], rtol=1e-5)
+    assert compute(report).spread > 0.05
+    found, expected = images_on_canvas(layout, stepped), images_on_canvas(layout, plainly)
+    assert plain.relative(found, expected) < 1e-5
+    none = choose_settings(layout, LBFGS(), normalisation=None)
+    without, _ = persist(sweep(layout, first, none))
+    assert plain.relative(images_on_canvas(layout, without), expected) > 1e-2
+    again, _ = persist(sweep(layout, stepped, of_lbfgs))
+    assert plain.relative(images_on_canvas(layout, again), found) > 1e-3
 
 
 @pytest.mark.parametrize("scan", [RASTER, HARD, PERIODIC | {"modes": 2}], ids=str)
@@ -265,17 +361,29 @@ def test_a_graph_spans_one_sweep(update_probe: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("update_probe", "residency", "most"),
-    [(False, Residency.HELD, 2.1), (True, Residency.HELD, 5.1), (True, Residency.WAVES_TWICE, 6.1)],
-    ids=["probe known", "probe recovered, waves held", "probe recovered, waves twice"],
+    ("algorithm", "update_probe", "residency", "most"),
+    [
+        (LBFGS(), False, Residency.HELD, 2.1),
+        (AP(), False, Residency.HELD, 2.1),
+        (AP(), True, Residency.HELD, 5.1),
+        (AP(), True, Residency.WAVES_TWICE, 6.1),
+    ],
+    ids=["L-BFGS", "probe known", "probe recovered, waves held", "probe recovered, waves twice"],
 )
 def test_a_sweep_has_few_tasks_for_each_tile(
-    update_probe: bool, residency: Residency, most: float, capsys: pytest.CaptureFixture[str]
+    algorithm: Algorithm,
+    update_probe: bool,
+    residency: Residency,
+    most: float,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In one process, synchronised on two levels. What breaks first in a large run is the scheduler."""
     ds = plain.scan(frames=(16, 16), frame_shape=(8, 8), step=3)
     layout = lay_out_scan(ds, (4,) * 64, "two-level", residency=residency, update_probe=update_probe)
-    settings = choose_settings(layout, sync=Sync(every=1), update_probe=update_probe, momentum=0.5)
+    momentum = 0.0 if isinstance(algorithm, LBFGS) else 0.5
+    settings = choose_settings(
+        layout, algorithm, sync=Sync(every=1), update_probe=update_probe, momentum=momentum
+    )
     state, _ = persist(sweep(layout, persist(begin(layout, ds)), settings))
     following, report = sweep(layout, state, settings)
     for_each = count_tasks([following, report], given=[layout, state]) / len(layout.tiles)

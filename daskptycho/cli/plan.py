@@ -49,7 +49,7 @@ def command(
     workers: int | None,
     threads: int | None,
     memory: str | None,
-    algorithm: str,
+    algorithm: str | None,
     sync: str,
     update_probe: bool,
     modes: int | None,
@@ -61,18 +61,18 @@ def command(
     from dataclasses import replace
 
     from daskptycho.cluster.workers import find_workers
-    from daskptycho.model.algorithms import parse_algorithm
     from daskptycho.model.forward import FarField
     from daskptycho.model.model import choose_model
     from daskptycho.model.parameter import Parameter
     from daskptycho.model.probe import Probe
-    from daskptycho.run.memory import count_sweep_tasks, estimate_needs
-    from daskptycho.run.options import Recipe
-    from daskptycho.scan.dataset import open_scan
+    from daskptycho.run.fitting import describe_method, fit_options
+    from daskptycho.run.memory import count_sweep_tasks
+    from daskptycho.run.options import check_options
+    from daskptycho.scan.dataset import open_scan, take_used
     from daskptycho.scan.tiles import lay_out_tiles
     from daskptycho.sync.options import Sync
 
-    opened = open_scan(scan)
+    opened = take_used(open_scan(scan))
     found = find_workers(memory)
     if workers is not None:
         # Dask gives a worker with one thread the share of one core, even if other cores stay idle.
@@ -82,24 +82,23 @@ def command(
     if threads is not None:
         found = replace(found, threads=threads)
     tiling = lay_out_tiles(opened)
-    has_stack = parse_algorithm(algorithm).has_stack
     parameters: tuple[Parameter, ...] = (Probe(recovered=update_probe),)
     if "probe" in opened:
         options = {"modes": modes, "update_probe": update_probe}
         parameters = choose_model(opened, options, FarField())[0].parameters
-    recipe = Recipe(
-        modes=modes or (opened.sizes["mode"] if "probe" in opened else 1),
-        method=Sync(None if sync == "none" else sync).method,  # type: ignore[arg-type]
-        has_stack=has_stack,
-        momentum=not has_stack,
-        parameters=parameters,
+    asked = check_options(
+        algorithm=algorithm,
+        sync=Sync(None if sync == "none" else sync),  # type: ignore[arg-type]
+        update_probe=update_probe,
     )
-    needs = estimate_needs(opened, tiling, found, recipe)
+    of_frame = modes or (opened.sizes["mode"] if "probe" in opened else 1)
+    fitted, needs = fit_options(opened, tiling, found, asked, parameters, of_frame)
+    recipe = fitted.recipe(of_frame, parameters)
     tasks = count_sweep_tasks(opened, tiling, recipe, residency=needs.residency, workers=found.count)
-    show_facts(f"Reconstruction of {scan}", _needs_facts(needs, tasks))
+    show_facts(f"Reconstruction of {scan}", _needs_facts(needs, tasks, describe_method(fitted, asked)))
 
 
-def _needs_facts(needs: Needs, tasks: int) -> list[list[tuple[str, str]]]:
+def _needs_facts(needs: Needs, tasks: int, method: str) -> list[list[tuple[str, str]]]:
     """What a run needs, in groups: work, memory, end of the run."""
     from dask.utils import format_bytes
 
@@ -120,6 +119,7 @@ def _needs_facts(needs: Needs, tasks: int) -> list[list[tuple[str, str]]]:
     return [
         [
             ("workers", f"{workers.count} with {pluralise(workers.threads, 'thread')} each"),
+            ("algorithm", method),
             ("tiles", f"{format_number(needs.tiles)} with {format_number(needs.frames)} frames in all"),
             ("tasks", f"{format_number(tasks)} per sweep, {tasks / needs.tiles:.3g} per tile"),
         ],

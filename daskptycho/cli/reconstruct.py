@@ -14,6 +14,7 @@ from daskptycho.cli.live import dashboard_option, serve_live_page
 from daskptycho.cli.options import (
     NumberOr,
     algorithm_option,
+    leave_out_option,
     no_iterations_option,
     options_on_command_line,
     overwrite_option,
@@ -98,13 +99,24 @@ __all__ = ["command"]
     help="Start from a constant object or from random phases.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random start.")
-@click.option("--tolerance", type=float, help="Stop when the residual falls below this value.")
+@click.option(
+    "--tolerance",
+    type=NumberOr(float, "auto"),
+    help="Stop when the residual falls below this value, or when nothing more is to be gained.",
+)
+@click.option(
+    "--polish/--no-polish",
+    default=None,
+    help="Let the last sweeps allow for the noise of counts.  "
+    "[default: with --known-probe, if counts are whole]",
+)
 @click.option(
     "--subpixel/--whole-pixel",
     default=True,
     show_default=True,
     help="Keep fractions of pixels in the positions, or round them.",
 )
+@leave_out_option
 @click.option(
     "--checkpoint-every", type=int, metavar="N", help="Keep a checkpoint every N sweeps, to resume from."
 )
@@ -145,6 +157,8 @@ def command(
     )
     for name in ("beta", "inner", "sync_every", "eigensolver", "eigensolver_steps"):
         options.pop(name)
+    if options["polish"] is None:
+        options["polish"] = "auto"
     for name in ("opening", "checkpoint_minutes"):
         if options[name] == "none":
             options[name] = None
@@ -178,15 +192,15 @@ def command(
     remark(f"{out} is complete; look at it with: daskptycho view {shlex.quote(out)}")
 
 
-def _algorithm(ctx: click.Context) -> Algorithm:
+def _algorithm(ctx: click.Context) -> Algorithm | None:
     """Algorithm of the run, from --algorithm and --beta."""
     from daskptycho.model.algorithms import RAAR, parse_algorithm
 
     name, beta = ctx.params["algorithm"], ctx.params["beta"]
     if beta is None:
-        return parse_algorithm(name)
+        return None if name is None else parse_algorithm(name)
     if name != RAAR.name:
-        raise OptionError(f"--beta is {beta} with --algorithm {name}; only raar has a beta")
+        raise OptionError(f"--beta is {beta} with --algorithm {name or 'by default'}; only raar has a beta")
     return RAAR(beta)
 
 

@@ -242,6 +242,8 @@ def summarise_run(result: xr.Dataset, sweeps: int) -> str:
     """Summarise a run in one line: residual, disagreement, sweeps and seconds."""
     done, residual = result.sizes["sweep"], float(result["residual"][-1])
     early = f" of {sweeps}" if done < sweeps else ""
+    if early and result.attrs.get("ended") == "tolerance":
+        early += " (nothing more to be gained)"
     disagreement = result["disagreement"].values
     known = [value for value in disagreement if not math.isnan(value)]
     last = f", disagreement {known[-1]:.2g}" if known else ""

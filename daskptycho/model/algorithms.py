@@ -1,4 +1,4 @@
-"""The algorithms: alternating projections, RAAR and the difference map, and the interface of any other.
+"""The algorithms: alternating projections, L-BFGS, RAAR, the difference map, and the interface of any other.
 
 An algorithm consists of two formulas: what to project onto the data, ``p = P_a z``, and what to do with the
 projection. They use the exit waves of the model, ``m_i = P_i . psi[x_i + r]``. RAAR and the difference map
@@ -7,7 +7,7 @@ also carry a stack ``s`` of waves from sweep to sweep:
 ===============  ======================  ==============================  ====================
 algorithm        z                       the waves to overlap            the next stack
 ===============  ======================  ==============================  ====================
-AP               m                       p                               none
+AP, L-BFGS       m                       p                               none
 RAAR             s + beta m              2 p - z                         beta z + (1 - 2 beta) p
 difference map   2 m - s                 s + p - m                       s + p - m
 ===============  ======================  ==============================  ====================
@@ -15,12 +15,14 @@ difference map   2 m - s                 s + p - m                       s + p -
 RAAR follows Luke, Inverse Problems 21, 37 (2005). Its iteration
 ``x' = [beta/2 (R_Q R_a + 1) + (1 - beta) P_a] x`` is split into the overlap projection, which needs all
 tiles, and the other terms, which the stack holds. The difference map follows Thibault et al., Ultramicroscopy
-109, 338 (2009), with beta = 1.
+109, 338 (2009), with beta = 1. L-BFGS makes larger steps of the object than the average of these waves
+(`lbfgs`).
 """
 
 from __future__ import annotations
 
 import json
+import numbers
 from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from typing import Any, ClassVar, Protocol
@@ -31,6 +33,7 @@ from daskptycho.errors import OptionError
 
 __all__ = [
     "AP",
+    "LBFGS",
     "RAAR",
     "Algorithm",
     "DifferenceMap",
@@ -125,6 +128,31 @@ class AP:
 
 
 @dataclass(frozen=True)
+class LBFGS(AP):
+    """L-BFGS on the fixed point of alternating projections (`model.lbfgs`), for a probe that is known.
+
+    Each sweep is one of `AP` without momentum. The step that it makes is combined with earlier ones into a
+    quasi-Newton step of the object. No exit waves are kept from sweep to sweep, but two images for each pair.
+
+    Raises
+    ------
+    OptionError
+        `pairs` is not a whole number, 1 or more.
+    """
+
+    pairs: int = 5
+    """Earlier steps from which a step is made. A run whose memory is short makes it from fewer."""
+
+    name: ClassVar[str] = "lbfgs"
+
+    def __post_init__(self) -> None:
+        pairs: Any = self.pairs
+        if isinstance(pairs, bool) or not isinstance(pairs, numbers.Integral) or int(pairs) < 1:
+            raise OptionError(f"L-BFGS has pairs {self.pairs!r}; expected a whole number, 1 or more")
+        object.__setattr__(self, "pairs", int(self.pairs))
+
+
+@dataclass(frozen=True)
 class RAAR:
     """Relaxed averaged alternating reflections (Luke, Inverse Problems 21, 37 (2005)).
 
@@ -185,7 +213,7 @@ class DifferenceMap:
 
 
 _NAMED: dict[str, type[AP] | type[RAAR] | type[DifferenceMap]] = {
-    kind.name: kind for kind in (AP, RAAR, DifferenceMap)
+    kind.name: kind for kind in (AP, LBFGS, RAAR, DifferenceMap)
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.backend import Device, to_device
@@ -23,6 +24,11 @@ Array = Any
 
 # Every kind of parameter, in the order in which they are applied to the view of a frame.
 PARAMETERS: tuple[type[Parameter], ...] = (Gain, Probe)
+
+# Damping of the object's step, relative to the probe's brightest pixel. Without it, the rim of a scan
+# diverges where the probe is poor. While the probe is recovered, the rim needs more.
+DAMPING = np.float32(1e-3)
+DAMPING_RECOVERED = np.float32(1e-2)
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,11 @@ class TileModel(NamedTuple):
     def inverse_illumination(self, illumination: Array) -> Array:
         """``1 / N`` on the tile's window, (y, x) float32; zero where the illumination N is too weak."""
         return operators.inverse_illumination(illumination, self.probe)
+
+    @property
+    def damping(self) -> Array:
+        """What is added to the illumination, to divide by the sum: float32 without axes; see `merge`."""
+        return (DAMPING_RECOVERED if self.model.recovers else DAMPING) * operators.brightest(self.probe)
 
 
 def move_tile(tile: Tile, device: Device) -> Tile:

@@ -26,9 +26,13 @@ from daskptycho.model.shifts import are_whole_pixels, make_ramps
 
 __all__ = [
     "add_probe_terms",
+    "brightest",
     "frame_blocks",
     "illuminate",
     "inverse_illumination",
+    "is_lit",
+    "measure_misfits",
+    "neighbour_differences",
     "overlap",
     "project_data",
     "shift_probe",
@@ -39,6 +43,9 @@ __all__ = [
 ]
 
 Array = Any
+
+# Illumination of a pixel, relative to the probe's brightest pixel, below which the object is unknown there.
+DIM = np.float32(1e-3)
 
 
 def frame_blocks(frames: int, probe: Array) -> Iterator[slice]:
@@ -198,18 +205,48 @@ def illuminate(probe: Array, corner: Array, shape: tuple[int, int], out: Array |
     return out
 
 
-def inverse_illumination(illumination: Array, probe: Array) -> Array:
-    """``1 / N``, (y, x) float32, zero where the illumination N is too weak to divide by.
+def brightest(probe: Array) -> Array:
+    """The probe's brightest pixel, ``max sum_m |P_m|^2``: a float32 above zero, as an array without axes."""
+    xp = array_module(probe)
+    most = (xp.abs(probe) ** 2).sum(axis=0).max()
+    # 1e3 times the smallest normal number, so that a thousandth of it can still be divided by.
+    return xp.maximum(most, 1e3 * np.finfo(np.float32).tiny).astype(np.float32)
 
-    The limit is a thousandth of the probe's brightest pixel, ``max sum_m |P_m|^2``, which is the same for all
-    tiles. With a lower limit the rim of a measured scan diverges while its probe is recovered.
+
+def is_lit(illumination: Array, probe: Array) -> Array:
+    """Where the illumination N tells something of the object, (y, x) bool.
+
+    The limit is a thousandth of the probe's brightest pixel, which is the same for all tiles.
     """
-    xp = array_module(illumination)
-    level = 1e-3 * (xp.abs(probe) ** 2).sum(axis=0).max()
-    level = xp.maximum(level, np.finfo(np.float32).tiny).astype(np.float32)
-    inverse = 1 / xp.maximum(illumination, level)
+    return illumination > DIM * brightest(probe)
+
+
+def inverse_illumination(illumination: Array, probe: Array) -> Array:
+    """``1 / N``, (y, x) float32, zero where the illumination N is too weak to divide by; see `is_lit`."""
+    level = DIM * brightest(probe)
+    inverse = 1 / array_module(illumination).maximum(illumination, level)
     inverse *= illumination > level
     return inverse
+
+
+def neighbour_differences(image: Array, shares: tuple[Array, Array]) -> Array:
+    """Sum of the differences ``psi(neighbour) - psi`` to the four neighbours of each pixel, (y, x) complex64.
+
+    Parameters
+    ----------
+    image : (y, x) complex64 array
+    shares : (y - 1, x) and (y, x - 1) float32 arrays
+        Weight of each pair of neighbours, along y and along x.
+    """
+    out = array_module(image).zeros(image.shape, dtype=np.complex64)
+    down, across = shares
+    difference = (image[1:] - image[:-1]) * down
+    out[:-1] += difference
+    out[1:] -= difference
+    difference = (image[:, 1:] - image[:, :-1]) * across
+    out[:, :-1] += difference
+    out[:, 1:] -= difference
+    return out
 
 
 def project_data(
@@ -246,6 +283,31 @@ def project_data(
     detected = forward.propagate(waves, out)
     misfit = likelihood.project(detected, amplitude, forward.scale(waves.shape[-2:]))
     return forward.propagate_back(detected), misfit
+
+
+def measure_misfits(
+    waves: Array,
+    amplitude: Array,
+    forward: Propagation | None = None,
+    likelihood: Likelihood | None = None,
+) -> list[Any]:
+    """The misfit ``sum (|Fz| - a)^2`` of each frame, as of `project_data`.
+
+    Parameters
+    ----------
+    waves : (frame, mode, N, N) complex64 array
+        z; overwritten.
+    amplitude, forward, likelihood
+        As for `project_data`.
+
+    Returns
+    -------
+    list of float, or of arrays without axes
+    """
+    forward, likelihood = forward or FarField(), likelihood or Amplitude()
+    detected, scale = forward.propagate(waves, waves), forward.scale(waves.shape[-2:])
+    frames = [slice(number, number + 1) for number in range(len(waves))]
+    return [likelihood.project(detected[one], amplitude[one], scale) for one in frames]
 
 
 def add_probe_terms(

@@ -11,15 +11,25 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from daskptycho.backend import array_module
+from daskptycho.backend import array_module, to_host
 from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.amplitudes import take_amplitudes
 from daskptycho.model.model import TileModel
-from daskptycho.model.operators import frame_blocks, illuminate, project_data, split, unsplit, weigh
+from daskptycho.model.operators import (
+    brightest,
+    frame_blocks,
+    illuminate,
+    measure_misfits,
+    project_data,
+    split,
+    unsplit,
+    weigh,
+)
 from daskptycho.model.parameter import Sums, View
 from daskptycho.tiling import Tile
 
 __all__ = [
+    "FrameMeasures",
     "Leave",
     "OverlapSum",
     "Stack",
@@ -27,6 +37,7 @@ __all__ = [
     "Waves",
     "Weighted",
     "illuminate_tile",
+    "measure_tile",
     "merge",
     "overlap_waves",
     "sweep_tile",
@@ -86,15 +97,31 @@ class TileSweep(NamedTuple):
     """Sums for the update of each parameter that is due, by name."""
     carried: Array | None = None
     """(frame, mode, N, N) complex64 next stack, for an algorithm that has one."""
+    start: Array | None = None
+    """(y, x) complex64 object that the sweep began with, momentum included, for the merge."""
     image: Array | None = None
-    """(y, x) complex64 object that the sweep began with, before momentum, if a later sweep needs it."""
+    """(y, x) complex64 the same before momentum, if a later sweep needs it."""
+    unturned: Array | None = None
+    """(y, x) complex64 sums that no phase multiplies: with smoothing, the differences of neighbours; with
+    L-BFGS, if the sweep synchronised, the overlap sum without phases."""
+    smoothing: float = 0.0
+    """See `merge`."""
+    moved: tuple[float, float] = (0.0, 0.0)
+    """What the sweep before changed of the object, and the object: sums of ``N |.|^2`` over the tile's share
+    of its pixels. Zeros if they were not measured."""
+    objective: float | None = None
+    """What the likelihood makes small, where that is not the misfit."""
 
     def with_images(self, convert: Any) -> TileSweep:
         """The same sweep with `convert` applied to each (y, x) array."""
-        left, image = self.left, self.image
+        left, start, image, unturned = self.left, self.start, self.image, self.unturned
+        converted = None if start is None else convert(start)
         return self._replace(
             left=left.with_images(convert) if hasattr(left, "with_images") else left,
-            image=None if image is None else convert(image),
+            start=converted,
+            # Without momentum both are the same array, which is kept once.
+            image=None if image is None else converted if image is start else convert(image),
+            unturned=None if unturned is None else convert(unturned),
         )
 
 
@@ -183,7 +210,7 @@ def sweep_tile(
     Returns
     -------
     TileSweep
-        Its ``image`` is None.
+        Its ``start`` and ``image`` are None.
     """
     xp, probe = array_module(image), at.probe
     carried = xp.empty((len(tile), *probe.shape), dtype=np.complex64) if algorithm.has_stack else None
@@ -219,7 +246,9 @@ def sweep_tile(
             for parameter in summed:
                 parameter.accumulate(sums[parameter.name], frames, image, change, view)
     # The misfit is read from a GPU once a sweep, since reading waits for all work that the GPU has queued.
-    return TileSweep(float(misfit), collector.left, sums, carried)
+    found = np.atleast_1d(to_host(misfit))
+    objective = float(found[1]) if len(found) > 1 else None
+    return TileSweep(float(found[0]), collector.left, sums, carried, objective=objective)
 
 
 def _apply_phases(stack: Stack, frames: slice) -> Array:
@@ -260,9 +289,86 @@ def illuminate_tile(tile: Tile, at: TileModel) -> Array:
     return out
 
 
-def merge(image_sum: Array, illumination: Array, at: TileModel) -> Array:
-    """The image ``psi = sum_i u_i / N``, (y, x) complex64, zero where the illumination is too weak.
+class FrameMeasures(NamedTuple):
+    """How well each frame of a tile fits, and how far others confirm it; arrays on the host."""
 
-    `illumination` is N, summed over all tiles.
+    residual: Any
+    """(frame,) float64 R2 of each frame, ``sum (|Fz| - a)^2 / sum a^2`` over its valid pixels. It is zero
+    where there are no counts and none are expected, infinite where some are."""
+    overlap: Any
+    """(frame,) float64 share of a frame's light on pixels that other frames light too:
+    ``1 - sum (|P_i|^2)^2 / N / sum |P_i|^2``. It is zero for a frame that overlaps no other."""
+
+
+def measure_tile(
+    at: TileModel, tile: Tile, amplitude: Array, image: Array, illumination: Array
+) -> FrameMeasures:
+    """Measure each frame of a tile.
+
+    Parameters
+    ----------
+    at : TileModel
+    tile : Tile
+    amplitude : Amplitudes or (frame, N, N) float32 array
+    image : (y, x) complex64 array
+        The object on the tile's window.
+    illumination : (y, x) float32 array
+        N on the tile's window, summed over all tiles.
     """
-    return image_sum * at.inverse_illumination(illumination)
+    xp, (height, width) = array_module(image), at.probe.shape[-2:]
+    found = np.zeros((len(tile), 4))
+    for frames in frame_blocks(len(tile), at.probe):
+        view = at.view(tile, frames)
+        waves, measured = split(image, view.probe, view.corner), amplitude[frames]
+        of_frames = measure_misfits(waves, measured, at.model.forward.at(view.fraction), at.model.likelihood)
+        power = (xp.abs(view.probe) ** 2).sum(axis=1)
+        rows = []
+        for number, (y, x) in enumerate(to_host(view.corner).tolist()):
+            light = power[number if len(power) > 1 else 0]
+            around = xp.maximum(illumination[y : y + height, x : x + width], light)
+            own = light**2 / xp.maximum(around, np.finfo(np.float32).tiny)
+            counts = (xp.maximum(measured[number], 0) ** 2).sum(dtype=np.float64)
+            sums = (of_frames[number], counts, own.sum(dtype=np.float64), light.sum(dtype=np.float64))
+            rows.append(xp.stack([xp.asarray(value, dtype=np.float64) for value in sums]))
+        # Read from a GPU once a block, since reading waits.
+        found[frames] = to_host(xp.stack(rows))
+    misfits, counts, alone, light = found.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return FrameMeasures(np.where(misfits > 0, misfits / counts, 0.0), 1 - alone / light)
+
+
+def merge(
+    image_sum: Array,
+    illumination: Array,
+    at: TileModel,
+    start: Array | None = None,
+    smoothing: float = 0.0,
+) -> Array:
+    """The image ``psi = (sum_i u_i + e y) / (N + e)``, (y, x) complex64, with the damping e of the model.
+
+    In the light this is the average ``sum_i u_i / N`` of the frames. A pixel that hardly any light falls on
+    stays near to what it was, since setting it to zero would contradict the frames that see it.
+
+    Parameters
+    ----------
+    image_sum : (y, x) complex64 array
+        ``sum_i u_i`` over the frames of all tiles. It is overwritten with the image.
+    illumination : (y, x) float32 array
+        N, summed over all tiles.
+    at : TileModel
+    start : (y, x) complex64 array, optional
+        y, the image that the sweep began with. Without one there is no damping, and the image is zero where
+        there is too little light.
+    smoothing : float
+        Weight of the penalty on differences of neighbouring pixels, relative to the probe's brightest pixel.
+        Their sum, from `operators.neighbour_differences`, has been added to `image_sum`.
+    """
+    if start is None:
+        image_sum *= at.inverse_illumination(illumination)
+        return image_sum
+    damping = at.damping
+    if smoothing:
+        damping = damping + np.float32(4 * smoothing) * brightest(at.probe)
+    image_sum += damping * start
+    image_sum *= 1 / (illumination + damping)
+    return image_sum

@@ -7,7 +7,7 @@ this process writes and reads them, one tile after the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,39 +16,56 @@ from numpy.typing import NDArray
 
 from daskptycho.backend import Device, to_device, to_host
 from daskptycho.model import model
-from daskptycho.model.model import TileModel
 from daskptycho.model.sweep import Stack
-from daskptycho.run.guard import Anchor, Guard
-from daskptycho.run.loop import Loop, Standing, SweepRecord
+from daskptycho.run.checkpoint_parts import (
+    ANCHOR,
+    IMAGES,
+    PHASES,
+    PREVIOUS,
+    STACKS,
+    collect_parts,
+    describe_values,
+    is_image,
+    is_tiled,
+    pair_names,
+    take_prefixed,
+)
+from daskptycho.run.guard import Anchor
+from daskptycho.run.lbfgs_state import (
+    describe_joined,
+    is_remembered,
+    recall_joined,
+    recall_memory,
+    remembered_names,
+)
+from daskptycho.run.loop import Loop, Standing
 from daskptycho.run.options import RunOptions
-from daskptycho.scan.dataset import frame_numbers, pixel_size, tile_chunks
+from daskptycho.scan.dataset import frame_numbers, frames_used, pixel_size, take_used
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.storage.checkpoint_tiles import StoreNotVisibleError, read_tile, write_tile
 from daskptycho.storage.checkpoints import CheckpointStore, Part
 from daskptycho.storage.store import Location
-from daskptycho.sync.options import Cadence, Sync
-from daskptycho.tasks.layout import Layout, TileData
+from daskptycho.sync.options import Sync
+from daskptycho.tasks.layout import Layout
 from daskptycho.tasks.spec import Home, Value, place, task, values_in
 from daskptycho.tasks.state import (
     State,
     TileState,
-    merge_image,
     model_on_tiles,
-    previous_image,
-    stack_of,
 )
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling
 
-__all__ = ["Checkpoints", "Kept", "location_of", "make_header", "per_frame_names", "read_tiling"]
+__all__ = [
+    "Checkpoints",
+    "Kept",
+    "location_of",
+    "make_header",
+    "per_frame_names",
+    "read_tiling",
+]
 
 Array = Any
-
-# Names in the store of a tile's data other than parameters of the model.
-IMAGES = ("images", "illuminations", "previous_images")
-STACKS, PHASES = "stacks", "phases"
-TILED = (*IMAGES, STACKS, PHASES)
-PREVIOUS, ANCHOR = "previous_", "anchor_"
 
 
 def location_of(out: Location) -> Location:
@@ -67,6 +84,7 @@ def make_header(scan: xr.Dataset) -> xr.Dataset:
         {
             "position": scan["position"].variable.load(),
             "frame_number": ("frame", frame_numbers(scan)),
+            "frame_used": ("frame", frames_used(scan)),
             **{name: scan[name].variable.load() for name in per_frame_names() if name in scan},
         },
         coords={axis: np.arange(scan.sizes[axis]) for axis in ("qy", "qx")},
@@ -82,7 +100,7 @@ def make_header(scan: xr.Dataset) -> xr.Dataset:
 
 def read_tiling(header: xr.Dataset, fixed: Mapping[str, Any]) -> Tiling:
     """The tiling of a run, from the header and the constants of its store."""
-    return lay_out_tiles(header, tuple(fixed["tiles"]), whole_pixel=not fixed["subpixel"])
+    return lay_out_tiles(take_used(header), tuple(fixed["tiles"]), whole_pixel=not fixed["subpixel"])
 
 
 class Kept(NamedTuple):
@@ -92,11 +110,10 @@ class Kept(NamedTuple):
     previous_shared: Value | None
     tiles: list[dict[str, Value]]
     """For each tile its parts, by name."""
-    cadence: Cadence
-    step: float | None
-    history: tuple[SweepRecord, ...]
-    guard: Guard
-    anchor: Anchor | None
+    standing: Standing
+    """Without its state."""
+    joined: Value | None = None
+    """The `Joined` of the last sweep, if it was one of L-BFGS."""
 
 
 class Checkpoints:
@@ -132,11 +149,11 @@ class Checkpoints:
         layout = loop.layout
         tiling = layout.tiling
         models = model_on_tiles(layout, state.shared, [state.tiles[0].own])
-        modes, per_frame = compute(task(_describe_values, *models))
+        modes, per_frame = compute(task(describe_values, *models))
         fixed = {
             "subpixel": loop.options.subpixel,
             "frame_shape": list(tiling.frame_shape),
-            "tiles": list(tile_chunks(scan)),
+            "tiles": [len(tile) for tile in tiling.tiles],
             "counts": loop.counts,
             "expected": loop.expected,
             "modes": modes,
@@ -149,6 +166,7 @@ class Checkpoints:
             "previous_images": Part(window, "complex64"),
             STACKS: Part((frames, modes, *tiling.frame_shape), "complex64"),
             PHASES: Part((frames,), "complex64"),
+            **{name: Part(window, "complex64") for name in remembered_names(loop.options.algorithm)},
             **{name: Part((frames, *shape), dtype) for name, (shape, dtype) in per_frame.items()},
         }
         parts |= {f"{ANCHOR}{name}": parts[name] for name in ("images", *per_frame)}
@@ -188,12 +206,13 @@ class Checkpoints:
             ),
             lambda: [
                 _write_parts(
-                    self.store.location, session.fork(), index, compute(task(_collect_parts, *of_tile))
+                    self.store.location, session.fork(), index, compute(task(collect_parts, *of_tile))
                 )
                 for index, of_tile in enumerate(of_tiles)
             ],
         )
         forks, names = zip(*written, strict=True)
+        joined = None if state.joined is None else compute(task(describe_joined, state.joined))
         values = {"": state.shared, PREVIOUS: state.previous_shared}
         values[ANCHOR] = None if anchor is None else anchor.shared
         kept = {prefix: shared for prefix, shared in values.items() if shared is not None}
@@ -210,12 +229,8 @@ class Checkpoints:
             {
                 "options": loop.options.to_attributes(),
                 "parts": [*names[0], *small],
-                "step": standing.step,
-                "growing": standing.cadence.growing,
-                "interval": standing.cadence.interval,
-                "due_in": standing.cadence.due_in,
-                "guard": asdict(standing.guard),
-                "anchor": None if anchor is None else anchor.sweep,
+                "lbfgs": joined,
+                **standing.to_attributes(),
             },
             np.array(standing.history),
         )
@@ -226,11 +241,11 @@ class Checkpoints:
 
     def restore(self, snapshot: str, layout: Layout) -> Standing:
         """Read the standing of the run; its state is persisted on the workers and needs no earlier tasks."""
-        state, kept = self._run_where_store_is_visible(
+        standing: Standing = self._run_where_store_is_visible(
             lambda: self._restore_on_workers(layout, self.read(snapshot)),
             lambda: self._persist_state(layout, self.read(snapshot, here=True)),
         )
-        return Standing(state, kept.cadence, kept.step, kept.history, kept.guard, kept.anchor)
+        return standing
 
     def read(self, snapshot: str, *, here: bool = False) -> Kept:
         """Read the content of a checkpoint.
@@ -239,40 +254,39 @@ class Checkpoints:
         """
         attributes = self.store.read_attributes(snapshot)
         names = attributes["parts"]
-        tiled = [name for name in names if name.removeprefix(ANCHOR) in (*TILED, *per_frame_names())]
+        tiled = [name for name in names if is_tiled(name) or name.removeprefix(ANCHOR) in per_frame_names()]
         tiles = [
             {name: self._make_part(snapshot, name, index, here) for name in tiled}
             for index in range(len(self.tiling.tiles))
         ]
         small = {name: self.store.read_small(snapshot, name) for name in names if name not in tiled}
         now = {name: value for name, value in small.items() if not name.startswith((PREVIOUS, ANCHOR))}
-        before, of_anchor = _with_prefix(small, PREVIOUS), _with_prefix(small, ANCHOR)
-        anchored = [_with_prefix(parts, ANCHOR) for parts in tiles]
+        before, of_anchor = take_prefixed(small, PREVIOUS), take_prefixed(small, ANCHOR)
+        anchored = [take_prefixed(parts, ANCHOR) for parts in tiles]
         # Not the options as a whole: an algorithm of the user's own need not be created for this.
         sync = Sync(**attributes["options"]["sync"])
-        cadence = Cadence(sync, attributes["growing"], attributes["interval"], attributes["due_in"])
         return Kept(
             self._move_to_device(place(now)),
             self._move_to_device(place(before)) if before else None,
             [{name: part for name, part in own.items() if not name.startswith(ANCHOR)} for own in tiles],
-            cadence,
-            attributes["step"],
-            tuple(SweepRecord(*map(float, row)) for row in self.store.read_small(snapshot, "history")),
-            Guard(**attributes["guard"]),
-            Anchor(
-                attributes["anchor"],
-                [parts.pop("images") for parts in anchored],
-                self._move_to_device(place(of_anchor)),
-                [task(_pair_names, list(own), list(own.values())) if own else {} for own in anchored],
-            )
-            if of_anchor
-            else None,
+            replace(
+                Standing.from_attributes(attributes, sync, self.store.read_small(snapshot, "history")),
+                anchor=Anchor(
+                    attributes["anchor"],
+                    [parts.pop("images") for parts in anchored],
+                    self._move_to_device(place(of_anchor)),
+                    [task(pair_names, list(own), list(own.values())) if own else {} for own in anchored],
+                )
+                if of_anchor
+                else None,
+            ),
+            None if attributes["lbfgs"] is None else place(recall_joined(attributes["lbfgs"])),
         )
 
     def _make_part(self, snapshot: str, name: str, index: int, here: bool) -> Value:
         tile = self.tiling.tiles[index]
         # The leading axes, along which the store is padded to the size of the largest tile.
-        shape = tile.window.shape if name.removeprefix(ANCHOR) in IMAGES else (len(tile),)
+        shape = tile.window.shape if is_image(name) else (len(tile),)
         source = (self.store.location, snapshot, name, index, shape)
         home = Home(index, len(self.tiling.tiles))
         if not here:
@@ -283,19 +297,19 @@ class Checkpoints:
     def _move_to_device(self, values: Value) -> Value:
         return values if self.device == "cpu" else task(_to_device, values, self.device)
 
-    def _persist_state(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
+    def _persist_state(self, layout: Layout, kept: Kept) -> Standing:
         """Assemble and persist the state of a checkpoint, and its anchor."""
-        anchor = kept.anchor
+        anchor = kept.standing.anchor
         if anchor is not None and layout.residency.images_on_disk:
             read = layout.storing(_read_image)
             anchor = replace(anchor, images=[task(read, image) for image in anchor.images])
         state, anchor = persist((_assemble_state(kept, layout), anchor))
-        return state, kept._replace(anchor=anchor)
+        return replace(kept.standing, state=state, anchor=anchor)
 
-    def _restore_on_workers(self, layout: Layout, kept: Kept) -> tuple[State, Kept]:
+    def _restore_on_workers(self, layout: Layout, kept: Kept) -> Standing:
         """Assemble and persist the state of a checkpoint, and wait until all of it has been read."""
         restored = self._persist_state(layout, kept)
-        compute([task(_wait_for, value) for value in values_in(restored)])
+        compute([task(_wait_for, value) for value in values_in([restored.state, restored.anchor])])
         return restored
 
     def _run_where_store_is_visible(self, there: Callable[[], Any], here: Callable[[], Any]) -> Any:
@@ -319,55 +333,24 @@ def _assemble_state(kept: Kept, layout: Layout) -> State:
             for name in IMAGES
             if name in parts
         }
-        own = {name: value for name, value in parts.items() if name not in TILED}
+        own = {name: value for name, value in parts.items() if not is_tiled(name)}
         stack = Stack(parts[STACKS], parts.get(PHASES)) if STACKS in parts else None
+        remembered = [parts[name] for name in sorted(parts) if is_remembered(name)]
         tiles.append(
             TileState(
                 images["images"],
                 images["illuminations"],
-                task(_pair_names, list(own), list(own.values())) if own else {},
+                task(pair_names, list(own), list(own.values())) if own else {},
                 images.get("previous_images"),
                 stack,
+                task(recall_memory, remembered) if remembered else None,
             )
         )
-    return State(kept.shared, tiles, kept.previous_shared)
-
-
-def _with_prefix(parts: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """The parts whose names begin so, without the prefix."""
-    return {name.removeprefix(prefix): value for name, value in parts.items() if name.startswith(prefix)}
-
-
-def _pair_names(names: list[str], values: list[Array]) -> dict[str, Array]:
-    return dict(zip(names, values, strict=True))
+    return State(kept.shared, tiles, kept.previous_shared, kept.joined)
 
 
 def _read_image(image: Array) -> Array:
     return image[...]
-
-
-def _describe_values(at: TileModel) -> tuple[int, dict[str, tuple[tuple[int, ...], str]]]:
-    """Number of probe modes, and shape and type of a frame's value of each per-frame parameter, by name."""
-    return len(at.probe), {name: (value.shape[1:], str(value.dtype)) for name, value in at.own.items()}
-
-
-def _collect_parts(
-    data: TileData, state: TileState, at: TileModel, anchored: tuple[Array, dict[str, Array]] | None
-) -> dict[str, NDArray]:
-    """The data of a tile for a checkpoint, on the host, by name."""
-    image, own = (None, {}) if anchored is None else anchored
-    stack = stack_of(data, state)
-    parts = {
-        "images": merge_image(data, state, at),
-        "illuminations": state.illumination[...],
-        "previous_images": previous_image(state),
-        STACKS: None if stack is None else stack.waves,
-        PHASES: None if stack is None else stack.phase,
-        **state.own,
-        f"{ANCHOR}images": None if image is None else image[...],
-        **{f"{ANCHOR}{name}": value for name, value in own.items()},
-    }
-    return {name: to_host(value) for name, value in parts.items() if value is not None}
 
 
 def _write_parts(
@@ -377,7 +360,7 @@ def _write_parts(
 
 
 def _write(location: Location, fork: Any, index: int, *of_tile: Any) -> tuple[Any, list[str]]:
-    return _write_parts(location, fork, index, _collect_parts(*of_tile))
+    return _write_parts(location, fork, index, collect_parts(*of_tile))
 
 
 def _read_tile(

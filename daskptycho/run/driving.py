@@ -7,18 +7,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 from daskptycho.cluster.client import current_client, group_as_run
 from daskptycho.errors import FaultError, OptionError, ScanError
-from daskptycho.graph import merge_images
+from daskptycho.graph import measure_frames, merge_images
+from daskptycho.model.sweep import FrameMeasures
 from daskptycho.run.keeper import Keeper
 from daskptycho.run.loop import Loop, Progress, Standing
-from daskptycho.run.result import Outcome, assemble_values, make_result, warn_of_parts, write_result
+from daskptycho.run.misfits import warn_of_misfits
+from daskptycho.run.result import (
+    Outcome,
+    assemble_values,
+    make_result,
+    show_lit,
+    warn_of_parts,
+    write_result,
+)
 from daskptycho.run.verdict import find_faults
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.tasks.interrupts import catch_stop_signals
-from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, has_workers, retry_lost
+from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, compute, has_workers, retry_lost
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -76,6 +86,7 @@ class Run:
             result = retry_lost(lambda: self._attempt(callback), lambda: self._keeper.saved)
             if store is not None:
                 write_result(result, store)
+        warn_of_misfits(result)
         warn_of_parts(result)
         return result
 
@@ -83,14 +94,18 @@ class Run:
         try:
             loop = self._loop = self._lay_out()
             self._standing = self._restore_or_begin(loop)
+            stopped = False
             while not loop.finished(self._standing):
                 self._standing = loop.advance(self._standing)
-                if self._report_progress(loop, self._standing, callback):
+                stopped = self._report_progress(loop, self._standing, callback)
+                if stopped:
                     break
                 if not loop.finished(self._standing):
                     self._save_between_sweeps(loop)
             self._keeper.finish(loop, self._standing)
-            return _make_result(self._keeper.scan, loop, self._standing)
+            ended = "callback" if stopped else loop.finished(self._standing)
+            result = _make_result(self._keeper.scan, loop, self._standing)
+            return result.assign_attrs(ended=ended)
         except WorkersLost:
             # Releases all data on the workers before they are put there again.
             self._loop, self._standing = None, None
@@ -169,8 +184,15 @@ class Run:
 
 def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset:
     state = standing.state
+    images = merge_images(loop.layout, state)
+    measures = compute(measure_frames(loop.layout, state, images))
+    residual, overlap = (np.concatenate(parts) for parts in zip(*measures, strict=True))
+    illuminations = [tile.illumination for tile in state.tiles]
     outcome = Outcome(
-        merge_images(loop.layout, state), [tile.illumination for tile in state.tiles], assemble_values(state)
+        show_lit(images, illuminations, state.shared),
+        illuminations,
+        assemble_values(state),
+        FrameMeasures(residual, overlap),
     )
     faults = find_faults(
         [done.residual for done in standing.history],

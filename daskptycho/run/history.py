@@ -14,9 +14,10 @@ import numpy as np
 import xarray as xr
 
 from daskptycho.errors import OptionError, ScanError
-from daskptycho.run.checkpoint import TILED, Checkpoints, location_of, read_tiling
+from daskptycho.run.checkpoint import Checkpoints, location_of, read_tiling
+from daskptycho.run.checkpoint_parts import is_tiled
 from daskptycho.run.options import RunOptions
-from daskptycho.run.result import Outcome, make_result
+from daskptycho.run.result import Outcome, make_result, show_lit
 from daskptycho.storage.checkpoints import CheckpointStore
 from daskptycho.storage.store import Location, parse_location
 from daskptycho.tasks.waiting import compute
@@ -117,15 +118,16 @@ def open_checkpoint(out: str | Path, sweep: int | None = None) -> xr.Dataset:
         # In this process, which can read the store, rather than on a cluster.
         kept = checkpoints.read(snapshots[number].id)
         values = compute(kept.shared)
-        for name in kept.tiles[0].keys() - set(TILED):
+        for name in filter(lambda name: not is_tiled(name), kept.tiles[0]):
             values[name] = np.concatenate(compute([tile[name] for tile in kept.tiles]))
-        outcome = Outcome(
-            [tile["images"] for tile in kept.tiles], [tile["illuminations"] for tile in kept.tiles], values
-        )
+        illuminations = [tile["illuminations"] for tile in kept.tiles]
+        images = show_lit([tile["images"] for tile in kept.tiles], illuminations, kept.shared)
+        outcome = Outcome(images, illuminations, values)
         attributes = store.read_attributes(snapshots[number].id)["options"]
         options = RunOptions.describe_attributes(attributes)
         known = store.read_constants()["expected"]
-        return make_result(header, checkpoints.tiling, outcome, kept.history, options, known)
+        history = kept.standing.history
+        return make_result(header, checkpoints.tiling, outcome, history, options, known)
 
 
 def open_checkpoint_store(target: Location) -> CheckpointStore:

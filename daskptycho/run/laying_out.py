@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from daskptycho.errors import ScanError
 from daskptycho.graph import Report
 from daskptycho.model.forward import choose_forward
 from daskptycho.model.model import Model, choose_model
+from daskptycho.run.fitting import fit_options
 from daskptycho.run.loop import Loop, Standing
-from daskptycho.run.memory import estimate_needs
 from daskptycho.run.options import RunOptions
 from daskptycho.run.start import RandomPhases, begin_random, begin_uniform, place_values
 from daskptycho.scan.dataset import frame_numbers, fresnel_kernel
@@ -30,6 +30,9 @@ from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling
 
 __all__ = ["Setting", "choose_setting"]
+
+# The R2 that counting leaves above which a run has no opening from a constant object.
+MOST_NOISE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,10 @@ class Setting:
         ScanError
             All counts are zero, or some are negative or not finite.
         """
-        options, device = self.options, self.workers.device
-        recipe = options.recipe(self.modes, self.model.parameters)
-        needs = estimate_needs(self.scan, self.tiling, self.workers, recipe)
+        device = self.workers.device
+        options, needs = fit_options(
+            *(self.scan, self.tiling, self.workers, self.options, self.model.parameters, self.modes)
+        )
         if needs.residency.streamed and current_client() is None:
             release_memory_at_once()
         layout = persist(
@@ -89,6 +93,11 @@ class Setting:
         # What is left of a subtracted background is no Poisson count.
         no_counts = "background" in self.scan or np.isnan(expected).any()
         of_counts = None if no_counts else sum(expected) / counts
+        if of_counts is not None and of_counts > MOST_NOISE:
+            # Reflections would find an image that fits the noise.
+            options = replace(options, opening_sweeps=0)
+        if of_counts is None and options.polish == "auto":
+            options = replace(options, polish_sweeps=0)
         return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts, in_parts, of_counts)
 
     @property

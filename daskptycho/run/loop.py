@@ -6,7 +6,8 @@ The loop itself handles only scalars. Images, frames and the values of the model
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,15 +23,23 @@ from daskptycho.run.guard import ANCHOR_SWEEPS, Anchor, Guard, drop_anchor, go_b
 from daskptycho.run.memory import Needs
 from daskptycho.run.options import RunOptions
 from daskptycho.run.preview import Preview, make_preview
-from daskptycho.run.result import assemble_canvas
-from daskptycho.sync.options import Cadence
+from daskptycho.run.result import assemble_canvas, show_lit
+from daskptycho.sync.options import Cadence, Sync
 from daskptycho.tasks.layout import Layout
-from daskptycho.tasks.spec import find_workers_of, task, values_in
+from daskptycho.tasks.spec import Value, find_workers_of, place, task, values_in
 from daskptycho.tasks.state import State, SweepSettings
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling, Window
 
 __all__ = ["Loop", "Progress", "Standing", "SweepRecord"]
+
+# Weight of the penalty on differences of neighbouring pixels at the beginning of an opening.
+SMOOTHING = 0.1
+
+# A run is at rest if the least R2 fell by less than this share in this number of sweeps, and the object
+# changes by less than this share a sweep, or less than counting allows to know.
+REST_SWEEPS, REST_GAIN = 5, 1e-3
+REST_CHANGE = 1e-6
 
 
 @dataclass
@@ -77,7 +86,7 @@ class Progress:
         RuntimeError
             The callback has returned already, and the image of its sweep is gone.
         """
-        return assemble_canvas(self.tiling, merge_images(self._layout, self._current()))
+        return assemble_canvas(self.tiling, self._images())
 
     def preview(self, most: int = 600, window: Window | None = None) -> Preview:
         """Compute the current object with fewer pixels. Workers send only means over blocks of pixels.
@@ -102,7 +111,12 @@ class Progress:
         """
         state = self._current()
         illuminations = [tile.illumination for tile in state.tiles]
-        return make_preview(self.tiling, merge_images(self._layout, state), illuminations, most, window)
+        return make_preview(self.tiling, self._images(), illuminations, most, window)
+
+    def _images(self) -> list[Value]:
+        state = self._current()
+        illuminations = [tile.illumination for tile in state.tiles]
+        return show_lit(merge_images(self._layout, state), illuminations, state.shared)
 
     @property
     def tiling(self) -> Tiling:
@@ -174,6 +188,10 @@ class Standing:
     cadence: Cadence
     step: float | None = None
     history: tuple[SweepRecord, ...] = ()
+    change: float = np.nan
+    """Relative change of the object in the sweep before the last; NaN if it was not measured."""
+    polished_from: int | None = None
+    """Number of sweeps after which the polish began; None before it."""
     guard: Guard = field(default_factory=Guard)
     anchor: Anchor | None = None
 
@@ -181,6 +199,32 @@ class Standing:
     def sweep(self) -> int:
         """Number of sweeps done."""
         return len(self.history)
+
+    def to_attributes(self) -> dict[str, Any]:
+        """Describe all but the state and the history by plain values, for a checkpoint."""
+        return {
+            "step": self.step,
+            "growing": self.cadence.growing,
+            "interval": self.cadence.interval,
+            "due_in": self.cadence.due_in,
+            "change": None if np.isnan(self.change) else self.change,
+            "polished_from": self.polished_from,
+            "guard": asdict(self.guard),
+            "anchor": None if self.anchor is None else self.anchor.sweep,
+        }
+
+    @staticmethod
+    def from_attributes(attributes: Mapping[str, Any], sync: Sync, history: NDArray) -> Standing:
+        """Make the standing that `to_attributes` described, with a state that is still empty."""
+        return Standing(
+            State(place({}), []),
+            Cadence(sync, attributes["growing"], attributes["interval"], attributes["due_in"]),
+            attributes["step"],
+            tuple(SweepRecord(*map(float, row)) for row in history),
+            np.nan if attributes["change"] is None else attributes["change"],
+            attributes["polished_from"],
+            Guard(**attributes["guard"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -208,17 +252,53 @@ class Loop:
     in_parts: bool = False
     expected: float | None = None
 
-    def finished(self, standing: Standing) -> bool:
-        """Whether all sweeps are done, the residual is below the tolerance or has diverged too often."""
+    def finished(self, standing: Standing) -> str | None:
+        """What ends the run: "sweeps", "tolerance" or "divergence", if it came too often; None if nothing."""
+        if standing.guard.exhausted:
+            return "divergence"
+        if standing.sweep >= self.options.sweeps:
+            return "sweeps"
+        if self.options.tolerance is None:
+            return None
+        polishes = self.options.polish_sweeps > 0
+        reached = self._polished(standing) if polishes else self._within_tolerance(standing)
+        return "tolerance" if reached else None
+
+    def _polished(self, standing: Standing) -> bool:
+        """Whether a polish is over; another one may follow if the run is continued with more sweeps."""
+        begun = standing.polished_from
+        return begun is not None and standing.sweep - begun >= self.options.polish_sweeps
+
+    def _within_tolerance(self, standing: Standing) -> bool:
         history, tolerance = standing.history, self.options.tolerance
-        if len(history) >= self.options.sweeps or standing.guard.exhausted:
-            return True
-        return bool(history) and tolerance is not None and history[-1].residual < tolerance
+        if not history or tolerance is None:
+            return False
+        if tolerance != "auto":
+            return history[-1].residual < tolerance
+        residuals = [done.residual for done in history[self.options.opening_sweeps :]]
+        if len(residuals) < 2 * REST_SWEEPS or standing.cadence.growing:
+            return False
+        gained = min(residuals[-REST_SWEEPS:]) < (1 - REST_GAIN) * min(residuals[:-REST_SWEEPS])
+        # Far less than the error that counting leaves.
+        moves = standing.change > max(REST_CHANGE, 1e-2 * np.sqrt(self.expected or 0.0))
+        return not gained and not moves
+
+    def _polished_from(self, standing: Standing) -> int | None:
+        """The number of sweeps after which the polish begins, if that is known."""
+        options, begun = self.options, standing.polished_from
+        if not options.polish_sweeps or standing.state.joined is None:
+            return None
+        if begun is not None and (options.tolerance is not None or not self._polished(standing)):
+            return begun
+        last = options.sweeps - options.polish_sweeps <= standing.sweep < options.sweeps
+        return standing.sweep if last or self._within_tolerance(standing) else begun
 
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
         """The settings of the coming sweep, and t of Nesterov's sequence after it."""
         options, history, guard = self.options, standing.history, standing.guard
-        opening = options.opening if standing.cadence.growing else None
+        fades = standing.sweep < options.opening_sweeps
+        opening = options.opening if standing.cadence.growing or fades else None
+        fading = 1 - standing.sweep / options.opening_sweeps if fades else 0.0
         step = standing.step
         momentum = 0.0 if options.momentum == "nesterov" or opening else float(options.momentum)
         if options.momentum == "nesterov" and history and opening is None:
@@ -230,8 +310,19 @@ class Loop:
             momentum=momentum * guard.share,
             keeps_image=options.momentum != 0,
             due=self.layout.model.due(standing.sweep + 1),
+            smoothing=SMOOTHING * fading**2,
+            measures_change=options.tolerance == "auto",
             share=guard.share,
         )
+        begun = standing.polished_from
+        if begun is not None and not self._polished(standing):
+            # Phases found in noise would spoil the polish.
+            how = replace(settings.how, normalisation=None)
+            settings = replace(settings, how=how, polishes=True)
+        # What is made small is another, so that earlier steps do not tell anything.
+        anew = begun is not None and standing.sweep in (begun, begun + options.polish_sweeps)
+        measures = options.polish_sweeps > 0 and not settings.polishes
+        settings = replace(settings, begins_anew=anew, measures_roughness=measures)
         return settings, step
 
     def advance(self, standing: Standing) -> Standing:
@@ -256,7 +347,8 @@ class Loop:
             release_free_memory()
         seconds = time.perf_counter() - begun
         record = SweepRecord(residual, report.disagreement, report.spread, seconds)
-        reflects = settings.algorithm.has_stack or standing.cadence.growing
+        # L-BFGS takes back steps that R2 rises by.
+        reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0
         history = (*standing.history, record)
         if standing.guard.has_diverged(len(history), residual, reflects=reflects):
             return self._return(standing, history)
@@ -265,7 +357,11 @@ class Loop:
         if anchor is None or (standing.sweep % ANCHOR_SWEEPS == 0 and guard.is_calm(residual)):
             # The image that this sweep began with: R2 of the image that it leaves is not known yet.
             anchor = drop_anchor(self.layout, standing.state, standing.sweep)
-        return Standing(state, cadence, step, history, guard, anchor)
+        following = replace(
+            standing, state=state, cadence=cadence, step=step, history=history, change=report.change
+        )
+        following = replace(following, guard=guard, anchor=anchor)
+        return replace(following, polished_from=self._polished_from(following))
 
     def _return(self, standing: Standing, history: tuple[SweepRecord, ...]) -> Standing:
         """The standing at the anchor, after a sweep that has diverged; the user is told."""
@@ -278,7 +374,7 @@ class Loop:
         guard = Guard(returns=standing.guard.returns + 1)
         warn_of_return(len(history), residual, guard, anchor)
         state = go_back(self.layout, anchor)
-        return Standing(state, standing.cadence, None, history, guard, anchor)
+        return Standing(state, standing.cadence, None, history, guard=guard, anchor=anchor)
 
     def progress(self, standing: Standing) -> Progress:
         """The progress of a run at a standing, for its callback."""

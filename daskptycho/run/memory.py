@@ -18,7 +18,7 @@ from daskptycho.cluster.client import current_client
 from daskptycho.cluster.workers import Workers
 from daskptycho.errors import OptionError
 from daskptycho.graph import sweep
-from daskptycho.model.algorithms import AP, RAAR
+from daskptycho.model.algorithms import AP, LBFGS, RAAR
 from daskptycho.model.model import Model
 from daskptycho.model.probe import Probe
 from daskptycho.run.options import Recipe
@@ -141,12 +141,20 @@ class Needs:
         return self.workers.memory is None or self.worker <= FULL * self.workers.memory
 
 
-def estimate_needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe) -> Needs:
+def estimate_needs(
+    scan: xr.Dataset,
+    tiling: Tiling,
+    workers: Workers,
+    recipe: Recipe,
+    *,
+    only: Residency | None = None,
+) -> Needs:
     """Estimate the needs of a run, and choose the first residency with which it fits.
 
     The residencies are tried in the order of `Residency`. With a stack or with ``Sync("full")``, everything
     must be held. Otherwise waves can be computed twice if a parameter is updated, amplitudes can be streamed
-    if the scan is in a store, and images can then be kept on disk unless they are on a GPU.
+    if the scan is in a store, and images can then be kept on disk unless they are on a GPU, or L-BFGS keeps
+    pairs of them.
 
     Parameters
     ----------
@@ -154,6 +162,8 @@ def estimate_needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: R
     tiling : Tiling
     workers : Workers
     recipe : Recipe
+    only : Residency, optional
+        The only residency to try.
 
     Returns
     -------
@@ -170,8 +180,10 @@ def estimate_needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: R
         grades.append(Residency.WAVES_TWICE)
     if no_stack and hasattr(scan["intensity"].data, "__dask_graph__"):
         grades.append(Residency.STREAMED)
-        if workers.device == "cpu":
+        if workers.device == "cpu" and not recipe.pairs:
             grades.append(Residency.ON_DISK)
+    if only is not None:
+        grades = [grade for grade in grades if grade is only]
     choices = [_needs(scan, tiling, workers, recipe, grade) for grade in grades]
     for choice in choices:
         if choice.fits:
@@ -256,6 +268,8 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
     if workers.device == "gpu" and workers.memory is not None:
         # Exit waves of a batch of frames; on a CPU they fit into the cache.
         batch = GPU_BATCHES * min(max(pixels) * wave, int(GPU_SHARE * workers.memory))
+    # Images inside a task; more where it measures products of the pairs of L-BFGS.
+    inner_images = (3 if merges else 4) + (5 if recipe.pairs else 0)
     return Needs(
         workers=workers,
         tiles=len(tiling.tiles),
@@ -268,7 +282,7 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
         on_disk=images + sum(windows) * COMPLEX if residency.images_on_disk else 0,
         disk_traffic=_disk_traffic(tiling, recipe) if residency.images_on_disk else 0,
         waiting=waiting,
-        task=max(pixels) * inside + batch + (3 if merges else 4) * COMPLEX * max(windows),
+        task=max(pixels) * inside + batch + inner_images * COMPLEX * max(windows),
         read=sum(pixels) * scan["intensity"].dtype.itemsize * (passes if streamed else 0),
         strips=sum(map(_pixels, travelling)) * (COMPLEX + (FLOAT if recipe.recovers else 0)),
         # Tasks of a sweep and of the one before: two for each tile, six if the model is updated, one more if
@@ -282,10 +296,16 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
 
 def _image_bytes(recipe: Recipe, residency: Residency) -> int:
     """Bytes for a pixel of a tile's window: overlap sums or images, and illuminations, of two sweeps."""
-    # Momentum needs an earlier image, and beside overlap sums one for each of the two sweeps.
-    earlier = (1 if residency.merges_at_once else 2) if recipe.momentum else 0
+    # A merge needs the image that its sweep began with, and momentum an earlier one besides. Overlap sums
+    # keep both for each of the two sweeps.
+    sweeps = 1 if residency.merges_at_once else 2
+    images = 2 + sweeps * (1 + recipe.momentum)
+    if recipe.pairs:
+        # The pairs, and the object and its change of each of two sweeps; a sweep adds its sums, with and
+        # without phases, and the newest pair before the oldest is dropped.
+        images = 2 * recipe.pairs + 10 + residency.merges_at_once
     # One more, to go back to if the run diverges.
-    return (3 + earlier) * COMPLEX + (2 if recipe.recovers else 1) * FLOAT
+    return (images + 1) * COMPLEX + (2 if recipe.recovers else 1) * FLOAT
 
 
 def _disk_traffic(tiling: Tiling, recipe: Recipe) -> int:
@@ -297,10 +317,10 @@ def _disk_traffic(tiling: Tiling, recipe: Recipe) -> int:
         for strip in tiling.strips
     )
     passes = 2 if recipe.recovers else 1
-    # The overlap sum and the merged image are written. Each pass over the frames reads the image and, with
-    # momentum, the one before. The Gramian, G and the merge read the illumination, and the latter two the
-    # overlap sums with their strips.
-    of_pixel = 4 * COMPLEX + passes * (2 if recipe.momentum else 1) * COMPLEX + 3 * FLOAT
+    # The overlap sum, the start of the sweep and the merged image are written. Each pass over frames reads
+    # the image and, with momentum, the one before. The Gramian, G and the merge read the illumination, the
+    # latter two the overlap sums with their strips, and the merge the start.
+    of_pixel = 6 * COMPLEX + passes * (2 if recipe.momentum else 1) * COMPLEX + 3 * FLOAT
     of_strip = 2 * COMPLEX
     if recipe.recovers:
         # The new illumination is written, read with its strips, and written with the sum.
@@ -324,7 +344,7 @@ def count_sweep_tasks(
     state = begin_uniform(layout, shared, [{} for _ in tiling.tiles], None)
     how = Synchronisation(Sync(recipe.method), None if recipe.method is None else "degree")
     settings = SweepSettings(
-        algorithm=RAAR() if recipe.has_stack else AP(),
+        algorithm=LBFGS(recipe.pairs) if recipe.pairs else RAAR() if recipe.has_stack else AP(),
         how=how,
         momentum=0.5 if recipe.momentum else 0.0,
         keeps_image=recipe.momentum,
@@ -343,4 +363,7 @@ def _tasks_between(tiling: Tiling, recipe: Recipe, workers: int) -> int:
     tiles = len(tiling.tiles)
     cuts = len(tiling.strips_between_workers(workers)) * (2 if recipe.recovers else 1)
     away = sum(assign_worker(tile, tiles, workers) > 0 for tile in range(tiles))
+    if recipe.pairs:
+        # What each tile measured for the step of L-BFGS.
+        return cuts + away * (1 + (recipe.method == "full"))
     return cuts + away * (recipe.recovers + (recipe.method != "two-level"))

@@ -7,15 +7,38 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from daskptycho.errors import OptionError
-from daskptycho.model.algorithms import Algorithm, describe_algorithm, recall_algorithm
+from daskptycho.model.algorithms import (
+    AP,
+    LBFGS,
+    RAAR,
+    Algorithm,
+    describe_algorithm,
+    parse_algorithm,
+    recall_algorithm,
+)
 from daskptycho.model.parameter import Parameter
 from daskptycho.model.probe import Probe
 from daskptycho.sync.options import Sync
 
-__all__ = ["GIVEN", "Recipe", "RunOptions", "require_positive", "require_whole", "resolve_momentum"]
+__all__ = [
+    "GIVEN",
+    "Recipe",
+    "RunOptions",
+    "check_options",
+    "require_positive",
+    "require_whole",
+    "resolve_algorithm",
+    "resolve_momentum",
+]
 
 # The value of the option start in a result if the run started from an array.
 GIVEN = "given"
+# Most sweeps of the opening from a constant object.
+OPENING_SWEEPS = 15
+# Beta of RAAR in that opening: with a smaller one, frames at the corners of a scan get stuck more often.
+FADING_BETA = 0.85
+# Most sweeps of the polish at the end. In more, the image would drift where counts determine little.
+POLISH_SWEEPS = 20
 
 
 @dataclass(frozen=True)
@@ -25,12 +48,15 @@ class RunOptions:
     sweeps: int
     algorithm: Algorithm
     opening: Algorithm | None
+    opening_sweeps: int
     momentum: float | Literal["nesterov"]
     sync: Sync
     update_probe: bool
     start: str
     seed: int
-    tolerance: float | None
+    tolerance: float | Literal["auto"] | None
+    polish: bool | Literal["auto"]
+    polish_sweeps: int
     subpixel: bool
     checkpoint_every: int | None
     checkpoint_minutes: float | None
@@ -51,12 +77,14 @@ class RunOptions:
     @property
     def has_stack(self) -> bool:
         """Whether any sweep of the run passes a stack of waves on to the next."""
-        opens = self.start == "random" and self.sync.method is not None and self.opening is not None
+        grows = self.start == "random" and self.sync.method is not None
+        opens = self.opening is not None and (grows or self.opening_sweeps > 0)
         return self.algorithm.has_stack or (opens and self.opening is not None and self.opening.has_stack)
 
     def recipe(self, modes: int, parameters: tuple[Parameter, ...]) -> Recipe:
         """The part of the options on which memory depends, with this number of modes and these parameters."""
-        return Recipe(modes, self.sync.method, self.has_stack, self.momentum != 0, parameters)
+        pairs = self.algorithm.pairs if isinstance(self.algorithm, LBFGS) else 0
+        return Recipe(modes, self.sync.method, self.has_stack, self.momentum != 0, parameters, pairs)
 
     def describe(self) -> dict[str, Any]:
         """Describe the options by names and plain values, for the attributes of a result."""
@@ -99,6 +127,8 @@ class Recipe:
     has_stack: bool = False
     momentum: bool = True
     parameters: tuple[Parameter, ...] = (Probe(),)
+    pairs: int = 0
+    """Pairs of images that L-BFGS keeps; 0 without it."""
 
     @property
     def recovers(self) -> bool:
@@ -106,15 +136,93 @@ class Recipe:
         return any(parameter.schedule is not None for parameter in self.parameters)
 
 
+def check_options(
+    *,
+    sweeps: Any = 100,
+    algorithm: Any = None,
+    opening: Any = "raar",
+    momentum: Any = None,
+    sync: Sync | None = None,
+    update_probe: Any = True,
+    start: str = "ones",
+    seed: Any = 0,
+    tolerance: Any = None,
+    polish: Any = "auto",
+    subpixel: Any = True,
+    checkpoint_every: Any = None,
+    checkpoint_minutes: Any = 10.0,
+) -> RunOptions:
+    """Check the options of a run and resolve their defaults; see `reconstruct`.
+
+    Raises
+    ------
+    OptionError
+        An option is impossible, alone or with others.
+    """
+    sync = Sync() if sync is None else sync
+    chosen = resolve_algorithm(algorithm, momentum, sync, recovers=bool(update_probe))
+    sweeps = require_whole("sweeps", sweeps, least=1)
+    opens = isinstance(chosen, LBFGS) and opening is not None and start == "ones"
+    if polish not in (True, False, "auto"):
+        raise OptionError(f"polish is {polish!r}; expected True, False or 'auto'")
+    if polish is True and not isinstance(chosen, LBFGS):
+        raise OptionError(f"polish is True with algorithm {chosen.name}; expected 'lbfgs', for a known probe")
+    return RunOptions(
+        sweeps=sweeps,
+        algorithm=chosen,
+        opening=_resolve_opening(opening, fades=opens),
+        opening_sweeps=min(OPENING_SWEEPS, sweeps // 2) if opens else 0,
+        momentum=resolve_momentum(momentum, chosen),
+        sync=sync,
+        update_probe=bool(update_probe),
+        start=start,
+        seed=require_whole("seed", seed, least=0),
+        tolerance=tolerance if tolerance in (None, "auto") else require_positive("tolerance", tolerance),
+        polish=polish,
+        polish_sweeps=min(POLISH_SWEEPS, sweeps // 3) if polish and isinstance(chosen, LBFGS) else 0,
+        subpixel=bool(subpixel),
+        checkpoint_every=None
+        if checkpoint_every is None
+        else require_whole("checkpoint_every", checkpoint_every, least=1),
+        checkpoint_minutes=None
+        if checkpoint_minutes is None
+        else require_positive("checkpoint_minutes", checkpoint_minutes),
+    )
+
+
+def _resolve_opening(opening: Any, *, fades: bool) -> Algorithm | None:
+    """The option opening; RAAR by its name has another beta where its penalty fades."""
+    if opening == RAAR.name and fades:
+        return RAAR(FADING_BETA)
+    return None if opening is None else parse_algorithm(opening)
+
+
+def resolve_algorithm(algorithm: Any, momentum: Any, sync: Any, *, recovers: bool) -> Algorithm:
+    """Check the option algorithm; its default is L-BFGS where it can be used, and else `AP`.
+
+    L-BFGS needs a model that does not change, and the same object on all tiles that hold a pixel.
+    """
+    inner = isinstance(sync, Sync) and sync.inner > 1
+    if algorithm is None:
+        return AP() if recovers or inner or momentum is not None else LBFGS()
+    chosen = parse_algorithm(algorithm)
+    if isinstance(chosen, LBFGS) and (recovers or inner):
+        found = "sync inner above 1" if inner else "a probe that is recovered"
+        expected = "inner=1" if inner else "update_probe=False"
+        raise OptionError(f"algorithm is lbfgs with {found}; expected {expected}, or algorithm 'ap'")
+    return chosen
+
+
 def resolve_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["nesterov"]:
-    """Check the option momentum; its default is 0 for an algorithm with a stack and else "nesterov"."""
+    """Check the option momentum; its default is "nesterov", and 0 for a stack or L-BFGS."""
+    without = algorithm.has_stack or isinstance(algorithm, LBFGS)
     if momentum is None:
-        return 0.0 if algorithm.has_stack else "nesterov"
+        return 0.0 if without else "nesterov"
     if momentum != "nesterov" and not (isinstance(momentum, numbers.Real) and 0 <= float(momentum) < 1):
         raise OptionError(f"momentum is {momentum!r}; expected 'nesterov' or a number from 0 to below 1")
-    if algorithm.has_stack and momentum != 0:
+    if without and momentum != 0:
         raise OptionError(
-            f"momentum is {momentum!r} with {algorithm.name}; only algorithms without a stack take one"
+            f"momentum is {momentum!r} with {algorithm.name}; only 'ap' and algorithms of your own take one"
         )
     return "nesterov" if momentum == "nesterov" else float(momentum)
 

@@ -13,14 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from daskptycho.backend import Device
 from daskptycho.cluster.workers import find_workers, limit_threads
 from daskptycho.errors import OptionError
-from daskptycho.model.algorithms import Algorithm, parse_algorithm
+from daskptycho.model.algorithms import Algorithm
 from daskptycho.run.driving import Run
 from daskptycho.run.keeper import Keeper, refuse_to_lose_checkpoints
 from daskptycho.run.laying_out import choose_setting
 from daskptycho.run.loop import Progress
-from daskptycho.run.options import GIVEN, RunOptions, require_positive, require_whole, resolve_momentum
+from daskptycho.run.options import GIVEN, check_options
 from daskptycho.run.result import FORMAT
-from daskptycho.scan.dataset import validate_scan
+from daskptycho.scan.dataset import leave_out_frames, take_used, validate_scan
+from daskptycho.scan.findings import leave_out_dark_frames, warn_of_positions
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.storage.store import parse_location, write_atomically
 from daskptycho.sync.options import Sync
@@ -34,7 +35,7 @@ def reconstruct(
     out: str | Path | None = None,
     *,
     sweeps: int = 100,
-    algorithm: str | Algorithm = "ap",
+    algorithm: str | Algorithm | None = None,
     opening: str | Algorithm | None = "raar",
     momentum: float | Literal["nesterov"] | None = None,
     sync: Sync | None = None,
@@ -43,8 +44,10 @@ def reconstruct(
     modes: int | None = None,
     start: Literal["ones", "random"] | ArrayLike = "ones",
     seed: int = 0,
-    tolerance: float | None = None,
+    tolerance: float | Literal["auto"] | None = None,
+    polish: bool | Literal["auto"] = "auto",
     subpixel: bool = True,
+    leave_out: ArrayLike = (),
     memory: str | int | None = None,
     device: Device = "cpu",
     checkpoint_every: int | None = None,
@@ -67,16 +70,20 @@ def reconstruct(
         nothing.
     sweeps : int
         Most sweeps to make.
-    algorithm : "ap", "raar", "dm" or `Algorithm`
-        Alternating projections (`AP`), relaxed averaged alternating reflections (`RAAR`), the difference map
-        (`DifferenceMap`), or any object with the interface of `Algorithm`.
+    algorithm : "lbfgs", "ap", "raar", "dm" or `Algorithm`, optional
+        L-BFGS (`LBFGS`), alternating projections (`AP`), relaxed averaged alternating reflections (`RAAR`),
+        the difference map (`DifferenceMap`), or any object with the interface of `Algorithm`. The default is
+        "lbfgs" where the probe is known, and "ap" where it is recovered or `momentum` is given. L-BFGS needs
+        a known probe.
     opening : algorithm or None
-        Algorithm in place of `algorithm` while a random start that is synchronised grows its first consistent
-        region. Reflections escape from wrong images in which alternating projections with momentum get stuck.
-        None: `algorithm` from the start.
+        Algorithm in place of `algorithm` at the start: while a random start that is synchronised grows its
+        first consistent region; and with L-BFGS for the first 15 sweeps from ones, half of `sweeps` at most,
+        with a penalty on differences of neighbouring pixels that fades, unless counting leaves an R2 above
+        1e-3. Reflections escape from wrong images in which the other algorithms get stuck. None: `algorithm`
+        from the start.
     momentum : float or "nesterov", optional
         Momentum of alternating projections, from 0 (none) to below 1, or Nesterov's sequence. The default is
-        "nesterov", and 0 for algorithms with a stack, which cannot use momentum.
+        "nesterov", and 0 for L-BFGS and for algorithms with a stack, which cannot use momentum.
     sync : Sync, optional
         Options of phase synchronisation; `Sync` with its defaults unless given. ``Sync(method=None)``
         switches it off.
@@ -90,10 +97,19 @@ def reconstruct(
         A constant object, random phases in every frame, or an object on the scan's canvas.
     seed : int
         Seed of the random start.
-    tolerance : float, optional
-        Stop once the residual R2 = ``sum (|Fz| - a)^2 / sum a^2`` falls below this value.
+    tolerance : float or "auto", optional
+        Stop once the residual R2 = ``sum (|Fz| - a)^2 / sum a^2`` falls below this value; with "auto", once
+        residual and object have come to rest. The attribute ``ended`` of the result says whether that ended
+        the run, or `sweeps`. A polish follows if there is one.
+    polish : bool or "auto"
+        Whether the last 20 sweeps, a third of `sweeps` at most, take counts to be Poisson's and differences
+        of neighbouring pixels to be about as large as those that the object has. It needs L-BFGS. "auto": if
+        the scan holds counts, whole numbers.
     subpixel : bool
         Whether the sub-pixel parts of positions shift the probe; otherwise positions are rounded.
+    leave_out : sequence of int
+        Numbers of frames to leave out, as in the scan's `frame_number`, besides those that the scan leaves
+        out already.
     memory : int or str, optional
         Memory limit of each worker, for example ``16 * 2**30`` or "16 GiB"; Dask's limit by default. With
         ``device="gpu"`` it is that of the GPU's memory. If waves that wait for the update of the probe do not
@@ -121,14 +137,33 @@ def reconstruct(
         ``object (y, x)`` complex64, with coordinates in the scan's unit; ``probe (mode, probe_y, probe_x)``
         complex64, in orthogonal modes of decreasing power; ``illumination (y, x)`` float32;
         ``position (frame, axis)``; ``frame_number (frame)``; ``part (frame)``, the part of the scan that a
-        frame belongs to (the phase of one part relative to another is not determined); ``gain (frame)``, if
-        the scan has it, with geometric mean 1; and for each ``sweep``: ``residual``, ``disagreement``,
-        ``spread`` (in radians) and ``seconds``, as in `Progress`.
+        frame belongs to (the phase of one part relative to another is not determined);
+        ``frame_used (frame)``, False for the frames that were left out; ``frame_residual (frame)``, the R2 of
+        each frame; ``frame_overlap (frame)``, the share of its light on pixels that other frames light too;
+        ``gain (frame)``, if the scan has it, with geometric mean 1; and for each ``sweep``: ``residual``,
+        ``disagreement``, ``spread`` (in radians) and ``seconds``, as in `Progress`. What belongs to a frame
+        is NaN for those that were left out, and their part is -1.
+
+    Warns
+    -----
+    UserWarning
+        A frame lies far away from all others, or the scan hardly moves; or, at the end, some frames fit far
+        worse than the others.
+
+        Attributes of it are ``expected_residual``, the R2 that counting photons leaves, if the frames hold
+        counts; and ``warnings``, if the run has not gone well.
+
+    Warns
+    -----
+    UserWarning
+        The reconstruction diverged and goes back to an earlier image with smaller steps; or it has ended with
+        an R2 above one, far above what the counts allow, or above its own best.
 
     Raises
     ------
     ScanError
-        The scan is impossible, a result or checkpoints exist at `out`, or the reconstruction diverged.
+        The scan is impossible, a result or checkpoints exist at `out`, or the first guesses have no finite
+        R2.
     StoreError
         `out` denies access or does not answer for longer than a minute, before the first frames are read or
         when the result is written. In between this is a `FaultError`.
@@ -140,23 +175,20 @@ def reconstruct(
         to resume. The loss of workers alone is not an error: their results are computed again, in the worst
         case from the last checkpoint, and the callback is called again for these sweeps.
     """
-    options = RunOptions(
-        sweeps=require_whole("sweeps", sweeps, least=1),
-        algorithm=parse_algorithm(algorithm),
-        opening=None if opening is None else parse_algorithm(opening),
-        momentum=resolve_momentum(momentum, parse_algorithm(algorithm)),
-        sync=Sync() if sync is None else sync,
-        update_probe=bool(update_probe),
+    options = check_options(
+        sweeps=sweeps,
+        algorithm=algorithm,
+        opening=opening,
+        momentum=momentum,
+        sync=sync,
+        update_probe=update_probe,
         start=start if isinstance(start, str) else GIVEN,
-        seed=require_whole("seed", seed, least=0),
-        tolerance=None if tolerance is None else require_positive("tolerance", tolerance),
-        subpixel=bool(subpixel),
-        checkpoint_every=None
-        if checkpoint_every is None
-        else require_whole("checkpoint_every", checkpoint_every, least=1),
-        checkpoint_minutes=None
-        if checkpoint_minutes is None
-        else require_positive("checkpoint_minutes", checkpoint_minutes),
+        seed=seed,
+        tolerance=tolerance,
+        polish=polish,
+        subpixel=subpixel,
+        checkpoint_every=checkpoint_every,
+        checkpoint_minutes=checkpoint_minutes,
     )
     if isinstance(start, str) and start == GIVEN:
         raise OptionError(f"start is {start!r}; expected 'ones', 'random' or an array")
@@ -165,12 +197,17 @@ def reconstruct(
     if callback is not None and not callable(callback):
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
     workers = find_workers(memory, device)
+    if np.size(leave_out):
+        scan = leave_out_frames(scan, leave_out)
     validate_scan(scan)
+    scan = leave_out_dark_frames(scan)
+    warn_of_positions(scan)
+    whole, scan = scan, take_used(scan)
     tiling = lay_out_tiles(scan, whole_pixel=not options.subpixel)
     image = None if isinstance(start, str) else _check_image(start, tiling)
     setting = choose_setting(scan, tiling, options, workers, probe=probe, modes=modes, image=image)
     target = None if out is None else parse_location(out)
-    run = Run(setting.lay_out, setting.begin, Keeper(options, scan, target, device))
+    run = Run(setting.lay_out, setting.begin, Keeper(options, whole, target, device))
     if target is None:
         with limit_threads(device):
             return run.carry_out(callback, None)

@@ -19,7 +19,11 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
 from daskptycho.model import model
-from daskptycho.scan.dataset import frame_numbers, pixel_size
+from daskptycho.model.operators import is_lit
+from daskptycho.model.probe import Probe
+from daskptycho.model.sweep import FrameMeasures
+from daskptycho.run.misfits import name_misfits
+from daskptycho.scan.dataset import frame_numbers, frames_used, pixel_size, spread_over_frames
 from daskptycho.scan.parts import describe_parts, label_parts
 from daskptycho.storage.old_names import rename_old_variables
 from daskptycho.storage.store import load_dataset, open_dataset, parse_location, read_attributes
@@ -39,6 +43,7 @@ __all__ = [
     "assemble_values",
     "make_result",
     "open_result",
+    "show_lit",
     "warn_of_parts",
     "write_result",
 ]
@@ -76,6 +81,23 @@ def assemble_canvas(tiling: Tiling, images: Sequence[Value]) -> NDArray:
     return canvas
 
 
+def show_lit(images: Sequence[Value], illuminations: Sequence[Value], shared: Value) -> list[Value]:
+    """The images of tiles for results and views: zero where there is too little light to know the object.
+
+    Parameters
+    ----------
+    images, illuminations : sequence of Value
+        Image and illumination of each tile, (y, x) on its window.
+    shared : Value
+        The shared parameters of the model, by name.
+    """
+    return [task(_show_lit, *of_tile, shared) for of_tile in zip(images, illuminations, strict=True)]
+
+
+def _show_lit(image: Any, illumination: Any, shared: dict[str, Any]) -> Any:
+    return image[...] * is_lit(illumination[...], shared[Probe.name])
+
+
 def assemble_values(state: State) -> dict[str, NDArray]:
     """Fetch the values of all parameters of the model; per-frame values follow the order of the tiles."""
     values = compute(task(_to_host, state.shared))
@@ -92,11 +114,13 @@ class Outcome(NamedTuple):
     """The outcome of a run, from which its result is made."""
 
     images: list[Value]
-    """The object on each tile's window."""
+    """The object on each tile's window, from `show_lit`."""
     illuminations: list[Value]
     """The illumination on each tile's window, summed over all tiles."""
     values: dict[str, NDArray]
     """Values of the parameters of the model, by name."""
+    measures: FrameMeasures | None = None
+    """Of each frame that was used; None where they are not known."""
 
 
 def make_result(
@@ -110,9 +134,10 @@ def make_result(
 ) -> xr.Dataset:
     """Make the dataset that `reconstruct` returns.
 
-    `expected` is the R2 that counting photons leaves, if it is known; `faults` are sentences of `verdict`.
+    `scan` has all its frames, `tiling` those that were used. `expected` is the R2 that counting photons
+    leaves, if it is known; `faults` are sentences of `verdict`.
     """
-    history = list(history)
+    history, used = list(history), frames_used(scan)
     unit = scan["position"].attrs["units"]
     size = pixel_size(scan) if unit == "m" else None
     step = (1.0, 1.0) if size is None else size
@@ -125,14 +150,25 @@ def make_result(
     for kind in model.PARAMETERS:
         if kind.name in found.values:
             recovered |= kind.result(found.values[kind.name])
+    of_frames: dict[str, Any] = {}
+    if found.measures is not None:
+        recovered |= {f"frame_{name}": (("frame",), of, {}) for name, of in found.measures._asdict().items()}
+    for name, (dims, values, attributes) in recovered.items():
+        if dims[0] == "frame":
+            of_frames[name] = (dims, spread_over_frames(used, values), attributes)
     result = xr.Dataset(
         {
             "object": (("y", "x"), assemble_canvas(tiling, found.images)),
             "illumination": (("y", "x"), assemble_canvas(tiling, found.illuminations)),
             **recovered,
+            **of_frames,
             "position": scan["position"].variable.load(),
             "frame_number": ("frame", frame_numbers(scan)),
-            "part": ("frame", _label_parts(tiling, found.values["probe"], history)),
+            "frame_used": ("frame", used),
+            "part": (
+                "frame",
+                spread_over_frames(used, _label_parts(tiling, found.values["probe"], history)),
+            ),
             **{
                 name: ("sweep", np.array([getattr(sweep, name) for sweep in history]))
                 for name in ("residual", "disagreement", "spread", "seconds")
@@ -147,6 +183,8 @@ def make_result(
             "source": str(scan.encoding.get("source", scan.attrs.get("source", "memory"))),
         },
     )
+    if found.measures is not None:
+        result.attrs |= name_misfits(result)
     if pixel_size(scan) is not None:
         result.attrs["pixel_size_m"] = list(pixel_size(scan) or ())
     if expected is not None:

@@ -21,7 +21,7 @@ from daskptycho.backend import array_module, to_device_of, to_host
 from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import overlap
-from daskptycho.model.sweep import Stack, Weighted, illuminate_tile, sweep_tile
+from daskptycho.model.sweep import Stack, Weighted, illuminate_tile, merge, sweep_tile
 from daskptycho.sync.gramian import Border, GramianBlock, block_matrix, block_values
 from daskptycho.sync.options import Synchronisation
 from daskptycho.sync.parts import find_links, galerkin_matrix, synchronise, synchronise_one, synchronise_parts
@@ -159,7 +159,7 @@ def sweep_inside(
         else:
             tile_sum = synchronise_tile(tile, swept.left, around.block, weight, how, swept.misfit)
             image_sum, phase = tile_sum.image_sum, tile_sum.found.phase
-        image = (image_sum + image * others) * weight
+        image = merge(image_sum + image * others, around.illumination, at, image)
         stack = None if swept.carried is None else Stack(swept.carried, phase)
     return InnerSweeps(image, stack, misfit)
 
@@ -180,6 +180,8 @@ class GalerkinRow(NamedTuple):
     """Number of frames of the tile."""
     parts: RowParts | None = None
     """None if neither the tile nor a neighbour has parts."""
+    moved: tuple[float, float] = (0.0, 0.0)
+    """See `model.sweep.TileSweep`."""
 
 
 def galerkin_row(

@@ -10,24 +10,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from daskptycho.model.algorithms import AP, Algorithm
+import numpy as np
+from numpy.typing import NDArray
+
+from daskptycho.model.algorithms import AP, LBFGS, Algorithm
+from daskptycho.model.lbfgs import Memory, Step, make_step
 from daskptycho.model.model import TileModel
-from daskptycho.model.sweep import Leave, OverlapSum, Stack
+from daskptycho.model.sweep import Leave, OverlapSum, Stack, merge
 from daskptycho.sync.options import Sync, Synchronisation
-from daskptycho.sync.two_level import TileSum
+from daskptycho.sync.phases import Phases
+from daskptycho.sync.two_level import GalerkinRow, TileSum
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value
-from daskptycho.tasks.strips import Pieces, cut_labels, cut_strips
+from daskptycho.tasks.strips import Pieces, add_unturned, cut_labels, cut_strips
 
 __all__ = [
+    "Joined",
+    "Measured",
     "State",
+    "Stepped",
     "SweepSettings",
     "TileState",
     "Unmerged",
+    "image_before",
+    "memory_of",
     "merge_image",
     "model_on_tiles",
     "previous_image",
     "stack_of",
+    "sum_turned",
 ]
 
 Array = Any
@@ -45,11 +56,14 @@ class State:
         One for each tile; their fields are values.
     previous_shared : Value or None
         The shared parameters before the last sweep.
+    joined : Value or None
+        The `Joined` of the last sweep, if it was one of L-BFGS.
     """
 
     shared: Value
     tiles: list[TileState]
     previous_shared: Value | None = None
+    joined: Value | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,16 @@ class SweepSettings:
         Whether the sweep keeps the image that it started from, since a later sweep needs it for its momentum.
     due : set of str
         Names of the parameters that the sweep updates.
+    smoothing : float
+        Weight of the penalty on differences of neighbouring pixels; see `model.sweep.merge`.
+    begins_anew : bool
+        Whether L-BFGS forgets its earlier steps.
+    measures_change : bool
+        Whether to measure what the sweep before changed of the object.
+    measures_roughness : bool
+        Whether L-BFGS measures how much neighbouring pixels differ, for a polish.
+    polishes : bool
+        Whether the sweep takes counts to be Poisson's, and smooths the object as strongly as that fits it.
     share : float
         The share of each update that is applied.
     """
@@ -79,7 +103,17 @@ class SweepSettings:
     momentum: float = 0.0
     keeps_image: bool = False
     due: frozenset[str] = frozenset()
+    smoothing: float = 0.0
+    begins_anew: bool = False
+    measures_change: bool = False
+    measures_roughness: bool = False
+    polishes: bool = False
     share: float = 1.0
+
+    @property
+    def pairs(self) -> int:
+        """Most pairs of L-BFGS; 0 if the sweep is not one of it."""
+        return self.algorithm.pairs if isinstance(self.algorithm, LBFGS) else 0
 
     @property
     def leave(self) -> Leave:
@@ -103,11 +137,54 @@ class Unmerged(NamedTuple):
     """`TilePhases` of all tiles; None if the phases are in the overlap sums already."""
 
 
+class Measured(NamedTuple):
+    """What L-BFGS measured in a tile after a sweep."""
+
+    memory: Memory | None
+    """None where only the numbers are sent to the task for all tiles."""
+    products: NDArray[np.float64]
+    """From `measure_products`."""
+    misfit: float
+    row: GalerkinRow | None = None
+    """The tile's row of G, if the sweep synchronised on two levels."""
+    moved: tuple[float, float] = (0.0, 0.0)
+    """See `TileSweep`."""
+    objective: float = 0.0
+    """What L-BFGS makes small."""
+    roughness: tuple[float, float] = (0.0, 0.0)
+    """Sums of squared differences of neighbours in the light, and of their weights."""
+
+
+class Joined(NamedTuple):
+    """What one task for all tiles found after a sweep of L-BFGS."""
+
+    step: Step
+    misfit: float
+    """That of the sweep, over all tiles."""
+    phases: Phases | None = None
+    """Those of the tiles or of the frames, if the sweep synchronised."""
+    change: float = np.nan
+    """See `graph.Report`."""
+    roughness: float = 0.0
+    """Mean squared difference of neighbours in the light, before any polish."""
+
+
+class Stepped(NamedTuple):
+    """All that is needed for a tile's image after a step of L-BFGS; `merge_image` makes the step."""
+
+    measured: Any
+    """The tile's `Measured`."""
+    joined: Any
+    """The `Joined` of all tiles."""
+    turned: Unmerged | None = None
+    """The overlap sums with the phases of a synchronisation, which are added to the step."""
+
+
 class TileState(NamedTuple):
     """The state of a tile between two sweeps. Its fields are values in a graph, and arrays in a task."""
 
     image: Any
-    """(y, x) complex64 array, or `Unmerged`."""
+    """(y, x) complex64 array, `Unmerged` or `Stepped`."""
     illumination: Any
     """(y, x) float32 N on the tile's window, summed over all tiles."""
     own: Any
@@ -116,14 +193,26 @@ class TileState(NamedTuple):
     """(y, x) complex64 image one sweep before, if `image` is merged; see `previous_image`."""
     stack: Stack | None = None
     """The stack of the algorithm, if `image` is merged; see `stack_of`."""
+    measured: Any = None
+    """The tile's `Measured` of L-BFGS, if `image` is merged; see `memory_of`."""
 
 
 def merge_image(data: TileData, state: TileState, at: TileModel) -> Array:
     """The tile's image, (y, x) complex64: merged from the last sweep unless it is merged already."""
     source = state.image
+    if isinstance(source, Stepped):
+        return _step_image(data, state, at, source)
     if not isinstance(source, Unmerged):
         return source[...]
-    phases = source.phases
+    swept, total = source.swept, sum_turned(data, source)
+    add_unturned(swept, source.pieces, data.strips, total)
+    start = None if swept.start is None else swept.start[...]
+    return merge(total, state.illumination[...], at, start, swept.smoothing)
+
+
+def sum_turned(data: TileData, source: Unmerged) -> Array:
+    """The overlap sum of all tiles with the phases of the synchronisation, if any, (y, x) complex64."""
+    phases: Any = source.phases.phases if isinstance(source.phases, Joined) else source.phases
     image_sum = source.swept.left.image_sum[...]
     if phases is None:
         total = image_sum.copy()
@@ -137,18 +226,52 @@ def merge_image(data: TileData, state: TileState, at: TileModel) -> Array:
         )
         for strip, pixels, labels in cut:
             total[strip.to_target] += pixels * phases.on_pixels(strip.source, labels, pixels)
-    total *= at.inverse_illumination(state.illumination[...])
     return total
+
+
+def _step_image(data: TileData, state: TileState, at: TileModel, source: Stepped) -> Array:
+    memory, illumination = memory_of(state), state.illumination[...]
+    assert memory is not None
+    image = make_step(memory, source.joined.step)
+    if source.turned is not None:
+        # The change of the sum by the phases is added to the step. The sum without phases is N psi - D r.
+        damped = illumination + at.damping
+        turned = sum_turned(data, source.turned)
+        turned -= illumination * memory.image
+        turned *= np.float32(1) / damped
+        image += turned
+        image += memory.change
+    return image
+
+
+def image_before(state: TileState) -> Array | None:
+    """The tile's image before the last sweep, or where momentum took that; None if it was not kept."""
+    if (memory := memory_of(state)) is not None:
+        return memory.image
+    if (previous := previous_image(state)) is not None:
+        return previous
+    start = state.image.swept.start if isinstance(state.image, Unmerged) else None
+    return None if start is None else start[...]
+
+
+def memory_of(state: TileState) -> Memory | None:
+    """What L-BFGS knows of the tile; None if the last sweep was not one of it."""
+    measured = state.image.measured if isinstance(state.image, Stepped) else state.measured
+    return None if measured is None else measured.memory
 
 
 def previous_image(state: TileState) -> Array | None:
     """The tile's image one sweep before; None if it was not kept."""
+    if isinstance(state.image, Stepped):
+        return None
     kept = state.image.swept.image if isinstance(state.image, Unmerged) else state.previous
     return None if kept is None else kept[...]
 
 
 def stack_of(data: TileData, state: TileState) -> Stack | None:
     """The stack of the algorithm; None if it has none."""
+    if isinstance(state.image, Stepped):
+        return None
     if not isinstance(state.image, Unmerged):
         return state.stack
     swept, _, phases = state.image

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from daskptycho.backend import array_module
 from daskptycho.model.sweep import TileSweep
 from daskptycho.sync.tile_parts import Labels
 from daskptycho.sync.two_level import TileSum
@@ -17,7 +20,16 @@ from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value, in_one_process, task
 from daskptycho.tiling import Strip
 
-__all__ = ["Pieces", "add_neighbours", "bring_strips", "cut_labels", "cut_strips"]
+__all__ = [
+    "Pieces",
+    "add_neighbours",
+    "add_unturned",
+    "bring_strips",
+    "cut_labels",
+    "cut_strips",
+    "share_neighbours",
+    "share_pixels",
+]
 
 Array = Any
 Pieces = list[Any]
@@ -30,6 +42,8 @@ class CutStrip(NamedTuple):
     pixels: Array
     labels: Labels
     """The part of the neighbour that each belongs to."""
+    unturned: Array | None = None
+    """Those of `TileSweep.unturned`, if there is one."""
 
 
 def _image_of(source: Any) -> Array:
@@ -43,7 +57,10 @@ def _labels_of(source: Any) -> Labels:
 
 
 def _cut_strip(source: Any, strip: Strip) -> CutStrip:
-    return CutStrip(_image_of(source)[strip.from_source], _labels_of(source).cut(strip.from_source))
+    unturned = source.unturned if isinstance(source, TileSweep) else None
+    part = strip.from_source
+    cut = None if unturned is None else unturned[part]
+    return CutStrip(_image_of(source)[part], _labels_of(source).cut(part), cut)
 
 
 def bring_strips(layout: Layout, sources: list[Value]) -> list[list[Value]]:
@@ -76,6 +93,40 @@ def cut_strips(pieces: Pieces, strips: list[Strip]) -> Iterator[Array]:
     """Yield the pixels of each strip, (y, x)."""
     for piece, strip in zip(pieces, strips, strict=True):
         yield piece.pixels if isinstance(piece, CutStrip) else _image_of(piece)[strip.from_source]
+
+
+def add_unturned(own: TileSweep, pieces: Pieces, strips: list[Strip], total: Array) -> None:
+    """Add the sums without phases of a tile and of its strips to `total`, (y, x) complex64, in place."""
+    if own.unturned is None:
+        return
+    total += own.unturned[...]
+    for piece, strip in zip(pieces, strips, strict=True):
+        # Pixels that were cut out are those of the strip already.
+        cut = isinstance(piece, CutStrip)
+        total[strip.to_target] += piece.unturned if cut else piece.unturned[strip.from_source]
+
+
+def share_pixels(window: Array, strips: list[Strip]) -> Array:
+    """One divided by the number of tiles that hold each pixel of a tile's window, (y, x) float32.
+
+    `window` is any array on the window; the result is on its device.
+    """
+    held = array_module(window).ones(window.shape, dtype=np.float32)
+    for strip in strips:
+        held[strip.to_target] += 1
+    return np.float32(1) / held
+
+
+def share_neighbours(window: Array, strips: list[Strip]) -> tuple[Array, Array]:
+    """One divided by the number of tiles that hold both of two neighbours, along y and along x, float32."""
+    xp, (height, width) = array_module(window), window.shape
+    down = xp.ones((height - 1, width), dtype=np.float32)
+    across = xp.ones((height, width - 1), dtype=np.float32)
+    for strip in strips:
+        rows, columns = strip.to_target
+        down[rows.start : rows.stop - 1, columns] += 1
+        across[rows, columns.start : columns.stop - 1] += 1
+    return np.float32(1) / down, np.float32(1) / across
 
 
 def cut_labels(pieces: Pieces, strips: list[Strip]) -> Iterator[Labels]:

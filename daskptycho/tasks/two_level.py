@@ -17,7 +17,7 @@ from daskptycho.tasks.spec import Value, task
 from daskptycho.tasks.state import State, SweepSettings, model_on_tiles
 from daskptycho.tasks.strips import Pieces, cut_labels, cut_strips
 
-__all__ = ["join_tiles", "synchronise_swept"]
+__all__ = ["find_phases", "join_tiles", "measure_row", "synchronise_swept"]
 
 Array = Any
 
@@ -35,14 +35,19 @@ def synchronise_swept(
     return swept._replace(left=synchronise_tile(data.tile, swept.left, block, weight, how, swept.misfit))
 
 
-def _row(data: TileData, swept: TileSweep, pieces: Pieces, illumination: Array, at: TileModel) -> GalerkinRow:
+def measure_row(
+    data: TileData, swept: TileSweep, pieces: Pieces, illumination: Array, at: TileModel
+) -> GalerkinRow:
+    """The row of G of a tile, from the strips of its neighbours."""
     tile_sum = swept.left.with_images(lambda image: image[...])
     cut, labels = list(cut_strips(pieces, data.strips)), list(cut_labels(pieces, data.strips))
     weight = at.inverse_illumination(illumination[...])
-    return galerkin_row(data.tile.index, tile_sum, cut, data.strips, weight, swept.misfit, labels)
+    row = galerkin_row(data.tile.index, tile_sum, cut, data.strips, weight, swept.misfit, labels)
+    return row._replace(moved=swept.moved)
 
 
-def _find_phases(rows: list[GalerkinRow], settings: SweepSettings) -> Phases:
+def find_phases(rows: list[GalerkinRow], settings: SweepSettings) -> Phases:
+    """The phases of all tiles."""
     residual = sum(row.misfit for row in rows) / settings.counts
     return find_tile_phases(rows, settings.how, residual)
 
@@ -73,5 +78,5 @@ def join_tiles(
     illuminations = [tile.illumination for tile in after.tiles]
     models = model_on_tiles(layout, after.shared, [tile.own for tile in after.tiles])
     inputs = zip(layout.tiles, swept, pieces, illuminations, models, strict=True)
-    rows = [task(_row, *of_tile) for of_tile in inputs]
-    return rows, task(_find_phases, rows, settings)
+    rows = [task(measure_row, *of_tile, name="row") for of_tile in inputs]
+    return rows, task(find_phases, rows, settings)

@@ -197,7 +197,7 @@ MUTANTS: list[Mutant] = [
         ("power not scaled", "power * scale", "power"),
         ("last misfit alone", "total += difference", "total = difference"),
         ("misfit in single precision", "double total = 0.0;", "float total = 0.0f;"),
-        ("dark waves not finite", "1e-30f", "0.0f"),
+        ("waves not shifted, dark ones not finite", "power * scale + shift", "power * scale"),
         ("modulus of each mode alone", "power += square", "power = square"),
         ("parts of the misfit upon each other", "f * gridDim.y + blockIdx.y", "f + blockIdx.y"),
         ("every thread leaves its misfit", "if (threadIdx.x == 0) misfit", "misfit"),

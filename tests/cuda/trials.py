@@ -146,6 +146,17 @@ def project_modulus(layout: Layout, kernels: Kernels) -> None:
         close(found, ((modulus - arrays.amplitude)[valid] ** 2).sum())
 
 
+def waves_shifted_by_a_constant(kernels: Kernels) -> None:
+    arrays, shift = arrays_for(LAYOUTS[1]), 0.375
+    wave = arrays.waves.copy()
+    found = kernels.project_modulus(wave, arrays.amplitude, 1.0, shift)
+    modulus = np.sqrt((abs(arrays.waves.astype(complex)) ** 2).sum(axis=1) + shift)
+    valid = arrays.amplitude >= 0
+    ratio = np.where(valid, arrays.amplitude / modulus, 1)
+    close(wave, arrays.waves * ratio[:, None])
+    close(found, ((modulus - arrays.amplitude)[valid] ** 2).sum())
+
+
 def weigh_frames(layout: Layout, kernels: Kernels) -> None:
     arrays = arrays_for(layout)
     weighted = np.full((layout.frames, *layout.frame), np.nan, dtype=np.complex64)
@@ -328,6 +339,7 @@ TRIALS["project_modulus"] += _special(
     dark_waves_stay_finite,
     faint_waves_get_the_measured_amplitudes,
     negative_amplitudes_and_nan_are_not_measured,
+    waves_shifted_by_a_constant,
 )
 TRIALS["weigh_frames"] += _special(power_of_a_bright_pixel_among_faint_ones)
 TRIALS["multiply_matrix"] += _special(zero_vectors_stay_zero)

@@ -54,7 +54,14 @@ SCALARS = {
     "sync.eigensolvers.read": "two numbers a step",
     "sync.eigensolvers.advance": "inner products of three vectors",
     "sync.eigensolvers.lobpcg": "norm of the residual",
+    "model.shifted_fit._inner": "slope and curvature of the step of the probe",
+    "model.lbfgs.measure_products": "inner products",
+    "tasks.lbfgs._measure": "penalty of a polish",
+    "tasks.lbfgs._measure_roughness": "two sums",
+    "tasks.lbfgs.prepare_polish": "brightest pixel of the probe",
 }
+# Bytes of the inner products of L-BFGS: three rows for five pairs.
+PRODUCTS = 8 * 3 * 11
 
 
 @pytest.fixture(autouse=True)
@@ -186,8 +193,8 @@ def test_the_image_is_the_cpus_and_a_sweep_moves_scalars_alone(
         assert set(up) <= ({"gpu_kernels._tables"} if number <= 3 else set())
         assert set(total(transfers, "to host")) <= set(SCALARS)
         most = max(transfer.nbytes for transfer in transfers if transfer.direction == "to host")
-        # A row of G, or the inner products of LOBPCG's three vectors.
-        assert most <= 16 * max(9, 1 + max(strips.values()))
+        # A row of G, or the inner products of LOBPCG's three vectors, or those of L-BFGS.
+        assert most <= max(PRODUCTS, 16 * max(9, 1 + max(strips.values())))
     moved = max(sum(transfer.nbytes for transfer in transfers) for transfers in sweeps[2:])
     with capsys.disabled():
         print(f"\n{moved} bytes a sweep to the host, none to the device; image {apart:.0e} apart", end=" ")
@@ -243,6 +250,8 @@ def test_frames_are_moved_once_and_as_counts(standin: ModuleType, scans: dict[st
         # By tasks, which run in the thread that asked for them.
         "tasks.spec.persist": windows * (8 + 4),
         "run.result._to_host": scan["probe"].values.nbytes,
+        # Four numbers of each frame: its misfit and counts, its light, and what of it is its own.
+        "model.sweep.measure_tile": scan.sizes["frame"] * 4 * 8,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -173,11 +173,13 @@ def test_own_parameters_go_through_sweeps(
     for _ in range(2):
         state, _ = persist(sweep(layout, state, settings))
         along, power = fit(on, image, strength)
-        own = plain.Projections(strength[:, None, None, None] * on.probe, on.corner, on.amplitude, on.shape)
+        own = replace(on, probe=strength[:, None, None, None] * on.probe)
         waves = own.data(own.split(image))
         strength = strength * along / power
-        after = plain.Projections(strength[:, None, None, None] * on.probe, on.corner, on.amplitude, on.shape)
-        image = after.image(waves)
+        after = replace(
+            on, probe=strength[:, None, None, None] * on.probe, damping=plain.damping_of(ds, 1e-2)
+        )
+        image = after.image(waves, image)
         found = compute([tile.own for tile in state.tiles])
         assert [len(values["strength"]) for values in found] == list(chunks)
         np.testing.assert_allclose(np.concatenate([v["strength"] for v in found]), strength, rtol=1e-4)

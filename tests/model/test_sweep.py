@@ -112,25 +112,32 @@ def test_illumination_of_a_tile_is_that_of_its_frames(options: dict) -> None:
 # Merge
 
 
-def with_probe(probe: np.ndarray) -> TileModel:
-    return TileModel(Model((Probe(recovered=False),), FarField()), {"probe": probe}, {})
+def with_probe(probe: np.ndarray, recovered: bool = False) -> TileModel:
+    return TileModel(Model((Probe(recovered=recovered),), FarField()), {"probe": probe}, {})
 
 
-def test_merge_divides_by_the_illumination_and_leaves_the_dark_at_zero() -> None:
-    probe = np.array([[[1, 0.5j], [1.5j, 0.1]]], dtype=np.complex64)
-    lit = np.array([[4.0, 1.0, 1e-9, 0.0]], dtype=np.float32)
-    total = np.array([[8.0, 1j, 1e-9, 0.0]], dtype=np.complex64)
-    image = merge(total, lit, with_probe(probe))
+@pytest.mark.parametrize(("recovered", "share"), [(False, 1e-3), (True, 1e-2)])
+def test_merge_divides_by_the_illumination_and_leaves_the_dark_as_it_was(
+    recovered: bool, share: float
+) -> None:
+    probe = np.array([[[1, 0.5j], [2j, 0.1]]], dtype=np.complex64)
+    damping = 4 * share
+    lit = np.array([[4.0, 1.0, damping, 0.0]], dtype=np.float32)
+    total = np.array([[8.0, 1j, 5 * damping, 0.0]], dtype=np.complex64)
+    before = np.array([[1.0, 1.0, 3.0, 7j]], dtype=np.complex64)
+    image = merge(total.copy(), lit, with_probe(probe, recovered), before)
     assert image.dtype == np.complex64
-    np.testing.assert_allclose(image, [[2, 1j, 0, 0]], rtol=1e-6)
+    expected = [[(8 + damping) / (4 + damping), (1j + damping) / (1 + damping), 4, 7j]]
+    np.testing.assert_allclose(image, expected, rtol=1e-6)
+    # Without an image before there is no damping, and the dark is zero.
+    dark = lit * np.float32([1, 1, 1e-3, 1])
+    np.testing.assert_allclose(merge(total, dark, with_probe(probe)), [[2, 1j, 0, 0]], rtol=1e-6)
 
 
 @given(st.integers(0, 2**32))
 def test_merge_undoes_the_illumination(seed: int) -> None:
     random = np.random.default_rng(seed)
     probe = complex_noise(random, (2, 4, 4))
-    # Whatever gets more than a thousandth of the probe's brightest pixel is not dark.
-    darkest = 1.001e-3 * (abs(probe) ** 2).sum(axis=0).max()
-    lit = random.uniform(darkest, 5, (5, 6)).astype(np.float32)
+    lit = random.uniform(0, 5, (5, 6)).astype(np.float32)
     image = complex_noise(random, (5, 6))
-    np.testing.assert_allclose(merge(image * lit, lit, with_probe(probe)), image, rtol=1e-5)
+    np.testing.assert_allclose(merge(image * lit, lit, with_probe(probe), image), image, rtol=1e-5)

@@ -25,12 +25,13 @@ from daskptycho import graph
 from daskptycho.backend import GPU_BATCHES
 from daskptycho.cluster.workers import Workers
 from daskptycho.graph import sweep
-from daskptycho.model.algorithms import AP, RAAR
+from daskptycho.model.algorithms import AP, LBFGS, RAAR
 from daskptycho.model.model import Model
 from daskptycho.model.probe import Probe
+from daskptycho.run.fitting import describe_method, fit_options
 from daskptycho.run.guard import drop_anchor
 from daskptycho.run.memory import FULL, GPU_CONTEXT, INTERPRETER, count_sweep_tasks, estimate_needs
-from daskptycho.run.options import Recipe
+from daskptycho.run.options import Recipe, check_options
 from daskptycho.run.start import begin_uniform, place_values
 from daskptycho.scan.dataset import tile_chunks
 from daskptycho.sync.options import Sync, Synchronisation
@@ -89,7 +90,7 @@ def tight(ds: xr.Dataset, recipe: Recipe, workers: Workers = HERE, *, images_on_
 def test_streamed_run_gives_the_image_of_one_that_holds_its_amplitudes(
     ds: xr.Dataset, sync: Sync, update_probe: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options: dict[str, Any] = {"sweeps": 5, "sync": sync, "update_probe": update_probe}
+    options: dict[str, Any] = {"sweeps": 5, "algorithm": "ap", "sync": sync, "update_probe": update_probe}
     held = dp.reconstruct(ds, **options)
     reads: list[int] = []
     read = StoredAmplitudes.read
@@ -102,8 +103,9 @@ def test_streamed_run_gives_the_image_of_one_that_holds_its_amplitudes(
     recipe = recipe_of(update_probe, method=sync.method)
     with dask.config.set(num_workers=HERE.threads):
         streamed = dp.reconstruct(ds, memory=tight(ds, recipe), **options)
-    # Once for the counts, then every sweep; twice in those that wait for the new probe of all tiles.
-    assert len(reads) == 4 * (1 + 5 + (4 if update_probe else 0))
+    # Once for the counts, then every sweep; twice in those that wait for the new probe of all tiles; and
+    # once to measure each frame at the end.
+    assert len(reads) == 4 * (1 + 5 + (4 if update_probe else 0) + 1)
     xr.testing.assert_allclose(streamed.drop_vars("seconds"), held.drop_vars("seconds"), rtol=1e-5)
 
 
@@ -135,7 +137,8 @@ def test_waves_that_find_no_room_are_computed_twice(
 
 
 def test_random_start_streams_too(ds: xr.Dataset) -> None:
-    options: dict[str, Any] = {"sweeps": 3, "start": "random", "opening": None, "update_probe": False}
+    options: dict[str, Any] = {"sweeps": 3, "start": "random", "opening": None}
+    options |= {"algorithm": "ap", "update_probe": False}
     held = dp.reconstruct(ds, **options)
     memory = tight(ds, recipe_of(update_probe=False))
     with dask.config.set(num_workers=HERE.threads):
@@ -182,7 +185,8 @@ def test_what_is_held_was_estimated(
         due=model.due(2),
     )
     anchor = drop_anchor(layout, state, 0)
-    for _ in range(2):
+    # The first sweep has no momentum yet.
+    for _ in range(3):
         before = state
         state, _ = persist(sweep(layout, before, settings))
     # A sweep needs the state before it until its last tile is done.
@@ -192,6 +196,54 @@ def test_what_is_held_was_estimated(
     kept = size_of(tiles, after, before, compute(anchor.images)) - size_of(small, phases)
     # Pairs are counted in the largest tile only.
     assert 0.99 * needs.held <= kept <= 1.01 * needs.held
+
+
+@pytest.mark.parametrize("pairs", [1, 3])
+@pytest.mark.parametrize("synchronises", [False, True])
+def test_what_lbfgs_holds_was_estimated(ds: xr.Dataset, pairs: int, synchronises: bool) -> None:
+    tiling = plain.tiling_of(ds, tile_chunks(ds))
+    recipe = replace(recipe_of(False, momentum=False), pairs=pairs)
+    needs = estimate_needs(ds, tiling, HERE, recipe)
+    layout = persist(lay_out(ds, tiling, Model(recipe.parameters), "two-level"))
+    state = persist(begin_uniform(layout, *place_values(layout, {"probe": ds["probe"].values}), None))
+    anchor = drop_anchor(layout, state, 0)
+    how = Synchronisation(Sync(every=1), "degree" if synchronises else None)
+    for _ in range(pairs + 3):
+        before = state
+        state, _ = persist(sweep(layout, before, SweepSettings(LBFGS(pairs), how)))
+    tiles, after, before, anchored = compute([layout.tiles, state.tiles, before.tiles, anchor.images])
+    small = [(own.tile, own.pairs.border, own.amplitudes.invalid) for own in tiles]
+    others = [
+        (own.image.measured.products, own.image.measured.row, own.image.joined) for own in after + before
+    ]
+    if synchronises:
+        others += [own.image.turned.swept.left.found for own in after + before]
+    kept = size_of(tiles, after, before, anchored) - size_of(small, others)
+    # A sweep that synchronises holds all that was estimated, another one the sums of one kind only.
+    assert (0.99 if synchronises else 0.65) * needs.held <= kept <= 1.01 * needs.held
+
+
+def test_pairs_and_opening_shrink_with_the_memory(ds: xr.Dataset) -> None:
+    tiling = plain.tiling_of(ds, tile_chunks(ds))
+    asked = check_options(update_probe=False)
+    known = (Probe(recovered=False),)
+    assert fit_options(ds, tiling, HERE, asked, known, 1)[0] == asked
+    words: list[str] = []
+    for memory in range(10 * 10**8, 4 * 10**8, -50_000):
+        try:
+            fitted, needs = fit_options(ds, tiling, replace(HERE, memory=memory), asked, known, 1)
+        except dp.OptionError:
+            break
+        assert needs.fits
+        method = f"{describe_method(fitted, asked)} | {needs.residency.streamed}"
+        if not words or words[-1] != method:
+            words.append(method)
+    assert words[0] == "L-BFGS with 5 pairs, after 15 sweeps of raar at most | False"
+    assert words[1] == "L-BFGS with 5 pairs; no room for an opening | False"
+    assert words[2] == "L-BFGS with 4 pairs; no room for an opening and 5 pairs of L-BFGS | False"
+    momentum = "ap with momentum; no room for an opening and 5 pairs of L-BFGS"
+    assert f"{momentum} | False" in words
+    assert words[-1] == f"{momentum} | True"
 
 
 @contextmanager
@@ -204,7 +256,8 @@ def noting_tasks() -> Iterator[set[Any]]:
 
 def tasks_of_third_sweep(ds: xr.Dataset, keys: set[Any], **options: Any) -> int:
     known: list[int] = []
-    dp.reconstruct(ds, sweeps=3, sync=Sync(every=1), callback=lambda _: known.append(len(keys)), **options)
+    options |= {"sweeps": 3, "algorithm": "ap", "sync": Sync(every=1)}
+    dp.reconstruct(ds, callback=lambda _: known.append(len(keys)), **options)
     return known[2] - known[1]
 
 
@@ -238,9 +291,15 @@ class NotedTasks(SchedulerPlugin):
 
 
 @pytest.mark.parametrize("method", ["two-level", "full", None])
-@pytest.mark.parametrize("update_probe", [False, True], ids=["known", "recovered"])
-def test_task_count_is_that_of_a_run_on_two_workers(ds: xr.Dataset, method: Any, update_probe: bool) -> None:
-    tiling, recipe = plain.tiling_of(ds, tile_chunks(ds)), recipe_of(update_probe, method=method)
+@pytest.mark.parametrize("how", ["known", "recovered", "lbfgs"])
+def test_task_count_is_that_of_a_run_on_two_workers(ds: xr.Dataset, method: Any, how: str) -> None:
+    update_probe, accelerated = how == "recovered", how == "lbfgs"
+    recipe = recipe_of(update_probe, method=method)
+    if accelerated:
+        recipe = replace(recipe, momentum=False, pairs=5)
+    tiling = plain.tiling_of(ds, tile_chunks(ds))
+    options: dict[str, Any] = {"update_probe": update_probe, "sync": Sync(method, every=1)}
+    options |= {"algorithm": "lbfgs" if accelerated else "ap", "opening": None, "polish": False}
     noted, known = NotedTasks(), []
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
@@ -251,8 +310,7 @@ def test_task_count_is_that_of_a_run_on_two_workers(ds: xr.Dataset, method: Any,
         def note(_: dp.Progress) -> None:
             known.append(len(noted.keys))
 
-        sync = Sync(method, every=1)
-        dp.reconstruct(ds, sweeps=3, sync=sync, update_probe=update_probe, callback=note)
+        dp.reconstruct(ds, sweeps=3, callback=note, **options)
         within = count_sweep_tasks(ds, tiling, recipe, workers=2)
     assert known[2] - known[1] == within == count_sweep_tasks(ds, tiling, recipe, workers=2)
 
@@ -320,3 +378,12 @@ def test_a_gpu_needs_room_for_its_batches_and_pairs(ds: xr.Dataset) -> None:
     # A whole tile of 16 frames is at work at once, with its temporaries.
     assert there.task == here.task + GPU_BATCHES * 16 * 32**2 * 8
     assert there.worker > GPU_CONTEXT
+
+
+def test_frames_that_are_left_out_are_left_out_of_streams_too(ds: xr.Dataset) -> None:
+    options: dict[str, Any] = {"sweeps": 4, "update_probe": False, "leave_out": [0, 3, 4]}
+    held = dp.reconstruct(ds, **options)
+    with dask.config.set(num_workers=HERE.threads):
+        streamed = dp.reconstruct(ds, memory=tight(ds, recipe_of(False)), **options)
+    xr.testing.assert_allclose(streamed.drop_vars("seconds"), held.drop_vars("seconds"), rtol=1e-5)
+    assert int(streamed["frame_used"].sum()) == ds.sizes["frame"] - 3

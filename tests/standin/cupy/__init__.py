@@ -33,6 +33,7 @@ __all__ = [
     "get_default_memory_pool",
     "linalg",
     "maximum",
+    "minimum",
     "ndarray",
     "ones",
     "ones_like",
@@ -116,6 +117,7 @@ arange = _of_arrays(np.arange)
 diag = _of_arrays(np.diag)
 exp = _of_arrays(np.exp)
 maximum = _of_arrays(np.maximum)
+minimum = _of_arrays(np.minimum)
 ones_like = _of_arrays(np.ones_like)
 sqrt = _of_arrays(np.sqrt)
 subtract = _of_arrays(np.subtract)

@@ -73,6 +73,9 @@ class ndarray(NDArrayOperatorsMixin):
     def astype(self, dtype: Any, copy: bool = True) -> ndarray:
         return ndarray(self._cells.astype(dtype, copy=copy))
 
+    def view(self, dtype: Any) -> ndarray:
+        return ndarray(self._cells.view(dtype))
+
     def copy(self) -> ndarray:
         return ndarray(self._cells.copy())
 
