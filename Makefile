@@ -68,7 +68,7 @@ test-oldest: $(STAMP)
 	if [ -z "$$python" ]; then \
 	    echo "Python $(OLDEST_PYTHON), the oldest that is supported, is not here:" \
 	         "the oldest Dask is tested on $$($(RUN) --version)."; \
-	    python=$(CURDIR)/$(RUN); \
+	    python=$(abspath $(RUN)); \
 	fi; \
 	$(MAKE) --no-print-directory test VENV=$(OLDEST) PYTHON="$$python" \
 	    PINS="dask==$(OLDEST_DASK) distributed==$(OLDEST_DASK)"

@@ -32,7 +32,7 @@ PHASES = {".tif", ".tiff", ".zarr", ".png"}
     examples=(
         "daskptycho export result.zarr image.tif",
         "daskptycho export result.zarr image.ome.zarr",
-        "daskptycho export result.zarr phase.png --region 100:300,50:250 --range -0.5,0.5",
+        "daskptycho export result.zarr phase.png --range -0.5,0.5",
     ),
 )
 @click.argument("result", metavar="RESULT")
@@ -73,7 +73,7 @@ def command(
     .npy is the complex object as a NumPy array. .png is a picture of the phase or the amplitude with one dot
     per pixel; --part, --colour-map and --range are for it alone.
     """
-    from daskptycho.formats.export import choose_writer, export_result
+    from daskptycho.formats.export import SUFFIXES, export_result
     from daskptycho.run.history import open_checkpoint
     from daskptycho.run.result import open_result
     from daskptycho.views.plotting import does_remove_ramp
@@ -82,7 +82,9 @@ def command(
 
     suffix = Path(file).suffix.lower()
     if suffix != ".png":
-        choose_writer(Path(file))
+        if suffix not in SUFFIXES:
+            known = ", ".join((*SUFFIXES, ".png"))
+            raise OptionError(f"{file} ends in {suffix or 'no suffix'}; expected one of {known}")
         useless = options_on_command_line(ctx, "part", "colour_map", "limits")
         if useless:
             raise OptionError(

@@ -48,6 +48,8 @@ def command(scan: str, picture: str | None) -> None:
     if read_attributes(parse_location(scan)).get("format") == FORMAT:
         result = open_result(scan)
         show_facts(f"{scan}, a result", result_facts(result))
+        for fault in result.attrs.get("warnings", ()):
+            print_warning(fault)
         if picture is not None:
             from daskptycho.views.plotting import plot_result
             from daskptycho.views.saving import save_figure

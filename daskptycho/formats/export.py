@@ -17,7 +17,7 @@ from daskptycho.formats.tiff import write_tiff
 from daskptycho.storage.folder import write_atomically, write_file_atomically
 from daskptycho.storage.overwriting import exists_error
 
-__all__ = ["SUFFIXES", "choose_writer", "export_result"]
+__all__ = ["SUFFIXES", "export_result"]
 
 WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
     ".cxi": write_cxi,
@@ -36,7 +36,7 @@ SUFFIXES = tuple(WRITERS)
 OME_ZARR = "picture in OME-Zarr"
 
 
-def choose_writer(path: Path) -> Callable[[xr.Dataset, Path], None]:
+def _choose_writer(path: Path) -> Callable[[xr.Dataset, Path], None]:
     """Choose the writer for a file by its suffix.
 
     Raises
@@ -83,7 +83,7 @@ def export_result(result: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
     if "://" in str(path):
         raise ScanError(f"{path} is not a local path; expected one: only scans and results may be URLs")
     target = Path(path).expanduser()
-    writer = choose_writer(target)
+    writer = _choose_writer(target)
     if not target.parent.is_dir():
         raise ScanError(f"{target.parent} is not a folder; create it, or choose another path")
     if writer is write_ome_zarr:

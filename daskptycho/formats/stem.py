@@ -10,6 +10,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.extras import import_extra
-from daskptycho.formats.hdf5_file import attribute, child, is_hdf5, open_hdf5, to_text
+from daskptycho.formats.hdf5_file import attribute, child, is_hdf5, open_hdf5, to_text, walk
 from daskptycho.formats.lazy_frames import LazyFrames
 from daskptycho.formats.notices import say
 from daskptycho.formats.offers import NO_KEYS, NUMBERS, Keys, Offer, Taken, describe, take
@@ -34,6 +35,9 @@ BLOCK = "16MiB"
 
 UNCALIBRATED = ("", "px", "pixel", "pixels", "none", "<undefined>", "1")
 DM_VERSIONS = (3, 4)
+
+# What py4DSTEM knows of the scan and the detector besides their scales.
+UNUSED_CALIBRATIONS = ("QR_rotation", "QR_flip", "QR_rotation_degrees", "qx0_mean", "qy0_mean", "ellipse")
 
 # The size of its header, with which a TVIPS file begins; the version follows.
 TVIPS_HEADER = 256
@@ -107,8 +111,9 @@ def read_stem(path: Path, keys: Keys = NO_KEYS) -> dict[str, Any]:
             f"{path} is a 4D-STEM file, in which only the frames have names; expected no key but "
             "intensity_key: give numbers themselves, and positions in a file of their own (--position-file)"
         )
-    name = _reader_name(path)
-    read = _read_zspy(path) if name == "zspy" else _read_with_rosettasciio(path, str(name))
+    name_of_reader = str(_reader_name(path))
+    zspy = name_of_reader == "zspy"
+    read = _read_zspy(path) if zspy else _read_with_rosettasciio(path, name_of_reader)
     _, (data, axes, metadata), account = _choose_data(read, keys, path)
     navigation = [axis for axis in axes if axis.get("navigate")]
     signal = [axis for axis in axes if not axis.get("navigate")]
@@ -126,11 +131,33 @@ def read_stem(path: Path, keys: Keys = NO_KEYS) -> dict[str, Any]:
         step = _axis_scales(navigation, "length", "the step of the scan")
         if step is not None:
             found["scan_step_m"] = step
-    found |= _detector_calibration(signal)
+            account.append(Taken("raster", _describe_axes(navigation), f"{step[0]:.6g} x {step[1]:.6g} m"))
+    calibration = _detector_calibration(signal)
+    for name, (y, x) in calibration.items():
+        unit = "rad" if name == "angle_per_pixel" else "1/m"
+        account.append(Taken("detector pixel", _describe_axes(signal), f"{y:.6g} x {x:.6g} {unit}"))
     energy = _look_up(metadata, "Acquisition_instrument", "TEM", "beam_energy")
-    if isinstance(energy, int | float) and energy > 0:
+    if isinstance(energy, Real) and float(energy) > 0:
         found["energy_eV"] = 1e3 * float(energy)
-    return found
+        account.append(Taken("energy", "Acquisition_instrument/TEM/beam_energy", f"{float(energy):.6g} keV"))
+    if name_of_reader == "emd":
+        _mention_calibration(path)
+    return found | calibration
+
+
+def _describe_axes(axes: Sequence[Mapping[str, Any]]) -> str:
+    return "axes " + " and ".join(str(axis.get("name") or "without a name") for axis in axes)
+
+
+def _mention_calibration(path: Path) -> None:
+    """Say what py4DSTEM's calibration has that no reader uses: how the scan lies on the detector."""
+    with open_hdf5(path) as file:
+        found = sorted({where for where, _ in walk(file, lambda name, _: name in UNUSED_CALIBRATIONS)})
+    if found:
+        say(
+            f"{', '.join(found)} of {path.name} are not used; what they say is given with --rotation-deg, "
+            "--position-axes, --flip, --transpose and --centre"
+        )
 
 
 # What one data set holds: its frames, their axes, and the metadata.
@@ -243,15 +270,15 @@ def _axis_scales(axes: Sequence[Mapping[str, Any]], kind: str, what: str) -> tup
     units = [str(axis.get("units") or "").strip() for axis in axes]
     if any(unit.lower() in UNCALIBRATED for unit in units):
         return None
-    scales = [abs(float(axis.get("scale", 1.0))) for axis in axes]
+    scales = [abs(_scale_of(axis, what)) for axis in axes]
     y, x = (float(to_si(scale, unit, kind, what)) for scale, unit in zip(scales, units, strict=True))
     return y, x
 
 
-def _detector_calibration(signal: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _detector_calibration(signal: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
     """The angle (rad) or the spatial frequency (1/m) of a detector pixel, if the axes are calibrated."""
     unit = str(signal[0].get("units") or "").strip()
-    if unit.lower() in UNCALIBRATED or not all(float(axis.get("scale", 1.0)) for axis in signal):
+    if unit.lower() in UNCALIBRATED or not all(_scale_of(axis, "the detector") for axis in signal):
         return {}
     if is_unit(unit, "length"):
         say(
@@ -259,9 +286,18 @@ def _detector_calibration(signal: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         )
         return {}
     what = "the scale of the detector"
-    if unit in ("mrad", "rad", "µrad", "μrad", "urad", "deg", "degree", "°"):
-        return {"angle_per_pixel": _axis_scales(signal, "angle", what)}
-    return {"frequency_per_pixel": _axis_scales(signal, "reciprocal length", what)}
+    angle = is_unit(unit, "angle")
+    scales = _axis_scales(signal, "angle" if angle else "reciprocal length", what)
+    if scales is None:
+        return {}
+    return {"angle_per_pixel" if angle else "frequency_per_pixel": scales}
+
+
+def _scale_of(axis: Mapping[str, Any], what: str) -> float:
+    scale = axis.get("scale", 1.0)
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not np.isfinite(float(scale)):
+        raise ScanError(f"{what} has an axis with the scale {scale!r}; expected a number")
+    return float(scale)
 
 
 def _look_up(metadata: Any, *keys: str) -> Any:

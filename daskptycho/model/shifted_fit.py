@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from daskptycho.backend import array_module, inverse_transform, to_host, transform
+from daskptycho.backend import array_module, inverse_transform, transform
+from daskptycho.model.shifts import make_ramps
 
 __all__ = ["CLASSES", "add_by_class", "step_to_shifted_fit"]
 
@@ -45,11 +46,16 @@ def add_by_class(power: Array, patches: Array, fraction: Array) -> None:
     fraction : (frame, 2) array
         From -0.5 to 0.5 pixels.
     """
-    along = np.clip((to_host(fraction) + 0.5) * CLASSES, 0, CLASSES - 1).astype(np.int64)
+    along = ((fraction + 0.5) * CLASSES).astype(np.int64)
+    along -= along == CLASSES
     classes = along[:, 0] * CLASSES + along[:, 1]
-    xp = array_module(patches)
-    for own in np.unique(classes):
-        power[own] += patches[xp.asarray(np.flatnonzero(classes == own))].sum(axis=0)
+    if isinstance(classes, np.ndarray):
+        for own, patch in zip(classes, patches, strict=True):
+            power[own] += patch
+        return
+    # Fractions on a GPU are not read, which would wait.
+    member = (classes == array_module(classes).arange(len(power))[:, None]).astype(np.float32)
+    power += (member @ patches.reshape(len(patches), -1)).reshape(power.shape)
 
 
 def step_to_shifted_fit(numerator: Array, power: Array) -> Array:
@@ -67,7 +73,7 @@ def step_to_shifted_fit(numerator: Array, power: Array) -> Array:
     (mode, N, N) complex64 array
     """
     ramps = _class_ramps(power)
-    diagonal = _diagonal(power, ramps)
+    diagonal = _diagonal(power)
     damping = DAMPING * diagonal.mean() + np.finfo(np.float32).tiny
     direction = numerator / (diagonal + damping)
     slope = _inner(direction, numerator)
@@ -79,14 +85,15 @@ def step_to_shifted_fit(numerator: Array, power: Array) -> Array:
 
 
 def _class_ramps(power: Array) -> list[tuple[Array, Array]]:
-    """Fourier factors along y, (N, 1), and along x, (N,), that shift by the fraction of each class."""
+    """Fourier factors of the shift by each class's fraction, along y, (N, 1), and along x, (N,)."""
     xp = array_module(power)
-    centres = (np.arange(CLASSES) + 0.5) / CLASSES - 0.5
-    along_y, along_x = (
-        [xp.exp(-2j * np.pi * centre * xp.fft.fftfreq(size)).astype(np.complex64) for centre in centres]
-        for size in power.shape[-2:]
-    )
+    centres = _class_centres(xp)
+    along_y, along_x = make_ramps(xp.stack([centres, centres], axis=1), power.shape[-2:])
     return [(y[:, None], x) for y in along_y for x in along_x]
+
+
+def _class_centres(xp: Any) -> Array:
+    return (xp.arange(CLASSES) + 0.5) / CLASSES - 0.5
 
 
 def _apply(power: Array, ramps: list[tuple[Array, Array]], probe: Array) -> Array:
@@ -100,14 +107,21 @@ def _apply(power: Array, ramps: list[tuple[Array, Array]], probe: Array) -> Arra
     return inverse_transform(total)
 
 
-def _diagonal(power: Array, ramps: list[tuple[Array, Array]]) -> Array:
+def _diagonal(power: Array) -> Array:
     """The diagonal of A, ``sum_c sum_x |s_c(x - r)|^2 power_c(x)``, (N, N); s_c is a shifted pixel."""
     xp = array_module(power)
+    down, across = (_transform_spread(xp, size) for size in power.shape[-2:])
     total = xp.zeros(power.shape[-2:], dtype=np.complex64)
-    for of_class, (along_y, along_x) in zip(power, ramps, strict=True):
-        of_y, of_x = (xp.fft.fft(abs(xp.fft.ifft(along.ravel())) ** 2) for along in (along_y, along_x))
-        total += transform(of_class.astype(np.complex64)) * (of_y[:, None] * of_x).conj().astype(np.complex64)
+    for of_class, (of_y, of_x) in zip(power, [(y[:, None], x) for y in down for x in across], strict=True):
+        total += transform(of_class.astype(np.complex64)) * of_y.conj() * of_x.conj()
     return xp.maximum(inverse_transform(total).real, 0)
+
+
+def _transform_spread(xp: Any, size: int) -> Array:
+    """The Fourier transform of ``|s_c|^2`` along one axis, (class, N): the autocorrelation of the ramp."""
+    share, centre = xp.arange(size) / size, _class_centres(xp)[:, None]
+    ahead, wrapped = xp.exp(-2j * np.pi * centre * share), xp.exp(-2j * np.pi * centre * (share - 1))
+    return ((1 - share) * ahead + share * wrapped).astype(np.complex64)
 
 
 def _inner(one: Array, other: Array) -> float:

@@ -136,10 +136,20 @@ def reconstruct(
         the scan has it, with geometric mean 1; and for each ``sweep``: ``residual``, ``disagreement``,
         ``spread`` (in radians) and ``seconds``, as in `Progress`.
 
+        Attributes of it are ``expected_residual``, the R2 that counting photons leaves, if the frames hold
+        counts; and ``warnings``, if the run has not gone well.
+
+    Warns
+    -----
+    UserWarning
+        The reconstruction diverged and goes back to an earlier image with smaller steps; or it has ended with
+        an R2 above one, far above what the counts allow, or above its own best.
+
     Raises
     ------
     ScanError
-        The scan is impossible, a result or checkpoints exist at `out`, or the reconstruction diverged.
+        The scan is impossible, a result or checkpoints exist at `out`, or the first guesses have no finite
+        R2.
     StoreError
         `out` denies access or does not answer for longer than a minute, before the first frames are read or
         when the result is written. In between this is a `FaultError`.

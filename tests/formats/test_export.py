@@ -173,7 +173,9 @@ def test_impossible_exports_are_refused(result: xr.Dataset, stored: Path) -> Non
     with pytest.raises(ScanError, match="no is not a folder"):
         dp.export_result(result, stored.parent / "no" / "image.tif")
     assert command("export", stored.parent, stored.parent / "i.tif").exit_code == 2
-    assert "i.bmp ends in .bmp" in command("export", stored, "i.bmp").stderr
+    refused = command("export", stored, "i.bmp").stderr
+    assert "i.bmp ends in .bmp; expected one of .cxi, .nxs" in refused
+    assert refused.rstrip().endswith(".tiff, .png")
 
 
 def test_scan_and_result_are_never_replaced_by_an_image(result: xr.Dataset, stored: Path) -> None:

@@ -166,6 +166,28 @@ def test_two_cubes_of_one_file_the_larger_is_taken_and_the_other_named(
         read_file(tmp_path / "a.emd", probe_key="probe")
 
 
+def test_calibration_of_py4dstem_is_named_as_not_used(truth: xr.Dataset, tmp_path: Path) -> None:
+    sources.write_py4dstem(truth, tmp_path / "a.emd")
+    with h5py.File(tmp_path / "a.emd", "a") as file:
+        for name, value in (("QR_rotation", 0.2), ("QR_flip", True), ("Q_pixel_size", 1.0)):
+            file[f"datacube_root/metadatabundle/calibration/{name}"] = value
+    account: list = []
+    with pytest.warns(UserWarning, match="QR_flip, .*QR_rotation of a.emd are not used; .*--rotation-deg"):
+        read_file(tmp_path / "a.emd", report=account.extend, assume={"energy_eV": 80e3})
+    said = {taken.what: str(taken) for taken in account}
+    assert said["raster"] == "axes Rx and Ry, 1.5e-10 x 1.5e-10 m"
+    assert said["detector pixel"].startswith("axes Qx and Qy, 8.33")
+
+
+@pytest.mark.parametrize("scale", ["wide", None, float("nan"), [1, 2]])
+def test_axes_without_a_number_are_refused(scale: Any, truth: xr.Dataset, tmp_path: Path) -> None:
+    _, axes = sources.stem_axes(truth)
+    axes[0]["scale"] = scale
+    sources.write_zspy(truth, tmp_path / "a.zspy", axes)
+    with pytest.raises(ScanError, match="the step of the scan has an axis with the scale"):
+        read_file(tmp_path / "a.zspy")
+
+
 def write_blo(data: np.ndarray, path: Path) -> None:
     rsciio.blockfile.file_writer(str(path), signal_of(data.astype(np.uint8)), show_progressbar=False)
 

@@ -54,6 +54,7 @@ SCALARS = {
     "sync.eigensolvers.read": "two numbers a step",
     "sync.eigensolvers.advance": "inner products of three vectors",
     "sync.eigensolvers.lobpcg": "norm of the residual",
+    "model.shifted_fit._inner": "slope and curvature of the step of the probe",
     "model.lbfgs.measure_products": "inner products",
     "tasks.lbfgs._measure": "penalty of a polish",
     "tasks.lbfgs._measure_roughness": "two sums",
