@@ -634,7 +634,7 @@ BAD_OPTIONS = {
     ("--workers", 2, "--scheduler", "tcp://127.0.0.1:8786"): "--workers and --scheduler are both given",
     ("--scheduler", "nowhere"): "no Dask scheduler answers at nowhere",
     ("--scheduler", "carrier-pigeon://coop:1"): "no Dask scheduler answers at carrier-pigeon",
-    ("--algorithm", "magic"): "'magic' is not one of 'ap', 'raar', 'dm'",
+    ("--algorithm", "magic"): "'magic' is not one of 'lbfgs', 'ap', 'raar', 'dm'",
     ("--speed", 9): "No such option '--speed'",
 }
 

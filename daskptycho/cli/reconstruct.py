@@ -200,7 +200,7 @@ def _algorithm(ctx: click.Context) -> Algorithm | None:
     if beta is None:
         return None if name is None else parse_algorithm(name)
     if name != RAAR.name:
-        raise OptionError(f"--beta is {beta} with --algorithm {name or 'by default'}; only raar has a beta")
+        raise OptionError(f"--beta is {beta} with --algorithm {name or 'ap'}; only raar has a beta")
     return RAAR(beta)
 
 

@@ -242,15 +242,14 @@ def summarise_run(result: xr.Dataset, sweeps: int) -> str:
     """Summarise a run in one line: residual, disagreement, sweeps and seconds."""
     done, residual = result.sizes["sweep"], float(result["residual"][-1])
     early = f" of {sweeps}" if done < sweeps else ""
-    if early and result.attrs.get("ended") == "tolerance":
-        early += " (nothing more to be gained)"
     disagreement = result["disagreement"].values
     known = [value for value in disagreement if not math.isnan(value)]
     last = f", disagreement {known[-1]:.2g}" if known else ""
     seconds = float(result["seconds"].sum())
     expected = result.attrs.get("expected_residual")
     allowed = "" if expected is None else f", {expected:.3g} expected from the counts"
-    return f"Residual {residual:.4g}{allowed}{last} after {done}{early} sweeps in {seconds:.3g} s."
+    end = " The tolerance is reached." if result.attrs.get("ended") == "tolerance" else ""
+    return f"Residual {residual:.4g}{allowed}{last} after {done}{early} sweeps in {seconds:.3g} s.{end}"
 
 
 def print_warning(message: str) -> None:

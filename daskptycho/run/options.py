@@ -221,9 +221,8 @@ def resolve_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["ne
     if momentum != "nesterov" and not (isinstance(momentum, numbers.Real) and 0 <= float(momentum) < 1):
         raise OptionError(f"momentum is {momentum!r}; expected 'nesterov' or a number from 0 to below 1")
     if without and momentum != 0:
-        raise OptionError(
-            f"momentum is {momentum!r} with {algorithm.name}; only 'ap' and algorithms of your own take one"
-        )
+        who = "only algorithms without a stack take one" if algorithm.has_stack else "expected algorithm 'ap'"
+        raise OptionError(f"momentum is {momentum!r} with {algorithm.name}; {who}")
     return "nesterov" if momentum == "nesterov" else float(momentum)
 
 

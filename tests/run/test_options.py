@@ -31,7 +31,7 @@ NO_SYNC = dp.Sync(method=None)
         ({"momentum": "heavy"}, "momentum is 'heavy'"),
         (
             {"momentum": 0.5, "algorithm": "raar"},
-            "momentum is 0.5 with raar; only 'ap' and algorithms of your own take one",
+            "momentum is 0.5 with raar; only algorithms without a stack take one",
         ),
         ({"momentum": "nesterov", "algorithm": "dm"}, "momentum is 'nesterov' with dm"),
         ({"start": "zeros"}, "start is 'zeros'; expected 'ones', 'random' or an array"),

@@ -21,6 +21,7 @@ __all__ = [
     "arange",
     "asarray",
     "ascontiguousarray",
+    "bincount",
     "concatenate",
     "copyto",
     "cuda",
@@ -37,6 +38,7 @@ __all__ = [
     "ndarray",
     "ones",
     "ones_like",
+    "rint",
     "serialise",
     "sqrt",
     "stack",
@@ -114,11 +116,13 @@ def _of_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
 abs = _of_arrays(np.abs)
 angle = _of_arrays(np.angle)
 arange = _of_arrays(np.arange)
+bincount = _of_arrays(np.bincount)
 diag = _of_arrays(np.diag)
 exp = _of_arrays(np.exp)
 maximum = _of_arrays(np.maximum)
 minimum = _of_arrays(np.minimum)
 ones_like = _of_arrays(np.ones_like)
+rint = _of_arrays(np.rint)
 sqrt = _of_arrays(np.sqrt)
 subtract = _of_arrays(np.subtract)
 vdot = _of_arrays(np.vdot)
