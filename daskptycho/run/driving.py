@@ -12,7 +12,7 @@ import xarray as xr
 
 from daskptycho.cluster.client import current_client, group_as_run
 from daskptycho.errors import FaultError, OptionError, ScanError
-from daskptycho.graph import measure_frames, merge_images
+from daskptycho.graph import merge_images
 from daskptycho.model.sweep import FrameMeasures
 from daskptycho.run.keeper import Keeper
 from daskptycho.run.loop import Loop, Progress, Standing
@@ -28,6 +28,7 @@ from daskptycho.run.result import (
 from daskptycho.run.verdict import find_faults
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.tasks.interrupts import catch_stop_signals
+from daskptycho.tasks.measures import measure_frames
 from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, compute, has_workers, retry_lost
 
 if TYPE_CHECKING:

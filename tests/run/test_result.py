@@ -215,6 +215,8 @@ def test_a_finished_run_is_read_back_as_it_was_returned(tmp_path: Path, unit: st
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        # Frames of noise leave a probe of noise, in which a frame may well lose the others.
+        warnings.filterwarnings("ignore", "the scan falls into")
         result = dp.reconstruct(ds, tmp_path / "r.zarr", sweeps=3)
         opened = xr.open_zarr(tmp_path / "r.zarr").load()
     xr.testing.assert_identical(opened, result)
