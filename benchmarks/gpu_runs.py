@@ -111,11 +111,11 @@ def compare_memory(trial: Trial) -> Iterator[Finding]:
     planned: list[run_memory.Needs] = []
     estimate = run_memory.estimate_needs
 
-    def remember(*arguments: Any) -> run_memory.Needs:
-        planned.append(estimate(*arguments))
+    def remember(*arguments: Any, **options: Any) -> run_memory.Needs:
+        planned.append(estimate(*arguments, **options))
         return planned[-1]
 
-    laying_out = importlib.import_module("daskptycho.run.laying_out")
+    fitting = importlib.import_module("daskptycho.run.fitting")
     free, total = cupy.cuda.runtime.memGetInfo()
     pool = cupy.get_default_memory_pool()
     yield "CUDA's context and libraries", (total - free - pool.total_bytes()) / 1e6, "MB"
@@ -123,7 +123,7 @@ def compare_memory(trial: Trial) -> Iterator[Finding]:
         "default": ({}, {}),
         "fractional, RAAR": ({"subpixel": True}, {"algorithm": "raar", "sync": dp.Sync(every=1)}),
     }
-    laying_out.estimate_needs = remember
+    fitting.estimate_needs = remember
     try:
         for name, (simulated, options) in ways.items():
             scan = trial.scan((side, side), size, size // 4, jitter=1, tile_frames=side**2, **simulated)
@@ -133,7 +133,7 @@ def compare_memory(trial: Trial) -> Iterator[Finding]:
             yield f"memory, {name}, pool", (pool.total_bytes() - before) / 1e6, "MB"
             yield f"memory, {name}, planned", (planned[-1].worker - run_memory.GPU_CONTEXT) / 1e6, "MB"
     finally:
-        laying_out.estimate_needs = estimate
+        fitting.estimate_needs = estimate
 
 
 def compare_workers(trial: Trial) -> Iterator[Finding]:

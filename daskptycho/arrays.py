@@ -22,7 +22,7 @@ from daskptycho.model.forward import choose_forward
 from daskptycho.model.model import TileModel, choose_model, move_tile
 from daskptycho.model.operators import frame_blocks, project_data, split, weigh
 from daskptycho.model.sweep import illuminate_tile
-from daskptycho.scan.dataset import fresnel_kernel, tile_chunks
+from daskptycho.scan.dataset import fresnel_kernel, take_used, tile_chunks
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.sync.eigensolvers import Eigenpair, PowerIterate
 from daskptycho.sync.gramian import GramianBlock, gramian_blocks
@@ -66,18 +66,18 @@ class _Setting(NamedTuple):
 
 
 def _set_up(scan: xr.Dataset, probe: ArrayLike | None, subpixel: bool) -> _Setting:
+    scan = take_used(scan)
     tiling = lay_out_tiles(scan, whole_pixel=not subpixel)
     fractional = not all(tile.is_whole_pixel for tile in tiling.tiles)
-    forward = choose_forward(fresnel_kernel(scan.attrs, tiling.frame_shape))
     options = {"probe": probe, "update_probe": False, "fractional": fractional}
-    model, first = choose_model(scan, options, forward)
+    model, first = choose_model(scan, options, choose_forward(fresnel_kernel(scan.attrs, tiling.frame_shape)))
     shared = {parameter.name: first[parameter.name] for parameter in model.shared}
     per_frame = {parameter.name: first[parameter.name] for parameter in model.per_frame}
     return _Setting(tiling, TileModel(model, shared, per_frame))
 
 
 def amplitudes(scan: xr.Dataset, *, device: Device = "cpu") -> DaskArray:
-    """Measured amplitudes of a scan, lazily.
+    """Measured amplitudes of a scan, of the frames that are used, lazily.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def amplitudes(scan: xr.Dataset, *, device: Device = "cpu") -> DaskArray:
     >>> a = dp.amplitudes(scan)
     >>> power = da.maximum(a, 0) ** 2  # counts of the valid pixels
     """
-    shape = (scan.sizes["qy"], scan.sizes["qx"])
+    scan, shape = take_used(scan), (scan.sizes["qy"], scan.sizes["qx"])
     valid, background = (scan[name].values if name in scan else None for name in ("valid", "background"))
     detector = Detector(valid, background, choose_forward(fresnel_kernel(scan.attrs, shape)), device)
     counts = scan["intensity"].data
@@ -127,7 +127,7 @@ def weighted_frames(
     subpixel: bool = True,
     device: Device = "cpu",
 ) -> DaskArray:
-    """The weighted frames of a scan, lazily.
+    """The weighted frames of a scan, of the frames that are used, lazily.
 
     ``u_i = sum_m conj(P_im) . p_im``, where ``p_im`` is the data projection of the exit wave
     ``P_im . psi[x_i + r]`` of probe mode m, and ``P_i`` the probe of frame i, shifted by a fraction of a

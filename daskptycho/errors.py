@@ -1,8 +1,11 @@
-"""Errors that a user can cause or meet. Every module may raise them; this one imports nothing."""
+"""Errors and warnings that a user can cause or meet. Every module may use them; this one imports none."""
 
 from __future__ import annotations
 
-__all__ = ["FaultError", "OptionError", "ScanError", "StoreError"]
+import inspect
+import warnings
+
+__all__ = ["FaultError", "OptionError", "ScanError", "StoreError", "warn_caller"]
 
 
 class ScanError(ValueError):
@@ -32,3 +35,12 @@ class FaultError(RuntimeError):
     Its notes say what has been kept and how to resume the run. The command line shows both and exits with
     code 1.
     """
+
+
+def warn_caller(message: str) -> None:
+    """Warn on behalf of the code outside of this package that called it: a `UserWarning` at its line."""
+    package = __name__.partition(".")[0]
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)

@@ -26,9 +26,11 @@ from daskptycho.model.model import Model, TileModel
 from daskptycho.model.momentum import extrapolate
 from daskptycho.model.parameter import Parameter, Sums
 from daskptycho.model.sweep import (
+    FrameMeasures,
     Leave,
     TileSweep,
     illuminate_tile,
+    measure_tile,
     overlap_waves,
     sweep_tile,
     weigh_waves,
@@ -64,6 +66,7 @@ from daskptycho.tasks.two_level import join_tiles, synchronise_swept
 __all__ = [
     "Report",
     "illuminate_tiles",
+    "measure_frames",
     "merge_images",
     "sweep",
     "synchronise",
@@ -244,6 +247,18 @@ def merge_images(layout: Layout, state: State) -> list[Value]:
         task(merge, *of_tile) if isinstance(of_tile[1].image, Unmerged | Stepped) else of_tile[1].image
         for of_tile in zip(layout.tiles, state.tiles, models, strict=True)
     ]
+
+
+def _measure(data: TileData, at: TileModel, image: Array, illumination: Array) -> FrameMeasures:
+    return measure_tile(at, data.tile, load_amplitudes(data.amplitudes), image[...], illumination[...])
+
+
+def measure_frames(layout: Layout, state: State, images: Sequence[Value]) -> list[Value]:
+    """The `FrameMeasures` of each tile with its image, as from `merge_images`."""
+    models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
+    illuminations = [tile.illumination for tile in state.tiles]
+    inputs = zip(layout.tiles, models, images, illuminations, strict=True)
+    return [task(_measure, *of_tile) for of_tile in inputs]
 
 
 def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State, Value]:

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import resource
 import shlex
 import signal
 import subprocess
@@ -250,7 +251,7 @@ def test_every_option_of_import_reaches_the_scan(tmp_path: Path) -> None:
     mask[3, 5] = False
     other = {
         "counts": shifted,
-        "where": arrays["position"][:, ::-1] * 1e-8,
+        "where": arrays["position"][:, ::-1] * 1e-6,
         "light": arrays["probe"],
         "good": np.fft.ifftshift(mask),
         "dark": np.ones((16, 16)),
@@ -273,7 +274,7 @@ def test_every_option_of_import_reaches_the_scan(tmp_path: Path) -> None:
     )
     scan = dp.open_scan(tmp_path / "s.zarr").sortby("frame_number")
     np.testing.assert_array_equal(scan["intensity"], arrays["intensity"] * mask)
-    np.testing.assert_allclose(scan["position"], arrays["position"] * 1e-8)
+    np.testing.assert_allclose(scan["position"], arrays["position"] * 1e-6)
     np.testing.assert_array_equal(scan["valid"], mask)
     assert scan["probe"].shape == (1, 16, 16)
     assert scan["position"].attrs["units"] == "m"
@@ -327,10 +328,13 @@ def test_info_warns_about_what_is_rarely_intended(tmp_path: Path) -> None:
     arrays = dict(np.load(file))
     arrays["intensity"][7] = 0
     np.savez(file, **arrays | {"position": arrays["position"] * 3})
-    run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel")
-    lines = run("info", tmp_path / "s.zarr").stderr.splitlines()
-    assert [line.startswith("Warning: ") for line in lines] == [True] * 3
-    for what in ("frames without any counts: 1 of the 30 that were read", "no probe", "hardly overlap"):
+    done = run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel")
+    assert "frame 7 has no counts, and is left out" in done.stderr
+    shown = run("info", tmp_path / "s.zarr")
+    assert read_facts(shown.stdout)["left out"] == "frame 7"
+    lines = shown.stderr.splitlines()
+    assert [line.startswith("Warning: ") for line in lines] == [True] * 2
+    for what in ("no probe", "hardly overlap"):
         assert what in "\n".join(lines)
 
 
@@ -555,9 +559,9 @@ def test_metres_without_geometry_are_refused_with_the_options_to_give(tmp_path: 
 def test_warning_is_one_line(tmp_path: Path) -> None:
     file = write_frames_file(tmp_path / "f.npz")
     done = run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel", "--zero-frequency", "corner")
-    (line,) = (line for line in done.stderr.splitlines() if "Importing: " not in line)
-    assert line.startswith("Warning: ")
-    assert "--zero-frequency centre" in line
+    lines = [line for line in done.stderr.splitlines() if "Importing: " not in line]
+    assert all(line.startswith("Warning: ") for line in lines)
+    assert any("--zero-frequency centre" in line for line in lines)
 
 
 def test_damaged_scan_is_refused_and_nothing_is_left(work: Path, tmp_path: Path) -> None:
@@ -934,3 +938,84 @@ def test_running_scheduler_is_used_and_left_running(work: Path, tmp_path: Path) 
         with Client(cluster) as client:
             ran = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.task_prefixes))
     assert ran > 0
+
+
+# Frames and pixels that are wrong
+
+
+def test_frames_are_left_out_by_import_and_by_reconstruct(tmp_path: Path) -> None:
+    file = write_frames_file(tmp_path / "f.npz")
+    (tmp_path / "bad.txt").write_text("4\n7\n")
+    scan, out = tmp_path / "s.zarr", tmp_path / "r.zarr"
+    run("import", file, scan, "--position-unit", "pixel", "--leave-out", tmp_path / "bad.txt")
+    assert read_facts(run("info", scan).stdout)["left out"] == "frames 4 and 7"
+    run("reconstruct", scan, out, "--sweeps", 2, "--leave-out", "9,11-12", "--checkpoint-minutes", "none")
+    assert read_facts(run("info", out).stdout)["left out"] == "frames 4, 7, 9, 11 and 12"
+    said = expect_refusal("reconstruct", scan, tmp_path / "x.zarr", "--leave-out", "30")
+    assert "leave_out names frame 30, which the scan does not have" in said
+    assert "expected numbers of frames" in expect_refusal(
+        "import", file, tmp_path / "x.zarr", "--position-unit", "pixel", "--leave-out", "all"
+    )
+
+
+def test_codes_and_negative_counts_have_their_options(tmp_path: Path) -> None:
+    file = write_frames_file(tmp_path / "f.npz")
+    arrays = dict(np.load(file))
+    counts = arrays["intensity"].astype("i4")
+    counts[3, 2, 5], counts[:, 1, 1] = 77777, -1
+    counts[5, 2, 2] = -4
+    np.savez(file, **arrays | {"intensity": counts})
+    command = ("import", file, tmp_path / "s.zarr", "--position-unit", "pixel")
+    assert "--clip-negative" in expect_refusal(*command)
+    done = run(*command, "--clip-negative", "--mask-value", 77777, "--mask-value", "nan")
+    assert "with a negative code (-1)" in done.stderr
+    valid = dp.open_scan(tmp_path / "s.zarr")["valid"].values
+    assert np.argwhere(~valid).tolist() == [[1, 1], [2, 5]]
+
+
+def test_info_of_a_scan_with_one_valid_pixel(tmp_path: Path) -> None:
+    file = write_frames_file(tmp_path / "f.npz")
+    arrays = dict(np.load(file))
+    valid = np.zeros(arrays["intensity"].shape[1:], dtype=bool)
+    valid[2, 3] = True
+    np.savez(file, **arrays, good=valid)
+    run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel", "--valid-key", "good")
+    assert "only 1 of 256 pixels are valid" in run("info", tmp_path / "s.zarr").stderr
+
+
+def test_a_unit_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    arrays = np.load(write_frames_file(tmp_path / "f.npz"))
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["data"], file["position"] = arrays["intensity"], arrays["position"]
+        file["position"].attrs["units"] = "um"
+    said = expect_refusal("import", tmp_path / "f.h5", tmp_path / "s.zarr", "--position-unit", "pixel")
+    assert "the positions of f.h5 are in um, but position_unit (--position-unit) is pixel" in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("simulate", "s.zarr", "--frames", "6x6", "--frame-size", 16),
+        ("view", "WORK/result.zarr", "p.png"),
+        ("compare", "WORK/result.zarr", "WORK/scan.zarr", "c.png"),
+        *(("export", "WORK/result.zarr", name) for name in ("i.tif", "i.zarr", "i.h5", "i.nxs", "i.cxi")),
+    ],
+    ids=lambda command: f"{command[0]} {command[-1]}",
+)
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    work: Path, tmp_path: Path, command: tuple[object, ...]
+) -> None:
+    arguments = [str(part).replace("WORK", str(work)) if "WORK" in str(part) else part for part in command]
+    place = 1 if command[0] == "simulate" else len(arguments) - 1
+    arguments[place] = tmp_path / str(arguments[place])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        done = invoke(*arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert done.exit_code == 2, f"{done.output}\n{done.exception!r}"
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert "cannot be written: File too large; nothing of it is left" in line
+    assert list(tmp_path.iterdir()) == []

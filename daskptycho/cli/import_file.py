@@ -15,6 +15,7 @@ from daskptycho.cli.options import (
     SIZE,
     detector_distance_option,
     detector_pixel_size_option,
+    leave_out_option,
     overwrite_option,
     refuse_to_overwrite,
     source_distance_option,
@@ -109,6 +110,7 @@ class _Key(click.ParamType):
         "daskptycho import master.h5 scan.zarr --position-file positions.csv \\\n--crop 256 --guess-probe",
         "daskptycho import scan4d.npy scan.zarr --position-unit um \\\n"
         "--position-file motors.h5:/scan/y+/scan/x --pixel-size-m 12e-9",
+        "daskptycho import frames.h5 scan.zarr --mask-value 65535 --clip-negative \\\n--leave-out 3,17",
         "daskptycho import frames.h5 scan.zarr --position-key motors/y+motors/x \\\n"
         "--key energy_eV=beam/energy --assume detector_distance_m=2",
         "daskptycho import empad.xml scan.zarr --guess-probe --rotation-deg 12 \\\n"
@@ -239,6 +241,14 @@ class _Key(click.ParamType):
     type=float,
     help="Propagate that guess by this distance, from its focus to the sample; below 0, the focus is behind.",
 )
+@click.option(
+    "--mask-value",
+    type=float,
+    multiple=True,
+    help="Code of bad pixels: those that hold it in any frame are masked; it may be nan.",
+)
+@click.option("--clip-negative", is_flag=True, help="Set negative counts to 0.")
+@leave_out_option
 @click.option("--period", type=PAIR, help="Period in pixels of a periodic canvas.")
 @tile_frames_option
 @overwrite_option
@@ -256,7 +266,8 @@ def command(file: str, scan: str, **options: Any) -> None:
 
     # create_scan refuses as well, but only after a file of gigabytes has been read.
     refuse_to_overwrite(scan, options["overwrite"])
-    writing = {name: options.pop(name) for name in ("period", "tile_frames", "overwrite")}
+    of_scan = ("period", "tile_frames", "overwrite", "leave_out", "mask_value", "clip_negative")
+    writing = {name: options.pop(name) for name in of_scan}
     options = {name: value for name, value in options.items() if value not in (None, (), False)}
     for name in ("assume", "keys"):
         if name in options:

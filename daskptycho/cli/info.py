@@ -18,8 +18,8 @@ __all__ = ["command"]
 
 # Frames with less linear overlap than this hardly constrain each other.
 LEAST_OVERLAP = 0.5
-# Warn if the bright centre is off the zero frequency by more than this fraction of the frame.
-OFF_CENTRE = 0.1
+# A detector with fewer valid pixels than this part hardly measures anything.
+LEAST_VALID = 0.1
 # Warn if the rim of near-field frames is brighter than this fraction of their mean.
 LIT_RIM = 0.1
 
@@ -42,7 +42,7 @@ def command(scan: str, picture: str | None) -> None:
     """
     from daskptycho.cli.sketch import place_side_by_side, sketch_frame, sketch_positions
     from daskptycho.run.result import FORMAT, open_result
-    from daskptycho.scan.dataset import open_scan, position_in_pixels
+    from daskptycho.scan.dataset import open_scan, position_in_pixels, take_used
     from daskptycho.storage.store import parse_location, read_attributes
 
     if read_attributes(parse_location(scan)).get("format") == FORMAT:
@@ -60,7 +60,8 @@ def command(scan: str, picture: str | None) -> None:
     with show_progress(leave=False) as progress:
         counts = sample_counts(opened, progress.tiles("Reading"))
     show_facts(f"{scan}, a scan", scan_facts(opened, counts))
-    position = position_in_pixels(opened)
+    used = take_used(opened)
+    position = position_in_pixels(used)
     click.echo()
     click.echo(
         place_side_by_side(
@@ -72,27 +73,33 @@ def command(scan: str, picture: str | None) -> None:
         from daskptycho.views.plotting import plot_scan
         from daskptycho.views.saving import save_figure
 
-        click.echo(save_figure(plot_scan(opened, counts.mean), picture))
-    for warning in _find_oddities(opened, counts):
+        click.echo(save_figure(plot_scan(used, counts.mean), picture))
+    for warning in _find_oddities(used, counts):
         print_warning(warning)
 
 
 def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
-    """Warnings about what is allowed but rarely intended."""
+    """Warnings about what is allowed but rarely intended; the scan has only the frames that are used."""
+    from daskptycho.scan.findings import describe_positions
     from daskptycho.scan.optics import is_near_field
+    from daskptycho.scan.zero_frequency import doubt_zero_frequency
 
-    oddities = []
-    dark = int((counts.per_frame == 0).sum())
-    if dark:
+    oddities = _dark_frames(scan, counts)
+    if counts.pixels < LEAST_VALID * counts.mean.size:
         oddities.append(
-            f"frames without any counts: {format_number(dark)} of the "
-            f"{format_number(len(counts.per_frame))} that were read"
+            f"only {counts.pixels:,} of {counts.mean.size:,} pixels are valid; a mask has to be True where "
+            "the detector counts"
         )
     if "probe" not in scan:
         oddities.append(
             "the scan has no probe; a reconstruction needs a first guess (import with --guess-probe)"
         )
-    oddities += _rim_is_lit(scan, counts) if is_near_field(scan.attrs) else _off_centre(counts)
+    if is_near_field(scan.attrs):
+        oddities += _rim_is_lit(scan, counts)
+    else:
+        doubt = doubt_zero_frequency(counts.mean)
+        oddities += [] if doubt is None else [doubt]
+    oddities += describe_positions(scan)
     if scan.sizes["frame"] > 1:
         step, frame = mean_step(scan), min(scan["intensity"].shape[1:])
         if 1 - step / frame < LEAST_OVERLAP:
@@ -138,23 +145,23 @@ def _parts(scan: xr.Dataset, counts: Counts) -> list[str]:
     return [sentence] if sentence else []
 
 
-def _off_centre(counts: Counts) -> list[str]:
-    """Warn if the centre of the mean frame is far from the assumed zero frequency."""
+def _dark_frames(scan: xr.Dataset, counts: Counts) -> list[str]:
+    """Warnings about frames that have no counts, or far fewer or more than their neighbours."""
     import numpy as np
 
-    mean = counts.mean
-    if not mean.any():
-        return []
-    # The centre of mass of the bright half, in which single hot pixels have no weight.
-    bright = np.minimum(mean, np.percentile(mean, 99))
-    bright = np.where(bright > 0.5 * bright.max(), bright, 0)
-    centre = [
-        float(np.average(np.arange(n), weights=bright.sum(axis=1 - a))) for a, n in enumerate(mean.shape)
-    ]
-    off = [coordinate - size // 2 for coordinate, size in zip(centre, mean.shape, strict=True)]
-    if max(abs(distance) / size for distance, size in zip(off, mean.shape, strict=True)) < OFF_CENTRE:
-        return []
-    return [
-        f"the bright centre of the frames is at {centre[0]:.1f}, {centre[1]:.1f}, but the zero frequency is "
-        f"assumed at {mean.shape[0] // 2}, {mean.shape[1] // 2} (import with --centre)"
-    ]
+    from daskptycho.scan.dataset import frame_numbers, list_numbers, position_in_pixels
+    from daskptycho.scan.odd_frames import find_dark_frames
+
+    position = position_in_pixels(scan)[np.isin(frame_numbers(scan), counts.number)]
+    whole = scan["intensity"].dtype.kind != "f"
+    empty, odd = find_dark_frames(counts.per_frame, position, scan["intensity"].shape[1:], whole=whole)
+    said = []
+    for found, what in ((empty, "no counts"), (odd, "far fewer or more counts than neighbours that agree")):
+        numbers = sorted(counts.number[found].tolist())
+        if numbers:
+            said.append(
+                f"{list_numbers(numbers)} of the {format_number(len(counts.per_frame))} that were read "
+                f"{'has' if len(numbers) == 1 else 'have'} {what} "
+                f"(to leave out: reconstruct with --leave-out {','.join(map(str, numbers))})"
+            )
+    return said

@@ -10,6 +10,7 @@ import click
 from daskptycho.errors import ScanError
 
 __all__ = [
+    "FRAMES",
     "LENGTHS",
     "NUMBERS",
     "PAIR",
@@ -21,6 +22,7 @@ __all__ = [
     "colour_map_option",
     "detector_distance_option",
     "detector_pixel_size_option",
+    "leave_out_option",
     "no_iterations_option",
     "options_on_command_line",
     "overwrite_option",
@@ -80,6 +82,17 @@ class _Numbers(click.ParamType):
         if not all(part.strip().isdecimal() for part in parts):
             self.fail(f"{value!r} is not a list of whole numbers; expected numbers as in 0,1", param, ctx)
         return tuple(int(part) for part in parts)
+
+
+class _Frames(click.ParamType):
+    """Numbers of frames, or a file of them: ``3,17,40-45``."""
+
+    name = "numbers|file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from daskptycho.scan.left_out import read_numbers
+
+        return value if isinstance(value, tuple) else read_numbers(value)
 
 
 class _Size(click.ParamType):
@@ -162,6 +175,7 @@ NUMBERS = _Numbers()
 PAIR = _Pair()
 LENGTHS = _Lengths()
 SIZE = _Size()
+FRAMES = _Frames()
 REGION = _Region()
 RANGE = _Range()
 
@@ -187,6 +201,13 @@ range_option = click.option(
 )
 tile_frames_option = click.option(
     "--tile-frames", type=int, help="Frames per tile; chosen automatically by default."
+)
+leave_out_option = click.option(
+    "--leave-out",
+    type=FRAMES,
+    default=(),
+    metavar="NUMBERS|FILE",
+    help="Frames to leave out, as in 3,17,40-45, or a file of their numbers.",
 )
 detector_distance_option = click.option(
     "--detector-distance-m", type=float, help="Distance from the sample to the detector."

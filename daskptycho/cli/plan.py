@@ -68,11 +68,11 @@ def command(
     from daskptycho.run.fitting import describe_method, fit_options
     from daskptycho.run.memory import count_sweep_tasks
     from daskptycho.run.options import check_options
-    from daskptycho.scan.dataset import open_scan
+    from daskptycho.scan.dataset import open_scan, take_used
     from daskptycho.scan.tiles import lay_out_tiles
     from daskptycho.sync.options import Sync
 
-    opened = open_scan(scan)
+    opened = take_used(open_scan(scan))
     found = find_workers(memory)
     if workers is not None:
         # Dask gives a worker with one thread the share of one core, even if other cores stay idle.

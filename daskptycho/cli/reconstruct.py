@@ -14,6 +14,7 @@ from daskptycho.cli.live import dashboard_option, serve_live_page
 from daskptycho.cli.options import (
     NumberOr,
     algorithm_option,
+    leave_out_option,
     no_iterations_option,
     options_on_command_line,
     overwrite_option,
@@ -115,6 +116,7 @@ __all__ = ["command"]
     show_default=True,
     help="Keep fractions of pixels in the positions, or round them.",
 )
+@leave_out_option
 @click.option(
     "--checkpoint-every", type=int, metavar="N", help="Keep a checkpoint every N sweeps, to resume from."
 )

@@ -149,6 +149,9 @@ def import_scan(
     position_file: str | Path | None = None,
     period: tuple[int, int] | None = None,
     tile_frames: int | None = None,
+    leave_out: Sequence[int] = (),
+    mask_value: float | Sequence[float] = (),
+    clip_negative: bool = False,
     overwrite: bool = False,
     progress: Callable[[int, int], Any] | None = None,
     **options: Any,
@@ -176,6 +179,8 @@ def import_scan(
         Size in object pixels, [y, x], of a canvas that wraps round.
     tile_frames : int, optional
         Number of frames in a tile, as for `create_scan`.
+    leave_out, mask_value, clip_negative
+        Frames to leave out, codes of bad pixels, and whether negative counts are set to 0: see `create_scan`.
     overwrite : bool
         Replace a scan that lies at `url`, once the new one is complete.
     progress : callable, optional
@@ -194,7 +199,8 @@ def import_scan(
     Warns
     -----
     UserWarning
-        The file contradicts a number that was given, or has one that was assumed; or something was guessed.
+        The file contradicts a number that was given, or has one that was assumed; or something was guessed,
+        masked or left out (see `create_scan`).
 
     Raises
     ------
@@ -208,7 +214,15 @@ def import_scan(
     """
     found = read_file(path, assume=assume, position_file=position_file, **options)
     return create_scan(
-        url, **found, period=period, tile_frames=tile_frames, overwrite=overwrite, progress=progress
+        url,
+        **found,
+        period=period,
+        tile_frames=tile_frames,
+        leave_out=leave_out,
+        mask_value=mask_value,
+        clip_negative=clip_negative,
+        overwrite=overwrite,
+        progress=progress,
     )
 
 

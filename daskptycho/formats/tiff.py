@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -28,4 +29,7 @@ def write_tiff(result: xr.Dataset, path: Path) -> None:
         metadata |= {"PhysicalSizeX": x * 1e6, "PhysicalSizeXUnit": "µm"}
         metadata |= {"PhysicalSizeY": y * 1e6, "PhysicalSizeYUnit": "µm"}
         options = {"resolution": (1e-2 / x, 1e-2 / y), "resolutionunit": "CENTIMETER"}
-    tifffile.imwrite(path, channels, ome=True, photometric="minisblack", metadata=metadata, **options)
+    # Into memory first: on a full disk tifffile's error does not say so.
+    content = BytesIO()
+    tifffile.imwrite(content, channels, ome=True, photometric="minisblack", metadata=metadata, **options)
+    path.write_bytes(content.getvalue())

@@ -31,6 +31,7 @@ __all__ = [
     "illuminate",
     "inverse_illumination",
     "is_lit",
+    "measure_misfits",
     "neighbour_differences",
     "overlap",
     "project_data",
@@ -282,6 +283,31 @@ def project_data(
     detected = forward.propagate(waves, out)
     misfit = likelihood.project(detected, amplitude, forward.scale(waves.shape[-2:]))
     return forward.propagate_back(detected), misfit
+
+
+def measure_misfits(
+    waves: Array,
+    amplitude: Array,
+    forward: Propagation | None = None,
+    likelihood: Likelihood | None = None,
+) -> list[Any]:
+    """The misfit ``sum (|Fz| - a)^2`` of each frame, as of `project_data`.
+
+    Parameters
+    ----------
+    waves : (frame, mode, N, N) complex64 array
+        z; overwritten.
+    amplitude, forward, likelihood
+        As for `project_data`.
+
+    Returns
+    -------
+    list of float, or of arrays without axes
+    """
+    forward, likelihood = forward or FarField(), likelihood or Amplitude()
+    detected, scale = forward.propagate(waves, waves), forward.scale(waves.shape[-2:])
+    frames = [slice(number, number + 1) for number in range(len(waves))]
+    return [likelihood.project(detected[one], amplitude[one], scale) for one in frames]
 
 
 def add_probe_terms(

@@ -19,6 +19,7 @@ from daskptycho.model.operators import (
     brightest,
     frame_blocks,
     illuminate,
+    measure_misfits,
     project_data,
     split,
     unsplit,
@@ -28,6 +29,7 @@ from daskptycho.model.parameter import Sums, View
 from daskptycho.tiling import Tile
 
 __all__ = [
+    "FrameMeasures",
     "Leave",
     "OverlapSum",
     "Stack",
@@ -35,6 +37,7 @@ __all__ = [
     "Waves",
     "Weighted",
     "illuminate_tile",
+    "measure_tile",
     "merge",
     "overlap_waves",
     "sweep_tile",
@@ -284,6 +287,54 @@ def illuminate_tile(tile: Tile, at: TileModel) -> Array:
         view = at.view(tile, frames)
         out = illuminate(view.probe, view.corner, tile.window.shape, out)
     return out
+
+
+class FrameMeasures(NamedTuple):
+    """How well each frame of a tile fits, and how far others confirm it; arrays on the host."""
+
+    residual: Any
+    """(frame,) float64 R2 of each frame, ``sum (|Fz| - a)^2 / sum a^2`` over its valid pixels. It is zero
+    where there are no counts and none are expected, infinite where some are."""
+    overlap: Any
+    """(frame,) float64 share of a frame's light on pixels that other frames light too:
+    ``1 - sum (|P_i|^2)^2 / N / sum |P_i|^2``. It is zero for a frame that overlaps no other."""
+
+
+def measure_tile(
+    at: TileModel, tile: Tile, amplitude: Array, image: Array, illumination: Array
+) -> FrameMeasures:
+    """Measure each frame of a tile.
+
+    Parameters
+    ----------
+    at : TileModel
+    tile : Tile
+    amplitude : Amplitudes or (frame, N, N) float32 array
+    image : (y, x) complex64 array
+        The object on the tile's window.
+    illumination : (y, x) float32 array
+        N on the tile's window, summed over all tiles.
+    """
+    xp, (height, width) = array_module(image), at.probe.shape[-2:]
+    found = np.zeros((len(tile), 4))
+    for frames in frame_blocks(len(tile), at.probe):
+        view = at.view(tile, frames)
+        waves, measured = split(image, view.probe, view.corner), amplitude[frames]
+        of_frames = measure_misfits(waves, measured, at.model.forward.at(view.fraction), at.model.likelihood)
+        power = (xp.abs(view.probe) ** 2).sum(axis=1)
+        rows = []
+        for number, (y, x) in enumerate(to_host(view.corner).tolist()):
+            light = power[number if len(power) > 1 else 0]
+            around = xp.maximum(illumination[y : y + height, x : x + width], light)
+            own = light**2 / xp.maximum(around, np.finfo(np.float32).tiny)
+            counts = (xp.maximum(measured[number], 0) ** 2).sum(dtype=np.float64)
+            sums = (of_frames[number], counts, own.sum(dtype=np.float64), light.sum(dtype=np.float64))
+            rows.append(xp.stack([xp.asarray(value, dtype=np.float64) for value in sums]))
+        # Read from a GPU once a block, since reading waits.
+        found[frames] = to_host(xp.stack(rows))
+    misfits, counts, alone, light = found.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return FrameMeasures(np.where(misfits > 0, misfits / counts, 0.0), 1 - alone / light)
 
 
 def merge(

@@ -40,7 +40,7 @@ from daskptycho.run.lbfgs_state import (
 )
 from daskptycho.run.loop import Loop, Standing
 from daskptycho.run.options import RunOptions
-from daskptycho.scan.dataset import frame_numbers, pixel_size, tile_chunks
+from daskptycho.scan.dataset import frame_numbers, frames_used, pixel_size, take_used
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.storage.checkpoint_tiles import StoreNotVisibleError, read_tile, write_tile
 from daskptycho.storage.checkpoints import CheckpointStore, Part
@@ -84,6 +84,7 @@ def make_header(scan: xr.Dataset) -> xr.Dataset:
         {
             "position": scan["position"].variable.load(),
             "frame_number": ("frame", frame_numbers(scan)),
+            "frame_used": ("frame", frames_used(scan)),
             **{name: scan[name].variable.load() for name in per_frame_names() if name in scan},
         },
         coords={axis: np.arange(scan.sizes[axis]) for axis in ("qy", "qx")},
@@ -99,7 +100,7 @@ def make_header(scan: xr.Dataset) -> xr.Dataset:
 
 def read_tiling(header: xr.Dataset, fixed: Mapping[str, Any]) -> Tiling:
     """The tiling of a run, from the header and the constants of its store."""
-    return lay_out_tiles(header, tuple(fixed["tiles"]), whole_pixel=not fixed["subpixel"])
+    return lay_out_tiles(take_used(header), tuple(fixed["tiles"]), whole_pixel=not fixed["subpixel"])
 
 
 class Kept(NamedTuple):
@@ -152,7 +153,7 @@ class Checkpoints:
         fixed = {
             "subpixel": loop.options.subpixel,
             "frame_shape": list(tiling.frame_shape),
-            "tiles": list(tile_chunks(scan)),
+            "tiles": [len(tile) for tile in tiling.tiles],
             "counts": loop.counts,
             "expected": loop.expected,
             "modes": modes,

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 from daskptycho.cluster.client import current_client, group_as_run
 from daskptycho.errors import FaultError, OptionError, ScanError
-from daskptycho.graph import merge_images
+from daskptycho.graph import measure_frames, merge_images
+from daskptycho.model.sweep import FrameMeasures
 from daskptycho.run.keeper import Keeper
 from daskptycho.run.loop import Loop, Progress, Standing
+from daskptycho.run.misfits import warn_of_misfits
 from daskptycho.run.result import (
     Outcome,
     assemble_values,
@@ -25,7 +28,7 @@ from daskptycho.run.result import (
 from daskptycho.run.verdict import find_faults
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.tasks.interrupts import catch_stop_signals
-from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, has_workers, retry_lost
+from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, compute, has_workers, retry_lost
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -83,6 +86,7 @@ class Run:
             result = retry_lost(lambda: self._attempt(callback), lambda: self._keeper.saved)
             if store is not None:
                 write_result(result, store)
+        warn_of_misfits(result)
         warn_of_parts(result)
         return result
 
@@ -180,11 +184,20 @@ class Run:
 
 def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset:
     state = standing.state
+    images = merge_images(loop.layout, state)
+    measures = compute(measure_frames(loop.layout, state, images))
+    residual, overlap = (np.concatenate(parts) for parts in zip(*measures, strict=True))
     illuminations = [tile.illumination for tile in state.tiles]
-    images = show_lit(merge_images(loop.layout, state), illuminations, state.shared)
-    outcome = Outcome(images, illuminations, assemble_values(state))
+    outcome = Outcome(
+        show_lit(images, illuminations, state.shared),
+        illuminations,
+        assemble_values(state),
+        FrameMeasures(residual, overlap),
+    )
+    # The prior of a polish raises R2 on purpose.
+    fitted = standing.history[: standing.polished_from]
     faults = find_faults(
-        [done.residual for done in standing.history],
+        [done.residual for done in fitted],
         loop.expected,
         scan,
         reflects=loop.options.algorithm.has_stack,

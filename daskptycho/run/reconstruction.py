@@ -20,7 +20,8 @@ from daskptycho.run.laying_out import choose_setting
 from daskptycho.run.loop import Progress
 from daskptycho.run.options import GIVEN, check_options
 from daskptycho.run.result import FORMAT
-from daskptycho.scan.dataset import validate_scan
+from daskptycho.scan.dataset import leave_out_frames, take_used, validate_scan
+from daskptycho.scan.findings import leave_out_dark_frames, warn_of_positions
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.storage.store import parse_location, write_atomically
 from daskptycho.sync.options import Sync
@@ -46,6 +47,7 @@ def reconstruct(
     tolerance: float | Literal["auto"] | None = None,
     polish: bool | Literal["auto"] = "auto",
     subpixel: bool = True,
+    leave_out: ArrayLike = (),
     memory: str | int | None = None,
     device: Device = "cpu",
     checkpoint_every: int | None = None,
@@ -105,6 +107,9 @@ def reconstruct(
         the scan holds counts, whole numbers.
     subpixel : bool
         Whether the sub-pixel parts of positions shift the probe; otherwise positions are rounded.
+    leave_out : sequence of int
+        Numbers of frames to leave out, as in the scan's `frame_number`, besides those that the scan leaves
+        out already.
     memory : int or str, optional
         Memory limit of each worker, for example ``16 * 2**30`` or "16 GiB"; Dask's limit by default. With
         ``device="gpu"`` it is that of the GPU's memory. If waves that wait for the update of the probe do not
@@ -132,9 +137,18 @@ def reconstruct(
         ``object (y, x)`` complex64, with coordinates in the scan's unit; ``probe (mode, probe_y, probe_x)``
         complex64, in orthogonal modes of decreasing power; ``illumination (y, x)`` float32;
         ``position (frame, axis)``; ``frame_number (frame)``; ``part (frame)``, the part of the scan that a
-        frame belongs to (the phase of one part relative to another is not determined); ``gain (frame)``, if
-        the scan has it, with geometric mean 1; and for each ``sweep``: ``residual``, ``disagreement``,
-        ``spread`` (in radians) and ``seconds``, as in `Progress`.
+        frame belongs to (the phase of one part relative to another is not determined);
+        ``frame_used (frame)``, False for the frames that were left out; ``frame_residual (frame)``, the R2 of
+        each frame; ``frame_overlap (frame)``, the share of its light on pixels that other frames light too;
+        ``gain (frame)``, if the scan has it, with geometric mean 1; and for each ``sweep``: ``residual``,
+        ``disagreement``, ``spread`` (in radians) and ``seconds``, as in `Progress`. What belongs to a frame
+        is NaN for those that were left out, and their part is -1.
+
+    Warns
+    -----
+    UserWarning
+        A frame lies far away from all others, or the scan hardly moves; or, at the end, some frames fit far
+        worse than the others.
 
         Attributes of it are ``expected_residual``, the R2 that counting photons leaves, if the frames hold
         counts; and ``warnings``, if the run has not gone well.
@@ -183,12 +197,17 @@ def reconstruct(
     if callback is not None and not callable(callback):
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
     workers = find_workers(memory, device)
+    if np.size(leave_out):
+        scan = leave_out_frames(scan, leave_out)
     validate_scan(scan)
+    scan = leave_out_dark_frames(scan)
+    warn_of_positions(scan)
+    whole, scan = scan, take_used(scan)
     tiling = lay_out_tiles(scan, whole_pixel=not options.subpixel)
     image = None if isinstance(start, str) else _check_image(start, tiling)
     setting = choose_setting(scan, tiling, options, workers, probe=probe, modes=modes, image=image)
     target = None if out is None else parse_location(out)
-    run = Run(setting.lay_out, setting.begin, Keeper(options, scan, target, device))
+    run = Run(setting.lay_out, setting.begin, Keeper(options, whole, target, device))
     if target is None:
         with limit_threads(device):
             return run.carry_out(callback, None)

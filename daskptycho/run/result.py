@@ -21,7 +21,9 @@ from daskptycho.errors import ScanError
 from daskptycho.model import model
 from daskptycho.model.operators import is_lit
 from daskptycho.model.probe import Probe
-from daskptycho.scan.dataset import frame_numbers, pixel_size
+from daskptycho.model.sweep import FrameMeasures
+from daskptycho.run.misfits import name_misfits
+from daskptycho.scan.dataset import frame_numbers, frames_used, pixel_size, spread_over_frames
 from daskptycho.scan.parts import describe_parts, label_parts
 from daskptycho.storage.old_names import rename_old_variables
 from daskptycho.storage.store import load_dataset, open_dataset, parse_location, read_attributes
@@ -117,6 +119,8 @@ class Outcome(NamedTuple):
     """The illumination on each tile's window, summed over all tiles."""
     values: dict[str, NDArray]
     """Values of the parameters of the model, by name."""
+    measures: FrameMeasures | None = None
+    """Of each frame that was used; None where they are not known."""
 
 
 def make_result(
@@ -130,9 +134,10 @@ def make_result(
 ) -> xr.Dataset:
     """Make the dataset that `reconstruct` returns.
 
-    `expected` is the R2 that counting photons leaves, if it is known; `faults` are sentences of `verdict`.
+    `scan` has all its frames, `tiling` those that were used. `expected` is the R2 that counting photons
+    leaves, if it is known; `faults` are sentences of `verdict`.
     """
-    history = list(history)
+    history, used = list(history), frames_used(scan)
     unit = scan["position"].attrs["units"]
     size = pixel_size(scan) if unit == "m" else None
     step = (1.0, 1.0) if size is None else size
@@ -145,14 +150,25 @@ def make_result(
     for kind in model.PARAMETERS:
         if kind.name in found.values:
             recovered |= kind.result(found.values[kind.name])
+    of_frames: dict[str, Any] = {}
+    if found.measures is not None:
+        recovered |= {f"frame_{name}": (("frame",), of, {}) for name, of in found.measures._asdict().items()}
+    for name, (dims, values, attributes) in recovered.items():
+        if dims[0] == "frame":
+            of_frames[name] = (dims, spread_over_frames(used, values), attributes)
     result = xr.Dataset(
         {
             "object": (("y", "x"), assemble_canvas(tiling, found.images)),
             "illumination": (("y", "x"), assemble_canvas(tiling, found.illuminations)),
             **recovered,
+            **of_frames,
             "position": scan["position"].variable.load(),
             "frame_number": ("frame", frame_numbers(scan)),
-            "part": ("frame", _label_parts(tiling, found.values["probe"], history)),
+            "frame_used": ("frame", used),
+            "part": (
+                "frame",
+                spread_over_frames(used, _label_parts(tiling, found.values["probe"], history)),
+            ),
             **{
                 name: ("sweep", np.array([getattr(sweep, name) for sweep in history]))
                 for name in ("residual", "disagreement", "spread", "seconds")
@@ -167,6 +183,8 @@ def make_result(
             "source": str(scan.encoding.get("source", scan.attrs.get("source", "memory"))),
         },
     )
+    if found.measures is not None:
+        result.attrs |= name_misfits(result)
     if pixel_size(scan) is not None:
         result.attrs["pixel_size_m"] = list(pixel_size(scan) or ())
     if expected is not None:

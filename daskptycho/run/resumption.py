@@ -21,7 +21,7 @@ from daskptycho.run.laying_out import choose_setting
 from daskptycho.run.loop import Loop, Progress
 from daskptycho.run.options import require_whole
 from daskptycho.run.result import FORMAT
-from daskptycho.scan.dataset import open_scan, tile_chunks, validate_scan
+from daskptycho.scan.dataset import open_scan, take_used, tile_chunks, validate_scan
 from daskptycho.storage.store import parse_location, write_atomically
 from daskptycho.tasks.frames import SAME_COUNTS
 
@@ -88,7 +88,9 @@ def resume(
         if options.sweeps < snapshot.sweep:
             raise OptionError(f"sweeps is {sweeps} and {snapshot.sweep} are done already; expected more")
     scan = _check_scan(scan, header, fixed)
-    setting = choose_setting(scan, checkpoints.tiling, options, workers, modes=fixed["modes"])
+    setting = choose_setting(
+        _take_tiles(scan, fixed), checkpoints.tiling, options, workers, modes=fixed["modes"]
+    )
 
     def lay_out() -> Loop:
         loop = setting.lay_out()
@@ -105,7 +107,7 @@ def resume(
 
 
 def _check_scan(scan: xr.Dataset | None, header: xr.Dataset, fixed: dict[str, Any]) -> xr.Dataset:
-    """The scan of the run, chunked like its tiles; an error if it is another scan."""
+    """The scan of the run, with the frames that it left out; an error if it is another scan."""
     of_frames = per_frame_names()
     if scan is None:
         source = header.attrs.get("opened_from")
@@ -132,8 +134,13 @@ def _check_scan(scan: xr.Dataset | None, header: xr.Dataset, fixed: dict[str, An
                 f"the scan's {name} is {found.attrs.get(name)}; expected {header.attrs.get(name)}, "
                 "as the run began with"
             )
-    tiles = tuple(fixed["tiles"])
-    return scan if tile_chunks(scan) == tiles else scan.chunk({"frame": tiles, "qy": -1, "qx": -1})
+    return scan.assign(frame_used=header["frame_used"]) if "frame_used" in header else scan
+
+
+def _take_tiles(scan: xr.Dataset, fixed: dict[str, Any]) -> xr.Dataset:
+    """The frames that the run uses, chunked like its tiles."""
+    used, tiles = take_used(scan), tuple(fixed["tiles"])
+    return used if tile_chunks(used) == tiles else used.chunk({"frame": tiles, "qy": -1, "qx": -1})
 
 
 def _check_variable(name: str, found: xr.DataArray | None, expected: xr.DataArray | None) -> None:
@@ -143,5 +150,7 @@ def _check_variable(name: str, found: xr.DataArray | None, expected: xr.DataArra
     if found is None or expected is None:
         said = f"no {name}; expected the one" if found is None else f"a {name}; expected none, as in the one"
         raise ScanError(f"the scan has {said} that the run began with")
-    if not np.array_equal(found, expected) or found.attrs != expected.attrs:
+    # A frame that is left out may have no position.
+    same = np.array_equal(found, expected, equal_nan=found.dtype.kind == "f")
+    if not same or found.attrs != expected.attrs:
         raise ScanError(f"the scan has another {name} than the one that the run began with; expected that")

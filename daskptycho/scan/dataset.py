@@ -15,14 +15,23 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from daskptycho.errors import OptionError, ScanError
+from daskptycho.errors import OptionError, ScanError, warn_caller
 from daskptycho.scan.calibration import geometry_attributes, pixel_size, position_in_pixels, scan_period
+from daskptycho.scan.findings import describe_intake, valid_pixels
 from daskptycho.scan.frames import (
     ProgressCallback,
     default_tile_frames,
     list_missing_chunks,
     open_lazy_array,
     write_scan,
+)
+from daskptycho.scan.intake import Intake
+from daskptycho.scan.left_out import (
+    frames_used,
+    leave_out_frames,
+    list_numbers,
+    spread_over_frames,
+    take_used,
 )
 from daskptycho.scan.masked_arrays import take_mask
 from daskptycho.scan.optics import FAR_FIELD, PHOTON, fresnel_kernel
@@ -42,11 +51,16 @@ __all__ = [
     "create_scan",
     "default_tile_frames",
     "frame_numbers",
+    "frames_used",
     "fresnel_kernel",
+    "leave_out_frames",
+    "list_numbers",
     "open_scan",
     "pixel_size",
     "position_in_pixels",
     "scan_period",
+    "spread_over_frames",
+    "take_used",
     "tile_chunks",
     "validate_scan",
 ]
@@ -79,6 +93,9 @@ def create_scan(
     tile_frames: int | None = None,
     frame_number: ArrayLike | None = None,
     frame_values: Mapping[str, ArrayLike] | None = None,
+    leave_out: ArrayLike = (),
+    mask_value: float | Sequence[float] = (),
+    clip_negative: bool = False,
     truth_object: ArrayLike | xr.DataArray | None = None,
     truth_probe: ArrayLike | None = None,
     source: str | None = None,
@@ -91,6 +108,11 @@ def create_scan(
     all counts are whole numbers below 2^16, otherwise as uint32 or float32. If a later tile is the first that
     needs a wider type, writing starts again. Pixels that are not valid are not checked, and are stored as
     zero.
+
+    Pixels that do not count are masked: those with the end of a type, NaN, or a negative code in most frames,
+    those that are stuck, and those far above their neighbours in every frame. Frames without counts, and
+    those that dip or flash against all their neighbours, are left out: they stay in the scan, with
+    ``frame_used`` False. A warning says what was masked or left out.
 
     Parameters
     ----------
@@ -137,6 +159,13 @@ def create_scan(
     frame_values : mapping, optional
         Further numbers, one for each frame, by name. ``gain`` is a beam monitor: it multiplies amplitudes,
         and reconstructions take it into account.
+    leave_out : sequence of int
+        Numbers of frames to leave out: the scan keeps them, and nothing is computed from them.
+    mask_value : float or sequence of float
+        Codes of bad pixels: a pixel that holds one of these numbers in any frame is masked. It may be NaN.
+    clip_negative : bool
+        Set negative counts to 0, for instance after the subtraction of a dark frame; also those of unsigned
+        types that have wrapped round.
     truth_object : (object_y, object_x) complex array, optional
         The object that a simulation was made from. Without coordinates its first pixel is at position 0.
     truth_probe : (mode, y, x) or (y, x) complex array, optional
@@ -154,6 +183,12 @@ def create_scan(
         The scan, as `open_scan` returns it. Its frames are sorted into tiles; `frame_number` says which is
         which.
 
+    Warns
+    -----
+    UserWarning
+        Pixels were masked, frames left out, or something is allowed but rarely intended: a frame far away,
+        one that was read out twice, a zero frequency in the corner, a scan that hardly moves.
+
     Raises
     ------
     ScanError
@@ -162,7 +197,7 @@ def create_scan(
     StoreError
         The server does not answer, or denies access.
     OptionError
-        `tile_frames` is below 1, or `url` is malformed.
+        `tile_frames` is below 1, the scan has no frame that `leave_out` names, or `url` is malformed.
     """
     target = parse_location(url)
     if isinstance(intensity, xr.DataArray):
@@ -204,14 +239,32 @@ def create_scan(
         header.attrs["period"] = list(scan_period(header) or ())
     if source is not None:
         header.attrs["source"] = str(source)
+    if np.size(leave_out):
+        header = leave_out_frames(header, leave_out)
     validate_scan(header)
     if tile_frames is None:
         tile_frames = default_tile_frames(*header["intensity"].shape)
     elif tile_frames < 1:
         raise OptionError(f"tile_frames is {tile_frames}; expected at least 1")
-    order = compact_order(position_in_pixels(header), tile_frames)
+    # A frame that is left out may have no position.
+    order = compact_order(np.nan_to_num(position_in_pixels(header)), tile_frames)
+    intake = Intake(
+        header["intensity"].shape, intensity.dtype, valid_pixels(header), mask_value, clip_negative
+    )
+    said: list[str] = []
+
+    def conclude() -> xr.Dataset:
+        found, words = describe_intake(header, intake)
+        said.extend(words)
+        return found
+
     with write_atomically(target, kind=FORMAT, overwrite=overwrite) as store:
-        write_scan(store, header.drop_vars("intensity"), intensity, order, tile_frames, progress)
+        write_scan(
+            *(store, header.drop_vars("intensity"), intensity, order, tile_frames, intake),
+            *(conclude, progress),
+        )
+    for sentence in said:
+        warn_caller(sentence)
     return open_scan(url)
 
 
@@ -244,7 +297,8 @@ def open_scan(url: str | Path) -> xr.Dataset:
     -------
     xarray.Dataset
         ``intensity (frame, qy, qx)`` as a dask array of counts, ``position (frame, axis)`` [y, x] in its own
-        ``units``, ``frame_number (frame)``; and, if the scan has them, ``valid (qy, qx)``,
+        ``units``, ``frame_number (frame)``; and, if the scan has them, ``frame_used (frame)``, False for the
+        frames that are left out, ``valid (qy, qx)``,
         ``background (qy, qx)``, ``probe (mode, y, x)``, ``truth_object (object_y, object_x)`` and
         ``truth_probe (mode, y, x)``, and further numbers along ``frame``. The attributes hold the geometry,
         in metres and electronvolts.

@@ -21,7 +21,8 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from daskptycho.scan.validation import VARIABLES, check_counts
+from daskptycho.scan.intake import Intake
+from daskptycho.scan.validation import VARIABLES
 from daskptycho.storage.store import Location, list_missing, open_zarr_store, retry_store
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ def write_scan(
     intensity: Any,
     order: NDArray[np.int64],
     tile_frames: int,
+    intake: Intake,
+    conclude: Callable[[], xr.Dataset],
     progress: ProgressCallback | None = None,
 ) -> None:
     """Write the variables of a scan into a store, its frames tile by tile.
@@ -148,15 +151,18 @@ def write_scan(
     order : (frame,) int array
         Numbers of the frames in the order in which they are stored.
     tile_frames : int
+    intake : Intake
+        What all counts pass through.
+    conclude : callable
+        Returns the variables that follow from the frames, in the order of the input, once all are written.
     progress : callable, optional
         Called with (frames written, all frames) after each tile.
     """
-    # Without the fill value, xarray would declare NaN to mark missing values.
-    encoded = {"_FillValue": None, "compressors": (ZstdCodec(), Crc32cCodec())}
-    encoding = dict.fromkeys(header.variables, encoded)
-    sorted_header = header.isel(frame=order)
-    sorted_header.to_zarr(store, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
-    _write_frames(store, intensity, order, tile_frames, header.get("valid"), progress)
+    _write_header(store, header.isel(frame=order))
+    _write_frames(store, intensity, order, tile_frames, intake, progress)
+    found = conclude().assign_attrs(header.attrs)
+    if found.variables:
+        _write_header(store, found.isel(frame=order, missing_dims="ignore"))
     with warnings.catch_warnings():
         # xarray.open_zarr warns where consolidated metadata are missing; writing them warns that the
         # specification of Zarr v3 does not have them yet.
@@ -164,28 +170,38 @@ def write_scan(
         zarr.consolidate_metadata(store)
 
 
+def _write_header(store: Store, header: xr.Dataset) -> None:
+    # Without the fill value, xarray would declare NaN to mark missing values.
+    encoded = {"_FillValue": None, "compressors": (ZstdCodec(), Crc32cCodec())}
+    there = set(zarr.group(store).array_keys())
+    encoding = {name: encoded for name in header.variables if name not in there}
+    header.to_zarr(store, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
+
+
 def _write_frames(
     store: Store,
     intensity: Any,
     order: NDArray[np.int64],
     tile_frames: int,
-    valid: xr.DataArray | None,
+    intake: Intake,
     progress: ProgressCallback | None,
 ) -> None:
     """Write all frames in the narrowest type that holds every tile, which is found while writing."""
-    mask = None if valid is None else valid.values
     stored = 0
     start = 0
     array = None
     while start < len(order):
         number = order[start : start + tile_frames]
-        tile = _read_frames(intensity, number)
-        check_counts(tile, mask, number)
-        if mask is not None:
-            tile = np.where(mask, tile, tile.dtype.type(0))
+        tile = intake.admit(_read_frames(intensity, number), number)
+        if intake.stale:
+            # Pixels were found not to count that earlier tiles still have: start again.
+            intake.begin_again()
+            stored, start, array = 0, 0, None
+            continue
         required = _narrowest_type(tile)
         if required > stored and start > 0:
             # The earlier tiles were written in a narrower type: start again.
+            intake.begin_again()
             stored, start, array = required, 0, None
             continue
         stored = max(stored, required)
@@ -240,5 +256,6 @@ def _narrowest_type(tile: NDArray[Any]) -> int:
     """Index in STORED_TYPES of the narrowest type that holds these counts without loss."""
     if tile.dtype.kind == "f" and not (tile == np.rint(tile)).all():
         return len(STORED_TYPES) - 1
-    maximum = tile.max()
+    # Not in the type of the tile, in which the largest number of another type may be rounded.
+    maximum = float(tile.max())
     return next(index for index, (_, largest) in enumerate(STORED_TYPES) if maximum <= largest)

@@ -132,8 +132,11 @@ def _share(light: NDArray, offset: NDArray[np.int64]) -> float:
 
 
 def describe_parts(part: NDArray[np.int64]) -> str:
-    """Say that the relative phases of parts are not determined; an empty sentence for one part."""
-    frames = np.bincount(part)
+    """Say that the relative phases of parts are not determined; an empty sentence for one part.
+
+    Frames that were left out are in part -1.
+    """
+    frames = np.bincount(part[part >= 0])
     if len(frames) < 2:
         return ""
     sizes = np.sort(frames)[::-1]

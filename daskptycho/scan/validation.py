@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
 from daskptycho.scan.calibration import check_geometry, pixel_size, position_in_pixels, scan_period
+from daskptycho.scan.left_out import frames_used, take_used
+from daskptycho.scan.odd_frames import describe_outlying, find_outlying
 
 __all__ = ["VARIABLES", "check_counts", "check_shapes", "validate_scan"]
 
@@ -22,6 +24,7 @@ VARIABLES = {
     "intensity": ("frame", "qy", "qx"),
     "position": ("frame", "axis"),
     "frame_number": ("frame",),
+    "frame_used": ("frame",),
     "valid": ("qy", "qx"),
     "background": ("qy", "qx"),
     "probe": ("mode", "y", "x"),
@@ -30,12 +33,22 @@ VARIABLES = {
 }
 
 # Kinds of numbers, as dtype.kind names them; real ones for the other variables.
-KINDS = {"valid": "b", "frame_number": "iu", "probe": "iufc", "truth_object": "iufc", "truth_probe": "iufc"}
+KINDS = {
+    "valid": "b",
+    "frame_used": "b",
+    "frame_number": "iu",
+    "probe": "iufc",
+    "truth_object": "iufc",
+    "truth_probe": "iufc",
+}
 KIND_NAMES = {"b": "bool", "iu": "integers", "iuf": "real numbers", "iufc": "numbers"}
 
 # Largest ratio of the canvas to the summed area of all frames: a larger one means a wrong unit. Even a
 # diagonal line of a thousand frames stays below it if its step is a quarter of a frame.
 SPARSEST = 64
+
+# Frames that lie together within this distance, in pixels, do not scan anything: the unit is too large.
+SMALLEST_SPAN = 1.0
 
 # Frames in memory are checked in blocks of about this many pixels.
 BLOCK_PIXELS = 2**22
@@ -139,7 +152,8 @@ def check_counts(frames: NDArray[Any], valid: NDArray[np.bool_] | None, number: 
     others = f" ({len(bad_frames)} such frames in this tile)" if len(bad_frames) > 1 else ""
     raise ScanError(
         f"intensity holds {' and '.join(found)} in frame {number[first]} of the input{others}; "
-        "expected finite counts of at least 0 (mark bad pixels in valid)"
+        "expected finite counts of at least 0 (mark bad pixels in valid; mask_value, --mask-value, masks the "
+        "pixels that hold a code; clip_negative, --clip-negative, sets negative counts to 0)"
     )
 
 
@@ -169,19 +183,25 @@ def _check_probe(name: str, probe: NDArray[Any]) -> None:
 
 
 def _check_position(ds: xr.Dataset) -> None:
-    stored = ds["position"].values
+    """Check the positions of all frames that are used."""
+    used = np.flatnonzero(frames_used(ds))
+    if not used.size:
+        raise ScanError("frame_used is False for every frame; expected frames to compute with")
+    number = (ds["frame_number"].values if "frame_number" in ds else np.arange(ds.sizes["frame"]))[used]
+    stored = ds["position"].values[used]
     finite = np.isfinite(stored).all(axis=1)
     if not finite.all():
-        first = int(np.argmin(finite))
+        first, lost = int(np.argmin(finite)), number[~finite]
         raise ScanError(
-            f"position is not finite for {int((~finite).sum())} of {len(stored)} frames, "
-            f"first for frame {first}: {stored[first].tolist()}; expected [y, x]"
+            f"position is not finite for {len(lost)} of {len(stored)} frames, first for frame "
+            f"{number[first]}: {stored[first].tolist()}; expected [y, x], or these frames left out "
+            f"(leave_out, --leave-out {','.join(map(str, lost[:20]))}{',...' if len(lost) > 20 else ''})"
         )
-    position = position_in_pixels(ds)
+    position = position_in_pixels(ds)[used]
     frame_shape = (ds.sizes["qy"], ds.sizes["qx"])
     period = scan_period(ds)
     if period is None:
-        _check_span(ds, position, frame_shape)
+        _check_span(ds, position, number, frame_shape)
         return
     twice = (2 * frame_shape[0], 2 * frame_shape[1])
     if period[0] < twice[0] or period[1] < twice[1]:
@@ -191,31 +211,49 @@ def _check_position(ds: xr.Dataset) -> None:
         first = int(np.argmax(outside))
         raise ScanError(
             f"position lies outside the period for {int(outside.sum())} of {len(position)} frames, first for "
-            f"frame {first}: {position[first].tolist()} pixels; expected from 0 to less than {period}"
+            f"frame {number[first]}: {position[first].tolist()} pixels; expected from 0 to less than {period}"
         )
 
 
-def _check_span(ds: xr.Dataset, position: NDArray[np.float64], frame_shape: tuple[int, int]) -> None:
-    """Check that the canvas is not far larger than all frames together."""
+def _check_span(
+    ds: xr.Dataset, position: NDArray[np.float64], number: NDArray[np.int64], frame_shape: tuple[int, int]
+) -> None:
+    """Check that the frames move, and that the canvas is not far larger than all of them together."""
     span = np.ptp(position, axis=0)
+    if len(position) > 1 and span.max() < SMALLEST_SPAN:
+        raise ScanError(
+            f"position spans {span[0]:.3g} x {span[1]:.3g} pixels, so that all {len(position)} frames show "
+            f"the same place; expected {SMALLEST_SPAN:g} pixel or more: {_name_scale(ds)} is probably wrong, "
+            "or a distance or the energy that the pixel size follows from"
+        )
     summed = len(position) * float(frame_shape[0]) * frame_shape[1]
     if (span + frame_shape).prod() <= SPARSEST * summed:
         return
-    size = pixel_size(ds)
-    pixel = "" if size is None else f" of {size[0]:.3g} x {size[1]:.3g} m"
-    farthest = int(np.argmax(np.abs(position - np.median(position, axis=0)).max(axis=1)))
+    outlying = find_outlying(position, frame_shape)
+    if outlying is not None:
+        kept = np.delete(position, outlying.frames, axis=0)
+        if (np.ptp(kept, axis=0) + frame_shape).prod() > SPARSEST * summed:
+            outlying = None
+    few = "" if outlying is None else f", or {describe_outlying(outlying, number, position)}"
     raise ScanError(
         f"position spans {span[0]:.6g} x {span[1]:.6g} pixels for {len(position)} frames of "
         f"{frame_shape[0]} x {frame_shape[1]} pixels; expected a canvas of at most {SPARSEST} times the "
-        f"summed area of all frames: the unit ({ds['position'].attrs.get('units')}) or the pixel size"
-        f"{pixel} is probably wrong, or frame {farthest}, the farthest from the median, is"
+        f"summed area of all frames: {_name_scale(ds)} is probably wrong{few}"
     )
 
 
+def _name_scale(ds: xr.Dataset) -> str:
+    """What turns positions into pixels, for an error."""
+    size = pixel_size(ds)
+    pixel = "" if size is None else f" of {size[0]:.3g} x {size[1]:.3g} m"
+    return f"the unit ({ds['position'].attrs.get('units')}) or the pixel size{pixel}"
+
+
 def _check_frames_in_memory(ds: xr.Dataset) -> None:
-    frames = ds["intensity"]
+    numbers = np.flatnonzero(frames_used(ds))
+    frames = take_used(ds)["intensity"]
     valid = ds["valid"].values if "valid" in ds else None
     step = max(1, BLOCK_PIXELS // int(np.prod(frames.shape[1:])))
     for start in range(0, len(frames), step):
         block = frames[start : start + step].values
-        check_counts(block, valid, np.arange(start, start + len(block)))
+        check_counts(block, valid, numbers[start : start + len(block)])

@@ -19,8 +19,14 @@ from zarr.storage import ObjectStore, WrapperStore
 from daskptycho.errors import OptionError, StoreError
 from daskptycho.storage.bucket_client import import_obstore, open_bucket, translate_errors
 from daskptycho.storage.location import Location
-from daskptycho.storage.overwriting import check_kind, exists_error, foreign_error, unfinished_error
+from daskptycho.storage.overwriting import (
+    check_kind,
+    exists_error,
+    foreign_error,
+    unfinished_error,
+)
 from daskptycho.storage.retrying import fail_fast
+from daskptycho.storage.writers import read_writer, this_writer
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -164,7 +170,8 @@ def write_atomically(target: Location, *, overwrite: bool, kind: str | None = No
     """Give a store to write to, which becomes valid at the end; a partial one is removed, or marked as such.
 
     Where no store lies at the target, the new one is written in place. A writer that is killed leaves objects
-    without the metadata of the root: nobody opens them, and the next writer with `overwrite` removes them.
+    without the metadata of the root: nobody opens them. The next writer removes them if it can tell that the
+    process is dead, or with `overwrite`.
 
     Where a store is replaced, the new one is written beside it, under the name of the target and
     ``.partial``. The server copies it once it is complete. A writer that is killed during the copying leaves
@@ -183,7 +190,7 @@ def write_atomically(target: Location, *, overwrite: bool, kind: str | None = No
         remove(location)
     try:
         with translate_errors(target):
-            _put_object(partial, INCOMPLETE, INCOMPLETE_CONTENT)
+            _put_object(partial, INCOMPLETE, INCOMPLETE_CONTENT + this_writer().to_bytes())
             store = _RootLastStore(open_zarr_store(partial, read_only=False))
             yield store
             _put_object(partial, ROOT, store.held[ROOT].to_bytes())
@@ -209,8 +216,13 @@ def _check_replaceable(target: Location, complete: bool, staging: Location, over
         raise exists_error(target)
     for location in (target, staging):
         keys = [] if location == target and complete else list_keys(location)
+        note = read_bytes(location, INCOMPLETE) if INCOMPLETE in keys else None
+        writer = read_writer(None if note is None else note.removeprefix(INCOMPLETE_CONTENT))
+        if writer is not None and writer.lives is False and ROOT not in keys:
+            # What a dead process has left is taken over, unless it is complete.
+            continue
         if keys and not overwrite:
-            raise unfinished_error(location, "is incomplete")
+            raise unfinished_error(location, "is incomplete", writer)
         if keys and INCOMPLETE not in keys and ROOT not in keys:
             raise foreign_error(location)
 
@@ -221,7 +233,7 @@ def _put_object(location: Location, key: str, content: bytes) -> None:
 
 def _replace_target(partial: Location, target: Location) -> None:
     """Copy the new store over the old one, its root last, and delete it where it was written."""
-    _put_object(target, INCOMPLETE, INCOMPLETE_CONTENT)
+    _put_object(target, INCOMPLETE, INCOMPLETE_CONTENT + this_writer().to_bytes())
     _delete_objects(target, [key for key in list_keys(target) if key != INCOMPLETE])
     obstore, parent = import_obstore(), open_bucket(_parent(target))
     new = [key for key in list_keys(partial) if key not in (INCOMPLETE, ROOT)]

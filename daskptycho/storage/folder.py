@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -14,8 +15,17 @@ from pathlib import Path
 
 from zarr.storage import LocalStore
 
+from daskptycho.errors import StoreError
 from daskptycho.storage.location import Location
-from daskptycho.storage.overwriting import check_kind, exists_error, foreign_error, unfinished_error
+from daskptycho.storage.overwriting import (
+    busy_error,
+    check_kind,
+    exists_error,
+    foreign_error,
+    full_error,
+    unfinished_error,
+)
+from daskptycho.storage.writers import claim, release
 
 __all__ = [
     "exists",
@@ -26,6 +36,9 @@ __all__ = [
     "write_bytes",
     "write_file_atomically",
 ]
+
+# Errors of a disk without room for a file, or of a file that may not grow.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def exists(location: Location) -> bool:
@@ -49,13 +62,31 @@ def write_bytes(location: Location, content: bytes) -> None:
 
 @contextmanager
 def write_file_atomically(target: Path) -> Iterator[Path]:
-    """Give a path beside the target to write to; the file takes the target's place unless the block fails."""
+    """Give a path beside the target to write to; the file takes the target's place unless the block fails.
+
+    Raises
+    ------
+    StoreError
+        The disk is full.
+    """
     partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
     try:
-        yield partial
-        partial.replace(target)
+        with _name_full_disk(target):
+            yield partial
+            partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _name_full_disk(target: Path) -> Iterator[None]:
+    """Say in one sentence that there is no room for the target."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL or isinstance(error, StoreError):
+            raise
+        raise full_error(target, error) from error
 
 
 def list_missing(location: Location, keys: list[str]) -> list[str]:
@@ -72,24 +103,60 @@ def open_zarr_store(location: Location) -> LocalStore:
 def write_atomically(target: Path, *, overwrite: bool, kind: str | None = None) -> Iterator[Path]:
     """Give a new folder beside the target, which takes its place at the end, or vanishes if the block fails.
 
+    A note beside it names the process that writes. What a killed process has left is taken over, and what
+    another one is writing is never disturbed, not even with `overwrite`.
+
     The parameters and the errors are those of `store.write_atomically`.
     """
     partial = target.with_name(target.name + ".partial")
     check_kind(target, _read_root(target), kind)
-    _check_replaceable(target, partial, overwrite)
-    if partial.exists():
-        shutil.rmtree(partial)
+    _check_replaceable(target, overwrite)
     new_parents = [folder for folder in partial.parents if not folder.exists()]
-    partial.mkdir(parents=True)
     try:
-        yield partial
-        _replace_target(partial, target)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(partial)) from error
+    note = partial.with_name(partial.name + ".writer")
+    try:
+        with _name_full_disk(target), _as_only_writer(target, partial, note, overwrite=overwrite):
+            try:
+                yield partial
+                _replace_target(partial, target)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
         for folder in new_parents:
             with suppress(OSError):
                 folder.rmdir()
         raise
+
+
+@contextmanager
+def _as_only_writer(target: Path, partial: Path, note: Path, *, overwrite: bool) -> Iterator[None]:
+    """Make the folder to write to, empty, while no other process can; what a dead one has left is removed."""
+    claimed = claim(note)
+    has_note = claimed.took_over or claimed.other is not None
+    if claimed.other is not None and claimed.other.lives:
+        raise busy_error(target, claimed.other)
+    if claimed.other is not None:
+        if not overwrite:
+            raise unfinished_error(partial, "exists", claimed.other)
+        note.unlink(missing_ok=True)
+        claimed = claim(note)
+        if claimed.other is not None:
+            raise busy_error(target, claimed.other)
+    try:
+        if partial.exists() and not has_note:
+            if not overwrite:
+                raise unfinished_error(partial, "exists")
+            _refuse_foreign(partial)
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir()
+        yield
+    finally:
+        release(note)
 
 
 def _read_root(path: Path) -> bytes | None:
@@ -100,16 +167,17 @@ def _read_root(path: Path) -> bytes | None:
         return None
 
 
-def _check_replaceable(target: Path, partial: Path, overwrite: bool) -> None:
+def _check_replaceable(target: Path, overwrite: bool) -> None:
     """Raise ScanError where the write would destroy something that it must not."""
     if not overwrite and target.exists():
         raise exists_error(target)
-    if not overwrite and partial.exists():
-        raise unfinished_error(partial, "exists")
-    for path in (target, partial):
-        empty = path.is_dir() and not any(path.iterdir())
-        if path.exists() and not empty and not (path / "zarr.json").is_file():
-            raise foreign_error(path)
+    _refuse_foreign(target)
+
+
+def _refuse_foreign(path: Path) -> None:
+    empty = path.is_dir() and not any(path.iterdir())
+    if path.exists() and not empty and not (path / "zarr.json").is_file():
+        raise foreign_error(path)
 
 
 def _replace_target(partial: Path, target: Path) -> None:

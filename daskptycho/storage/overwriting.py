@@ -6,12 +6,20 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
-from daskptycho.errors import ScanError
+from daskptycho.errors import ScanError, StoreError
 from daskptycho.storage.location import Location
 
-__all__ = ["check_kind", "exists_error", "foreign_error", "unfinished_error"]
+__all__ = [
+    "busy_error",
+    "check_kind",
+    "exists_error",
+    "foreign_error",
+    "full_error",
+    "unfinished_error",
+]
 
 
 def check_kind(target: Path | Location, root: bytes | None, kind: str | None) -> None:
@@ -49,12 +57,28 @@ def exists_error(target: Path | Location) -> ScanError:
     return ScanError(f"{target} exists already; pass overwrite=True (--overwrite) to replace it")
 
 
-def unfinished_error(target: Path | Location, state: str) -> ScanError:
-    """The error for what another write has left, or is still writing."""
+def unfinished_error(target: Path | Location, state: str, writer: object = None) -> ScanError:
+    """The error for what another write has left, or is still writing; `writer` if it is known who wrote."""
+    by = "" if writer is None else f" (by {writer})"
     return ScanError(
-        f"{target} {state}: another write is in progress or was interrupted; wait for it, remove it, or pass "
-        "overwrite=True (--overwrite)"
+        f"{target} {state}: another write{by} is in progress or was interrupted; wait for it, remove it, or "
+        "pass overwrite=True (--overwrite)"
     )
+
+
+def busy_error(target: Path | Location, writer: object) -> ScanError:
+    """The error for a place where another process is writing at this moment."""
+    return ScanError(
+        f"{target} is being written by {writer} at this moment; wait for it, or choose another name"
+    )
+
+
+def full_error(target: Path | Location, error: OSError) -> StoreError:
+    """The error for a disk without room, with the notes of the error that it replaces."""
+    full = StoreError(f"{target} cannot be written: {os.strerror(error.errno or 0)}; nothing of it is left")
+    for note in getattr(error, "__notes__", ()):
+        full.add_note(note)
+    return full
 
 
 def foreign_error(target: Path | Location) -> ScanError:

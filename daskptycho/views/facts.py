@@ -44,6 +44,8 @@ class Counts:
         Mean frame.
     per_frame : (frame,) array
         Counts of each frame, summed over its pixels.
+    number : (frame,) array
+        Numbers of these frames.
     pixels : int
         Number of valid pixels in a frame.
     largest : float
@@ -56,6 +58,7 @@ class Counts:
 
     mean: NDArray[Any]
     per_frame: NDArray[Any]
+    number: NDArray[Any]
     pixels: int
     largest: float
     zeros: float
@@ -66,6 +69,8 @@ def sample_counts(
     scan: xr.Dataset, progress: Callable[[int, int], None] | None = None, most: int = MOST_TILES
 ) -> Counts:
     """Read at most `most` tiles one after the other and collect the statistics of their counts.
+
+    Frames that are left out do not contribute.
 
     Parameters
     ----------
@@ -84,12 +89,17 @@ def sample_counts(
     """
     import numpy as np
 
+    from daskptycho.scan.dataset import frame_numbers, take_used, tile_chunks
+
+    scan = take_used(scan)
+    starts = np.cumsum([0, *tile_chunks(scan)])
+    number = frame_numbers(scan)
     blocks = scan["intensity"].data.to_delayed().ravel()
     chosen = np.unique(np.linspace(0, len(blocks) - 1, min(len(blocks), most)).round().astype(int))
     valid = scan["valid"].values if "valid" in scan else np.ones(scan["intensity"].shape[1:], dtype=bool)
     sums, largest, zeros = [], 0.0, 0
     total = np.zeros(scan["intensity"].shape[1:])
-    for number, index in enumerate(chosen, start=1):
+    for done, index in enumerate(chosen, start=1):
         frames = _read_frames(scan, blocks[index])
         # Invalid pixels are stored as zero.
         zeros += frames.size - int(np.count_nonzero(frames)) - len(frames) * int((~valid).sum())
@@ -97,11 +107,17 @@ def sample_counts(
         sums.append(frames.sum(axis=(1, 2), dtype=np.float64))
         largest = max(largest, float(frames.max()))
         if progress is not None:
-            progress(number, len(chosen))
+            progress(done, len(chosen))
     per_frame = np.concatenate(sums)
     pixels = int(valid.sum())
     return Counts(
-        total / len(per_frame), per_frame, pixels, largest, zeros / (len(per_frame) * pixels), len(chosen)
+        np.where(valid, total / len(per_frame), 0),
+        per_frame,
+        np.concatenate([number[starts[index] : starts[index + 1]] for index in chosen]),
+        pixels,
+        largest,
+        zeros / (len(per_frame) * max(pixels, 1)),
+        len(chosen),
     )
 
 
@@ -122,8 +138,10 @@ def _read_frames(scan: xr.Dataset, block: Any) -> NDArray[Any]:
 
 def scan_facts(scan: xr.Dataset, counts: Counts) -> list[Facts]:
     """Facts of a scan in groups: counts, positions, geometry, origin."""
-    from daskptycho.scan.dataset import tile_chunks
+    from daskptycho.scan.dataset import frame_numbers, frames_used, list_numbers, take_used, tile_chunks
 
+    whole, scan = scan, take_used(scan)
+    used = frames_used(whole)
     frames, height, width = scan["intensity"].shape
     tiles = tile_chunks(scan)
     sampled = "" if counts.tiles == len(tiles) else f"; read from {counts.tiles} tiles"
@@ -141,10 +159,12 @@ def scan_facts(scan: xr.Dataset, counts: Counts) -> list[Facts]:
         ),
         (
             "photons per pixel",
-            f"{mean / counts.pixels:.3g} "
+            f"{mean / max(counts.pixels, 1):.3g} "
             f"(at most {format_number(counts.largest)}, {100 * counts.zeros:.3g} % zeros)",
         ),
     ]
+    if not used.all():
+        measured.insert(1, ("left out", list_numbers(sorted(frame_numbers(whole)[~used]))))
     if "valid" in scan:
         measured.append(("valid pixels", f"{100 * float(scan['valid'].mean()):.4g} %"))
     if "background" in scan:
@@ -188,9 +208,9 @@ def mean_step(scan: xr.Dataset) -> float:
     """Mean distance in pixels from a frame to its nearest neighbour."""
     from scipy.spatial import KDTree
 
-    from daskptycho.scan.dataset import position_in_pixels, scan_period
+    from daskptycho.scan.dataset import position_in_pixels, scan_period, take_used
 
-    position = position_in_pixels(scan)
+    position = position_in_pixels(take_used(scan))
     distance, _ = KDTree(position, boxsize=scan_period(scan)).query(position, k=2)
     return float(distance[:, 1].mean())
 
@@ -259,6 +279,19 @@ def _describe_modes(holder: xr.Dataset) -> str:
     return f"{len(power)} modes with {shares} % of the power"
 
 
+def _frame_facts(result: xr.Dataset) -> Facts:
+    """The frames of a result that were left out, that fit badly, and that share hardly any light."""
+    from daskptycho.scan.dataset import frame_numbers, frames_used, list_numbers
+
+    left_out = sorted(frame_numbers(result)[~frames_used(result)].tolist())
+    named = (
+        ("left out", left_out),
+        ("fit badly", result.attrs.get("frames_that_fit_badly", [])),
+        ("hardly any overlap", result.attrs.get("frames_alone", [])),
+    )
+    return [(name, list_numbers(numbers)) for name, numbers in named if len(numbers)]
+
+
 def result_facts(result: xr.Dataset) -> list[Facts]:
     """Facts of a result in groups: image, run, options, origin."""
     options: dict[str, Any] = json.loads(result.attrs.get("options", "{}"))
@@ -274,6 +307,7 @@ def result_facts(result: xr.Dataset) -> list[Facts]:
             "frames",
             f"{format_number(result.sizes['frame'])}, positions in {'metres' if unit == 'm' else 'pixels'}",
         ),
+        *_frame_facts(result),
     ]
     if "part" in result and (parts := int(result["part"].max()) + 1) > 1:
         image.append(("parts", f"{format_number(parts)}, whose relative phases are not determined"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ def with_other_signs(scan: xr.Dataset, probe: Any, **options: Any) -> dict[tuple
     for signs in ((-1, 1), (1, -1), (-1, -1)):
         mirrored = scan.assign(position=scan["position"] * np.array(signs))
         mirrored["position"].attrs |= scan["position"].attrs
-        result = dp.reconstruct(mirrored, probe=probe, update_probe=False, **options)
+        with warnings.catch_warnings():
+            # A run with wrong signs says that it fits badly.
+            warnings.filterwarnings("ignore", message="R2 is")
+            result = dp.reconstruct(mirrored, probe=probe, update_probe=False, **options)
         residuals[signs] = float(result["residual"][-1])
     return residuals
 

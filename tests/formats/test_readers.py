@@ -428,4 +428,4 @@ def test_info_warns_of_a_zero_frequency_elsewhere(truth: xr.Dataset, tmp_path: P
     dp.create_scan(tmp_path / "s.zarr", rolled, truth["position"].values, position_unit="pixel")
     said = command("info", tmp_path / "s.zarr").stderr
     assert "bright centre of the frames is at 2" in said
-    assert "but the zero frequency is assumed at 16, 16 (import with --centre)" in said
+    assert "but the zero frequency is assumed at 16, 16 (--centre " in said

@@ -24,7 +24,7 @@ from daskptycho import backend, gpu_kernels
 from daskptycho.graph import merge_images
 from daskptycho.model.algorithms import RAAR
 from daskptycho.model.amplitudes import Amplitudes
-from daskptycho.run import laying_out
+from daskptycho.run import fitting
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.sync.eigensolvers import LANCZOS_BASIS
 from daskptycho.tasks.layout import Layout, Residency
@@ -250,6 +250,8 @@ def test_frames_are_moved_once_and_as_counts(standin: ModuleType, scans: dict[st
         # By tasks, which run in the thread that asked for them.
         "tasks.spec.persist": windows * (8 + 4),
         "run.result._to_host": scan["probe"].values.nbytes,
+        # Four numbers of each frame: its misfit and counts, its light, and what of it is its own.
+        "model.sweep.measure_tile": scan.sizes["frame"] * 4 * 8,
     }
 
 
@@ -341,11 +343,11 @@ def test_frames_that_do_not_fit_are_read_anew(
     standin: ModuleType, scans: dict[str, xr.Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = dp.reconstruct(scans["raster"], sweeps=3)
-    estimate = laying_out.estimate_needs
+    estimate = fitting.estimate_needs
     monkeypatch.setattr(
-        laying_out,
+        fitting,
         "estimate_needs",
-        lambda *given: replace(estimate(*given), residency=Residency.STREAMED),
+        lambda *given, **of: replace(estimate(*given, **of), residency=Residency.STREAMED),
     )
     found, (_, *sweeps, _) = on_gpu(standin, scans["raster"], sweeps=3)
     assert relative_where_lit(found, expected) < CLOSE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -130,13 +131,22 @@ def test_a_killed_write_is_reported_and_replaced(bucket: Bucket) -> None:
         dp.ScanError, match=r"scan\.zarr is incomplete: it is being written, or its writing was interrupted"
     ):
         dp.open_scan(url)
-    with pytest.raises(dp.ScanError, match="is incomplete: another write is in progress or was interrupted"):
-        dp.simulate_scan(url, **SMALL)
     with pytest.raises(FileNotFoundError):
         xr.open_zarr(plain_store(bucket, "scan.zarr"))
-    written = dp.simulate_scan(url, **SMALL, overwrite=True)
+    # The process is dead: what it has left is taken over.
+    written = dp.simulate_scan(url, **SMALL)
     xr.testing.assert_identical(dp.open_scan(url).load(), written.load())
     assert f"scan.zarr/{INCOMPLETE}" not in bucket.names()
+
+
+def test_what_a_living_process_writes_is_replaced_only_when_asked(bucket: Bucket) -> None:
+    location = parse_location(bucket.url("scan.zarr"))
+    expected = rf"is incomplete: another write \(by process {os.getpid()} on .*\) is in progress"
+    with pytest.raises(KeyboardInterrupt), write_atomically(location, overwrite=False):  # noqa: PT012
+        with pytest.raises(dp.ScanError, match=expected):
+            dp.simulate_scan(bucket.url("scan.zarr"), **SMALL)
+        raise KeyboardInterrupt
+    assert dp.simulate_scan(bucket.url("scan.zarr"), **SMALL).sizes["frame"] == 25
 
 
 def test_a_killed_run_is_resumed_rather_than_replaced(bucket: Bucket, tmp_path: Path) -> None:

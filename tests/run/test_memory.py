@@ -103,8 +103,9 @@ def test_streamed_run_gives_the_image_of_one_that_holds_its_amplitudes(
     recipe = recipe_of(update_probe, method=sync.method)
     with dask.config.set(num_workers=HERE.threads):
         streamed = dp.reconstruct(ds, memory=tight(ds, recipe), **options)
-    # Once for the counts, then every sweep; twice in those that wait for the new probe of all tiles.
-    assert len(reads) == 4 * (1 + 5 + (4 if update_probe else 0))
+    # Once for the counts, then every sweep; twice in those that wait for the new probe of all tiles; and
+    # once to measure each frame at the end.
+    assert len(reads) == 4 * (1 + 5 + (4 if update_probe else 0) + 1)
     xr.testing.assert_allclose(streamed.drop_vars("seconds"), held.drop_vars("seconds"), rtol=1e-5)
 
 
@@ -377,3 +378,12 @@ def test_a_gpu_needs_room_for_its_batches_and_pairs(ds: xr.Dataset) -> None:
     # A whole tile of 16 frames is at work at once, with its temporaries.
     assert there.task == here.task + GPU_BATCHES * 16 * 32**2 * 8
     assert there.worker > GPU_CONTEXT
+
+
+def test_frames_that_are_left_out_are_left_out_of_streams_too(ds: xr.Dataset) -> None:
+    options: dict[str, Any] = {"sweeps": 4, "update_probe": False, "leave_out": [0, 3, 4]}
+    held = dp.reconstruct(ds, **options)
+    with dask.config.set(num_workers=HERE.threads):
+        streamed = dp.reconstruct(ds, memory=tight(ds, recipe_of(False)), **options)
+    xr.testing.assert_allclose(streamed.drop_vars("seconds"), held.drop_vars("seconds"), rtol=1e-5)
+    assert int(streamed["frame_used"].sum()) == ds.sizes["frame"] - 3

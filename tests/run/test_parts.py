@@ -12,7 +12,7 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 import daskptycho as dp
-from daskptycho.run import laying_out
+from daskptycho.run import fitting
 from daskptycho.tasks import blockwise
 from daskptycho.tasks.layout import Residency
 from tests import islands
@@ -127,9 +127,9 @@ def test_parts_of_little_memory_are_the_same(
     scan = scan_of(tmp_path, "comb", 1e5)
     options: dict[str, Any] = {"sweeps": 5, "update_probe": False, "sync": dp.Sync(every=1)}
     expected = dp.reconstruct(scan, **options)
-    estimate = laying_out.estimate_needs
+    estimate = fitting.estimate_needs
     monkeypatch.setattr(
-        laying_out, "estimate_needs", lambda *given: replace(estimate(*given), residency=residency)
+        fitting, "estimate_needs", lambda *given, **of: replace(estimate(*given, **of), residency=residency)
     )
     assert relative_where_lit(dp.reconstruct(scan, **options), expected) < 1e-5
 

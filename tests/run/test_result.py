@@ -203,7 +203,7 @@ def test_plain_xarray_reads_the_store_without_a_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize("unit", ["pixel", "m"])
 def test_a_finished_run_is_read_back_as_it_was_returned(tmp_path: Path, unit: str) -> None:
     made = plain.scan(frames=(3, 3))
-    scale = 1.0 if unit == "pixel" else 1e-8
+    scale = 1.0 if unit == "pixel" else 1e-6
     ds = dp.create_scan(
         tmp_path / "scan.zarr",
         made["intensity"].values,
