@@ -390,7 +390,8 @@ def test_a_sweep_has_few_tasks_for_each_tile(
     with capsys.disabled():
         print(f"\n{for_each:.2f} tasks a tile and sweep", end=" ")
     assert for_each <= most
-    assert np.isfinite(compute(report)).all()
+    # The change of the object is only measured for a run that ends at rest.
+    assert np.isfinite(compute(report)[:4]).all()
 
 
 def test_tasks_can_be_sent_to_another_process() -> None:
