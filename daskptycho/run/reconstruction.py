@@ -144,20 +144,15 @@ def reconstruct(
         ``disagreement``, ``spread`` (in radians) and ``seconds``, as in `Progress`. What belongs to a frame
         is NaN for those that were left out, and their part is -1.
 
-    Warns
-    -----
-    UserWarning
-        A frame lies far away from all others, or the scan hardly moves; or, at the end, some frames fit far
-        worse than the others.
-
         Attributes of it are ``expected_residual``, the R2 that counting photons leaves, if the frames hold
         counts; and ``warnings``, if the run has not gone well.
 
     Warns
     -----
     UserWarning
-        The reconstruction diverged and goes back to an earlier image with smaller steps; or it has ended with
-        an R2 above one, far above what the counts allow, or above its own best.
+        A frame lies far away from all others, or the scan hardly moves; the reconstruction diverged and goes
+        back to an earlier image with smaller steps; or, at the end, some frames fit far worse than the
+        others, or R2 is above one, far above what the counts allow, or above its own best.
 
     Raises
     ------

@@ -19,9 +19,9 @@ GROWN = 2.0
 SETTLED = 0.02
 # Noise may keep the eigenvector a little more localised than that. The region has grown too once the
 # localisation is below the first of these, and the spread below this multiple of R2, which noise alone
-# causes.
+# causes, and below the last, since a clean scan has such a spread too while R2 is still high.
 GROWN_IN_NOISE = 4.0
-NOISE = 0.2
+NOISE, SETTLED_IN_NOISE = 0.2, 0.04
 # Phases are not applied if their spread in radians is below this multiple of R2. Noise causes phases of 0.1
 # to 0.2 R2, long-range errors of a clean scan cause R2 and more (benchmarks/noise.py, raster.py). Phases of
 # noise would introduce long-range errors into a good start, which no frame can correct.
@@ -191,7 +191,7 @@ class Cadence:
         if math.isnan(spread):
             return replace(self, due_in=self.due_in - 1)
         grown = (localisation < GROWN and spread < SETTLED) or (
-            GROWN <= localisation < GROWN_IN_NOISE and spread < NOISE * residual
+            GROWN <= localisation < GROWN_IN_NOISE and spread < min(NOISE * residual, SETTLED_IN_NOISE)
         )
         growing = self.growing and not grown
         interval = self.interval
