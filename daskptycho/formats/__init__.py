@@ -172,22 +172,24 @@ def import_scan(
     position_file : str or Path, optional
         A file with the positions: text with two columns or a header that names x and y, a .npy, .npz, HDF5
         or MATLAB file, the last three also with the name of the positions, as in ``motors.h5:/scan/xy``.
-    position_columns : sequence of str, optional
-        Names of the two columns of positions among several, in a file of their own or in an array with a key,
-        or their numbers from 1.
     period : (int, int), optional
         Size in object pixels, [y, x], of a canvas that wraps round.
     tile_frames : int, optional
         Number of frames in a tile, as for `create_scan`.
-    leave_out, mask_value, clip_negative
-        Frames to leave out, codes of bad pixels, and whether negative counts are set to 0: see `create_scan`.
+    leave_out : sequence of int
+        Numbers of frames to leave out, as for `create_scan`.
+    mask_value : float or sequence of float
+        Codes of bad pixels, as for `create_scan`.
+    clip_negative : bool
+        Whether negative counts are set to 0, as for `create_scan`.
     overwrite : bool
         Replace a scan that lies at `url`, once the new one is complete.
     progress : callable, optional
         Called with (frames written, all frames) after each tile.
     **options : dict
         Options of the format, such as `intensity_key` for HDF5; options for the order of frames and
-        positions, such as `crop`, `centre`, `position_axes` and `guess_probe`; and numbers of the geometry
+        positions, such as `position_columns` (names of two columns among several, or their numbers from 1),
+        `crop`, `centre`, `position_axes` and `guess_probe`; and numbers of the geometry
         that take precedence over the file, such as `energy_eV`. The help of ``daskptycho import`` explains
         all of them.
 
