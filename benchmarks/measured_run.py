@@ -17,7 +17,7 @@ from dask.diagnostics import Profiler
 from dask.utils import key_split
 
 import daskptycho as dp
-from daskptycho.sync import two_level
+from daskptycho.sync import parts, two_level
 
 # Tasks by the beginning of their keys (daskptycho/tasks/blockwise.py and exact.py), if H is over all tiles.
 # The eigenproblem is one task, or steps on blocks.
@@ -25,7 +25,7 @@ EIGENSOLVER_TASKS = (
     *("solve", "row_sums", "locate", "begin", "multiply", "advance", "conclude", "extract_phases"),
 )
 GRAMIAN_TASKS = ("border", "ground", "block_values", "block_matrix")
-# Functions inside the task of a tile, if each tile has its own H (daskptycho/sync/two_level.py).
+# Functions inside the task of a tile, if each tile has its own H (daskptycho/sync/parts.py and two_level.py).
 EIGENSOLVER_WITHIN = ("normalise", "solve")
 GRAMIAN_WITHIN = ("block_values",)
 
@@ -74,9 +74,10 @@ def _time_functions(spent: dict[str, float]) -> Iterator[None]:
         return call
 
     with ExitStack() as stack:
-        for name in (*EIGENSOLVER_WITHIN, *GRAMIAN_WITHIN):
-            replacement = time_calls(name, getattr(two_level, name))
-            stack.enter_context(mock.patch.object(two_level, name, replacement))
+        for module, names in ((parts, EIGENSOLVER_WITHIN), (two_level, GRAMIAN_WITHIN)):
+            for name in names:
+                replacement = time_calls(name, getattr(module, name))
+                stack.enter_context(mock.patch.object(module, name, replacement))
         yield
 
 

@@ -77,7 +77,7 @@ def make_frames(kind: str, number: int, size: int) -> np.ndarray:
     random = np.random.default_rng(0)
     if kind == "sparse":
         return random.poisson(0.5, (number, size, size)).astype(np.uint16)
-    return random.integers(0, 2**16, (number, size, size), dtype=np.uint16)
+    return random.integers(0, 2**15, (number, size, size), dtype=np.uint16)
 
 
 def write(url: str, frames: np.ndarray, tile_frames: int) -> None:

@@ -145,6 +145,7 @@ def test_the_run_finds_the_phases_of_these_arrays(eigensolver: Any) -> None:
     image = noise_image(scan)
     sync = dp.Sync("full", eigensolver=eigensolver, iterations=40, every=1)
     options: dict[str, Any] = {"update_probe": False, "momentum": 0, "start": image, "sync": sync}
+    options["algorithm"] = "ap"
     swept = dp.reconstruct(scan, sweeps=1, **options)
     frames = dp.weighted_frames(scan, image)
     h = dp.gramian(scan, frames)

@@ -318,7 +318,7 @@ def test_result_is_described_too(work: Path) -> None:
     assert facts["sweeps"].startswith("12 of 12 in ")
     assert facts["residual"].startswith(f"{float(result['residual'][-1]):.4g} ")
     assert facts["object"] == "{} x {} pixels, complex64".format(*result["object"].shape)
-    assert facts["algorithm"] == "ap"
+    assert facts["algorithm"] == "lbfgs"
     assert facts["update probe"] == "no"
     assert facts["source"] == str(work / "scan.zarr")
 
@@ -756,6 +756,10 @@ def test_defaults_are_those_of_python(name: str, function: Any) -> None:
     if name == "import":
         # Options that override the file have no default, which would override it as well.
         shared -= {"position_unit", "propagation", "radiation"}
+    if name == "reconstruct":
+        # A switch that is not given stands for "auto".
+        assert (typed["polish"], in_python["polish"]) == (None, "auto")
+        shared -= {"polish"}
     assert len(shared) >= 8
     assert {key: typed[key] for key in shared} == {key: in_python[key] for key in shared}
 

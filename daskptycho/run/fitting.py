@@ -19,8 +19,15 @@ from daskptycho.tiling import Tiling
 __all__ = ["describe_method", "fit_options"]
 
 
-def _smaller(options: RunOptions) -> Iterator[RunOptions]:
-    """The options, and what needs less and less memory: no opening, fewer pairs, no L-BFGS."""
+def _smaller(options: RunOptions, *, recovers: bool) -> Iterator[RunOptions]:
+    """The options, and what needs less and less memory: no opening, fewer pairs, no L-BFGS.
+
+    L-BFGS is for the object alone: where the model recovers other parameters, momentum takes its place.
+    """
+    without = replace(options, algorithm=AP(), momentum="nesterov", opening_sweeps=0, polish_sweeps=0)
+    if isinstance(options.algorithm, LBFGS) and recovers:
+        yield without
+        return
     yield options
     if options.opening_sweeps and options.opening is not None and options.opening.has_stack:
         options = replace(options, opening_sweeps=0)
@@ -28,7 +35,7 @@ def _smaller(options: RunOptions) -> Iterator[RunOptions]:
     if isinstance(options.algorithm, LBFGS):
         for pairs in range(options.algorithm.pairs - 1, 0, -1):
             yield replace(options, algorithm=LBFGS(pairs))
-        yield replace(options, algorithm=AP(), momentum="nesterov", opening_sweeps=0, polish_sweeps=0)
+        yield without
 
 
 def fit_options(
@@ -49,8 +56,9 @@ def fit_options(
         The run does not fit with the least of these options.
     """
     refused: OptionError | None = None
+    recovers = any(parameter.schedule is not None for parameter in parameters)
     for most in (Residency.HELD, None):
-        for smaller in _smaller(options):
+        for smaller in _smaller(options, recovers=recovers):
             recipe = smaller.recipe(modes, parameters)
             try:
                 return smaller, estimate_needs(scan, tiling, workers, recipe, only=most)

@@ -43,7 +43,7 @@ class OnDevice:
             there = [
                 # Corners are the host's.
                 value if own == "corner" or not isinstance(value, np.ndarray) else self._cupy.asarray(value)
-                for own, value in zip(names, arguments, strict=True)
+                for own, value in zip(names, arguments, strict=False)
             ]
             result = function(*there)
             for value, moved in zip(arguments, there, strict=True):

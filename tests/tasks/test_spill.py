@@ -209,10 +209,10 @@ def test_plan_tells_of_images_on_disk(ds: xr.Dataset) -> None:
     scan, memory = ds.encoding["source"], little(ds)
     told = read_facts(run("plan", scan, "--threads", 1, "--memory", memory).stdout)
     assert told["held"] == "nothing from sweep to sweep"
-    assert told["on disk"] == "518.83 kiB of images and illumination; 1.60 MiB written and read"
+    assert told["on disk"] == "726.36 kiB of images and illumination; 1.80 MiB written and read"
     assert "in the process that started the run" in told["result"]
     said = expect_refusal("plan", scan, "--threads", 1, "--memory", memory - 100_000)
-    assert "amplitudes streamed, 518.83 kiB of images on disk" in said
+    assert "amplitudes streamed, 726.36 kiB of images on disk" in said
 
 
 def test_lone_process_needs_room_for_the_result(ds: xr.Dataset) -> None:
