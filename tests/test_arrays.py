@@ -155,7 +155,9 @@ def test_the_run_finds_the_phases_of_these_arrays(eigensolver: Any) -> None:
     light = plain.illumination_of(scan)
     bright = light > 1e-2 * light.max()
     total = plain.overlap(turned.astype(complex), corner, tiling.window.shape)
-    expected = np.divide(total, light, out=np.zeros_like(total), where=bright)
+    # The image is damped towards the one before.
+    damping = 1e-3 * (abs(scan["probe"].values) ** 2).sum(axis=0).max()
+    expected = (total + damping * image) / (light + damping)
     assert plain.relative(swept["object"].values[bright], expected[bright]) < 1e-5
     found = unwrap_chunk(blockwise.find_phases(h, sync, "degree").compute())
     assert float(swept["disagreement"][0]) == pytest.approx(found.disagreement, rel=1e-5)

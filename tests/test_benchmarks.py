@@ -20,7 +20,7 @@ BENCHMARKS = ROOT / "benchmarks"
     ("name", "words"),
     [
         ("poster", ["no sync", "default", "eigensolver"]),
-        ("raster", ["8x8", "default", "none"]),
+        ("raster", ["8x8", "default", "no sync"]),
         ("noise", ["3 000", "default"]),
         ("parts", ["2 x 5", "two-level", "largest ratio"]),
         ("memory", ["probe recovered", "images on disk", "of the amplitudes"]),

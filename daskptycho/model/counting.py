@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from daskptycho.backend import array_module
+
 __all__ = ["expect_misfit"]
 
 Array = Any
@@ -40,7 +42,7 @@ def expect_misfit(counts: Array) -> float:
     flat, total = counts.reshape(-1), 0.0
     for start in range(0, len(flat), BLOCK):
         part = flat[start : start + BLOCK]
-        if part.dtype.kind == "f" and not bool((part % 1 == 0).all()):
+        if part.dtype.kind == "f" and not bool((part == array_module(part).rint(part)).all()):
             return np.nan
         total += sum(float((part == n).sum()) * term for n, term in enumerate(FEW_PHOTONS))
         many = part[part >= len(FEW_PHOTONS)].astype(np.float64)

@@ -257,7 +257,10 @@ def synchronise_one(
     """Find the phases of frames that are one part; see `synchronise`."""
     assert how.normalisation is not None
     if len(power) == 1:
-        return Phases(array_module(power).ones(1, dtype=np.complex64), 0.0, 0.0, 1.0)
+        # Divided by its own degree the only entry is one; divided by the power it tells how far frames agree.
+        own = normalise(h, power, how.normalisation).matrix.data
+        value = float(own[0].real) if len(own) else 0.0
+        return Phases(array_module(power).ones(1, dtype=np.complex64), 1 - value, 0.0, 1.0)
     number = (steps or how.sync.steps)(len(power))
     pair = solve(normalise(h, power, how.normalisation), how.sync, number)
     found = extract_phases(pair, power)

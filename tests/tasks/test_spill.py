@@ -114,7 +114,7 @@ def test_counts_go_as_they_are_passed(block: int) -> None:
     "options",
     [
         {},
-        {"update_probe": False},
+        {"update_probe": False, "algorithm": "ap"},
         {"momentum": 0.5, "sync": dp.Sync(every=1)},
         {"momentum": 0, "sync": dp.Sync(every=1)},
         {"momentum": 0, "sync": dp.Sync(every=1), "update_probe": False},
