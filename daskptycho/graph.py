@@ -14,7 +14,6 @@ inputs are results that are on the workers already.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Any, NamedTuple, cast
@@ -28,28 +27,30 @@ from daskptycho.model.parameter import Sums
 from daskptycho.model.sweep import (
     Leave,
     TileSweep,
-    illuminate_tile,
     overlap_waves,
     sweep_tile,
     weigh_waves,
 )
 from daskptycho.sync.phases import Phases
+from daskptycho.sync.positions import Moves
 from daskptycho.sync.two_level import Surroundings, sweep_inside
 from daskptycho.tasks.exact import find_all_phases, turn_frames
 from daskptycho.tasks.frames import StoredAmplitudes, load_amplitudes, release_as_read
 from daskptycho.tasks.layout import Layout, TileData, find_pairs
+from daskptycho.tasks.positions import refine_positions
 from daskptycho.tasks.spec import Value, in_one_process, place, task
 from daskptycho.tasks.state import (
     State,
     SweepSettings,
     TileState,
     Unmerged,
+    illuminate_tiles,
     merge_image,
     model_on_tiles,
     previous_image,
     stack_of,
 )
-from daskptycho.tasks.strips import add_neighbours, bring_strips
+from daskptycho.tasks.strips import bring_strips
 from daskptycho.tasks.two_level import join_tiles, synchronise_swept
 
 __all__ = [
@@ -71,6 +72,8 @@ class Report(NamedTuple):
     consensus: float
     spread: float
     localisation: float
+    significance: float = np.nan
+    """T of the positions; see `sync.positions.Moves`. NaN if they were not tested."""
 
 
 class SweepInput(NamedTuple):
@@ -100,7 +103,7 @@ def _sweep(inputs: SweepInput) -> TileSweep:
     misfit: float | None = None
     amplitudes = load_amplitudes(data.amplitudes)
     if data.pairs is not None and how.sync.inner > 1:
-        block = None if how.normalisation is None else find_pairs(data.pairs, tile)
+        block = None if how.normalisation is None else find_pairs(data.pairs, at.locate(tile))
         around = Surroundings(state.illumination[...], block)
         image, stack, misfit = sweep_inside(
             *(settings.algorithm, at, tile, amplitudes, image, stack, around, how)
@@ -127,10 +130,6 @@ def _weigh(settings: SweepSettings, data: TileData, first: TileSweep, merging: A
     weigh = overlap_waves if settings.leave == "overlap sum" else weigh_waves
     swept = first._replace(left=weigh(data.tile, first.left.waves, at), sums={})
     return synchronise_swept(data, swept, merging, at, settings.how) if settings.two_level else swept
-
-
-def _illuminate(data: TileData, at: TileModel) -> Array:
-    return illuminate_tile(data.tile, at)
 
 
 class _TileReport(NamedTuple):
@@ -189,14 +188,6 @@ def _summarise(reports: list[_TileReport], found: Phases | None) -> Report:
     return Report(misfit, found.consensus, found.spread, found.localisation)
 
 
-def illuminate_tiles(layout: Layout, models: Sequence[TileModel]) -> list[Value]:
-    """N on each tile's window, (y, x) float32, summed over all tiles."""
-    illuminate = layout.storing(_illuminate)
-    return add_neighbours(
-        layout, [task(illuminate, *of_tile) for of_tile in zip(layout.tiles, models, strict=True)]
-    )
-
-
 def merge_images(layout: Layout, state: State) -> list[Value]:
     """The object on each tile's window, (y, x) complex64; merged if need be."""
     models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
@@ -229,12 +220,45 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     shared, own = state.shared, [tile.own for tile in state.tiles]
     if settings.momentum and settings.due and state.previous_shared is not None:
         shared = task(_extrapolate_shared, layout.tile_model, shared, state.previous_shared, placed)
-    models = model_on_tiles(layout, shared, own, settings.due)
-    illuminations = [tile.illumination for tile in state.tiles]
-    if not settings.due:
-        swept = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations)
+    models = model_on_tiles(layout, shared, own, settings.due | _moving(layout, settings))
+    if settings.due:
+        swept, after, first = _sweep_and_update(layout, state, settings, placed, models)
+    else:
+        illuminations = [tile.illumination for tile in state.tiles]
+        swept = first = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations)
         after = State(shared, _make_unmerged_tiles(illuminations, own))
-        return synchronise(layout, swept, after, settings, state)
+    after, report = synchronise(layout, swept, after, settings, state)
+    if settings.pace is None:
+        return after, report
+    after, moves = refine_positions(layout, state, after, first, models, settings)
+    return after, task(_add_significance, report, moves)
+
+
+def _moving(layout: Layout, settings: SweepSettings) -> frozenset[str]:
+    """Names of the parameters that move frames after the sweep."""
+    moving = [own.name for own in layout.model.parameters if own.moves_frames]
+    return frozenset(moving if settings.pace is not None else ())
+
+
+def _add_significance(report: Report, moves: Moves) -> Report:
+    return report._replace(significance=moves.significance)
+
+
+def _sweep_and_update(
+    layout: Layout, state: State, settings: SweepSettings, placed: Value, models: list[TileModel]
+) -> tuple[list[Value], State, list[Value]]:
+    """Sweep, update the parameters that are due, and weigh the frames with the updated model.
+
+    Returns
+    -------
+    swept : list of Value
+        The `TileSweep` of each tile, weighed.
+    after : State
+        The model after the sweep, and its illumination; without images.
+    first : list of Value
+        The `TileSweep` of each tile with its sums.
+    """
+    shared, own = models[0].shared, [tile.own for tile in state.tiles]
     twice = layout.residency.waves_twice
     first = _sweep_tiles(layout, state, placed, models, "sums only" if twice else "waves")
     updated = task(_update_shared, layout.tile_model, shared, _gather_reports(first), settings.due)
@@ -250,8 +274,7 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
         weigh = layout.storing(_weigh)
         inputs = zip(layout.tiles, first, illuminations, following, strict=True)
         swept = [task(weigh, placed, *of_tile) for of_tile in inputs]
-    after = State(updated, _make_unmerged_tiles(illuminations, own))
-    return synchronise(layout, swept, after, settings, state)
+    return swept, State(updated, _make_unmerged_tiles(illuminations, own)), first
 
 
 def _merges_at_once(layout: Layout, settings: SweepSettings) -> bool:
@@ -322,7 +345,7 @@ def synchronise(
         reports = _gather_reports(swept)
         if settings.how.normalisation is not None:
             found = find_all_phases(layout, swept, after, settings)
-            swept, found = turn_frames(layout, swept, found, reports, settings)
+            swept, found = turn_frames(layout, swept, after, found, reports, settings)
         pieces = bring_strips(layout, swept)
     tiles = [
         tile._replace(image=Unmerged(of_tile, brought, phases))

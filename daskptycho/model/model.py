@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from daskptycho.model.forward import FarField, Forward
 from daskptycho.model.gain import Gain
 from daskptycho.model.likelihood import Amplitude, Likelihood
 from daskptycho.model.parameter import Parameter, View
+from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
 from daskptycho.tiling import Tile
 
@@ -22,7 +23,7 @@ __all__ = ["PARAMETERS", "Model", "TileModel", "choose_model", "move_tile"]
 Array = Any
 
 # Every kind of parameter, in the order in which they are applied to the view of a frame.
-PARAMETERS: tuple[type[Parameter], ...] = (Gain, Probe)
+PARAMETERS: tuple[type[Parameter], ...] = (Positions, Gain, Probe)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,15 @@ class Model:
     def recovers(self) -> bool:
         """Whether any of these parameters is updated in the course of a run."""
         return any(parameter.schedule is not None for parameter in self.parameters)
+
+    @property
+    def moves_frames(self) -> bool:
+        """Whether frames move in the course of a run."""
+        return any(parameter.moves_frames for parameter in self.parameters)
+
+    def reach(self, frame_shape: Sequence[int]) -> int:
+        """The farthest that frames of this shape may move along each axis, in pixels; 0 if they do not."""
+        return max((parameter.reach(frame_shape) for parameter in self.parameters), default=0)
 
     def due(self, sweep: int) -> frozenset[str]:
         """Names of the parameters that are updated in a sweep; sweeps are counted from one."""
@@ -115,6 +125,14 @@ class TileModel(NamedTuple):
     def value(self, parameter: Parameter) -> Array:
         """The value of a parameter on this tile."""
         return (self.own if parameter.per_frame else self.shared)[parameter.name]
+
+    def locate(self, tile: Tile) -> Tile:
+        """The tile with its frames at the corners and fractions where the model's parameters put them."""
+        view = View(tile.corner, tile.fraction)
+        for parameter in self.model.parameters:
+            if parameter.moves_frames:
+                view = parameter.see(self.value(parameter), view)
+        return replace(tile, corner=view.corner, fraction=view.fraction) if self.model.moves_frames else tile
 
     def view(self, tile: Tile, frames: slice) -> View:
         """Positions and probes of some frames of the tile, with every parameter applied."""

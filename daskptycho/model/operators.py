@@ -64,7 +64,7 @@ def frame_blocks(frames: int, probe: Array) -> Iterator[slice]:
 
 def _ramps(fraction: Array, shape: tuple[int, int], xp: Any) -> Array:
     """Fourier factors ``exp(-2 pi i q . fraction)`` that shift by fractions of a pixel, (frame, 1, N, N)."""
-    qy, qx = xp.fft.fftfreq(shape[0]), xp.fft.fftfreq(shape[1])
+    fraction, qy, qx = xp.asarray(fraction), xp.fft.fftfreq(shape[0]), xp.fft.fftfreq(shape[1])
     along_y = xp.exp(-2j * np.pi * fraction[:, 0, None] * qy).astype(np.complex64)
     along_x = xp.exp(-2j * np.pi * fraction[:, 1, None] * qx).astype(np.complex64)
     return along_y[:, None, :, None] * along_x[:, None, None, :]

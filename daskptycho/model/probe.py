@@ -73,7 +73,7 @@ class Probe(Parameter):
             probe = probe * view.factor[:, None, None, None]
         return view._replace(probe=probe)
 
-    def new_sums(self, value: Array) -> Sums:
+    def new_sums(self, value: Array, image: Array) -> Sums:
         """Numerator, (mode, N, N), and denominator, (N, N), of the update."""
         xp = array_module(value)
         return xp.zeros(value.shape, dtype=np.complex64), xp.zeros(value.shape[-2:], dtype=np.float32)

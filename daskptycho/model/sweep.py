@@ -88,7 +88,12 @@ class TileSweep(NamedTuple):
     def with_images(self, convert: Any) -> TileSweep:
         """The same sweep with `convert` applied to each (y, x) array."""
         left, image = self.left, self.image
+        sums = {
+            name: of_one.with_images(convert) if hasattr(of_one, "with_images") else of_one
+            for name, of_one in self.sums.items()
+        }
         return self._replace(
+            sums=sums,
             left=left._replace(image_sum=convert(left.image_sum)) if hasattr(left, "image_sum") else left,
             image=None if image is None else convert(image),
         )
@@ -184,7 +189,7 @@ def sweep_tile(
     xp, probe = array_module(image), at.probe
     carried = xp.empty((len(tile), *probe.shape), dtype=np.complex64) if algorithm.has_stack else None
     summed = [parameter for parameter in at.model.parameters if parameter.name in at.due]
-    sums = {parameter.name: parameter.new_sums(at.value(parameter)) for parameter in summed}
+    sums = {parameter.name: parameter.new_sums(at.value(parameter), image) for parameter in summed}
     collector = _FrameCollector(leave, tile, probe)
     blocks = list(frame_blocks(len(tile), probe))
     needs_waves = bool(summed) or getattr(algorithm, "needs_waves", True)

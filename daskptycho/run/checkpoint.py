@@ -7,6 +7,7 @@ this process writes and reads them, one tile after the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from daskptycho.backend import Device, to_device, to_host
 from daskptycho.model import model
 from daskptycho.model.model import TileModel
+from daskptycho.model.positions import Positions
 from daskptycho.model.sweep import Stack
 from daskptycho.run.loop import Loop, Standing, SweepRecord
 from daskptycho.run.options import RunOptions
@@ -25,6 +27,7 @@ from daskptycho.storage.checkpoint_tiles import StoreNotVisibleError, read_tile,
 from daskptycho.storage.checkpoints import CheckpointStore, Part
 from daskptycho.storage.store import Location
 from daskptycho.sync.options import Cadence, Sync
+from daskptycho.sync.positions import Pace
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Home, Value, place, task, values_in
 from daskptycho.tasks.state import (
@@ -80,7 +83,9 @@ def make_header(scan: xr.Dataset) -> xr.Dataset:
 
 def read_tiling(header: xr.Dataset, fixed: Mapping[str, Any]) -> Tiling:
     """The tiling of a run, from the header and the constants of its store."""
-    return lay_out_tiles(header, tuple(fixed["tiles"]), whole_pixel=not fixed["subpixel"])
+    return lay_out_tiles(
+        header, tuple(fixed["tiles"]), whole_pixel=not fixed["subpixel"], margin=fixed.get("margin", 0)
+    )
 
 
 class Kept(NamedTuple):
@@ -93,6 +98,7 @@ class Kept(NamedTuple):
     cadence: Cadence
     step: float | None
     history: tuple[SweepRecord, ...]
+    pace: Pace | None = None
 
 
 class Checkpoints:
@@ -135,6 +141,7 @@ class Checkpoints:
             "tiles": list(tile_chunks(scan)),
             "counts": loop.counts,
             "modes": modes,
+            "margin": loop.options.margin(tiling.frame_shape),
         }
         window = tuple(max(sizes) for sizes in zip(*(t.window.shape for t in tiling.tiles), strict=True))
         frames = max(map(len, tiling.tiles))
@@ -200,6 +207,7 @@ class Checkpoints:
                 "growing": standing.cadence.growing,
                 "interval": standing.cadence.interval,
                 "due_in": standing.cadence.due_in,
+                "pace": None if standing.pace is None else asdict(standing.pace),
             },
             np.array(standing.history),
         )
@@ -214,7 +222,7 @@ class Checkpoints:
             lambda: self._restore_on_workers(layout, self.read(snapshot)),
             lambda: self._persist_state(layout, self.read(snapshot, here=True)),
         )
-        return Standing(state, kept.cadence, kept.step, kept.history)
+        return Standing(state, kept.cadence, kept.step, kept.history, kept.pace)
 
     def read(self, snapshot: str, *, here: bool = False) -> Kept:
         """Read the content of a checkpoint.
@@ -245,6 +253,7 @@ class Checkpoints:
             cadence,
             attributes["step"],
             tuple(SweepRecord(*map(float, row)) for row in self.store.read_small(snapshot, "history")),
+            None if attributes.get("pace") is None else Pace(**attributes["pace"]),
         )
 
     def _make_part(self, snapshot: str, name: str, index: int, here: bool) -> Value:
@@ -253,10 +262,11 @@ class Checkpoints:
         shape = tile.window.shape if name in IMAGES else (len(tile),)
         source = (self.store.location, snapshot, name, index, shape)
         home = Home(index, len(self.tiling.tiles))
+        device = "cpu" if name == Positions.name else self.device
         if not here:
-            return task(_read_tile, *source, self.device, home=home)
+            return task(_read_tile, *source, device, home=home)
         value = place(read_tile(*source), home)
-        return value if self.device == "cpu" else task(to_device, value, self.device)
+        return value if device == "cpu" else task(to_device, value, device)
 
     def _move_to_device(self, values: Value) -> Value:
         return values if self.device == "cpu" else task(_to_device, values, self.device)

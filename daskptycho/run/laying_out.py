@@ -83,7 +83,9 @@ class Setting:
         if not counts > 0 or not np.isfinite(counts):
             found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"
             raise ScanError(f"intensity holds {found}; expected diffraction frames")
-        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts)
+        valid = self.scan["valid"].values.mean() if "valid" in self.scan else 1.0
+        pixels = float(valid * self.scan["intensity"].size)
+        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts, pixels)
 
     @property
     def modes(self) -> int:
@@ -102,13 +104,16 @@ class Setting:
         growing = options.start == "random" and options.sync.method is not None
         cadence = Cadence.begin(options.sync, growing=growing)
         if options.start != "random":
-            return Standing(persist(begin_uniform(layout, shared, own, self.image)), cadence)
+            state = persist(begin_uniform(layout, shared, own, self.image))
+            return Standing(state, cadence, pace=options.pace())
         numbers = frame_numbers(self.scan)
         phases = RandomPhases(options.seed, [numbers[tile.frames] for tile in self.tiling.tiles])
         how = Synchronisation(options.sync, cadence.normalisation if growing else None)
         state, pending = persist(begin_random(layout, shared, own, phases, how))
         report: Report = compute(pending)
-        return Standing(state, cadence.after(1.0, report.spread, report.localisation) if growing else cadence)
+        if growing:
+            cadence = cadence.after(1.0, report.spread, report.localisation)
+        return Standing(state, cadence, pace=options.pace())
 
 
 def choose_setting(
@@ -144,7 +149,8 @@ def choose_setting(
         "update_probe": options.update_probe,
         "probe": probe,
         "modes": modes,
-        "fractional": not all(tile.is_whole_pixel for tile in tiling.tiles),
+        "fractional": bool(options.refine) or not all(tile.is_whole_pixel for tile in tiling.tiles),
+        "refine": options.refine,
     }
     model, first = choose_model(scan, model_options, forward)
     return Setting(scan, tiling, options, workers, model, first, image)

@@ -23,6 +23,7 @@ from daskptycho.run.options import RunOptions
 from daskptycho.run.preview import Preview, make_preview
 from daskptycho.run.result import assemble_canvas
 from daskptycho.sync.options import Cadence
+from daskptycho.sync.positions import Pace
 from daskptycho.tasks.layout import Layout
 from daskptycho.tasks.spec import find_workers_of, task, values_in
 from daskptycho.tasks.state import State, SweepSettings
@@ -164,12 +165,15 @@ class Standing:
         t of Nesterov's sequence; None before its first step.
     history : tuple of SweepRecord
         One record for each sweep done.
+    pace : Pace or None
+        When to update positions next; None if they are not refined.
     """
 
     state: State
     cadence: Cadence
     step: float | None = None
     history: tuple[SweepRecord, ...] = ()
+    pace: Pace | None = None
 
     @property
     def sweep(self) -> int:
@@ -189,12 +193,15 @@ class Loop:
         The estimate of the memory that the run needs.
     counts : float
         ``sum a^2`` over all valid pixels of all frames.
+    pixels : float
+        Number of valid pixels of all frames.
     """
 
     options: RunOptions
     layout: Layout
     needs: Needs
     counts: float
+    pixels: float = 0.0
 
     def finished(self, standing: Standing) -> bool:
         """Whether all sweeps are done or the residual is below the tolerance."""
@@ -205,12 +212,14 @@ class Loop:
 
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
         """The settings of the coming sweep, and t of Nesterov's sequence after it."""
-        options, history = self.options, standing.history
+        options, history, pace = self.options, standing.history, standing.pace
         opening = options.opening if standing.cadence.growing else None
         step = standing.step
         momentum = 0.0 if options.momentum == "nesterov" or opening else float(options.momentum)
         if options.momentum == "nesterov" and history and opening is None:
-            step, momentum = next_momentum(step, [done.residual for done in history[-3:]])
+            # A slow drift of the frames looks like rest. Momentum does not pause while they move.
+            last = 2 if standing.pace is not None and standing.pace.moving else 3
+            step, momentum = next_momentum(step, [done.residual for done in history[-last:]])
         settings = SweepSettings(
             algorithm=opening or options.algorithm,
             how=standing.cadence.coming(),
@@ -218,6 +227,8 @@ class Loop:
             momentum=momentum,
             keeps_image=options.momentum != 0,
             due=self.layout.model.due(standing.sweep + 1),
+            pace=pace if pace is not None and pace.due() and opening is None else None,
+            pixels=self.pixels,
         )
         return settings, step
 
@@ -249,7 +260,10 @@ class Loop:
         seconds = time.perf_counter() - begun
         record = SweepRecord(residual, report.consensus, report.spread, seconds)
         cadence = standing.cadence.after(residual, report.spread, report.localisation)
-        return Standing(state, cadence, step, (*standing.history, record))
+        history, pace = (*standing.history, record), standing.pace
+        if pace is not None:
+            pace = pace.after([done.residual for done in history[-2:]], report.significance)
+        return Standing(state, cadence, step, history, pace)
 
     def progress(self, standing: Standing) -> Progress:
         """The progress of a run at a standing, for its callback."""

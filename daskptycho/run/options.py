@@ -9,10 +9,23 @@ from typing import Any, Literal
 from daskptycho.errors import OptionError
 from daskptycho.model.algorithms import Algorithm, describe_algorithm, recall_algorithm
 from daskptycho.model.parameter import Parameter
+from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
 from daskptycho.sync.options import Sync
+from daskptycho.sync.positions import Pace
 
-__all__ = ["GIVEN", "Recipe", "RunOptions", "require_positive", "require_whole", "resolve_momentum"]
+__all__ = [
+    "GIVEN",
+    "Recipe",
+    "RunOptions",
+    "parse_refine",
+    "require_positive",
+    "require_whole",
+    "resolve_momentum",
+]
+
+# What `reconstruct` can refine besides object and probe, by name.
+REFINED = {Positions.name: Positions}
 
 # The value of the option start in a result if the run started from an array.
 GIVEN = "given"
@@ -34,6 +47,7 @@ class RunOptions:
     subpixel: bool
     checkpoint_every: int | None
     checkpoint_minutes: float | None
+    refine: tuple[Positions, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.sync, Sync):
@@ -45,6 +59,8 @@ class RunOptions:
                 f"algorithm {self.algorithm.name} has a parameter called {taken[0]}, as an option of the run "
                 "is; expected another name"
             )
+        if self.refine and not self.subpixel:
+            raise OptionError("positions are refined with subpixel off (--whole-pixel); expected it on")
         if self.start not in ("ones", "random", GIVEN):
             raise OptionError(f"start is {self.start!r}; expected 'ones', 'random' or an array")
 
@@ -53,6 +69,18 @@ class RunOptions:
         """Whether any sweep of the run passes a stack of waves on to the next."""
         opens = self.start == "random" and self.sync.method is not None and self.opening is not None
         return self.algorithm.has_stack or (opens and self.opening is not None and self.opening.has_stack)
+
+    def margin(self, frame_shape: tuple[int, int]) -> int:
+        """Margin of the windows of tiles, in pixels, within which frames of this shape may move.
+
+        One pixel more than they may move, for derivatives at the edges of frames.
+        """
+        return max((1 + refined.reach(frame_shape) for refined in self.refine), default=0)
+
+    def pace(self) -> Pace | None:
+        """The pace of the refinement of positions at the start of a run; None if they are not refined."""
+        paces = [Pace.begin(refined.start, refined.every) for refined in self.refine]
+        return paces[0] if paces else None
 
     def recipe(self, modes: int, parameters: tuple[Parameter, ...]) -> Recipe:
         """The part of the options on which memory depends, with this number of modes and these parameters."""
@@ -76,7 +104,9 @@ class RunOptions:
     def to_attributes(self) -> dict[str, Any]:
         """Describe the options by plain values, for a checkpoint; `from_attributes` makes them again."""
         opening = None if self.opening is None else describe_algorithm(self.opening)
-        return asdict(self) | {"algorithm": describe_algorithm(self.algorithm), "opening": opening}
+        refine = {refined.name: asdict(refined) for refined in self.refine}
+        described = {"algorithm": describe_algorithm(self.algorithm), "opening": opening}
+        return asdict(self) | described | {"refine": refine or None}
 
     @staticmethod
     def from_attributes(attributes: dict[str, Any]) -> RunOptions:
@@ -86,6 +116,9 @@ class RunOptions:
             "algorithm": recall_algorithm(attributes["algorithm"]),
             "opening": None if opening is None else recall_algorithm(opening),
             "sync": Sync(**attributes["sync"]),
+            "refine": tuple(
+                REFINED[name](**values) for name, values in (attributes.get("refine") or {}).items()
+            ),
         }
         return RunOptions(**attributes | made)
 
@@ -104,6 +137,21 @@ class Recipe:
     def recovers(self) -> bool:
         """Whether any parameter of the model is updated."""
         return any(parameter.schedule is not None for parameter in self.parameters)
+
+
+def parse_refine(refine: Any) -> tuple[Positions, ...]:
+    """Make the parameters to refine from their names or from parameters with options of their own."""
+    given: list[Any] = [refine] if isinstance(refine, str | Positions) else list(refine)
+    chosen: dict[str, Positions] = {}
+    for one in given:
+        parameter = REFINED[one]() if isinstance(one, str) and one in REFINED else one
+        if not isinstance(parameter, Positions):
+            known = ", ".join(map(repr, REFINED))
+            raise OptionError(f"refine holds {one!r}; expected one of {known}, or a Positions")
+        if parameter.name in chosen:
+            raise OptionError(f"refine holds {parameter.name} twice; expected it once")
+        chosen[parameter.name] = parameter
+    return tuple(chosen.values())
 
 
 def resolve_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["nesterov"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +14,19 @@ from daskptycho.backend import Device
 from daskptycho.cluster.workers import find_workers, limit_threads
 from daskptycho.errors import OptionError
 from daskptycho.model.algorithms import Algorithm, parse_algorithm
+from daskptycho.model.positions import Positions
 from daskptycho.run.driving import Run
 from daskptycho.run.keeper import Keeper, refuse_to_lose_checkpoints
 from daskptycho.run.laying_out import choose_setting
 from daskptycho.run.loop import Progress
-from daskptycho.run.options import GIVEN, RunOptions, require_positive, require_whole, resolve_momentum
+from daskptycho.run.options import (
+    GIVEN,
+    RunOptions,
+    parse_refine,
+    require_positive,
+    require_whole,
+    resolve_momentum,
+)
 from daskptycho.run.result import FORMAT
 from daskptycho.scan.dataset import validate_scan
 from daskptycho.scan.tiles import lay_out_tiles
@@ -41,6 +49,7 @@ def reconstruct(
     update_probe: bool = True,
     probe: ArrayLike | None = None,
     modes: int | None = None,
+    refine: str | Positions | Sequence[str | Positions] = (),
     start: Literal["ones", "random"] | ArrayLike = "ones",
     seed: int = 0,
     tolerance: float | None = None,
@@ -86,6 +95,9 @@ def reconstruct(
         First guess of the probe, or the probe itself without `update_probe`; that of the scan by default.
     modes : int, optional
         Number of incoherent probe modes; that of the probe by default.
+    refine : str, `Positions`, or a sequence of these
+        What to refine besides object and probe: ``"positions"``, or a `Positions` with options. Nothing by
+        default.
     start : "ones", "random" or (y, x) array
         A constant object, random phases in every frame, or an object on the scan's canvas.
     seed : int
@@ -120,7 +132,8 @@ def reconstruct(
     xarray.Dataset
         ``object (y, x)`` complex64, with coordinates in the scan's unit; ``probe (mode, probe_y, probe_x)``
         complex64, in orthogonal modes of decreasing power; ``illumination (y, x)`` float32;
-        ``position (frame, axis)``; ``frame_number (frame)``; ``gain (frame)``, if the scan has it, with
+        ``position (frame, axis)``, with ``position_given`` beside it if positions are refined;
+        ``frame_number (frame)``; ``gain (frame)``, if the scan has it, with
         geometric mean 1; and for each ``sweep``: ``residual``, ``consensus``, ``spread`` (in radians) and
         ``seconds``, as in `Progress`.
 
@@ -150,6 +163,7 @@ def reconstruct(
         seed=require_whole("seed", seed, least=0),
         tolerance=None if tolerance is None else require_positive("tolerance", tolerance),
         subpixel=bool(subpixel),
+        refine=parse_refine(refine),
         checkpoint_every=None
         if checkpoint_every is None
         else require_whole("checkpoint_every", checkpoint_every, least=1),
@@ -165,7 +179,8 @@ def reconstruct(
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
     workers = find_workers(memory, device)
     validate_scan(scan)
-    tiling = lay_out_tiles(scan, whole_pixel=not options.subpixel)
+    margin = options.margin((scan.sizes["qy"], scan.sizes["qx"]))
+    tiling = lay_out_tiles(scan, whole_pixel=not options.subpixel, margin=margin)
     image = None if isinstance(start, str) else _check_image(start, tiling)
     setting = choose_setting(scan, tiling, options, workers, probe=probe, modes=modes, image=image)
     target = None if out is None else parse_location(out)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
 from daskptycho.model import model
+from daskptycho.model.positions import Positions
 from daskptycho.scan.dataset import frame_numbers, pixel_size
 from daskptycho.storage.store import open_dataset, parse_location, read_attributes, translate_errors
 from daskptycho.tasks.spec import Value, task, values_in
@@ -117,7 +118,7 @@ def make_result(
             "object": (("y", "x"), assemble_canvas(tiling, found.images)),
             "illumination": (("y", "x"), assemble_canvas(tiling, found.illuminations)),
             **recovered,
-            "position": scan["position"].variable.load(),
+            **_positions(scan, found.values.get(Positions.name)),
             "frame_number": ("frame", frame_numbers(scan)),
             **{
                 name: ("sweep", np.array([getattr(sweep, name) for sweep in history]))
@@ -138,6 +139,16 @@ def make_result(
     result["seconds"].attrs["units"] = "s"
     result["spread"].attrs["units"] = "rad"
     return result
+
+
+def _positions(scan: xr.Dataset, offset: NDArray | None) -> dict[str, xr.Variable]:
+    """The positions in the scan's unit, and the given ones beside them if they were refined."""
+    given = scan["position"].variable.load()
+    if offset is None:
+        return {"position": given}
+    size = pixel_size(scan) if given.attrs["units"] == "m" else None
+    moved = given.copy(data=given.values + offset * ((1.0, 1.0) if size is None else size))
+    return {"position": moved, "position_given": given}
 
 
 def write_result(result: xr.Dataset, store: Store) -> None:

@@ -54,11 +54,15 @@ def place_values(layout: Layout, first: dict[str, NDArray]) -> tuple[Value, list
         )
         for tile in layout.tiling.tiles
     ]
-    return shared, [task(_move_values, values, layout.device) for values in own]
+    at_home = frozenset(parameter.name for parameter in layout.model.parameters if parameter.moves_frames)
+    return shared, [task(_move_values, values, layout.device, at_home) for values in own]
 
 
-def _move_values(values: dict[str, Array], device: Device) -> dict[str, Array]:
-    return {name: to_device(value, device) for name, value in values.items()}
+def _move_values(
+    values: dict[str, Array], device: Device, at_home: frozenset[str] = frozenset()
+) -> dict[str, Array]:
+    """Values on a device, except those that stay on the host."""
+    return {name: value if name in at_home else to_device(value, device) for name, value in values.items()}
 
 
 def _constant(shape: Shape, device: Device) -> Array:

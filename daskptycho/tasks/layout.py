@@ -65,16 +65,20 @@ class Residency(Enum):
 class PairsToFind:
     """In place of the pairs of frames within a tile: each task that needs them finds them again, on the host.
 
-    The pairs of a frame that overlaps a hundred others would need a quarter of the memory of its counts.
+    The pairs of a frame that overlaps a hundred others would need a quarter of the memory of its counts; and
+    they change if frames move.
     """
 
     frame_shape: Shape
     period: Shape | None
+    device: Device = "cpu"
 
 
 def find_pairs(pairs: GramianBlock | PairsToFind, tile: Tile) -> GramianBlock:
     """The block of H within a tile with its pairs, found if need be."""
-    return block_within(tile, pairs.frame_shape, pairs.period) if isinstance(pairs, PairsToFind) else pairs
+    if not isinstance(pairs, PairsToFind):
+        return pairs
+    return block_within(tile, pairs.frame_shape, pairs.period).to(pairs.device)
 
 
 class TileData(NamedTuple):
@@ -155,14 +159,14 @@ def lay_out(
     device : "cpu" or "gpu"
     """
     tiles = [place(tile, Home(tile.index, len(tiling.tiles))) for tile in tiling.tiles]
-    blocks = gramian_blocks(tiling) if method == "full" else []
+    blocks = gramian_blocks(tiling, model.reach(tiling.frame_shape)) if method == "full" else []
     pairs: list[Value | None] = [None] * len(tiles)
-    if method == "two-level" and residency.streamed and device == "cpu":
-        pairs = [place(PairsToFind(tiling.frame_shape, tiling.period))] * len(tiles)
+    if method == "two-level" and (model.moves_frames or (residency.streamed and device == "cpu")):
+        pairs = [place(PairsToFind(tiling.frame_shape, tiling.period, device))] * len(tiles)
     elif method == "two-level":
         # Found by a task for each tile: the client does not need the pairs.
         pairs = [task(_find_pairs_on, device, tile, tiling.frame_shape, tiling.period) for tile in tiles]
-    if device == "gpu":
+    if device == "gpu" and not model.moves_frames:
         tiles = [task(move_tile, tile, device) for tile in tiles]
     amplitudes = lay_out_amplitudes(scan, tiling, model.forward, streamed=residency.streamed, device=device)
     placed = place(model)

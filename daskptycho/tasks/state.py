@@ -12,18 +12,20 @@ from typing import Any, NamedTuple
 
 from daskptycho.model.algorithms import AP, Algorithm
 from daskptycho.model.model import TileModel
-from daskptycho.model.sweep import Leave, OverlapSum, Stack
+from daskptycho.model.sweep import Leave, OverlapSum, Stack, illuminate_tile
 from daskptycho.sync.options import Sync, Synchronisation
+from daskptycho.sync.positions import Pace
 from daskptycho.sync.two_level import TileSum
 from daskptycho.tasks.layout import Layout, TileData
-from daskptycho.tasks.spec import Value
-from daskptycho.tasks.strips import Pieces, cut_strips
+from daskptycho.tasks.spec import Value, task
+from daskptycho.tasks.strips import Pieces, add_neighbours, cut_strips
 
 __all__ = [
     "State",
     "SweepSettings",
     "TileState",
     "Unmerged",
+    "illuminate_tiles",
     "merge_image",
     "model_on_tiles",
     "previous_image",
@@ -69,6 +71,10 @@ class SweepSettings:
         Whether the sweep keeps the image that it started from, since a later sweep needs it for its momentum.
     due : set of str
         Names of the parameters that the sweep updates.
+    pace : Pace or None
+        How far frames move after the sweep; None if positions are not refined after it.
+    pixels : float
+        Number of valid pixels of all frames.
     """
 
     algorithm: Algorithm = field(default_factory=AP)
@@ -77,6 +83,8 @@ class SweepSettings:
     momentum: float = 0.0
     keeps_image: bool = False
     due: frozenset[str] = frozenset()
+    pace: Pace | None = None
+    pixels: float = 0.0
 
     @property
     def leave(self) -> Leave:
@@ -111,8 +119,8 @@ class TileState(NamedTuple):
     """A dictionary: the values, for the tile's frames, of parameters that have one for each frame."""
     previous: Any = None
     """(y, x) complex64 image one sweep before, if `image` is merged; see `previous_image`."""
-    stack: Stack | None = None
-    """The stack of the algorithm, if `image` is merged; see `stack_of`."""
+    stack: Any = None
+    """`Stack` of the algorithm or None, if `image` is merged; see `stack_of`."""
 
 
 def merge_image(data: TileData, state: TileState, at: TileModel) -> Array:
@@ -149,9 +157,20 @@ def stack_of(data: TileData, state: TileState) -> Stack | None:
 
 
 def model_on_tiles(
-    layout: Layout, shared: Value, own: Sequence[Any], due: frozenset[str] = frozenset()
+    layout: Layout, shared: Any, own: Sequence[Any], due: frozenset[str] = frozenset()
 ) -> list[TileModel]:
     """The model on each tile; the fields are values, for the arguments of tasks."""
     model: Any = layout.tile_model
-    values: Any = shared
-    return [TileModel(model, values, of_tile, due) for of_tile in own]
+    return [TileModel(model, shared, of_tile, due) for of_tile in own]
+
+
+def _illuminate(data: TileData, at: TileModel) -> Array:
+    return illuminate_tile(data.tile, at)
+
+
+def illuminate_tiles(layout: Layout, models: Sequence[TileModel]) -> list[Value]:
+    """N on each tile's window, (y, x) float32, summed over all tiles."""
+    illuminate = layout.storing(_illuminate)
+    return add_neighbours(
+        layout, [task(illuminate, *of_tile) for of_tile in zip(layout.tiles, models, strict=True)]
+    )

@@ -153,7 +153,7 @@ def test_each_tile_turns_its_frames_by_their_own_phases() -> None:
     noise = frames_of_noise(ds, TILES[4], 1.0)
     settings = choose_settings(noise.layout)
     found = persist(find_all_phases(noise.layout, noise.swept, noise.after, settings))
-    turned, phases = turn_frames(noise.layout, noise.swept, found, noise.swept, settings)
+    turned, phases = turn_frames(noise.layout, noise.swept, noise.after, found, noise.swept, settings)
     left = [own.left for own in compute(turned)]
     assert all(isinstance(own, OverlapSum) for own in left)
     assert [len(own.phase) for own in left] == [9] * 4
@@ -173,12 +173,14 @@ def test_phases_that_the_misfit_does_not_bear_out_are_left_alone(misfit: float, 
     settings = choose_settings(noise.layout, sync=Sync("full", iterations=300))
     swept = [place(own._replace(misfit=misfit)) for own in compute(noise.swept)]
     found = persist(find_all_phases(noise.layout, swept, noise.after, settings))
-    phases = compute(turn_frames(noise.layout, swept, found, swept, settings)[1])
+    phases = compute(turn_frames(noise.layout, swept, noise.after, found, swept, settings)[1])
     assert abs(np.angle(compute(found).phase)).max() > 0.1
     assert (phases.phase == 1).all() == (not kept)
     assert phases.spread == compute(found).spread
     # With a fixed cadence they are applied in any case.
     fixed = compute(
-        turn_frames(noise.layout, swept, found, swept, choose_settings(noise.layout, sync=FULL))[1]
+        turn_frames(noise.layout, swept, noise.after, found, swept, choose_settings(noise.layout, sync=FULL))[
+            1
+        ]
     )
     np.testing.assert_array_equal(fixed.phase, compute(found).phase)

@@ -1,0 +1,115 @@
+"""Positions of the frames as a parameter of the model: offsets from the given positions, found along.
+
+Its value is a ``(frame, 2)`` float64 array: how far each frame lies from its given position, [y, x] in
+pixels. Each tile computes the derivatives of the misfit by the offsets of its own frames. An offset changes
+the image under all frames that overlap, so that the offsets of all frames are found together from these
+derivatives (`sync.positions`), and change between two sweeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskptycho.backend import array_module, kernels
+from daskptycho.errors import OptionError
+from daskptycho.model.operators import unsplit
+from daskptycho.model.parameter import Parameter, Sums, Variable, View
+from daskptycho.tiling import split_position
+
+__all__ = ["Derivatives", "Positions"]
+
+Array = Any
+
+
+class Derivatives(NamedTuple):
+    """Derivatives of a tile's misfit by the offsets of its frames, with the image held fixed."""
+
+    force: Array
+    """(frame, 2) float64 ``b0_ia = Re sum conj(P_i D_a y) chi_i``."""
+    curvature: Array
+    """(frame, 3) float64 ``H_iab = Re sum |P_i|^2 conj(D_a y) D_b y`` for yy, yx and xx."""
+    change: Array
+    """(y, x) complex64 ``sum_i conj(P_i) chi_i`` on the tile's window: the change that frames ask for."""
+    image: Array
+    """(y, x) complex64 y, the image that the sweep started from, with its momentum."""
+
+    def with_images(self, convert: Any) -> Derivatives:
+        """The same derivatives with `convert` applied to each (y, x) array."""
+        return self._replace(change=convert(self.change), image=convert(self.image))
+
+
+@dataclass(frozen=True)
+class Positions(Parameter):
+    """Refinement of the positions, through the graph of overlapping frames.
+
+    Parameters
+    ----------
+    start : int
+        First sweep after which positions are tested, and refined if that is significant.
+    every : int
+        Sweeps from one update of the positions to the next.
+    limit : int, optional
+        Farthest that a frame may move from its given position along each axis, in pixels; by default a
+        quarter of a frame. Windows of tiles have a margin of this width.
+
+    Raises
+    ------
+    OptionError
+        A number is impossible.
+    """
+
+    start: int = 10
+    every: int = 2
+    limit: int | None = None
+    name: ClassVar[str] = "positions"
+    per_frame: ClassVar[bool] = True
+    moves_frames: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name, value in (("start", self.start), ("every", self.every), ("limit", self.limit)):
+            if value is None and name == "limit":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise OptionError(f"{name} of Positions is {value!r}; expected a whole number, 1 or more")
+
+    def reach(self, frame_shape: Sequence[int]) -> int:
+        return max(1, min(frame_shape) // 4) if self.limit is None else self.limit
+
+    @classmethod
+    def choose(cls, scan: Any, options: Mapping[str, Any]) -> tuple[Self, NDArray] | None:
+        for chosen in options.get("refine", ()):
+            if isinstance(chosen, cls):
+                return chosen, np.zeros((scan.sizes["frame"], 2))
+        return None
+
+    def see(self, value: Array, view: View) -> View:
+        corner, fraction = split_position(view.corner + view.fraction + value)
+        return view._replace(corner=corner, fraction=fraction)
+
+    def describe(self, shape: Sequence[int]) -> str:
+        return "positions (refined)"
+
+    def nbytes(self, frames: int) -> int:
+        return 16 * frames
+
+    @classmethod
+    def result(cls, value: NDArray) -> dict[str, Variable]:
+        # The result holds given and refined positions in the scan's unit: see `run.result`.
+        return {}
+
+    def new_sums(self, value: Array, image: Array) -> Sums:
+        xp, frames = array_module(image), len(value)
+        force, curvature = xp.zeros((frames, 2)), xp.zeros((frames, 3))
+        return Derivatives(force, curvature, xp.zeros_like(image), image)
+
+    def accumulate(self, sums: Sums, frames: slice, image: Array, change: Array, view: View) -> None:
+        force, curvature, total, _ = sums
+        kernels(image).displacement_terms(
+            image, change, view.probe, view.corner, force[frames], curvature[frames]
+        )
+        unsplit(change, view.probe, view.corner, total)

@@ -1,0 +1,244 @@
+"""Offsets of all frames from one solve over the graph of overlapping frames, and the pace of such updates.
+
+The misfit hardly changes if all frames of a region move together and the image with them. Steps for each
+frame alone, of the size that its own misfit asks for, therefore correct an error that is smooth over the scan
+in a number of sweeps that grows with the scan. Here the offsets of all frames follow from one linear system,
+whose matrix is the Laplacian of the graph of overlapping frames::
+
+    W_ij = o_ij / sqrt(s_i s_j) (H'_i + H'_j) / 2,    L = diag(sum_j W_ij) - W,    L delta = b
+
+H' is the curvature of a frame's misfit with a ridge, and o the overlap of the probe with itself at the
+distance of two frames, which stands for the sums over pixels that both frames share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy import fft
+from scipy.sparse.linalg import cg
+
+from daskptycho.tiling import Pairs, Shape, overlapping_pairs
+
+__all__ = ["Moves", "Pace", "TileForces", "find_moves"]
+
+# The ridge of the curvature, relative to its mean: frames on a blank part of the sample follow their
+# neighbours. A smaller one of the matrix itself keeps all frames from moving together.
+RIDGE = 1e-2
+ANCHOR = 1e-3
+# Relative residual at which conjugate gradients stop, and most steps. The next update continues from there.
+ACCURACY = 1e-3
+MOST_STEPS = 300
+# An update moves frames by this multiple of the solution. Half of a wave's change is seen in its amplitudes.
+FACTOR = 2.0
+# Pixels that a frame may move in one update against the mean of its neighbours.
+LIMIT = 1.0
+
+
+class TileForces(NamedTuple):
+    """What the frames of a tile contribute to the update of all positions. Arrays are on the host."""
+
+    position: NDArray[np.float64]
+    """(frame, 2) where the frames are now, [y, x] in pixels of the canvas."""
+    force: NDArray[np.float64]
+    """(frame, 2) b without the part of the noise."""
+    noise: NDArray[np.float64]
+    """(frame, 2) the part of the noise, to be multiplied by its variance."""
+    curvature: NDArray[np.float64]
+    """(frame, 3) H for yy, yx and xx."""
+    misfit: float
+    lit: int
+    """Number of pixels of the object that the tile's frames determine; shared ones count in one tile only."""
+
+
+class Moves(NamedTuple):
+    """The moves of all frames in one update."""
+
+    offset: NDArray[np.float64]
+    """(frame, 2) in pixels, to be added to the offsets; zeros if there is nothing to gain."""
+    significance: float
+    """T = ``b . delta / (sigma^2 frames)``: about 1 if positions are as exact as the noise allows."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When positions are updated, and how far: the state of the refinement between two sweeps.
+
+    Attributes
+    ----------
+    every : int
+        Sweeps from one update to the next while frames move.
+    due_in : int
+        Sweeps until the next test; one or less if the coming sweep computes the derivatives.
+    interval : int
+        Sweeps from one test to the next.
+    moving : bool
+        Whether the last test found something to gain.
+    quiet : int
+        Number of tests in a row that found hardly anything.
+    scale : float
+        Share of the full step that is taken.
+    """
+
+    every: int
+    due_in: int
+    interval: int
+    moving: bool = False
+    quiet: int = 0
+    scale: float = 1.0
+    just_moved: bool = False
+
+    @staticmethod
+    def begin(start: int, every: int) -> Pace:
+        """The pace of the first sweep; the first test comes with sweep `start`."""
+        return Pace(every, start, every)
+
+    def due(self) -> bool:
+        """Whether the coming sweep computes the derivatives, and positions are tested after it."""
+        return self.due_in <= 1
+
+    def moves(self, significance: float) -> bool:
+        """Whether frames move, at this significance."""
+        return self.moving or significance > OPEN
+
+    def after(self, residuals: Sequence[float], significance: float) -> Pace:
+        """The pace after a sweep, from R2 of all sweeps so far and the significance, NaN without a test."""
+        scale = self.scale
+        if self.just_moved and len(residuals) > 1:
+            # The step is too long if moves make the misfit rise.
+            rises = residuals[-1] > (1 + RISE) * residuals[-2]
+            scale = max(LEAST_SCALE, scale / 2) if rises else min(1.0, scale * 1.1)
+        if np.isnan(significance):
+            return replace(self, due_in=self.due_in - 1, scale=scale, just_moved=False)
+        moves = self.moves(significance)
+        quiet = self.quiet + 1 if significance < CLOSE else 0
+        moving = moves and quiet < 2
+        interval = self.every if moving else min(MOST_INTERVAL, 2 * self.interval)
+        return Pace(self.every, interval, interval, moving, quiet if moving else 0, scale, moves)
+
+
+# Frames begin to move above the first significance, and stop after two updates below the second. Errors of a
+# fifth of a pixel at 1e5 photons in a frame give 40.
+OPEN = 3.0
+CLOSE = 0.2
+# Most sweeps between two tests of positions that do not move.
+MOST_INTERVAL = 16
+# A rise of R2 by this share after a move halves the step.
+RISE = 0.01
+LEAST_SCALE = 0.1
+
+
+def find_moves(
+    forces: Sequence[TileForces],
+    probe: NDArray,
+    pixels: float,
+    period: Shape | None,
+    pace: Pace,
+) -> Moves:
+    """Find how far each frame moves.
+
+    Parameters
+    ----------
+    forces : sequence of TileForces
+        One for each tile, in order.
+    probe : (mode, N, N) complex64 array
+    pixels : float
+        Number of valid pixels of all frames.
+    period : (int, int) or None
+        Size of a canvas that wraps round, in pixels.
+    pace : Pace
+    """
+    position, force, noise, curvature = (
+        np.concatenate([getattr(tile, name) for tile in forces])
+        for name in ("position", "force", "noise", "curvature")
+    )
+    # Each pixel of the object fits two numbers.
+    lit = sum(tile.lit for tile in forces)
+    variance = sum(tile.misfit for tile in forces) / max(pixels - 2 * lit, pixels / 4)
+    force = force - variance * noise
+    ridge = RIDGE * curvature[:, [0, 2]].mean()
+    if not ridge > 0:
+        return Moves(np.zeros_like(force), 0.0)
+    corner = np.rint(position).astype(np.int64)
+    pairs = overlapping_pairs(corner, probe.shape[-2:], period)
+    weights = pair_weights(pairs, curvature + ridge * np.array([1, 0, 1]), _overlap_of_probes(probe, pairs))
+    matrix = laplacian(weights, pairs, len(corner), ANCHOR * ridge)
+    delta = _solve(matrix, force)
+    significance = float((force * delta).sum() / (variance * len(delta)))
+    if not pace.moves(significance):
+        return Moves(np.zeros_like(delta), significance)
+    delta = FACTOR * pace.scale * (delta - delta.mean(axis=0))
+    smooth = _mean_of_neighbours(weights[:, 0] + weights[:, 2], pairs, delta)
+    return Moves(smooth + _clip_length(delta - smooth, LIMIT), significance)
+
+
+def _overlap_of_probes(probe: NDArray, pairs: Pairs) -> NDArray[np.float64]:
+    """``o_ij``: the autocorrelation of the probe's power at the distance of each pair, (pair,)."""
+    power = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=0)
+    shape = tuple(2 * size for size in power.shape)
+    correlation = fft.irfft2(np.abs(fft.rfft2(power, shape)) ** 2, shape)
+    return np.maximum(correlation[pairs.offset[:, 0] % shape[0], pairs.offset[:, 1] % shape[1]], 0)
+
+
+def pair_weights(pairs: Pairs, curvature: NDArray, shared: NDArray) -> NDArray[np.float64]:
+    """W_ij of each pair for yy, yx and xx, (pair, 3).
+
+    Parameters
+    ----------
+    pairs : Pairs
+    curvature : (frame, 3) array
+        H'.
+    shared : (pair,) array
+        o_ij.
+    """
+    first, second = pairs.first, pairs.second
+    frames, apart = len(curvature), first != second
+    total = np.bincount(first, shared, frames) + np.bincount(second[apart], shared[apart], frames)
+    share = shared / np.sqrt(total[first] * total[second])
+    weights: NDArray[np.float64] = share[:, None] * (curvature[first] + curvature[second]) / 2
+    return weights
+
+
+def laplacian(weights: NDArray, pairs: Pairs, frames: int, anchor: float) -> Any:
+    """``diag(sum_j W_ij) - W`` and a multiple of the identity, (2 frame, 2 frame): y and x of each frame."""
+    apart = pairs.first != pairs.second
+    first, second, weights = pairs.first[apart], pairs.second[apart], weights[apart]
+    rows, columns = np.concatenate([first, second]), np.concatenate([second, first])
+    twice = np.concatenate([weights, weights])
+    diagonal = np.stack([np.bincount(rows, twice[:, k], frames) for k in range(3)], axis=1)
+    own = np.arange(frames)
+    rows, columns = np.concatenate([rows, own]), np.concatenate([columns, own])
+    values = np.concatenate([-twice, diagonal + anchor * np.array([1, 0, 1])])
+    blocks = values[:, [0, 1, 1, 2]].reshape(-1, 2, 2)
+    order = np.lexsort((columns, rows))
+    starts = np.searchsorted(rows[order], np.arange(frames + 1))
+    return sp.bsr_array((blocks[order], columns[order], starts), shape=(2 * frames, 2 * frames))
+
+
+def _solve(matrix: Any, force: NDArray) -> NDArray[np.float64]:
+    jacobi = sp.diags_array(1 / matrix.diagonal())
+    found, _ = cg(matrix, force.ravel(), rtol=ACCURACY, maxiter=MOST_STEPS, M=jacobi)
+    return found.reshape(force.shape)
+
+
+def _mean_of_neighbours(weight: NDArray, pairs: Pairs, value: NDArray) -> NDArray[np.float64]:
+    """The mean of each frame's value and of those of its neighbours, by the weights of their pairs."""
+    frames, apart = len(value), pairs.first != pairs.second
+    rows = np.concatenate([pairs.first, pairs.second[apart]])
+    columns = np.concatenate([pairs.second, pairs.first[apart]])
+    of_pairs = np.concatenate([weight, weight[apart]])
+    total = np.bincount(rows, of_pairs, frames)
+    sums = [np.bincount(rows, of_pairs * value[columns, axis], frames) for axis in (0, 1)]
+    mean: NDArray[np.float64] = np.stack(sums, axis=1) / np.maximum(total, np.finfo(float).tiny)[:, None]
+    return mean
+
+
+def _clip_length(vectors: NDArray, limit: float) -> NDArray[np.float64]:
+    length = np.sqrt((vectors**2).sum(axis=1, keepdims=True))
+    clipped: NDArray[np.float64] = vectors * np.minimum(1, limit / np.maximum(length, limit))
+    return clipped
