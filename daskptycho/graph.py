@@ -64,6 +64,15 @@ __all__ = [
 Array = Any
 
 
+class MovesReport(NamedTuple):
+    """What an update of the positions found."""
+
+    significance: float = np.nan
+    """See `sync.positions.Moves`; NaN if positions were not tested."""
+    moved: float = 0.0
+    """Root mean square along an axis of how far frames moved, in pixels."""
+
+
 class Report(NamedTuple):
     """The scalars of a sweep, for the client. Those of `Phases` are NaN if it did not synchronise."""
 
@@ -72,8 +81,7 @@ class Report(NamedTuple):
     consensus: float
     spread: float
     localisation: float
-    significance: float = np.nan
-    """T of the positions; see `sync.positions.Moves`. NaN if they were not tested."""
+    moves: MovesReport = MovesReport()
 
 
 class SweepInput(NamedTuple):
@@ -231,7 +239,7 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     if settings.pace is None:
         return after, report
     after, moves = refine_positions(layout, state, after, first, models, settings)
-    return after, task(_add_significance, report, moves)
+    return after, task(_add_moves, report, moves)
 
 
 def _moving(layout: Layout, settings: SweepSettings) -> frozenset[str]:
@@ -240,8 +248,9 @@ def _moving(layout: Layout, settings: SweepSettings) -> frozenset[str]:
     return frozenset(moving if settings.pace is not None else ())
 
 
-def _add_significance(report: Report, moves: Moves) -> Report:
-    return report._replace(significance=moves.significance)
+def _add_moves(report: Report, moves: Moves) -> Report:
+    moved = float(np.sqrt((moves.offset**2).mean()))
+    return report._replace(moves=MovesReport(moves.significance, moved))
 
 
 def _sweep_and_update(

@@ -128,14 +128,25 @@ def make_drifting(
     jitter : float
         Given positions are at random within this number of pixels of the raster.
     """
+    frames, given, true = photographed(kind, side, size, step, photons, seed, jitter)
+    dose = photons or 1e6
+    guess = soft_probe(size, defocus_of_guess)
+    guess = np.sqrt(dose) * guess / np.linalg.norm(guess)
+    return Drifting(_scan_of(frames, given, guess, tile_frames or len(true)), true, seed)
+
+
+@cache
+def photographed(
+    kind: str, side: int, size: int, step: float, photons: float | None, seed: int, jitter: float
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
+    """Frames, (frame, N, N), and given and true positions, (frame, 2); see `make_drifting`."""
     random = np.random.default_rng(seed)
     y, x = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
     given = np.stack([y.ravel(), x.ravel()], axis=1) * step
     given += random.uniform(-jitter, jitter, given.shape) if jitter else 0
     true = given + wrong_by(kind, given, side, random)
-    dose = photons or 1e6
-    probe, guess = soft_probe(size), soft_probe(size, defocus_of_guess)
-    probe, guess = (np.sqrt(dose) * one / np.linalg.norm(one) for one in (probe, guess))
+    probe = soft_probe(size)
+    probe = np.sqrt(photons or 1e6) * probe / np.linalg.norm(probe)
     wide = np.zeros((2 * size, 2 * size), complex)
     cut = slice(size // 2, size // 2 + size)
     wide[cut, cut] = np.fft.fftshift(np.fft.fft2(probe))
@@ -145,7 +156,7 @@ def make_drifting(
         wave = np.fft.fftshift(np.fft.fft2(finer * render(seed, at, 0.5, 2 * size), norm="ortho"))
         intensity = np.abs(wave[cut, cut] / 2) ** 2
         frame[:] = intensity if photons is None else random.poisson(intensity)
-    return Drifting(_scan_of(frames, given, guess, tile_frames or len(true)), true, seed)
+    return frames, given, true
 
 
 def _scan_of(frames: NDArray, given: NDArray, probe: NDArray, tile_frames: int) -> xr.Dataset:

@@ -1,15 +1,15 @@
 """Positions of the frames as a parameter of the model: offsets from the given positions, found along.
 
-Its value is a ``(frame, 2)`` float64 array: how far each frame lies from its given position, [y, x] in
-pixels. Each tile computes the derivatives of the misfit by the offsets of its own frames. An offset changes
-the image under all frames that overlap, so that the offsets of all frames are found together from these
-derivatives (`sync.positions`), and change between two sweeps.
+Its value is a ``(frame, 2, 2)`` float64 array: how far each frame lies from its given position, and its last
+move, for momentum, both [y, x] in pixels. Each tile computes the derivatives of the misfit by the offsets of
+its own frames. An offset changes the image under all frames that overlap, so that the offsets of all frames
+are found together from these derivatives (`sync.positions`), and change between two sweeps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -19,7 +19,7 @@ from daskptycho.backend import array_module, kernels
 from daskptycho.errors import OptionError
 from daskptycho.model.operators import unsplit
 from daskptycho.model.parameter import Parameter, Sums, Variable, View
-from daskptycho.tiling import split_position
+from daskptycho.tiling import Tile, split_position
 
 __all__ = ["Derivatives", "Positions"]
 
@@ -43,6 +43,10 @@ class Derivatives(NamedTuple):
         return self._replace(change=convert(self.change), image=convert(self.image))
 
 
+# Parts of the moves, from fewest to most numbers.
+PARTS = ("affine", "drift", "lines")
+
+
 @dataclass(frozen=True)
 class Positions(Parameter):
     """Refinement of the positions, through the graph of overlapping frames.
@@ -53,6 +57,15 @@ class Positions(Parameter):
         First sweep after which positions are tested, and refined if that is significant.
     every : int
         Sweeps from one update of the positions to the next.
+    moves : "free", "affine", "drift" or "lines"
+        Which moves are possible: any; a linear map of the positions; a smooth curve in the order of
+        acquisition; or one shift for each line of `line` frames. What is known to be smooth is found more
+        exactly.
+    hold : "auto", "affine", "drift", "lines" or None
+        A part that is taken off all moves. With "auto" that is the affine part while the probe is recovered:
+        frames then hardly tell the scale of the positions. None: only the common shift.
+    line : int, optional
+        Frames in a line, in the order of acquisition.
     limit : int, optional
         Farthest that a frame may move from its given position along each axis, in pixels; by default a
         quarter of a frame. Windows of tiles have a margin of this width.
@@ -60,22 +73,34 @@ class Positions(Parameter):
     Raises
     ------
     OptionError
-        A number is impossible.
+        A number or a word is impossible, or lines are asked for without `line`.
     """
 
     start: int = 10
     every: int = 2
+    moves: str = "free"
+    hold: str | None = "auto"
+    line: int | None = None
     limit: int | None = None
     name: ClassVar[str] = "positions"
     per_frame: ClassVar[bool] = True
     moves_frames: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name, value in (("start", self.start), ("every", self.every), ("limit", self.limit)):
-            if value is None and name == "limit":
+        for name in ("start", "every", "line", "limit"):
+            value = getattr(self, name)
+            if value is None and name in ("line", "limit"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise OptionError(f"{name} of Positions is {value!r}; expected a whole number, 1 or more")
+        if self.moves not in ("free", *PARTS):
+            raise OptionError(f"moves of Positions is {self.moves!r}; expected 'free' or one of {PARTS}")
+        if self.hold not in ("auto", None, *PARTS):
+            raise OptionError(f"hold of Positions is {self.hold!r}; expected 'auto', None or one of {PARTS}")
+        if "lines" in (self.moves, self.hold) and self.line is None:
+            raise OptionError("Positions has lines and no line; expected the number of frames in a line")
+        if self.moves != "free" and self.moves == self.hold:
+            raise OptionError(f"Positions moves and holds {self.moves!r}; expected different parts")
 
     def reach(self, frame_shape: Sequence[int]) -> int:
         return max(1, min(frame_shape) // 4) if self.limit is None else self.limit
@@ -84,23 +109,47 @@ class Positions(Parameter):
     def choose(cls, scan: Any, options: Mapping[str, Any]) -> tuple[Self, NDArray] | None:
         for chosen in options.get("refine", ()):
             if isinstance(chosen, cls):
-                return chosen, np.zeros((scan.sizes["frame"], 2))
+                if chosen.hold == "auto":
+                    held = options.get("update_probe", True) and chosen.moves != "affine"
+                    chosen = replace(chosen, hold="affine" if held else None)
+                return chosen, np.zeros((scan.sizes["frame"], 2, 2))
         return None
 
     def see(self, value: Array, view: View) -> View:
-        corner, fraction = split_position(view.corner + view.fraction + value)
+        corner, fraction = split_position(view.corner + view.fraction + value[:, 0])
         return view._replace(corner=corner, fraction=fraction)
 
     def describe(self, shape: Sequence[int]) -> str:
         return "positions (refined)"
 
     def nbytes(self, frames: int) -> int:
-        return 16 * frames
+        return 32 * frames
 
     @classmethod
     def result(cls, value: NDArray) -> dict[str, Variable]:
         # The result holds given and refined positions in the scan's unit: see `run.result`.
         return {}
+
+    def move(
+        self, value: NDArray, step: NDArray, momentum: float, tile: Tile, frame_shape: Sequence[int]
+    ) -> NDArray[np.float64]:
+        """The value after a move: of some pixels, and of the last move times the momentum.
+
+        Parameters
+        ----------
+        value : (frame, 2, 2) array
+        step : (frame, 2) array
+            Move of the tile's frames, in pixels; zeros if they rest.
+        momentum : float
+        tile : Tile
+            With its frames at the given positions.
+        frame_shape : (int, int)
+        """
+        reach = self.reach(frame_shape)
+        further = step + momentum * value[:, 1] if step.any() else step
+        # A frame has to stay in its tile's window.
+        offset = np.clip(value[:, 0] + further, -reach - tile.fraction, reach - tile.fraction)
+        return np.stack([offset, offset - value[:, 0]], axis=1)
 
     def new_sums(self, value: Array, image: Array) -> Sums:
         xp, frames = array_module(image), len(value)

@@ -83,9 +83,7 @@ class Setting:
         if not counts > 0 or not np.isfinite(counts):
             found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"
             raise ScanError(f"intensity holds {found}; expected diffraction frames")
-        valid = self.scan["valid"].values.mean() if "valid" in self.scan else 1.0
-        pixels = float(valid * self.scan["intensity"].size)
-        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts, pixels)
+        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts)
 
     @property
     def modes(self) -> int:

@@ -149,6 +149,10 @@ class SweepRecord(NamedTuple):
     consensus: float
     spread: float
     seconds: float
+    significance: float = np.nan
+    """T of the positions; NaN if the sweep did not test them. See `sync.positions.Moves`."""
+    moved: float = 0.0
+    """How far frames moved after the sweep: root mean square along an axis, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -193,15 +197,12 @@ class Loop:
         The estimate of the memory that the run needs.
     counts : float
         ``sum a^2`` over all valid pixels of all frames.
-    pixels : float
-        Number of valid pixels of all frames.
     """
 
     options: RunOptions
     layout: Layout
     needs: Needs
     counts: float
-    pixels: float = 0.0
 
     def finished(self, standing: Standing) -> bool:
         """Whether all sweeps are done or the residual is below the tolerance."""
@@ -228,7 +229,6 @@ class Loop:
             keeps_image=options.momentum != 0,
             due=self.layout.model.due(standing.sweep + 1),
             pace=pace if pace is not None and pace.due() and opening is None else None,
-            pixels=self.pixels,
         )
         return settings, step
 
@@ -258,13 +258,17 @@ class Loop:
         if self.layout.residency.streamed:
             release_free_memory()
         seconds = time.perf_counter() - begun
-        record = SweepRecord(residual, report.consensus, report.spread, seconds)
+        record = SweepRecord(residual, report.consensus, report.spread, seconds, *report.moves)
         cadence = standing.cadence.after(residual, report.spread, report.localisation)
         history, pace = (*standing.history, record), standing.pace
         if pace is not None:
-            pace = pace.after([done.residual for done in history[-2:]], report.significance)
+            pace = pace.after([done.residual for done in history[-2:]], report.moves.significance)
         return Standing(state, cadence, step, history, pace)
 
     def progress(self, standing: Standing) -> Progress:
         """The progress of a run at a standing, for its callback."""
-        return Progress(standing.sweep, *standing.history[-1], self.options, self.layout, standing.state)
+        done = standing.history[-1]
+        return Progress(
+            *(standing.sweep, done.residual, done.consensus, done.spread, done.seconds),
+            *(self.options, self.layout, standing.state),
+        )

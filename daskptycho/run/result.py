@@ -55,6 +55,10 @@ class _Sweep(Protocol):
     def spread(self) -> float: ...
     @property
     def seconds(self) -> float: ...
+    @property
+    def significance(self) -> float: ...
+    @property
+    def moved(self) -> float: ...
 
 
 def assemble_canvas(tiling: Tiling, images: Sequence[Value]) -> NDArray:
@@ -124,6 +128,7 @@ def make_result(
                 name: ("sweep", np.array([getattr(sweep, name) for sweep in history]))
                 for name in ("residual", "consensus", "spread", "seconds")
             },
+            **_moves_of_sweeps(history, found.values),
         },
         coords={**coordinates, "sweep": np.arange(1, len(history) + 1)},
         attrs={
@@ -141,14 +146,25 @@ def make_result(
     return result
 
 
-def _positions(scan: xr.Dataset, offset: NDArray | None) -> dict[str, xr.Variable]:
+def _positions(scan: xr.Dataset, value: NDArray | None) -> dict[str, xr.Variable]:
     """The positions in the scan's unit, and the given ones beside them if they were refined."""
     given = scan["position"].variable.load()
-    if offset is None:
+    if value is None:
         return {"position": given}
     size = pixel_size(scan) if given.attrs["units"] == "m" else None
-    moved = given.copy(data=given.values + offset * ((1.0, 1.0) if size is None else size))
+    moved = given.copy(data=given.values + value[:, 0] * ((1.0, 1.0) if size is None else size))
     return {"position": moved, "position_given": given}
+
+
+def _moves_of_sweeps(history: Sequence[_Sweep], values: dict[str, NDArray]) -> dict[str, Any]:
+    """What updates of the positions found, for each sweep, if positions were refined."""
+    if Positions.name not in values:
+        return {}
+    names = {"position_significance": "significance", "position_moved": "moved"}
+    return {
+        name: ("sweep", np.array([getattr(sweep, field) for sweep in history]))
+        for name, field in names.items()
+    }
 
 
 def write_result(result: xr.Dataset, store: Store) -> None:

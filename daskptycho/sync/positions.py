@@ -21,11 +21,12 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy import fft
+from scipy.interpolate import BSpline
 from scipy.sparse.linalg import cg
 
 from daskptycho.tiling import Pairs, Shape, overlapping_pairs
 
-__all__ = ["Moves", "Pace", "TileForces", "find_moves"]
+__all__ = ["Frames", "Freedom", "Moves", "Pace", "TileForces", "find_moves"]
 
 # The ridge of the curvature, relative to its mean: frames on a blank part of the sample follow their
 # neighbours. A smaller one of the matrix itself keeps all frames from moving together.
@@ -133,12 +134,86 @@ RISE = 0.01
 LEAST_SCALE = 0.1
 
 
+@dataclass(frozen=True)
+class Freedom:
+    """Which moves are possible.
+
+    Attributes
+    ----------
+    only : str
+        ``"free"``: each frame moves by itself. ``"affine"``, ``"drift"`` and ``"lines"`` are less: a linear
+        map of the positions, a smooth curve in the order of acquisition, or one shift for each line.
+    hold : str or None
+        A part that is taken off the moves, named like `only`; None for no part but the common shift.
+    line : int or None
+        Number of frames in a line.
+    """
+
+    only: str = "free"
+    hold: str | None = None
+    line: int | None = None
+
+    def limit(self, matrix: Any, force: NDArray, place: NDArray, number: NDArray) -> NDArray[np.float64]:
+        """Solve for the moves of `only`, (frame, 2); see `basis` for the arguments."""
+        if self.only == "free":
+            return _solve(matrix, force)
+        both = np.kron(self.basis(self.only, place, number), np.eye(2))
+        reduced = both.T @ (matrix @ both)
+        found = np.linalg.lstsq(reduced, both.T @ force.ravel(), rcond=1e-8)[0]
+        return (both @ found).reshape(force.shape)
+
+    def take_off(self, moves: NDArray, place: NDArray, number: NDArray) -> NDArray[np.float64]:
+        """Moves without the part that is held, (frame, 2)."""
+        if self.hold is None:
+            held: NDArray[np.float64] = np.ones((len(moves), 1))
+        else:
+            held = self.basis(self.hold, place, number)
+        rest: NDArray[np.float64] = moves - held @ np.linalg.lstsq(held, moves, rcond=None)[0]
+        return rest
+
+    def basis(self, part: str, place: NDArray, number: NDArray) -> NDArray[np.float64]:
+        """Functions that span a part of the moves along one axis, (frame, function).
+
+        Parameters
+        ----------
+        part : str
+        place : (frame, 2) array
+            Given positions.
+        number : (frame,) array
+            Numbers of the frames in the order of acquisition.
+        """
+        if part == "affine":
+            centred = place - place.mean(axis=0)
+            return np.column_stack([np.ones(len(place)), centred / max(np.abs(centred).max(), 1.0)])
+        if part == "drift":
+            knots = np.linspace(0, 1, KNOTS - 2)
+            ends = np.concatenate([[0] * 3, knots, [1] * 3])
+            time = number / max(number.max(), 1)
+            curves: NDArray[np.float64] = BSpline.design_matrix(time, ends, 3).toarray()
+            return curves
+        assert self.line is not None
+        lines = number // self.line
+        return (lines[:, None] == np.unique(lines)).astype(float)
+
+
+# Number of cubic B-splines of a drift.
+KNOTS = 12
+
+
+class Frames(NamedTuple):
+    """What is known of all frames of a run and does not change."""
+
+    place: NDArray[np.float64]
+    """(frame, 2) given positions in pixels."""
+    number: NDArray[np.int64]
+    """(frame,) numbers in the order of acquisition."""
+    period: Shape | None
+    pixels: float
+    """Number of valid pixels of all frames."""
+
+
 def find_moves(
-    forces: Sequence[TileForces],
-    probe: NDArray,
-    pixels: float,
-    period: Shape | None,
-    pace: Pace,
+    forces: Sequence[TileForces], probe: NDArray, frames: Frames, pace: Pace, freedom: Freedom
 ) -> Moves:
     """Find how far each frame moves.
 
@@ -147,11 +222,9 @@ def find_moves(
     forces : sequence of TileForces
         One for each tile, in order.
     probe : (mode, N, N) complex64 array
-    pixels : float
-        Number of valid pixels of all frames.
-    period : (int, int) or None
-        Size of a canvas that wraps round, in pixels.
+    frames : Frames
     pace : Pace
+    freedom : Freedom
     """
     position, force, noise, curvature = (
         np.concatenate([getattr(tile, name) for tile in forces])
@@ -159,22 +232,22 @@ def find_moves(
     )
     # Each pixel of the object fits two numbers.
     lit = sum(tile.lit for tile in forces)
-    variance = sum(tile.misfit for tile in forces) / max(pixels - 2 * lit, pixels / 4)
+    variance = sum(tile.misfit for tile in forces) / max(frames.pixels - 2 * lit, frames.pixels / 4)
     force = force - variance * noise
     ridge = RIDGE * curvature[:, [0, 2]].mean()
     if not ridge > 0:
         return Moves(np.zeros_like(force), 0.0)
-    corner = np.rint(position).astype(np.int64)
-    pairs = overlapping_pairs(corner, probe.shape[-2:], period)
+    pairs = overlapping_pairs(np.rint(position).astype(np.int64), probe.shape[-2:], frames.period)
     weights = pair_weights(pairs, curvature + ridge * np.array([1, 0, 1]), _overlap_of_probes(probe, pairs))
-    matrix = laplacian(weights, pairs, len(corner), ANCHOR * ridge)
-    delta = _solve(matrix, force)
+    matrix = laplacian(weights, pairs, len(position), ANCHOR * ridge)
+    delta = freedom.limit(matrix, force, frames.place, frames.number)
     significance = float((force * delta).sum() / (variance * len(delta)))
     if not pace.moves(significance):
         return Moves(np.zeros_like(delta), significance)
     delta = FACTOR * pace.scale * (delta - delta.mean(axis=0))
     smooth = _mean_of_neighbours(weights[:, 0] + weights[:, 2], pairs, delta)
-    return Moves(smooth + _clip_length(delta - smooth, LIMIT), significance)
+    delta = smooth + _clip_length(delta - smooth, LIMIT)
+    return Moves(freedom.take_off(delta, frames.place, frames.number), significance)
 
 
 def _overlap_of_probes(probe: NDArray, pairs: Pairs) -> NDArray[np.float64]:
@@ -227,11 +300,11 @@ def _solve(matrix: Any, force: NDArray) -> NDArray[np.float64]:
 
 
 def _mean_of_neighbours(weight: NDArray, pairs: Pairs, value: NDArray) -> NDArray[np.float64]:
-    """The mean of each frame's value and of those of its neighbours, by the weights of their pairs."""
+    """The mean of the neighbours' values at each frame, by the weights of their pairs."""
     frames, apart = len(value), pairs.first != pairs.second
-    rows = np.concatenate([pairs.first, pairs.second[apart]])
-    columns = np.concatenate([pairs.second, pairs.first[apart]])
-    of_pairs = np.concatenate([weight, weight[apart]])
+    rows = np.concatenate([pairs.first[apart], pairs.second[apart]])
+    columns = np.concatenate([pairs.second[apart], pairs.first[apart]])
+    of_pairs = np.concatenate([weight[apart], weight[apart]])
     total = np.bincount(rows, of_pairs, frames)
     sums = [np.bincount(rows, of_pairs * value[columns, axis], frames) for axis in (0, 1)]
     mean: NDArray[np.float64] = np.stack(sums, axis=1) / np.maximum(total, np.finfo(float).tiny)[:, None]

@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import xarray as xr
 
 from daskptycho.backend import Device
 from daskptycho.model.amplitudes import Amplitudes
 from daskptycho.model.model import Model, move_tile
+from daskptycho.scan.dataset import frame_numbers
 from daskptycho.sync.gramian import GramianBlock, block_within, gramian_blocks
+from daskptycho.sync.positions import Frames
 from daskptycho.tasks.frames import StoredAmplitudes, confirm_counts, lay_out_amplitudes
 from daskptycho.tasks.spec import Home, Value, place, task
 from daskptycho.tasks.spill import StoringImages
@@ -114,6 +117,8 @@ class Layout:
     residency : Residency
     device : "cpu" or "gpu"
         Where the arrays of all tasks are.
+    frames : Value or None
+        `Frames`, if they move in the course of the run.
     """
 
     tiling: Tiling
@@ -125,6 +130,7 @@ class Layout:
     amplitudes: list[Value]
     residency: Residency = Residency.HELD
     device: Device = "cpu"
+    frames: Value | None = None
 
     def storing(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap the function of a task that returns images, to store them on disk if this run does so."""
@@ -183,7 +189,15 @@ def lay_out(
         amplitudes=amplitudes,
         residency=residency,
         device=device,
+        frames=place(_describe_frames(scan, tiling)) if model.moves_frames else None,
     )
+
+
+def _describe_frames(scan: xr.Dataset, tiling: Tiling) -> Frames:
+    fraction = np.concatenate([tile.fraction for tile in tiling.tiles])
+    valid = scan["valid"].values.mean() if "valid" in scan else 1.0
+    pixels = float(valid * scan["intensity"].size)
+    return Frames(tiling.corner + fraction, frame_numbers(scan), tiling.period, pixels)
 
 
 def confirm_layout(layout: Layout, counts: Sequence[float]) -> Layout:

@@ -11,15 +11,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-import numpy as np
-
 from daskptycho.backend import to_host
 from daskptycho.model.displacement import pull_of_image
 from daskptycho.model.model import TileModel
 from daskptycho.model.positions import Derivatives, Positions
 from daskptycho.model.probe import Probe
 from daskptycho.model.sweep import TileSweep
-from daskptycho.sync.positions import Moves, TileForces, find_moves
+from daskptycho.sync.positions import Frames, Freedom, Moves, Pace, TileForces, find_moves
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value, task
 from daskptycho.tasks.state import (
@@ -72,17 +70,16 @@ def _count_lit(data: TileData, lit: Array) -> int:
 
 
 def _find(
-    shared: dict[str, Array], forces: list[TileForces], settings: SweepSettings, period: Shape | None
+    shared: dict[str, Array], forces: list[TileForces], frames: Frames, pace: Pace, freedom: Freedom
 ) -> Moves:
-    assert settings.pace is not None
-    return find_moves(forces, to_host(shared[Probe.name]), settings.pixels, period, settings.pace)
+    return find_moves(forces, to_host(shared[Probe.name]), frames, pace, freedom)
 
 
-def _move(data: TileData, own: dict[str, Array], moves: Moves, reach: int) -> dict[str, Array]:
-    offset = own[Positions.name] + moves.offset[data.tile.frames]
-    # A frame has to stay in its tile's window.
-    fraction = data.tile.fraction
-    return own | {Positions.name: np.clip(offset, -reach - fraction, reach - fraction)}
+def _move(
+    data: TileData, own: dict[str, Array], moves: Moves, positions: Positions, momentum: float, shape: Shape
+) -> dict[str, Array]:
+    step, value = moves.offset[data.tile.frames], own[Positions.name]
+    return own | {Positions.name: positions.move(value, step, momentum, data.tile, shape)}
 
 
 def refine_positions(
@@ -113,14 +110,15 @@ def refine_positions(
     moves : Value
         The `Moves` of all frames.
     """
-    reach = layout.model.reach(layout.tiling.frame_shape)
+    (positions,) = (own for own in layout.model.parameters if isinstance(own, Positions))
     changes = add_neighbours(layout, [task(layout.storing(_change), of_tile) for of_tile in swept])
     illuminations = [tile.illumination for tile in before.tiles]
     inputs = zip(layout.tiles, swept, models, changes, illuminations, strict=True)
     forces = [task(_forces, *of_tile) for of_tile in inputs]
-    moves = task(_find, before.shared, forces, settings, layout.tiling.period)
+    freedom = Freedom(positions.moves, positions.hold, positions.line)
+    moves = task(_find, before.shared, forces, layout.frames, settings.pace, freedom)
     own = [
-        task(_move, data, tile.own, moves, reach)
+        task(_move, data, tile.own, moves, positions, settings.momentum, layout.tiling.frame_shape)
         for data, tile in zip(layout.tiles, after.tiles, strict=True)
     ]
     return replace(after, tiles=_move_frames(layout, after, own)), moves

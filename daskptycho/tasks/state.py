@@ -73,8 +73,6 @@ class SweepSettings:
         Names of the parameters that the sweep updates.
     pace : Pace or None
         How far frames move after the sweep; None if positions are not refined after it.
-    pixels : float
-        Number of valid pixels of all frames.
     """
 
     algorithm: Algorithm = field(default_factory=AP)
@@ -84,7 +82,6 @@ class SweepSettings:
     keeps_image: bool = False
     due: frozenset[str] = frozenset()
     pace: Pace | None = None
-    pixels: float = 0.0
 
     @property
     def leave(self) -> Leave:
