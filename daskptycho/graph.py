@@ -357,7 +357,7 @@ def synchronise(
             swept, found = turn_frames(layout, swept, after, found, reports, settings)
         pieces = bring_strips(layout, swept)
     tiles = [
-        tile._replace(image=Unmerged(of_tile, brought, phases))
+        tile._replace(image=Unmerged(of_tile, brought, phases, after.shared))
         for tile, of_tile, brought in zip(after.tiles, swept, pieces, strict=True)
     ]
     state = replace(after, tiles=tiles, previous_shared=None if before is None else before.shared)

@@ -53,10 +53,12 @@ class Positions(Parameter):
 
     Parameters
     ----------
-    start : int
-        First sweep after which positions are tested, and refined if that is significant.
-    every : int
-        Sweeps from one update of the positions to the next.
+    start : int, optional
+        First sweep after which positions are tested, and refined if that is significant. By default 10 while
+        the probe is recovered, which wrong positions would spoil, and else 20.
+    every : int, optional
+        Sweeps from one update of the positions to the next; by default 1 while the probe is recovered, and
+        else 2.
     moves : "free", "affine", "drift" or "lines"
         Which moves are possible: any; a linear map of the positions; a smooth curve in the order of
         acquisition; or one shift for each line of `line` frames. What is known to be smooth is found more
@@ -76,8 +78,8 @@ class Positions(Parameter):
         A number or a word is impossible, or lines are asked for without `line`.
     """
 
-    start: int = 10
-    every: int = 2
+    start: int | None = None
+    every: int | None = None
     moves: str = "free"
     hold: str | None = "auto"
     line: int | None = None
@@ -89,9 +91,7 @@ class Positions(Parameter):
     def __post_init__(self) -> None:
         for name in ("start", "every", "line", "limit"):
             value = getattr(self, name)
-            if value is None and name in ("line", "limit"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise OptionError(f"{name} of Positions is {value!r}; expected a whole number, 1 or more")
         if self.moves not in ("free", *PARTS):
             raise OptionError(f"moves of Positions is {self.moves!r}; expected 'free' or one of {PARTS}")
@@ -102,6 +102,14 @@ class Positions(Parameter):
         if self.moves != "free" and self.moves == self.hold:
             raise OptionError(f"Positions moves and holds {self.moves!r}; expected different parts")
 
+    def resolve(self, *, update_probe: bool) -> Positions:
+        """The same with its defaults for a probe that is recovered, or held fixed."""
+        hold = self.hold
+        if hold == "auto":
+            hold = "affine" if update_probe and self.moves != "affine" else None
+        start, every = (10, 1) if update_probe else (20, 2)
+        return replace(self, start=self.start or start, every=self.every or every, hold=hold)
+
     def reach(self, frame_shape: Sequence[int]) -> int:
         return max(1, min(frame_shape) // 4) if self.limit is None else self.limit
 
@@ -109,9 +117,6 @@ class Positions(Parameter):
     def choose(cls, scan: Any, options: Mapping[str, Any]) -> tuple[Self, NDArray] | None:
         for chosen in options.get("refine", ()):
             if isinstance(chosen, cls):
-                if chosen.hold == "auto":
-                    held = options.get("update_probe", True) and chosen.moves != "affine"
-                    chosen = replace(chosen, hold="affine" if held else None)
                 return chosen, np.zeros((scan.sizes["frame"], 2, 2))
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -79,8 +80,11 @@ class RunOptions:
 
     def pace(self) -> Pace | None:
         """The pace of the refinement of positions at the start of a run; None if they are not refined."""
-        paces = [Pace.begin(refined.start, refined.every) for refined in self.refine]
-        return paces[0] if paces else None
+        for refined in self.refine:
+            assert refined.start is not None
+            assert refined.every is not None
+            return Pace.begin(refined.start, refined.every)
+        return None
 
     def recipe(self, modes: int, parameters: tuple[Parameter, ...]) -> Recipe:
         """The part of the options on which memory depends, with this number of modes and these parameters."""
@@ -139,8 +143,10 @@ class Recipe:
         return any(parameter.schedule is not None for parameter in self.parameters)
 
 
-def parse_refine(refine: Any) -> tuple[Positions, ...]:
-    """Make the parameters to refine from their names or from parameters with options of their own."""
+def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Positions, ...]:
+    """Make the parameters to refine from their names or from parameters, with their defaults resolved."""
+    if not isinstance(refine, str | Positions | Sequence):
+        raise OptionError(f"refine is {refine!r}; expected 'positions', a Positions, or a list of these")
     given: list[Any] = [refine] if isinstance(refine, str | Positions) else list(refine)
     chosen: dict[str, Positions] = {}
     for one in given:
@@ -151,7 +157,7 @@ def parse_refine(refine: Any) -> tuple[Positions, ...]:
         if parameter.name in chosen:
             raise OptionError(f"refine holds {parameter.name} twice; expected it once")
         chosen[parameter.name] = parameter
-    return tuple(chosen.values())
+    return tuple(one.resolve(update_probe=update_probe) for one in chosen.values())
 
 
 def resolve_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["nesterov"]:

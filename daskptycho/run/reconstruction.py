@@ -163,7 +163,7 @@ def reconstruct(
         seed=require_whole("seed", seed, least=0),
         tolerance=None if tolerance is None else require_positive("tolerance", tolerance),
         subpixel=bool(subpixel),
-        refine=parse_refine(refine),
+        refine=parse_refine(refine, update_probe=bool(update_probe)),
         checkpoint_every=None
         if checkpoint_every is None
         else require_whole("checkpoint_every", checkpoint_every, least=1),

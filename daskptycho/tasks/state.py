@@ -103,6 +103,8 @@ class Unmerged(NamedTuple):
     """The strips of neighbouring tiles."""
     phases: Any
     """`Phases` of all tiles; None if the phases are in the overlap sums already."""
+    shared: Any
+    """The model's shared values after the sweep, whose momentum has not been added."""
 
 
 class TileState(NamedTuple):
@@ -125,6 +127,8 @@ def merge_image(data: TileData, state: TileState, at: TileModel) -> Array:
     source = state.image
     if not isinstance(source, Unmerged):
         return source[...]
+    # With momentum the coming sweep extrapolates the probe, and pixels at the limit of light would differ.
+    at = at._replace(shared=source.shared)
     phases = None if source.phases is None else source.phases.phase
     image_sum = source.swept.left.image_sum[...]
     total = image_sum.copy() if phases is None else image_sum * phases[data.tile.index]
@@ -144,7 +148,7 @@ def stack_of(data: TileData, state: TileState) -> Stack | None:
     """The stack of the algorithm; None if it has none."""
     if not isinstance(state.image, Unmerged):
         return state.stack
-    swept, _, phases = state.image
+    swept, phases = state.image.swept, state.image.phases
     if swept.carried is None:
         return None
     left = swept.left

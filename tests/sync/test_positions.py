@@ -117,7 +117,7 @@ def test_a_frame_moves_by_a_pixel_at_most_against_its_neighbours() -> None:
 
 def test_forces_of_noise_move_nothing() -> None:
     position, curvature = raster(), curvatures(25)
-    force = 0.01 * np.random.default_rng(1).normal(size=(25, 2))
+    force = 0.005 * np.random.default_rng(1).normal(size=(25, 2))
     still = Pace(every=2, due_in=1, interval=2)
     found = find_moves(forces(position, force, curvature, 10), gaussian(), FRAMES, still, Freedom())
     assert 0 < found.significance < 3
