@@ -118,7 +118,7 @@ def test_pixels_that_are_not_valid() -> None:
 
 
 def test_periodic_scan() -> None:
-    known = drifting("white", side=10, step=15.0, tile_frames=25)
+    known = drifting("white", side=10, step=15.0, tile_frames=25, jitter=0.0)
     known.scan.attrs["period"] = [150, 150]
     result = refine(known.scan, sweeps=80)
     assert given_error(known, result) > 0.9
