@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-PERIOD = 150
+PERIOD = 96
 
 
 def soft_probe(size: int, defocus: float = 1.0) -> NDArray[np.complex64]:

@@ -118,9 +118,9 @@ def test_pixels_that_are_not_valid() -> None:
 
 
 def test_periodic_scan() -> None:
-    known = drifting("white", side=10, step=15.0, tile_frames=25, jitter=0.0)
-    known.scan.attrs["period"] = [150, 150]
-    result = refine(known.scan, sweeps=80)
+    known = drifting("white", side=16, step=6.0, tile_frames=64, jitter=0.0)
+    known.scan.attrs["period"] = [96, 96]
+    result = refine(known.scan)
     assert given_error(known, result) > 0.9
     assert known.error(result) < 0.1
 
