@@ -148,14 +148,19 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def summarise_run(result: xr.Dataset, sweeps: int) -> str:
-    """Summarise a run in one line: residual, consensus, sweeps and seconds."""
+    """Summarise a run: residual, consensus, sweeps and seconds, and in a second line what was refined."""
     done, residual = result.sizes["sweep"], float(result["residual"][-1])
     early = f" of {sweeps}" if done < sweeps else ""
     consensus = result["consensus"].values
     known = [value for value in consensus if not math.isnan(value)]
     agreement = f", consensus {known[-1]:.2g}" if known else ""
     seconds = float(result["seconds"].sum())
-    return f"Residual {residual:.4g}{agreement} after {done}{early} sweeps in {seconds:.3g} s."
+    refined = ""
+    if "position_given" in result:
+        from daskptycho.views.moves import describe_moves
+
+        refined = f"\n{describe_moves(result)}"
+    return f"Residual {residual:.4g}{agreement} after {done}{early} sweeps in {seconds:.3g} s.{refined}"
 
 
 def print_warning(message: str) -> None:

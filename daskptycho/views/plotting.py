@@ -39,6 +39,7 @@ from daskptycho.views.drawing import (
     show_phase,
     show_values,
 )
+from daskptycho.views.moves import draw_moves
 from daskptycho.views.panels import (
     FIRST,
     SECOND,
@@ -66,7 +67,7 @@ LARGE = 15
 
 
 def plot_result(result: xr.Dataset, *, remove_ramp: bool | None = None) -> Figure:
-    """Draw a result: amplitude, phase, probe modes, residual and consensus.
+    """Draw a result: amplitude, phase, probe modes, residual and consensus, and moves of the positions.
 
     Parameters
     ----------
@@ -101,8 +102,12 @@ def plot_result(result: xr.Dataset, *, remove_ramp: bool | None = None) -> Figur
     add_colour_bar(right, shown, "phase (rad)")
     add_scale(right, picture, bar=False, vertical=False)
 
-    modes, curve = bottom.subfigures(1, 2, width_ratios=[1.15 if len(result["probe"]) > 1 else 0.7, 1])
+    refined = "position_given" in result
+    widths = [1.15 if len(result["probe"]) > 1 else 0.7, *([0.8] if refined else []), 1.0]
+    modes, *between, curve = bottom.subfigures(1, len(widths), width_ratios=widths)
     draw_probe(modes, result["probe"].values)
+    if refined:
+        draw_moves(between[0].subplots(), result)
     draw_convergence(curve.subplots(), result)
     return figure
 
