@@ -19,16 +19,18 @@ __all__ = ["pull_of_image"]
 
 Array = Any
 
-# 1 / N is differentiated where N is not below this share of its median over the lit pixels: further out, at
+# 1 / N is differentiated where N is not below this share of its mean over the lit pixels: further out, at
 # the rim, its derivative would outweigh everything else.
 FLATTENED = 0.03
 
 
 def derivative(image: Array, axis: int) -> Array:
     """The derivative of an image along an axis, by central differences of neighbours; zero at its edges."""
-    along = array_module(image).moveaxis(image, axis, 0)
     out = array_module(image).zeros_like(image)
-    array_module(image).moveaxis(out, axis, 0)[1:-1] = (along[2:] - along[:-2]) / 2
+    if axis == 0:
+        out[1:-1] = (image[2:] - image[:-2]) / 2
+    else:
+        out[:, 1:-1] = (image[:, 2:] - image[:, :-2]) / 2
     return out
 
 
@@ -63,8 +65,9 @@ def pull_of_image(
     weight = at.inverse_illumination(illumination)
     coming = change * weight
     lit = weight > 0
-    least = FLATTENED * float(xp.median(illumination[lit])) if lit.any() else 1.0
-    flattened = 1 / xp.maximum(illumination, np.float32(least))
+    mean = (illumination * lit).sum() / xp.maximum(lit.sum(), 1)
+    least = xp.maximum(FLATTENED * mean, np.finfo(np.float32).tiny).astype(np.float32)
+    flattened = 1 / xp.maximum(illumination, least)
     slopes = [(derivative(found.image, axis).conj() * coming).real for axis in (0, 1)]
     fields = xp.stack([*slopes, *(derivative(flattened, axis) for axis in (0, 1))]).astype(np.float32)
     sums = xp.empty((len(tile), 4))
