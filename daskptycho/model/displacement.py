@@ -5,17 +5,19 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daskptycho.backend import array_module, kernels
 from daskptycho.model.model import TileModel
-from daskptycho.model.operators import frame_blocks
+from daskptycho.model.operators import frame_blocks, project_data, split
 from daskptycho.model.positions import Derivatives
 from daskptycho.tiling import Tile
 
-__all__ = ["pull_of_image"]
+__all__ = ["look_around", "pull_of_image"]
 
 Array = Any
 
@@ -76,3 +78,55 @@ def pull_of_image(
         power = (view.probe.real**2 + view.probe.imag**2).sum(axis=1)
         kernels(power).field_sums(power, fields, view.corner, sums[frames])
     return sums[:, :2], sums[:, 2:]
+
+
+# It moves there if its misfit is below this share of that where it is.
+CLEARLY = 0.7
+
+
+def look_around(
+    tile: Tile, at: TileModel, amplitude: Array, image: Array, centre: dict[int, NDArray], farthest: int
+) -> NDArray[np.float64]:
+    """Try frames that fit badly at all whole pixels around a place, in the image that is there.
+
+    Gradients lead a frame that is wrong by more than a speckle of the sample nowhere.
+
+    Parameters
+    ----------
+    tile : Tile
+    at : TileModel
+    amplitude : Amplitudes
+    image : (y, x) complex64 array
+        The object on the tile's window.
+    centre : dictionary
+        For the number of each of these frames in the tile, the whole pixels from where it is to the centre
+        of the search, [y, x].
+    farthest : int
+        Pixels around the centre to search. A frame that is further from it has an image of its own where it
+        is, in which it fits well, and comes to the best place within.
+
+    Returns
+    -------
+    (frame, 2) float64 array
+        How far each frame of the tile is to move; zero where no other place is clearly better.
+    """
+    found = np.zeros((len(tile), 2))
+    height, width = at.probe.shape[-2:]
+    steps = range(-farthest, farthest + 1)
+    for frame, middle in centre.items():
+        one = slice(frame, frame + 1)
+        view, measured = at.view(tile, one), amplitude[one]
+        most = np.array(tile.window.shape) - (height, width)
+        misfits = {}
+        near = np.abs(middle).max() <= farthest
+        places = [(int(middle[0]) + y, int(middle[1]) + x) for y, x in product(steps, steps)]
+        for by in [*([(0, 0)] if near else []), *places]:
+            corner = view.corner + np.array(by)
+            if (corner >= 0).all() and (corner <= most).all():
+                waves = split(image, view.probe, corner)
+                _, misfit = project_data(waves, measured, at.model.forward, at.model.likelihood, out=waves)
+                misfits[by] = float(misfit)
+        best = min(misfits, key=lambda by: misfits[by], default=(0, 0))
+        if not near or misfits[best] < CLEARLY * misfits[0, 0]:
+            found[frame] = best
+    return found

@@ -37,11 +37,16 @@ class Derivatives(NamedTuple):
     """(y, x) complex64 ``sum_i conj(P_i) chi_i`` on the tile's window: the change that frames ask for."""
     image: Array
     """(y, x) complex64 y, the image that the sweep started from, with its momentum."""
+    misfit: Array
+    """(frame,) float64 ``sum |chi_i|^2``."""
 
     def with_images(self, convert: Any) -> Derivatives:
         """The same derivatives with `convert` applied to each (y, x) array."""
         return self._replace(change=convert(self.change), image=convert(self.image))
 
+
+# Most pixels that momentum adds to a move along each axis.
+FASTEST = 0.1
 
 # Parts of the moves, from fewest to most numbers.
 PARTS = ("affine", "drift", "lines")
@@ -151,7 +156,10 @@ class Positions(Parameter):
         frame_shape : (int, int)
         """
         reach = self.reach(frame_shape)
-        further = step + momentum * value[:, 1] if step.any() else step
+        further = step
+        if step.any():
+            # Momentum serves slow errors. A frame that strays would run away with it.
+            further = step + np.clip(momentum * value[:, 1], -FASTEST, FASTEST)
         # A frame has to stay in its tile's window.
         offset = np.clip(value[:, 0] + further, -reach - tile.fraction, reach - tile.fraction)
         return np.stack([offset, offset - value[:, 0]], axis=1)
@@ -159,10 +167,11 @@ class Positions(Parameter):
     def new_sums(self, value: Array, image: Array) -> Sums:
         xp, frames = array_module(image), len(value)
         force, curvature = xp.zeros((frames, 2)), xp.zeros((frames, 3))
-        return Derivatives(force, curvature, xp.zeros_like(image), image)
+        return Derivatives(force, curvature, xp.zeros_like(image), image, xp.zeros(frames))
 
     def accumulate(self, sums: Sums, frames: slice, image: Array, change: Array, view: View) -> None:
-        force, curvature, total, _ = sums
+        force, curvature, total, _, misfit = sums
+        misfit[frames] = (change.real**2 + change.imag**2).sum(axis=(1, 2, 3))
         kernels(image).displacement_terms(
             image, change, view.probe, view.corner, force[frames], curvature[frames]
         )

@@ -26,7 +26,7 @@ from scipy.sparse.linalg import cg
 
 from daskptycho.tiling import Pairs, Shape, overlapping_pairs
 
-__all__ = ["Frames", "Freedom", "Moves", "Pace", "TileForces", "find_moves"]
+__all__ = ["FARTHEST", "Frames", "Freedom", "Moves", "Pace", "TileForces", "find_moves"]
 
 # The ridge of the curvature, relative to its mean: frames on a blank part of the sample follow their
 # neighbours. A smaller one of the matrix itself keeps all frames from moving together.
@@ -37,6 +37,10 @@ ACCURACY = 1e-3
 MOST_STEPS = 300
 # An update moves frames by this multiple of the solution. Half of a wave's change is seen in its amplitudes.
 FACTOR = 2.0
+# A frame whose misfit is above this multiple of the median is looked for.
+WORSE = 2.0
+# Pixels around where its neighbours would have it in which it is looked for.
+FARTHEST = 4
 # Pixels that a frame may move in one update against the mean of its neighbours.
 LIMIT = 1.0
 
@@ -55,6 +59,8 @@ class TileForces(NamedTuple):
     misfit: float
     lit: int
     """Number of pixels of the object that the tile's frames determine; shared ones count in one tile only."""
+    misfits: NDArray[np.float64]
+    """(frame,) misfit of each frame."""
 
 
 class Moves(NamedTuple):
@@ -64,6 +70,10 @@ class Moves(NamedTuple):
     """(frame, 2) in pixels, to be added to the offsets; zeros if there is nothing to gain."""
     significance: float
     """T = ``b . delta / (sigma^2 frames)``: about 1 if positions are as exact as the noise allows."""
+    astray: NDArray[np.bool_]
+    """(frame,) whether a frame may lie several pixels away: it fits much worse than others, or is apart."""
+    expected: NDArray[np.int64]
+    """(frame, 2) whole pixels from where a frame is to where its neighbours would have put it."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,10 @@ class Pace:
         Number of tests in a row that found hardly anything.
     scale : float
         Share of the full step that is taken.
+    just_moved : bool
+        Whether frames took a step after the last sweep, and none was looked for.
+    updates : int
+        Number of updates so far.
     """
 
     every: int
@@ -93,6 +107,7 @@ class Pace:
     quiet: int = 0
     scale: float = 1.0
     just_moved: bool = False
+    updates: int = 0
 
     @staticmethod
     def begin(start: int, every: int) -> Pace:
@@ -102,6 +117,10 @@ class Pace:
     def due(self) -> bool:
         """Whether the coming sweep computes the derivatives, and positions are tested after it."""
         return self.due_in <= 1
+
+    def looks(self) -> bool:
+        """Whether frames that fit badly are looked for at the coming update."""
+        return self.moving and self.updates % LOOK_EVERY == LOOK_EVERY - 1
 
     def moves(self, significance: float) -> bool:
         """Whether frames move, at this significance."""
@@ -120,18 +139,24 @@ class Pace:
         quiet = self.quiet + 1 if significance < CLOSE else 0
         moving = moves and quiet < 2
         interval = self.every if moving else min(MOST_INTERVAL, 2 * self.interval)
-        return Pace(self.every, interval, interval, moving, quiet if moving else 0, scale, moves)
+        return Pace(
+            *(self.every, interval, interval, moving, quiet if moving else 0, scale),
+            just_moved=moves and not self.looks(),
+            updates=self.updates + moves,
+        )
 
 
 # Frames begin to move above the first significance, and stop after two updates below the second. Errors of a
 # fifth of a pixel at 1e5 photons in a frame give 40.
 OPEN = 3.0
 CLOSE = 0.2
+# Updates from one time that frames are looked for to the next.
+LOOK_EVERY = 5
 # Most sweeps between two tests of positions that do not move.
 MOST_INTERVAL = 16
 # A rise of R2 by this share after a move halves the step.
 RISE = 0.01
-LEAST_SCALE = 0.1
+LEAST_SCALE = 0.5
 
 
 @dataclass(frozen=True)
@@ -235,19 +260,27 @@ def find_moves(
     variance = sum(tile.misfit for tile in forces) / max(frames.pixels - 2 * lit, frames.pixels / 4)
     force = force - variance * noise
     ridge = RIDGE * curvature[:, [0, 2]].mean()
+    misfits = np.concatenate([tile.misfits for tile in forces])
+    astray = misfits > WORSE * np.median(misfits)
+    still = np.zeros_like(force)
     if not ridge > 0:
-        return Moves(np.zeros_like(force), 0.0)
+        return Moves(still, 0.0, astray, still.astype(np.int64))
     pairs = overlapping_pairs(np.rint(position).astype(np.int64), probe.shape[-2:], frames.period)
     weights = pair_weights(pairs, curvature + ridge * np.array([1, 0, 1]), _overlap_of_probes(probe, pairs))
+    shares = weights[:, 0] + weights[:, 2]
+    offset = position - frames.place
+    expected = np.rint(_mean_of_neighbours(shares, pairs, offset) - offset).astype(np.int64)
+    astray |= np.abs(expected).max(axis=1) > FARTHEST
     matrix = laplacian(weights, pairs, len(position), ANCHOR * ridge)
     delta = freedom.limit(matrix, force, frames.place, frames.number)
     significance = float((force * delta).sum() / (variance * len(delta)))
     if not pace.moves(significance):
-        return Moves(np.zeros_like(delta), significance)
+        return Moves(still, significance, astray, expected)
     delta = FACTOR * pace.scale * (delta - delta.mean(axis=0))
-    smooth = _mean_of_neighbours(weights[:, 0] + weights[:, 2], pairs, delta)
+    smooth = _mean_of_neighbours(shares, pairs, delta)
     delta = smooth + _clip_length(delta - smooth, LIMIT)
-    return Moves(freedom.take_off(delta, frames.place, frames.number), significance)
+    delta = freedom.take_off(delta, frames.place, frames.number)
+    return Moves(delta, significance, astray, expected)
 
 
 def _overlap_of_probes(probe: NDArray, pairs: Pairs) -> NDArray[np.float64]:

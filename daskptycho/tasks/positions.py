@@ -9,15 +9,18 @@ the coming sweep starts from it with the frames at their new positions.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
+
+import numpy as np
 
 from daskptycho.backend import to_host
-from daskptycho.model.displacement import pull_of_image
+from daskptycho.model.displacement import look_around, pull_of_image
 from daskptycho.model.model import TileModel
 from daskptycho.model.positions import Derivatives, Positions
 from daskptycho.model.probe import Probe
 from daskptycho.model.sweep import TileSweep
-from daskptycho.sync.positions import Frames, Freedom, Moves, Pace, TileForces, find_moves
+from daskptycho.sync.positions import FARTHEST, Frames, Freedom, Moves, Pace, TileForces, find_moves
+from daskptycho.tasks.frames import load_amplitudes
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value, task
 from daskptycho.tasks.state import (
@@ -37,6 +40,9 @@ __all__ = ["refine_positions"]
 
 Array = Any
 
+# Largest share of frames that fit badly with which they are looked for.
+MOST_ASTRAY = 0.5
+
 
 def _change(swept: TileSweep) -> Array:
     return _derivatives(swept).change
@@ -55,7 +61,8 @@ def _forces(
     position = tile.corner + tile.fraction + (tile.window.y, tile.window.x)
     force, curvature = to_host(derivatives.force - image), to_host(derivatives.curvature)
     lit = _count_lit(data, at.inverse_illumination(of_tiles) > 0)
-    return TileForces(position, force, to_host(noise), curvature, swept.misfit, lit)
+    misfits = to_host(derivatives.misfit)
+    return TileForces(position, force, to_host(noise), curvature, swept.misfit, lit, misfits)
 
 
 def _count_lit(data: TileData, lit: Array) -> int:
@@ -75,11 +82,34 @@ def _find(
     return find_moves(forces, to_host(shared[Probe.name]), frames, pace, freedom)
 
 
-def _move(
-    data: TileData, own: dict[str, Array], moves: Moves, positions: Positions, momentum: float, shape: Shape
-) -> dict[str, Array]:
+class Rule(NamedTuple):
+    """How frames move."""
+
+    positions: Positions
+    frame_shape: Shape
+    momentum: float
+
+
+def _move(data: TileData, own: dict[str, Array], moves: Moves, rule: Rule) -> dict[str, Array]:
     step, value = moves.offset[data.tile.frames], own[Positions.name]
-    return own | {Positions.name: positions.move(value, step, momentum, data.tile, shape)}
+    moved = rule.positions.move(value, step, rule.momentum, data.tile, rule.frame_shape)
+    return own | {Positions.name: moved}
+
+
+def _look(data: TileData, at: TileModel, image: Array, moves: Moves, rule: Rule) -> dict[str, Array]:
+    """The values of a tile's frames, with those that fitted badly where they fit best."""
+    frames = np.flatnonzero(moves.astray[data.tile.frames])
+    # Where most frames fit badly there is no image yet to find them in.
+    if not len(frames) or moves.astray.mean() > MOST_ASTRAY:
+        return at.own
+    expected = moves.expected[data.tile.frames]
+    centre = {int(frame): expected[frame] for frame in frames}
+    by = look_around(data.tile, at, load_amplitudes(data.amplitudes), image[...], centre, FARTHEST)
+    value, astray = at.own[Positions.name].copy(), by.any(axis=1)
+    # They begin anew there, without momentum.
+    value[astray] = rule.positions.move(value, by, 0.0, data.tile, rule.frame_shape)[astray]
+    value[astray, 1] = 0
+    return at.own | {Positions.name: value}
 
 
 def refine_positions(
@@ -115,25 +145,34 @@ def refine_positions(
     illuminations = [tile.illumination for tile in before.tiles]
     inputs = zip(layout.tiles, swept, models, changes, illuminations, strict=True)
     forces = [task(_forces, *of_tile) for of_tile in inputs]
+    assert settings.pace is not None
     freedom = Freedom(positions.moves, positions.hold, positions.line)
     moves = task(_find, before.shared, forces, layout.frames, settings.pace, freedom)
+    rule = Rule(positions, layout.tiling.frame_shape, settings.momentum)
     own = [
-        task(_move, data, tile.own, moves, positions, settings.momentum, layout.tiling.frame_shape)
-        for data, tile in zip(layout.tiles, after.tiles, strict=True)
+        task(_move, data, tile.own, moves, rule) for data, tile in zip(layout.tiles, after.tiles, strict=True)
     ]
-    return replace(after, tiles=_move_frames(layout, after, own)), moves
+    images = _merge_where_frames_were(layout, after)
+    if settings.pace.looks():
+        models = model_on_tiles(layout, after.shared, own)
+        own = [
+            task(_look, *of_tile, moves, rule) for of_tile in zip(layout.tiles, models, images, strict=True)
+        ]
+    return replace(after, tiles=_move_frames(layout, after, images, own)), moves
 
 
-def _move_frames(layout: Layout, state: State, own: list[Value]) -> list[TileState]:
-    """The tiles of a state with frames at new positions: all that depends on the old ones is merged."""
+def _merge_where_frames_were(layout: Layout, state: State) -> list[Value]:
     models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
-    merge, previous = layout.storing(merge_image), layout.storing(previous_image)
+    merge = layout.storing(merge_image)
+    return [task(merge, *of_tile) for of_tile in zip(layout.tiles, state.tiles, models, strict=True)]
+
+
+def _move_frames(layout: Layout, state: State, images: list[Value], own: list[Value]) -> list[TileState]:
+    """The tiles of a state with merged images and with frames at new positions, their light renewed."""
+    previous = layout.storing(previous_image)
     illuminations = illuminate_tiles(layout, model_on_tiles(layout, state.shared, own))
-    of_tiles = zip(layout.tiles, state.tiles, models, illuminations, own, strict=True)
+    of_tiles = zip(layout.tiles, state.tiles, images, illuminations, own, strict=True)
     return [
-        TileState(
-            *(task(merge, data, tile, at), illumination, of_frames),
-            *(task(previous, tile), task(stack_of, data, tile)),
-        )
-        for data, tile, at, illumination, of_frames in of_tiles
+        TileState(image, illumination, of_frames, task(previous, tile), task(stack_of, data, tile))
+        for data, tile, image, illumination, of_frames in of_tiles
     ]

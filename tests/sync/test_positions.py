@@ -63,7 +63,15 @@ def forces(position: NDArray, force: NDArray, curvature: NDArray, cut: int, **ch
     """Two tiles: the frames before and from `cut`."""
     noise = changed.get("noise", np.zeros_like(force))
     return [
-        TileForces(position[part], force[part], noise[part], curvature[part], misfit=1.0, lit=10)
+        TileForces(
+            position[part],
+            force[part],
+            noise[part],
+            curvature[part],
+            misfit=1.0,
+            lit=10,
+            misfits=np.ones(len(position[part])),
+        )
         for part in (slice(0, cut), slice(cut, None))
     ]
 
