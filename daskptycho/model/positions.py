@@ -56,27 +56,6 @@ PARTS = ("affine", "drift", "lines")
 class Positions(Parameter):
     """Refinement of the positions, through the graph of overlapping frames.
 
-    Parameters
-    ----------
-    start : int, optional
-        First sweep after which positions are tested, and refined if that is significant. By default 10 while
-        the probe is recovered, which wrong positions would spoil, and else 20.
-    every : int, optional
-        Sweeps from one update of the positions to the next; by default 1 while the probe is recovered, and
-        else 2.
-    moves : "free", "affine", "drift" or "lines"
-        Which moves are possible: any; a linear map of the positions; a smooth curve in the order of
-        acquisition; or one shift for each line of `line` frames. What is known to be smooth is found more
-        exactly.
-    hold : "auto", "affine", "drift", "lines" or None
-        A part that is taken off all moves. With "auto" that is the affine part while the probe is recovered:
-        frames then hardly tell the scale of the positions. None: only the common shift.
-    line : int, optional
-        Frames in a line, in the order of acquisition.
-    limit : int, optional
-        Farthest that a frame may move from its given position along each axis, in pixels; by default a
-        quarter of a frame. Windows of tiles have a margin of this width.
-
     Raises
     ------
     OptionError
@@ -84,11 +63,23 @@ class Positions(Parameter):
     """
 
     start: int | None = None
+    """First sweep after which positions are tested, and refined if that is significant. By default 10 while
+    the probe is recovered, which wrong positions would spoil, and else 20."""
     every: int | None = None
+    """Sweeps from one update to the next; by default 1 while the probe is recovered, and else 2."""
     moves: str = "free"
+    """Which moves are possible. ``"free"``: any. ``"affine"``: a linear map of the positions. ``"drift"``: a
+    smooth curve in the order of acquisition. ``"lines"``: one shift for each line of `line` frames. What is
+    known to be smooth is found more exactly."""
     hold: str | None = "auto"
+    """A part that is taken off all moves: ``"affine"``, ``"drift"`` or ``"lines"``. ``"auto"``: the affine
+    part while the probe is recovered, whose size can then hardly be told from the scale of the positions.
+    None: only the common shift."""
     line: int | None = None
+    """Frames in a line, in the order of acquisition."""
     limit: int | None = None
+    """Farthest that a frame may move from its given position along each axis, in pixels; by default a quarter
+    of a frame. Windows of tiles have a margin of this width."""
     name: ClassVar[str] = "positions"
     per_frame: ClassVar[bool] = True
     moves_frames: ClassVar[bool] = True
