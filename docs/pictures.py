@@ -188,7 +188,7 @@ def draw_at_positions(
 def positions(work: Path, target: Path) -> None:
     """Draw a scan with a drift of ten pixels, without and with refinement, and the moves found."""
     opened = dp.simulate_scan(
-        work / "drift.zarr", (16, 16), 32, step=6, jitter=1, photons=1e6, subpixel=True, seed=3
+        work / "drift.zarr", (16, 16), 64, step=12, jitter=1, photons=1e6, subpixel=True, seed=3
     )
     time = opened["frame_number"].values / opened.sizes["frame"]
     drift = np.stack([10 * (0.4 * time + 0.6 * time**2), 5 * np.sin(np.pi * time)], axis=1)
