@@ -10,12 +10,26 @@ EXTRAS := cloud,dashboard,dev,fftw,formats,slurm
 # Too large to install for every run of the tests.
 LONG_EXTRAS := nvrtc
 PIP := $(RUN) -m pip --disable-pip-version-check
-# The oldest release of Dask that pyproject.toml allows, in an environment of its own.
+# The oldest and the newest Python that pyproject.toml names, and the oldest release of Dask that it allows. Each
+# Python has an environment of its own; that of the oldest one has the oldest Dask.
+OLDEST_PYTHON := 3.11
+NEWEST_PYTHON := 3.13
 OLDEST_DASK := 2025.1.0
-OLDEST := build/oldest-dask
+OLDEST := build/oldest
+NEWEST := build/newest
+# What pip installs in an environment besides the package; the oldest Dask holds there.
+PINS :=
 SOURCES := daskptycho tests benchmarks workflows docs
 CANDIDATES := $(or $(PYTHON),python3.11 python3)
 SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
+# Whether a Python is of a version, as in 3.13; and the shell's search for one, on the PATH and among pyenv's.
+IS = import sys; sys.exit('.'.join(map(str, sys.version_info[:2])) != '$(1)')
+FIND = for python in python$(1) python3 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$(1).*/bin/python; do \
+	    if "$$python" -c "$(call IS,$(1))" >/dev/null 2>&1; then echo "$$python"; break; fi; done
+# What the tests run with, in one line.
+VERSIONS := import platform, dask, numpy, scipy; \
+	print(f'Testing with Python {platform.python_version()}, Dask {dask.__version__}, \
+	NumPy {numpy.__version__}, SciPy {scipy.__version__}')
 
 TESTS ?= tests
 # Test files run in parallel on up to four cores; PYTEST_FLAGS="-n 0" runs them one after the other.
@@ -25,13 +39,14 @@ ONCE_MORE := --reruns 1
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-oldest-dask lint format docs clean
+.PHONY: help demo test test-long test-oldest test-newest lint format docs clean
 
 help:
 	@echo "make demo    simulate a scan, reconstruct it with and without sync, leave pictures in demo/"
 	@echo "make test    run the tests"
 	@echo "make test-long  run the tests that take minutes"
-	@echo "make test-oldest-dask  run the tests with the oldest Dask that is supported"
+	@echo "make test-oldest  run the tests on the oldest Python and Dask that are supported"
+	@echo "make test-newest  run the tests on the newest Python that is supported"
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    build the documentation into build/docs"
 	@echo "make format  let ruff rewrite the sources"
@@ -42,13 +57,33 @@ demo: $(STAMP)
 	@echo "The pictures are in $(CURDIR)/demo"
 
 test: $(STAMP)
+	@$(RUN) -c "$(VERSIONS)"
 	@$(RUN) -m pytest $(SIDE_BY_SIDE) $(PYTEST_FLAGS) $(TESTS)
 
 test-long: $(LONG_STAMP)
 	@$(RUN) -m pytest -m long $(ONCE_MORE) $(PYTEST_FLAGS) $(TESTS)
 
-test-oldest-dask: $(OLDEST)/.installed
-	@$(OLDEST)/bin/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_FLAGS) $(TESTS)
+test-oldest: $(STAMP)
+	@python=$$($(call FIND,$(OLDEST_PYTHON))); \
+	if [ -z "$$python" ]; then \
+	    echo "Python $(OLDEST_PYTHON), the oldest that is supported, is not here:" \
+	         "the oldest Dask is tested on $$($(RUN) --version)."; \
+	    python=$(CURDIR)/$(RUN); \
+	fi; \
+	$(MAKE) --no-print-directory test VENV=$(OLDEST) PYTHON="$$python" \
+	    PINS="dask==$(OLDEST_DASK) distributed==$(OLDEST_DASK)"
+
+test-newest: $(STAMP)
+	@python=$$($(call FIND,$(NEWEST_PYTHON))); \
+	if [ -z "$$python" ]; then \
+	    echo "Python $(NEWEST_PYTHON), the newest that is supported, is not here:" \
+	         "the tests run on $$($(RUN) --version) only."; \
+	    $(MAKE) --no-print-directory test; \
+	elif $(RUN) -c "$(call IS,$(NEWEST_PYTHON))"; then \
+	    $(MAKE) --no-print-directory test; \
+	else \
+	    $(MAKE) --no-print-directory test VENV=$(NEWEST) PYTHON="$$python"; \
+	fi
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .
@@ -98,15 +133,8 @@ $(STAMP): pyproject.toml
 	fi; \
 	$(PIP) --version >/dev/null 2>&1 || $(RUN) -m ensurepip --default-pip >/dev/null; \
 	echo "Installing daskptycho and its dependencies into $(VENV) (minutes the first time)"; \
-	$(PIP) install --quiet --editable ".[$(EXTRAS)]"; \
+	$(PIP) install --quiet $(PINS) --editable ".[$(EXTRAS)]"; \
 	touch $@
-
-$(OLDEST)/.installed: pyproject.toml $(STAMP)
-	@echo "Installing Dask $(OLDEST_DASK) and the rest into $(OLDEST) (minutes the first time)"
-	@$(RUN) -m venv --clear $(OLDEST)
-	@$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet \
-	    "dask==$(OLDEST_DASK)" "distributed==$(OLDEST_DASK)" --editable ".[$(EXTRAS)]"
-	@touch $@
 
 $(LONG_STAMP): $(STAMP)
 	@echo "Installing what the long tests need in addition"

@@ -1,12 +1,13 @@
-"""Kill workers of runs, and whole runs that are then resumed, and compare the images.
+"""Kill workers of runs, and whole runs that are then resumed, and compare the images; interrupt others.
 
-    python benchmarks/faults.py            # 20 runs that lose a worker, 10 that are killed; ten minutes
+    python benchmarks/faults.py            # 20 runs that lose a worker, 10 killed, 50 interrupted; 20 minutes
     python benchmarks/faults.py --quick
 
 A worker is killed by SIGKILL at a random moment of the run, and Dask's nanny starts another. Whole runs are
 killed with all of their processes: every second one at a random moment, the others while they write a
 checkpoint or the result. `daskptycho resume` continues the run; if it has no checkpoint yet, it is started
-again.
+again. Others, with a live page, are interrupted as by Ctrl-C at random moments, from the start of Python on,
+and have to end within seconds; a second process watches the page of every other one.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ import daskptycho as dp
 from daskptycho.cluster.client import STAY_AT_HOME
 
 COMMAND = [sys.executable, "-m", "daskptycho"]
+# A program that opens a page, as a browser does, says so and keeps it open.
+WATCH = "import sys, bokeh.client as c; c.pull_session(url=sys.argv[1]); print('open'); sys.stdin.read()"
+# Exit codes of an interrupted run: the command's own, and that of Python while it starts.
+INTERRUPTED = (130, -signal.SIGINT)
 # Largest relative difference of two images that count as equal.
 SAME = 1e-5
 
@@ -200,6 +205,50 @@ def kill_whole_runs(
     return table
 
 
+def interrupt_runs(folder: Path, runs: int, moments: float, limit: float, rng: np.random.Generator) -> Table:
+    """Interrupt runs with a live page, and measure the time from Ctrl-C to their end."""
+    table = Table(title="Runs with a live page, interrupted by Ctrl-C")
+    for name in ("run", "interrupted after", "the page was", "ended after", "exit code"):
+        table.add_column(name, justify="right")
+    # A shell lets what it starts in the background ignore Ctrl-C, and processes inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for run in range(1, runs + 1):
+        call = [*COMMAND, "reconstruct", str(folder / "scan.zarr"), str(folder / f"interrupted-{run}.zarr")]
+        said = folder / f"interrupted-{run}.log"
+        with said.open("w") as log:
+            process = subprocess.Popen(
+                [*call, "--sweeps", "1000000", "--dashboard"], stdout=subprocess.DEVNULL, stderr=log
+            )
+        watcher = None
+        if run % 2 == 0:
+            wait_until(lambda said=said: "Live page: " in said.read_text(), process)
+            link = said.read_text().split("Live page: ")[1].split()[0]
+            watcher = subprocess.Popen(
+                [sys.executable, "-c", WATCH, link], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            assert watcher.stdout is not None
+            watcher.stdout.readline()
+        moment = rng.uniform(0, moments)
+        time.sleep(moment)
+        process.send_signal(signal.SIGINT)
+        started = time.perf_counter()
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        finally:
+            if watcher is not None:
+                watcher.kill()
+                watcher.communicate()
+        seconds = time.perf_counter() - started
+        row = (str(run), f"{moment:.1f} s", "open" if watcher else "not open", f"{seconds:.1f} s", str(code))
+        print(*row, sep="   ", file=sys.stderr)
+        table.add_row(*row)
+        assert code in INTERRUPTED, f"run {run} ended with {code}: {said.read_text()}"
+    return table
+
+
 def count_commits(out: Path) -> int:
     """Number of commits in the checkpoints of a run, including the first one."""
     return sum(1 for _ in Path(f"{out}.checkpoints", "snapshots").glob("*"))
@@ -220,6 +269,11 @@ def wait_until(condition: Any, process: subprocess.Popen[bytes] | None = None) -
 @click.option("--lost", default=20, show_default=True, help="Number of runs that lose a worker.")
 @click.option("--killed", default=10, show_default=True, help="Number of runs that are killed.")
 @click.option("--kills", default=1, show_default=True, help="Number of workers killed in each run.")
+@click.option("--interrupted", default=50, show_default=True, help="Number of runs that are interrupted.")
+@click.option(
+    "--moments", default=10.0, show_default=True, help="Latest moment of an interruption, in seconds."
+)
+@click.option("--limit", default=30.0, show_default=True, help="Most seconds until an interrupted run ends.")
 @click.option(
     "--side", default=16, show_default=True, help="Frames along each side of the scan, of 64x64 pixels."
 )
@@ -229,12 +283,22 @@ def wait_until(condition: Any, process: subprocess.Popen[bytes] | None = None) -
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the random moments.")
 def main(
-    quick: bool, lost: int, killed: int, kills: int, side: int, sweeps: int, workers: int | None, seed: int
+    quick: bool,
+    lost: int,
+    killed: int,
+    kills: int,
+    interrupted: int,
+    moments: float,
+    limit: float,
+    side: int,
+    sweeps: int,
+    workers: int | None,
+    seed: int,
 ) -> None:
     console = Console(width=110)
     rng = np.random.default_rng(seed)
     if quick:
-        lost, killed, side, sweeps = 2, 2, 8, 14
+        lost, killed, interrupted, side, sweeps = 2, 2, 2, 8, 14
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scan = dp.simulate_scan(
@@ -250,9 +314,12 @@ def main(
             console.print(lose_workers(scan, sweeps, lost, kills, rng))
         if killed:
             console.print(kill_whole_runs(folder, sweeps, killed, workers, rng))
+        if interrupted:
+            console.print(interrupt_runs(folder, interrupted, moments, limit, rng))
     console.print(
         f"{lost} runs lost workers and {killed} were killed: all images equal that of an undisturbed run"
     )
+    console.print(f"{interrupted} runs were interrupted: all ended within {limit:g} s")
 
 
 if __name__ == "__main__":

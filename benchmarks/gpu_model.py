@@ -95,11 +95,13 @@ def count_costs(size: int, step: int) -> dict[str, Cost]:
     corner = np.array([*itertools.product(range(3), repeat=2)]) * step
     frames, window = len(corner), (size + 2 * step, size + 2 * step)
     image, probe, waves = noise(*window), noise(1, 1, size, size), noise(frames, 1, size, size)
+    ramps = noise(frames, size), noise(frames, size)
     amplitude = random.random((frames, size, size)).astype(np.float32)
     weighted, power = np.empty_like(waves[:, 0]), np.empty(frames)
     pairs = [(dy, dx) for dy, dx in pair_offsets(size / step)]
     with kernels_on(counting) as kernels:
         kernels.exit_waves(image, probe, corner, waves)
+        kernels.filter_spectra(waves, probe[0, 0], *ramps)
         kernels.project_modulus(waves, amplitude, 1 / size**2)
         kernels.accumulate_waves(waves, probe, corner, image)
         kernels.weigh_frames(waves, probe, weighted, power)

@@ -109,7 +109,7 @@ def time_g(tiles: int) -> float:
                 if 0 <= y + dy < side and 0 <= x + dx < side
             ]
             values = np.where(np.array(near) == y * side + x, 1.0, 0.1).astype(complex)
-            others = {"misfit": 1.0, "power": 1.0, "spread": 0.0, "consensus": 0.0, "localisation": 1.0}
+            others = {"misfit": 1.0, "power": 1.0, "spread": 0.0, "disagreement": 0.0, "localisation": 1.0}
             rows.append(GalerkinRow(np.array(near), values, **others))
     start = time.perf_counter()
     find_tile_phases(rows, Synchronisation(Sync(), "degree"), 1.0)

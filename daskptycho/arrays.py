@@ -197,7 +197,8 @@ def _weighted_frames(amplitude: Array, tile: Any, model: Any, device: Device) ->
     for frames in frame_blocks(len(amplitude), at.probe):
         view = at.view(moved, frames)
         waves = split(image, view.probe, view.corner)
-        projected, _ = project_data(waves, amplitude[frames], at.model.forward, at.model.likelihood)
+        forward = at.model.forward.at(view.fraction)
+        projected, _ = project_data(waves, amplitude[frames], forward, at.model.likelihood)
         weigh(projected, view.probe, out=(weighted[frames], power[frames]))
     return weighted
 

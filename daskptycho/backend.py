@@ -21,9 +21,9 @@ __all__ = [
     "array_module",
     "inverse_transform",
     "kernels",
+    "parts_of_sums",
     "pixels_in_flight",
     "sparse_module",
-    "sparse_solvers",
     "to_device",
     "to_host",
     "transform",
@@ -36,6 +36,9 @@ Device = Literal["cpu", "gpu"]
 CPU_PIXELS = 2**15
 # Share of a GPU's memory that the exit waves of one batch of frames may fill: larger batches are faster.
 GPU_SHARE = 1 / 64
+# Most parts of a sum over rows, and fewest rows in a part: enough to fill a GPU, few enough to add them up.
+# Not chosen by GPU, so that sums have the same bits on each.
+GPU_PARTS, GPU_ROWS = 512, 8
 # Memory of a batch with all its temporaries, for example of cuFFT and of shifted probes, in units of its
 # waves.
 GPU_BATCHES = 6
@@ -64,13 +67,6 @@ def sparse_module(array: Array) -> ModuleType:
     return importlib.import_module("cupyx.scipy.sparse" if _on_device(array) else "scipy.sparse")
 
 
-def sparse_solvers(array: Array) -> ModuleType:
-    """The module of sparse solvers for this array: ``scipy.sparse.linalg`` or CuPy's counterpart."""
-    return importlib.import_module(
-        "cupyx.scipy.sparse.linalg" if _on_device(array) else "scipy.sparse.linalg"
-    )
-
-
 def to_host(array: Array) -> Array:
     """Copy a CuPy array to the host; a NumPy array is returned unchanged."""
     return array.get() if _on_device(array) else array
@@ -88,6 +84,11 @@ def to_device(array: Array, device: Device) -> Array:
 def pixels_in_flight(array: Array) -> int:
     """Number of pixels of exit waves to process at once, on the device of this array."""
     return _gpu_pixels() if _on_device(array) else CPU_PIXELS
+
+
+def parts_of_sums(rows: int, array: Array) -> int:
+    """Number of parts in which `kernels` compute a sum over this many rows of a sparse matrix."""
+    return max(1, min(-(-rows // GPU_ROWS), GPU_PARTS)) if _on_device(array) else 1
 
 
 def _gpu_pixels() -> int:

@@ -15,7 +15,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from daskptycho.cpu_matrix_kernels import (
+    compile_kernel,
+    multiply_matrix,
+    scale_matrix,
+    subtract_component,
+    sum_moduli,
+)
 
 __all__ = [
     "accumulate_illumination",
@@ -25,15 +32,17 @@ __all__ = [
     "displacement_terms",
     "exit_waves",
     "field_sums",
+    "filter_spectra",
     "gramian",
+    "multiply_matrix",
     "project_modulus",
+    "scale_matrix",
+    "subtract_component",
+    "sum_moduli",
     "weigh_frames",
 ]
 
 Array = Any
-
-# Sums may be reordered, so that they can be vectorised. NaN and infinity keep their meaning.
-_compile = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
 
 def _real(array: Array) -> Array:
@@ -41,7 +50,7 @@ def _real(array: Array) -> Array:
     return array.view(np.float32)
 
 
-@_compile
+@compile_kernel
 def _exit_waves(image, probe, corner, out):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = out.shape
     own = probe.shape[0] > 1
@@ -62,7 +71,32 @@ def exit_waves(image: Array, probe: Array, corner: Array, out: Array) -> None:
     _exit_waves(_real(image), _real(probe), corner, _real(out))
 
 
-@_compile
+@compile_kernel
+def _filter_spectra(spectrum, factor, along_y, along_x):  # type: ignore[no-untyped-def]
+    frames, modes, height, width2 = spectrum.shape
+    own = np.empty(width2, dtype=np.float32)
+    for f in range(frames):
+        r = along_x[f]
+        for y in range(height):
+            k, c, s = factor[y], along_y[f, 2 * y], along_y[f, 2 * y + 1]
+            for x in range(width2 // 2):
+                a, b = c * r[2 * x] - s * r[2 * x + 1], c * r[2 * x + 1] + s * r[2 * x]
+                own[2 * x] = a * k[2 * x] - b * k[2 * x + 1]
+                own[2 * x + 1] = a * k[2 * x + 1] + b * k[2 * x]
+            for m in range(modes):
+                z = spectrum[f, m, y]
+                for x in range(width2 // 2):
+                    a, b, d, e = own[2 * x], own[2 * x + 1], z[2 * x], z[2 * x + 1]
+                    z[2 * x] = a * d - b * e
+                    z[2 * x + 1] = a * e + b * d
+
+
+def filter_spectra(spectrum: Array, factor: Array, along_y: Array, along_x: Array) -> None:
+    """``spectrum[f, m, y, x] *= factor[y, x] * along_y[f, y] * along_x[f, x]``, all complex64."""
+    _filter_spectra(_real(spectrum), _real(factor), _real(along_y), _real(along_x))
+
+
+@compile_kernel
 def _project_modulus(wave, amplitude, scale, tiny):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = wave.shape
     misfit: Any = 0.0
@@ -108,7 +142,7 @@ def project_modulus(wave: Array, amplitude: Array, scale: float) -> float:
     return float(_project_modulus(_real(wave), amplitude, np.float32(scale), np.float32(1e-30)))
 
 
-@_compile
+@compile_kernel
 def _weigh_frames(wave, probe, out, power):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = wave.shape
     own = probe.shape[0] > 1
@@ -136,7 +170,7 @@ def weigh_frames(wave: Array, probe: Array, out: Array, power: Array) -> None:
     _weigh_frames(_real(wave), _real(probe), _real(out), power)
 
 
-@_compile
+@compile_kernel
 def _accumulate_overlap(weighted, phase, corner, image):  # type: ignore[no-untyped-def]
     frames, height, width2 = weighted.shape
     for f in range(frames):
@@ -155,7 +189,7 @@ def accumulate_overlap(weighted: Array, phase: Array, corner: Array, image: Arra
     _accumulate_overlap(_real(weighted), phase, corner, _real(image))
 
 
-@_compile
+@compile_kernel
 def _accumulate_waves(wave, probe, corner, image):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = wave.shape
     own = probe.shape[0] > 1
@@ -176,7 +210,7 @@ def accumulate_waves(wave: Array, probe: Array, corner: Array, image: Array) -> 
     _accumulate_waves(_real(wave), _real(probe), corner, _real(image))
 
 
-@_compile
+@compile_kernel
 def _accumulate_illumination(power, corner, image):  # type: ignore[no-untyped-def]
     own = power.shape[0] > 1
     for f in range(corner.shape[0]):
@@ -194,7 +228,7 @@ def accumulate_illumination(probe: Array, corner: Array, image: Array) -> None:
     _accumulate_illumination(power, corner, image)
 
 
-@_compile
+@compile_kernel
 def _accumulate_probe(image, wave, corner, numerator, denominator):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = wave.shape
     own = numerator.shape[0] > 1
@@ -222,7 +256,7 @@ def accumulate_probe(image: Array, wave: Array, corner: Array, numerator: Array,
     _accumulate_probe(_real(image), _real(wave), corner, _real(numerator), denominator)
 
 
-@_compile
+@compile_kernel
 def _gramian(first, second, pair, offset, corner, weight, out):  # type: ignore[no-untyped-def]
     height, width = first.shape[1], first.shape[2] // 2
     for k in range(pair.shape[0]):
@@ -254,7 +288,7 @@ def gramian(
     _gramian(_real(first), _real(second), pair, offset, corner, weight, out)
 
 
-@_compile
+@compile_kernel
 def _displacement_terms(image, change, probe, corner, force, curvature):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = change.shape
     own = probe.shape[0] > 1
@@ -314,7 +348,7 @@ def displacement_terms(
     _displacement_terms(_real(image), _real(change), _real(probe), corner, force, curvature)
 
 
-@_compile
+@compile_kernel
 def _field_sums(power, fields, corner, out):  # type: ignore[no-untyped-def]
     own = power.shape[0] > 1
     height, width = power.shape[1], power.shape[2]

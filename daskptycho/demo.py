@@ -20,7 +20,8 @@ from daskptycho.run.reconstruction import reconstruct
 from daskptycho.scan.phantom import phantom_object
 from daskptycho.scan.simulate import simulate_scan
 from daskptycho.sync.options import Sync
-from daskptycho.views.plotting import plot_sync_difference, save_figure
+from daskptycho.views.plotting import plot_sync_difference
+from daskptycho.views.saving import save_figure
 
 __all__ = ["SWEEPS", "Demo", "run_demo"]
 

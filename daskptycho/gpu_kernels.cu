@@ -42,10 +42,16 @@ struct Place {
   }
 };
 
+// Sum over a warp, always in the same order; only the first lane gets the result.
+__device__ __forceinline__ double warp_sum(double value) {
+  for (int step = 16; step; step >>= 1) value += __shfl_down_sync(0xffffffffu, value, step);
+  return value;
+}
+
 // Sum over a block of 256 threads, always in the same order; only the first thread gets the result.
 __device__ double block_sum(double value) {
   __shared__ double part[8];
-  for (int step = 16; step; step >>= 1) value += __shfl_down_sync(0xffffffffu, value, step);
+  value = warp_sum(value);
   if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = value;
   __syncthreads();
   double total = 0.0;
@@ -70,6 +76,27 @@ exit_waves(const float2* image, const float2* probe, const int64* corner, float2
     const float2 under = o[(int64)at.y * stride + at.x];
     #pragma unroll 1
     for (int m = 0; m < modes; ++m) z[(int64)m * pixels + t] = times(under, p[(int64)m * pixels + t]);
+    at.move_on();
+  }
+}
+
+// spectrum[f, m, y, x] *= factor[y, x] * along_y[f, y] * along_x[f, x]
+extern "C" __global__ void __launch_bounds__(256, 8)
+filter_spectra(float2* spectrum, const float2* factor, const float2* along_y, const float2* along_x,
+               int modes, int height, int width) {
+  const int64 f = blockIdx.x;
+  const int pixels = height * width;
+  const float2* down = along_y + f * height;
+  const float2* across = along_x + f * width;
+  float2* z = spectrum + f * modes * pixels;
+  Place at(first_pixel(), next_pixel(), width);
+  for (int t = first_pixel(); t < pixels; t += next_pixel()) {
+    const float2 whole = times(factor[t], times(down[at.y], across[at.x]));
+    #pragma unroll 1
+    for (int m = 0; m < modes; ++m) {
+      float2& own = z[(int64)m * pixels + t];
+      own = times(whole, own);
+    }
     at.move_on();
   }
 }
@@ -303,4 +330,99 @@ field_sums(const float* power, const float* fields, const int64* corner, double*
   }
   total = block_sum(total);
   if (threadIdx.x == 0) out[f * gridDim.y + blockIdx.y] = total;
+}
+
+// A sparse matrix has the entries start[r] to start[r + 1] - 1 in row r, and index tells their columns. One warp for
+// each row; out[r] = sum of |data| over row r.
+extern "C" __global__ void __launch_bounds__(256, 8)
+sum_moduli(const int* start, const double2* data, double* out, int rows) {
+  const int64 r = (int64)blockIdx.x * 8 + threadIdx.x / 32;
+  double sum = 0.0;
+  if (r < rows)
+    for (int e = start[r] + threadIdx.x % 32; e < start[r + 1]; e += 32)
+      sum += sqrt(data[e].x * data[e].x + data[e].y * data[e].y);
+  sum = warp_sum(sum);
+  if (r < rows && threadIdx.x % 32 == 0) out[r] = sum;
+}
+
+// out = data, with rows and columns multiplied by factor
+extern "C" __global__ void __launch_bounds__(256, 8)
+scale_matrix(const int* start, const int* index, const double2* data, const double* factor, double2* out, int rows) {
+  const int64 r = (int64)blockIdx.x * 8 + threadIdx.x / 32;
+  if (r >= rows) return;
+  for (int e = start[r] + threadIdx.x % 32; e < start[r + 1]; e += 32) {
+    const double by = factor[r] * factor[index[e]];
+    out[e] = make_double2(data[e].x * by, data[e].y * by);
+  }
+}
+
+// Sum of the parts that the blocks of another launch left, for every thread of the block.
+__device__ double sum_of_parts(const double* part, int parts) {
+  __shared__ double total;
+  double value = 0.0;
+  for (int k = threadIdx.x; k < parts; k += blockDim.x) value += part[k];
+  value = block_sum(value);
+  if (threadIdx.x == 0) total = value;
+  __syncthreads();
+  // The next sum overwrites total behind the barriers of block_sum.
+  return total;
+}
+
+__device__ __forceinline__ double one_over_root(double square) { return square > 0.0 ? 1.0 / sqrt(square) : 0.0; }
+
+// With v = vector / |vector| and b = before / |before|: out = matrix v, less |vector| b where that is asked for. Each
+// block takes some consecutive rows, and leaves its parts of <v, out> and |out|^2. The squares of the norms come as
+// such parts too, so that nothing waits for a sum on the host. There are never more blocks than four for each
+// multiprocessor, and so there may be more registers.
+extern "C" __global__ void __launch_bounds__(256, 4)
+multiply_matrix(const int* start, const int* index, const double2* data, const double2* vector, const double* squares,
+                const double2* before, const double* squares_before, double2* out, double* dots, double* squares_out,
+                int with_before, int rows, int each) {
+  const int parts = gridDim.x, lane = threadIdx.x % 32;
+  const double square = sum_of_parts(squares, parts), scale = one_over_root(square);
+  double back = 0.0;
+  if (with_before) back = sqrt(square) * one_over_root(sum_of_parts(squares_before, parts));
+  const int first = blockIdx.x * each, last = min(first + each, rows);
+  double dot = 0.0, power = 0.0;
+  for (int r = first + threadIdx.x / 32; r < last; r += 8) {
+    double x = 0.0, y = 0.0;
+    for (int e = start[r] + lane; e < start[r + 1]; e += 32) {
+      const double2 h = data[e], v = vector[index[e]];
+      x += h.x * v.x - h.y * v.y;
+      y += h.x * v.y + h.y * v.x;
+    }
+    x = warp_sum(x);
+    y = warp_sum(y);
+    if (lane == 0) {
+      x = x * scale - back * before[r].x;
+      y = y * scale - back * before[r].y;
+      out[r] = make_double2(x, y);
+      dot += (vector[r].x * x + vector[r].y * y) * scale;
+      power += x * x + y * y;
+    }
+  }
+  dot = block_sum(dot);
+  power = block_sum(power);
+  if (threadIdx.x == 0) {
+    dots[blockIdx.x] = dot;
+    squares_out[blockIdx.x] = power;
+  }
+}
+
+// out -= <v, out> v with v = vector / |vector|; <v, out> and |vector|^2 come in parts, |out|^2 leaves in parts.
+extern "C" __global__ void __launch_bounds__(256, 8)
+subtract_component(double2* out, const double2* vector, const double* squares, const double* dots,
+                   double* squares_out, int rows, int each) {
+  const int parts = gridDim.x;
+  const double scale = one_over_root(sum_of_parts(squares, parts));
+  const double by = sum_of_parts(dots, parts) * scale;
+  const int first = blockIdx.x * each, last = min(first + each, rows);
+  double power = 0.0;
+  for (int r = first + threadIdx.x; r < last; r += blockDim.x) {
+    const double x = out[r].x - by * vector[r].x, y = out[r].y - by * vector[r].y;
+    out[r] = make_double2(x, y);
+    power += x * x + y * y;
+  }
+  power = block_sum(power);
+  if (threadIdx.x == 0) squares_out[blockIdx.x] = power;
 }

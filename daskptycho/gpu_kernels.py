@@ -4,7 +4,7 @@ Functions, arguments and shapes are the same. No kernel uses atomics: each eleme
 one thread, so that a sum has the same bits in every run. Corners are given on the host; each table of them is
 copied to the device once and kept there. Pairs may be on the device already.
 
-No kernel has run on a GPU yet: docs/gpu.md says what has been tested without one.
+docs/gpu.md says what has been shown on a card, and what without one.
 """
 
 from __future__ import annotations
@@ -25,8 +25,13 @@ __all__ = [
     "displacement_terms",
     "exit_waves",
     "field_sums",
+    "filter_spectra",
     "gramian",
+    "multiply_matrix",
     "project_modulus",
+    "scale_matrix",
+    "subtract_component",
+    "sum_moduli",
     "weigh_frames",
 ]
 
@@ -42,6 +47,8 @@ PATCH = (8, 32)
 # Frames in a group of the probe update: few, so that there are enough groups to fill a GPU. Not chosen by
 # GPU, so that sums have the same bits on each.
 GROUP = 64
+# Rows of a sparse matrix for each block of threads: one for each warp.
+ROWS = 8
 MOST_BLOCKS_Y = 65535
 # Number of tables of positions that are kept on the device: enough for a thousand tiles.
 MOST_TABLES = 4096
@@ -143,6 +150,13 @@ def exit_waves(image: Array, probe: Array, corner: Array, out: Array) -> None:
     _launch("exit_waves", grid, image, probe, *_keep_on_device(_identity, corner), out, *sizes)
 
 
+def filter_spectra(spectrum: Array, factor: Array, along_y: Array, along_x: Array) -> None:
+    """See `cpu_kernels.filter_spectra`."""
+    frames, modes, height, width = spectrum.shape
+    grid = _blocks_of_frames(frames, height * width)
+    _launch("filter_spectra", grid, spectrum, factor, along_y, along_x, *_int(modes, height, width))
+
+
 def project_modulus(wave: Array, amplitude: Array, scale: float) -> Array:
     """See `cpu_kernels.project_modulus`; the misfit stays on the device, as an array without axes."""
     import cupy
@@ -231,3 +245,47 @@ def field_sums(power: Array, fields: Array, corner: Array, out: Array) -> None:
     sizes = _int(copies > 1, height, width, *fields.shape[1:])
     corners = _keep_on_device(_identity, corner)
     _launch("field_sums", (len(corner), len(fields)), power, fields, *corners, out, *sizes)
+
+
+def _narrow(indices: Array) -> Array:
+    """Indices of a sparse matrix as int32: CuPy keeps those of a matrix made of int64 coordinates wide."""
+    return indices if indices.dtype == np.int32 else indices.astype(np.int32)
+
+
+def sum_moduli(start: Array, data: Array, out: Array) -> None:
+    """See `cpu_kernels.sum_moduli`."""
+    _launch("sum_moduli", (-(-len(out) // ROWS),), _narrow(start), data, out, *_int(len(out)))
+
+
+def scale_matrix(start: Array, index: Array, data: Array, factor: Array, out: Array) -> None:
+    """See `cpu_kernels.scale_matrix`."""
+    rows = len(factor)
+    tables = _narrow(start), _narrow(index)
+    _launch("scale_matrix", (-(-rows // ROWS),), *tables, data, factor, out, *_int(rows))
+
+
+def multiply_matrix(
+    start: Array,
+    index: Array,
+    data: Array,
+    vector: Array,
+    squares: Array,
+    before: Array | None,
+    squares_before: Array | None,
+    out: Array,
+    dots: Array,
+    squares_out: Array,
+) -> None:
+    """See `cpu_kernels.multiply_matrix`."""
+    behind = (vector, squares) if before is None else (before, squares_before)
+    rows, parts = len(vector), len(squares)
+    sizes = _int(before is not None, rows, -(-rows // parts))
+    vectors = (vector, squares, *behind, out, dots, squares_out)
+    _launch("multiply_matrix", (parts,), _narrow(start), _narrow(index), data, *vectors, *sizes)
+
+
+def subtract_component(out: Array, vector: Array, squares: Array, dots: Array, squares_out: Array) -> None:
+    """See `cpu_kernels.subtract_component`."""
+    rows, parts = len(vector), len(squares)
+    sizes = _int(rows, -(-rows // parts))
+    _launch("subtract_component", (parts,), out, vector, squares, dots, squares_out, *sizes)

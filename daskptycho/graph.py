@@ -78,7 +78,7 @@ class Report(NamedTuple):
 
     misfit: float
     """``sum (|Fz| - a)^2`` over the valid pixels of all frames."""
-    consensus: float
+    disagreement: float
     spread: float
     localisation: float
     moves: MovesReport = MovesReport()
@@ -193,7 +193,7 @@ def _summarise(reports: list[_TileReport], found: Phases | None) -> Report:
     misfit = sum(report.misfit for report in reports)
     if found is None:
         return Report(misfit, np.nan, np.nan, np.nan)
-    return Report(misfit, found.consensus, found.spread, found.localisation)
+    return Report(misfit, found.disagreement, found.spread, found.localisation)
 
 
 def merge_images(layout: Layout, state: State) -> list[Value]:

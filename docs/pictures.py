@@ -34,7 +34,8 @@ from daskptycho.tiling import Tiling
 from daskptycho.views.drawing import show_phase
 from daskptycho.views.moves import draw_moves
 from daskptycho.views.panels import FIRST, SECOND, style_axes
-from daskptycho.views.plotting import complex_to_rgb, make_result_picture, save_figure
+from daskptycho.views.plotting import complex_to_rgb, make_result_picture
+from daskptycho.views.saving import save_figure
 
 HERE = Path(__file__).parent
 # Number of colours in the palette of a picture, so that its file is small.
@@ -124,7 +125,7 @@ def gramian(work: Path, target: Path) -> None:
     for edge in np.cumsum(tile_chunks(opened))[:-1]:
         entries.axhline(edge - 0.5, color="0.6", linewidth=0.8)
         entries.axvline(edge - 0.5, color="0.6", linewidth=0.8)
-    entries.set_title(f"|H|: {len(power)}x{len(power)}, {h.nnz / len(power):.0f} entries a row")
+    entries.set_title(f"|H|: {len(power)}x{len(power)}, {h.nnz / len(power):.0f} entries per row")
     entries.set_xlabel("frame")
     entries.set_ylabel("frame")
     draw_at_positions(before, tiling, put, "phases applied to the frames", "RdBu", -1.5, 1.5)

@@ -18,7 +18,8 @@ GROUND = {"errors", "version", "tiling"}
 
 # Each folder, and each module at the top level, with what else of the package it may import.
 MAY_IMPORT: dict[str, set[str]] = {
-    "cpu_kernels": set(),
+    "cpu_matrix_kernels": set(),
+    "cpu_kernels": {"cpu_matrix_kernels"},
     "gpu_kernels": set(),
     "fftw": set(),
     "backend": {"cpu_kernels", "gpu_kernels", "fftw"},
@@ -44,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # One tile, eager: it knows arrays, and nothing of where they come from.
-EAGER = {"model", "sync", "backend", "cpu_kernels", "gpu_kernels", "fftw", "tiling"}
+EAGER = {"model", "sync", "backend", "cpu_kernels", "cpu_matrix_kernels", "gpu_kernels", "fftw", "tiling"}
 NOT_IN_EAGER = {"dask", "distributed", "xarray", "zarr", "matplotlib", "click", "rich"}
 
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "core", "base"}

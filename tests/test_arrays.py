@@ -157,7 +157,7 @@ def test_the_run_finds_the_phases_of_these_arrays(eigensolver: Any) -> None:
     expected = np.divide(total, light, out=np.zeros_like(total), where=bright)
     assert plain.relative(swept["object"].values[bright], expected[bright]) < 1e-5
     found = unwrap_chunk(blockwise.find_phases(h, sync, "degree").compute())
-    assert float(swept["consensus"][0]) == pytest.approx(found.consensus, rel=1e-5)
+    assert float(swept["disagreement"][0]) == pytest.approx(found.disagreement, rel=1e-5)
 
 
 @pytest.mark.parametrize("normalisation", ["degree", "frame"])

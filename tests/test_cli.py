@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import shlex
@@ -47,7 +48,7 @@ def expect_refusal(*arguments: object) -> str:
     result = invoke(*arguments)
     assert result.exit_code == 2, f"{result.output}\n{result.exception!r}"
     assert result.stdout == ""
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("Warning: ")]
+    lines = [line for line in result.stderr.splitlines() if not re.match(r"Warning: |\d{4}-\d\d-", line)]
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("Error: ")
     return lines[0]
@@ -200,7 +201,17 @@ def test_every_option_of_reconstruct_reaches_the_result(work: Path, tmp_path: Pa
             "--beta",
             0.9,
         ),
-        *("--sync-every", 2, "--eigensolver", "power", "--iterations", 7, "--known-probe", "--modes", 2),
+        *(
+            "--sync-every",
+            2,
+            "--eigensolver",
+            "power",
+            "--eigensolver-steps",
+            7,
+            "--known-probe",
+            "--modes",
+            2,
+        ),
         *("--opening", "none", "--start", "random", "--seed", 5, "--whole-pixel"),
     )
     found = dp.open_result(tmp_path / "r.zarr")
@@ -228,7 +239,7 @@ def test_tolerance_stops_early_and_says_so(work: Path, tmp_path: Path) -> None:
     sweeps = dp.open_result(tmp_path / "r.zarr").sizes["sweep"]
     assert sweeps < 100
     assert f"after {sweeps} of 100 sweeps" in done.stdout
-    assert "consensus" not in done.stdout
+    assert "disagreement" not in done.stdout
 
 
 def test_every_option_of_import_reaches_the_scan(tmp_path: Path) -> None:
@@ -323,12 +334,96 @@ def test_info_warns_about_what_is_rarely_intended(tmp_path: Path) -> None:
         assert what in "\n".join(lines)
 
 
+@pytest.mark.parametrize("pad", [0, 8])
+def test_info_warns_of_a_beam_wider_than_a_near_field_detector(pad: int, tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).poisson(50, (9, 32, 32))
+    position = np.stack(np.mgrid[:3, :3], axis=-1).reshape(9, 2) * 4
+    np.savez(tmp_path / "f.npz", data=counts, position=position, probe=np.ones((32, 32), complex))
+    near = ["--propagation", "near-field", "--wavelength-m", "1e-10", "--detector-distance-m", "1.6e-3"]
+    near += ["--detector-pixel-size-m", "1e-7", "--position-unit", "pixel", "--zero-frequency", "centre"]
+    # The Fresnel number of a pixel is 1 / 16.
+    run("import", tmp_path / "f.npz", tmp_path / "s.zarr", *near, "--pad", str(pad))
+    found = run("info", tmp_path / "s.zarr").stderr
+    assert ("import with --pad 8 to leave it room" in found) == (pad == 0)
+
+
 # Pictures and comparisons
 
 
 def test_picture_takes_the_format_of_its_name(work: Path, tmp_path: Path) -> None:
     run("view", work / "result.zarr", tmp_path / "p.pdf", "--keep-ramp")
     assert (tmp_path / "p.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_pictures_show_what_was_asked_for(work: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    result, picture = work / "result.zarr", tmp_path / "p.png"
+    sizes = {}
+    for name, options in {
+        "all": (),
+        "object": ("--only", "object", "--region", "4:24,6:26"),
+        "phase": ("--only", "phase", "--colour-map", "gray", "--range", "-0.5,0.5"),
+        "probe": ("--only", "probe"),
+        "small": ("--only", "probe", "--size", 3, "--dpi", 50),
+    }.items():
+        run("view", result, picture, *options)
+        sizes[name] = Image.open(picture).size
+    assert sizes["all"][1] > sizes["object"][1]
+    assert sizes["object"][0] == sizes["all"][0] == 2 * sizes["phase"][0] == 13 * 150
+    assert sizes["small"][0] == 150
+
+
+def test_image_has_one_dot_per_pixel(work: Path, tmp_path: Path) -> None:
+    import matplotlib as mpl
+    from PIL import Image
+
+    result, picture = work / "result.zarr", tmp_path / "p.png"
+    values = np.abs(dp.open_result(result)["object"].values[10:30, 12:40])
+    region = ("--region", "10:30,12:40")
+    run("export", result, picture, "--part", "amplitude", *region, "--range", "0.5,1.5")
+    dots = np.asarray(Image.open(picture))
+    assert dots.shape == (20, 28, 4)
+    expected = mpl.colormaps["gray"]((values - 0.5), bytes=True)
+    assert np.abs(dots.astype(int) - expected).max() <= 1
+    run("export", result, picture, *region, "--overwrite")
+    assert np.asarray(Image.open(picture)).shape == (20, 28, 4)
+    run("export", result, tmp_path / "o.npy", *region)
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "o.npy"), dp.open_result(result)["object"].values[10:30, 12:40]
+    )
+
+
+def test_view_and_export_subtract_the_same_ramp_and_say_so(work: Path, tmp_path: Path) -> None:
+    import tifffile
+
+    known = dp.open_result(work / "result.zarr")
+    ramp = np.exp(0.05j * np.arange(known.sizes["x"]))
+    options = json.loads(known.attrs["options"]) | {"update_probe": True}
+    tilted = known.assign(object=known["object"] * ramp.astype(np.complex64))
+    write_result(tilted.assign_attrs(options=json.dumps(options)), tmp_path / "r.zarr")
+
+    def slope(file: Path) -> float:
+        phase = tifffile.imread(file)[0][12:-12, 12:-12]
+        return float(np.angle(np.sum(np.exp(1j * np.diff(phase, axis=1)))))
+
+    for target in ("p.png", "i.png", "i.tif"):
+        command = "view" if target == "p.png" else "export"
+        said = run(command, tmp_path / "r.zarr", tmp_path / target).stderr
+        assert said.startswith(f"{tmp_path / target}: the mean slope of the phase has been subtracted")
+    kept = run("export", tmp_path / "r.zarr", tmp_path / "kept.tif", "--keep-ramp")
+    assert kept.stderr == ""
+    assert slope(tmp_path / "kept.tif") - slope(tmp_path / "i.tif") == pytest.approx(0.05, abs=0.02)
+    # What holds complex numbers is as it was measured.
+    assert run("export", tmp_path / "r.zarr", tmp_path / "o.npy").stderr == ""
+    np.testing.assert_array_equal(np.load(tmp_path / "o.npy"), tilted["object"])
+
+
+def test_info_draws_a_result_as_well(work: Path, tmp_path: Path) -> None:
+    for store in ("scan.zarr", "result.zarr"):
+        done = run("info", work / store, "--picture", tmp_path / f"{store}.png")
+        assert done.stdout.rstrip().endswith(f"{store}.png")
+        assert (tmp_path / f"{store}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def write_shifted_result(
@@ -362,7 +457,33 @@ def test_resolution_is_a_length_where_the_scale_is_known(work: Path, tmp_path: P
     facts = read_facts(run("compare", *paths).stdout)
     assert re.fullmatch(r"[\d.]+ nm \(full period\)", facts["resolution"])
     assert facts["FRC crossing"].endswith(" 1/m")
-    assert "coordinate y is in pixel and in m" in expect_refusal("compare", work / "result.zarr", paths[0])
+
+
+def test_metres_are_compared_with_the_pixels_of_a_simulation(work: Path, tmp_path: Path) -> None:
+    result, scan = work / "result.zarr", work / "scan.zarr"
+    measured = write_shifted_result(result, tmp_path / "m.zarr", 1, "m", 1e-8)
+    expected = read_facts(run("compare", write_shifted_result(result, tmp_path / "p.zarr", 1), scan).stdout)
+    done = run("compare", measured, scan).stdout
+    assert f"{measured} is in metres and the other image in pixels" in done
+    assert read_facts(done) == expected
+
+
+def test_resolution_of_a_scan_from_its_halves(tmp_path: Path) -> None:
+    picture, facts = tmp_path / "frc.png", {}
+    for photons in (100, 1e5):
+        given = ("--frames", "12x12", "--frame-size", 32, "--step", 4, "--jitter", 1, "--photons", photons)
+        run("simulate", tmp_path / "s.zarr", *given, "--overwrite")
+        done = run("frc", tmp_path / "s.zarr", picture, "--sweeps", 20, "--known-probe")
+        facts[photons] = read_facts(done.stdout)
+        assert facts[photons]["frames"] == "72, 72"
+    assert facts[100]["FRC crossing"].endswith(" 1/pixel")
+    # With few photons the halves share hardly more than a shape, with many they share everything.
+    assert float(facts[100]["resolution"].split()[0]) > 10
+    assert facts[1e5]["resolution"].endswith("pixels or better")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frc.png", "s.zarr"]
+    run("simulate", tmp_path / "few.zarr", "--frames", "2x2", "--frame-size", 16, "--step", 4)
+    assert "has 4 frames; expected at least 8" in expect_refusal("frc", tmp_path / "few.zarr")
 
 
 # Refusals
@@ -430,7 +551,7 @@ def test_metres_without_geometry_are_refused_with_the_options_to_give(tmp_path: 
 def test_warning_is_one_line(tmp_path: Path) -> None:
     file = write_frames_file(tmp_path / "f.npz")
     done = run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel", "--zero-frequency", "corner")
-    (line,) = done.stderr.splitlines()
+    (line,) = (line for line in done.stderr.splitlines() if "Importing: " not in line)
     assert line.startswith("Warning: ")
     assert "--zero-frequency centre" in line
 
@@ -491,12 +612,13 @@ BAD_OPTIONS = {
         "none",
         "--sync-every",
         3,
-        "--iterations",
+        "--eigensolver-steps",
         9,
-    ): "--sync-every and --iterations with --sync none",
+    ): "--sync-every and --eigensolver-steps with --sync none",
     ("--sync-every", 0): "sync every is 0",
     ("--sync-every", 1.5): "'1.5' is neither 'auto' nor a whole number",
-    ("--iterations", 0): "iterations is 0",
+    ("--eigensolver-steps", 0): "iterations is 0",
+    ("--iterations", 50): "expected --sweeps, the number of sweeps over all frames, or --eigensolver-steps",
     ("--sweeps", 0): "sweeps is 0; expected a whole number, 1 or more",
     ("--modes", 0): "modes is 0",
     ("--tolerance", -1): "tolerance is -1.0; expected above 0",
@@ -522,6 +644,11 @@ REFUSED = {
     "view scan.zarr": "is a daskptycho-scan; expected a result",
     "view result.zarr picture.bmp9": "picture.bmp9 ends in .bmp9; expected one of",
     "view result.zarr no/where.png": "no is not a folder",
+    "view result.zarr p.png --region 3:9": "'3:9' is not a region; expected rows and columns, as in",
+    "view result.zarr p.png --region 900:990,0:9": "the region 900:990,0:9 holds no pixel; expected rows and",
+    "view result.zarr p.png --range 1,0": "'1,0' is not a range; expected a smaller and a larger number",
+    "view result.zarr p.png --colour-map rainbows": "colour map 'rainbows' is not known",
+    "export result.zarr o.npy --colour-map gray": "--colour-map with a .npy file; expected a .png",
     "info nowhere.zarr": "nowhere.zarr does not exist",
     "info .": "holds no Zarr group",
     "compare result.zarr nowhere.zarr": "nowhere.zarr does not exist",
@@ -601,7 +728,7 @@ def test_help_has_a_purpose_and_examples_that_can_be_read(name: str) -> None:
 def test_commands_are_those_of_the_design_in_the_order_of_use() -> None:
     assert [
         *("demo", "simulate", "import", "info", "plan", "reconstruct"),
-        *("resume", "history", "view", "compare", "export", "check-gpu"),
+        *("resume", "history", "view", "compare", "frc", "export", "check-gpu"),
     ] == COMMANDS
     listed = re.findall(r"^  (\S+)  +\S", run("--help").stdout.split("Commands:")[1], re.MULTILINE)
     assert listed == COMMANDS
@@ -627,9 +754,8 @@ def test_defaults_are_those_of_python(name: str, function: Any) -> None:
 
 def test_defaults_of_sync_are_those_of_python() -> None:
     typed = daskptycho.commands["reconstruct"].make_context("reconstruct", ["scan", "out"]).params
-    asked = Sync(
-        typed["sync"], typed["inner"], typed["eigensolver"], typed["iterations"], typed["sync_every"]
-    )
+    names = ("sync", "inner", "eigensolver", "eigensolver_steps", "sync_every")
+    asked = Sync(*(typed[name] for name in names))
     assert asked == Sync()
 
 
@@ -637,7 +763,32 @@ def test_defaults_of_sync_are_those_of_python() -> None:
 
 
 def test_module_is_the_same_command() -> None:
-    assert run_in_shell("--version").stdout == f"daskptycho, version {dp.__version__}\n"
+    for flag in ("--version", "-V"):
+        assert run_in_shell(flag).stdout == f"daskptycho, version {dp.__version__}\n"
+
+
+LOGGED = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  Reconstructing: sweep (\d+) of 50   residual .* s per sweep"
+
+
+def test_progress_in_a_file_says_when_and_how_long(work: Path, tmp_path: Path) -> None:
+    command = ("reconstruct", work / "scan.zarr", tmp_path / "r.zarr", "--sweeps", 50, "--known-probe")
+    lines = run(*command).stderr.splitlines()
+    sweeps = [1, *range(5, 51, 5)]
+    found = [re.match(LOGGED, line) for line in lines]
+    assert [int(match[1]) for match in found if match] == sweeps
+    assert [line.endswith(" left") for line in lines] == [sweep < 50 for sweep in sweeps]
+    told = run(*command, "--overwrite", "--verbose").stderr.splitlines()
+    assert len(told) == 50
+    silent = run(*command, "--overwrite", "--quiet")
+    assert (silent.stdout, silent.stderr) == ("", "")
+
+
+def test_progress_over_frames_is_written_into_a_file_too(tmp_path: Path) -> None:
+    given = ("--frames", "8x8", "--frame-size", 16, "--step", 4, "--tile-frames", 16)
+    simulated = run("simulate", tmp_path / "s.zarr", *given)
+    assert re.search(r"  Simulating: frame 64 of 64$", simulated.stderr, re.MULTILINE)
+    silent = run("simulate", tmp_path / "s.zarr", *given, "--overwrite", "-q")
+    assert (silent.stdout, silent.stderr) == ("", "")
 
 
 def test_refusal_of_a_process_has_no_traceback(tmp_path: Path) -> None:
@@ -763,8 +914,8 @@ def test_workers_give_the_same_image_as_threads(work: Path, tmp_path: Path) -> N
         0,
         f"{tmp_path}/r.zarr is complete; look at it with: daskptycho view {tmp_path}/r.zarr",
     )
-    usual = ("Reconstructing: ", "Dask's dashboard: ")
-    assert [line for line in done.stderr.splitlines() if not line.startswith(usual)] == []
+    usual = ("  Reconstructing: ", "Dask's dashboard: ")
+    assert [line for line in done.stderr.splitlines() if not any(part in line for part in usual)] == []
     paths = (tmp_path / "r.zarr", work / "result.zarr")
     found, expected = (dp.open_result(path)["object"].values for path in paths)
     assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)

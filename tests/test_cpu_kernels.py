@@ -24,6 +24,20 @@ def test_exit_waves(case: Case) -> None:
 
 
 @settings(max_examples=60)
+@given(cases())
+def test_filter_spectra(case: Case) -> None:
+    random = np.random.default_rng(len(case.corner))
+    (height, width), frames = case.frame_shape, len(case.corner)
+    factor, along_y, along_x = (
+        complex_noise(random, shape) for shape in ((height, width), (frames, height), (frames, width))
+    )
+    found = case.waves.copy()
+    cpu_kernels.filter_spectra(found, factor, along_y, along_x)
+    own = factor.astype(complex) * along_y[:, :, None] * along_x[:, None, :]
+    np.testing.assert_allclose(found, case.waves * own[:, None], **CLOSE)
+
+
+@settings(max_examples=60)
 @given(cases(), st.sampled_from([1, 0.25, 1 / 256]))
 def test_project_modulus_of_waves_that_lack_a_factor(case: Case, scale: float) -> None:
     wave = (case.waves / np.sqrt(scale)).astype(np.complex64)

@@ -28,7 +28,7 @@ def test_sync_takes_away_the_error_that_is_as_wide_as_the_field(demo: Demo) -> N
     assert len(without) == len(with_sync) == SWEEPS
     assert without[-1] > 0.3
     assert with_sync[-1] < 0.3 * without[-1]
-    assert np.isnan(demo.results["without sync"]["consensus"]).all()
+    assert np.isnan(demo.results["without sync"]["disagreement"]).all()
 
 
 def test_folder_holds_the_scan_both_results_and_one_picture(demo: Demo) -> None:

@@ -137,6 +137,19 @@ def test_the_oldest_dask_of_the_makefile_is_the_oldest_allowed() -> None:
     assert [f"{version}.0" for version in oldest] == [tested[1]] * 2
 
 
+def test_the_oldest_and_the_newest_python_of_the_makefile_are_those_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [
+        found[1]
+        for entry in project["classifiers"]
+        if (found := re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", entry))
+    ]
+    makefile = (ROOT / "Makefile").read_text()
+    tested = re.findall(r"^(?:OLDEST|NEWEST)_PYTHON := (.*)$", makefile, flags=re.MULTILINE)
+    assert tested == [named[0], named[-1]]
+    assert project["requires-python"] == f">={named[0]}"
+
+
 def test_no_block_is_skipped_silently() -> None:
     for block in (block for page in PAGES for block in blocks_of(page)):
         assert block.language in {"python", *SHELL, *NOT_RUN}, f"{block}: no test runs {block.language!r}"

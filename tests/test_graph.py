@@ -132,7 +132,7 @@ def test_a_sweep_over_tiles_is_the_formula(scan: dict, synced: bool) -> None:
     (report,) = found.reports
     assert report.misfit == pytest.approx(plain.misfit(on.split(np.ones(on.shape)), on.amplitude), rel=1e-4)
     if synced:
-        assert report.consensus == pytest.approx(1 - values[-1], abs=1e-5)
+        assert report.disagreement == pytest.approx(1 - values[-1], abs=1e-5)
     else:
         assert np.isnan(report[1:]).all()
 

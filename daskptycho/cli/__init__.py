@@ -15,6 +15,7 @@ from daskptycho.cli.check_gpu import command as check_gpu_command
 from daskptycho.cli.compare import command as compare_command
 from daskptycho.cli.demo import command as demo_command
 from daskptycho.cli.export import command as export_command
+from daskptycho.cli.frc import command as frc_command
 from daskptycho.cli.history import command as history_command
 from daskptycho.cli.import_file import command as import_file_command
 from daskptycho.cli.info import command as info_command
@@ -34,7 +35,7 @@ __all__ = ["daskptycho", "main"]
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with `daskptycho demo demo`. For your own data use import, info, reconstruct and view.",
 )
-@click.version_option(__version__, prog_name="daskptycho")
+@click.version_option(__version__, "-V", "--version", prog_name="daskptycho")
 def daskptycho() -> None:
     """Ptychography of any size: frames in Zarr, tiles on Dask, phases synchronised across the whole scan."""
 
@@ -50,6 +51,7 @@ for _command in (
     history_command,
     view_command,
     compare_command,
+    frc_command,
     export_command,
     check_gpu_command,
 ):

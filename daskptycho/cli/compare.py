@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
-from daskptycho.cli.terminal import show_facts
+from daskptycho.cli.terminal import remark, show_facts
 from daskptycho.errors import ScanError
 from daskptycho.views.quantities import format_length
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from daskptycho.analysis.metrics import Comparison
+    from daskptycho.analysis.metrics import FRC, Comparison
 
-__all__ = ["command"]
+__all__ = ["command", "resolution_facts"]
 
 
 @click.command(
@@ -34,11 +34,16 @@ def command(a: str, b: str, picture: str | None) -> None:
 
     A and B are results, or simulated scans, of which the true object is compared. The shift, the phase ramp
     and the factor that no reconstruction can determine are removed first. PICTURE shows both images, their
-    difference and the Fourier ring correlation.
+    difference and the Fourier ring correlation. If only one of them is in metres, as a measurement and a
+    simulation may be, they are compared pixel by pixel.
     """
     from daskptycho.analysis.metrics import common_region, compare_images
 
     image, reference = _load_image(a), _load_image(b)
+    units = [one.object["y"].attrs.get("units") for one in (image, reference)]
+    if set(units) == {"m", "pixel"}:
+        remark(f"{(a, b)[units.index('m')]} is in metres and the other image in pixels: compared in pixels\n")
+        image, reference = _in_pixels(image), _in_pixels(reference)
     first, second = common_region(image.object, reference.object)
     weight = None
     for own, other in ((image, reference), (reference, image)):
@@ -54,7 +59,8 @@ def command(a: str, b: str, picture: str | None) -> None:
     show_facts(title, [_comparison_facts(comparison, first.shape, metres)])
     if picture is not None:
         from daskptycho.storage.store import parse_location
-        from daskptycho.views.plotting import plot_comparison, save_figure
+        from daskptycho.views.plotting import plot_comparison
+        from daskptycho.views.saving import save_figure
 
         names = (parse_location(a).name, "truth" if reference.truth else parse_location(b).name)
         path = save_figure(plot_comparison(comparison, second, names=names), picture)
@@ -68,6 +74,21 @@ class _ComparedImage:
     object: xr.DataArray
     illumination: xr.DataArray | None
     truth: bool
+
+
+def _in_pixels(image: _ComparedImage) -> _ComparedImage:
+    """The image with coordinates in pixels."""
+
+    def converted(values: xr.DataArray) -> xr.DataArray:
+        for axis in ("y", "x"):
+            where = values[axis].values
+            if values[axis].attrs.get("units") == "m" and len(where) > 1:
+                step = (where[-1] - where[0]) / (len(where) - 1)
+                values = values.assign_coords({axis: (axis, where / step, {"units": "pixel"})})
+        return values
+
+    light = None if image.illumination is None else converted(image.illumination)
+    return _ComparedImage(converted(image.object), light, image.truth)
 
 
 def _load_image(url: str) -> _ComparedImage:
@@ -97,12 +118,7 @@ def _load_image(url: str) -> _ComparedImage:
 
 def _comparison_facts(comparison: Comparison, shape: tuple[int, ...], metres: bool) -> list[tuple[str, str]]:
     """Error, registration and resolution as names and values."""
-    registration, frc = comparison.registration, comparison.frc
-
-    def size(value: float) -> str:
-        return format_length(value) if metres else f"{value:.3g} pixels"
-
-    unit = "1/m" if metres else "1/pixel"
+    registration = comparison.registration
     facts = [
         ("relative error", f"{comparison.error:.4g}"),
         ("compared region", f"{shape[0]} x {shape[1]} pixels"),
@@ -113,15 +129,23 @@ def _comparison_facts(comparison: Comparison, shape: tuple[int, ...], metres: bo
         ("ramp", "{:.2g}, {:.2g} rad per pixel (y, x)".format(*registration.ramp)),
         ("scale", f"{abs(registration.scale):.4g}"),
     ]
+    return facts + resolution_facts(comparison.frc, metres)
+
+
+def resolution_facts(frc: FRC, metres: bool) -> list[tuple[str, str]]:
+    """Where the Fourier ring correlation ends, and the resolution that this means, as names and values."""
+
+    def size(value: float) -> str:
+        return format_length(value) if metres else f"{value:.3g} pixels"
+
+    unit = "1/m" if metres else "1/pixel"
     if frc.crossing is None or frc.resolution is None:
         finest = size(1 / float(frc.frequency[-1]))
         return [
-            *facts,
             ("FRC crossing", "none up to the Nyquist frequency"),
             ("resolution", f"{finest} or better"),
         ]
     return [
-        *facts,
         ("FRC crossing", f"{frc.crossing:.4g} {unit}"),
         ("resolution", f"{size(frc.resolution)} (full period)"),
     ]

@@ -19,7 +19,7 @@ from daskptycho.cli.options import (
     source_distance_option,
     tile_frames_option,
 )
-from daskptycho.cli.terminal import show_progress
+from daskptycho.cli.terminal import remark, show_progress, verbosity_options
 from daskptycho.errors import OptionError
 from daskptycho.views.quantities import pluralise
 
@@ -109,8 +109,17 @@ class _Key(click.ParamType):
     type=click.Choice(["centre", "corner"]),
     help="Where the zero frequency is in the frames.  [default: centre]",
 )
-@click.option("--centre", type=_Point(), help="Pixel of the zero frequency, instead of that of the file.")
+@click.option(
+    *("--centre", "--center", "centre"),
+    type=_Point(),
+    help="Pixel of the zero frequency, instead of that of the file.",
+)
 @click.option("--crop", type=SIZE, help="Crop frames to this size around the zero frequency.")
+@click.option(
+    "--pad",
+    type=click.IntRange(min=0),
+    help="Pixels to add on each side of near-field frames, for light that passes beside the detector.",
+)
 @click.option(
     "--position-axes",
     metavar="AXES",
@@ -155,10 +164,15 @@ class _Key(click.ParamType):
     type=float,
     help="Diameter of that guess in pixels; by default, estimated from the frames.",
 )
-@click.option("--probe-defocus-m", type=float, help="Propagate that guess by this distance.")
+@click.option(
+    "--probe-defocus-m",
+    type=float,
+    help="Propagate that guess by this distance, from its focus to the sample; below 0, the focus is behind.",
+)
 @click.option("--period", type=PAIR, help="Period in pixels of a periodic canvas.")
 @tile_frames_option
 @overwrite_option
+@verbosity_options
 def command(file: str, scan: str, **options: Any) -> None:
     """Read FILE and write it to SCAN as a scan, block by block.
 
@@ -182,8 +196,8 @@ def command(file: str, scan: str, **options: Any) -> None:
         written = create_scan(scan, progress=progress.frames("Importing"), **contents, **writing)
     frames, height, width = written["intensity"].shape
     tiles = pluralise(len(tile_chunks(written)), "tile")
-    click.echo(f"{scan}: {pluralise(frames, 'frame')} of {height} x {width} pixels in {tiles}")
-    click.echo(f"Look at it with: daskptycho info {shlex.quote(scan)}")
+    remark(f"{scan}: {pluralise(frames, 'frame')} of {height} x {width} pixels in {tiles}")
+    remark(f"Look at it with: daskptycho info {shlex.quote(scan)}")
 
 
 def _check_unit(contents: dict[str, Any]) -> None:

@@ -20,6 +20,8 @@ __all__ = ["command"]
 LEAST_OVERLAP = 0.5
 # Warn if the bright centre is off the zero frequency by more than this fraction of the frame.
 OFF_CENTRE = 0.1
+# Warn if the rim of near-field frames is brighter than this fraction of their mean.
+LIT_RIM = 0.1
 
 
 @click.command(
@@ -30,7 +32,7 @@ OFF_CENTRE = 0.1
 )
 @click.argument("scan", metavar="SCAN")
 @click.option(
-    "--picture", metavar="PICTURE", help="Also draw the mean frame and the positions into this file."
+    "--picture", metavar="PICTURE", help="Also draw the mean frame and the positions, or the result, here."
 )
 def command(scan: str, picture: str | None) -> None:
     """Describe SCAN: frames, counts, positions and geometry, with a warning for everything unusual.
@@ -44,7 +46,13 @@ def command(scan: str, picture: str | None) -> None:
     from daskptycho.storage.store import parse_location, read_attributes
 
     if read_attributes(parse_location(scan)).get("format") == FORMAT:
-        show_facts(f"{scan}, a result", result_facts(open_result(scan)))
+        result = open_result(scan)
+        show_facts(f"{scan}, a result", result_facts(result))
+        if picture is not None:
+            from daskptycho.views.plotting import plot_result
+            from daskptycho.views.saving import save_figure
+
+            click.echo(save_figure(plot_result(result), picture))
         return
     opened = open_scan(scan)
     with show_progress(leave=False) as progress:
@@ -59,7 +67,8 @@ def command(scan: str, picture: str | None) -> None:
         )
     )
     if picture is not None:
-        from daskptycho.views.plotting import plot_scan, save_figure
+        from daskptycho.views.plotting import plot_scan
+        from daskptycho.views.saving import save_figure
 
         click.echo(save_figure(plot_scan(opened, counts.mean), picture))
     for warning in _find_oddities(opened, counts):
@@ -68,6 +77,8 @@ def command(scan: str, picture: str | None) -> None:
 
 def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
     """Warnings about what is allowed but rarely intended."""
+    from daskptycho.scan.optics import is_near_field
+
     oddities = []
     dark = int((counts.per_frame == 0).sum())
     if dark:
@@ -79,8 +90,7 @@ def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
         oddities.append(
             "the scan has no probe; a reconstruction needs a first guess (import with --guess-probe)"
         )
-    if scan.attrs.get("propagation") != "near-field":
-        oddities += _off_centre(counts)
+    oddities += _rim_is_lit(scan, counts) if is_near_field(scan.attrs) else _off_centre(counts)
     if scan.sizes["frame"] > 1:
         step, frame = mean_step(scan), min(scan["intensity"].shape[1:])
         if 1 - step / frame < LEAST_OVERLAP:
@@ -89,6 +99,25 @@ def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
                 f"{frame} pixels: neighbours hardly overlap"
             )
     return oddities
+
+
+def _rim_is_lit(scan: xr.Dataset, counts: Counts) -> list[str]:
+    """Warn if light passes beside the detector in the near field."""
+    import numpy as np
+
+    from daskptycho.scan.optics import fresnel_numbers
+
+    mean = counts.mean
+    rim = np.concatenate([mean[0], mean[-1], mean[:, 0], mean[:, -1]]).mean()
+    # The frames of the simulator are periodic.
+    if "truth_object" in scan or rim <= LIT_RIM * mean.mean():
+        return []
+    # As far as the finest structure, of two pixels, is carried on its way to the detector.
+    margin = min(max(1, round(0.5 / min(fresnel_numbers(scan.attrs)))), min(mean.shape) // 2)
+    return [
+        "the beam reaches the rim of the frames: light that leaves a frame there is taken to come back on "
+        f"the other side; import with --pad {margin} to leave it room"
+    ]
 
 
 def _off_centre(counts: Counts) -> list[str]:

@@ -13,14 +13,22 @@ __all__ = [
     "LENGTHS",
     "NUMBERS",
     "PAIR",
+    "RANGE",
+    "REGION",
     "SIZE",
     "NumberOr",
     "algorithm_option",
+    "colour_map_option",
     "detector_distance_option",
     "detector_pixel_size_option",
+    "no_iterations_option",
     "options_on_command_line",
     "overwrite_option",
+    "ramp_option",
+    "range_option",
     "refuse_to_overwrite",
+    "region_option",
+    "say_that_ramp_is_removed",
     "source_distance_option",
     "sync_option",
     "tile_frames_option",
@@ -86,6 +94,50 @@ class _Size(click.ParamType):
         return int(found[1]) if found[2] is None else (int(found[1]), int(found[2]))
 
 
+class _Region(click.ParamType):
+    """Rows and columns of an image: ``100:300,50:250``."""
+
+    name = "rows,columns"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "Y:Y,X:X"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d*):(\d*),(\d*):(\d*)", value)
+        if found is None:
+            self.fail(
+                f"{value!r} is not a region; expected rows and columns, as in 100:300,50:250", param, ctx
+            )
+        ends = [int(number) if number else None for number in found.groups()]
+        return slice(*ends[:2]), slice(*ends[2:])
+
+
+class _Range(click.ParamType):
+    """The values at both ends of a colour map: ``-0.5,0.5``."""
+
+    name = "range"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "LOW,HIGH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = (float(part) for part in value.split(","))
+        except ValueError:
+            low = high = 0.0
+        if not low < high:
+            self.fail(
+                f"{value!r} is not a range; expected a smaller and a larger number, as in -0.5,0.5",
+                param,
+                ctx,
+            )
+        return low, high
+
+
 class NumberOr(click.ParamType):
     """A number, or one particular word instead of it."""
 
@@ -110,9 +162,28 @@ NUMBERS = _Numbers()
 PAIR = _Pair()
 LENGTHS = _Lengths()
 SIZE = _Size()
+REGION = _Region()
+RANGE = _Range()
 
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace an existing file or store once the new one is complete."
+)
+ramp_option = click.option(
+    "--remove-ramp/--keep-ramp",
+    default=None,
+    help="Subtract the mean slope of the phase, or keep it.  [default: subtract if the probe was recovered]",
+)
+region_option = click.option(
+    "--region", type=REGION, help="Rows and columns of the image, instead of its illuminated part."
+)
+colour_map_option = click.option(
+    *("--colour-map", "--color-map", "--cmap", "colour_map"),
+    metavar="NAME",
+    help="Colour map of matplotlib.  [default: gray for an amplitude; for a phase twilight if its range is "
+    "the full circle, otherwise viridis]",
+)
+range_option = click.option(
+    *("--range", "limits"), type=RANGE, help="Values at both ends of the colour map, in radians for a phase."
 )
 tile_frames_option = click.option(
     "--tile-frames", type=int, help="Frames per tile; chosen automatically by default."
@@ -146,6 +217,29 @@ update_probe_option = click.option(
     show_default=True,
     help="Recover the probe as well, or keep that of the scan.",
 )
+
+
+def _refuse_iterations(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError(
+            "--iterations could mean two things; expected --sweeps, the number of sweeps over all frames, or "
+            "--eigensolver-steps of reconstruct, the steps of the eigensolver in each synchronisation"
+        )
+
+
+# Other programs call a sweep an iteration, and a step of the eigensolver is one too.
+no_iterations_option = click.option(
+    "--iterations", hidden=True, expose_value=False, callback=_refuse_iterations
+)
+
+
+def say_that_ramp_is_removed(path: object) -> None:
+    """Say on the error stream that a picture shows the phase without its mean slope."""
+    click.echo(
+        f"{path}: the mean slope of the phase has been subtracted, which the data do not determine if the "
+        "probe is recovered; --keep-ramp keeps it",
+        err=True,
+    )
 
 
 def refuse_to_overwrite(url: str, overwrite: bool) -> None:

@@ -14,13 +14,14 @@ from daskptycho.cli.live import dashboard_option, serve_live_page
 from daskptycho.cli.options import (
     NumberOr,
     algorithm_option,
+    no_iterations_option,
     options_on_command_line,
     overwrite_option,
     refuse_to_overwrite,
     sync_option,
     update_probe_option,
 )
-from daskptycho.cli.terminal import show_progress, summarise_run
+from daskptycho.cli.terminal import remark, show_progress, summarise_run, verbosity_options
 from daskptycho.errors import OptionError
 
 if TYPE_CHECKING:
@@ -80,12 +81,13 @@ __all__ = ["command"]
     help="Eigensolver of the synchronisation.",
 )
 @click.option(
-    "--iterations",
+    "--eigensolver-steps",
     type=NumberOr(int, "auto"),
     default="auto",
     show_default=True,
     help="Steps of the eigensolver in each synchronisation.",
 )
+@no_iterations_option
 @update_probe_option
 @click.option("--modes", type=int, help="Number of incoherent probe modes; by default, that of the scan.")
 @click.option(
@@ -122,6 +124,7 @@ __all__ = ["command"]
 @overwrite_option
 @add_cluster_options
 @dashboard_option
+@verbosity_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -146,7 +149,7 @@ def command(
     resources = ComputeResources(
         **{field.name: options.pop(field.name) for field in fields(ComputeResources)}
     )
-    for name in ("beta", "inner", "sync_every", "eigensolver", "iterations"):
+    for name in ("beta", "inner", "sync_every", "eigensolver", "eigensolver_steps"):
         options.pop(name)
     for name in ("opening", "checkpoint_minutes"):
         if options[name] == "none":
@@ -177,8 +180,8 @@ def command(
             **options | {"algorithm": algorithm, "sync": sync},
         )
         confirm_gpu_work(resources, client)
-    click.echo(summarise_run(result, sweeps))
-    click.echo(f"{out} is complete; look at it with: daskptycho view {shlex.quote(out)}")
+    remark(summarise_run(result, sweeps))
+    remark(f"{out} is complete; look at it with: daskptycho view {shlex.quote(out)}")
 
 
 def _algorithm(ctx: click.Context) -> Algorithm:
@@ -198,7 +201,7 @@ def _sync(ctx: click.Context) -> Sync:
     from daskptycho.sync.options import Sync
 
     if ctx.params["sync"] == "none":
-        useless = options_on_command_line(ctx, "inner", "sync_every", "eigensolver", "iterations")
+        useless = options_on_command_line(ctx, "inner", "sync_every", "eigensolver", "eigensolver_steps")
         if useless:
             raise OptionError(
                 f"{' and '.join(useless)} with --sync none; expected another --sync, or none of these options"
@@ -208,6 +211,6 @@ def _sync(ctx: click.Context) -> Sync:
         method=ctx.params["sync"],
         inner=ctx.params["inner"],
         eigensolver=ctx.params["eigensolver"],
-        iterations=ctx.params["iterations"],
+        iterations=ctx.params["eigensolver_steps"],
         every=ctx.params["sync_every"],
     )

@@ -10,7 +10,8 @@ import click
 from daskptycho.cli.cluster import ComputeResources, add_cluster_options, confirm_gpu_work, open_client
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.live import dashboard_option, serve_live_page
-from daskptycho.cli.terminal import show_progress, summarise_run
+from daskptycho.cli.options import no_iterations_option
+from daskptycho.cli.terminal import remark, show_progress, summarise_run, verbosity_options
 
 if TYPE_CHECKING:
     from daskptycho.run.loop import Progress
@@ -31,9 +32,11 @@ __all__ = ["command"]
 @click.option(
     "--sweeps", type=int, help="Maximum number of sweeps in all; by default, that of the original run."
 )
+@no_iterations_option
 @click.option("--scan", metavar="SCAN", help="Where the scan is now, if it has been moved.")
 @add_cluster_options
 @dashboard_option
+@verbosity_options
 def command(
     out: str,
     sweeps: int | None,
@@ -78,5 +81,5 @@ def command(
         )
         if result.sizes["sweep"] > done:
             confirm_gpu_work(resources, client)
-    click.echo(summarise_run(result, total))
-    click.echo(f"{out} is complete; look at it with: daskptycho view {shlex.quote(out)}")
+    remark(summarise_run(result, total))
+    remark(f"{out} is complete; look at it with: daskptycho view {shlex.quote(out)}")

@@ -16,7 +16,7 @@ from daskptycho.cli.options import (
     source_distance_option,
     tile_frames_option,
 )
-from daskptycho.cli.terminal import show_progress
+from daskptycho.cli.terminal import remark, show_progress, verbosity_options
 from daskptycho.views.quantities import pluralise
 
 __all__ = ["command"]
@@ -86,6 +86,7 @@ __all__ = ["command"]
 )
 @tile_frames_option
 @overwrite_option
+@verbosity_options
 def command(out: str, **options: Any) -> None:
     """Simulate a scan and write it to OUT together with the true object and probe."""
     from daskptycho.scan.dataset import tile_chunks
@@ -95,5 +96,5 @@ def command(out: str, **options: Any) -> None:
         scan = simulate_scan(out, progress=progress.frames("Simulating"), **options)
     frames, height, width = scan["intensity"].shape
     tiles = pluralise(len(tile_chunks(scan)), "tile")
-    click.echo(f"{out}: {pluralise(frames, 'frame')} of {height} x {width} pixels in {tiles}")
-    click.echo(f"Reconstruct it with: daskptycho reconstruct {shlex.quote(out)} result.zarr")
+    remark(f"{out}: {pluralise(frames, 'frame')} of {height} x {width} pixels in {tiles}")
+    remark(f"Reconstruct it with: daskptycho reconstruct {shlex.quote(out)} result.zarr")

@@ -1,18 +1,23 @@
 """What a user sees while a command works and when it is done: progress bars, tables, warnings.
 
 Progress goes to the error stream and results to the output, so that a pipe carries only results. If the error
-stream is not a terminal, as in the log of a batch job, a line now and then replaces the bars. The commands
-call this module.
+stream is not a terminal, as in the log of a batch job, a line now and then replaces the bars; it says when it
+was written and how much time is left. ``--quiet`` turns bars, lines and remarks off, ``--verbose`` writes a
+line for each step. The commands call this module.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from daskptycho.views.quantities import format_duration
 
 if TYPE_CHECKING:
     import rich.progress
@@ -21,10 +26,87 @@ if TYPE_CHECKING:
 
     from daskptycho.run.loop import Progress
 
-__all__ = ["ProgressBars", "print_warning", "show_facts", "show_progress", "show_table", "summarise_run"]
+__all__ = [
+    "ProgressBars",
+    "print_warning",
+    "remark",
+    "show_facts",
+    "show_progress",
+    "show_table",
+    "summarise_run",
+    "verbosity_options",
+]
 
-# Number of lines that a run without a terminal writes to its log, besides that of the first sweep.
+# Number of lines that a command without a terminal writes to its log, besides the first one.
 LOG_LINES = 10
+# Where the context of a command keeps what --quiet and --verbose ask for.
+QUIET, VERBOSE = "daskptycho.quiet", "daskptycho.verbose"
+
+
+def _keep(key: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+    """A callback of an option that keeps its value in the context of the command."""
+
+    def keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        ctx.meta[key] = value
+
+    return keep
+
+
+def verbosity_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--quiet`` and ``--verbose`` to a command; `show_progress` and `remark` follow them."""
+    for option in (
+        click.option(
+            *("--verbose", "-v"),
+            is_flag=True,
+            expose_value=False,
+            callback=_keep(VERBOSE),
+            help="Write a line for each step of the progress.",
+        ),
+        click.option(
+            *("--quiet", "-q"),
+            is_flag=True,
+            expose_value=False,
+            callback=_keep(QUIET),
+            help="Write only warnings and errors.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _is_asked(key: str) -> bool:
+    """Whether the command that runs was given ``--quiet`` or ``--verbose``."""
+    ctx = click.get_current_context(silent=True)
+    return ctx is not None and bool(ctx.meta.get(key))
+
+
+def remark(message: str) -> None:
+    """Print what a command has done, or what to do next, unless it is to be quiet."""
+    if not _is_asked(QUIET):
+        click.echo(message)
+
+
+class _Log:
+    """Lines about one bar: the first step, then `LOG_LINES` more at even distances, or each step."""
+
+    def __init__(self, label: str, unit: str, echo: Callable[[str], None], each: bool) -> None:
+        self._label, self._unit, self._echo, self._each = label, unit, echo, each
+        self._first: tuple[int, float] | None = None
+
+    def write(self, number: int, total: int, note: str = "", pace: float = math.nan) -> None:
+        """Write a line about a step, if it is due. `pace`, seconds per unit, is used until one is known."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (number, now)
+        elif number % max(1, total // LOG_LINES) and number != total and not self._each:
+            return
+        first, begun = self._first
+        if number > first:
+            pace = (now - begun) / (number - first)
+        if number < total and not math.isnan(pace):
+            note = f"{note}   {format_duration((total - number) * pace)} left"
+        when = datetime.now().isoformat(sep=" ", timespec="seconds")
+        self._echo(f"{when}  {self._label}: {self._unit} {number} of {total}{note}")
 
 
 class ProgressBars:
@@ -32,7 +114,7 @@ class ProgressBars:
 
     def __init__(self, bars: rich.progress.Progress, echo: Callable[[str], None] | None) -> None:
         self._bars = bars
-        self._echo = echo
+        self._echo = echo or (lambda line: None)
 
     def frames(self, label: str) -> Callable[[int, int], None]:
         """Add a bar over frames; call the returned function with (frames done, all frames)."""
@@ -45,34 +127,35 @@ class ProgressBars:
     def sweeps(self, label: str, total: int) -> Callable[[Progress], None]:
         """Add a bar over sweeps; call the returned function with the `Progress` of each sweep."""
         bar = self._bars.add_task(label, total=total, unit="sweeps", note="reading the frames")
-        consensus = math.nan
+        log = _Log(label, "sweep", self._echo, _is_asked(VERBOSE))
+        disagreement = math.nan
 
         def show_sweep(state: Progress) -> None:
-            nonlocal consensus
-            if not math.isnan(state.consensus):
-                consensus = state.consensus
-            known = "" if math.isnan(consensus) else f"   consensus {consensus:<7.2g}"
+            nonlocal disagreement
+            if not math.isnan(state.disagreement):
+                disagreement = state.disagreement
+            known = "" if math.isnan(disagreement) else f"   disagreement {disagreement:<7.2g}"
             note = f"residual {state.residual:<9.4g}{known}   {state.seconds:.2g} s per sweep"
             self._bars.update(bar, completed=state.sweep, note="" if state.sweep == total else note)
-            every = max(1, total // LOG_LINES)
-            if self._echo is not None and (state.sweep == 1 or state.sweep % every == 0):
-                self._echo(f"{label}: sweep {state.sweep} of {total}   {note}")
+            log.write(state.sweep, total, f"   {note}", state.seconds)
 
         return show_sweep
 
     def _add_bar(self, label: str, unit: str) -> Callable[[int, int], None]:
         """Add a bar that counts units; the returned function moves it."""
         bar = self._bars.add_task(label, total=None, unit=unit, note="")
+        log = _Log(label, unit.removesuffix("s"), self._echo, _is_asked(VERBOSE))
 
         def move(number: int, total: int) -> None:
             self._bars.update(bar, completed=number, total=total)
+            log.write(number, total)
 
         return move
 
 
 @contextmanager
 def show_progress(*, leave: bool = True) -> Iterator[ProgressBars]:
-    """Show progress bars while the block runs; `leave` keeps them in view afterwards."""
+    """Show progress bars while the block runs; `leave` keeps them in view, or in a log, afterwards."""
     import rich.progress as rich_progress
     from rich.console import Console, Group
     from rich.text import Text
@@ -106,10 +189,18 @@ def show_progress(*, leave: bool = True) -> Iterator[ProgressBars]:
         expand=True,
         refresh_per_second=5,
         transient=not leave,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal or _is_asked(QUIET),
     )
+
+    def echo(line: str) -> None:
+        if console.is_terminal:
+            bars.console.print(line)
+        else:
+            click.echo(line, err=True)
+
+    is_logged = not _is_asked(QUIET) and (_is_asked(VERBOSE) or (leave and not console.is_terminal))
     with bars:
-        yield ProgressBars(bars, None if console.is_terminal else lambda line: click.echo(line, err=True))
+        yield ProgressBars(bars, echo if is_logged else None)
 
 
 def show_facts(title: str, groups: Sequence[Sequence[tuple[str, str]]]) -> None:
@@ -148,19 +239,19 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def summarise_run(result: xr.Dataset, sweeps: int) -> str:
-    """Summarise a run: residual, consensus, sweeps and seconds, and in a second line what was refined."""
+    """Summarise a run: residual, disagreement, sweeps and seconds, and in a second line what was refined."""
     done, residual = result.sizes["sweep"], float(result["residual"][-1])
     early = f" of {sweeps}" if done < sweeps else ""
-    consensus = result["consensus"].values
-    known = [value for value in consensus if not math.isnan(value)]
-    agreement = f", consensus {known[-1]:.2g}" if known else ""
+    disagreement = result["disagreement"].values
+    known = [value for value in disagreement if not math.isnan(value)]
+    last = f", disagreement {known[-1]:.2g}" if known else ""
     seconds = float(result["seconds"].sum())
     refined = ""
     if "position_given" in result:
         from daskptycho.views.moves import describe_moves
 
         refined = f"\n{describe_moves(result)}"
-    return f"Residual {residual:.4g}{agreement} after {done}{early} sweeps in {seconds:.3g} s.{refined}"
+    return f"Residual {residual:.4g}{last} after {done}{early} sweeps in {seconds:.3g} s.{refined}"
 
 
 def print_warning(message: str) -> None:

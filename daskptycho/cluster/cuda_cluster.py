@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 import dask
@@ -48,13 +49,30 @@ class _GpuWorker(WorkerPlugin):
         if isinstance(gpu, str):
             raise OptionError(f"the worker at {worker.address} cannot use a GPU: {gpu}")
         self.gpu, self.pool, self.before = gpu, _set_pool(), count_sweeps()
+        _count_as_device_memory()
+
+
+def _count_as_device_memory() -> None:
+    """Tell dask-cuda that a dataclass holds memory of the GPU if one of its fields does.
+
+    It would take counts and phases for objects of the host, and spill them to disk for want of memory there.
+    """
+    is_device_object = importlib.import_module("dask_cuda.is_device_object").is_device_object
+
+    def holds_device_memory(held: Any) -> bool:
+        if is_dataclass(held):
+            return any(is_device_object(getattr(held, field.name)) for field in fields(held))
+        return hasattr(held, "__cuda_array_interface__")
+
+    is_device_object.register(object, holds_device_memory)
 
 
 def _set_pool() -> str:
     """Let CuPy allocate from a pool: allocations by the driver would wait for all work on the GPU."""
     cupy = importlib.import_module("cupy")
     if importlib.util.find_spec("rmm") is None:
-        cupy.cuda.set_allocator(cupy.cuda.MemoryPool().malloc)
+        # The default one, which CuPy empties before it tries again to allocate what did not fit.
+        cupy.cuda.set_allocator(cupy.get_default_memory_pool().malloc)
         return "CuPy"
     cupy.cuda.set_allocator(importlib.import_module("rmm.allocators.cupy").rmm_cupy_allocator)
     return "RMM"

@@ -12,11 +12,11 @@ from html import escape
 from importlib.resources import files
 
 from daskptycho.dashboard.view import View
+from daskptycho.views.quantities import UNKNOWN, format_duration
 
 __all__ = [
     "COLOURS",
     "assign_colours",
-    "format_duration",
     "read_asset",
     "render_headline",
     "render_numbers",
@@ -25,26 +25,11 @@ __all__ = [
 
 # One for each worker; they can also be distinguished by those who cannot tell red from green.
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#994f00")
-UNKNOWN = "-"
 
 
 def read_asset(name: str) -> str:
     """Read a style sheet or template of this folder."""
     return files("daskptycho.dashboard").joinpath(name).read_text("utf-8")
-
-
-def format_duration(seconds: float) -> str:
-    """Write a time as people do: 4.2 s, 3 min 20 s, 2 h 5 min; a dash for NaN."""
-    if not math.isfinite(seconds):
-        return UNKNOWN
-    if seconds < 9.95:
-        return f"{seconds:.2g} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
 
 
 def render_headline(view: View) -> str:
@@ -61,7 +46,7 @@ def render_headline(view: View) -> str:
 
 def render_numbers(view: View) -> str:
     """Write the numbers that one looks for first, each with its label."""
-    synchronised = [value for value in view.consensus if math.isfinite(value)]
+    synchronised = [value for value in view.disagreement if math.isfinite(value)]
     pace = view.seconds_per_sweep
     running = view.status in ("waiting", "running")
     time_label, seconds = ("left", view.seconds_left) if running else ("taken", sum(view.seconds))
@@ -69,9 +54,9 @@ def render_numbers(view: View) -> str:
         (f"{view.sweeps_done}" + (f" of {view.sweeps}" if view.sweeps else ""), "sweeps"),
         (format_duration(seconds), time_label),
         (f"{view.residual[-1]:.4g}" if view.residual else UNKNOWN, "residual R²"),
-        (f"{synchronised[-1]:.3g}" if synchronised else UNKNOWN, "consensus 1 - λ"),
-        (format_duration(pace), "a sweep"),
-        (f"{view.frames / pace:,.0f}" if view.frames and pace > 0 else UNKNOWN, "frames a second"),
+        (f"{synchronised[-1]:.3g}" if synchronised else UNKNOWN, "disagreement 1 - λ"),
+        (format_duration(pace), "per sweep"),
+        (f"{view.frames / pace:,.0f}" if view.frames and pace > 0 else UNKNOWN, "frames per second"),
         (f"{view.frames:,}" if view.frames else UNKNOWN, "frames"),
         (f"{view.tile_count:,}" if view.tile_count else UNKNOWN, "tiles"),
     ]

@@ -80,6 +80,6 @@ def _render_text(view: View) -> str:
 
 def _render_pictures(view: View) -> str:
     from daskptycho.dashboard.live_figure import draw_live_figure
-    from daskptycho.views.plotting import encode_as_data_url
+    from daskptycho.views.saving import encode_as_data_url
 
     return f"<img style='max-width: 100%' src='{encode_as_data_url(draw_live_figure(view), dpi=80)}'>"

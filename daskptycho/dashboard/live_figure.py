@@ -19,7 +19,7 @@ __all__ = ["draw_live_figure"]
 
 
 def draw_live_figure(view: View) -> Figure:
-    """Draw amplitude and phase, and to their right the probe above the curves of residual and consensus.
+    """Draw amplitude and phase, and to their right the probe above the curves of residual and disagreement.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def draw_live_figure(view: View) -> Figure:
         axes.imshow(np.hstack(list(probe.modes[:3])))
         axes.set_title("probe" if len(probe.modes) == 1 else "strongest probe modes", fontsize=NORMAL)
         axes.set_axis_off()
-    history = {"residual": ("sweep", list(view.residual)), "consensus": ("sweep", list(view.consensus))}
+    history = {"residual": ("sweep", list(view.residual)), "disagreement": ("sweep", list(view.disagreement))}
     draw_convergence(figure.add_subplot(grid[1, 2]), xr.Dataset(history, {"sweep": list(view.sweep)}))
     return figure
 

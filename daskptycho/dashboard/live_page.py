@@ -19,9 +19,9 @@ class LivePage(LiveView):
 
     On a cluster the scheduler's own server serves the page, beside Dask's dashboard, which links to it.
     Without a cluster, a server on a free port of this machine does. The page shows the image so far, the
-    probe, residual and consensus against sweeps, and which worker has which tiles. Pictures are thinned out
-    where the tiles are. They are made at most once a second and take at most a twentieth of the run's time,
-    or a two-hundredth while nobody watches.
+    probe, residual and disagreement against sweeps, and which worker has which tiles. Pictures are thinned
+    out where the tiles are. They are made at most once a second and take at most a twentieth of the run's
+    time, or a two-hundredth while nobody watches.
 
     Parameters
     ----------

@@ -109,7 +109,7 @@ class LiveView:
             tile_count=len(progress.tiling.tiles),
             sweep=(*view.sweep[:kept], progress.sweep),
             residual=(*view.residual[:kept], progress.residual),
-            consensus=(*view.consensus[:kept], progress.consensus),
+            disagreement=(*view.disagreement[:kept], progress.disagreement),
             seconds=(*view.seconds[:kept], progress.seconds),
             scale=choose_scale(self._scan, progress.tiling.window),
         )
@@ -140,7 +140,8 @@ class LiveView:
             time.sleep(0.3 if self._is_watched else 0.0)
         except Exception as error:
             self._give_up(error)
-        self._display.close()
+        finally:
+            self._display.close()
 
     def __enter__(self) -> Self:
         return self

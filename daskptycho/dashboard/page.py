@@ -60,14 +60,14 @@ def fill_page(doc: Document, latest: LatestView | None, dask_page: str = "") -> 
         for name in ("head", "numbers", "workers")
     }
     texts["head"].js_on_change("text", CustomJS(code=STAY_AFTER_END))
-    image, residual, consensus, probe, tiles = (ColumnDataSource() for _ in range(5))
+    image, residual, disagreement, probe, tiles = (ColumnDataSource() for _ in range(5))
     amplitude, phase = make_image_figures(image)
     figures = {
         "amplitude": amplitude,
         "phase": phase,
         "probe": make_probe_figure(probe),
         "residual": make_curve_figure("Residual R²", "residual", residual, "#1f4e79"),
-        "consensus": make_curve_figure("Consensus 1 - λ", "consensus", consensus, "#c8553d"),
+        "disagreement": make_curve_figure("Disagreement 1 - λ", "disagreement", disagreement, "#c8553d"),
         "tiles": make_tile_figure(tiles),
     }
     for name, figure in figures.items():
@@ -86,7 +86,7 @@ def fill_page(doc: Document, latest: LatestView | None, dask_page: str = "") -> 
         texts["workers"].text = render_workers(view)
         doc.title = _tab_title(view)
         draw_curve(residual, figures["residual"], "residual", view)
-        draw_curve(consensus, figures["consensus"], "consensus", view)
+        draw_curve(disagreement, figures["disagreement"], "disagreement", view)
         # A picture is sent to the browser only once.
         if view.image is not None and view.image is not shown.get("image"):
             draw_image(image, amplitude, phase, view.image, view.scale)

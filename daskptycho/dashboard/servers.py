@@ -9,6 +9,7 @@ import asyncio
 import pickle
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -32,6 +33,10 @@ __all__ = ["LocalServer", "SchedulerServer"]
 
 # Most runs for which a scheduler keeps a page; the oldest are dropped first.
 MAX_RUNS = 8
+# Seconds that `close` waits at most for the thread of a local server.
+CLOSING_SECONDS = 5.0
+# Seconds that a call waits at most for the scheduler's answer.
+ANSWER_SECONDS = 30.0
 # Remote calls that the scheduler answers.
 SHOW, IS_UP_TO_DATE = "daskptycho_show", "daskptycho_is_up_to_date"
 
@@ -43,13 +48,19 @@ class LocalServer:
         self._latest = LatestView(view)
         self._sockets = bind_sockets(0, "127.0.0.1")
         self.link = f"http://127.0.0.1:{self._sockets[0].getsockname()[1]}{PATH}"
+        self._error: Exception | None = None
+        self._loop, self._closing = asyncio.new_event_loop(), asyncio.Event()
         started = threading.Event()
         self._thread = threading.Thread(
             target=self._serve, args=(started,), name="daskptycho-live-page", daemon=True
         )
-        self._error: Exception | None = None
-        self._thread.start()
-        started.wait()
+        try:
+            self._thread.start()
+            started.wait()
+        except BaseException:
+            # Ctrl-C while the server starts.
+            self.close()
+            raise
         if self._error is not None:
             raise self._error
 
@@ -60,45 +71,45 @@ class LocalServer:
         return self._latest.is_up_to_date()
 
     def close(self) -> None:
-        self._loop.add_callback(self._stop)
-        self._thread.join()
+        """End the server, also while it starts or once it has ended, and wait a few seconds at most."""
+        # The loop refuses calls once it is closed, and a thread that has not begun to run cannot be joined.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._closing.set)
+        with suppress(RuntimeError):
+            self._thread.join(CLOSING_SECONDS)
 
     def _serve(self, started: threading.Event) -> None:
+        """Serve until `close` is called. The thread runs this method."""
         try:
-            self._start()
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._serve_page(started))
         except Exception as error:
             self._error = error
+        finally:
             for one in self._sockets:
                 one.close()
-            return
-        finally:
             started.set()
-        self._loop.start()
-        self._loop.close()
 
-    def _start(self) -> None:
-        asyncio.set_event_loop(asyncio.new_event_loop())
-        self._loop = IOLoop.current()
-
+    async def _serve_page(self, started: threading.Event) -> None:
         def fill(doc: Document) -> None:
             fill_page(doc, self._latest)
 
         # A tunnel from another machine begins at a port of its own, so that every port is allowed.
-        self._application = BokehTornado(
+        application = BokehTornado(
             {PATH: Application(FunctionHandler(fill))},
             extra_websocket_origins=["127.0.0.1:*", "localhost:*"],
             use_index=False,
             absolute_url="",
         )
-        self._server = HTTPServer(self._application)
-        self._server.add_sockets(self._sockets)
-        self._application.initialize(self._loop)
-        self._application.start()
-
-    def _stop(self) -> None:
-        self._server.stop()
-        self._application.stop()
-        self._loop.stop()
+        server = HTTPServer(application)
+        server.add_sockets(self._sockets)
+        application.initialize(IOLoop.current())
+        application.start()
+        started.set()
+        await self._closing.wait()
+        server.stop()
+        # Bokeh 3.10 refuses to wait for its sessions on a loop that is running.
+        application.stop(wait=False)
 
 
 class SchedulerServer:
@@ -141,7 +152,9 @@ class SchedulerServer:
 
     def _call(self, handler: str, **given: Any) -> bool:
         # Unlike run_on_scheduler, this does not add a line to the scheduler's log at every sweep.
-        return bool(self._client.sync(getattr(self._client.scheduler, handler), run=self._run, **given))
+        # A scheduler that does not answer must not keep a run from ending.
+        call = getattr(self._client.scheduler, handler)
+        return bool(self._client.sync(call, callback_timeout=ANSWER_SECONDS, run=self._run, **given))
 
 
 def _runs(scheduler: Any) -> dict[str, LatestView]:

@@ -123,7 +123,7 @@ class View:
         Numbers of frames and tiles; 0 if unknown.
     sweep : tuple of int
         Numbers of the sweeps that the following histories cover.
-    residual, consensus, seconds : tuple of float
+    residual, disagreement, seconds : tuple of float
         The history of the run, one value for each of these sweeps. `seconds` is the time of each sweep.
     scale : Scale
         Of the extents of the pictures.
@@ -140,7 +140,7 @@ class View:
     tile_count: int = 0
     sweep: tuple[int, ...] = ()
     residual: tuple[float, ...] = ()
-    consensus: tuple[float, ...] = ()
+    disagreement: tuple[float, ...] = ()
     seconds: tuple[float, ...] = ()
     scale: Scale = Scale((1.0, 1.0), "pixel")
     image: ImagePicture | None = None

@@ -28,6 +28,7 @@ from daskptycho.formats.position_file import read_position_file
 from daskptycho.formats.ptyd import is_ptyd, read_ptyd
 from daskptycho.formats.stem import is_stem, read_stem
 from daskptycho.scan.dataset import create_scan
+from daskptycho.scan.optics import NEAR_FIELD
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -101,7 +102,14 @@ def read_file(
     found = reader(path, **reading)
     if position_file is not None:
         found["position"] = read_position_file(position_file)
-    return arrange_scan(found, arrangement, given, assume or {})
+    scan = arrange_scan(found, arrangement, given, assume or {})
+    in_corner = "corner" in (arrangement.zero_frequency, reading.get("zero_frequency"))
+    if scan.get("propagation") == NEAR_FIELD and (in_corner or arrangement.centre is not None):
+        raise OptionError(
+            "zero_frequency 'corner' or centre is given for a near field, whose frames are images without a "
+            "zero frequency; expected neither"
+        )
+    return scan
 
 
 def import_scan(

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.first_probe import guess_first_probe
 from daskptycho.formats.lazy_frames import LazyFrames
+from daskptycho.formats.padding import pad_frames
 from daskptycho.formats.units import PLAUSIBLE, check_plausible
 from daskptycho.scan.calibration import GEOMETRY_NUMBERS
 from daskptycho.scan.optics import NEAR_FIELD, PHOTON, energy_to_wavelength, wavelength_to_energy
@@ -52,6 +53,8 @@ class Arrangement:
         [y, x] of the zero frequency in pixels of the frames in the file, instead of what the file says.
     crop : int or (int, int), optional
         Size to which frames are cropped round the zero frequency, in pixels.
+    pad : int
+        Pixels that near-field frames get on each side, which are not valid (`padding.pad_frames`).
     position_axes : str
         What the two columns of the positions in the file are: "yx" or "xy", with a minus before each letter
         whose axis points the other way, as in "-yx" or "x-y".
@@ -66,12 +69,14 @@ class Arrangement:
     probe_diameter : float, optional
         Diameter of that guess, a disc, in pixels. By default it is estimated from the frames.
     probe_defocus_m : float
-        Distance from the focus by which that guess is defocused, in metres.
+        Distance from the focus to the sample, along the beam, by which that guess is propagated, in metres.
+        Above zero the focus lies before the sample, below zero behind it.
     """
 
     zero_frequency: str = "centre"
     centre: tuple[float, float] | None = None
     crop: int | tuple[int, int] | None = None
+    pad: int = 0
     position_axes: str = "yx"
     rotation_deg: float = 0.0
     scan_shape: tuple[int, int] | None = None
@@ -171,6 +176,8 @@ def arrange_scan(
     scan["position"] = _find_positions(scan, arrangement, source)
     _centre_frames(scan, arrangement)
     _derive_pixel_size(scan)
+    if arrangement.pad:
+        pad_frames(scan, arrangement.pad)
     if "probe" not in scan and arrangement.guess_probe:
         scan["probe"] = guess_first_probe(scan, arrangement.probe_diameter, arrangement.probe_defocus_m)
     for name in ("centre", "scan_shape", "scan_step_m", *CALIBRATIONS):
@@ -305,7 +312,9 @@ def _apply_to_frames(
     for name in ("valid", "background"):
         if scan.get(name) is not None:
             scan[name] = function(np.asarray(scan[name]))
-    if "probe" in scan and frame_shape is not None:
+    if "probe" in scan and frame_shape is not None and scan.get("propagation") == NEAR_FIELD:
+        scan["probe"] = function(np.asarray(scan["probe"]))
+    elif "probe" in scan and frame_shape is not None:
         del scan["probe"]
         warnings.warn(
             "the probe of the file is left out: frames of another size have another pixel on the sample",

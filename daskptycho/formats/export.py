@@ -11,6 +11,7 @@ from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.cxi import write_cxi
 from daskptycho.formats.hdf5 import write_hdf5
 from daskptycho.formats.nexus import write_nexus
+from daskptycho.formats.npy import write_npy
 from daskptycho.formats.ome_zarr import write_ome_zarr
 from daskptycho.formats.tiff import write_tiff
 from daskptycho.storage.folder import write_atomically, write_file_atomically
@@ -25,6 +26,7 @@ WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
     ".h5": write_hdf5,
     ".hdf5": write_hdf5,
     ".zarr": write_ome_zarr,
+    ".npy": write_npy,
     ".tif": write_tiff,
     ".tiff": write_tiff,
 }
@@ -59,8 +61,9 @@ def export_result(result: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
         From `reconstruct` or `open_result`.
     path : str or Path
         Where to write it. The suffix chooses the format: .cxi (CXI), .nxs or .nexus (NeXus), .h5 or .hdf5
-        (HDF5), .zarr (OME-Zarr), .tif or .tiff (OME-TIFF). CXI and HDF5 hold the complex object and the
-        probe; OME-Zarr and OME-TIFF hold the phase, in radians, and the amplitude; NeXus holds all of these.
+        (HDF5), .npy (NumPy), .zarr (OME-Zarr), .tif or .tiff (OME-TIFF). CXI and HDF5 hold the complex object
+        and the probe, NumPy the complex object alone; OME-Zarr and OME-TIFF hold the phase, in radians, and
+        the amplitude; NeXus holds all of these.
     overwrite : bool
         Replace a file, or a picture in OME-Zarr, that lies there.
 

@@ -46,7 +46,9 @@ def guess_first_probe(
     diameter : float, optional
         Diameter of the disc in pixels. By default it is estimated from the frames.
     defocus_m : float
-        Distance in metres by which the guess is propagated, which needs the pixel size and the wavelength.
+        Distance in metres by which the guess is propagated from its focus to the sample, which needs the
+        pixel size and the wavelength. Above zero the beam diverges on the sample (in electron microscopy,
+        overfocus), below zero it converges.
 
     Returns
     -------

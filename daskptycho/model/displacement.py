@@ -116,6 +116,7 @@ def look_around(
     for frame, middle in centre.items():
         one = slice(frame, frame + 1)
         view, measured = at.view(tile, one), amplitude[one]
+        forward = at.model.forward.at(view.fraction)
         most = np.array(tile.window.shape) - (height, width)
         misfits = {}
         near = np.abs(middle).max() <= farthest
@@ -124,7 +125,7 @@ def look_around(
             corner = view.corner + np.array(by)
             if (corner >= 0).all() and (corner <= most).all():
                 waves = split(image, view.probe, corner)
-                _, misfit = project_data(waves, measured, at.model.forward, at.model.likelihood, out=waves)
+                _, misfit = project_data(waves, measured, forward, at.model.likelihood, out=waves)
                 misfits[by] = float(misfit)
         best = min(misfits, key=lambda by: misfits[by], default=(0, 0))
         if not near or misfits[best] < CLEARLY * misfits[0, 0]:

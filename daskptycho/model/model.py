@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from daskptycho.backend import Device, to_device
+from daskptycho.backend import Device, array_module, to_device
 from daskptycho.model import operators
 from daskptycho.model.forward import FarField, Forward
 from daskptycho.model.gain import Gain
@@ -16,6 +16,7 @@ from daskptycho.model.likelihood import Amplitude, Likelihood
 from daskptycho.model.parameter import Parameter, View
 from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
+from daskptycho.model.shifts import are_whole_pixels
 from daskptycho.tiling import Tile
 
 __all__ = ["PARAMETERS", "Model", "TileModel", "choose_model", "move_tile"]
@@ -140,6 +141,8 @@ class TileModel(NamedTuple):
         for parameter in self.model.parameters:
             value = self.value(parameter)
             view = parameter.see(value[frames] if parameter.per_frame else value, view)
+            if parameter.moves_frames and not are_whole_pixels(view.fraction):
+                view = view._replace(fraction=array_module(self.probe).asarray(view.fraction))
         return view
 
     def inverse_illumination(self, illumination: Array) -> Array:

@@ -29,7 +29,7 @@ def extrapolate(current: Array, previous: Array | None, momentum: float) -> Arra
 FIRST_MOMENTUM = 2.0
 
 # A residual whose relative change is smaller than this is at rest: what remains is noise. It changes by a few
-# per cent a sweep to the end for clean scans, and by 3e-4 after 100 sweeps for the one of docs/benchmarks.md.
+# per cent per sweep to the end for clean scans, and by 3e-4 after 100 sweeps for that of docs/benchmarks.md.
 REST = 1e-4
 
 

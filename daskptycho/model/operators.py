@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from daskptycho.backend import array_module, inverse_transform, kernels, pixels_in_flight, transform
-from daskptycho.model.forward import FarField, Forward
+from daskptycho.model.forward import FarField, Propagation
 from daskptycho.model.likelihood import Amplitude, Likelihood
+from daskptycho.model.shifts import are_whole_pixels, make_ramps
 
 __all__ = [
     "add_probe_terms",
@@ -62,17 +63,10 @@ def frame_blocks(frames: int, probe: Array) -> Iterator[slice]:
         yield slice(number * frames // blocks, (number + 1) * frames // blocks)
 
 
-def _ramps(fraction: Array, shape: tuple[int, int], xp: Any) -> Array:
-    """Fourier factors ``exp(-2 pi i q . fraction)`` that shift by fractions of a pixel, (frame, 1, N, N)."""
-    fraction, qy, qx = xp.asarray(fraction), xp.fft.fftfreq(shape[0]), xp.fft.fftfreq(shape[1])
-    along_y = xp.exp(-2j * np.pi * fraction[:, 0, None] * qy).astype(np.complex64)
-    along_x = xp.exp(-2j * np.pi * fraction[:, 1, None] * qx).astype(np.complex64)
+def _ramps(fraction: Array, shape: tuple[int, int]) -> Array:
+    """Fourier factors that shift by fractions of a pixel, (frame, 1, N, N)."""
+    along_y, along_x = make_ramps(fraction, shape)
     return along_y[:, None, :, None] * along_x[:, None, None, :]
-
-
-def _are_whole_pixels(fraction: Array) -> bool:
-    """Whether positions are known to be whole pixels; fractions on a GPU are not read, which would wait."""
-    return isinstance(fraction, np.ndarray) and not fraction.any()
 
 
 def shift_probe(probe: Array, fraction: Array) -> Array:
@@ -89,18 +83,16 @@ def shift_probe(probe: Array, fraction: Array) -> Array:
     (frame, mode, N, N) complex64 array
         ``(1, mode, N, N)`` if all positions are whole pixels.
     """
-    xp = array_module(probe)
-    if _are_whole_pixels(fraction):
+    if are_whole_pixels(fraction):
         return probe[None]
-    return inverse_transform(transform(probe)[None] * _ramps(fraction, probe.shape[-2:], xp))
+    return inverse_transform(transform(probe)[None] * _ramps(fraction, probe.shape[-2:]))
 
 
 def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
     """Adjoint of `shift_probe`: shift each frame's array back and sum over frames, (mode, N, N)."""
-    xp = array_module(moved)
-    if _are_whole_pixels(fraction):
+    if are_whole_pixels(fraction):
         return moved.sum(axis=0)
-    back = transform(moved) * _ramps(fraction, moved.shape[-2:], xp).conj()
+    back = transform(moved) * _ramps(fraction, moved.shape[-2:]).conj()
     return inverse_transform(back.sum(axis=0))
 
 
@@ -222,7 +214,7 @@ def inverse_illumination(illumination: Array, probe: Array) -> Array:
 def project_data(
     waves: Array,
     amplitude: Array,
-    forward: Forward | None = None,
+    forward: Propagation | None = None,
     likelihood: Likelihood | None = None,
     out: Array | None = None,
 ) -> tuple[Array, Any]:
@@ -236,8 +228,8 @@ def project_data(
         z. They are not changed unless `out` is the same array.
     amplitude : (frame, N, N) float32 array
         a; -1 where a pixel is not valid.
-    forward : Forward, optional
-        F; the far field by default.
+    forward : Propagation, optional
+        F of these frames, from `Forward.at`; the far field by default.
     likelihood : Likelihood, optional
         `likelihood.Amplitude` by default.
     out : (frame, mode, N, N) complex64 array, optional
@@ -284,7 +276,7 @@ def add_probe_terms(
         denominator += (abs(patch[:, 0]) ** 2).sum(axis=0)
         numerator += unshift_probe_sum(patch.conj() * waves, fraction)
         return
-    if _are_whole_pixels(fraction):
+    if are_whole_pixels(fraction):
         kernels(image).accumulate_probe(image, waves, corner, numerator[None], denominator)
         return
     moved = array_module(waves).zeros(waves.shape, dtype=np.complex64)

@@ -203,7 +203,11 @@ def sweep_tile(
         z = algorithm.before(waves, old_stack)
         measured = take_amplitudes(amplitude, frames, buffers.amplitude(count))
         projected, block_misfit = project_data(
-            z, measured, at.model.forward, at.model.likelihood, out=buffers.projected(count, z)
+            z,
+            measured,
+            at.model.forward.at(view.fraction),
+            at.model.likelihood,
+            out=buffers.projected(count, z),
         )
         misfit += block_misfit
         to_overlap, new_stack = algorithm.after(waves, z, projected, old_stack)

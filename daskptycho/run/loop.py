@@ -45,7 +45,7 @@ class Progress:
         Number of sweeps done.
     residual : float
         R2 = ``sum (|Fz| - a)^2 / sum a^2`` of the waves at the start of the sweep.
-    consensus : float
+    disagreement : float
         1 - lambda, where lambda is the largest eigenvalue of the normalised Gramian: zero if all frames
         agree. NaN if the sweep did not synchronise.
     spread : float
@@ -58,7 +58,7 @@ class Progress:
 
     sweep: int
     residual: float
-    consensus: float
+    disagreement: float
     spread: float
     seconds: float
     options: RunOptions = field(repr=False)
@@ -146,7 +146,7 @@ class SweepRecord(NamedTuple):
     """The scalars of a sweep that are kept in the history of a run; see `Progress`."""
 
     residual: float
-    consensus: float
+    disagreement: float
     spread: float
     seconds: float
     significance: float = np.nan
@@ -258,7 +258,7 @@ class Loop:
         if self.layout.residency.streamed:
             release_free_memory()
         seconds = time.perf_counter() - begun
-        record = SweepRecord(residual, report.consensus, report.spread, seconds, *report.moves)
+        record = SweepRecord(residual, report.disagreement, report.spread, seconds, *report.moves)
         cadence = standing.cadence.after(residual, report.spread, report.localisation)
         history, pace = (*standing.history, record), standing.pace
         if pace is not None:
@@ -269,6 +269,6 @@ class Loop:
         """The progress of a run at a standing, for its callback."""
         done = standing.history[-1]
         return Progress(
-            *(standing.sweep, done.residual, done.consensus, done.spread, done.seconds),
+            *(standing.sweep, done.residual, done.disagreement, done.spread, done.seconds),
             *(self.options, self.layout, standing.state),
         )

@@ -134,7 +134,7 @@ def reconstruct(
         complex64, in orthogonal modes of decreasing power; ``illumination (y, x)`` float32;
         ``position (frame, axis)``, with ``position_given`` beside it if positions are refined;
         ``frame_number (frame)``; ``gain (frame)``, if the scan has it, with
-        geometric mean 1; and for each ``sweep``: ``residual``, ``consensus``, ``spread`` (in radians) and
+        geometric mean 1; and for each ``sweep``: ``residual``, ``disagreement``, ``spread`` (in radians) and
         ``seconds``, as in `Progress`.
 
     Raises

@@ -20,6 +20,7 @@ from daskptycho.errors import ScanError
 from daskptycho.model import model
 from daskptycho.model.positions import Positions
 from daskptycho.scan.dataset import frame_numbers, pixel_size
+from daskptycho.storage.old_names import rename_old_variables
 from daskptycho.storage.store import open_dataset, parse_location, read_attributes, translate_errors
 from daskptycho.tasks.spec import Value, task, values_in
 from daskptycho.tasks.state import State
@@ -50,7 +51,7 @@ class _Sweep(Protocol):
     @property
     def residual(self) -> float: ...
     @property
-    def consensus(self) -> float: ...
+    def disagreement(self) -> float: ...
     @property
     def spread(self) -> float: ...
     @property
@@ -126,7 +127,7 @@ def make_result(
             "frame_number": ("frame", frame_numbers(scan)),
             **{
                 name: ("sweep", np.array([getattr(sweep, name) for sweep in history]))
-                for name in ("residual", "consensus", "spread", "seconds")
+                for name in ("residual", "disagreement", "spread", "seconds")
             },
             **_moves_of_sweeps(history, found.values),
         },
@@ -205,4 +206,4 @@ def open_result(url: str | Path) -> xr.Dataset:
     with translate_errors(location):
         opened = open_dataset(location).load()
     # A new dataset, since the opened one keeps a reference to its store, which may hold credentials.
-    return xr.Dataset(dict(opened.variables), attrs=opened.attrs)
+    return rename_old_variables(xr.Dataset(dict(opened.variables), attrs=opened.attrs))

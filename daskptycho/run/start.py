@@ -118,11 +118,9 @@ class RandomPhases:
 
 def _random_frames(data: TileData, at: TileModel, numbers: NDArray, seed: int, leave: Leave) -> TileSweep:
     """Frames of uniform random phase and measured amplitude."""
-    amplitudes, probe, forward = load_amplitudes(data.amplitudes), at.probe, at.model.forward
+    amplitudes, probe = load_amplitudes(data.amplitudes), at.probe
     xp = array_module(probe)
     mode_power = (xp.abs(probe) ** 2).sum(axis=(1, 2))
-    # The random wave is divided between the modes in proportion to their power.
-    share = xp.sqrt(forward.scale(probe.shape[-2:]) * mode_power / mode_power.sum()).astype(np.float32)
     waves = xp.empty((len(data.tile), *probe.shape), dtype=np.complex64)
     for frames in frame_blocks(len(data.tile), probe):
         # NumPy's random numbers, also for a GPU, so that a run has the same start on every device.
@@ -131,7 +129,10 @@ def _random_frames(data: TileData, at: TileModel, numbers: NDArray, seed: int, l
             for number in numbers[frames]
         ]
         phase = xp.exp(2j * np.pi * xp.asarray(np.stack(random_numbers)))
+        forward = at.model.forward.at(data.tile.fraction[frames])
         wave = forward.propagate_back((xp.maximum(amplitudes[frames], 0) * phase).astype(np.complex64))
+        # The random wave is divided between the modes in proportion to their power.
+        share = xp.sqrt(forward.scale(probe.shape[-2:]) * mode_power / mode_power.sum()).astype(np.float32)
         waves[frames] = wave[:, None] * share[:, None, None]
     weigh = overlap_waves if leave == "overlap sum" else weigh_waves
     return TileSweep(0.0, weigh(data.tile, waves, at), {})

@@ -98,7 +98,7 @@ def simulate_scan(
         Its power is scaled as `photons` says. By default the defocused focus of a zone plate, and in the near
         field a beam behind a diffuser.
     propagation : {"far-field", "near-field"}
-        Whether frames are diffraction patterns or Fresnel images. These need the geometry.
+        Whether frames are diffraction patterns or Fresnel images. These need the geometry, and are periodic.
     energy_eV, detector_distance_m : float, optional
         See `create_scan`.
     detector_pixel_size_m : float or (float, float), optional
@@ -202,13 +202,15 @@ class _ForwardModel:
 
     def exit_waves(self, corner: NDArray[np.int64], fraction: NDArray[np.float64]) -> NDArray[np.complex128]:
         """Exit waves (frame, mode, y, x): the probe, shifted by the fraction, times the object under it."""
-        size = self.probe.shape[-1]
         probe = self.probe[np.newaxis]
         if fraction.any():
-            ramp = np.exp(-2j * np.pi * fraction[:, :, np.newaxis] * np.fft.fftfreq(size))
-            ramp = ramp[:, 0, :, np.newaxis] * ramp[:, 1, np.newaxis, :]
-            probe = fft.ifft2(fft.fft2(probe) * ramp[:, np.newaxis])
-        return probe * _object_patches(self.object, corner, size)[:, np.newaxis]
+            probe = fft.ifft2(fft.fft2(probe) * self.shift_ramp(fraction))
+        return probe * _object_patches(self.object, corner, self.probe.shape[-1])[:, np.newaxis]
+
+    def shift_ramp(self, fraction: NDArray[np.float64]) -> NDArray[np.complex128]:
+        """Fourier factors (frame, 1, qy, qx) that shift waves by fractions of a pixel."""
+        ramp = np.exp(-2j * np.pi * fraction[:, :, np.newaxis] * np.fft.fftfreq(self.probe.shape[-1]))
+        return ramp[:, np.newaxis, 0, :, np.newaxis] * ramp[:, np.newaxis, 1, np.newaxis, :]
 
     def counts(self, rows: NDArray[np.float64]) -> NDArray[Any]:
         """Frames (frame, qy, qx) in detector order, for rows of (number, corner y, x, fraction y, x)."""
@@ -217,7 +219,9 @@ class _ForwardModel:
         if self.kernel is None:
             detected = fft.fftshift(spectrum, axes=(-2, -1))
         else:
-            detected = fft.ifft2(spectrum * self.kernel, norm="ortho")
+            # The beam is fixed on the detector: the image does not move with the probe.
+            back = self.shift_ramp(rows[:, 3:5]).conj() if rows[:, 3:5].any() else 1.0
+            detected = fft.ifft2(spectrum * self.kernel * back, norm="ortho")
         expected = (np.abs(detected) ** 2).sum(axis=1)
         if self.photons is None:
             return expected.astype(np.float32)

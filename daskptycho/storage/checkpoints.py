@@ -50,7 +50,7 @@ FORMAT = "daskptycho-checkpoints"
 FORMAT_VERSION = 1
 
 # Columns of the array ``history``.
-HISTORY = ("residual", "consensus", "spread", "seconds")
+HISTORY = ("residual", "disagreement", "spread", "seconds")
 # How the branch of a temporary checkpoint is called in the store.
 TEMPORARY_PREFIX = "passing-"
 # A chunk of a large part, in bytes before compression.

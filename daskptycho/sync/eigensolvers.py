@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
+from scipy.sparse.linalg import lobpcg as scipy_lobpcg
 from threadpoolctl import ThreadpoolController
 
-from daskptycho.backend import array_module, sparse_solvers, to_host
+from daskptycho.backend import array_module, kernels, parts_of_sums, to_host
 
 __all__ = ["Eigenpair", "LobpcgIterate", "PowerIterate", "lanczos", "lobpcg", "power"]
 
@@ -171,8 +173,51 @@ def _rayleigh_ritz(gram: Array, matrix: Array) -> tuple[float, Array]:
     return float(values[-1]), inverse * (basis @ weights[:, -1])
 
 
-def _difference_norm(first: Vector, second: Vector) -> float:
-    return float(array_module(first).linalg.norm(first - second))
+class _Products:
+    """Products of a matrix with vectors whose norms are sums of parts, so that nothing waits for a GPU.
+
+    Attributes
+    ----------
+    vectors : list of (frame,) complex128 arrays
+        Not normalised.
+    squares, dots : (vector, part) float64 arrays
+        Parts of ``|v|^2`` of each vector, and of ``<v, w> / |v|`` of each with its product w.
+    """
+
+    def __init__(self, matrix: Matrix, start: Vector, count: int) -> None:
+        xp, frames = array_module(start), len(start)
+        parts = parts_of_sums(frames, start)
+        self._matrix = (matrix.indptr, matrix.indices, matrix.data)
+        self._kernels = kernels(start)
+        self.basis = xp.empty((count, frames), dtype=np.complex128)
+        self.vectors = list(self.basis)
+        self._sums = xp.zeros((2, count, parts))
+        self.squares, self.dots = self._sums
+        self.basis[0] = start
+        self.squares[0, 0] = xp.vdot(self.basis[0], self.basis[0]).real
+
+    def multiply(self, source: int, target: int, before: int | None = None) -> None:
+        """Write the product with the normalised vector `source` to `target`, without ``|source| before``."""
+        behind = (None, None) if before is None else (self.vectors[before], self.squares[before])
+        own, out = (self.vectors[source], self.squares[source]), self.vectors[target]
+        self._kernels.multiply_matrix(
+            *self._matrix, *own, *behind, out, self.dots[source], self.squares[target]
+        )
+
+    def orthogonalise(self, source: int, target: int) -> None:
+        """Subtract from the product `target` its component along `source`."""
+        self._kernels.subtract_component(
+            self.vectors[target],
+            self.vectors[source],
+            self.squares[source],
+            self.dots[source],
+            self.squares[target],
+        )
+
+    def read(self, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Norms of the first vectors, and ``<v, w> / |v|`` with their products, on the host."""
+        squares, dots = to_host(self._sums[:, :count].sum(axis=2))
+        return np.sqrt(squares), dots
 
 
 def power(matrix: Matrix, start: Vector, iterations: int, tolerance: float = 0.0) -> Eigenpair:
@@ -187,15 +232,17 @@ def power(matrix: Matrix, start: Vector, iterations: int, tolerance: float = 0.0
     tolerance : float
         Stop once a step changes the normalised vector by less than this, in norm.
     """
-    iterate = PowerIterate.begin(start)
+    products = _Products(matrix, start, 2)
+    own, other = 0, 1
     for _ in range(iterations):
-        following = iterate.advance(matrix @ iterate.vector)
+        products.multiply(own, other)
+        own, other = other, own
         # Only computed if needed, since it waits for a GPU at every step.
-        settled = tolerance > 0 and _difference_norm(following.vector, iterate.vector) < tolerance
-        iterate = following
-        if settled:
-            break
-    return iterate.conclude(matrix @ iterate.vector)
+        if tolerance > 0:
+            norms, dots = products.read(2)
+            if 2 - 2 * dots[other] / norms[own] < tolerance**2:
+                break
+    return _eigenpair(matrix, products.vectors[own])
 
 
 @functools.cache
@@ -245,35 +292,32 @@ def lanczos(matrix: Matrix, start: Vector, iterations: int) -> Eigenpair:
 
 def _lanczos_round(matrix: Matrix, start: Vector, steps: int) -> tuple[Vector, float]:
     """Leading Ritz vector after this number of steps, and the norm of its residual."""
-    xp = array_module(start)
-    basis = xp.empty((steps, len(start)), dtype=np.complex128)
-    # The tridiagonal matrix is kept on the host: two numbers for each step.
-    diagonal, beside = np.empty(steps), np.empty(steps)
-    following = start / xp.linalg.norm(start)
+    products = _Products(matrix, start, steps + 1)
     for step in range(steps):
-        basis[step] = following
-        product = matrix @ following
-        if step:
-            product -= beside[step - 1] * basis[step - 1]
-        diagonal[step] = float(xp.vdot(following, product).real)
-        product -= diagonal[step] * following
-        beside[step] = float(xp.linalg.norm(product))
-        # A start vector that is a sum of few eigenvectors spans no further directions.
-        exhausted = beside[step] < CONVERGED
-        last = step + 1 == steps or exhausted
+        products.multiply(step, step + 1, before=step - 1 if step else None)
+        products.orthogonalise(step, step + 1)
+        last = step + 1 == steps
         if last or (step + 1) % LOOK_EVERY == 0:
+            # The tridiagonal matrix comes to the host: two numbers for each step.
+            norms, diagonal = products.read(step + 2)
+            # A start vector that is a sum of few eigenvectors spans no further directions.
+            exhausted = np.flatnonzero(norms[1:] < CONVERGED)
+            kept = 1 + int(exhausted[0]) if len(exhausted) else step + 1
             _, ritz = eigh_tridiagonal(
-                diagonal[: step + 1], beside[:step], select="i", select_range=(step, step)
+                diagonal[:kept], norms[1:kept], select="i", select_range=(kept - 1, kept - 1)
             )
-            residual = float(beside[step] * abs(ritz[-1, 0]))
-            if last or residual < CONVERGED:
+            residual = float(norms[kept] * abs(ritz[-1, 0]))
+            if last or len(exhausted) or residual < CONVERGED:
                 break
-        following = product / beside[step]
-    return xp.asarray(ritz[:, 0]) @ basis[: step + 1], residual
+    weights = array_module(start).asarray(ritz[:, 0] / norms[:kept])
+    return weights @ products.basis[:kept], residual
 
 
 def lobpcg(matrix: Matrix, start: Vector, iterations: int, tolerance: float = 1e-10) -> Eigenpair:
-    """SciPy's or CuPy's LOBPCG with one vector, which needs about the square root of the steps of `power`.
+    """LOBPCG with one vector, which needs about the square root of the steps of `power`.
+
+    SciPy's on the host. CuPy's forgets a conjugate for complex matrices (up to 14.2 at least): on a GPU it is
+    the iteration of `LobpcgIterate`.
 
     Parameters
     ----------
@@ -285,10 +329,17 @@ def lobpcg(matrix: Matrix, start: Vector, iterations: int, tolerance: float = 1e
         Residual norm at which to stop. The libraries' default grows with the matrix and would stop before the
         long-range phases, which synchronisation is for, have converged.
     """
+    if array_module(start) is not np:
+        iterate = LobpcgIterate.begin(start)
+        for _ in range(iterations):
+            iterate = iterate.advance(matrix @ iterate.vector)
+            if float(array_module(start).linalg.norm(iterate.vectors[1])) < tolerance:
+                break
+        return iterate.conclude(matrix @ iterate.vector)
     with warnings.catch_warnings(), _one_blas_thread():
         # The libraries warn if the steps end before the tolerance is reached, which is intended here.
         warnings.simplefilter("ignore", UserWarning)
-        _, vectors = sparse_solvers(start).lobpcg(
+        _, vectors = scipy_lobpcg(
             matrix, start.astype(np.complex128)[:, None], largest=True, maxiter=iterations, tol=tolerance
         )
     return _eigenpair(matrix, vectors[:, 0])

@@ -21,11 +21,13 @@ from daskptycho.tiling import Shape, Tile, Tiling, overlapping_pairs
 __all__ = [
     "Border",
     "GramianBlock",
+    "Pattern",
     "TilePair",
     "assemble_gramian",
     "block_matrix",
     "block_values",
     "block_within",
+    "find_pattern",
     "gramian_blocks",
 ]
 
@@ -39,6 +41,36 @@ class TilePair(NamedTuple):
 
     row: int
     column: int
+
+
+class Pattern(NamedTuple):
+    """The places of the entries of a block's matrix, in compressed rows."""
+
+    start: Array
+    """(frame + 1,) int32: the entries of row r are those from ``start[r]`` to ``start[r + 1] - 1``."""
+    index: Array
+    """(entry,) int32 column of each entry."""
+    source: Array
+    """(entry,) int32 number of the pair that each entry has its value from."""
+    conjugate: Array | None
+    """(entry,) bool: whether it has the conjugate of that value; None in a block of two tiles."""
+    diagonal: Array | None
+    """Numbers of the entries on the diagonal, which are real; None in a block of two tiles."""
+    repeats: bool
+    """Whether any place has several entries: in a periodic scan two frames may meet on both sides."""
+
+    def to(self, device: Device) -> Pattern:
+        """The same pattern with its arrays on a device."""
+        moved = self._replace(
+            start=to_device(self.start, device),
+            index=to_device(self.index, device),
+            source=to_device(self.source, device),
+        )
+        if self.conjugate is None or self.diagonal is None:
+            return moved
+        return moved._replace(
+            conjugate=to_device(self.conjugate, device), diagonal=to_device(self.diagonal, device)
+        )
 
 
 @dataclass(frozen=True)
@@ -59,6 +91,9 @@ class GramianBlock:
         Numbers of the frames of tile `column` that overlap a frame of tile `row`: all that have to be sent.
     pairs : int
         Number of pairs, also in an `outline`.
+    pattern : Pattern, optional
+        The places of the entries of its matrix, so that they need not be found at every synchronisation; `to`
+        adds it.
     """
 
     row: int
@@ -68,14 +103,16 @@ class GramianBlock:
     offset: NDArray[np.int64]
     border: NDArray[np.int64]
     pairs: int
+    pattern: Pattern | None = None
 
     def to(self, device: Device) -> GramianBlock:
-        """The same block with its arrays on a device."""
+        """The same block with its arrays and its pattern on a device."""
         return replace(
             self,
             pair=to_device(self.pair, device),
             offset=to_device(self.offset, device),
             border=to_device(self.border, device),
+            pattern=(self.pattern or find_pattern(self)).to(device),
         )
 
     def at(self, rows: NDArray, columns: NDArray, period: Shape | None) -> GramianBlock:
@@ -89,7 +126,7 @@ class GramianBlock:
     def outline(self) -> GramianBlock:
         """The same block without the arrays of its pairs."""
         nothing = np.empty((0, 2), dtype=np.int64)
-        return replace(self, pair=nothing, offset=nothing, border=nothing[:, 0])
+        return replace(self, pair=nothing, offset=nothing, border=nothing[:, 0], pattern=None)
 
 
 @dataclass(frozen=True)
@@ -182,22 +219,41 @@ def block_values(
     return values
 
 
+def find_pattern(block: GramianBlock) -> Pattern:
+    """Arrange the pairs of a block by rows; in a diagonal block the lower triangle is added."""
+    row, column = block.pair[:, 0], block.border[block.pair[:, 1]]
+    source, is_hermitian = np.arange(len(row)), block.row == block.column
+    conjugate = np.zeros(len(row), dtype=bool)
+    if is_hermitian:
+        lower = np.flatnonzero(row != column)
+        row, column = np.concatenate([row, column[lower]]), np.concatenate([column, row[lower]])
+        source = np.concatenate([source, lower])
+        conjugate = np.concatenate([conjugate, np.ones(len(lower), dtype=bool)])
+    order = np.lexsort((column, row))
+    row, column = row[order], column[order]
+    return Pattern(
+        np.searchsorted(row, np.arange(block.shape[0] + 1)).astype(np.int32),
+        column.astype(np.int32),
+        source[order].astype(np.int32),
+        conjugate[order] if is_hermitian else None,
+        np.flatnonzero(row == column) if is_hermitian else None,
+        bool(((np.diff(row) == 0) & (np.diff(column) == 0)).any()),
+    )
+
+
 def block_matrix(block: GramianBlock, values: Array) -> Matrix:
     """One block of H as a sparse matrix; in a diagonal block the lower triangle is added."""
-    xp, sparse = array_module(values), sparse_module(values)
-    row, column = block.pair[:, 0], block.border[block.pair[:, 1]]
-    if block.row != block.column:
-        return sparse.csr_array((values, (row, column)), shape=block.shape)
-    diagonal = row == column
-    values = xp.where(diagonal, values.real, values)
-    lower = ~diagonal
-    return sparse.csr_array(
-        (
-            xp.concatenate([values, values[lower].conj()]),
-            (xp.concatenate([row, column[lower]]), xp.concatenate([column, row[lower]])),
-        ),
-        shape=block.shape,
-    )
+    xp, pattern = array_module(values), block.pattern or find_pattern(block)
+    data = values[pattern.source]
+    if pattern.conjugate is not None:
+        data = xp.where(pattern.conjugate, data.conj(), data)
+        data.imag[pattern.diagonal] = 0
+    matrix = sparse_module(values).csr_array((data, pattern.index, pattern.start), shape=block.shape)
+    if pattern.repeats:
+        # The indices of the pattern stay as they are.
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return matrix
 
 
 def assemble_gramian(blocks: Sequence[TilePair | GramianBlock], matrices: list[Matrix]) -> Matrix:

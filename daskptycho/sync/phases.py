@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from daskptycho.backend import array_module
+from daskptycho.backend import array_module, kernels
 from daskptycho.sync.eigensolvers import Eigenpair, lanczos, lobpcg, power
 from daskptycho.sync.options import SIGNIFICANT, Normalisation, Sync
 
@@ -62,12 +62,13 @@ def normalise(h: Any, power_of_frame: Array, normalisation: Normalisation) -> No
     normalisation : "frame" or "degree"
     """
     xp = array_module(power_of_frame)
-    squared = power_of_frame if normalisation == "frame" else abs(h) @ xp.ones(h.shape[0])
+    squared = power_of_frame
+    if normalisation == "degree":
+        squared = xp.empty(h.shape[0])
+        kernels(squared).sum_moduli(h.indptr, h.data, squared)
     consensus = xp.sqrt(squared)
-    inverse = invert_consensus(consensus)
-    # Entry by entry: two products with diagonal matrices would take as long as a dozen steps of the
-    # eigensolver.
-    scaled = h.data * (inverse[h.tocoo().row] * inverse[h.indices])
+    scaled = xp.empty_like(h.data)
+    kernels(scaled).scale_matrix(h.indptr, h.indices, h.data, invert_consensus(consensus), scaled)
     return Normalised(type(h)((scaled, h.indices, h.indptr), shape=h.shape), consensus)
 
 
@@ -108,7 +109,7 @@ class Phases:
     ----------
     phase : (frame,) complex64 array
         omega_i, of unit modulus, by which each frame is to be multiplied.
-    consensus : float
+    disagreement : float
         1 - lambda, where lambda is the largest eigenvalue: zero if all frames agree.
     spread : float
         Root mean square of the angles of omega, weighted by the power of the frames, in radians.
@@ -117,7 +118,7 @@ class Phases:
     """
 
     phase: Array
-    consensus: float
+    disagreement: float
     spread: float
     localisation: float
 

@@ -152,7 +152,7 @@ class GalerkinRow(NamedTuple):
     misfit: float
     power: float
     spread: float
-    consensus: float
+    disagreement: float
     localisation: float
 
 
@@ -192,7 +192,7 @@ def galerkin_row(
         misfit,
         own.power,
         own.found.spread,
-        own.found.consensus,
+        own.found.disagreement,
         own.found.localisation,
     )
 
@@ -211,8 +211,8 @@ def find_tile_phases(rows: Sequence[GalerkinRow], how: Synchronisation, residual
     Returns
     -------
     Phases
-        ``phase`` has one element for each tile. ``consensus``, ``spread`` and ``localisation`` are estimates
-        for all frames, from both levels together.
+        ``phase`` has one element for each tile. ``disagreement``, ``spread`` and ``localisation`` are
+        estimates for all frames, from both levels together.
     """
     assert how.normalisation is not None
     count = len(rows)
@@ -232,11 +232,11 @@ def find_tile_phases(rows: Sequence[GalerkinRow], how: Synchronisation, residual
     inside = float((share * np.array([of_tile.spread for of_tile in rows]) ** 2).sum())
     # Divided by the power of the frames, G's eigenvalue includes the disagreement within tiles. Divided by
     # its own degrees it does not.
-    disagreement = float((share * np.array([of_tile.consensus for of_tile in rows])).sum())
+    within_tiles = float((share * np.array([of_tile.disagreement for of_tile in rows])).sum())
     localisations = np.array([of_tile.localisation for of_tile in rows])
     return replace(
         found,
-        consensus=found.consensus + (disagreement if how.normalisation == "degree" else 0.0),
+        disagreement=found.disagreement + (within_tiles if how.normalisation == "degree" else 0.0),
         spread=float(np.sqrt(spread_of_tiles**2 + inside)),
         # If all tiles are alike, the localisation of frames is the product of both levels'.
         localisation=found.localisation * float((share * localisations).sum()),

@@ -178,12 +178,12 @@ class _Problem(NamedTuple):
 def find_phases(h: Gramian, sync: Sync, normalisation: Normalisation) -> DaskArray:
     """Find the `Phases` of all frames: a dask array with one object.
 
-    Lanczos and LOBPCG run in one task on the assembled H. Power iteration runs on the blocks of H, and so
-    does LOBPCG, also in place of Lanczos, if H is too large for one worker.
+    Lanczos and LOBPCG run in one task on the assembled H. Power iteration runs on the blocks of H if there
+    are several, and so does LOBPCG, also in place of Lanczos, if H is too large for one worker.
     """
     steps = sync.steps(sum(h.frames))
     is_assembled = sum(block.pairs for block in h.outline) <= MOST_ASSEMBLED
-    if sync.eigensolver == "power" or not is_assembled:
+    if (sync.eigensolver == "power" and len(h.outline) > 1) or not is_assembled:
         kind = PowerIterate if sync.eigensolver == "power" else LobpcgIterate
         return map_objects(_extract_phases, iterate(h, steps, normalisation, kind))
     how = {"pairs": _tile_pairs(h), "sync": sync, "normalisation": normalisation}

@@ -14,9 +14,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskptycho.errors import ScanError
+from daskptycho.storage.old_names import rename_old_variables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from daskptycho.views.facts import Facts
 
 __all__ = ["Ptycho"]
 
@@ -41,7 +44,7 @@ class Ptycho:
     """
 
     def __init__(self, ds: xr.Dataset) -> None:
-        self._ds = ds
+        self._ds = rename_old_variables(ds)
 
     @property
     def amplitude(self) -> xr.DataArray:
@@ -74,15 +77,18 @@ class Ptycho:
 
         return plot_result(self._ds) if "object" in self._ds else plot_scan(self._require_scan())
 
-    def _repr_html_(self) -> str:
-        from daskptycho.views.facts import result_facts, sample_counts, scan_facts
-        from daskptycho.views.plotting import encode_as_data_url
+    def __repr__(self) -> str:
+        title, groups = self._describe()
+        width = max(len(name) for group in groups for name, _ in group)
+        facts = [
+            "\n".join(f"  {name:{width}}  {value}" for name, value in group) for group in groups if group
+        ]
+        return "\n\n".join([title, *facts])
 
-        if "object" in self._ds:
-            title, groups = "Result", result_facts(self._ds)
-        else:
-            scan = self._require_scan()
-            title, groups = "Scan", scan_facts(scan, sample_counts(scan, most=1))
+    def _repr_html_(self) -> str:
+        from daskptycho.views.saving import encode_as_data_url
+
+        title, groups = self._describe()
         rows = "".join(
             f"<tr{' class=first' if number == 0 else ''}><td>{escape(name)}</td><td>{escape(value)}</td></tr>"
             for group in groups
@@ -92,6 +98,15 @@ class Ptycho:
             f"<div class='dp-shown'><style>{STYLE}</style><b>{title}</b>"
             f"<div><img src='{encode_as_data_url(self.plot(), dpi=70)}'></div><table>{rows}</table></div>"
         )
+
+    def _describe(self) -> tuple[str, list[Facts]]:
+        """Title and facts of the scan, of which one tile is read, or of the result."""
+        from daskptycho.views.facts import result_facts, sample_counts, scan_facts
+
+        if "object" in self._ds:
+            return "Result", result_facts(self._ds)
+        scan = self._require_scan()
+        return "Scan", scan_facts(scan, sample_counts(scan, most=1))
 
     def _lit_part(self, name: str, part: Any, attributes: dict[str, str]) -> xr.DataArray:
         """Amplitude or phase of the illuminated part of the object."""

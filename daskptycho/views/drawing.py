@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -19,20 +20,28 @@ from matplotlib.image import AxesImage
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from numpy.typing import ArrayLike, NDArray
 
+from daskptycho.errors import OptionError
 from daskptycho.views.quantities import length_unit
 
 __all__ = [
+    "CYCLIC",
     "MOST_PIXELS",
     "NORMAL",
     "PHASE_TICKS",
     "RIM_COLOUR",
     "SMALL",
+    "UNCYCLIC",
     "Picture",
     "add_colour_bar",
     "add_scale",
+    "add_scale_bar",
+    "check_colour_map",
     "complex_to_rgb",
+    "flatten_phase",
+    "is_full_circle",
     "make_picture",
     "phase_limit",
+    "phase_limits",
     "robust_limits",
     "show_phase",
     "show_values",
@@ -45,6 +54,8 @@ RIM_COLOUR = "#d3d8e0"
 MOST_PIXELS = 1500
 # Font sizes in points.
 SMALL, NORMAL = 9, 11
+# Colour maps of a phase that goes full circle, and of one that does not.
+CYCLIC, UNCYCLIC = "twilight", "viridis"
 # Labels of the ticks of a full turn.
 PHASE_TICKS = (r"$-\pi$", r"$-\pi/2$", "0", r"$\pi/2$", r"$\pi$")
 
@@ -137,10 +148,7 @@ def make_picture(
     Picture
         The illuminated box with its rim and its extent.
     """
-    light = np.ones(image.shape) if illumination is None else np.nan_to_num(np.asarray(illumination, float))
-    lit = light > RIM * _typical_illumination(light)
-    if not lit.any():
-        lit = np.ones(image.shape, dtype=bool)
+    light, lit = _find_lit(image, illumination)
     rows, columns = (_index_range(np.flatnonzero(lit.any(axis=1 - axis))) for axis in (0, 1))
     values = np.asarray(image.values, dtype=complex)[rows, columns]
     weight = np.where(lit, np.minimum(light, _typical_illumination(light)), 0)[rows, columns]
@@ -155,6 +163,23 @@ def make_picture(
     rim = _average_blocks((~lit[rows, columns]).astype(float), step) > 0.5
     unit = str(image["y"].attrs.get("units", "pixel"))
     return Picture(_average_blocks(values, step), rim, (left, right, bottom, top), unit, (rows, columns))
+
+
+def flatten_phase(
+    image: xr.DataArray, illumination: ArrayLike | None = None, *, remove_ramp: bool
+) -> xr.DataArray:
+    """Subtract the mean phase of an image and, if asked, the mean slope of its phase.
+
+    Both are means over the illuminated part, as in `make_picture`.
+    """
+    light, lit = _find_lit(image, illumination)
+    weight = np.where(lit, np.minimum(light, _typical_illumination(light)), 0)
+    values = np.asarray(image.values, dtype=complex)
+    values = np.where(np.isfinite(values), values, 0)
+    if remove_ramp:
+        values = values * np.exp(-1j * _mean_ramp(values, weight))
+    values = values * np.exp(-1j * np.angle(np.sum(weight * values)))
+    return image.copy(data=values.astype(image.dtype))
 
 
 def robust_limits(values: NDArray, below: float = 0.5, above: float = 99.5) -> tuple[float, float]:
@@ -177,6 +202,31 @@ def phase_limit(*pictures: Picture) -> float:
     return np.pi if limit > 0.8 * np.pi else limit
 
 
+def phase_limits(*pictures: Picture) -> tuple[float, float]:
+    """Range of a phase scale: the full circle, or that of the phases if they are small."""
+    if phase_limit(*pictures) == np.pi:
+        return -np.pi, np.pi
+    return robust_limits(np.concatenate([np.angle(picture.bright) for picture in pictures]))
+
+
+def is_full_circle(limits: tuple[float, float]) -> bool:
+    """Whether both ends of a phase scale are the same phase."""
+    return math.isclose(limits[1] - limits[0], 2 * np.pi, rel_tol=1e-3)
+
+
+def check_colour_map(name: str | None) -> None:
+    """Refuse a colour map that matplotlib does not have.
+
+    Raises
+    ------
+    OptionError
+    """
+    if name is not None and name not in mpl.colormaps:
+        raise OptionError(
+            f"colour map {name!r} is not known; expected one of matplotlib's, as gray, viridis or twilight"
+        )
+
+
 def show_values(
     axes: Axes, picture: Picture, values: NDArray, limits: tuple[float, float], cmap: str
 ) -> AxesImage:
@@ -194,9 +244,12 @@ def show_values(
     return shown
 
 
-def show_phase(axes: Axes, picture: Picture, limit: float) -> AxesImage:
-    """Draw the phase of the picture in a cyclic colour map from -limit to limit."""
-    return show_values(axes, picture, np.angle(picture.values), (-limit, limit), "twilight")
+def show_phase(
+    axes: Axes, picture: Picture, limits: tuple[float, float], cmap: str | None = None
+) -> AxesImage:
+    """Draw the phase of the picture; without a map, in a cyclic one if the limits are a full circle apart."""
+    cmap = cmap or (CYCLIC if is_full_circle(limits) else UNCYCLIC)
+    return show_values(axes, picture, np.angle(picture.values), limits, cmap)
 
 
 def add_colour_bar(axes: Axes, shown: ScalarMappable, label: str) -> None:
@@ -233,21 +286,38 @@ def add_scale(axes: Axes, picture: Picture, *, bar: bool = True, vertical: bool 
     axes.set(xticks=[], yticks=[])
     if not bar:
         return
-    length = _round_length(0.25 * picture.width)
-    size, name = length_unit(length)
+    add_scale_bar(axes, picture.width, picture.height)
+
+
+def add_scale_bar(axes: Axes, width: float, height: float, metre: float = 1.0) -> None:
+    """Add a scale bar to an image, whose width and height are those of the axes.
+
+    `metre` is the length of a metre on the axes; zero if the axes count pixels of an unknown size.
+    """
+    length = _round_length(0.25 * width / (metre or 1))
+    size, name = length_unit(length) if metre else (1.0, "pixels")
     scale = AnchoredSizeBar(
         axes.transData,
-        length,
+        length * (metre or 1),
         f"{length / size:g} {name}",
         "lower left",
         pad=0.35,
         borderpad=0.6,
         sep=4,
-        size_vertical=0.012 * picture.height,
+        size_vertical=0.012 * height,
         fontproperties=FontProperties(size=NORMAL, weight="bold"),
     )
     scale.patch.set(alpha=0.8, linewidth=0, facecolor="white")
     axes.add_artist(scale)
+
+
+def _find_lit(
+    image: xr.DataArray, illumination: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The illumination of an image, and where it is more than the rim; everywhere if nothing is lit."""
+    light = np.ones(image.shape) if illumination is None else np.nan_to_num(np.asarray(illumination, float))
+    lit = light > RIM * _typical_illumination(light)
+    return light, lit if lit.any() else np.ones(image.shape, dtype=bool)
 
 
 def _typical_illumination(light: NDArray) -> float:

@@ -262,7 +262,7 @@ def _describe_modes(holder: xr.Dataset) -> str:
 def result_facts(result: xr.Dataset) -> list[Facts]:
     """Facts of a result in groups: image, run, options, origin."""
     options: dict[str, Any] = json.loads(result.attrs.get("options", "{}"))
-    consensus = [float(value) for value in result["consensus"].values if not math.isnan(value)]
+    disagreement = [float(value) for value in result["disagreement"].values if not math.isnan(value)]
     height, width = result["object"].shape
     unit = result["y"].attrs.get("units")
     size = result.attrs.get("pixel_size_m")
@@ -280,9 +280,9 @@ def result_facts(result: xr.Dataset) -> list[Facts]:
         ("sweeps", f"{result.sizes['sweep']} of {options.get('sweeps', '?')} in {seconds:.3g} s"),
         ("residual", f"{float(result['residual'][-1]):.4g} (first {float(result['residual'][0]):.4g})"),
         (
-            "consensus",
-            f"{consensus[-1]:.3g} after {len(consensus)} synchronisations"
-            if consensus
+            "disagreement",
+            f"{disagreement[-1]:.3g} after {len(disagreement)} synchronisations"
+            if disagreement
             else "never synchronised",
         ),
     ]

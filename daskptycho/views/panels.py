@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.figure import SubFigure
+from matplotlib.figure import FigureBase
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from daskptycho.analysis.metrics import FRC
-from daskptycho.views.drawing import NORMAL, SMALL, complex_to_rgb
+from daskptycho.views.drawing import NORMAL, SMALL, add_scale_bar, complex_to_rgb
 from daskptycho.views.quantities import length_unit
 
 __all__ = ["FIRST", "SECOND", "draw_convergence", "draw_frc", "draw_probe", "style_axes", "sweep_series"]
@@ -29,8 +31,18 @@ def sweep_series(result: xr.Dataset, name: str) -> NDArray[np.float64]:
     return np.asarray(result[name].values, dtype=float) if name in result else np.zeros(0)
 
 
-def draw_probe(figure: SubFigure, probe: NDArray) -> None:
-    """Draw each mode as a colour image with its share of the power, and a wheel that explains the colours."""
+def draw_probe(figure: FigureBase, probe: NDArray, pixel_size_m: Sequence[float] | None = None) -> None:
+    """Draw each mode as a colour image with its share of the power, and a wheel that explains the colours.
+
+    Parameters
+    ----------
+    figure : FigureBase
+    probe : (mode, y, x) complex array
+    pixel_size_m : (float, float), optional
+        Size of a pixel along y and x. Without it the scale bar counts pixels.
+    """
+    size = None if pixel_size_m is None else (float(pixel_size_m[0]), float(pixel_size_m[1]))
+    height, width = probe.shape[1:]
     power = np.sum(np.abs(probe) ** 2, axis=(-2, -1))
     shares = power / power.sum() if power.sum() > 0 else power
     shown = min(len(probe), MOST_MODES)
@@ -41,7 +53,10 @@ def draw_probe(figure: SubFigure, probe: NDArray) -> None:
     grid = figure.add_gridspec(-(-shown // columns), len(widths), width_ratios=widths)
     for mode in range(shown):
         axes = figure.add_subplot(grid[divmod(mode, columns)])
-        axes.imshow(complex_to_rgb(probe[mode]))
+        # A pixel is one unit wide, and as high as it is in metres.
+        axes.imshow(complex_to_rgb(probe[mode]), aspect=1.0 if size is None else size[0] / size[1])
+        if mode == 0:
+            add_scale_bar(axes, width, height, 0.0 if size is None else 1 / size[1])
         number = f"{mode + 1} of {len(probe)}" if mode + 1 == shown < len(probe) else f"{mode + 1}"
         name = "probe" if len(probe) == 1 else f"mode {number}: {100 * shares[mode]:.1f} %"
         axes.set_title(name, fontsize=NORMAL)
@@ -65,7 +80,7 @@ def _draw_wheel(axes: Axes) -> None:
 
 def draw_convergence(axes: Axes, result: xr.Dataset) -> None:
     """Draw the residual against the sweeps and, if frames were synchronised, their disagreement."""
-    residual, consensus = sweep_series(result, "residual"), sweep_series(result, "consensus")
+    residual, disagreement = sweep_series(result, "residual"), sweep_series(result, "disagreement")
     sweep = result["sweep"].values if "sweep" in result.coords else np.arange(1, residual.size + 1)
     style = "-" if residual.size > 10 else "-o"
     axes.plot(sweep, residual, style, color=FIRST, linewidth=2.2, markersize=4, label="residual")
@@ -77,16 +92,16 @@ def draw_convergence(axes: Axes, result: xr.Dataset) -> None:
     axes.set_xlim(first, max(first + 1, first + residual.size - 1))
     _set_few_ticks(axes.xaxis)
     style_axes(axes)
-    ran = np.isfinite(consensus) & (consensus > 0)
+    ran = np.isfinite(disagreement) & (disagreement > 0)
     if not ran.any():
         return
     other = axes.twinx()
     style = "-o" if ran.all() else "o"
     other.plot(
-        sweep[ran], consensus[ran], style, color=SECOND, markersize=4, linewidth=1.2, label="consensus"
+        sweep[ran], disagreement[ran], style, color=SECOND, markersize=4, linewidth=1.2, label="disagreement"
     )
     other.set_ylabel(r"disagreement $1-\lambda$", fontsize=NORMAL, color=SECOND)
-    _set_log_scale(other, consensus[ran])
+    _set_log_scale(other, disagreement[ran])
     style_axes(other)
     other.grid(visible=False)
     other.spines["right"].set_visible(True)

@@ -6,12 +6,9 @@ own and does not touch pyplot, so that it works in notebooks, in scripts and wit
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
-from io import BytesIO
-from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -23,18 +20,18 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.analysis.metrics import Comparison, common_region
-from daskptycho.errors import OptionError
 from daskptycho.scan.dataset import frame_numbers, pixel_size, position_in_pixels, tile_chunks
-from daskptycho.storage.store import parse_location, write_bytes
+from daskptycho.storage.old_names import rename_old_variables
 from daskptycho.views.drawing import (
     MOST_PIXELS,
     NORMAL,
     Picture,
     add_colour_bar,
     add_scale,
+    check_colour_map,
     complex_to_rgb,
     make_picture,
-    phase_limit,
+    phase_limits,
     robust_limits,
     show_phase,
     show_values,
@@ -50,24 +47,35 @@ from daskptycho.views.panels import (
     sweep_series,
 )
 from daskptycho.views.quantities import length_unit
+from daskptycho.views.regions import crop_flattened
 
 __all__ = [
     "complex_to_rgb",
-    "encode_as_data_url",
+    "does_remove_ramp",
     "make_result_picture",
     "plot_comparison",
     "plot_result",
     "plot_scan",
     "plot_sync_difference",
-    "save_figure",
 ]
 
+# What `plot_result` can draw alone.
+Part = Literal["object", "amplitude", "phase", "probe"]
 # Font size of a headline, in points.
 LARGE = 15
 
 
-def plot_result(result: xr.Dataset, *, remove_ramp: bool | None = None) -> Figure:
-    """Draw a result: amplitude, phase, probe modes, residual and consensus, and moves of the positions.
+def plot_result(
+    result: xr.Dataset,
+    *,
+    remove_ramp: bool | None = None,
+    region: tuple[slice, slice] | None = None,
+    only: Part | None = None,
+    colour_map: str | None = None,
+    limits: tuple[float, float] | None = None,
+    width: float | None = None,
+) -> Figure:
+    """Draw a result: amplitude, phase, probe modes, residual and disagreement, and moves of positions.
 
     Parameters
     ----------
@@ -77,57 +85,104 @@ def plot_result(result: xr.Dataset, *, remove_ramp: bool | None = None) -> Figur
         Whether to subtract the mean slope of the phase. If it is not given, the slope is subtracted if the
         probe was recovered: the probe may then hold any part of a phase ramp, so the ramp of the object is
         not known.
+    region : (slice, slice), optional
+        Rows and columns of the object to draw; by default, its illuminated part.
+    only : "object", "amplitude", "phase" or "probe", optional
+        Draw this part alone, where "object" is amplitude and phase.
+    colour_map : str, optional
+        Name of a colour map of matplotlib for the phase, or for the amplitude if that is drawn alone. By
+        default the map of the phase is cyclic only if its range is the full circle.
+    limits : (float, float), optional
+        Values at both ends of that colour map, for the phase in radians.
+    width : float, optional
+        Width of the figure in inches.
 
     Returns
     -------
     matplotlib.figure.Figure
         Figure that is not registered with pyplot; ``figure.savefig`` writes it to a file.
+
+    Raises
+    ------
+    OptionError
+        The region holds no pixel of the object, or matplotlib has no such colour map.
     """
-    picture = make_result_picture(result, remove_ramp=remove_ramp)
+    check_colour_map(colour_map)
+    result = rename_old_variables(result)
+    picture = make_result_picture(result, remove_ramp=remove_ramp, region=region)
     aspect = float(np.clip(picture.height / picture.width, 0.3, 1.5))
     # A second row of probe modes needs some extra space.
     above, below = 5.5 * aspect + 0.5, 3.0 if len(result["probe"]) <= 3 else 3.8
-    figure = _new_figure(13, above + below + 0.5)
-    figure.suptitle(_headline(result, _read_options(result)), fontsize=LARGE)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[above, below], squeeze=False)[:, 0]
-
-    left, right = top.subplots(1, 2)
-    amplitude = np.abs(picture.values)
-    shown = show_values(left, picture, amplitude, robust_limits(np.abs(picture.bright)), "gray")
-    left.set_title("amplitude", fontsize=NORMAL + 1)
-    add_colour_bar(left, shown, "amplitude")
-    add_scale(left, picture)
-    shown = show_phase(right, picture, phase_limit(picture))
-    right.set_title("phase", fontsize=NORMAL + 1)
-    add_colour_bar(right, shown, "phase (rad)")
-    add_scale(right, picture, bar=False, vertical=False)
-
-    refined = "position_given" in result
-    widths = [1.15 if len(result["probe"]) > 1 else 0.7, *([0.8] if refined else []), 1.0]
-    modes, *between, curve = bottom.subfigures(1, len(widths), width_ratios=widths)
-    draw_probe(modes, result["probe"].values)
-    if refined:
-        draw_moves(between[0].subplots(), result)
-    draw_convergence(curve.subplots(), result)
+    probe, size = result["probe"].values, result.attrs.get("pixel_size_m")
+    if only == "probe":
+        figure = _new_figure(6.5, below, width)
+        draw_probe(figure, probe, size)
+        return figure
+    parts = ("amplitude", "phase") if only in (None, "object") else (str(only),)
+    if only is not None:
+        figure = _new_figure(6.5 * len(parts), above, width)
+        panels = figure.subplots(1, len(parts), squeeze=False)[0]
+    else:
+        figure = _new_figure(13, above + below + 0.5, width)
+        figure.suptitle(_headline(result, _read_options(result)), fontsize=LARGE)
+        top, bottom = figure.subfigures(2, 1, height_ratios=[above, below], squeeze=False)[:, 0]
+        panels = top.subplots(1, 2)
+        refined = "position_given" in result
+        widths = [1.15 if len(probe) > 1 else 0.7, *([0.8] if refined else []), 1.0]
+        modes, *between, curve = bottom.subfigures(1, len(widths), width_ratios=widths)
+        draw_probe(modes, probe, size)
+        if refined:
+            draw_moves(between[0].subplots(), result)
+        draw_convergence(curve.subplots(), result)
+    for number, (axes, part) in enumerate(zip(panels, parts, strict=True)):
+        own_map, own_limits = (colour_map, limits) if part == parts[-1] else (None, None)
+        if part == "amplitude":
+            amplitude = np.abs(picture.values)
+            own_limits = own_limits or robust_limits(np.abs(picture.bright))
+            shown, label = show_values(axes, picture, amplitude, own_limits, own_map or "gray"), part
+        else:
+            shown = show_phase(axes, picture, own_limits or phase_limits(picture), own_map)
+            label = "phase (rad)"
+            if does_remove_ramp(result, remove_ramp):
+                label += ", mean slope subtracted"
+        axes.set_title(part, fontsize=NORMAL + 1)
+        add_colour_bar(axes, shown, label)
+        add_scale(axes, picture, bar=number == 0, vertical=number == 0)
     return figure
 
 
+def does_remove_ramp(result: xr.Dataset, remove_ramp: bool | None) -> bool:
+    """Whether the mean slope of the phase is subtracted: as asked, or if the probe was recovered."""
+    return bool(_read_options(result).get("update_probe", False)) if remove_ramp is None else remove_ramp
+
+
 def make_result_picture(
-    result: xr.Dataset, *, remove_ramp: bool | None = None, most: int = MOST_PIXELS
+    result: xr.Dataset,
+    *,
+    remove_ramp: bool | None = None,
+    region: tuple[slice, slice] | None = None,
+    most: int = MOST_PIXELS,
 ) -> Picture:
     """Prepare the object of a result for drawing: crop it to its illuminated part, subtract its mean phase.
 
     Parameters
     ----------
     result : Dataset
-    remove_ramp : bool, optional
-        As for `plot_result`.
+    remove_ramp, region : optional
+        As for `plot_result`. Mean phase and slope are those of the whole object, also for a region.
     most : int
         Largest number of pixels per side; a larger image is averaged over blocks of pixels.
+
+    Raises
+    ------
+    OptionError
+        The region holds no pixel of the object.
     """
-    if remove_ramp is None:
-        remove_ramp = bool(_read_options(result).get("update_probe", False))
-    return make_picture(result["object"], result.get("illumination"), remove_ramp=remove_ramp, most=most)
+    remove_ramp = does_remove_ramp(result, remove_ramp)
+    image, light = result["object"], result.get("illumination")
+    if region is None:
+        return make_picture(image, light, remove_ramp=remove_ramp, most=most)
+    return crop_flattened(image, light, region, remove_ramp=remove_ramp, most=most)
 
 
 def plot_scan(scan: xr.Dataset, mean: NDArray | None = None) -> Figure:
@@ -207,13 +262,13 @@ def plot_comparison(
     )
     axes = figure.subplots(2, 3)
     limits = robust_limits(np.abs(np.concatenate([picture.bright for picture in pictures])))
-    limit = phase_limit(*pictures)
+    phases = phase_limits(*pictures)
     for column, (picture, name) in enumerate(zip(pictures, names, strict=True)):
         amplitude, phase = axes[0, column], axes[1, column]
         shown = show_values(amplitude, picture, np.abs(picture.values), limits, "gray")
         amplitude.set_title(f"{name}, amplitude", fontsize=NORMAL + 1)
         add_scale(amplitude, picture, bar=column == 0, vertical=column == 0)
-        shown_phase = show_phase(phase, picture, limit)
+        shown_phase = show_phase(phase, picture, phases)
         phase.set_title(f"{name}, phase", fontsize=NORMAL + 1)
         add_scale(phase, picture, bar=False, vertical=column == 0)
         if column == 1:
@@ -267,10 +322,10 @@ def plot_sync_difference(
         fontsize=LARGE,
     )
     top, bottom = figure.subfigures(2, 1, height_ratios=[4.1 * aspect + 0.7, 3.3], squeeze=False)[:, 0]
-    limit = phase_limit(*pictures)
+    phases = phase_limits(*pictures)
     panels = top.subplots(1, 3)
     for number, (axes, picture) in enumerate(zip(panels, pictures, strict=True)):
-        shown = show_phase(axes, picture, limit)
+        shown = show_phase(axes, picture, phases)
         add_scale(axes, picture, bar=number == 0, vertical=number == 0)
         if number < 2 and errors[number].size:
             sweeps = errors[number].size
@@ -291,54 +346,12 @@ def plot_sync_difference(
     return figure
 
 
-def save_figure(figure: Figure, path: str | Path, dpi: float = 150) -> str | Path:
-    """Write a figure completely or not at all.
-
-    Parameters
-    ----------
-    figure : Figure
-    path : path or URL
-        File to write; its suffix names the format.
-    dpi : float
-        Resolution of pixel formats in dots per inch.
-
-    Returns
-    -------
-    str or Path
-        The path, as it was given.
-
-    Raises
-    ------
-    OptionError
-        The suffix is not a known format, or the folder does not exist.
-    StoreError
-        The bucket does not answer or refuses access.
-    """
-    target = parse_location(path)
-    formats = figure.canvas.get_supported_filetypes()
-    suffix = PurePath(target.name).suffix
-    if suffix.lower().removeprefix(".") not in formats:
-        known = ", ".join(sorted(f".{name}" for name in formats))
-        raise OptionError(f"{path} ends in {suffix or 'no suffix'}; expected one of {known}")
-    if target.is_local and not target.local_path.parent.is_dir():
-        parent = Path(path).parent
-        raise OptionError(f"{parent} is not a folder; create it, or choose another path for the picture")
-    content = BytesIO()
-    figure.savefig(content, format=suffix.lower().removeprefix("."), dpi=dpi)
-    write_bytes(target, content.getvalue())
-    return path
-
-
-def encode_as_data_url(figure: Figure, dpi: float) -> str:
-    """Encode a figure as a data URL for an HTML image, as JPEG: a PNG of noise is several times larger."""
-    data = BytesIO()
-    figure.savefig(data, format="jpeg", dpi=dpi, pil_kwargs={"quality": 90})
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
-
-
-def _new_figure(width: float, height: float) -> Figure:
-    """Make a figure of this size in inches, independent of pyplot."""
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+def _new_figure(width: float, height: float, asked: float | None = None) -> Figure:
+    """Make a figure of this size in inches, or as wide as asked, independent of pyplot."""
+    scale = 1.0 if asked is None else asked / width
+    figure = Figure(
+        figsize=(scale * width, scale * height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    )
     FigureCanvasAgg(figure)
     return figure
 
@@ -365,7 +378,7 @@ def _headline(result: xr.Dataset, options: Mapping[str, Any]) -> str:
     if "algorithm" in options:
         name = str(options["algorithm"]).replace("-", " ")
         extras = ["momentum"] if options.get("momentum") else []
-        extras += ["sync"] if np.isfinite(sweep_series(result, "consensus")).any() else []
+        extras += ["sync"] if np.isfinite(sweep_series(result, "disagreement")).any() else []
         name = name.upper() if name in ("ap", "raar") else name
         words.append(" with ".join([name, *([" and ".join(extras)] if extras else [])]))
     residual = sweep_series(result, "residual")

@@ -1,11 +1,16 @@
 """Numbers, counts and lengths as a reader wants them.
 
-`facts`, `drawing`, the dashboard and the command line call this module; it imports nothing.
+`facts`, `drawing`, the dashboard and the command line call this module, which is quick to import.
 """
 
 from __future__ import annotations
 
-__all__ = ["format_length", "format_number", "length_unit", "pluralise"]
+import math
+
+__all__ = ["UNKNOWN", "format_duration", "format_length", "format_number", "length_unit", "pluralise"]
+
+# Instead of a number that is not known.
+UNKNOWN = "-"
 
 UNITS = ((1.0, "m"), (1e-3, "mm"), (1e-6, "µm"), (1e-9, "nm"), (1e-12, "pm"))
 
@@ -29,3 +34,17 @@ def format_length(metres: float) -> str:
     """Write a length in the unit in which it reads as 1 to 1000."""
     unit, name = length_unit(metres)
     return f"{metres / unit:.4g} {name}"
+
+
+def format_duration(seconds: float) -> str:
+    """Write a time as people do: 4.2 s, 3 min 20 s, 2 h 5 min; a dash for NaN."""
+    if not math.isfinite(seconds):
+        return UNKNOWN
+    if seconds < 9.95:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"

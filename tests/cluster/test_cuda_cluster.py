@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -24,6 +25,9 @@ from daskptycho.cluster import cuda_cluster
 from daskptycho.cluster.cuda_cluster import GpuWork, require_gpus_at_work
 from daskptycho.cluster.devices import Gpu
 from daskptycho.errors import FaultError
+from daskptycho.model.amplitudes import Amplitudes
+from daskptycho.sync.gramian import Border
+from daskptycho.sync.phases import Phases
 from tests.conftest import STANDIN
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,6 +209,19 @@ def test_cupy_is_given_a_pool(standin: ModuleType, monkeypatch: pytest.MonkeyPat
     assert cuda_cluster._set_pool() == ("RMM" if has_rmm else "CuPy")
     assert (standin.cuda.allocator is allocator) == has_rmm
     assert standin.cuda.allocator is not None
+
+
+def test_dask_cuda_counts_what_dataclasses_hold_as_memory_of_the_gpu(standin: ModuleType) -> None:
+    cuda_cluster._count_as_device_memory()
+    is_device_object = importlib.import_module("dask_cuda.is_device_object").is_device_object
+    counts, phase = np.ones((2, 4, 4), np.uint16), np.ones(2, np.complex64)
+    for on_gpu in (False, True):
+        held = standin.asarray if on_gpu else np.asarray
+        assert is_device_object(Amplitudes(held(counts))) == on_gpu
+        assert is_device_object(Phases(held(phase), 0.0, 0.0, 1.0)) == on_gpu
+        assert is_device_object(Border(held(phase), held(phase))) == on_gpu
+        assert is_device_object([Amplitudes(held(counts))]) == on_gpu
+        assert is_device_object(held(phase)) == on_gpu
 
 
 @pytest.mark.usefixtures("standin")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from daskptycho import gpu_kernels
 from daskptycho.gpu_kernels import _cover
+from tests.cuda.matrix_trials import MATRIX_CHECKS
 from tests.cuda.memory import fenced
 from tests.cuda.shipped import ChooseBlocks
 from tests.cuda.trials import Kernels, Trial, close
@@ -28,6 +29,8 @@ LAST = FRAMES - 1
 # An image of more than 2^31 pixels, with room for one small frame in its far corner.
 IMAGE = (1100, 2**21)
 SMALL = (6, 10)
+# Pixels of a frame of one row.
+LONG = 2**20
 
 
 def _of_last_frame(grid: tuple[int, ...]) -> Sequence[int]:
@@ -91,6 +94,32 @@ def exit_waves_of_a_large_image(kernels: Kernels) -> None:
     out = np.empty_like(probe)
     kernels.exit_waves(image, probe, corner, out)
     close(out[0, 0], probe[0, 0] * image[-SMALL[0] :, -SMALL[1] :])
+
+
+def filter_spectra_of_many_frames(kernels: Kernels) -> None:
+    random = np.random.default_rng(12)
+    spectrum = _stack(random)
+    before = spectrum[LAST, 0].copy()
+    along_y, along_x = (fenced((FRAMES, SIZE), np.complex64) for _ in range(2))
+    along_y[LAST], along_x[LAST] = complex_noise(random, (2, SIZE))
+    factor = complex_noise(random, (SIZE, SIZE))
+    kernels.filter_spectra(spectrum, factor, along_y, along_x)
+    at = _reached()
+    own = along_y[LAST, :, None] * along_x[LAST] * factor
+    close(spectrum[LAST, 0].ravel()[at], (own * before).ravel()[at])
+
+
+def filter_spectra_of_long_tables(kernels: Kernels) -> None:
+    """Few pixels, and so many frames that the tables of both axes have more than 2^31 numbers."""
+    random = np.random.default_rng(13)
+    shape = (2**31 // LONG + 2, 1, 1, LONG)
+    spectrum, along_x = fenced(shape, np.complex64), fenced((shape[0], LONG), np.complex64)
+    before = spectrum[-1] = complex_noise(random, (1, 1, LONG))
+    along_x[-1] = complex_noise(random, (LONG,))
+    along_y = fenced((shape[0], 1), np.complex64)
+    along_y[-1] = 1j
+    kernels.filter_spectra(spectrum, np.ones((1, LONG), np.complex64), along_y, along_x)
+    close(spectrum[-1, 0, 0, :256], (1j * before * along_x[-1])[0, 0, :256])
 
 
 def project_modulus_of_many_frames(kernels: Kernels) -> None:
@@ -196,6 +225,10 @@ LARGE_TRIALS: dict[str, list[Trial]] = {
         _trial(_of_last_frame, exit_waves_of_many_frames),
         _trial(_last, exit_waves_of_a_large_image),
     ],
+    "filter_spectra": [
+        _trial(_of_last_frame, filter_spectra_of_many_frames),
+        _trial(_of_last_frame, filter_spectra_of_long_tables),
+    ],
     "project_modulus": [_trial(_of_last_frame, project_modulus_of_many_frames)],
     "weigh_frames": [_trial(_of_last_frame, weigh_frames_of_many)],
     "accumulate_overlap": [
@@ -209,4 +242,6 @@ LARGE_TRIALS: dict[str, list[Trial]] = {
         _trial(_last, accumulate_probe_of_a_large_image),
     ],
     "gramian": [_trial(_last, gramian_of_many_frames), _trial(_last, gramian_on_a_large_image)],
+    # Rows and entries of a matrix are numbered in 32 bits.
+    **{check.__name__: [] for check in MATRIX_CHECKS},
 }

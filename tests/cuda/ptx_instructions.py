@@ -33,7 +33,7 @@ COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": "
 UNSIGNED_COMPARISONS = {"lo": "<", "ls": "<=", "hi": ">", "hs": ">="}
 OPPOSITE = {"eq": "ne", "ne": "eq", "lt": "ge", "le": "gt", "gt": "le", "ge": "lt"}
 # Floating-point operations; where `ptx` put a product into a sum, the product's own counts for it.
-OPERATIONS = dict.fromkeys(("add", "sub", "mul", "div", "sqrt"), 1) | {"fma": 2}
+OPERATIONS = dict.fromkeys(("add", "sub", "mul", "div", "sqrt", "rcp"), 1) | {"fma": 2}
 OPERATIONS |= dict.fromkeys(("add_product", "product_add", "sub_product", "product_sub"), 1)
 LOGICAL = {"and": "&", "or": "|", "xor": "^"}
 
@@ -149,6 +149,12 @@ def _root(i: Instruction) -> str:
     if i.operation[1:-1] != ["rn"]:
         raise i.unknown()
     return _set(i.operands[0], f"std::sqrt({_value(i.operands[1], i.type)})")
+
+
+def _reciprocal(i: Instruction) -> str:
+    if i.operation[1:-1] != ["rn"]:
+        raise i.unknown()
+    return _set(i.operands[0], f"({TYPES[i.type]})1 / {_value(i.operands[1], i.type)}")
 
 
 def _negate(i: Instruction) -> str:
@@ -317,6 +323,7 @@ _TRANSLATE: dict[str, Callable[[Instruction], str]] = {
     "product_sub": lambda i: _fused(i, "", "-"),
     **dict.fromkeys(("div", "rem"), _divide),
     "sqrt": _root,
+    "rcp": _reciprocal,
     "neg": _negate,
     **dict.fromkeys(("min", "max"), _extreme),
     **dict.fromkeys(LOGICAL, _bits),

@@ -8,13 +8,14 @@ of the image, apart from each other and upon each other; stacks are empty. `TRIA
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tests import plain
+from tests.cuda.matrix_trials import MATRIX_CHECKS, MATRIX_LAYOUTS
 from tests.cuda.shipped import ChooseBlocks
 from tests.plain import complex_noise
 
@@ -117,6 +118,20 @@ def exit_waves(layout: Layout, kernels: Kernels) -> None:
     kernels.exit_waves(arrays.image, arrays.probe, layout.corner, out)
     patches = plain.windows(arrays.image, layout.corner, layout.frame)
     close(out, arrays.probe * patches[:, None])
+
+
+def filter_spectra(layout: Layout, kernels: Kernels) -> None:
+    waves = arrays_for(layout).waves
+    height, width = layout.frame
+    random = np.random.default_rng(layout.frames)
+    factor, along_y, along_x = (
+        complex_noise(random, shape)
+        for shape in (layout.frame, (layout.frames, height), (layout.frames, width))
+    )
+    found = waves.copy()
+    kernels.filter_spectra(found, factor, along_y, along_x)
+    own = along_y[:, :, None].astype(complex) * along_x[:, None, :] * factor
+    close(found, waves * own[:, None])
 
 
 def project_modulus(layout: Layout, kernels: Kernels) -> None:
@@ -264,6 +279,19 @@ def dark_waves_stay_finite(kernels: Kernels) -> None:
     assert not wave[..., [0, 2]].any()
 
 
+def faint_waves_get_the_measured_amplitudes(kernels: Kernels) -> None:
+    wave = np.full((1, 1, 4, 4), 1e-5 + 1e-5j, dtype=np.complex64)
+    kernels.project_modulus(wave, np.full((1, 4, 4), 2, dtype=np.float32), 1.0)
+    close(wave, np.full((1, 1, 4, 4), np.sqrt(2) * (1 + 1j)))
+
+
+def negative_amplitudes_and_nan_are_not_measured(kernels: Kernels) -> None:
+    wave = np.full((1, 1, 1, 4), 3 + 4j, dtype=np.complex64)
+    amplitude = np.array([[[np.nan, -0.5, -1, 10]]], dtype=np.float32)
+    close(kernels.project_modulus(wave, amplitude, 1.0), 25)
+    close(wave, np.array([[[[3 + 4j, 3 + 4j, 3 + 4j, 6 + 8j]]]]))
+
+
 def frames_of_two_tiles(kernels: Kernels) -> None:
     """Second frames of another stack, beyond the window of the first too; offsets tell where they are."""
     random = np.random.default_rng(7)
@@ -283,11 +311,20 @@ def frames_of_two_tiles(kernels: Kernels) -> None:
         close(found, expected)
 
 
-def _over_layouts(check: Callable[[Layout, Kernels], None]) -> list[Trial]:
-    def trial(layout: Layout) -> Trial:
+def zero_vectors_stay_zero(kernels: Kernels) -> None:
+    start, index, data = np.array([0, 1], np.int32), np.zeros(1, np.int32), np.ones(1, complex)
+    zero, none = np.zeros(1, complex), np.zeros(1)
+    out, dots, squares = np.full(1, np.nan + 0j), np.full(1, np.nan), np.full(1, np.nan)
+    kernels.multiply_matrix(start, index, data, zero, none, zero.copy(), none, out, dots, squares)
+    for found in (out, dots, squares):
+        same(found, np.zeros(1))
+
+
+def _over(layouts: Sequence[Any], check: Callable[[Any, Kernels], None]) -> list[Trial]:
+    def trial(layout: Any) -> Trial:
         return Trial(layout.said, lambda kernels: check(layout, kernels))
 
-    return [trial(layout) for layout in LAYOUTS]
+    return [trial(layout) for layout in layouts]
 
 
 def _special(*checks: Callable[[Kernels], None]) -> list[Trial]:
@@ -295,9 +332,10 @@ def _special(*checks: Callable[[Kernels], None]) -> list[Trial]:
 
 
 TRIALS: dict[str, list[Trial]] = {
-    check.__name__: _over_layouts(check)
+    check.__name__: _over(LAYOUTS, check)
     for check in (
         exit_waves,
+        filter_spectra,
         project_modulus,
         weigh_frames,
         accumulate_overlap,
@@ -309,6 +347,13 @@ TRIALS: dict[str, list[Trial]] = {
         field_sums,
     )
 }
-TRIALS["project_modulus"] += _special(misfit_of_a_bright_pixel_among_faint_ones, dark_waves_stay_finite)
+TRIALS |= {check.__name__: _over(MATRIX_LAYOUTS, check) for check in MATRIX_CHECKS}
+TRIALS["project_modulus"] += _special(
+    misfit_of_a_bright_pixel_among_faint_ones,
+    dark_waves_stay_finite,
+    faint_waves_get_the_measured_amplitudes,
+    negative_amplitudes_and_nan_are_not_measured,
+)
 TRIALS["weigh_frames"] += _special(power_of_a_bright_pixel_among_faint_ones)
+TRIALS["multiply_matrix"] += _special(zero_vectors_stay_zero)
 TRIALS["gramian"] += _special(gramian_of_pixels_that_cancel, frames_of_two_tiles)

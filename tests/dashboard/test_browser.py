@@ -116,7 +116,7 @@ def test_page_follows_a_run_from_before_its_first_sweep_to_its_end(
         assert halfway["after"] <= HALFWAY
         assert halfway["unit"] == "µm"
         text = chromium.text()
-        for said in (f" of {SWEEPS}", "running", "left", "residual", "frames a second", str(out)):
+        for said in (f" of {SWEEPS}", "running", "left", "residual", "frames per second", str(out)):
             assert said in text
         assert len(halfway["workers"]) == (1 if client is None else 2)
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from bokeh.server.tornado import BokehTornado
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
 from tornado.netutil import bind_sockets
@@ -23,10 +24,11 @@ from tornado.netutil import bind_sockets
 import daskptycho as dp
 from daskptycho.cli import daskptycho
 from daskptycho.dashboard import latest_view, live_view, servers
-from daskptycho.dashboard.html_parts import format_duration, render_headline, render_numbers
+from daskptycho.dashboard.html_parts import render_headline, render_numbers
 from daskptycho.dashboard.latest_view import LatestView
 from daskptycho.dashboard.view import Scale, View
 from daskptycho.tasks.waiting import OutOfMemory, WorkersLost
+from daskptycho.views.quantities import format_duration
 
 SWEEPS = 4
 
@@ -87,7 +89,7 @@ def test_page_shows_what_the_result_will_be(scan: xr.Dataset, make_page: Any) ->
     assert (last.status, last.note) == ("done", "The result is in out.zarr.")
     assert (last.sweep, last.sweeps, last.frames) == ((1, 2, 3, 4), SWEEPS, 36)
     np.testing.assert_array_equal(last.residual, result["residual"])
-    np.testing.assert_array_equal(last.consensus, result["consensus"])
+    np.testing.assert_array_equal(last.disagreement, result["disagreement"])
     pictured = [view for view in recorder.views if view.image is not None]
     # Pictures are shown after the first sweep, and always after the last.
     assert pictured[0].sweep == (1,)
@@ -180,7 +182,7 @@ def test_repeated_sweeps_replace_the_lost_ones(scan: xr.Dataset, make_page: Any)
     last = recorder.views[-1]
     assert last.sweep == (1, 2, 3, 4)
     np.testing.assert_array_equal(last.residual, result["residual"])
-    assert len(last.consensus) == len(last.seconds) == SWEEPS
+    assert len(last.disagreement) == len(last.seconds) == SWEEPS
     assert last.image is not None
 
 
@@ -234,6 +236,12 @@ def test_page_of_a_failed_run_says_why(scan: xr.Dataset, make_page: Any) -> None
     assert (recorder.views[-1].status, recorder.views[-1].note) == ("stopped", "the beam is off")
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing a page waits for its server on a busy machine too."""
+    monkeypatch.setattr(servers, "CLOSING_SECONDS", 300.0)
+
+
 @pytest.fixture
 def sockets(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
     """The sockets of the local servers that the test starts."""
@@ -248,6 +256,10 @@ def sockets(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
     return bound
 
 
+def count_servers() -> int:
+    return sum(thread.name == "daskptycho-live-page" for thread in threading.enumerate())
+
+
 def test_page_without_a_scan_counts_pixels(scan: xr.Dataset, sockets: list[socket.socket]) -> None:
     with dp.LivePage() as page:
         dp.reconstruct(scan, sweeps=1, callback=page)
@@ -256,7 +268,7 @@ def test_page_without_a_scan_counts_pixels(scan: xr.Dataset, sockets: list[socke
             assert b"Bokeh" in answer.read()
         assert [one.getsockname()[0] for one in sockets] == ["127.0.0.1"]
     assert [one.fileno() for one in sockets] == [-1]
-    assert not [thread for thread in threading.enumerate() if thread.name == "daskptycho-live-page"]
+    assert count_servers() == 0
 
 
 def test_page_that_cannot_be_served_says_why(
@@ -269,6 +281,65 @@ def test_page_that_cannot_be_served_says_why(
     with pytest.raises(RuntimeError, match="no more threads"):
         dp.LivePage()
     assert [one.fileno() for one in sockets] == [-1]
+
+
+def test_page_can_be_closed_twice(sockets: list[socket.socket]) -> None:
+    page = dp.LivePage()
+    assert count_servers() == 1
+    page.close()
+    page.close()
+    assert count_servers() == 0
+    assert [one.fileno() for one in sockets] == [-1]
+
+
+def test_page_interrupted_while_it_starts_is_closed(
+    sockets: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    interrupted = threading.Event()
+    close = servers.LocalServer.close
+
+    def start_slowly(*arguments: Any, **options: Any) -> Any:
+        signal.pthread_kill(main, signal.SIGINT)
+        assert interrupted.wait(300)
+        return BokehTornado(*arguments, **options)
+
+    def close_while_it_starts(server: servers.LocalServer) -> None:
+        interrupted.set()
+        close(server)
+
+    monkeypatch.setattr(servers, "BokehTornado", start_slowly)
+    monkeypatch.setattr(servers.LocalServer, "close", close_while_it_starts)
+    with pytest.raises(KeyboardInterrupt):
+        dp.LivePage()
+    assert count_servers() == 0
+    assert [one.fileno() for one in sockets] == [-1]
+
+
+def test_page_whose_server_fails_to_stop_is_closed(
+    sockets: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("cannot wait on a running loop")
+
+    monkeypatch.setattr(servers.BokehTornado, "stop", fail)
+    dp.LivePage().close()
+    assert count_servers() == 0
+    assert [one.fileno() for one in sockets] == [-1]
+
+
+def test_close_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = threading.Event()
+    page = dp.LivePage()
+    with monkeypatch.context() as changed:
+        changed.setattr(servers, "CLOSING_SECONDS", 0.01)
+        changed.setattr(servers.BokehTornado, "stop", lambda *_, **__: stuck.wait(300))
+        page.close()
+        assert count_servers() == 1
+        stuck.set()
+    page.close()
+    assert count_servers() == 0
 
 
 def test_missing_bokeh_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +394,7 @@ def test_names_are_escaped_and_numbers_are_written_out() -> None:
     assert "&lt;b&gt;scan" in render_headline(view)
     assert "<i>" not in render_headline(view)
     assert "<b>-</b><span>left" in render_numbers(view)
-    view = replace(view, sweep=(1, 2), residual=(0.5, 0.25), consensus=(0.1, np.nan), seconds=(2.0, 2.0))
+    view = replace(view, sweep=(1, 2), residual=(0.5, 0.25), disagreement=(0.1, np.nan), seconds=(2.0, 2.0))
     for said in ("<b>2 of 10</b>", "<b>16 s</b><span>left", "<b>0.25</b>", "<b>0.1</b>", "<b>50</b>"):
         assert said in render_numbers(view)
     written = [format_duration(seconds) for seconds in (0.123, 9.96, 59.6, 3599, 3600 * 25 + 61)]

@@ -164,6 +164,73 @@ def test_probe_of_whole_frames_is_dropped_for_cropped_ones(truth: xr.Dataset, tm
         assert "probe" not in read_file(tmp_path / "a.npz", crop=24)
 
 
+NEAR: dict[str, Any] = {
+    "propagation": "near-field",
+    "energy_eV": 17_000,
+    "detector_distance_m": 1e-3,
+    "detector_pixel_size_m": (1e-7, 2e-7),
+}
+
+
+@pytest.mark.parametrize("suffix", ["npz", "h5"])
+def test_near_field_frames_get_a_margin(suffix: str, truth: xr.Dataset, tmp_path: Path) -> None:
+    held = {"data": truth["intensity"].values, "position": 1e-7 * truth["position"].values}
+    held |= {"probe": truth["probe"].values, "good": held["data"][0] >= 0}
+    held["good"][3, 4] = False
+    if suffix == "npz":
+        np.savez(tmp_path / "a.npz", **held)
+    else:
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            for name, values in held.items():
+                file[name] = values
+    found = read_file(tmp_path / f"a.{suffix}", pad=3, valid_key="good", probe_key="probe", **NEAR)
+    frames = found["intensity"][np.arange(25)]
+    assert frames.shape == (25, 38, 38)
+    np.testing.assert_array_equal(frames[:, 3:-3, 3:-3], held["data"])
+    assert frames.sum() == held["data"].sum()
+    np.testing.assert_array_equal(found["valid"][3:-3, 3:-3], held["good"])
+    assert found["valid"].sum() == held["good"].sum()
+    # The object stays where it was, and the beam goes on beyond the edge.
+    np.testing.assert_allclose(found["position"], held["position"] - [3e-7, 6e-7])
+    np.testing.assert_array_equal(found["probe"][..., 3:-3, 3:-3], held["probe"])
+    assert (found["probe"][..., :3, 3] == held["probe"][..., :1, 0]).all()
+    scan = dp.create_scan(tmp_path / "s.zarr", **found)
+    assert not scan["valid"].values[:3].any()
+
+
+def test_margin_of_positions_in_pixels(truth: xr.Dataset, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", data=truth["intensity"], position=truth["position"])
+    found = read_file(tmp_path / "a.npz", pad=2, position_unit="pixel", **NEAR)
+    np.testing.assert_allclose(found["position"], truth["position"] - 2)
+    assert found["valid"].sum() == 32 * 32
+
+
+def test_cropped_images_of_the_near_field_keep_their_probe(truth: xr.Dataset, tmp_path: Path) -> None:
+    held = {"data": truth["intensity"].values, "probe": truth["probe"].values}
+    np.savez(tmp_path / "a.npz", position=1e-7 * truth["position"], **held)
+    found = read_file(tmp_path / "a.npz", crop=24, **NEAR)
+    np.testing.assert_array_equal(found["probe"], held["probe"][..., 4:-4, 4:-4])
+    np.testing.assert_array_equal(found["intensity"], held["data"][:, 4:-4, 4:-4])
+
+
+@pytest.mark.filterwarnings("ignore:zero_frequency is 'corner':UserWarning")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pad": 2}, r"pad \(--pad\) belongs to the near field"),
+        ({"pad": -1, **NEAR}, "pad is -1; expected 0 pixels or more"),
+        ({"zero_frequency": "corner", **NEAR}, "for a near field, whose frames are images"),
+        ({"centre": (16, 16), **NEAR}, "for a near field, whose frames are images"),
+    ],
+)
+def test_what_only_one_field_has_is_refused_in_the_other(
+    options: dict[str, Any], words: str, truth: xr.Dataset, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "a.npz", data=truth["intensity"], position=1e-7 * truth["position"])
+    with pytest.raises(OptionError, match=words):
+        read_file(tmp_path / "a.npz", **options)
+
+
 def test_file_in_a_bucket_is_refused_as_such() -> None:
     with pytest.raises(ScanError, match=r"s3://bucket/a\.h5 is not a local file"):
         read_file("s3://bucket/a.h5")

@@ -355,8 +355,9 @@ def test_checkpoints_that_cannot_be_tidied_are_a_fault_of_the_run(
 @pytest.mark.long
 @pytest.mark.parametrize("given", [("--lost", "3", "--killed", "0"), ("--lost", "0", "--killed", "3")])
 def test_killed_workers_and_killed_runs_change_nothing(given: tuple[str, ...]) -> None:
+    sizes = ("--side", "8", "--sweeps", "12", "--interrupted", "0")
     done = subprocess.run(
-        [sys.executable, "benchmarks/faults.py", "--side", "8", "--sweeps", "12", *given],
+        [sys.executable, "benchmarks/faults.py", *sizes, *given],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -364,6 +365,20 @@ def test_killed_workers_and_killed_runs_change_nothing(given: tuple[str, ...]) -
     )
     assert done.returncode == 0, done.stderr
     assert "all images equal that of an undisturbed run" in done.stdout
+
+
+def test_runs_with_a_live_page_end_when_they_are_interrupted() -> None:
+    # The limit only tells a run that hangs from one on a busy machine.
+    given = ("--lost", "0", "--killed", "0", "--interrupted", "2", "--moments", "5", "--limit", "300")
+    done = subprocess.run(
+        [sys.executable, "benchmarks/faults.py", "--side", "8", *given],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 runs were interrupted: all ended" in done.stdout
 
 
 @pytest.mark.long

@@ -33,7 +33,7 @@ def images(ds: xr.Dataset, **options: Any) -> xr.Dataset:
 def assert_same(found: xr.Dataset, expected: xr.Dataset) -> None:
     assert plain.relative(found["object"].values, expected["object"].values) < 1e-5
     assert plain.relative(found["probe"].values, expected["probe"].values) < 1e-5
-    for name in ("residual", "consensus", "spread"):
+    for name in ("residual", "disagreement", "spread"):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-6)
 
 

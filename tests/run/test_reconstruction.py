@@ -24,15 +24,15 @@ def test_history_has_an_entry_a_sweep(small: xr.Dataset) -> None:
     assert (result["seconds"] > 0).all()
     assert (result["residual"] > 0).all()
     synced = [1, 4, 7]
-    for name in ("consensus", "spread"):
+    for name in ("disagreement", "spread"):
         there = result["sweep"].values[np.isfinite(result[name])]
         np.testing.assert_array_equal(there, synced)
 
 
 @pytest.mark.parametrize("start", ["ones", "random"])
-def test_without_sync_there_is_no_consensus(small: xr.Dataset, start: Any) -> None:
+def test_without_sync_no_disagreement_is_known(small: xr.Dataset, start: Any) -> None:
     result = dp.reconstruct(small, sweeps=3, sync=NO_SYNC, start=start)
-    assert np.isnan(result["consensus"]).all()
+    assert np.isnan(result["disagreement"]).all()
     assert np.isnan(result["spread"]).all()
 
 

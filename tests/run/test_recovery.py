@@ -117,9 +117,9 @@ def test_background_is_taken_off(raster: xr.Dataset) -> None:
 def test_random_phases_come_to_agree(scans: dict[str, xr.Dataset]) -> None:
     result = dp.reconstruct(scans["periodic"], sweeps=40, update_probe=False, start="random", seed=3)
     assert error(result, scans["periodic"]) < 0.01
-    consensus = result["consensus"].dropna("sweep").values
-    assert consensus[0] > 0.05
-    assert consensus[-1] < 1e-4
+    disagreement = result["disagreement"].dropna("sweep").values
+    assert disagreement[0] > 0.05
+    assert disagreement[-1] < 1e-4
 
 
 def test_opening_is_for_random_starts_that_are_synchronised(scans: dict[str, xr.Dataset]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from zarr.storage import LocalStore
 
 import daskptycho as dp
 from daskptycho.run.result import Outcome, assemble_canvas, make_result, open_result, write_result
@@ -22,7 +23,7 @@ ENERGY = {"energy_eV": 7200.0, "detector_distance_m": 2.0, "detector_pixel_size_
 
 
 def sweep_of(residual: float) -> Any:
-    return SimpleNamespace(residual=residual, consensus=np.nan, spread=np.nan, seconds=0.5)
+    return SimpleNamespace(residual=residual, disagreement=np.nan, spread=np.nan, seconds=0.5)
 
 
 def result_of(ds: xr.Dataset, image: np.ndarray, chunks: tuple[int, ...], sweeps: int = 2) -> xr.Dataset:
@@ -155,7 +156,7 @@ def test_variables_and_attributes() -> None:
     assert result["probe"].shape == (2, 12, 10)
     assert result["probe"].dtype == np.complex64
     assert result["position"].dims == ("frame", "axis")
-    for name in ("residual", "consensus", "spread", "seconds"):
+    for name in ("residual", "disagreement", "spread", "seconds"):
         assert result[name].dims == ("sweep",)
     np.testing.assert_array_equal(result["sweep"], [1, 2, 3])
     np.testing.assert_allclose(result["residual"], [0.1, 0.05, 0.1 / 3])
@@ -245,3 +246,13 @@ def test_another_zarr_group_is_no_result(tmp_path: Path) -> None:
     zarr.open_group(tmp_path / "g.zarr", mode="w")
     with pytest.raises(dp.ScanError, match=r"g\.zarr .* a result"):
         open_result(tmp_path / "g.zarr")
+
+
+def test_results_of_earlier_versions_open_with_the_names_of_today(tmp_path: Path) -> None:
+    made = plain.scan(frames=(3, 3))
+    result = dp.reconstruct(made, sweeps=2).assign(disagreement=("sweep", [0.2, 0.1]))
+    write_result(result.rename(disagreement="consensus"), LocalStore(tmp_path / "old.zarr"))
+    xr.testing.assert_identical(open_result(tmp_path / "old.zarr"), result)
+    old = xr.open_zarr(tmp_path / "old.zarr")
+    assert "<td>disagreement</td>" in old.ptycho._repr_html_()
+    assert any("disagreement" in axes.get_ylabel() for axes in dp.plot_result(old).axes)

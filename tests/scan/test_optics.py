@@ -101,7 +101,7 @@ def test_kernel_is_unitary_and_its_projection_keeps_consistent_waves(
     np.testing.assert_allclose(np.abs(kernel), 1, rtol=1e-6)
     random = np.random.default_rng(height * width)
     waves = random.normal(size=(2, 1, height, width, 2)).astype(np.float32).view(np.complex64)[..., 0]
-    forward = NearField(kernel)
+    forward = NearField(kernel).at(np.zeros((2, 2)))
     assert forward.scale((height, width)) == 1
     detected = forward.propagate(waves.copy())
     # The propagation written out as a product in Fourier space.

@@ -11,10 +11,17 @@ import xarray as xr
 
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.scan.dataset import position_in_pixels, scan_period
+from daskptycho.scan.optics import fresnel_numbers
 from daskptycho.scan.phantom import phantom_object, zone_plate_probe
 from daskptycho.scan.simulate import simulate_scan
 from daskptycho.tiling import split_position
 
+NEAR: dict[str, Any] = {
+    "propagation": "near-field",
+    "energy_eV": 17_000,
+    "detector_distance_m": 1e-3,
+    "detector_pixel_size_m": 1e-7,
+}
 SMALL: dict[str, Any] = {"frames": (6, 5), "frame_size": 12, "step": 4}
 
 
@@ -23,6 +30,7 @@ def plain_frame(ds: xr.Dataset, position: np.ndarray) -> np.ndarray:
     sample = ds["truth_object"].values.astype(complex)
     size = ds.sizes["y"]
     (y, x), (fy, fx) = (part[0] for part in split_position(position[None]))
+    near = ds.attrs["propagation"] == "near-field"
     total = np.zeros((size, size))
     for mode in ds["truth_probe"].values.astype(complex):
         spectrum = np.fft.fft2(mode)
@@ -33,7 +41,16 @@ def plain_frame(ds: xr.Dataset, position: np.ndarray) -> np.ndarray:
         for i in range(size):
             for j in range(size):
                 wave[i, j] *= sample[(y + i) % sample.shape[0], (x + j) % sample.shape[1]]
-        total += abs(np.fft.fftshift(np.fft.fft2(wave) / size)) ** 2
+        if near:
+            # The beam does not move on the detector: only the object does.
+            spectrum = np.fft.fft2(wave)
+            for ky, qy in enumerate(np.fft.fftfreq(size)):
+                for kx, qx in enumerate(np.fft.fftfreq(size)):
+                    chirp = np.pi * (qy**2 + qx**2) / fresnel_numbers(ds.attrs)[0]
+                    spectrum[ky, kx] *= np.exp(2j * np.pi * (qy * fy + qx * fx) - 1j * chirp)
+            total += abs(np.fft.ifft2(spectrum)) ** 2
+        else:
+            total += abs(np.fft.fftshift(np.fft.fft2(wave) / size)) ** 2
     return total
 
 
@@ -45,6 +62,8 @@ def plain_frame(ds: xr.Dataset, position: np.ndarray) -> np.ndarray:
         {"periodic": True, "jitter": 2, "subpixel": True, "frames": (7, 6)},
         {"pattern": "spiral", "modes": 2},
         {"frame_size": 11, "step": 3.5, "subpixel": True},
+        {"subpixel": True, "jitter": 1.5, "modes": 2, **NEAR},
+        {"jitter": 1.5, **NEAR},
     ],
     ids=lambda options: "-".join(options) or "raster",
 )

@@ -120,7 +120,7 @@ def test_phases_are_those_of_the_vector_without_their_mean(vector: np.ndarray, t
     mean = (found.phase * power).sum()
     assert mean.imag == pytest.approx(0, abs=1e-4 * power.sum())
     assert mean.real >= -1e-4 * power.sum()
-    assert found.consensus == pytest.approx(0.1)
+    assert found.disagreement == pytest.approx(0.1)
     assert found.localisation == pytest.approx(localisation(vector))
     # The phase of the eigenvector as a whole means nothing.
     other = extract_phases(Eigenpair(0.9, vector * np.exp(1j * turn), 0.0), power)
@@ -161,7 +161,7 @@ def test_phases_that_the_misfit_does_not_bear_out_are_left_alone() -> None:
     np.testing.assert_array_equal(ignored.phase, np.ones(5))
     assert ignored.phase.dtype == np.complex64
     # What was found is still told.
-    assert (ignored.consensus, ignored.spread, ignored.localisation) == (0.2, 0.3, 1.5)
+    assert (ignored.disagreement, ignored.spread, ignored.localisation) == (0.2, 0.3, 1.5)
 
 
 # Cadence

@@ -136,7 +136,7 @@ def test_scrambled_phases_of_true_frames_are_found(scan: str, normalisation: Any
     phase = np.concatenate([own.found.phase * c for own, c in zip(sums, found.phase, strict=True)])
     left = phase * scrambled
     assert abs(np.angle(left / left[0])).max() < 2e-3
-    assert found.consensus == pytest.approx(0, abs=1e-4)
+    assert found.disagreement == pytest.approx(0, abs=1e-4)
 
 
 def test_phases_that_the_misfit_does_not_bear_out_are_left_alone() -> None:
@@ -214,15 +214,15 @@ def test_a_random_start_in_tiles_reaches_the_truth(tmp_path: Any, inner: int, ro
     assert dp.relative_error(result["object"].values, ds["truth_object"].values) < 1e-2
 
 
-def test_frames_that_differ_within_their_tile_lack_consensus() -> None:
+def test_frames_that_differ_within_their_tile_do_not_agree() -> None:
     ds = plain.scan(frames=(6, 6))
     found = {
         method: dp.reconstruct(ds, sweeps=1, update_probe=False, sync=Sync(method, every=1, iterations=60))
         for method in ("two-level", "full")
     }
-    consensus = found["two-level"]["consensus"].values
-    assert consensus > 1e-3
-    np.testing.assert_allclose(consensus, found["full"]["consensus"].values, rtol=1e-3)
+    disagreement = found["two-level"]["disagreement"].values
+    assert disagreement > 1e-3
+    np.testing.assert_allclose(disagreement, found["full"]["disagreement"].values, rtol=1e-3)
 
 
 @pytest.mark.parametrize("algorithm", ["ap", "raar", dp.DifferenceMap()], ids=["ap", "raar", "dm"])
@@ -236,7 +236,7 @@ def test_every_algorithm_with_the_probe_recovered(algorithm: Any, modes: int) ->
         result["residual"].values[-1]
         < (1.5 if algorithm == dp.DifferenceMap() else 0.9) * (result["residual"].values[0])
     )
-    assert np.isfinite(result["consensus"]).sum() >= 2
+    assert np.isfinite(result["disagreement"]).sum() >= 2
 
 
 def test_only_strips_and_scalars_leave_a_worker() -> None:

@@ -98,7 +98,7 @@ def test_blockwise_power_iteration_is_the_eager_one(normalisation: Any, iteratio
     expected = extract_phases(solve(normalised, sync), noise.power)
     found = noise.find(sync, normalisation)
     np.testing.assert_allclose(found.phase, expected.phase, atol=1e-6)
-    for name in ("consensus", "spread", "localisation"):
+    for name in ("disagreement", "spread", "localisation"):
         assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-9)
 
 
@@ -117,15 +117,15 @@ def test_blockwise_lobpcg_is_as_good_as_scipys(
         stepped = extract_phases(
             solve(normalised, Sync("full", eigensolver="power", iterations=iterations)), power
         )
-        assert found.consensus <= stepped.consensus + 1e-12
+        assert found.disagreement <= stepped.disagreement + 1e-12
         # SciPy's steps are counted from another one.
         expected = extract_phases(
             solve(normalised, Sync("full", eigensolver="lobpcg", iterations=iterations - 1)), power
         )
-        assert found.consensus <= expected.consensus + 1e-9
+        assert found.disagreement <= expected.disagreement + 1e-9
     values, vectors = np.linalg.eigh(normalised.matrix.toarray())
     exact = extract_phases(Eigenpair(values[-1], vectors[:, -1], 0.0), power)
-    assert found.consensus == pytest.approx(exact.consensus, abs=1e-6)
+    assert found.disagreement == pytest.approx(exact.disagreement, abs=1e-6)
     np.testing.assert_allclose(found.phase, exact.phase, atol=1e-3)
 
 
@@ -144,7 +144,7 @@ def test_blockwise_power_iteration_goes_on_however_small_the_eigenvalue() -> Non
     ds = plain.scan(frames=(3, 3))
     # Weak frames for a bright illumination, rather than as many steps.
     found = frames_of_noise(ds, (9,), 1e12).find(Sync("full", eigensolver="power", iterations=40), "frame")
-    assert np.isfinite(found.consensus)
+    assert np.isfinite(found.disagreement)
     assert np.isfinite(found.localisation)
 
 

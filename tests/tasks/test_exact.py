@@ -23,4 +23,4 @@ def test_solver_on_blocks_takes_more_steps_than_python_nests_calls(
     sync = dp.Sync("full", eigensolver=eigensolver, iterations=600)
     found = dp.reconstruct(scan, sync=sync, **options)
     assert plain.relative(found["object"].values, assembled["object"].values) < 1e-4
-    assert float(found["consensus"][0]) == pytest.approx(float(assembled["consensus"][0]), abs=1e-8)
+    assert float(found["disagreement"][0]) == pytest.approx(float(assembled["disagreement"][0]), abs=1e-8)

@@ -97,3 +97,11 @@ def test_accessor_is_known_once_a_dataset_was_asked_for() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "Ptycho", done.stderr
+
+
+def test_terminal_shows_facts_in_lines(folder: Path, result: xr.Dataset) -> None:
+    scan = dp.open_scan(folder / "scan.zarr")
+    for shown, title, fact in ((scan, "Scan", "frames"), (result, "Result", "residual")):
+        lines = repr(shown.ptycho).splitlines()
+        assert lines[0] == title
+        assert any(line.startswith(f"  {fact} ") for line in lines)

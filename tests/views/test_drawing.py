@@ -14,10 +14,14 @@ from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from daskptycho.views.drawing import (
     MOST_PIXELS,
     add_scale,
+    add_scale_bar,
     complex_to_rgb,
+    flatten_phase,
     make_picture,
     phase_limit,
+    phase_limits,
     robust_limits,
+    show_phase,
 )
 from daskptycho.views.quantities import length_unit
 
@@ -103,12 +107,38 @@ def test_robust_limits_ignore_outliers() -> None:
     assert 1.98 < high < 2.01
 
 
-def test_phases_never_reach_the_ends_of_the_cyclic_map_unless_they_wrap() -> None:
+def test_range_of_phases_is_the_full_circle_only_if_they_wrap() -> None:
     weak = make_picture(make_image(np.exp(1j * np.tile([-0.2, 0.2], (8, 4)))))
     assert 0.25 < phase_limit(weak) < 0.35
     wrapping = make_picture(make_image(np.exp(1j * np.linspace(-3, 3, 64).reshape(8, 8))))
     assert phase_limit(wrapping) == np.pi
     assert phase_limit(weak, wrapping) == np.pi
+    assert phase_limits(weak) == pytest.approx((-0.2, 0.2))
+    assert phase_limits(weak, wrapping) == (-np.pi, np.pi)
+    for limits, name in (((-0.2, 0.2), "viridis"), ((0, 2 * np.pi), "twilight")):
+        assert show_phase(Figure().subplots(), weak, limits).get_cmap().name.startswith(name)
+    assert show_phase(Figure().subplots(), weak, (0, 1), "gray").get_cmap().name.startswith("gray")
+
+
+@given(ramp=st.tuples(st.floats(-1, 1), st.floats(-1, 1)))
+def test_image_is_flattened_as_its_picture_is(ramp) -> None:
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:24, :32]
+    light = np.zeros((24, 32))
+    light[3:20, 5:30] = 1 + rng.random((17, 25))
+    image = make_image(np.exp(1j * (ramp[0] * y + ramp[1] * x) + 0.1j * rng.normal(size=y.shape)))
+    picture = make_picture(image, light, remove_ramp=True)
+    flat = flatten_phase(image, light, remove_ramp=True).values[picture.box]
+    np.testing.assert_allclose(np.angle(flat * picture.values.conj()), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("metre", "drawn"), [(0.0, ("10 pixels", 10)), (1e9 / 5, ("50 nm", 10))])
+def test_scale_bar_of_a_probe_counts_pixels_or_metres(metre: float, drawn: tuple[str, float]) -> None:
+    axes = Figure().subplots()
+    add_scale_bar(axes, 64, 64, metre)
+    (bar,) = [artist for artist in axes.artists if isinstance(artist, AnchoredSizeBar)]
+    assert bar.txt_label.get_text() == drawn[0]
+    assert bar.size_bar.get_children()[0].get_width() == pytest.approx(drawn[1])
 
 
 @pytest.mark.parametrize(

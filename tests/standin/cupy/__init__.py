@@ -30,6 +30,7 @@ __all__ = [
     "exp",
     "fft",
     "full",
+    "get_default_memory_pool",
     "linalg",
     "maximum",
     "ndarray",
@@ -55,6 +56,10 @@ def asarray(a: Any, dtype: Any = None) -> ndarray:
 
 def ascontiguousarray(a: Any, dtype: Any = None) -> ndarray:
     return ndarray(np.ascontiguousarray(asarray(a, dtype)._cells))
+
+
+def get_default_memory_pool() -> cuda.MemoryPool:
+    return cuda.default_pool
 
 
 def empty_like(prototype: ndarray) -> ndarray:

@@ -44,6 +44,10 @@ class ndarray(NDArrayOperatorsMixin):
 
     # Shape and type.
 
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {"shape": self._cells.shape, "typestr": self._cells.dtype.str, "version": 3}
+
     shape = property(lambda self: self._cells.shape)
     dtype = property(lambda self: self._cells.dtype)
     ndim = property(lambda self: self._cells.ndim)

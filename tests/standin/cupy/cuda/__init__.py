@@ -7,7 +7,7 @@ from typing import Any
 
 from . import nvrtc, runtime
 
-__all__ = ["Device", "MemoryPool", "nvrtc", "runtime", "set_allocator"]
+__all__ = ["Device", "MemoryPool", "default_pool", "nvrtc", "runtime", "set_allocator"]
 
 allocator: Callable[[int], Any] | None = None
 """What `set_allocator` was last given; tests look at it."""
@@ -23,6 +23,15 @@ class Device:
 class MemoryPool:
     def malloc(self, size: int) -> Any:
         raise NotImplementedError("the stand-in takes its memory from NumPy")
+
+    def total_bytes(self) -> int:
+        return 0
+
+    def free_all_blocks(self) -> None:
+        """Nothing is kept here."""
+
+
+default_pool = MemoryPool()
 
 
 def set_allocator(own: Callable[[int], Any] | None = None) -> None:

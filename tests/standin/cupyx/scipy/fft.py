@@ -13,13 +13,14 @@ __all__ = ["fft2", "ifft2"]
 
 
 def fft2(x: ndarray, norm: str | None = None, overwrite_x: bool = False) -> ndarray:
-    return _transformed(scipy.fft.fft2, x, norm)
+    return _transformed(scipy.fft.fft2, x, norm, overwrite_x)
 
 
 def ifft2(x: ndarray, norm: str | None = None, overwrite_x: bool = False) -> ndarray:
-    return _transformed(scipy.fft.ifft2, x, norm)
+    return _transformed(scipy.fft.ifft2, x, norm, overwrite_x)
 
 
-def _transformed(transform: Any, x: ndarray, norm: str | None) -> ndarray:
+def _transformed(transform: Any, x: ndarray, norm: str | None, overwrite_x: bool) -> ndarray:
     planned(x.shape, str(x.dtype))
-    return wrapped(transform(behind(x), norm=norm))
+    # SciPy may round in another way where it may overwrite its argument.
+    return wrapped(transform(behind(x), norm=norm, overwrite_x=overwrite_x))

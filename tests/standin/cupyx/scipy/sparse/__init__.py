@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import scipy.sparse as sp
 from cupy import ndarray
 from cupy._array import behind, wrapped
@@ -27,9 +28,18 @@ class coo_array(_Matrix):
     col = property(lambda self: wrapped(self._own.col))
 
 
+def _made_of(given: Any, shape: tuple[int, int] | None) -> Any:
+    """A matrix with indices as wide as the coordinates it is made of, as on a card; SciPy narrows them."""
+    made = sp.csr_array(given, shape=shape)
+    if isinstance(given, tuple) and isinstance(given[1], tuple):
+        width = np.result_type(*given[1])
+        made.indices, made.indptr = made.indices.astype(width), made.indptr.astype(width)
+    return made
+
+
 class csr_array(_Matrix):
     def __init__(self, arg1: Any, shape: tuple[int, int] | None = None) -> None:
-        super().__init__(arg1 if sp.issparse(arg1) else sp.csr_array(behind(arg1), shape=shape))
+        super().__init__(arg1 if sp.issparse(arg1) else _made_of(behind(arg1), shape))
 
     indices = property(lambda self: wrapped(self._own.indices))
     indptr = property(lambda self: wrapped(self._own.indptr))
