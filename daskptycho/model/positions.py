@@ -45,9 +45,6 @@ class Derivatives(NamedTuple):
         return self._replace(change=convert(self.change), image=convert(self.image))
 
 
-# Most pixels that momentum adds to a move along each axis.
-FASTEST = 0.1
-
 # Parts of the moves, from fewest to most numbers.
 PARTS = ("affine", "drift", "lines")
 
@@ -132,27 +129,22 @@ class Positions(Parameter):
         return {}
 
     def move(
-        self, value: NDArray, step: NDArray, momentum: float, tile: Tile, frame_shape: Sequence[int]
+        self, value: NDArray, step: NDArray, tile: Tile, frame_shape: Sequence[int]
     ) -> NDArray[np.float64]:
-        """The value after a move: of some pixels, and of the last move times the momentum.
+        """The value after a move.
 
         Parameters
         ----------
         value : (frame, 2, 2) array
         step : (frame, 2) array
-            Move of the tile's frames, in pixels; zeros if they rest.
-        momentum : float
+            Move of the tile's frames, in pixels.
         tile : Tile
             With its frames at the given positions.
         frame_shape : (int, int)
         """
         reach = self.reach(frame_shape)
-        further = step
-        if step.any():
-            # Momentum serves slow errors. A frame that strays would run away with it.
-            further = step + np.clip(momentum * value[:, 1], -FASTEST, FASTEST)
         # A frame has to stay in its tile's window.
-        offset = np.clip(value[:, 0] + further, -reach - tile.fraction, reach - tile.fraction)
+        offset = np.clip(value[:, 0] + step, -reach - tile.fraction, reach - tile.fraction)
         return np.stack([offset, offset - value[:, 0]], axis=1)
 
     def new_sums(self, value: Array, image: Array) -> Sums:

@@ -62,7 +62,8 @@ def _forces(
     force, curvature = to_host(derivatives.force - image), to_host(derivatives.curvature)
     lit = _count_lit(data, at.inverse_illumination(of_tiles) > 0)
     misfits = to_host(derivatives.misfit)
-    return TileForces(position, force, to_host(noise), curvature, swept.misfit, lit, misfits)
+    last = at.own[Positions.name][:, 1]
+    return TileForces(position, force, to_host(noise), curvature, swept.misfit, lit, misfits, last)
 
 
 def _count_lit(data: TileData, lit: Array) -> int:
@@ -87,12 +88,11 @@ class Rule(NamedTuple):
 
     positions: Positions
     frame_shape: Shape
-    momentum: float
 
 
 def _move(data: TileData, own: dict[str, Array], moves: Moves, rule: Rule) -> dict[str, Array]:
     step, value = moves.offset[data.tile.frames], own[Positions.name]
-    moved = rule.positions.move(value, step, rule.momentum, data.tile, rule.frame_shape)
+    moved = rule.positions.move(value, step, data.tile, rule.frame_shape)
     return own | {Positions.name: moved}
 
 
@@ -107,7 +107,7 @@ def _look(data: TileData, at: TileModel, image: Array, moves: Moves, rule: Rule)
     by = look_around(data.tile, at, load_amplitudes(data.amplitudes), image[...], centre, FARTHEST)
     value, astray = at.own[Positions.name].copy(), by.any(axis=1)
     # They begin anew there, without momentum.
-    value[astray] = rule.positions.move(value, by, 0.0, data.tile, rule.frame_shape)[astray]
+    value[astray] = rule.positions.move(value, by, data.tile, rule.frame_shape)[astray]
     value[astray, 1] = 0
     return at.own | {Positions.name: value}
 
@@ -146,9 +146,9 @@ def refine_positions(
     inputs = zip(layout.tiles, swept, models, changes, illuminations, strict=True)
     forces = [task(_forces, *of_tile) for of_tile in inputs]
     assert settings.pace is not None
-    freedom = Freedom(positions.moves, positions.hold, positions.line)
+    freedom = Freedom(positions.moves, positions.hold, positions.line, settings.momentum)
     moves = task(_find, before.shared, forces, layout.frames, settings.pace, freedom)
-    rule = Rule(positions, layout.tiling.frame_shape, settings.momentum)
+    rule = Rule(positions, layout.tiling.frame_shape)
     own = [
         task(_move, data, tile.own, moves, rule) for data, tile in zip(layout.tiles, after.tiles, strict=True)
     ]

@@ -61,16 +61,12 @@ def dense_laplacian(position: NDArray, curvature: NDArray, ridge: float, anchor:
 
 def forces(position: NDArray, force: NDArray, curvature: NDArray, cut: int, **changed: NDArray) -> list:
     """Two tiles: the frames before and from `cut`."""
-    noise = changed.get("noise", np.zeros_like(force))
+    none, ones = np.zeros_like(force), np.ones(len(force))
+    noise, last = changed.get("noise", none), changed.get("last", none)
+    misfits = changed.get("misfits", ones)
     return [
         TileForces(
-            position[part],
-            force[part],
-            noise[part],
-            curvature[part],
-            misfit=1.0,
-            lit=10,
-            misfits=np.ones(len(position[part])),
+            position[part], force[part], noise[part], curvature[part], 1.0, 10, misfits[part], last[part]
         )
         for part in (slice(0, cut), slice(cut, None))
     ]
@@ -134,6 +130,44 @@ def test_forces_of_noise_move_nothing() -> None:
     assert find_moves(
         forces(position, force, curvature, 10), gaussian(), FRAMES, MOVING, Freedom()
     ).offset.any()
+
+
+def test_momentum_adds_the_last_move_up_to_a_tenth_of_a_pixel() -> None:
+    position, curvature = raster(), curvatures(25)
+    last = np.zeros((25, 2))
+    last[3], last[4] = (0.08, 0), (0, -5)
+    faster = Freedom(momentum=0.5)
+    none = np.zeros((25, 2))
+    moves = [
+        find_moves(forces(position, none, curvature, 10, last=own), gaussian(), FRAMES, MOVING, faster).offset
+        for own in (none, last)
+    ]
+    gained = moves[1] - moves[0]
+    gained -= gained[0]
+    np.testing.assert_allclose(gained[3], (0.04, 0), atol=1e-9)
+    np.testing.assert_allclose(gained[4], (0, -0.1), atol=1e-9)
+
+
+def test_what_is_held_does_not_move() -> None:
+    position, curvature = raster(), curvatures(25)
+    force = np.random.default_rng(1).normal(size=(25, 2))
+    moves = find_moves(
+        forces(position, force, curvature, 10), gaussian(), FRAMES, MOVING, Freedom(hold="affine")
+    )
+    affine = np.column_stack([np.ones(25), position])
+    assert abs(affine.T @ moves.offset).max() < 1e-9
+    assert abs(moves.offset).max() > 1e-3
+
+
+def test_frames_apart_from_their_neighbours_or_badly_fitting_are_looked_for() -> None:
+    position, curvature = raster(), curvatures(25)
+    position[7] += (6, 0)
+    misfits = np.ones(25)
+    misfits[20] = 2.5
+    tiles = forces(position, np.zeros((25, 2)), curvature, 10, misfits=misfits)
+    found = find_moves(tiles, gaussian(), FRAMES, MOVING, Freedom())
+    assert np.flatnonzero(found.astray).tolist() == [7, 20]
+    np.testing.assert_array_equal(found.expected[7], (-6, 0))
 
 
 def test_frames_without_light_stay() -> None:
