@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from daskptycho.backend import array_module, kernels
 from daskptycho.model.model import TileModel
-from daskptycho.model.operators import frame_blocks, project_data, split
+from daskptycho.model.operators import project_data, split
 from daskptycho.model.positions import Derivatives
 from daskptycho.tiling import Tile
 
@@ -34,6 +34,25 @@ def derivative(image: Array, axis: int) -> Array:
     else:
         out[:, 1:-1] = (image[:, 2:] - image[:, :-2]) / 2
     return out
+
+
+def _weigh_fields(tile: Tile, at: TileModel, fields: Array) -> Array:
+    """``sum |P_i|^2 field`` under each frame, (frame, field) float64.
+
+    The fields are interpolated at the fraction of each position, in place of the probe, which would need a
+    Fourier transform for each frame.
+    """
+    view, xp = at.view_without_probe(tile, slice(None)), array_module(fields)
+    power = (at.probe.real**2 + at.probe.imag**2).sum(axis=0)[None]
+    low = np.floor(view.fraction).astype(np.int64)
+    total = xp.zeros((len(tile), len(fields)))
+    for y, x in product((0, 1), (0, 1)):
+        share = abs(1 - y - (view.fraction - low)[:, 0]) * abs(1 - x - (view.fraction - low)[:, 1])
+        if share.any():
+            sums = xp.empty_like(total)
+            kernels(power).field_sums(power, fields, view.corner + low + np.array([y, x]), sums)
+            total += sums * xp.asarray(share)[:, None]
+    return total if view.factor is None else total * (view.factor**2)[:, None]
 
 
 def pull_of_image(
@@ -72,11 +91,7 @@ def pull_of_image(
     flattened = 1 / xp.maximum(illumination, least)
     slopes = [(derivative(found.image, axis).conj() * coming).real for axis in (0, 1)]
     fields = xp.stack([*slopes, *(derivative(flattened, axis) for axis in (0, 1))]).astype(np.float32)
-    sums = xp.empty((len(tile), 4))
-    for frames in frame_blocks(len(tile), at.probe):
-        view = at.view(tile, frames)
-        power = (view.probe.real**2 + view.probe.imag**2).sum(axis=1)
-        kernels(power).field_sums(power, fields, view.corner, sums[frames])
+    sums = _weigh_fields(tile, at, fields)
     return sums[:, :2], sums[:, 2:]
 
 

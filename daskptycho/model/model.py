@@ -129,21 +129,32 @@ class TileModel(NamedTuple):
 
     def locate(self, tile: Tile) -> Tile:
         """The tile with its frames at the corners and fractions where the model's parameters put them."""
-        view = View(tile.corner, tile.fraction)
+        if not self.model.moves_frames:
+            return tile
+        view = self.view_without_probe(tile, slice(None))
+        return replace(tile, corner=view.corner, fraction=view.fraction)
+
+    def view_without_probe(self, tile: Tile, frames: slice) -> View:
+        """Positions and factors of some frames; the fractions of frames that move are on the host."""
+        view = View(tile.corner[frames], tile.fraction[frames])
         for parameter in self.model.parameters:
-            if parameter.moves_frames:
-                view = parameter.see(self.value(parameter), view)
-        return replace(tile, corner=view.corner, fraction=view.fraction) if self.model.moves_frames else tile
+            if not isinstance(parameter, Probe):
+                view = self._see(parameter, view, frames)
+        return view
 
     def view(self, tile: Tile, frames: slice) -> View:
         """Positions and probes of some frames of the tile, with every parameter applied."""
-        view = View(tile.corner[frames], tile.fraction[frames])
+        view = self.view_without_probe(tile, frames)
+        if self.model.moves_frames and not are_whole_pixels(view.fraction):
+            view = view._replace(fraction=array_module(self.probe).asarray(view.fraction))
         for parameter in self.model.parameters:
-            value = self.value(parameter)
-            view = parameter.see(value[frames] if parameter.per_frame else value, view)
-            if parameter.moves_frames and not are_whole_pixels(view.fraction):
-                view = view._replace(fraction=array_module(self.probe).asarray(view.fraction))
+            if isinstance(parameter, Probe):
+                view = self._see(parameter, view, frames)
         return view
+
+    def _see(self, parameter: Parameter, view: View, frames: slice) -> View:
+        value = self.value(parameter)
+        return parameter.see(value[frames] if parameter.per_frame else value, view)
 
     def inverse_illumination(self, illumination: Array) -> Array:
         """``1 / N`` on the tile's window, (y, x) float32; zero where the illumination N is too weak."""
