@@ -268,7 +268,8 @@ gramian(const float2* first, const float2* second, const int64* pair, const int6
 }
 
 // First and second derivatives of the misfit by the displacement of each frame, from differences of neighbours in the
-// image, which has at least one pixel more around each frame. Each block stores its part of the five sums.
+// image, which has at least one pixel more around each frame. Each block stores its part of the five sums. They take
+// registers, and so there are half as many blocks.
 extern "C" __global__ void __launch_bounds__(256, 4)
 displacement_terms(const float2* image, const float2* change, const float2* probe, const int64* corner, double* sums,
                    int own, int modes, int height, int width, int stride) {

@@ -930,3 +930,15 @@ def test_running_scheduler_is_used_and_left_running(work: Path, tmp_path: Path) 
         with Client(cluster) as client:
             ran = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.task_prefixes))
     assert ran > 0
+
+
+def test_positions_are_refined_on_request(tmp_path: Path) -> None:
+    run("simulate", tmp_path / "s.zarr", "--frames", "4x4", "--step", 4, "--frame-size", 16)
+    said = run(
+        *("reconstruct", tmp_path / "s.zarr", tmp_path / "r.zarr", "--sweeps", 12, "--refine", "positions")
+    ).output
+    assert "Positions: " in said
+    result = dp.open_result(tmp_path / "r.zarr")
+    assert result["position"].shape == result["position_given"].shape
+    assert "positions" in run("info", tmp_path / "r.zarr").output
+    run("view", tmp_path / "r.zarr", tmp_path / "r.png")
