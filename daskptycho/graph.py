@@ -54,6 +54,7 @@ from daskptycho.tasks.strips import bring_strips
 from daskptycho.tasks.two_level import join_tiles, synchronise_swept
 
 __all__ = [
+    "MovingReport",
     "Report",
     "illuminate_tiles",
     "merge_images",
@@ -64,15 +65,6 @@ __all__ = [
 Array = Any
 
 
-class MovesReport(NamedTuple):
-    """What an update of the positions found."""
-
-    significance: float = np.nan
-    """See `sync.positions.Moves`; NaN if positions were not tested."""
-    moved: float = 0.0
-    """Root mean square along an axis of how far frames moved, in pixels."""
-
-
 class Report(NamedTuple):
     """The scalars of a sweep, for the client. Those of `Phases` are NaN if it did not synchronise."""
 
@@ -81,7 +73,19 @@ class Report(NamedTuple):
     disagreement: float
     spread: float
     localisation: float
-    moves: MovesReport = MovesReport()
+
+
+class MovingReport(NamedTuple):
+    """The scalars of a sweep after which positions were tested: those of `Report`, and two more."""
+
+    misfit: float
+    disagreement: float
+    spread: float
+    localisation: float
+    significance: float
+    """See `sync.positions.Moves`."""
+    moved: float
+    """Root mean square along an axis of how far frames moved, in pixels."""
 
 
 class SweepInput(NamedTuple):
@@ -221,7 +225,7 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     state : State
         The state after this sweep.
     report : Value
-        A `Report`.
+        A `Report`, or a `MovingReport` if positions were tested.
     """
     merges = _merges_at_once(layout, settings)
     placed = place(replace(settings, keeps_image=settings.keeps_image and not merges))
@@ -248,9 +252,8 @@ def _moving(layout: Layout, settings: SweepSettings) -> frozenset[str]:
     return frozenset(moving if settings.pace is not None else ())
 
 
-def _add_moves(report: Report, moves: Moves) -> Report:
-    moved = float(np.sqrt((moves.offset**2).mean()))
-    return report._replace(moves=MovesReport(moves.significance, moved))
+def _add_moves(report: Report, moves: Moves) -> MovingReport:
+    return MovingReport(*report, moves.significance, float(np.sqrt((moves.offset**2).mean())))
 
 
 def _sweep_and_update(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from daskptycho.backend import to_host
 from daskptycho.cluster.allocator import release_free_memory
 from daskptycho.errors import ScanError
-from daskptycho.graph import Report, merge_images, sweep
+from daskptycho.graph import MovingReport, Report, merge_images, sweep
 from daskptycho.model.momentum import next_momentum
 from daskptycho.model.probe import Probe, orthogonalise_modes
 from daskptycho.run.memory import Needs
@@ -244,7 +244,7 @@ class Loop:
         settings, step = self.settings(standing)
         state, pending = persist(sweep(self.layout, standing.state, settings))
         try:
-            report: Report = compute(pending)
+            report: Report | MovingReport = compute(pending)
         except BaseException:
             # A traceback would keep references to them, so that their tasks would go on running in vain.
             del state, pending
@@ -258,11 +258,12 @@ class Loop:
         if self.layout.residency.streamed:
             release_free_memory()
         seconds = time.perf_counter() - begun
-        record = SweepRecord(residual, report.disagreement, report.spread, seconds, *report.moves)
+        moves = (report.significance, report.moved) if isinstance(report, MovingReport) else ()
+        record = SweepRecord(residual, report.disagreement, report.spread, seconds, *moves)
         cadence = standing.cadence.after(residual, report.spread, report.localisation)
         history, pace = (*standing.history, record), standing.pace
         if pace is not None:
-            pace = pace.after([done.residual for done in history[-2:]], report.moves.significance)
+            pace = pace.after([done.residual for done in history[-2:]], record.significance)
         return Standing(state, cadence, step, history, pace)
 
     def progress(self, standing: Standing) -> Progress:
