@@ -184,8 +184,8 @@ def test_what_is_held_was_estimated(
     # A sweep needs the state before it until its last tile is done.
     tiles, after, before = compute([layout.tiles, state.tiles, before.tiles])
     small = [(own.tile, own.pairs.border, own.amplitudes.invalid) for own in tiles]
-    phases = [(own.image.phases, own.image.swept.left.found) for own in (*after, *before)]
-    kept = size_of(tiles, after, before) - size_of(small, phases)
+    shared = [(own.image.phases, own.image.swept.left.found, own.image.shared) for own in (*after, *before)]
+    kept = size_of(tiles, after, before) - size_of(small, shared)
     # Pairs are counted in the largest tile only.
     assert 0.99 * needs.held <= kept <= 1.01 * needs.held
 
