@@ -115,6 +115,8 @@ EACH_PAGE = [
 ]
 
 
+# What is guessed of frames of noise is said, as the page expects.
+@pytest.mark.filterwarnings("ignore:the first guess of the probe is")
 @pytest.mark.parametrize("page", EACH_PAGE)
 def test_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = blocks_of(page)
