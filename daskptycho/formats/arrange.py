@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from daskptycho.errors import OptionError, ScanError
+from daskptycho.errors import OptionError, ScanError, warn_caller
 from daskptycho.formats.first_probe import guess_first_probe
 from daskptycho.formats.frame_contents import apply_to_frames, interpret_frames
 from daskptycho.formats.frame_layout import bin_frames, turn_frames
 from daskptycho.formats.geometry import CALIBRATIONS, combine_geometry, derive_pixel_size
-from daskptycho.formats.notices import say
 from daskptycho.formats.padding import pad_frames
 from daskptycho.formats.positions import Positions
 from daskptycho.formats.units import check_plausible, is_pixels, to_si
@@ -238,7 +237,9 @@ def _find_positions(
         position = _make_raster(scan, arrangement, frames, source)
     axes = arrangement.position_axes
     if axes is not None and order is not None and axes.replace("-", "") != order:
-        say(f"the columns of the positions are named {' and '.join(order)}; position_axes makes them {axes}")
+        warn_caller(
+            f"the columns of the positions are named {' and '.join(order)}; position_axes makes them {axes}"
+        )
     position = orient_positions(position, axes or order or "yx")
     if arrangement.rotation_deg:
         angle = np.deg2rad(arrangement.rotation_deg)
@@ -316,7 +317,7 @@ def _centre_frames(scan: dict[str, Any], arrangement: Arrangement) -> None:
     else:
         # Frames stay square, so that an object pixel is as high as it is wide.
         size = np.minimum(largest, largest.min()) if shape[0] == shape[1] else largest
-        say(
+        warn_caller(
             f"the zero frequency lies at {tuple(origin.tolist())}, off the middle {tuple(middle.tolist())}: "
             f"frames are cropped to {size[0]} x {size[1]} pixels round it"
         )

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daskptycho.errors import warn_caller
 from daskptycho.formats.lazy_frames import sample_frames
-from daskptycho.formats.notices import say
 from daskptycho.scan.optics import ELECTRON, NEAR_FIELD, PHOTON, energy_to_wavelength, fresnel_kernel
 
 __all__ = ["guess_first_probe"]
@@ -79,7 +79,7 @@ def guess_first_probe(
     probe = (0.5 * (1 - np.tanh((distance - radius) / EDGE))).astype(np.complex64)
     probe *= np.float32(np.sqrt(frames.sum(axis=(1, 2)).mean()) / np.linalg.norm(probe))
     if diameter is None:
-        say(
+        warn_caller(
             f"the first guess of the probe is a disc of {2 * radius:.0f} pixels, estimated from the frames; "
             "if that is wrong, give probe_diameter (--probe-diameter)"
         )
@@ -135,7 +135,7 @@ def _propagate(
         detector = np.broadcast_to(np.asarray(scan["detector_pixel_size_m"], dtype=float), (2,))
         size = wavelength * float(scan["detector_distance_m"]) / (np.array(probe.shape) * detector)
     if size is None or wavelength is None:
-        say("the first probe is not defocused: the pixel size or the wavelength is unknown")
+        warn_caller("the first probe is not defocused: the pixel size or the wavelength is unknown")
         return probe
     kernel = fresnel_kernel(
         {

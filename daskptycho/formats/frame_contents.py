@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.errors import ScanError
+from daskptycho.errors import ScanError, warn_caller
 from daskptycho.formats.lazy_frames import sample_frames
-from daskptycho.formats.notices import say
 from daskptycho.scan.optics import NEAR_FIELD
 
 __all__ = ["apply_to_frames", "bright_in", "interpret_frames", "squares_are_counts", "values_are_counts"]
@@ -136,7 +135,7 @@ def interpret_frames(
     if holds is None and (named or rooted):
         holds = "amplitudes"
         why = "their squares are whole numbers" if rooted else "by their name"
-        say(
+        warn_caller(
             f"the frames of {source} are amplitudes, {why}: they are squared "
             "(--frames-hold counts keeps them)"
         )
@@ -151,7 +150,7 @@ def interpret_frames(
     if probe is not None and probe.ndim >= 2 and probe.dtype.kind in "iufc":
         power = (np.abs(probe) ** 2).reshape(-1, *probe.shape[-2:]).sum(axis=0)
         if bright_in(power) == "corner":
-            say(
+            warn_caller(
                 f"the probe of {source} is brightest round the corner: its centre is moved from there to N//2"
             )
             scan["probe"] = np.fft.fftshift(probe, axes=(-2, -1))
@@ -164,12 +163,12 @@ def _find_zero_frequency(
     valid = scan.get("valid")
     found = bright_in(sample.mean(axis=0), None if valid is None else np.asarray(valid, dtype=bool))
     if claimed is not None and found not in (None, claimed):
-        say(
+        warn_caller(
             f"zero_frequency is {claimed!r}, but the frames are brightest round the {found}; if the zero "
             f"frequency lies there, pass zero_frequency={found!r} (--zero-frequency {found})"
         )
     elif claimed is None and found == "corner":
-        say(
+        warn_caller(
             f"the frames of {source} are brightest round the corner: the zero frequency is taken to lie "
             "there (--zero-frequency centre if it does not)"
         )
@@ -206,4 +205,6 @@ def apply_to_frames(
         scan["probe"] = function(np.asarray(scan["probe"]))
     elif "probe" in scan and frame_shape is not None:
         del scan["probe"]
-        say("the probe of the file is left out: frames of another size have another pixel on the sample")
+        warn_caller(
+            "the probe of the file is left out: frames of another size have another pixel on the sample"
+        )

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.errors import OptionError
+from daskptycho.errors import OptionError, warn_caller
 from daskptycho.formats.frame_contents import apply_to_frames
-from daskptycho.formats.notices import say
 from daskptycho.scan.optics import NEAR_FIELD
 
 __all__ = ["bin_frames", "turn_frames"]
@@ -81,7 +80,7 @@ def bin_frames(scan: dict[str, Any], size: int) -> None:
         return frames.reshape(*frames.shape[:-2], height, size, width, size)
 
     if scan.pop("probe", None) is not None:
-        say("the probe of the file is left out: binned frames have another")
+        warn_caller("the probe of the file is left out: binned frames have another")
     valid = scan.pop("valid", None)
     apply_to_frames(scan, lambda frames: squares(frames).sum(axis=(-3, -1)), (height, width))
     if valid is not None:

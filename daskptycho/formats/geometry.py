@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from daskptycho.errors import OptionError, ScanError
-from daskptycho.formats.notices import say
+from daskptycho.errors import OptionError, ScanError, warn_caller
 from daskptycho.formats.offers import Unreadable, require
 from daskptycho.formats.units import PLAUSIBLE, check_plausible
 from daskptycho.scan.calibration import GEOMETRY_NUMBERS
@@ -86,7 +85,7 @@ def _assume(scan: dict[str, Any], name: str, value: Any, source: str) -> None:
         raise OptionError(f"{name} cannot be assumed; expected one of {', '.join(ASSUMABLE)}")
     present = name if name in scan else EQUIVALENT.get(name)
     if present in scan:
-        say(f"{name} is not assumed: {source} has {present} {scan[present]}")
+        warn_caller(f"{name} is not assumed: {source} has {present} {scan[present]}")
     else:
         scan[name] = value
 
@@ -106,7 +105,7 @@ def _override(scan: dict[str, Any], given: Mapping[str, Any], source: str) -> No
         if name not in PLAUSIBLE or own is None or isinstance(own, Unreadable):
             continue
         if not np.allclose(own, value, rtol=ROUNDING, atol=0):
-            say(f"{name} is {value} as given; {source} has {own}")
+            warn_caller(f"{name} is {value} as given; {source} has {own}")
     scan.update({name: value for name, value in given.items() if name != "position_unit"})
     if (
         "pixel_size_m" in given
@@ -133,7 +132,7 @@ def _reconcile(scan: dict[str, Any], source: str) -> None:
                 "--wavelength-m)"
             )
         if off[nearest] > ROUNDING:
-            say(
+            warn_caller(
                 f"{source} has the energy {energy:.6g} eV and the wavelength {wavelength:.6g} m, which "
                 f"differ by {100 * off[nearest]:.2g} %; the energy is taken (or give --wavelength-m)"
             )

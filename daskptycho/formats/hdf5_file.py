@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.errors import ScanError
+from daskptycho.errors import ScanError, warn_caller
 from daskptycho.formats.extras import import_extra
 from daskptycho.formats.lazy_frames import LazyFrames, contiguous_ranges, read_range
-from daskptycho.formats.notices import say
 
 __all__ = [
     "attribute",
@@ -172,7 +171,7 @@ def require_whole(dataset: Any) -> None:
         chunks = int(np.prod([-(-n // size) for n, size in zip(dataset.shape, dataset.chunks, strict=True)]))
         written = dataset.id.get_num_chunks()
         if written < chunks:
-            say(
+            warn_caller(
                 f"{chunks - written} of the {chunks} chunks of {dataset.name} of {dataset.file.filename} "
                 f"were never written, and are read as {dataset.fillvalue}; the scan may have been stopped"
             )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.errors import ScanError
+from daskptycho.errors import ScanError, warn_caller
 from daskptycho.formats.array_shapes import (
     DIMENSIONS,
     are_columns,
@@ -24,7 +24,6 @@ from daskptycho.formats.array_shapes import (
     small_array,
 )
 from daskptycho.formats.lazy_frames import LazyFrames
-from daskptycho.formats.notices import say
 from daskptycho.formats.offers import (
     NUMBERS,
     Keys,
@@ -97,7 +96,7 @@ def read_named_arrays(
     last = keys.frames_come_last(stored, arrays.position_counts(keys), usually=usually_last)
     scan, detector = (stored[2:], stored[:2]) if last else (stored[:-2], stored[-2:])
     if last != usually_last and keys.frame_axis is None:
-        say(
+        warn_caller(
             f"{where} of {source} is taken as {'(qy, qx, frame)' if last else '(frame, qy, qx)'}, by the "
             "number of positions; frame_axis (--frame-axis) chooses"
         )
@@ -259,7 +258,9 @@ class NamedArrays:
 
         offers = [offer(*item) for item in found if key is not None or could_be_small(item[1])]
         if name == "probe" and offers and all(own.on_demand for own in offers):
-            say(f"probe: {offers[0]} of {self.source} is left out: not of {frame[0]} x {frame[1]} pixels")
+            warn_caller(
+                f"probe: {offers[0]} of {self.source} is left out: not of {frame[0]} x {frame[1]} pixels"
+            )
         return offers
 
     def named_offers(self, keys: Keys, shape: tuple[int, ...]) -> dict[str, list[Offer]]:

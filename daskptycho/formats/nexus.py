@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from daskptycho.errors import ScanError
+from daskptycho.errors import ScanError, warn_caller
 from daskptycho.formats.cxi import mask_to_valid
 from daskptycho.formats.hdf5 import hdf5_arrays
 from daskptycho.formats.hdf5_file import (
@@ -32,7 +32,6 @@ from daskptycho.formats.hdf5_file import (
 )
 from daskptycho.formats.laboratory import DEFAULT_DIRECTIONS
 from daskptycho.formats.nexus_positions import class_of, groups_of_class, position_offers
-from daskptycho.formats.notices import say
 from daskptycho.formats.offers import (
     NO_KEYS,
     NUMBERS,
@@ -236,7 +235,7 @@ def _detector_offers(detector: tuple[str, Any] | None) -> dict[str, list[Offer]]
         name for name in ("detector_distance_m", "centre") if any(o.on_demand for o in offers.get(name, ()))
     ]
     if unset_names:
-        say(
+        warn_caller(
             f"{' and '.join(unset_names)} of {where} are zero, which is taken to mean unknown; give "
             f"{' and '.join('--' + name.replace('_', '-') for name in unset_names)} if they are needed"
         )
@@ -259,7 +258,7 @@ def _number(where: str, item: Any, name: str, *, on_demand: bool = False) -> Off
         return offer
 
     def read() -> Any:
-        say(f"{where} has no unit; taken to be in {NUMBERS[name][1]}")
+        warn_caller(f"{where} has no unit; taken to be in {NUMBERS[name][1]}")
         return offer.read()
 
     return Offer(where, offer.said, read, on_demand)

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.errors import ScanError
+from daskptycho.errors import ScanError, warn_caller
 from daskptycho.formats.hdf5_file import attribute, child, identity, is_dataset, read_array, walk
 from daskptycho.formats.laboratory import beam_positions
-from daskptycho.formats.notices import say
 from daskptycho.formats.offers import Keys, Offer, describe, real_numbers
 from daskptycho.formats.positions import Positions, expand_raster
 from daskptycho.formats.units import to_si, unit_of
@@ -50,7 +49,7 @@ def position_offers(
 
     def from_list(where: str, item: Any) -> Positions:
         if unit_of(item.attrs) is None:
-            say(f"{where} has no unit; taken to be in m")
+            warn_caller(f"{where} has no unit; taken to be in m")
         numbers = to_si(real_numbers(read_array(item), where), unit_of(item.attrs) or "m", "length", where)
         return Positions(beam_positions(numbers.reshape(-1, numbers.shape[-1]), directions), "m")
 
@@ -110,7 +109,7 @@ def _add_motors(
     for where, item in motors.items():
         unit = unit_of(item.attrs)
         if unit is None:
-            say(f"{where} has no unit; taken to be in m")
+            warn_caller(f"{where} has no unit; taken to be in m")
         values[where] = to_si(real_numbers(read_array(item), where), unit or "m", "length", where)
         vector = np.asarray(attribute(item, "vector"))
         if vector.dtype.kind not in "iuf" or vector.size != 3 or not np.isfinite(vector).all():

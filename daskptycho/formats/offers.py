@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.errors import OptionError, ScanError
-from daskptycho.formats.notices import say
+from daskptycho.errors import OptionError, ScanError, warn_caller
 from daskptycho.formats.units import split_unit, to_si, unit_of
 
 __all__ = [
@@ -264,7 +263,7 @@ def take(
         account.append(Taken(CALLED[name], first.where, first.said, seen, option))
         rivals = _rivals(found[name], others, number=name in NUMBERS)
         if rivals and keys.of(name) is None:
-            say(
+            warn_caller(
                 f"{CALLED[name]}: {first} is taken from {source}, which also has "
                 f"{', '.join(map(str, rivals[:MOST_OTHERS]))}; {option} chooses"
             )

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from daskptycho.errors import ScanError
+from daskptycho.errors import ScanError, warn_caller
 from daskptycho.formats.hdf5 import read_hdf5_positions
 from daskptycho.formats.hdf5_file import is_hdf5
 from daskptycho.formats.matlab import is_matlab, read_matlab_positions
-from daskptycho.formats.notices import say
 from daskptycho.formats.npz import is_npz, read_npz_positions
 from daskptycho.formats.offers import Keys
 from daskptycho.formats.positions import Positions, axis_of, one_unit, read_positions
@@ -105,7 +104,7 @@ def _read_text(path: Path, columns: Sequence[str] | None) -> Positions:
     elif width == 2:
         chosen = [0, 1]
     elif width == 3 and _is_index([row[0] for row in rows]):
-        say(f"the first of the three columns of {path.name} is taken for an index")
+        warn_caller(f"the first of the three columns of {path.name} is taken for an index")
         chosen = [1, 2]
     else:
         listed = f", called {', '.join(headers[-1])}" if headers else ""

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.errors import ScanError
-from daskptycho.formats.notices import say
+from daskptycho.errors import ScanError, warn_caller
 from daskptycho.formats.offers import real_numbers
 from daskptycho.formats.units import split_unit, unit_of
 
@@ -232,7 +231,7 @@ def expand_raster(
     if len(fitting) > 1:
         order = (1, 0) if slow_axis == "x" else (0, 1)
         if slow_axis is None and lengths != (1, 1):
-            say(
+            warn_caller(
                 f"nothing says whether {where[0]} or {where[1]} changes from row to row of the raster; "
                 f"taken to be {where[0]}: if it is not, give slow_axis='x' (--slow-axis x)"
             )

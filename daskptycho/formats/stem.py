@@ -19,11 +19,10 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.errors import OptionError, ScanError
+from daskptycho.errors import OptionError, ScanError, warn_caller
 from daskptycho.formats.extras import import_extra
 from daskptycho.formats.hdf5_file import attribute, child, is_hdf5, open_hdf5, to_text, walk
 from daskptycho.formats.lazy_frames import LazyFrames
-from daskptycho.formats.notices import say
 from daskptycho.formats.offers import NO_KEYS, NUMBERS, Keys, Offer, Taken, describe, take
 from daskptycho.formats.units import is_unit, to_si
 from daskptycho.scan.optics import ELECTRON
@@ -154,7 +153,7 @@ def _mention_calibration(path: Path) -> None:
     with open_hdf5(path) as file:
         found = sorted({where for where, _ in walk(file, lambda name, _: name in UNUSED_CALIBRATIONS)})
     if found:
-        say(
+        warn_caller(
             f"{', '.join(found)} of {path.name} are not used; what they say is given with --rotation-deg, "
             "--position-axes, --flip, --transpose and --centre"
         )
@@ -281,7 +280,7 @@ def _detector_calibration(signal: Sequence[Mapping[str, Any]]) -> dict[str, tupl
     if unit.lower() in UNCALIBRATED or not all(_scale_of(axis, "the detector") for axis in signal):
         return {}
     if is_unit(unit, "length"):
-        say(
+        warn_caller(
             f"the axes of the detector are in {unit}, which tells no angle, and are not used (--pixel-size-m)"
         )
         return {}

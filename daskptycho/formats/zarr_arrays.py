@@ -10,10 +10,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from daskptycho.errors import ScanError
+from daskptycho.errors import ScanError, warn_caller
 from daskptycho.formats.lazy_frames import LazyFrames, frames_of_array
 from daskptycho.formats.named_arrays import NamedArrays, read_named_arrays
-from daskptycho.formats.notices import say
 from daskptycho.formats.offers import NO_KEYS, Keys
 from daskptycho.storage.store import open_zarr_store, parse_location, translate_errors
 
@@ -67,7 +66,7 @@ def read_zarr(path: Path | str, keys: Keys = NO_KEYS) -> dict[str, Any]:
         if missing == array.nchunks:
             raise ScanError(f"{where} of {path} was never written; expected its chunks")
         if missing:
-            say(
+            warn_caller(
                 f"{missing} of the {array.nchunks} chunks of {where} of {name} are not there, and are read "
                 f"as {array.fill_value}: they are empty, or were not copied"
             )
