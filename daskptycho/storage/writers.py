@@ -103,7 +103,6 @@ def claim(note: Path) -> Claim:
 
     Of several processes that try at once, one succeeds.
     """
-    took_over = False
     for attempt in range(ATTEMPTS):
         try:
             descriptor = os.open(note, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
@@ -114,8 +113,8 @@ def claim(note: Path) -> Claim:
             if found is None and attempt < ATTEMPTS - 2:
                 # A note that cannot be read is being written at this moment, or was cut off.
                 sleep(PAUSE)
-            else:
-                took_over = _put_aside(note, found) or took_over
+            elif _take_over(note, found):
+                return Claim(took_over=True)
             continue
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -123,7 +122,7 @@ def claim(note: Path) -> Claim:
         except BaseException:
             release(note)
             raise
-        return Claim(took_over=took_over)
+        return Claim()
     return Claim(_read(note) or this_writer())
 
 
@@ -139,16 +138,23 @@ def _read(note: Path) -> Writer | None:
         return None
 
 
-def _put_aside(note: Path, dead: Writer | None) -> bool:
-    """Delete the note of a dead writer, unless another process has replaced it; whether it was deleted."""
-    aside = note.with_name(f"{note.name}.{os.getpid()}")
-    try:
-        os.rename(note, aside)
-    except FileNotFoundError:
+def _take_over(note: Path, dead: Writer | None) -> bool:
+    """Put the note of this process in place of a dead writer's; False if others were faster.
+
+    Only who holds a note of its own beside it may replace a note, and looks at it once more: what was read
+    before may have been replaced since.
+    """
+    turn = note.with_name(f"{note.name}.turn")
+    if claim(turn).other is not None:
+        sleep(PAUSE)
         return False
-    replaced = _read(aside) != dead
-    if replaced:
-        with suppress(OSError):
-            os.link(aside, note)
-    aside.unlink()
-    return not replaced
+    fresh = note.with_name(f"{note.name}.fresh")
+    try:
+        if not note.exists() or _read(note) != dead:
+            return False
+        fresh.write_bytes(this_writer().to_bytes())
+        os.replace(fresh, note)
+        return True
+    finally:
+        fresh.unlink(missing_ok=True)
+        release(turn)

@@ -92,7 +92,8 @@ def test_a_note_that_was_cut_off_is_that_of_a_dead_process(tmp_path: Path) -> No
     assert names_in(tmp_path) == ["a.zarr"]
 
 
-def test_of_many_at_once_one_is_the_writer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("attempt", range(20))
+def test_of_many_at_once_one_is_the_writer(tmp_path: Path, attempt: int) -> None:
     (tmp_path / NOTE).write_bytes(dead_writer().to_bytes())
     begin, won = threading.Barrier(8), []
 
