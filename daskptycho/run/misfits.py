@@ -13,8 +13,8 @@ __all__ = ["find_alone", "find_misfits", "name_misfits", "warn_of_misfits"]
 
 # How far above the others a misfit is: in units of their spread, and as a ratio to their median.
 SPREADS, TIMES = 6.0, 4.0
-# Less than this is no sign of a wrong frame: half a pixel of displacement leaves more, and at the edge of a scan
-# frames that are right come down later than the others.
+# Less than this is no sign of a wrong frame: half a pixel of displacement leaves more, and at the edge of a
+# scan frames that are right come down later than the others.
 LEAST_MISFIT = 1e-3
 # A frame is alone if it shares less than this part of its light, in a scan where most share this much.
 LEAST_SHARED, USUALLY_SHARED = 0.3, 0.6
