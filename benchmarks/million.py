@@ -163,7 +163,7 @@ def start_workers() -> Iterator[Client]:
 
 
 def reconstruct(
-    scan: xr.Dataset, out: Path, sweeps: int, *, workers: bool, kill: bool, console: Console
+    scan: xr.Dataset, out: Path, sweeps: int, memory: str, *, workers: bool, kill: bool, console: Console
 ) -> Measured:
     """Reconstruct with threads or two worker processes, of which one may be killed after the fifth sweep."""
     found = Measured()
@@ -180,6 +180,7 @@ def reconstruct(
             *(scan, out),
             sweeps=sweeps,
             update_probe=False,
+            memory=memory,
             checkpoint_every=5,
             callback=follow,
             overwrite=True,
@@ -240,6 +241,7 @@ def draw(image: NDArray[np.complex64], found: str, path: Path) -> None:
 @click.option("--quick", is_flag=True, help="A small scan, to check that the script runs.")
 @click.option("--side", default=1000, show_default=True, help="Frames along each side.")
 @click.option("--sweeps", default=20, show_default=True, help="Number of sweeps.")
+@click.option("--memory", default="8GiB", show_default=True, help="Memory of the run, or of each worker.")
 @click.option("--workers", is_flag=True, help="Two worker processes in place of two threads.")
 @click.option("--kill", is_flag=True, help="Kill one of the workers after the fifth sweep.")
 @click.option(
@@ -247,7 +249,14 @@ def draw(image: NDArray[np.complex64], found: str, path: Path) -> None:
 )
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw the phase into this PNG file.")
 def main(
-    quick: bool, side: int, sweeps: int, workers: bool, kill: bool, folder: Path | None, picture: Path | None
+    quick: bool,
+    side: int,
+    sweeps: int,
+    memory: str,
+    workers: bool,
+    kill: bool,
+    folder: Path | None,
+    picture: Path | None,
 ) -> None:
     if quick:
         side, sweeps = 24, 6
@@ -259,7 +268,7 @@ def main(
         if not path.exists():
             simulate(path, side, console)
         scan = dp.open_scan(path)
-        found = reconstruct(scan, out, sweeps, workers=workers, kill=kill, console=console)
+        found = reconstruct(scan, out, sweeps, memory, workers=workers, kill=kill, console=console)
         result = dp.open_result(out)
         light = result["illumination"].values
         table = Table(
