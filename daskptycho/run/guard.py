@@ -77,7 +77,8 @@ class Guard:
             Number of the sweep, from one.
         residual : float
         reflects : bool
-            Whether the algorithm has a stack, or a random start is still growing.
+            Whether R2 may rise on purpose: the algorithm has a stack, a random start is still growing, or
+            frames move.
         """
         if not math.isfinite(residual):
             return True

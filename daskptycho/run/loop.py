@@ -278,10 +278,11 @@ class Loop:
         if self.layout.residency.streamed:
             release_free_memory()
         seconds = time.perf_counter() - begun
-        moves = (report.significance, report.moved) if isinstance(report, MovingReport) else ()
-        record = SweepRecord(residual, report.disagreement, report.spread, seconds, *moves)
-        # L-BFGS takes back steps that R2 rises by.
-        reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0
+        found = (report.significance, report.moved) if isinstance(report, MovingReport) else ()
+        record = SweepRecord(residual, report.disagreement, report.spread, seconds, *found)
+        # L-BFGS takes back steps that R2 rises by, and frames that move shorten theirs.
+        moves = standing.pace is not None and standing.pace.moving
+        reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0 or moves
         history = (*standing.history, record)
         if standing.guard.has_diverged(len(history), residual, reflects=reflects):
             return self._return(standing, history)

@@ -144,11 +144,11 @@ def reconstruct(
         ``position (frame, axis)``, and if positions are refined, ``position_given`` beside it and for each
         sweep ``position_significance`` and ``position_moved``; ``frame_number (frame)``; ``part (frame)``,
         the part of the scan that a frame belongs to (the phase of one part relative to another is not
-        determined); ``frame_used (frame)``, False for the frames that were left out; ``frame_residual (frame)``, the R2 of
-        each frame; ``frame_overlap (frame)``, the share of its light on pixels that other frames light too;
-        ``gain (frame)``, if the scan has it, with geometric mean 1; and for each ``sweep``: ``residual``,
-        ``disagreement``, ``spread`` (in radians) and ``seconds``, as in `Progress`. What belongs to a frame
-        is NaN for those that were left out, and their part is -1.
+        determined); ``frame_used (frame)``, False for the frames that were left out;
+        ``frame_residual (frame)``, the R2 of each frame; ``frame_overlap (frame)``, the share of its light on
+        pixels that other frames light too; ``gain (frame)``, if the scan has it, with geometric mean 1; and
+        for each ``sweep``: ``residual``, ``disagreement``, ``spread`` (in radians) and ``seconds``, as in
+        `Progress`. What belongs to a frame is NaN for those that were left out, and their part is -1.
 
         Attributes of it are ``expected_residual``, the R2 that counting photons leaves, if the frames hold
         counts; and ``warnings``, if the run has not gone well.
