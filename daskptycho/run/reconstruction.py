@@ -75,8 +75,8 @@ def reconstruct(
     algorithm : "lbfgs", "ap", "raar", "dm" or `Algorithm`, optional
         L-BFGS (`LBFGS`), alternating projections (`AP`), relaxed averaged alternating reflections (`RAAR`),
         the difference map (`DifferenceMap`), or any object with the interface of `Algorithm`. The default is
-        "lbfgs" where the probe is known, and "ap" where it is recovered or `momentum` is given. L-BFGS needs
-        a known probe.
+        "lbfgs" where the object alone is recovered, and "ap" where the probe is too, positions are refined or
+        `momentum` is given. L-BFGS needs a model that does not change.
     opening : algorithm or None
         Algorithm in place of `algorithm` at the start: while a random start that is synchronised grows its
         first consistent region; and with L-BFGS for the first 15 sweeps from ones, half of `sweeps` at most,
