@@ -30,6 +30,9 @@ from daskptycho.storage.store import (
 
 __all__ = ["ScanWriter"]
 
+# The variables of which each tile has a chunk, in the order in which they are written.
+PARTS = ("position", FRAME_USED, "intensity", FRAMES_WRITTEN)
+
 
 class _Tile:
     """The frames of a tile that have come, until all of them have."""
@@ -106,11 +109,9 @@ class ScanWriter:
         scan = open_scan(url)
         written = count_written(self._location, open_dataset(self._location))
         if written is None:
-            raise ScanError(
-                f"{url} is a scan that was written at once; expected one that was laid out to grow"
-            )
+            raise ScanError(f"{url} was written at once; expected a scan laid out by its planned positions")
         self._own = _check_tiles(tiles, len(written))
-        self._intake_options = {"mask_value": mask_value, "clip_negative": clip_negative}
+        self._mask_value, self._clip_negative = mask_value, clip_negative
         self._header = scan.drop_vars(["intensity", FRAME_USED]).load()
         self._position = self._header["position"].values.copy()
         planned = position_in_pixels(scan)
@@ -124,7 +125,7 @@ class ScanWriter:
         self._tiles: dict[int, _Tile] = {}
         self._said: set[str] = set()
         self.outside = self.repeated = 0
-        self._note = claim_part(self._location, self._own[0], self._own[-1])
+        self._note = claim_part(self._location, PARTS, self._own[0], self._own[-1])
         self._store = zarr.open_group(open_zarr_store(self._location, read_only=False), mode="r+")
 
     @property
@@ -246,8 +247,8 @@ class ScanWriter:
             converted = counts.astype(self._dtype)
         if not np.array_equal(converted, counts):
             raise ScanError(
-                f"frames of type {counts.dtype} hold {counts.min()} to {counts.max()}; expected counts that fit "
-                f"into {self._dtype}, the type of the plan"
+                f"frames of type {counts.dtype} hold {counts.min()} to {counts.max()}; expected counts that "
+                f"fit into {self._dtype}, the type of the plan"
             )
         return converted
 
@@ -267,7 +268,7 @@ class ScanWriter:
         return index
 
     def _place(self, index: NDArray[np.int64], position: ArrayLike) -> None:
-        """Keep measured positions; those outside the canvas of the plan become NaN, and are left out."""
+        """Keep measured positions; where there is none, the planned one holds."""
         measured = np.asarray(position, dtype=np.float64).reshape(-1, 2)
         if len(measured) != len(index):
             raise ScanError(
@@ -308,7 +309,7 @@ class ScanWriter:
         held, frames = self._tiles[tile], self._frames_of(tile)
         there = np.flatnonzero(held.there)
         came = held.counts if held.there.all() else held.counts[there]
-        intake = Intake(came.shape, came.dtype, self._valid, **self._intake_options)
+        intake = Intake(came.shape, came.dtype, self._valid, self._mask_value, self._clip_negative)
         counts = intake.admit(came, np.arange(len(there)))
         header = self._header.isel(frame=frames.start + there)
         header["position"] = header["position"].copy(data=self._position[frames][there])
@@ -332,7 +333,7 @@ class ScanWriter:
         del self._tiles[tile]
 
     def _is_on_canvas(self, frames: slice, used: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which measured positions of a tile are on the canvas of the plan, with a frame of room around it."""
+        """Which positions of a tile are on the canvas of the plan, with a frame of room around it."""
         own = self._header.isel(frame=frames)
         own["position"] = own["position"].copy(data=self._position[frames])
         position = position_in_pixels(own)
@@ -341,9 +342,7 @@ class ScanWriter:
         if lost.any():
             self.outside += int(lost.sum())
             numbers = list_numbers(self._numbers[frames][lost])
-            self._say(
-                f"{numbers} lie outside the canvas of the plan, and are left out", kind="off the canvas"
-            )
+            self._say(f"{numbers} lie off the canvas of the plan, and are left out", kind="off the canvas")
         return inside
 
     def _mask(self, valid: NDArray[np.bool_]) -> None:
