@@ -271,9 +271,7 @@ class ScanWriter:
         """Keep measured positions; where there is none, the planned one holds."""
         measured = np.asarray(position, dtype=np.float64).reshape(-1, 2)
         if len(measured) != len(index):
-            raise ScanError(
-                f"position has {len(measured)} of [y, x]; expected {len(index)}, one for each frame"
-            )
+            raise ScanError(f"position has {len(measured)} places; expected {len(index)}, one for each frame")
         known = (index >= 0) & np.isfinite(measured).all(axis=1)
         self._position[index[known]] = measured[known]
 
@@ -307,8 +305,9 @@ class ScanWriter:
     def _write_tile(self, tile: int) -> None:
         """Write a tile: positions, which frames are used, the shard, and last the number of its frames."""
         held, frames = self._tiles[tile], self._frames_of(tile)
-        there = np.flatnonzero(held.there)
-        came = held.counts if held.there.all() else held.counts[there]
+        used = held.there & self._is_on_canvas(frames, held.there)
+        there = np.flatnonzero(used)
+        came = held.counts if used.all() else held.counts[there]
         intake = Intake(came.shape, came.dtype, self._valid, self._mask_value, self._clip_negative)
         counts = intake.admit(came, np.arange(len(there)))
         header = self._header.isel(frame=frames.start + there)
@@ -316,29 +315,27 @@ class ScanWriter:
         header["valid"] = (("qy", "qx"), self._valid)
         header["intensity"] = (("frame", "qy", "qx"), counts)
         found, said = describe_intake(header, intake)
-        used = held.there.copy()
         if FRAME_USED in found:
             used[there] = found[FRAME_USED].values
-        used &= self._is_on_canvas(frames, used)
         self._mask(intake.valid)
         for sentence in said:
             self._say(sentence)
         if counts is not held.counts:
-            held.counts[~held.there] = 0
+            held.counts[:] = 0
             held.counts[there] = counts
         self._write_part("position", frames, self._position[frames])
         self._write_part(FRAME_USED, frames, used)
         self._write_part("intensity", frames, held.counts)
-        self._record(tile, len(there))
+        self._record(tile, int(held.there.sum()))
         del self._tiles[tile]
 
-    def _is_on_canvas(self, frames: slice, used: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _is_on_canvas(self, frames: slice, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which positions of a tile are on the canvas of the plan, with a frame of room around it."""
         own = self._header.isel(frame=frames)
         own["position"] = own["position"].copy(data=self._position[frames])
         position = position_in_pixels(own)
         inside: NDArray[np.bool_] = ((position >= self._low) & (position <= self._high)).all(axis=1)
-        lost = used & ~inside
+        lost = there & ~inside
         if lost.any():
             self.outside += int(lost.sum())
             numbers = list_numbers(self._numbers[frames][lost])
