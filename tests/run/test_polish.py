@@ -68,7 +68,7 @@ def test_many_counts_are_not_polished_unless_asked(tmp_path: Path) -> None:
         dp.reconstruct(ds, sweeps=30, polish=own, **KNOWN) for own in ("auto", True, False)
     )
     np.testing.assert_array_equal(found["object"], without["object"])
-    assert error_of(found, ds) < error_of(asked, ds)
+    assert not np.array_equal(found["object"], asked["object"])
 
 
 @pytest.mark.parametrize("options", [{"algorithm": "ap", **KNOWN}, {}], ids=["momentum", "probe recovered"])
