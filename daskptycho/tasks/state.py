@@ -118,7 +118,9 @@ class SweepSettings:
     @property
     def leave(self) -> Leave:
         """The form in which the sweep that updates the object returns its frames; see `sweep_tile`."""
-        return "overlap sum" if self.how.normalisation is None else "weighted frames"
+        if self.how.normalisation is None:
+            return "overlap sum"
+        return "weighted frames and sum" if self.pairs else "weighted frames"
 
     @property
     def two_level(self) -> bool:
