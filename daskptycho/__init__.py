@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from daskptycho.run.result import open_result
     from daskptycho.run.resumption import resume
     from daskptycho.scan.dataset import create_scan, open_scan
+    from daskptycho.scan.scan_writer import ScanWriter
     from daskptycho.scan.simulate import simulate_scan
     from daskptycho.sync.options import Sync
     from daskptycho.views.plotting import plot_comparison, plot_result
@@ -43,6 +44,7 @@ _MODULES = {
     "RAAR": "model.algorithms",
     "STAY_AT_HOME": "cluster.client",
     "ScanError": "errors",
+    "ScanWriter": "scan.scan_writer",
     "StoreError": "errors",
     "Sync": "sync.options",
     "amplitudes": "arrays",
@@ -94,6 +96,7 @@ __all__ = [
     "OptionError",
     "Progress",
     "ScanError",
+    "ScanWriter",
     "StoreError",
     "Sync",
     "__version__",
