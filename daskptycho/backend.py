@@ -20,6 +20,7 @@ __all__ = [
     "Device",
     "add_multiple",
     "array_module",
+    "find_change",
     "inner_products",
     "inverse_transform",
     "kernels",
@@ -93,6 +94,15 @@ def add_multiple(image: Array, factor: float, out: Array) -> None:
         out += np.float32(factor) * image
     else:
         _image_kernels().add_multiple(image, factor, out)
+
+
+def find_change(illumination: Array, damped: Array, image: Array, total: Array) -> None:
+    """``total = (illumination * image - total) / damped`` in place, for (y, x) arrays."""
+    if _on_device(total):
+        total -= illumination * image
+        total *= np.float32(-1) / damped
+    else:
+        _image_kernels().find_change(illumination, damped, image, total)
 
 
 def _image_kernels() -> ModuleType:

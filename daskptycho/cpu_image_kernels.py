@@ -11,7 +11,7 @@ import numpy as np
 
 from daskptycho.cpu_matrix_kernels import compile_kernel
 
-__all__ = ["add_multiple", "inner_products"]
+__all__ = ["add_multiple", "find_change", "inner_products"]
 
 Array = Any
 
@@ -50,3 +50,17 @@ def _add_multiple(image, factor, out):  # type: ignore[no-untyped-def]
 def add_multiple(image: Array, factor: float, out: Array) -> None:
     """See `backend.add_multiple`."""
     _add_multiple(_as_real(image), np.float32(factor), _as_real(out))
+
+
+@compile_kernel
+def _find_change(illumination, damped, image, out):  # type: ignore[no-untyped-def]
+    for y in range(illumination.shape[0]):
+        n, d, a, o = illumination[y], damped[y], image[y], out[y]
+        for x in range(n.size):
+            o[2 * x] = (n[x] * a[2 * x] - o[2 * x]) / d[x]
+            o[2 * x + 1] = (n[x] * a[2 * x + 1] - o[2 * x + 1]) / d[x]
+
+
+def find_change(illumination: Array, damped: Array, image: Array, total: Array) -> None:
+    """See `backend.find_change`."""
+    _find_change(illumination, damped, _as_real(image), _as_real(total))
