@@ -20,7 +20,6 @@ from daskptycho.model.operators import (
     frame_blocks,
     illuminate,
     measure_misfits,
-    overlap,
     project_data,
     split,
     unsplit,
@@ -46,7 +45,7 @@ __all__ = [
 ]
 
 Array = Any
-Leave = Literal["overlap sum", "weighted frames", "weighted frames and sum", "waves", "sums only"]
+Leave = Literal["overlap sum", "weighted frames", "waves", "sums only"]
 
 
 class Weighted(NamedTuple):
@@ -56,8 +55,6 @@ class Weighted(NamedTuple):
     """(frame, N, N) complex64 u_i."""
     power: Array
     """(frame,) float64 |z_i|^2."""
-    total: Array | None = None
-    """(y, x) complex64 overlap sum of the frames without phases, if it is asked for."""
 
 
 class OverlapSum(NamedTuple):
@@ -136,11 +133,10 @@ class _FrameCollector:
         self.left: OverlapSum | Weighted | Waves | None = None
         if leave == "overlap sum":
             self.left = OverlapSum(xp.zeros(tile.window.shape, dtype=np.complex64))
-        elif leave in ("weighted frames", "weighted frames and sum"):
+        elif leave == "weighted frames":
             self.left = Weighted(
                 xp.empty((len(tile), *frame_shape), dtype=np.complex64),
                 xp.empty(len(tile), dtype=np.float64),
-                xp.zeros(tile.window.shape, dtype=np.complex64) if leave != "weighted frames" else None,
             )
         elif leave == "waves":
             self.left = Waves(xp.empty((len(tile), *probe.shape), dtype=np.complex64))
@@ -150,9 +146,6 @@ class _FrameCollector:
             unsplit(waves, view.probe, view.corner, self.left.image_sum)
         elif isinstance(self.left, Weighted):
             weigh(waves, view.probe, out=(self.left.frames[frames], self.left.power[frames]))
-            if self.left.total is not None:
-                # Now, while the frames are in the cache.
-                overlap(self.left.frames[frames], view.corner, self.left.total.shape, out=self.left.total)
         elif isinstance(self.left, Waves):
             self.left.waves[frames] = waves
 
@@ -206,9 +199,8 @@ def sweep_tile(
         The object on the tile's window.
     stack : Stack, optional
         From the sweep before; None in the first sweep.
-    leave : Leave
+    leave : "overlap sum", "weighted frames", "waves" or "sums only"
         The form in which the frames are returned: "overlap sum"; "weighted frames", for a synchronisation;
-        "weighted frames and sum", for one whose phases are added to a step;
         "waves", which `weigh_waves` or `overlap_waves` weigh once the parameters are updated; or not at all.
         Object and parameters are updated one after the other: fitted to the same frames at the same time,
         together they would apply twice the correction that the data ask for.

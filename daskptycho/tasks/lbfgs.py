@@ -17,7 +17,7 @@ from daskptycho.backend import array_module, find_change
 from daskptycho.model.lbfgs import measure_products, next_step, remember
 from daskptycho.model.likelihood import Stabilised
 from daskptycho.model.model import TileModel
-from daskptycho.model.operators import brightest, neighbour_differences
+from daskptycho.model.operators import brightest, neighbour_differences, overlap
 from daskptycho.model.sweep import TileSweep, Weighted
 from daskptycho.sync.phases import Phases
 from daskptycho.sync.two_level import TileSum
@@ -52,8 +52,8 @@ def add_unturned_sum(
 ) -> TileSweep:
     """Add to a sweep the sums that phases must not multiply; see `TileSweep.unturned`."""
     total: Array | None = None
-    if isinstance(swept.left, Weighted):
-        total, swept = swept.left.total, swept._replace(left=swept.left._replace(total=None))
+    if settings.pairs and isinstance(swept.left, Weighted):
+        total = overlap(swept.left.frames, data.tile.corner, data.tile.window.shape)
     if settings.smoothing and swept.start is not None:
         differences = neighbour_differences(swept.start, _share_lit(data, illumination[...]))
         differences *= np.float32(settings.smoothing) * brightest(at.probe)

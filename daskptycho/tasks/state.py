@@ -118,9 +118,7 @@ class SweepSettings:
     @property
     def leave(self) -> Leave:
         """The form in which the sweep that updates the object returns its frames; see `sweep_tile`."""
-        if self.how.normalisation is None:
-            return "overlap sum"
-        return "weighted frames and sum" if self.pairs else "weighted frames"
+        return "overlap sum" if self.how.normalisation is None else "weighted frames"
 
     @property
     def two_level(self) -> bool:
