@@ -92,6 +92,12 @@ __all__ = ["command"]
 @update_probe_option
 @click.option("--modes", type=int, help="Number of incoherent probe modes; by default, that of the scan.")
 @click.option(
+    "--refine",
+    type=click.Choice(["positions"]),
+    multiple=True,
+    help="What to refine besides object and probe.",
+)
+@click.option(
     "--start",
     type=click.Choice(["ones", "random"]),
     default="ones",

@@ -53,7 +53,7 @@ def add_unturned_sum(
     """Add to a sweep the sums that phases must not multiply; see `TileSweep.unturned`."""
     total: Array | None = None
     if settings.pairs and isinstance(swept.left, Weighted):
-        total = overlap(swept.left.frames, data.tile.corner, data.tile.window.shape)
+        total = overlap(swept.left.frames, at.locate(data.tile).corner, data.tile.window.shape)
     if settings.smoothing and swept.start is not None:
         differences = neighbour_differences(swept.start, _share_lit(data, illumination[...]))
         differences *= np.float32(settings.smoothing) * brightest(at.probe)
