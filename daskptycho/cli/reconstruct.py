@@ -114,7 +114,7 @@ __all__ = ["command"]
     "--polish/--no-polish",
     default=None,
     help="Let the last sweeps allow for the noise of counts.  "
-    "[default: with --known-probe, if counts are whole]",
+    "[default: with --known-probe, if counts are whole and few]",
 )
 @click.option(
     "--subpixel/--whole-pixel",

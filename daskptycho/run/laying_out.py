@@ -32,8 +32,8 @@ from daskptycho.tiling import Tiling
 
 __all__ = ["Setting", "choose_setting"]
 
-# The R2 that counting leaves above which a run has no opening from a constant object.
-MOST_NOISE = 1e-3
+# The R2 that counting leaves above which a run has no opening from a constant object, but a polish of counts.
+NOISY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,12 @@ class Setting:
         # What is left of a subtracted background is no Poisson count.
         no_counts = "background" in self.scan or np.isnan(expected).any()
         of_counts = None if no_counts else sum(expected) / counts
-        if of_counts is not None and of_counts > MOST_NOISE:
+        noisy = of_counts is not None and of_counts > NOISY
+        if noisy:
             # Reflections would find an image that fits the noise.
             options = replace(options, opening_sweeps=0)
-        if of_counts is None and options.polish == "auto":
+        if options.polish == "auto" and not noisy:
+            # With less noise than that, the prior of the polish blurs fine detail and gains nothing.
             options = replace(options, polish_sweeps=0)
         return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts, in_parts, of_counts)
 

@@ -109,7 +109,7 @@ def reconstruct(
     polish : bool or "auto"
         Whether the last 20 sweeps, a third of `sweeps` at most, take counts to be Poisson's and differences
         of neighbouring pixels to be about as large as those that the object has. It needs L-BFGS. "auto": if
-        the scan holds counts, whole numbers.
+        the scan holds counts, whole numbers, and counting leaves an R2 above 1e-3.
     subpixel : bool
         Whether the sub-pixel parts of positions shift the probe; otherwise positions are rounded.
     leave_out : sequence of int
