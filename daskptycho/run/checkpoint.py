@@ -38,8 +38,9 @@ from daskptycho.run.lbfgs_state import (
     recall_memory,
     remembered_names,
 )
-from daskptycho.run.loop import Loop, Standing
+from daskptycho.run.loop import Loop
 from daskptycho.run.options import RunOptions
+from daskptycho.run.standing import Standing
 from daskptycho.scan.dataset import frame_numbers, frames_used, pixel_size, take_used
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.storage.checkpoint_tiles import StoreNotVisibleError, read_tile, write_tile
@@ -157,6 +158,7 @@ class Checkpoints:
             "counts": loop.counts,
             "expected": loop.expected,
             "modes": modes,
+            "ended": loop.is_last,
         }
         window = tuple(max(sizes) for sizes in zip(*(t.window.shape for t in tiling.tiles), strict=True))
         frames = max(map(len, tiling.tiles))

@@ -15,7 +15,7 @@ from daskptycho.errors import FaultError, OptionError, ScanError
 from daskptycho.graph import merge_images
 from daskptycho.model.sweep import FrameMeasures
 from daskptycho.run.keeper import Keeper
-from daskptycho.run.loop import Loop, Progress, Standing
+from daskptycho.run.loop import Loop, Progress
 from daskptycho.run.misfits import warn_of_misfits
 from daskptycho.run.result import (
     Outcome,
@@ -25,6 +25,7 @@ from daskptycho.run.result import (
     warn_of_parts,
     write_result,
 )
+from daskptycho.run.standing import Standing
 from daskptycho.run.verdict import find_faults
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.tasks.interrupts import catch_stop_signals
@@ -49,12 +50,18 @@ class Run:
     begin : callable or None
         Makes the first standing of a loop; None if the keeper has a checkpoint.
     keeper : Keeper
+    grow : callable, optional
+        After a sweep, the loop and the standing to go on with; those of the sweep by default.
     """
 
     def __init__(
-        self, lay_out: Callable[[], Loop], begin: Callable[[Loop], Standing] | None, keeper: Keeper
+        self,
+        lay_out: Callable[[], Loop],
+        begin: Callable[[Loop], Standing] | None,
+        keeper: Keeper,
+        grow: Callable[[Loop, Standing], tuple[Loop, Standing]] | None = None,
     ) -> None:
-        self._lay_out, self._begin, self._keeper = lay_out, begin, keeper
+        self._lay_out, self._begin, self._keeper, self._grow = lay_out, begin, keeper, grow
         self._client = current_client()
         self._loop: Loop | None = None
         # The standing after the last complete sweep, which is saved if the next sweep is interrupted.
@@ -103,6 +110,9 @@ class Run:
                     break
                 if not loop.finished(self._standing):
                     self._save_between_sweeps(loop)
+                if self._grow is not None:
+                    loop, self._standing = self._grow(loop, self._standing)
+                    self._loop = loop
             self._keeper.finish(loop, self._standing)
             ended = "callback" if stopped else loop.finished(self._standing)
             result = _make_result(self._keeper.scan, loop, self._standing)

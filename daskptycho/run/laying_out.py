@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +18,9 @@ from daskptycho.graph import Report
 from daskptycho.model.forward import choose_forward
 from daskptycho.model.model import Model, choose_model
 from daskptycho.run.fitting import fit_options
-from daskptycho.run.loop import Loop, Standing
+from daskptycho.run.loop import Loop
 from daskptycho.run.options import RunOptions
+from daskptycho.run.standing import Standing
 from daskptycho.run.start import RandomPhases, begin_random, begin_uniform, place_values
 from daskptycho.scan.dataset import frame_numbers, fresnel_kernel
 from daskptycho.scan.parts import has_parts
@@ -60,8 +62,15 @@ class Setting:
     first: dict[str, NDArray]
     image: NDArray | None = None
 
-    def lay_out(self) -> Loop:
+    def lay_out(self, earlier: Loop | None = None, same: Mapping[int, int] | None = None) -> Loop:
         """Lay out the run on the workers, and make its loop.
+
+        Parameters
+        ----------
+        earlier : Loop, optional
+            The loop of a run with fewer frames of the same scan.
+        same : dictionary, optional
+            For tiles that are the same as in `earlier`, their numbers there.
 
         Raises
         ------
@@ -76,14 +85,22 @@ class Setting:
         )
         if needs.residency.streamed and current_client() is None:
             release_memory_at_once()
+        if earlier is None or same is None or earlier.layout.residency is not needs.residency:
+            same = {}
+        known = {} if earlier is None else {tile: earlier.layout.tiles[old] for tile, old in same.items()}
         layout = persist(
             lay_out(
                 *(self.scan, self.tiling, self.model, options.sync.method),
                 residency=needs.residency,
                 device=device,
+                earlier=known,
             )
         )
-        measured = compute([task(measure_counts, of_tile) for of_tile in layout.amplitudes])
+        counted = {} if earlier is None else {tile: earlier.measured[old] for tile, old in same.items()}
+        new = [index for index in range(len(self.tiling.tiles)) if index not in counted]
+        found = compute([task(measure_counts, layout.amplitudes[index]) for index in new])
+        counted |= dict(zip(new, found, strict=True))
+        measured = [counted[index] for index in range(len(self.tiling.tiles))]
         of_tiles, expected = ([of_tile[part] for of_tile in measured] for part in (0, 1))
         counts = float(sum(of_tiles))
         if not counts > 0 or not np.isfinite(counts):
@@ -98,22 +115,26 @@ class Setting:
             options = replace(options, opening_sweeps=0)
         if of_counts is None and options.polish == "auto":
             options = replace(options, polish_sweeps=0)
-        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts, in_parts, of_counts)
+        confirmed = persist(confirm_layout(layout, of_tiles))
+        return Loop(options, confirmed, needs, counts, in_parts, of_counts, measured)
 
     @property
     def modes(self) -> int:
         """Number of probe modes, and of exit waves of each frame."""
         return len(self.first["probe"])
 
-    def begin(self, loop: Loop) -> Standing:
-        """Make the standing before the first sweep."""
-        layout, options = loop.layout, self.options
+    def first_values(self, loop: Loop) -> dict[str, NDArray]:
+        """The values of the model's parameters for the first sweep, by name."""
         frames = len(self.tiling.corner)
-        first = {
+        return {
             parameter.name: parameter.begin(self.first[parameter.name], loop.counts, frames)
             for parameter in self.model.parameters
         }
-        shared, own = place_values(layout, first)
+
+    def begin(self, loop: Loop) -> Standing:
+        """Make the standing before the first sweep."""
+        layout, options = loop.layout, self.options
+        shared, own = place_values(layout, self.first_values(loop))
         growing = options.start == "random" and options.sync.method is not None
         cadence = Cadence.begin(options.sync, growing=growing)
         if options.start != "random":

@@ -6,9 +6,9 @@ The loop itself handles only scalars. Images, frames and the values of the model
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +19,20 @@ from daskptycho.errors import ScanError
 from daskptycho.graph import Report, merge_images, sweep
 from daskptycho.model.momentum import next_momentum
 from daskptycho.model.probe import Probe, orthogonalise_modes
-from daskptycho.run.guard import ANCHOR_SWEEPS, Anchor, Guard, drop_anchor, go_back, warn_of_return
+from daskptycho.run.growth import Growth
+from daskptycho.run.guard import ANCHOR_SWEEPS, Guard, drop_anchor, go_back, warn_of_return
 from daskptycho.run.memory import Needs
 from daskptycho.run.options import RunOptions
 from daskptycho.run.preview import Preview, make_preview
 from daskptycho.run.result import assemble_canvas, show_lit
-from daskptycho.sync.options import Cadence, Sync
+from daskptycho.run.standing import Standing, SweepRecord
 from daskptycho.tasks.layout import Layout
-from daskptycho.tasks.spec import Value, find_workers_of, place, task, values_in
+from daskptycho.tasks.spec import Value, find_workers_of, task, values_in
 from daskptycho.tasks.state import State, SweepSettings
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling, Window
 
-__all__ = ["Loop", "Progress", "Standing", "SweepRecord"]
+__all__ = ["Loop", "Progress"]
 
 # Weight of the penalty on differences of neighbouring pixels at the beginning of an opening.
 SMOOTHING = 0.1
@@ -63,6 +64,8 @@ class Progress:
         Time that the sweep took.
     options : RunOptions
         The options of the run, with defaults resolved.
+    growth : Growth or None
+        How far the scan has grown, in a run that follows it.
     """
 
     sweep: int
@@ -73,6 +76,7 @@ class Progress:
     options: RunOptions = field(repr=False)
     _layout: Layout = field(repr=False)
     _state: State | None = field(repr=False)
+    growth: Growth | None = None
 
     def object(self) -> NDArray[np.complex64]:
         """Compute the current object on the whole canvas.
@@ -123,6 +127,11 @@ class Progress:
         """The canvas and the tiles of the run."""
         return self._layout.tiling
 
+    @property
+    def total(self) -> int:
+        """Number of sweeps of the whole run, if no more frames come."""
+        return self.options.sweeps + (0 if self.growth is None else self.growth.stage)
+
     def homes(self) -> list[str]:
         """Address of a worker that holds the data of each tile; empty strings without a cluster."""
         return find_workers_of(list(values_in([tile.illumination for tile in self._current().tiles])))
@@ -156,77 +165,6 @@ def _take(values: dict[str, Any], name: str) -> NDArray:
     return value
 
 
-class SweepRecord(NamedTuple):
-    """The scalars of a sweep that are kept in the history of a run; see `Progress`."""
-
-    residual: float
-    disagreement: float
-    spread: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Standing:
-    """The standing of a run between two sweeps: all that the next sweep depends on.
-
-    Attributes
-    ----------
-    state : State
-        Image, probe and all other data on the workers.
-    cadence : Cadence
-        When to synchronise next.
-    step : float or None
-        t of Nesterov's sequence; None before its first step.
-    history : tuple of SweepRecord
-        One record for each sweep done.
-    guard : Guard
-    anchor : Anchor or None
-        What the run goes back to if it diverges; None before the first sweep.
-    """
-
-    state: State
-    cadence: Cadence
-    step: float | None = None
-    history: tuple[SweepRecord, ...] = ()
-    change: float = np.nan
-    """Relative change of the object in the sweep before the last; NaN if it was not measured."""
-    polished_from: int | None = None
-    """Number of sweeps after which the polish began; None before it."""
-    guard: Guard = field(default_factory=Guard)
-    anchor: Anchor | None = None
-
-    @property
-    def sweep(self) -> int:
-        """Number of sweeps done."""
-        return len(self.history)
-
-    def to_attributes(self) -> dict[str, Any]:
-        """Describe all but the state and the history by plain values, for a checkpoint."""
-        return {
-            "step": self.step,
-            "growing": self.cadence.growing,
-            "interval": self.cadence.interval,
-            "due_in": self.cadence.due_in,
-            "change": None if np.isnan(self.change) else self.change,
-            "polished_from": self.polished_from,
-            "guard": asdict(self.guard),
-            "anchor": None if self.anchor is None else self.anchor.sweep,
-        }
-
-    @staticmethod
-    def from_attributes(attributes: Mapping[str, Any], sync: Sync, history: NDArray) -> Standing:
-        """Make the standing that `to_attributes` described, with a state that is still empty."""
-        return Standing(
-            State(place({}), []),
-            Cadence(sync, attributes["growing"], attributes["interval"], attributes["due_in"]),
-            attributes["step"],
-            tuple(SweepRecord(*map(float, row)) for row in history),
-            np.nan if attributes["change"] is None else attributes["change"],
-            attributes["polished_from"],
-            Guard(**attributes["guard"]),
-        )
-
-
 @dataclass(frozen=True)
 class Loop:
     """The loop over the sweeps of a run, with all that does not change from sweep to sweep.
@@ -243,6 +181,10 @@ class Loop:
         Whether the frames of the scan or of a tile fall into parts.
     expected : float or None
         R2 that is expected with the true waves, from Poisson counts; None if the frames hold no counts.
+    measured : sequence of (float, float)
+        `measure_counts` of each tile.
+    growth : Growth or None
+        How far the scan has grown, in a run that follows it.
     """
 
     options: RunOptions
@@ -251,12 +193,21 @@ class Loop:
     counts: float
     in_parts: bool = False
     expected: float | None = None
+    measured: Sequence[tuple[float, float]] = ()
+    growth: Growth | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no more frames will come."""
+        return self.growth is None or self.growth.ended
 
     def finished(self, standing: Standing) -> str | None:
         """What ends the run: "sweeps", "tolerance" or "divergence", if it came too often; None if nothing."""
+        if not self.is_last:
+            return None
         if standing.guard.exhausted:
             return "divergence"
-        if standing.sweep >= self.options.sweeps:
+        if len(standing.recent) >= self.options.sweeps:
             return "sweeps"
         if self.options.tolerance is None:
             return None
@@ -270,7 +221,7 @@ class Loop:
         return begun is not None and standing.sweep - begun >= self.options.polish_sweeps
 
     def _within_tolerance(self, standing: Standing) -> bool:
-        history, tolerance = standing.history, self.options.tolerance
+        history, tolerance = standing.recent, self.options.tolerance
         if not history or tolerance is None:
             return False
         if tolerance != "auto":
@@ -286,19 +237,19 @@ class Loop:
     def _polished_from(self, standing: Standing) -> int | None:
         """The number of sweeps after which the polish begins, if that is known."""
         options, begun = self.options, standing.polished_from
-        if not options.polish_sweeps or standing.state.joined is None:
+        if not options.polish_sweeps or standing.state.joined is None or not self.is_last:
             return None
         if begun is not None and (options.tolerance is not None or not self._polished(standing)):
             return begun
-        last = options.sweeps - options.polish_sweeps <= standing.sweep < options.sweeps
+        last = options.sweeps - options.polish_sweeps <= len(standing.recent) < options.sweeps
         return standing.sweep if last or self._within_tolerance(standing) else begun
 
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
         """The settings of the coming sweep, and t of Nesterov's sequence after it."""
-        options, history, guard = self.options, standing.history, standing.guard
-        fades = standing.sweep < options.opening_sweeps
+        options, history, guard = self.options, standing.recent, standing.guard
+        fades = len(history) < options.opening_sweeps
         opening = options.opening if standing.cadence.growing or fades else None
-        fading = 1 - standing.sweep / options.opening_sweeps if fades else 0.0
+        fading = 1 - len(history) / options.opening_sweeps if fades else 0.0
         step = standing.step
         momentum = 0.0 if options.momentum == "nesterov" or opening else float(options.momentum)
         if options.momentum == "nesterov" and history and opening is None:
@@ -350,7 +301,7 @@ class Loop:
         # L-BFGS takes back steps that R2 rises by.
         reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0
         history = (*standing.history, record)
-        if standing.guard.has_diverged(len(history), residual, reflects=reflects):
+        if standing.guard.has_diverged(len(history) - standing.stage, residual, reflects=reflects):
             return self._return(standing, history)
         cadence = standing.cadence.after(residual, report.spread, report.localisation)
         anchor, guard = standing.anchor, standing.guard.after(residual)
@@ -374,8 +325,14 @@ class Loop:
         guard = Guard(returns=standing.guard.returns + 1)
         warn_of_return(len(history), residual, guard, anchor)
         state = go_back(self.layout, anchor)
-        return Standing(state, standing.cadence, None, history, guard=guard, anchor=anchor)
+        return Standing(
+            state, standing.cadence, None, history, guard=guard, anchor=anchor, stage=standing.stage
+        )
 
     def progress(self, standing: Standing) -> Progress:
         """The progress of a run at a standing, for its callback."""
-        return Progress(standing.sweep, *standing.history[-1], self.options, self.layout, standing.state)
+        return Progress(
+            standing.sweep,
+            *(*standing.history[-1], self.options, self.layout, standing.state),
+            growth=None if self.growth is None else self.growth._replace(stage=standing.stage),
+        )
