@@ -69,13 +69,17 @@ class Follower:
         kept = self._keeper.scan_of_checkpoint
         scan = self._wait_for_frames() if kept is None else kept
         self._keeper.begin_stage(scan, kept=kept is not None)
-        self._watch.look()
         self._setting = self._choose(scan)
         loop = self._setting.lay_out()
         growth = self._watch.growth(scan)
-        # With all frames the run may end at once; after a checkpoint it looks for more first.
-        ended = growth.ended and growth.taken_up == int(frames_used(self._watch.open()).sum())
-        return replace(loop, growth=growth._replace(ended=ended))
+        if kept is not None:
+            self._watch.look()
+            growth = self._watch.growth(scan)
+            # `grow` takes up what has come since, so that the run goes on as if it had never been cut off.
+            is_complete = growth.taken_up == int(frames_used(self._watch.open()).sum())
+            measured = growth.measured if is_complete else growth.taken_up
+            growth = growth._replace(ended=self._keeper.ended_at_checkpoint, measured=measured)
+        return replace(loop, growth=growth)
 
     def _wait_for_frames(self) -> xr.Dataset:
         """The scan, once it has frames to begin with."""

@@ -105,6 +105,8 @@ class Keeper:
         self._is_of_stage = True
         self.scan_of_checkpoint = None if snapshot is None else scan
         """The scan of the last checkpoint; None if there is none."""
+        self.ended_at_checkpoint = False
+        """Whether no more frames were to come then, in a run that follows a scan."""
 
     def begin_stage(self, scan: xr.Dataset, *, kept: bool = False) -> None:
         """Keep the run with these frames from now on.
@@ -202,6 +204,7 @@ class Keeper:
                 )
             self._snapshot = self._checkpoints.save(loop, standing, temporary=temporary)
         self._is_of_stage, self.scan_of_checkpoint = True, self.scan
+        self.ended_at_checkpoint = loop.is_last
         self.saved = standing.sweep
         if not temporary:
             self._last_kept, self._last_kept_at = self.saved, self._clock()
