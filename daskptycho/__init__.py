@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
     from daskptycho.formats import export_result, import_scan
     from daskptycho.model.algorithms import AP, LBFGS, RAAR, Algorithm, DifferenceMap
+    from daskptycho.model.positions import Positions
     from daskptycho.run.history import Checkpoint, checkpoints, open_checkpoint
     from daskptycho.run.loop import Progress
     from daskptycho.run.reconstruction import reconstruct
@@ -39,6 +40,7 @@ _MODULES = {
     "LiveCell": "dashboard",
     "LivePage": "dashboard",
     "OptionError": "errors",
+    "Positions": "model.positions",
     "Progress": "run.loop",
     "LBFGS": "model.algorithms",
     "RAAR": "model.algorithms",
@@ -94,6 +96,7 @@ __all__ = [
     "LiveCell",
     "LivePage",
     "OptionError",
+    "Positions",
     "Progress",
     "ScanError",
     "ScanWriter",

@@ -93,6 +93,12 @@ __all__ = ["command"]
 @update_probe_option
 @click.option("--modes", type=int, help="Number of incoherent probe modes; by default, that of the scan.")
 @click.option(
+    "--refine",
+    type=click.Choice(["positions"]),
+    multiple=True,
+    help="What to refine besides object and probe.",
+)
+@click.option(
     "--start",
     type=click.Choice(["ones", "random"]),
     default="ones",
@@ -109,7 +115,7 @@ __all__ = ["command"]
     "--polish/--no-polish",
     default=None,
     help="Let the last sweeps allow for the noise of counts.  "
-    "[default: with --known-probe, if counts are whole]",
+    "[default: with --known-probe, if counts are whole and few]",
 )
 @click.option(
     "--subpixel/--whole-pixel",

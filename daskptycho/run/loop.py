@@ -1,4 +1,4 @@
-"""The loop of a run: one sweep after the other, the standing between sweeps, and the progress for callbacks.
+"""The loop of a run: one sweep after the other, and the progress for callbacks.
 
 The loop itself handles only scalars. Images, frames and the values of the model stay on the workers.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from daskptycho.backend import to_host
 from daskptycho.cluster.allocator import release_free_memory
 from daskptycho.errors import ScanError
-from daskptycho.graph import Report, merge_images, sweep
+from daskptycho.graph import merge_images, sweep
 from daskptycho.model.momentum import next_momentum
 from daskptycho.model.probe import Probe, orthogonalise_modes
 from daskptycho.run.growth import Growth
@@ -27,6 +27,7 @@ from daskptycho.run.preview import Preview, make_preview
 from daskptycho.run.result import assemble_canvas, show_lit
 from daskptycho.run.standing import Standing, SweepRecord
 from daskptycho.tasks.layout import Layout
+from daskptycho.tasks.reports import MovingReport, Report
 from daskptycho.tasks.spec import Value, find_workers_of, task, values_in
 from daskptycho.tasks.state import State, SweepSettings
 from daskptycho.tasks.waiting import compute, persist
@@ -246,14 +247,16 @@ class Loop:
 
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
         """The settings of the coming sweep, and t of Nesterov's sequence after it."""
-        options, history, guard = self.options, standing.recent, standing.guard
+        options, history, guard, pace = self.options, standing.recent, standing.guard, standing.pace
         fades = len(history) < options.opening_sweeps
         opening = options.opening if standing.cadence.growing or fades else None
         fading = 1 - len(history) / options.opening_sweeps if fades else 0.0
         step = standing.step
         momentum = 0.0 if options.momentum == "nesterov" or opening else float(options.momentum)
         if options.momentum == "nesterov" and history and opening is None:
-            step, momentum = next_momentum(step, [done.residual for done in history[-3:]])
+            # A slow drift of the frames looks like rest. Momentum does not pause while they move.
+            last = 2 if standing.pace is not None and standing.pace.moving else 3
+            step, momentum = next_momentum(step, [done.residual for done in history[-last:]])
         settings = SweepSettings(
             algorithm=guard.choose_algorithm(opening or options.algorithm),
             how=replace(standing.cadence.coming(), in_parts=self.in_parts),
@@ -264,6 +267,7 @@ class Loop:
             smoothing=SMOOTHING * fading**2,
             measures_change=options.tolerance == "auto",
             share=guard.share,
+            pace=pace if pace is not None and pace.due() and opening is None else None,
         )
         begun = standing.polished_from
         if begun is not None and not self._polished(standing):
@@ -288,7 +292,7 @@ class Loop:
         settings, step = self.settings(standing)
         state, pending = persist(sweep(self.layout, standing.state, settings))
         try:
-            report: Report = compute(pending)
+            report: Report | MovingReport = compute(pending)
         except BaseException:
             # A traceback would keep references to them, so that their tasks would go on running in vain.
             del state, pending
@@ -297,9 +301,11 @@ class Loop:
         if self.layout.residency.streamed:
             release_free_memory()
         seconds = time.perf_counter() - begun
-        record = SweepRecord(residual, report.disagreement, report.spread, seconds)
-        # L-BFGS takes back steps that R2 rises by.
-        reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0
+        found = (report.significance, report.moved) if isinstance(report, MovingReport) else ()
+        record = SweepRecord(residual, report.disagreement, report.spread, seconds, *found)
+        # L-BFGS takes back steps that R2 rises by, and frames that move shorten theirs.
+        moves = standing.pace is not None and standing.pace.moving
+        reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0 or moves
         history = (*standing.history, record)
         if standing.guard.has_diverged(len(history) - standing.stage, residual, reflects=reflects):
             return self._return(standing, history)
@@ -312,6 +318,9 @@ class Loop:
             standing, state=state, cadence=cadence, step=step, history=history, change=report.change
         )
         following = replace(following, guard=guard, anchor=anchor)
+        if standing.pace is not None:
+            pace = standing.pace.after([done.residual for done in history[-2:]], record.significance)
+            following = replace(following, pace=pace)
         return replace(following, polished_from=self._polished_from(following))
 
     def _return(self, standing: Standing, history: tuple[SweepRecord, ...]) -> Standing:
@@ -325,14 +334,15 @@ class Loop:
         guard = Guard(returns=standing.guard.returns + 1)
         warn_of_return(len(history), residual, guard, anchor)
         state = go_back(self.layout, anchor)
-        return Standing(
-            state, standing.cadence, None, history, guard=guard, anchor=anchor, stage=standing.stage
-        )
+        pace = None if standing.pace is None else standing.pace.after_return()
+        anew = Standing(state, standing.cadence, None, history, stage=standing.stage)
+        return replace(anew, guard=guard, anchor=anchor, pace=pace)
 
     def progress(self, standing: Standing) -> Progress:
         """The progress of a run at a standing, for its callback."""
+        done = standing.history[-1]
         return Progress(
-            standing.sweep,
-            *(*standing.history[-1], self.options, self.layout, standing.state),
+            *(standing.sweep, done.residual, done.disagreement, done.spread, done.seconds),
+            *(self.options, self.layout, standing.state),
             growth=None if self.growth is None else self.growth._replace(stage=standing.stage),
         )

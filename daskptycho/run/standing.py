@@ -1,4 +1,4 @@
-"""The standing of a run between two sweeps: all that the next sweep depends on."""
+"""The standing of a run between two sweeps, and the scalars of the sweeps that are done."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from daskptycho.run.guard import Anchor, Guard
 from daskptycho.sync.options import Cadence, Sync
+from daskptycho.sync.positions import Pace
 from daskptycho.tasks.spec import place
 from daskptycho.tasks.state import State
 
@@ -24,6 +25,10 @@ class SweepRecord(NamedTuple):
     disagreement: float
     spread: float
     seconds: float
+    significance: float = np.nan
+    """T of the positions; NaN if the sweep did not test them. See `sync.positions.Moves`."""
+    moved: float = 0.0
+    """How far frames moved after the sweep: root mean square along an axis, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Standing:
         t of Nesterov's sequence; None before its first step.
     history : tuple of SweepRecord
         One record for each sweep done.
+    pace : Pace or None
+        When to update positions next; None if they are not refined.
     guard : Guard
     anchor : Anchor or None
         What the run goes back to if it diverges; None before the first sweep.
@@ -55,6 +62,7 @@ class Standing:
     """Number of sweeps after which the polish began; None before it."""
     guard: Guard = field(default_factory=Guard)
     anchor: Anchor | None = None
+    pace: Pace | None = None
     stage: int = 0
     """Number of sweeps done when the last frames came in; 0 but in a run that follows a scan."""
 
@@ -80,6 +88,7 @@ class Standing:
             "guard": asdict(self.guard),
             "anchor": None if self.anchor is None else self.anchor.sweep,
             "stage": self.stage,
+            "pace": None if self.pace is None else asdict(self.pace),
         }
 
     @staticmethod
@@ -94,4 +103,5 @@ class Standing:
             attributes["polished_from"],
             Guard(**attributes["guard"]),
             stage=attributes.get("stage", 0),
+            pace=None if attributes.get("pace") is None else Pace(**attributes["pace"]),
         )
