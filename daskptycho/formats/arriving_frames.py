@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,9 +66,8 @@ class _Hdf5:
         self._beyond = 0
 
     def arrived(self, wanted: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-        if not self._path.exists():
-            return
-        with self._open() as file:
+        # Without SWMR, a file may be caught in the middle of a change.
+        with suppress(OSError, RuntimeError, KeyError), self._open() as file:
             start = 0
             for array in [] if file is None else self._find(file):
                 count = _count_written(array)
@@ -107,10 +107,12 @@ class _Hdf5:
         if self._key is not None:
             return [file[self._key]] if self._key in file else []
         group = file.get("entry/data")
-        parts = sorted(name for name in group if EIGER_PART.fullmatch(name)) if group is not None else []
+        # In other files it is the array itself.
+        names = list(group) if hasattr(group, "keys") else []
+        parts = sorted(name for name in names if EIGER_PART.fullmatch(name))
         if parts:
             # A part whose file is still to come is a link that leads nowhere.
-            return [group[name] for name in parts if group.get(name) is not None]
+            return [group[name] for name in takewhile(lambda name: group.get(name) is not None, parts)]
         found: dict[str, Any] = {}
         file.visititems(lambda name, item: _note_frames(found, name, item))
         usual = [name for name in found if bare_name(name, "length") in USUAL_NAMES["intensity"]]

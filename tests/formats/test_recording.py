@@ -48,7 +48,8 @@ with h5py.File(path, "w", libver="latest" if swmr else None) as file:
     data = file.create_dataset(
         "entry/data", (0, 8, 8), "uint16", maxshape=(None, 8, 8), chunks=(1, 8, 8)
     )
-    file.swmr_mode = swmr
+    if swmr:
+        file.swmr_mode = True
     for number, frame in enumerate(counts()):
         data.resize(number + 1, axis=0)
         data[number] = frame
