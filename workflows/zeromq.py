@@ -7,8 +7,8 @@ and beside it, on the same or on another machine:
     daskptycho reconstruct scan.zarr result.zarr --follow --dashboard
 
 The messages are those of the DECTRIS stream, version 1 (SIMPLON API 1.8): a header ``dheader-1.0``, for each
-frame ``dimage-1.0``, ``dimage_d-1.0``, the counts and ``dconfig-1.0``, and ``dseries_end-1.0`` at the end. Here
-the counts have to be uncompressed (encoding ``<``). `workflows/zeromq_detector.py` sends such a stream.
+frame ``dimage-1.0``, ``dimage_d-1.0``, the counts and ``dconfig-1.0``, and ``dseries_end-1.0`` at the end.
+Here the counts have to be uncompressed (encoding ``<``). `workflows/zeromq_detector.py` sends such a stream.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from daskptycho.formats.position_file import read_position_file
 def receive(address: str, frames: queue.Queue, waits: list[int]) -> None:
     """Put (number, counts) of each frame into the queue, and None after the last.
 
-    Where the queue is full, the receiver waits. Messages then stay in ZeroMQ's own buffer, and after that in the
-    detector's: nothing is thrown away here, and how often that happened is counted.
+    Where the queue is full, the receiver waits. Messages then stay in ZeroMQ's own buffer, and after that in
+    the detector's: nothing is thrown away here, and how often that happened is counted.
     """
     with zmq.Context() as context, context.socket(zmq.PULL) as socket:
         socket.set_hwm(256)

@@ -2,8 +2,8 @@
 
     python workflows/zeromq_detector.py scan.zarr tcp://127.0.0.1:9999 --rate 100
 
-It binds the address and waits for `workflows/zeromq.py`. With --lose it leaves out every so many frames one, as a
-network does, and with --shuffle it sends neighbouring frames in another order.
+It binds the address and waits for `workflows/zeromq.py`. With --lose 7 it leaves out every seventh frame, as a
+network may, and with --shuffle it sends neighbouring frames in another order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("scan")
     parser.add_argument("address")
     parser.add_argument("--rate", type=float, default=100.0, help="frames a second")
-    parser.add_argument("--lose", type=int, default=0, help="leave out every so many frames one")
+    parser.add_argument("--lose", type=int, default=0, help="leave out one frame of so many")
     parser.add_argument(
         "--shuffle", type=int, default=1, help="number of frames among which the order changes"
     )
