@@ -2,8 +2,8 @@
 
     python workflows/zeromq_detector.py scan.zarr tcp://127.0.0.1:9999 --rate 100
 
-It binds the address and waits for `workflows/zeromq.py`. With --lose 7 it leaves out every seventh frame, as a
-network may, and with --shuffle it sends neighbouring frames in another order.
+It binds the address and waits for `workflows/zeromq.py`. With --lose 7 it leaves every seventh frame out, as
+a network may, and with --shuffle it sends neighbouring frames in another order.
 """
 
 from __future__ import annotations
