@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.errors import OptionError, ScanError, warn_caller
-from daskptycho.formats.first_probe import guess_first_probe
+guess_first_probe = None
 from daskptycho.formats.frame_contents import apply_to_frames, interpret_frames
 from daskptycho.formats.frame_layout import bin_frames, turn_frames
 from daskptycho.formats.geometry import CALIBRATIONS, combine_geometry, derive_pixel_size
