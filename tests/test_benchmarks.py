@@ -67,5 +67,5 @@ def test_benchmark_of_gpus_says_that_there_is_none() -> None:
 def test_benchmark_of_gpus_runs_on_the_stand_in() -> None:
     done = run_gpu_benchmark(PYTHONPATH=os.pathsep.join([str(STANDIN), str(ROOT)]))
     assert done.returncode == 0, done.stderr
-    for word in ("GB/s", "FFT pair", "Gramian", "eigensolver", "power steps", "4.36"):
+    for word in ("GB/s", "FFT pair", "Gramian", "Lanczos", "power steps"):
         assert word in done.stdout

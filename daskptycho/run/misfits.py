@@ -13,6 +13,9 @@ __all__ = ["find_alone", "find_misfits", "name_misfits", "warn_of_misfits"]
 
 # How far above the others a misfit is: in units of their spread, and as a ratio to their median.
 SPREADS, TIMES = 6.0, 4.0
+# Less than this is no sign of a wrong frame: half a pixel of displacement leaves more, and at the edge of a
+# scan frames that are right come down later than the others.
+LEAST_MISFIT = 1e-3
 # A frame is alone if it shares less than this part of its light, in a scan where most share this much.
 LEAST_SHARED, USUALLY_SHARED = 0.3, 0.6
 # Fewest frames that tell what the others are like.
@@ -40,7 +43,8 @@ def find_misfits(residual: NDArray[np.float64]) -> NDArray[np.int64]:
     middle = np.median(level)
     # Residuals vary by factors from frame to frame; the median deviation does not see the few that are wrong.
     spread = 1.4826 * np.median(np.abs(level - middle))
-    wrong = known[level - middle > max(np.log(TIMES), SPREADS * spread)]
+    far = level - middle > max(np.log(TIMES), SPREADS * spread)
+    wrong = known[far & (residual[known] > LEAST_MISFIT)]
     found = np.concatenate([np.flatnonzero(np.isposinf(residual)), wrong])
     return found[np.argsort(-residual[found], kind="stable")]
 

@@ -217,7 +217,8 @@ def _open_bucket_cached(location: Location, seconds: float) -> Any:
             )
     elif location.scheme == "az":
         config |= {"endpoint": endpoint} if endpoint else {}
-        config |= {"account_name": location.account} if location.account else {}
+        # The emulator's too: without a name a store cannot be printed, as Zarr does in its errors.
+        config["account_name"] = azure_server(location)[0]
     client["allow_http"] = endpoint is not None and endpoint.startswith("http:")
     if location.scheme == "az" and os.environ.get("AZURE_STORAGE_USE_EMULATOR"):
         client["allow_http"] = True

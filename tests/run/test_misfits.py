@@ -33,6 +33,15 @@ def test_good_frames_are_not_named(tmp_path: Path) -> None:
     assert (result["frame_residual"] < 0.05).all()
 
 
+def test_frames_that_fit_well_are_not_named_beside_better_ones() -> None:
+    # As at the edge of a clean scan, whose frames come down later than those in the middle.
+    residual = np.full(64, 2e-7)
+    residual[[8, 60]] = 3e-5, 1.3e-4
+    assert not find_misfits(residual).size
+    residual[8] = 0.02
+    assert find_misfits(residual).tolist() == [8]
+
+
 def test_swapped_positions_are_named(tmp_path: Path) -> None:
     position = POSITION.copy()
     position[[17, 40]] = position[[40, 17]]
