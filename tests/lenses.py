@@ -1,7 +1,7 @@
 """Beams of lenses and pinholes as functions of metres, by integrals: nothing is taken from the package.
 
-They are for the bench of `tests.rendering`, and follow its laws: waves move along +z as ``exp(+i k z)``, so that
-a beam of the transverse frequency q has gained the phase ``-pi lambda z q^2`` at a distance z.
+They are for the bench of `tests.rendering`, and follow its laws: waves move along +z as ``exp(+i k z)``, so
+that a beam of the transverse frequency q has gained the phase ``-pi lambda z q^2`` at a distance z.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ X_RAY, ELECTRON = 1.54980e-10, 1.96875e-12
 def _far(wavelength: float, pixel: float, size: int = 64) -> Bench:
     """A detector in the far field whose object pixels have this size."""
     distance, detector = 2.0, wavelength * 2.0 / (size * pixel)
-    return Bench((size, size), wavelength, distance, (detector, detector), near=False, oversampling=4)
+    return Bench((size, size), wavelength, distance, (detector, detector), near=False, oversampling=2)
 
 
 SCANS = {

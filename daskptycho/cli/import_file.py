@@ -13,6 +13,7 @@ from daskptycho.cli.options import (
     LENGTHS,
     PAIR,
     SIZE,
+    add_beam_options,
     detector_distance_option,
     detector_pixel_size_option,
     leave_out_option,
@@ -230,17 +231,12 @@ class _Key(click.ParamType):
 @click.option(
     "--assume", type=_Assumption(), multiple=True, help="Value for what FILE lacks, as in energy_eV=8000."
 )
-@click.option("--guess-probe", is_flag=True, help="Make a first guess of the probe if FILE has none.")
 @click.option(
-    "--probe-diameter",
-    type=float,
-    help="Diameter of that guess in pixels; by default, estimated from the frames.",
+    "--guess-probe",
+    is_flag=True,
+    help="Leave out a probe that FILE has; without a probe, reconstruct guesses one.",
 )
-@click.option(
-    "--probe-defocus-m",
-    type=float,
-    help="Propagate that guess by this distance, from its focus to the sample; below 0, the focus is behind.",
-)
+@add_beam_options
 @click.option(
     "--mask-value",
     type=float,
@@ -281,6 +277,8 @@ def command(file: str, scan: str, **options: Any) -> None:
     frames, height, width = written["intensity"].shape
     tiles = pluralise(len(tile_chunks(written)), "tile")
     remark(f"{scan}: {pluralise(frames, 'frame')} of {height} x {width} pixels in {tiles}")
+    if "probe" not in written:
+        remark("It has no probe: reconstruct will guess one from the frames")
     remark(f"Look at it with: daskptycho info {shlex.quote(scan)}")
 
 

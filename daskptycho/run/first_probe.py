@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from daskptycho.errors import OptionError, warn_caller
 from daskptycho.run.probe_trials import Part, Trial, take_part, try_probes
 from daskptycho.scan.first_probe import (
+    Beam,
     Pupil,
     estimate_disc_radius,
     find_object_pixel,
@@ -25,7 +26,7 @@ from daskptycho.scan.first_probe import (
 )
 from daskptycho.scan.optics import is_near_field
 
-__all__ = ["Beam", "guess_probe"]
+__all__ = ["guess_probe"]
 
 # Radii of the beam on the sample that are tried on both sides of the focus, as shares of a frame, and the
 # steps by which the best of them is refined. The guess fits within about a tenth of the right defocus.
@@ -35,40 +36,6 @@ FINER = (1.08, 1.17, 1 / 1.08, 1 / 1.17)
 DISCS = (0.7, 1.0, 1.4)
 # The sign of a defocus is doubted if the other one leaves so much less of R2.
 OTHER_SIGN = 0.8
-
-
-@dataclass(frozen=True)
-class Beam:
-    """What a user knows of the beam.
-
-    Attributes
-    ----------
-    diameter : float, optional
-        Of a disc of light on the sample, in pixels of the object; where they are not square, in the smaller
-        of their sides.
-    defocus_m : float, optional
-        Distance in metres from the focus to the sample along the beam. Above zero the focus lies before the
-        sample and the beam diverges on it (in electron microscopy, overfocus); below zero it lies behind.
-    convergence_angle_mrad : float, optional
-        Semi-angle of convergence.
-    """
-
-    diameter: float | None = None
-    defocus_m: float | None = None
-    convergence_angle_mrad: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, unit in (("diameter", "pixels"), ("convergence_angle_mrad", "mrad")):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < np.inf:
-                raise OptionError(f"{name} of the probe is {value}; expected {unit}, above 0")
-        if self.defocus_m is not None and not np.isfinite(self.defocus_m):
-            raise OptionError(f"defocus_m of the probe is {self.defocus_m}; expected metres")
-        if self.diameter is not None and self.convergence_angle_mrad is not None:
-            raise OptionError("diameter and convergence_angle_mrad of the probe are given; expected one of them")
-
-    def __bool__(self) -> bool:
-        return any(value is not None for value in (self.diameter, self.defocus_m, self.convergence_angle_mrad))
 
 
 class _Guess(NamedTuple):
@@ -100,17 +67,18 @@ def guess_probe(
 ) -> NDArray[np.complex64]:
     """Guess the probe of a scan from its frames.
 
-    In the far field the root of the mean frame is taken as the beam in the plane of its lens, and as its focus
-    if it is transformed back. It is tried at the focus and at distances on both sides of it, beside discs as
-    behind a pinhole: the guess with the lowest R2 after some sweeps over frames in the middle of the scan is
-    returned. In the near field, where the beam fills the frame, the guess is constant.
+    In the far field the root of the mean frame is taken as the beam in the plane of its lens; transformed
+    back, it is the focus. The focus, distances on both sides of it, and discs as behind a pinhole are tried:
+    the guess that has the lowest R2 after some sweeps over frames in the middle of the scan is returned. In
+    the near field, where the beam fills the frame, the guess is constant.
 
     Parameters
     ----------
     scan : xarray.Dataset
         From `open_scan`.
     diameter : float, optional
-        Diameter of a disc of light on the sample, in pixels of the object: nothing else is tried.
+        Diameter of a disc of light on the sample, in pixels of the object: nothing else is tried. It and what
+        follows are by default what the scan says of its beam (`create_scan`).
     defocus_m : float, optional
         Distance in metres from the focus to the sample along the beam, which is then not looked for. Above
         zero the focus lies before the sample and the beam diverges on it (in electron microscopy,
@@ -134,12 +102,17 @@ def guess_probe(
     OptionError
         Something known of the beam is impossible, or needs a geometry that the scan lacks.
     """
-    beam = Beam(diameter, defocus_m, convergence_angle_mrad)
+    given = Beam(diameter, defocus_m, convergence_angle_mrad)
+    beam = Beam(**{**scan.attrs.get("beam", {}), **given.known()})
     shape = (scan.sizes["qy"], scan.sizes["qx"])
     if is_near_field(scan.attrs):
-        if beam:
-            raise OptionError("a near-field beam has no diameter, defocus or convergence angle; expected none")
-        warn_caller("the scan has no probe: the first guess is an even beam; --probe FILE gives another (probe)")
+        if beam.known():
+            raise OptionError(
+                f"{', '.join(beam.known())} of the beam is given for a near field; expected none"
+            )
+        warn_caller(
+            "the scan has no probe: the first guess is an even beam (to give another: probe, --probe)"
+        )
         return np.ones((1, *shape), dtype=np.complex64)
     part = take_part(scan)
     pixel, wavelength = find_object_pixel(scan.attrs, shape), find_wavelength(scan.attrs)
@@ -147,16 +120,17 @@ def guess_probe(
         wavelength is None or "pixel_size_m" not in scan.attrs
     ):
         raise OptionError(
-            "the defocus or the convergence angle of the probe is given, but the scan has no wavelength or no "
-            "pixel size; expected a scan with a geometry (import with --energy-eV and --pixel-size-m, or with "
-            "the distance and the pixel size of the detector), or no such option"
+            "the defocus or the convergence angle of the probe is given, but the scan has no wavelength or "
+            "no pixel size; expected a scan with both (import with --energy-eV and --pixel-size-m, or with "
+            "the distance and the pixel size of the detector), or neither of these options"
         )
     metres = wavelength is not None and "pixel_size_m" in scan.attrs
     optics, whole = (
         _Optics(_find_pupil(beam, mean, own, wavelength))
         for mean, own in ((part.mean, pixel * part.larger), (part.whole_mean, pixel))
     )
-    choice = _choose(beam, None if beam.defocus_m is None else beam.defocus_m * (wavelength or 0), part, optics, pixel)
+    defocus = None if beam.defocus_m is None else beam.defocus_m * (wavelength or 0)
+    choice = _choose(beam, defocus, part, optics, pixel)
     warn_caller(_describe(choice, beam, part, pixel, wavelength if metres else None))
     probe = whole.make(choice.guess)[None]
     return np.asarray(
@@ -229,7 +203,7 @@ def _describe(
         side = "before" if guess.defocus > 0 else "behind"
         if wavelength is not None:
             distance = guess.defocus / wavelength
-            return f"{lens}, its focus {abs(distance):.3g} m {side} the sample (probe_defocus_m {distance:.3g})"
+            return f"{lens}, its focus {side} the sample (defocus {distance:.3g} m)"
         return f"{lens}, its focus {side} the sample"
 
     after = f"R2 {choice.residual:.3g} after some sweeps of {len(part.tile)} frames"
@@ -237,5 +211,5 @@ def _describe(
     if choice.other is not None:
         said += f"; {name(choice.other)}: {choice.other_residual:.3g}"
     if beam.defocus_m and choice.other_residual < OTHER_SIGN * choice.residual:
-        return f"{said}. The other sign of the defocus fits better (--probe-defocus-m, probe_defocus_m)"
-    return f"{said}. If you know better: --probe FILE, --probe-defocus-m or --probe-diameter"
+        return f"{said}: the other sign of the defocus fits better (defocus_m, --probe-defocus-m)"
+    return f"{said} (to give another: probe, --probe, or defocus_m, --probe-defocus-m)"

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import dask
+import dask.base
+import dask.config
 import numpy as np
 import xarray as xr
+from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from daskptycho.model.algorithms import AP
@@ -62,6 +64,7 @@ class Part:
     whole_mean: NDArray[np.float64]
     larger: NDArray[np.float64]
 
+
 def take_part(scan: xr.Dataset) -> Part:
     """Read frames from the middle of a far-field scan, and a few of all others."""
     scan = take_used(scan)
@@ -82,8 +85,8 @@ def take_part(scan: xr.Dataset) -> Part:
 
     frames, whole = read(near), read(spread).mean(axis=0)
     rows, columns = (_crop(whole, axis) for axis in (0, 1))
-    scale = np.array([(own.stop - own.start) / n for own, n in zip((rows, columns), whole.shape, strict=True)])
     mean, frames, valid = whole[rows, columns], frames[:, rows, columns], valid[rows, columns]
+    scale = np.array(mean.shape) / whole.shape
     tiling = make_tiling(position[near] * scale, mean.shape, (len(near),), whole_pixel=True)
     amplitudes = prepare_amplitudes(frames.astype(np.float32), valid)
     return Part(tiling.tiles[0], amplitudes, float(frames.sum()), frames, mean, whole, 1 / scale)
@@ -132,8 +135,8 @@ def try_probes(part: Part, probes: Sequence[NDArray[np.complex64]]) -> list[Tria
 
 
 def _sweep_all(part: Part, model: Model, trials: list[Trial], sweeps: int) -> list[Trial]:
-    tasks = [dask.delayed(_sweep, pure=False)(part, model, trial, sweeps) for trial in trials]
-    found = dask.compute(*tasks, scheduler="threads")
+    tasks = [delayed(_sweep, pure=False)(part, model, trial, sweeps) for trial in trials]
+    found = dask.base.compute(*tasks, scheduler="threads")
     # What is not finite is the worst.
     return sorted(found, key=lambda trial: (not np.isfinite(trial.residual), trial.residual))
 

@@ -7,14 +7,14 @@ autocorrelation of its exit wave, and the part that is left when the mean frame 
 structure of the sample. The mean of its squared modulus over many frames is the autocorrelation of
 ``abs(P)^2``, and the mean square distance of that is R^2 for a disc of radius R.
 
-Which of the guesses is right, the frames alone can tell: `run.probe_trials` tries them. Arrays are in detector
-order, and probes are centred at N//2.
+Which of the guesses is right, only the frames can tell: `run.probe_trials` tries them. Arrays are in
+detector order, and probes are centred at N//2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from daskptycho.errors import OptionError
 from daskptycho.scan.optics import PHOTON, energy_to_wavelength
 
-__all__ = ["Pupil", "estimate_disc_radius", "find_object_pixel", "find_wavelength", "make_disc"]
+__all__ = ["Beam", "Pupil", "estimate_disc_radius", "find_object_pixel", "find_wavelength", "make_disc"]
 
 # Radii of the smallest and the largest disc, as shares of a frame: a smaller one would not overlap with its
 # neighbours, a larger one would not be sampled sufficiently.
@@ -31,6 +31,41 @@ SMALLEST, LARGEST = 0.05, 0.45
 
 # Width of a disc's edge, on the sample and in the pupil, in pixels.
 EDGE = 2.0
+
+
+@dataclass(frozen=True)
+class Beam:
+    """What a user knows of the beam.
+
+    Attributes
+    ----------
+    diameter : float, optional
+        Of a disc of light on the sample, in pixels of the object; where they are not square, in the smaller
+        of their sides.
+    defocus_m : float, optional
+        Distance in metres from the focus to the sample along the beam. Above zero the focus lies before the
+        sample and the beam diverges on it (in electron microscopy, overfocus); below zero it lies behind.
+    convergence_angle_mrad : float, optional
+        Semi-angle of convergence.
+    """
+
+    diameter: float | None = None
+    defocus_m: float | None = None
+    convergence_angle_mrad: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, unit in (("diameter", "pixels"), ("convergence_angle_mrad", "mrad")):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < np.inf:
+                raise OptionError(f"{name} of the probe is {value}; expected {unit}, above 0")
+        if self.defocus_m is not None and not np.isfinite(self.defocus_m):
+            raise OptionError(f"defocus_m of the probe is {self.defocus_m}; expected metres")
+        if self.diameter is not None and self.convergence_angle_mrad is not None:
+            raise OptionError("diameter and convergence_angle_mrad of the probe are given; expected one")
+
+    def known(self) -> dict[str, float]:
+        """What is known, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -68,9 +103,9 @@ class Pupil:
         radius = angle_rad / wavelength_m
         if not step.max() < radius < 0.5 / pixel_m.max():
             raise OptionError(
-                f"a convergence angle of {1e3 * angle_rad:.4g} mrad is an aperture of {radius / step.max():.3g} "
-                f"pixels on a detector of {min(shape)}; expected a radius from 1 to {min(shape) // 2} pixels: "
-                "the angle (a semi-angle, in mrad), the energy or the pixel size is wrong"
+                f"a convergence angle of {1e3 * angle_rad:.4g} mrad is an aperture with a radius of "
+                f"{radius / step.max():.3g} pixels; expected from 1 to {min(shape) // 2}, as on the "
+                "detector: the angle (a semi-angle, in mrad), the energy or the pixel size is wrong"
             )
         y, x = ((np.arange(n) - n // 2) * step[axis] for axis, n in enumerate(shape))
         off = (np.hypot(y[:, None], x) - radius) / step.min()
