@@ -107,14 +107,14 @@ class _Key(click.ParamType):
     short_help="Convert a foreign file to a scan.",
     examples=(
         "daskptycho import star.npz.bz2 scan.zarr --position-unit pixel",
-        "daskptycho import moonflower.ptyd scan.zarr --guess-probe",
-        "daskptycho import master.h5 scan.zarr --position-file positions.csv \\\n--crop 256 --guess-probe",
+        "daskptycho import moonflower.ptyd scan.zarr",
+        "daskptycho import master.h5 scan.zarr --position-file positions.csv \\\n--crop 256",
         "daskptycho import scan4d.npy scan.zarr --position-unit um \\\n"
         "--position-file motors.h5:/scan/y+/scan/x --pixel-size-m 12e-9",
         "daskptycho import frames.h5 scan.zarr --mask-value 65535 --clip-negative \\\n--leave-out 3,17",
         "daskptycho import frames.h5 scan.zarr --position-key motors/y+motors/x \\\n"
         "--key energy_eV=beam/energy --assume detector_distance_m=2",
-        "daskptycho import empad.xml scan.zarr --guess-probe --rotation-deg 12 \\\n"
+        "daskptycho import empad.xml scan.zarr --rotation-deg 12 \\\n"
         "--assume energy_eV=300e3 --assume scan_step_m=0.4e-10",
     ),
 )

@@ -205,7 +205,7 @@ def test_commands_take_a_probe_from_a_result_and_from_files(
     assert first["p.npz"] == first["p.npy"] == first["p.mat"] == first["p.h5:last/P"]
     refused = command("reconstruct", url, tmp_path / "o.zarr", "--probe", tmp_path / "p.h5")
     assert refused.exit_code == 2
-    assert "p.h5 has last/P; expected a probe: name it, as in p.h5:PATH" in refused.output
+    assert "p.h5 has /last/P; expected a probe: name it, as in p.h5:PATH" in refused.output
     refused = command("reconstruct", url, tmp_path / "o.zarr", "--probe", tmp_path / "p.npy", "--guess-probe")
     assert "--probe and options for a guess of the probe are given; expected one" in refused.output
 
