@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
     from daskptycho.formats import export_result, import_scan
     from daskptycho.model.algorithms import AP, LBFGS, RAAR, Algorithm, DifferenceMap
+    from daskptycho.model.positions import Positions
     from daskptycho.run.first_probe import guess_probe
     from daskptycho.run.history import Checkpoint, checkpoints, open_checkpoint
     from daskptycho.run.loop import Progress
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from daskptycho.run.result import open_result
     from daskptycho.run.resumption import resume
     from daskptycho.scan.dataset import create_scan, open_scan
+    from daskptycho.scan.scan_writer import ScanWriter
     from daskptycho.scan.simulate import simulate_scan
     from daskptycho.sync.options import Sync
     from daskptycho.views.plotting import plot_comparison, plot_result
@@ -39,11 +41,13 @@ _MODULES = {
     "LiveCell": "dashboard",
     "LivePage": "dashboard",
     "OptionError": "errors",
+    "Positions": "model.positions",
     "Progress": "run.loop",
     "LBFGS": "model.algorithms",
     "RAAR": "model.algorithms",
     "STAY_AT_HOME": "cluster.client",
     "ScanError": "errors",
+    "ScanWriter": "scan.scan_writer",
     "StoreError": "errors",
     "Sync": "sync.options",
     "amplitudes": "arrays",
@@ -94,8 +98,10 @@ __all__ = [
     "LiveCell",
     "LivePage",
     "OptionError",
+    "Positions",
     "Progress",
     "ScanError",
+    "ScanWriter",
     "StoreError",
     "Sync",
     "__version__",

@@ -29,7 +29,9 @@ __all__ = [
     "accumulate_overlap",
     "accumulate_probe",
     "accumulate_waves",
+    "displacement_terms",
     "exit_waves",
+    "field_sums",
     "filter_spectra",
     "gramian",
     "multiply_matrix",
@@ -285,3 +287,89 @@ def gramian(
 ) -> None:
     """``out[k] = sum_r conj(first[i]) second[j] weight`` over the pixels r that pair k = (i, j) shares."""
     _gramian(_real(first), _real(second), pair, offset, corner, weight, out)
+
+
+@compile_kernel
+def _displacement_terms(image, change, probe, corner, force, curvature):  # type: ignore[no-untyped-def]
+    frames, modes, height, width2 = change.shape
+    own = probe.shape[0] > 1
+    weighted = np.empty(width2, dtype=np.float32)
+    power = np.empty(width2 // 2, dtype=np.float32)
+    for f in range(frames):
+        copy = f if own else 0
+        y0, x0 = corner[f, 0], 2 * corner[f, 1]
+        force_y: Any = 0.0
+        force_x: Any = 0.0
+        yy: Any = 0.0
+        yx: Any = 0.0
+        xx: Any = 0.0
+        for y in range(height):
+            for x in range(width2):
+                weighted[x] = 0
+            for x in range(width2 // 2):
+                power[x] = 0
+            for m in range(modes):
+                p, z = probe[copy, m, y], change[f, m, y]
+                for x in range(width2 // 2):
+                    a, b, c, d = p[2 * x], p[2 * x + 1], z[2 * x], z[2 * x + 1]
+                    weighted[2 * x] += a * c + b * d
+                    weighted[2 * x + 1] += a * d - b * c
+                    power[x] += a * a + b * b
+            above, below = image[y0 + y - 1, x0 : x0 + width2], image[y0 + y + 1, x0 : x0 + width2]
+            left, right = image[y0 + y, x0 - 2 : x0 + width2 - 2], image[y0 + y, x0 + 2 : x0 + width2 + 2]
+            row_y, row_x = np.float32(0.0), np.float32(0.0)
+            row_yy, row_yx, row_xx = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+            for x in range(width2 // 2):
+                a, b = below[2 * x] - above[2 * x], below[2 * x + 1] - above[2 * x + 1]
+                c, d = right[2 * x] - left[2 * x], right[2 * x + 1] - left[2 * x + 1]
+                row_y += a * weighted[2 * x] + b * weighted[2 * x + 1]
+                row_x += c * weighted[2 * x] + d * weighted[2 * x + 1]
+                row_yy += power[x] * (a * a + b * b)
+                row_yx += power[x] * (a * c + b * d)
+                row_xx += power[x] * (c * c + d * d)
+            force_y += row_y
+            force_x += row_x
+            yy += row_yy
+            yx += row_yx
+            xx += row_xx
+        force[f, 0], force[f, 1] = force_y / 2, force_x / 2
+        curvature[f, 0], curvature[f, 1], curvature[f, 2] = yy / 4, yx / 4, xx / 4
+
+
+def displacement_terms(
+    image: Array, change: Array, probe: Array, corner: Array, force: Array, curvature: Array
+) -> None:
+    """First and second derivatives of the misfit by the displacement of each frame.
+
+    With the central differences ``D_a`` of the image along y and x, and all sums over modes and pixels:
+    ``force[f] = Re sum conj(probe D_a) change``, (frame, 2), and
+    ``curvature[f] = Re sum |probe|^2 conj(D_a) D_b`` for yy, yx and xx, (frame, 3); both are float64. Around
+    each frame the image has at least one pixel more.
+    """
+    _displacement_terms(_real(image), _real(change), _real(probe), corner, force, curvature)
+
+
+@compile_kernel
+def _field_sums(power, fields, corner, out):  # type: ignore[no-untyped-def]
+    own = power.shape[0] > 1
+    height, width = power.shape[1], power.shape[2]
+    for f in range(corner.shape[0]):
+        copy = f if own else 0
+        y0, x0 = corner[f, 0], corner[f, 1]
+        for n in range(fields.shape[0]):
+            total: Any = 0.0
+            for y in range(height):
+                p, g = power[copy, y], fields[n, y0 + y, x0 : x0 + width]
+                row = np.float32(0.0)
+                for x in range(width):
+                    row += p[x] * g[x]
+                total += row
+            out[f, n] = total
+
+
+def field_sums(power: Array, fields: Array, corner: Array, out: Array) -> None:
+    """``out[f, n] = sum power[f or 0] * fields[n, window of frame f]``, (frame, field) float64.
+
+    `power` is (copy, N, N) float32, `fields` (field, y, x) float32.
+    """
+    _field_sums(power, fields, corner, out)

@@ -268,6 +268,72 @@ gramian(const float2* first, const float2* second, const int64* pair, const int6
   if (threadIdx.x == 0) out[k] = make_double2(real, imaginary);
 }
 
+// First and second derivatives of the misfit by the displacement of each frame, from differences of neighbours in the
+// image, which has at least one pixel more around each frame. Each block stores its part of the five sums. They take
+// registers, and so there are half as many blocks.
+extern "C" __global__ void __launch_bounds__(256, 4)
+displacement_terms(const float2* image, const float2* change, const float2* probe, const int64* corner, double* sums,
+                   int own, int modes, int height, int width, int stride) {
+  const int64 f = blockIdx.x;
+  const int pixels = height * width;
+  const float2* o = image + corner[2 * f] * stride + corner[2 * f + 1];
+  const float2* z = change + f * modes * pixels;
+  const float2* p = probe + (own ? f * modes * pixels : 0);
+  double along_y = 0.0, along_x = 0.0, yy = 0.0, yx = 0.0, xx = 0.0;
+  Place at(first_pixel(), next_pixel(), width);
+  for (int t = first_pixel(); t < pixels; t += next_pixel()) {
+    float2 weighted = make_float2(0.0f, 0.0f);
+    float power = 0.0f;
+    #pragma unroll 1
+    for (int m = 0; m < modes; ++m) {
+      const float2 lit = p[(int64)m * pixels + t];
+      add(weighted, conj_times(lit, z[(int64)m * pixels + t]));
+      power += square(lit);
+    }
+    const float2* here = o + (int64)at.y * stride + at.x;
+    const float2 above = here[-stride], below = here[stride], left = here[-1], right = here[1];
+    const float2 y = make_float2(below.x - above.x, below.y - above.y);
+    const float2 x = make_float2(right.x - left.x, right.y - left.y);
+    along_y += y.x * weighted.x + y.y * weighted.y;
+    along_x += x.x * weighted.x + x.y * weighted.y;
+    yy += power * square(y);
+    yx += power * (y.x * x.x + y.y * x.y);
+    xx += power * square(x);
+    at.move_on();
+  }
+  along_y = block_sum(along_y);
+  along_x = block_sum(along_x);
+  yy = block_sum(yy);
+  yx = block_sum(yx);
+  xx = block_sum(xx);
+  if (threadIdx.x == 0) {
+    double* part = sums + 5 * (f * gridDim.y + blockIdx.y);
+    part[0] = along_y / 2;
+    part[1] = along_x / 2;
+    part[2] = yy / 4;
+    part[3] = yx / 4;
+    part[4] = xx / 4;
+  }
+}
+
+// out[f, n] = sum of power[f or 0] * fields[n, window of frame f]. One block for each frame and field.
+extern "C" __global__ void __launch_bounds__(256, 8)
+field_sums(const float* power, const float* fields, const int64* corner, double* out,
+           int own, int height, int width, int rows, int stride) {
+  const int64 f = blockIdx.x;
+  const int pixels = height * width;
+  const float* g = fields + ((int64)blockIdx.y * rows + corner[2 * f]) * stride + corner[2 * f + 1];
+  const float* p = power + (own ? f * pixels : 0);
+  double total = 0.0;
+  Place at(threadIdx.x, blockDim.x, width);
+  for (int t = threadIdx.x; t < pixels; t += blockDim.x) {
+    total += p[t] * g[(int64)at.y * stride + at.x];
+    at.move_on();
+  }
+  total = block_sum(total);
+  if (threadIdx.x == 0) out[f * gridDim.y + blockIdx.y] = total;
+}
+
 // A sparse matrix has the entries start[r] to start[r + 1] - 1 in row r, and index tells their columns. One warp for
 // each row; out[r] = sum of |data| over row r.
 extern "C" __global__ void __launch_bounds__(256, 8)

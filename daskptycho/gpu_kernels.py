@@ -22,7 +22,9 @@ __all__ = [
     "accumulate_overlap",
     "accumulate_probe",
     "accumulate_waves",
+    "displacement_terms",
     "exit_waves",
+    "field_sums",
     "filter_spectra",
     "gramian",
     "multiply_matrix",
@@ -219,6 +221,30 @@ def gramian(
     tables = [_keep_on_device(_identity, table)[0] for table in (pair, offset, corner)]
     sizes = _int(*first.shape[1:], weight.shape[1])
     _launch("gramian", (len(pair),), first, second, *tables, weight, out, *sizes)
+
+
+def displacement_terms(
+    image: Array, change: Array, probe: Array, corner: Array, force: Array, curvature: Array
+) -> None:
+    """See `cpu_kernels.displacement_terms`."""
+    import cupy
+
+    frames, modes, height, width = change.shape
+    grid = _blocks_of_frames(frames, height * width)
+    parts = cupy.empty((*grid, 5), dtype=np.float64)
+    sizes = _int(len(probe) > 1, modes, height, width, image.shape[1])
+    corners = _keep_on_device(_identity, corner)
+    _launch("displacement_terms", grid, image, change, probe, *corners, parts, *sizes)
+    sums = parts.sum(axis=1)
+    force[:], curvature[:] = sums[:, :2], sums[:, 2:]
+
+
+def field_sums(power: Array, fields: Array, corner: Array, out: Array) -> None:
+    """See `cpu_kernels.field_sums`."""
+    copies, height, width = power.shape
+    sizes = _int(copies > 1, height, width, *fields.shape[1:])
+    corners = _keep_on_device(_identity, corner)
+    _launch("field_sums", (len(corner), len(fields)), power, fields, *corners, out, *sizes)
 
 
 def _narrow(indices: Array) -> Array:

@@ -14,7 +14,6 @@ inputs are results that are on the workers already.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Any, NamedTuple, cast
@@ -28,12 +27,10 @@ from daskptycho.model.parameter import Parameter, Sums
 from daskptycho.model.sweep import (
     Leave,
     TileSweep,
-    illuminate_tile,
     overlap_waves,
     sweep_tile,
     weigh_waves,
 )
-from daskptycho.sync.phases import Phases
 from daskptycho.sync.two_level import Surroundings, sweep_inside
 from daskptycho.tasks.exact import find_all_phases, turn_frames
 from daskptycho.tasks.frames import StoredAmplitudes, load_amplitudes, release_as_read
@@ -42,10 +39,11 @@ from daskptycho.tasks.lbfgs import (
     add_unturned_sum,
     measure_change,
     prepare_polish,
-    relative_change,
     step_tiles,
 )
-from daskptycho.tasks.spec import Value, in_one_process, place, task
+from daskptycho.tasks.positions import refine_positions
+from daskptycho.tasks.reports import TileReport, add_moves, gather_reports, summarise, summarise_joined
+from daskptycho.tasks.spec import Value, place, task
 from daskptycho.tasks.state import (
     Joined,
     State,
@@ -53,35 +51,22 @@ from daskptycho.tasks.state import (
     SweepSettings,
     TileState,
     Unmerged,
+    illuminate_tiles,
     merge_image,
     model_on_tiles,
     previous_image,
     stack_of,
 )
-from daskptycho.tasks.strips import add_neighbours, bring_strips
+from daskptycho.tasks.strips import bring_strips
 from daskptycho.tasks.two_level import join_tiles, synchronise_swept
 
 __all__ = [
-    "Report",
-    "illuminate_tiles",
     "merge_images",
     "sweep",
     "synchronise",
 ]
 
 Array = Any
-
-
-class Report(NamedTuple):
-    """The scalars of a sweep, for the client. Those of `Phases` are NaN if it did not synchronise."""
-
-    misfit: float
-    """``sum (|Fz| - a)^2`` over the valid pixels of all frames."""
-    disagreement: float
-    spread: float
-    localisation: float
-    change: float = np.nan
-    """Relative change of the object in the sweep before, weighted by N; NaN if it was not measured."""
 
 
 class SweepInput(NamedTuple):
@@ -117,7 +102,7 @@ def _sweep(inputs: SweepInput) -> TileSweep:
     misfit: float | None = None
     amplitudes = load_amplitudes(data.amplitudes)
     if data.pairs is not None and how.sync.inner > 1:
-        block = None if how.normalisation is None else find_pairs(data.pairs, tile)
+        block = None if how.normalisation is None else find_pairs(data.pairs, at.locate(tile))
         around = Surroundings(state.illumination[...], block)
         image, stack, misfit = sweep_inside(
             *(settings.algorithm, at, tile, amplitudes, image, stack, around, how)
@@ -149,33 +134,8 @@ def _weigh(settings: SweepSettings, data: TileData, first: TileSweep, merging: A
     return synchronise_swept(data, swept, merging, at, settings.how) if settings.two_level else swept
 
 
-def _illuminate(data: TileData, at: TileModel) -> Array:
-    return illuminate_tile(data.tile, at)
-
-
-class _TileReport(NamedTuple):
-    """The part of a `TileSweep` that one task for all tiles needs. A `TileSweep` has the same fields."""
-
-    misfit: float
-    sums: dict[str, Sums]
-    moved: tuple[float, float] = (0.0, 0.0)
-
-
-def _report_tile(swept: TileSweep) -> _TileReport:
-    return _TileReport(swept.misfit, swept.sums, swept.moved)
-
-
-def _gather_reports(swept: list[Value]) -> list[Value]:
-    """The input of one task for all tiles: whole sweeps from its own process, reports from others."""
-    share_process = in_one_process(len(swept))
-    return [
-        of_tile if share_process(0, index) else task(_report_tile, of_tile)
-        for index, of_tile in enumerate(swept)
-    ]
-
-
 def _update_shared(
-    model: Model, shared: dict[str, Array], reports: list[_TileReport], settings: SweepSettings
+    model: Model, shared: dict[str, Array], reports: list[TileReport], settings: SweepSettings
 ) -> dict[str, Array]:
     updated = dict(shared)
     for parameter in model.shared:
@@ -213,29 +173,6 @@ def _extrapolate_shared(
     }
 
 
-def _summarise(reports: list[_TileReport], found: Phases | None) -> Report:
-    misfit = sum(report.misfit for report in reports)
-    return _make_report(misfit, found, relative_change([report.moved for report in reports]))
-
-
-def _summarise_joined(joined: Joined) -> Report:
-    return _make_report(joined.misfit, joined.phases, joined.change)
-
-
-def _make_report(misfit: float, found: Phases | None, change: float) -> Report:
-    if found is None:
-        return Report(misfit, np.nan, np.nan, np.nan, change)
-    return Report(misfit, found.disagreement, found.spread, found.localisation, change)
-
-
-def illuminate_tiles(layout: Layout, models: Sequence[TileModel]) -> list[Value]:
-    """N on each tile's window, (y, x) float32, summed over all tiles."""
-    illuminate = layout.storing(_illuminate)
-    return add_neighbours(
-        layout, [task(illuminate, *of_tile) for of_tile in zip(layout.tiles, models, strict=True)]
-    )
-
-
 def merge_images(layout: Layout, state: State) -> list[Value]:
     """The object on each tile's window, (y, x) complex64; merged if need be."""
     models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
@@ -261,22 +198,51 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     state : State
         The state after this sweep.
     report : Value
-        A `Report`.
+        A `Report`, or a `MovingReport` if positions were tested.
     """
     merges = _merges_at_once(layout, settings)
     placed = place(replace(settings, keeps_image=settings.keeps_image and not merges))
     shared, own = state.shared, [tile.own for tile in state.tiles]
     if settings.momentum and settings.due and state.previous_shared is not None:
         shared = task(_extrapolate_shared, layout.tile_model, shared, state.previous_shared, placed)
-    models = model_on_tiles(layout, shared, own, settings.due)
-    illuminations = [tile.illumination for tile in state.tiles]
-    if not settings.due:
-        swept = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations)
+    models = model_on_tiles(layout, shared, own, settings.due | _moving(layout, settings))
+    if settings.due:
+        swept, after, first = _sweep_and_update(layout, state, settings, placed, models)
+    else:
+        illuminations = [tile.illumination for tile in state.tiles]
+        swept = first = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations)
         after = State(shared, _make_unmerged_tiles(illuminations, own))
-        return synchronise(layout, swept, after, settings, state)
+    after, report = synchronise(layout, swept, after, settings, state)
+    if settings.pace is None:
+        return after, report
+    after, moves = refine_positions(layout, state, after, first, models, settings)
+    return after, task(add_moves, report, moves)
+
+
+def _moving(layout: Layout, settings: SweepSettings) -> frozenset[str]:
+    """Names of the parameters that move frames after the sweep."""
+    moving = [own.name for own in layout.model.parameters if own.moves_frames]
+    return frozenset(moving if settings.pace is not None else ())
+
+
+def _sweep_and_update(
+    layout: Layout, state: State, settings: SweepSettings, placed: Value, models: list[TileModel]
+) -> tuple[list[Value], State, list[Value]]:
+    """Sweep, update the parameters that are due, and weigh the frames with the updated model.
+
+    Returns
+    -------
+    swept : list of Value
+        The `TileSweep` of each tile, weighed.
+    after : State
+        The model after the sweep, and its illumination; without images.
+    first : list of Value
+        The `TileSweep` of each tile with its sums.
+    """
+    shared, own = models[0].shared, [tile.own for tile in state.tiles]
     twice = layout.residency.waves_twice
     first = _sweep_tiles(layout, state, placed, models, "sums only" if twice else "waves")
-    updated = task(_update_shared, layout.tile_model, shared, _gather_reports(first), placed)
+    updated = task(_update_shared, layout.tile_model, shared, gather_reports(first), placed)
     if any(parameter.name in settings.due for parameter in layout.model.per_frame):
         own = [
             task(_update_own, layout.tile_model, *of_tile, placed) for of_tile in zip(own, first, strict=True)
@@ -291,8 +257,7 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
         weigh = layout.storing(_weigh)
         inputs = zip(layout.tiles, first, illuminations, following, strict=True)
         swept = [task(weigh, placed, *of_tile) for of_tile in inputs]
-    after = State(updated, _make_unmerged_tiles(illuminations, own))
-    return synchronise(layout, swept, after, settings, state)
+    return swept, State(updated, _make_unmerged_tiles(illuminations, own)), first
 
 
 def _merges_at_once(layout: Layout, settings: SweepSettings) -> bool:
@@ -357,15 +322,15 @@ def synchronise(
     found: Value | None = None
     reports = swept
     if not settings.two_level and (settings.how.normalisation is not None or not settings.pairs):
-        reports = _gather_reports(swept)
+        reports = gather_reports(swept)
     if not settings.two_level and settings.how.normalisation is not None:
         found = find_all_phases(layout, swept, after, settings)
-        swept, found = turn_frames(layout, swept, found, reports, settings)
+        swept, found = turn_frames(layout, swept, after, found, reports, settings)
     pieces = bring_strips(layout, swept)
     if settings.pairs:
         assert before is not None
         state = step_tiles(layout, swept, pieces, after, before, settings, found)
-        report = task(_summarise_joined, state.joined)
+        report = task(summarise_joined, state.joined)
     else:
         phases: Value | None = None
         if settings.two_level:
@@ -376,7 +341,7 @@ def synchronise(
             for tile, of_tile, brought in zip(after.tiles, swept, pieces, strict=True)
         ]
         state = replace(after, tiles=tiles, previous_shared=None if before is None else before.shared)
-        report = task(_summarise, reports, found)
+        report = task(summarise, reports, found)
     if _merges_at_once(layout, settings):
         state = _merge_tiles(layout, state, before if settings.keeps_image else None)
     return state, report

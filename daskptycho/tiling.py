@@ -116,6 +116,10 @@ class Window:
         """The window of the same size, shifted by this number of pixels."""
         return Window(self.y + dy, self.x + dx, self.height, self.width)
 
+    def grow(self, margin: int) -> Window:
+        """The window with this number of pixels more on each side."""
+        return Window(self.y - margin, self.x - margin, self.height + 2 * margin, self.width + 2 * margin)
+
     def intersection(self, other: Window) -> Window | None:
         """The rectangle that both windows share, or None."""
         y, x = max(self.y, other.y), max(self.x, other.x)
@@ -151,7 +155,7 @@ class Tile:
     frames : slice
         Its frames in the order of the scan.
     window : Window
-        The part of the canvas that its frames cover.
+        The part of the canvas that its frames cover, with a margin within which they may move.
     corner : (frame, 2) int64 array
         Corner of each frame inside `window`.
     fraction : (frame, 2) float64 array
@@ -196,7 +200,7 @@ class Tiling:
     ----------
     frame_shape : (int, int)
     window : Window
-        The whole canvas: the bounding box of all frames, or one period.
+        The whole canvas: the bounding box of all frames with its margin, or one period.
     period : (int, int) or None
         Size of a canvas that wraps round, in pixels.
     corner : (frame, 2) int64 array
@@ -258,6 +262,7 @@ def make_tiling(
     *,
     period: Shape | None = None,
     whole_pixel: bool = False,
+    margin: int = 0,
 ) -> Tiling:
     """Lay out the tiles of a scan.
 
@@ -272,6 +277,8 @@ def make_tiling(
         Size of a canvas that wraps round, in pixels.
     whole_pixel : bool
         Round the positions to whole pixels.
+    margin : int
+        Pixels around the frames of a tile, and around the canvas, within which frames may move.
     """
     corner, fraction = split_position(position)
     if whole_pixel:
@@ -280,11 +287,12 @@ def make_tiling(
     start = 0
     for index, count in enumerate(chunks):
         frames = slice(start, start + count)
-        window = Window.from_corners(corner[frames], frame_shape)
+        window = Window.from_corners(corner[frames], frame_shape).grow(margin)
         local = corner[frames] - (window.y, window.x)
         tiles.append(Tile(index, frames, window, local, fraction[frames]))
         start += count
-    canvas = Window.from_corners(corner, frame_shape) if period is None else Window(0, 0, *period)
+    lit = Window.from_corners(corner, frame_shape).grow(margin)
+    canvas = lit if period is None else Window(0, 0, *period)
     return Tiling(frame_shape, canvas, period, corner, tuple(tiles), _find_strips(tiles, period))
 
 

@@ -31,8 +31,10 @@ from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.sync.options import Sync
 from daskptycho.sync.phases import extract_phases, normalise, solve
 from daskptycho.tiling import Tiling
+from daskptycho.views.drawing import show_phase
+from daskptycho.views.moves import draw_moves
 from daskptycho.views.panels import FIRST, SECOND, style_axes
-from daskptycho.views.plotting import complex_to_rgb
+from daskptycho.views.plotting import complex_to_rgb, make_result_picture
 from daskptycho.views.saving import save_figure
 
 HERE = Path(__file__).parent
@@ -44,7 +46,7 @@ def main(target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        for draw in (scan, convergence, gramian, normalisations, demo, tutorial):
+        for draw in (scan, convergence, gramian, normalisations, positions, demo, tutorial):
             draw(work, target)
 
 
@@ -182,6 +184,27 @@ def draw_at_positions(
     axes.set_title(title)
     axes.set_axis_off()
     return shown
+
+
+def positions(work: Path, target: Path) -> None:
+    """Draw a scan with a drift of ten pixels, without and with refinement, and the moves found."""
+    opened = dp.simulate_scan(
+        work / "drift.zarr", (16, 16), 64, step=12, jitter=1, photons=1e6, subpixel=True, seed=3
+    )
+    time = opened["frame_number"].values / opened.sizes["frame"]
+    drift = np.stack([10 * (0.4 * time + 0.6 * time**2), 5 * np.sin(np.pi * time)], axis=1)
+    opened["position"] = opened["position"] - drift
+    opened["position"].attrs["units"] = "pixel"
+    figure = sheet(13, 4.4)
+    panels = figure.subplots(1, 3)
+    for axes, refine, title in zip(panels, ((), "positions"), ("given positions", "refined"), strict=False):
+        result = dp.reconstruct(opened, sweeps=100, update_probe=False, refine=refine)
+        picture = make_result_picture(result)
+        show_phase(axes, picture, 1.5)
+        axes.set_title(f"{title}: $R^2$ = {float(result['residual'][-1]):.2g}")
+        axes.set_axis_off()
+    draw_moves(panels[2], result)
+    save(figure, target / "positions.png")
 
 
 def demo(work: Path, target: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskptycho.graph import Report, merge_images, sweep
+from daskptycho.graph import merge_images, sweep
 from daskptycho.model.algorithms import AP, RAAR, Algorithm, DifferenceMap
 from daskptycho.model.forward import FarField
 from daskptycho.model.model import Model, TileModel, choose_model
@@ -20,6 +20,7 @@ from daskptycho.run.start import RandomPhases, begin_random, begin_uniform, plac
 from daskptycho.sync.options import Normalisation, Sync, Synchronisation
 from daskptycho.tasks.frames import total_counts
 from daskptycho.tasks.layout import Layout, Method, Residency, lay_out
+from daskptycho.tasks.reports import Report
 from daskptycho.tasks.spec import Value, task, values_in
 from daskptycho.tasks.state import State, Stepped, SweepSettings, Unmerged
 from daskptycho.tasks.waiting import compute, persist

@@ -597,15 +597,13 @@ def test_dark_scan_is_refused_once_it_is_read(tmp_path: Path) -> None:
     assert list_contents(tmp_path) == before
 
 
-def test_scan_without_a_probe_needs_one(tmp_path: Path) -> None:
-    run(
-        "import",
-        write_frames_file(tmp_path / "f.npz", probe=None),
-        tmp_path / "s.zarr",
-        "--position-unit",
-        "pixel",
-    )
-    assert "has no probe" in expect_refusal("reconstruct", tmp_path / "s.zarr", tmp_path / "r.zarr")
+def test_scan_without_a_probe_is_reconstructed_and_it_is_said(tmp_path: Path) -> None:
+    url, out = tmp_path / "s.zarr", tmp_path / "r.zarr"
+    frames = write_frames_file(tmp_path / "f.npz", probe=None)
+    said = run("import", frames, url, "--position-unit", "pixel").stdout
+    assert "It has no probe: reconstruct will guess one from the frames" in said
+    assert "the scan has no probe: the first guess is" in run("reconstruct", url, out, "--sweeps", 2).stderr
+    assert "has no probe" in expect_refusal("reconstruct", url, tmp_path / "n.zarr", "--known-probe")
 
 
 BAD_OPTIONS = {
@@ -1023,3 +1021,15 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert "cannot be written: File too large; nothing of it is left" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_positions_are_refined_on_request(tmp_path: Path) -> None:
+    run("simulate", tmp_path / "s.zarr", "--frames", "4x4", "--step", 4, "--frame-size", 16)
+    said = run(
+        *("reconstruct", tmp_path / "s.zarr", tmp_path / "r.zarr", "--sweeps", 12, "--refine", "positions")
+    ).output
+    assert "Positions: " in said
+    result = dp.open_result(tmp_path / "r.zarr")
+    assert result["position"].shape == result["position_given"].shape
+    assert "positions" in run("info", tmp_path / "r.zarr").output
+    run("view", tmp_path / "r.zarr", tmp_path / "r.png")

@@ -137,3 +137,37 @@ def test_gramian_of_all_pairs_overlapping_or_not(case: Case, others: int) -> Non
         assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
         if abs(dy) >= height or abs(dx) >= width:
             assert found == 0
+
+
+def with_rim(image: np.ndarray) -> np.ndarray:
+    return np.pad(image, 1, mode="wrap")
+
+
+@settings(max_examples=60)
+@given(cases())
+def test_displacement_terms_are_derivatives_along_both_axes(case: Case) -> None:
+    image, corner, frames = with_rim(case.image), case.corner + 1, len(case.corner)
+    force, curvature = np.full((frames, 2), np.nan), np.full((frames, 3), np.nan)
+    cpu_kernels.displacement_terms(image, case.waves, case.own_probe, corner, force, curvature)
+    wide = image.astype(complex)
+    slopes = [(np.roll(wide, -1, axis) - np.roll(wide, 1, axis)) / 2 for axis in (0, 1)]
+    y, x = (plain.split(slope, case.probes, corner) for slope in slopes)
+    expected = [(one.conj() * case.waves).real.sum(axis=(1, 2, 3)) for one in (y, x)]
+    np.testing.assert_allclose(force, np.stack(expected, axis=1), rtol=1e-4, atol=1e-3)
+    products = [(one.conj() * other).real.sum(axis=(1, 2, 3)) for one, other in ((y, y), (y, x), (x, x))]
+    np.testing.assert_allclose(curvature, np.stack(products, axis=1), rtol=1e-4, atol=1e-3)
+
+
+@settings(max_examples=60)
+@given(cases())
+def test_field_sums_weigh_fields_by_the_power_of_each_frame(case: Case) -> None:
+    fields = np.stack([case.image.real, case.image.imag]).copy()
+    power = (abs(case.own_probe) ** 2).sum(axis=1)
+    found = np.full((len(case.corner), 2), np.nan)
+    cpu_kernels.field_sums(power, fields, case.corner, found)
+    weights = np.broadcast_to(power, (len(case.corner), *case.frame_shape))
+    expected = [
+        (weights * plain.windows(field, case.corner, case.frame_shape).real).sum(axis=(1, 2))
+        for field in fields
+    ]
+    np.testing.assert_allclose(found, np.stack(expected, axis=1), rtol=1e-4, atol=1e-3)

@@ -97,6 +97,12 @@ __all__ = ["command"]
 @click.option("--guess-probe", is_flag=True, help="Guess the probe, also if the scan has one.")
 @add_beam_options
 @click.option(
+    "--refine",
+    type=click.Choice(["positions"]),
+    multiple=True,
+    help="What to refine besides object and probe.",
+)
+@click.option(
     "--start",
     type=click.Choice(["ones", "random"]),
     default="ones",
@@ -113,7 +119,7 @@ __all__ = ["command"]
     "--polish/--no-polish",
     default=None,
     help="Let the last sweeps allow for the noise of counts.  "
-    "[default: with --known-probe, if counts are whole]",
+    "[default: with --known-probe, if counts are whole and few]",
 )
 @click.option(
     "--subpixel/--whole-pixel",

@@ -239,7 +239,7 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def summarise_run(result: xr.Dataset, sweeps: int) -> str:
-    """Summarise a run in one line: residual, disagreement, sweeps and seconds."""
+    """Summarise a run: residual, disagreement, sweeps and seconds, and in a second line what was refined."""
     done, residual = result.sizes["sweep"], float(result["residual"][-1])
     early = f" of {sweeps}" if done < sweeps else ""
     disagreement = result["disagreement"].values
@@ -249,7 +249,13 @@ def summarise_run(result: xr.Dataset, sweeps: int) -> str:
     expected = result.attrs.get("expected_residual")
     allowed = "" if expected is None else f", {expected:.3g} expected from the counts"
     end = " The tolerance is reached." if result.attrs.get("ended") == "tolerance" else ""
-    return f"Residual {residual:.4g}{allowed}{last} after {done}{early} sweeps in {seconds:.3g} s.{end}"
+    refined = ""
+    if "position_given" in result:
+        from daskptycho.views.moves import describe_moves
+
+        refined = f"\n{describe_moves(result)}"
+    said = f"Residual {residual:.4g}{allowed}{last} after {done}{early} sweeps in {seconds:.3g} s.{end}"
+    return said + refined
 
 
 def print_warning(message: str) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.backend import Device, to_device
+from daskptycho.backend import Device, array_module, to_device
 from daskptycho.model import operators
 from daskptycho.model.forward import FarField, Forward
 from daskptycho.model.gain import Gain
 from daskptycho.model.likelihood import Amplitude, Likelihood
 from daskptycho.model.parameter import Parameter, View
+from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
+from daskptycho.model.shifts import are_whole_pixels
 from daskptycho.tiling import Tile
 
 __all__ = ["PARAMETERS", "Model", "TileModel", "choose_model", "move_tile"]
@@ -23,7 +25,7 @@ __all__ = ["PARAMETERS", "Model", "TileModel", "choose_model", "move_tile"]
 Array = Any
 
 # Every kind of parameter, in the order in which they are applied to the view of a frame.
-PARAMETERS: tuple[type[Parameter], ...] = (Gain, Probe)
+PARAMETERS: tuple[type[Parameter], ...] = (Positions, Gain, Probe)
 
 # Damping of the object's step, relative to the probe's brightest pixel. Without it, the rim of a scan
 # diverges where the probe is poor. While the probe is recovered, the rim needs more.
@@ -61,6 +63,15 @@ class Model:
     def recovers(self) -> bool:
         """Whether any of these parameters is updated in the course of a run."""
         return any(parameter.schedule is not None for parameter in self.parameters)
+
+    @property
+    def moves_frames(self) -> bool:
+        """Whether frames move in the course of a run."""
+        return any(parameter.moves_frames for parameter in self.parameters)
+
+    def reach(self, frame_shape: Sequence[int]) -> int:
+        """The farthest that frames of this shape may move along each axis, in pixels; 0 if they do not."""
+        return max((parameter.reach(frame_shape) for parameter in self.parameters), default=0)
 
     def due(self, sweep: int) -> frozenset[str]:
         """Names of the parameters that are updated in a sweep; sweeps are counted from one."""
@@ -122,13 +133,34 @@ class TileModel(NamedTuple):
         """The value of a parameter on this tile."""
         return (self.own if parameter.per_frame else self.shared)[parameter.name]
 
-    def view(self, tile: Tile, frames: slice) -> View:
-        """Positions and probes of some frames of the tile, with every parameter applied."""
+    def locate(self, tile: Tile) -> Tile:
+        """The tile with its frames at the corners and fractions where the model's parameters put them."""
+        if not self.model.moves_frames:
+            return tile
+        view = self.view_without_probe(tile, slice(None))
+        return replace(tile, corner=view.corner, fraction=view.fraction)
+
+    def view_without_probe(self, tile: Tile, frames: slice) -> View:
+        """Positions and factors of some frames; the fractions of frames that move are on the host."""
         view = View(tile.corner[frames], tile.fraction[frames])
         for parameter in self.model.parameters:
-            value = self.value(parameter)
-            view = parameter.see(value[frames] if parameter.per_frame else value, view)
+            if not isinstance(parameter, Probe):
+                view = self._see(parameter, view, frames)
         return view
+
+    def view(self, tile: Tile, frames: slice) -> View:
+        """Positions and probes of some frames of the tile, with every parameter applied."""
+        view = self.view_without_probe(tile, frames)
+        if self.model.moves_frames and not are_whole_pixels(view.fraction):
+            view = view._replace(fraction=array_module(self.probe).asarray(view.fraction))
+        for parameter in self.model.parameters:
+            if isinstance(parameter, Probe):
+                view = self._see(parameter, view, frames)
+        return view
+
+    def _see(self, parameter: Parameter, view: View, frames: slice) -> View:
+        value = self.value(parameter)
+        return parameter.see(value[frames] if parameter.per_frame else value, view)
 
     def inverse_illumination(self, illumination: Array) -> Array:
         """``1 / N`` on the tile's window, (y, x) float32; zero where the illumination N is too weak."""

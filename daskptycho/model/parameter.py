@@ -70,11 +70,15 @@ class Parameter(ABC):
         value.
     has_momentum : bool
         Whether a sweep with momentum extrapolates it.
+    moves_frames : bool
+        Whether it moves frames: it is then updated between sweeps, for all frames together, and its values
+        stay on the host.
     """
 
     name: ClassVar[str]
     per_frame: ClassVar[bool] = False
     has_momentum: ClassVar[bool] = False
+    moves_frames: ClassVar[bool] = False
 
     @property
     def schedule(self) -> Schedule | None:
@@ -110,8 +114,11 @@ class Parameter(ABC):
         """The value for the first sweep, given the sum of all counts and the number of all frames."""
         return first
 
-    def new_sums(self, value: Array) -> Sums:
-        """Zeros for `accumulate` to add to; with `per_frame`, `value` holds those of the tile's frames."""
+    def new_sums(self, value: Array, image: Array) -> Sums:
+        """Zeros for `accumulate` to add to; with `per_frame`, `value` holds those of the tile's frames.
+
+        `image` is the object on the tile's window that the sweep starts from.
+        """
         return ()
 
     def accumulate(self, sums: Sums, frames: slice, image: Array, change: Array, view: View) -> None:
@@ -140,6 +147,10 @@ class Parameter(ABC):
 
     def sum_bytes(self, pixels: int, modes: int) -> int:
         """Bytes of the sums of a tile with frames of this number of pixels."""
+        return 0
+
+    def reach(self, frame_shape: Sequence[int]) -> int:
+        """The farthest that it moves frames of this shape along each axis, in pixels."""
         return 0
 
     def nbytes(self, frames: int) -> int:

@@ -75,7 +75,7 @@ class Probe(Parameter):
             probe = probe * view.factor[:, None, None, None]
         return view._replace(probe=probe)
 
-    def new_sums(self, value: Array) -> Sums:
+    def new_sums(self, value: Array, image: Array) -> Sums:
         """Numerator, (mode, N, N), and denominator of the update.
 
         The denominator is (N, N), or (class, N, N) where positions are fractional.

@@ -116,7 +116,12 @@ class TileSweep(NamedTuple):
         """The same sweep with `convert` applied to each (y, x) array."""
         left, start, image, unturned = self.left, self.start, self.image, self.unturned
         converted = None if start is None else convert(start)
+        sums = {
+            name: of_one.with_images(convert) if hasattr(of_one, "with_images") else of_one
+            for name, of_one in self.sums.items()
+        }
         return self._replace(
+            sums=sums,
             left=left.with_images(convert) if hasattr(left, "with_images") else left,
             start=converted,
             # Without momentum both are the same array, which is kept once.
@@ -215,7 +220,7 @@ def sweep_tile(
     xp, probe = array_module(image), at.probe
     carried = xp.empty((len(tile), *probe.shape), dtype=np.complex64) if algorithm.has_stack else None
     summed = [parameter for parameter in at.model.parameters if parameter.name in at.due]
-    sums = {parameter.name: parameter.new_sums(at.value(parameter)) for parameter in summed}
+    sums = {parameter.name: parameter.new_sums(at.value(parameter), image) for parameter in summed}
     collector = _FrameCollector(leave, tile, probe)
     blocks = list(frame_blocks(len(tile), probe))
     needs_waves = bool(summed) or getattr(algorithm, "needs_waves", True)
@@ -241,10 +246,13 @@ def sweep_tile(
             carried[frames] = new_stack
         collector.add(frames, to_overlap, view if following is None else following.view(tile, frames))
         if summed:
+            # Frames move by what the coming image asks of them. Reflections overlap other waves than p.
+            moving = xp.subtract(to_overlap, waves) if to_overlap is not projected else None
             # The model's waves are not needed any more: the change is written over them.
             change = xp.subtract(projected, waves, out=waves)
             for parameter in summed:
-                parameter.accumulate(sums[parameter.name], frames, image, change, view)
+                asked = moving if parameter.moves_frames and moving is not None else change
+                parameter.accumulate(sums[parameter.name], frames, image, asked, view)
     # The misfit is read from a GPU once a sweep, since reading waits for all work that the GPU has queued.
     found = np.atleast_1d(to_host(misfit))
     objective = float(found[1]) if len(found) > 1 else None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from daskptycho.backend import Device, to_device, to_host
 from daskptycho.model import model
+from daskptycho.model.positions import Positions
 from daskptycho.model.sweep import Stack
 from daskptycho.run.checkpoint_parts import (
     ANCHOR,
@@ -38,8 +39,9 @@ from daskptycho.run.lbfgs_state import (
     recall_memory,
     remembered_names,
 )
-from daskptycho.run.loop import Loop, Standing
+from daskptycho.run.loop import Loop
 from daskptycho.run.options import RunOptions
+from daskptycho.run.standing import Standing
 from daskptycho.scan.dataset import frame_numbers, frames_used, pixel_size, take_used
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.storage.checkpoint_tiles import StoreNotVisibleError, read_tile, write_tile
@@ -100,7 +102,12 @@ def make_header(scan: xr.Dataset) -> xr.Dataset:
 
 def read_tiling(header: xr.Dataset, fixed: Mapping[str, Any]) -> Tiling:
     """The tiling of a run, from the header and the constants of its store."""
-    return lay_out_tiles(take_used(header), tuple(fixed["tiles"]), whole_pixel=not fixed["subpixel"])
+    return lay_out_tiles(
+        take_used(header),
+        tuple(fixed["tiles"]),
+        whole_pixel=not fixed["subpixel"],
+        margin=fixed.get("margin", 0),
+    )
 
 
 class Kept(NamedTuple):
@@ -157,6 +164,7 @@ class Checkpoints:
             "counts": loop.counts,
             "expected": loop.expected,
             "modes": modes,
+            "margin": loop.options.margin(tiling.frame_shape),
         }
         window = tuple(max(sizes) for sizes in zip(*(t.window.shape for t in tiling.tiles), strict=True))
         frames = max(map(len, tiling.tiles))
@@ -289,10 +297,11 @@ class Checkpoints:
         shape = tile.window.shape if is_image(name) else (len(tile),)
         source = (self.store.location, snapshot, name, index, shape)
         home = Home(index, len(self.tiling.tiles))
+        device = "cpu" if name.removeprefix(ANCHOR) == Positions.name else self.device
         if not here:
-            return task(_read_tile, *source, self.device, home=home)
+            return task(_read_tile, *source, device, home=home)
         value = place(read_tile(*source), home)
-        return value if self.device == "cpu" else task(to_device, value, self.device)
+        return value if device == "cpu" else task(to_device, value, device)
 
     def _move_to_device(self, values: Value) -> Value:
         return values if self.device == "cpu" else task(_to_device, values, self.device)

@@ -15,7 +15,7 @@ from daskptycho.errors import FaultError, OptionError, ScanError
 from daskptycho.graph import merge_images
 from daskptycho.model.sweep import FrameMeasures
 from daskptycho.run.keeper import Keeper
-from daskptycho.run.loop import Loop, Progress, Standing
+from daskptycho.run.loop import Loop, Progress
 from daskptycho.run.misfits import warn_of_misfits
 from daskptycho.run.result import (
     Outcome,
@@ -25,6 +25,7 @@ from daskptycho.run.result import (
     warn_of_parts,
     write_result,
 )
+from daskptycho.run.standing import Standing
 from daskptycho.run.verdict import find_faults
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.tasks.interrupts import catch_stop_signals

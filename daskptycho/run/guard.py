@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from daskptycho.graph import illuminate_tiles, merge_images
+from daskptycho.graph import merge_images
 from daskptycho.model.algorithms import AP, Algorithm
 from daskptycho.tasks.layout import Layout
 from daskptycho.tasks.spec import Value
-from daskptycho.tasks.state import State, TileState, model_on_tiles
+from daskptycho.tasks.state import State, TileState, illuminate_tiles, model_on_tiles
 from daskptycho.tasks.waiting import persist
 
 __all__ = ["ANCHOR_SWEEPS", "Anchor", "Guard", "drop_anchor", "go_back", "warn_of_return"]
@@ -77,7 +77,8 @@ class Guard:
             Number of the sweep, from one.
         residual : float
         reflects : bool
-            Whether the algorithm has a stack, or a random start is still growing.
+            Whether R2 may rise on purpose: the algorithm has a stack, a random start is still growing, or
+            frames move.
         """
         if not math.isfinite(residual):
             return True

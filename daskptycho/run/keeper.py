@@ -16,8 +16,9 @@ from daskptycho.backend import Device
 from daskptycho.cluster.client import current_client
 from daskptycho.errors import FaultError, ScanError
 from daskptycho.run.checkpoint import Checkpoints, location_of
-from daskptycho.run.loop import Loop, Standing
+from daskptycho.run.loop import Loop
 from daskptycho.run.options import RunOptions
+from daskptycho.run.standing import Standing
 from daskptycho.storage.checkpoints import CheckpointStore, Snapshot
 from daskptycho.storage.store import Location, parse_location, read_bytes
 from daskptycho.tasks.waiting import WorkersLost

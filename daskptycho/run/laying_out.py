@@ -13,26 +13,27 @@ from daskptycho.cluster.allocator import release_memory_at_once
 from daskptycho.cluster.client import current_client
 from daskptycho.cluster.workers import Workers
 from daskptycho.errors import ScanError
-from daskptycho.graph import Report
 from daskptycho.model.forward import choose_forward
 from daskptycho.model.model import Model, choose_model
 from daskptycho.run.fitting import fit_options
-from daskptycho.run.loop import Loop, Standing
+from daskptycho.run.loop import Loop
 from daskptycho.run.options import RunOptions
+from daskptycho.run.standing import Standing
 from daskptycho.run.start import RandomPhases, begin_random, begin_uniform, place_values
 from daskptycho.scan.dataset import frame_numbers, fresnel_kernel
 from daskptycho.scan.parts import has_parts
 from daskptycho.sync.options import Cadence, Synchronisation
 from daskptycho.tasks.frames import measure_counts
 from daskptycho.tasks.layout import confirm_layout, lay_out
+from daskptycho.tasks.reports import Report
 from daskptycho.tasks.spec import task
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling
 
 __all__ = ["Setting", "choose_setting"]
 
-# The R2 that counting leaves above which a run has no opening from a constant object.
-MOST_NOISE = 1e-3
+# The R2 that counting leaves above which a run has no opening from a constant object, but a polish of counts.
+NOISY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,12 @@ class Setting:
         # What is left of a subtracted background is no Poisson count.
         no_counts = "background" in self.scan or np.isnan(expected).any()
         of_counts = None if no_counts else sum(expected) / counts
-        if of_counts is not None and of_counts > MOST_NOISE:
+        noisy = of_counts is not None and of_counts > NOISY
+        if noisy:
             # Reflections would find an image that fits the noise.
             options = replace(options, opening_sweeps=0)
-        if of_counts is None and options.polish == "auto":
+        if options.polish == "auto" and not noisy:
+            # With less noise than that, the prior of the polish blurs fine detail and gains nothing.
             options = replace(options, polish_sweeps=0)
         return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts, in_parts, of_counts)
 
@@ -117,13 +120,16 @@ class Setting:
         growing = options.start == "random" and options.sync.method is not None
         cadence = Cadence.begin(options.sync, growing=growing)
         if options.start != "random":
-            return Standing(persist(begin_uniform(layout, shared, own, self.image)), cadence)
+            state = persist(begin_uniform(layout, shared, own, self.image))
+            return Standing(state, cadence, pace=options.pace())
         numbers = frame_numbers(self.scan)
         phases = RandomPhases(options.seed, [numbers[tile.frames] for tile in self.tiling.tiles])
         how = Synchronisation(options.sync, cadence.normalisation if growing else None)
         state, pending = persist(begin_random(layout, shared, own, phases, how))
         report: Report = compute(pending)
-        return Standing(state, cadence.after(1.0, report.spread, report.localisation) if growing else cadence)
+        if growing:
+            cadence = cadence.after(1.0, report.spread, report.localisation)
+        return Standing(state, cadence, pace=options.pace())
 
 
 def choose_setting(
@@ -159,7 +165,8 @@ def choose_setting(
         "update_probe": options.update_probe,
         "probe": probe,
         "modes": modes,
-        "fractional": not all(tile.is_whole_pixel for tile in tiling.tiles),
+        "fractional": bool(options.refine) or not all(tile.is_whole_pixel for tile in tiling.tiles),
+        "refine": options.refine,
     }
     model, first = choose_model(scan, model_options, forward)
     return Setting(scan, tiling, options, workers, model, first, image)

@@ -1,4 +1,4 @@
-"""The loop of a run: one sweep after the other, the standing between sweeps, and the progress for callbacks.
+"""The loop of a run: one sweep after the other, and the progress for callbacks.
 
 The loop itself handles only scalars. Images, frames and the values of the model stay on the workers.
 """
@@ -6,9 +6,8 @@ The loop itself handles only scalars. Images, frames and the values of the model
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +15,23 @@ from numpy.typing import NDArray
 from daskptycho.backend import to_host
 from daskptycho.cluster.allocator import release_free_memory
 from daskptycho.errors import ScanError
-from daskptycho.graph import Report, merge_images, sweep
+from daskptycho.graph import merge_images, sweep
 from daskptycho.model.momentum import next_momentum
 from daskptycho.model.probe import Probe, orthogonalise_modes
-from daskptycho.run.guard import ANCHOR_SWEEPS, Anchor, Guard, drop_anchor, go_back, warn_of_return
+from daskptycho.run.guard import ANCHOR_SWEEPS, Guard, drop_anchor, go_back, warn_of_return
 from daskptycho.run.memory import Needs
 from daskptycho.run.options import RunOptions
 from daskptycho.run.preview import Preview, make_preview
 from daskptycho.run.result import assemble_canvas, show_lit
-from daskptycho.sync.options import Cadence, Sync
+from daskptycho.run.standing import Standing, SweepRecord
 from daskptycho.tasks.layout import Layout
-from daskptycho.tasks.spec import Value, find_workers_of, place, task, values_in
+from daskptycho.tasks.reports import MovingReport, Report
+from daskptycho.tasks.spec import Value, find_workers_of, task, values_in
 from daskptycho.tasks.state import State, SweepSettings
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling, Window
 
-__all__ = ["Loop", "Progress", "Standing", "SweepRecord"]
+__all__ = ["Loop", "Progress"]
 
 # Weight of the penalty on differences of neighbouring pixels at the beginning of an opening.
 SMOOTHING = 0.1
@@ -156,77 +156,6 @@ def _take(values: dict[str, Any], name: str) -> NDArray:
     return value
 
 
-class SweepRecord(NamedTuple):
-    """The scalars of a sweep that are kept in the history of a run; see `Progress`."""
-
-    residual: float
-    disagreement: float
-    spread: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Standing:
-    """The standing of a run between two sweeps: all that the next sweep depends on.
-
-    Attributes
-    ----------
-    state : State
-        Image, probe and all other data on the workers.
-    cadence : Cadence
-        When to synchronise next.
-    step : float or None
-        t of Nesterov's sequence; None before its first step.
-    history : tuple of SweepRecord
-        One record for each sweep done.
-    guard : Guard
-    anchor : Anchor or None
-        What the run goes back to if it diverges; None before the first sweep.
-    """
-
-    state: State
-    cadence: Cadence
-    step: float | None = None
-    history: tuple[SweepRecord, ...] = ()
-    change: float = np.nan
-    """Relative change of the object in the sweep before the last; NaN if it was not measured."""
-    polished_from: int | None = None
-    """Number of sweeps after which the polish began; None before it."""
-    guard: Guard = field(default_factory=Guard)
-    anchor: Anchor | None = None
-
-    @property
-    def sweep(self) -> int:
-        """Number of sweeps done."""
-        return len(self.history)
-
-    def to_attributes(self) -> dict[str, Any]:
-        """Describe all but the state and the history by plain values, for a checkpoint."""
-        return {
-            "step": self.step,
-            "growing": self.cadence.growing,
-            "interval": self.cadence.interval,
-            "due_in": self.cadence.due_in,
-            "change": None if np.isnan(self.change) else self.change,
-            "polished_from": self.polished_from,
-            "guard": asdict(self.guard),
-            "anchor": None if self.anchor is None else self.anchor.sweep,
-        }
-
-    @staticmethod
-    def from_attributes(attributes: Mapping[str, Any], sync: Sync, history: NDArray) -> Standing:
-        """Make the standing that `to_attributes` described, with a state that is still empty."""
-        return Standing(
-            State(place({}), []),
-            Cadence(sync, attributes["growing"], attributes["interval"], attributes["due_in"]),
-            attributes["step"],
-            tuple(SweepRecord(*map(float, row)) for row in history),
-            np.nan if attributes["change"] is None else attributes["change"],
-            attributes["polished_from"],
-            Guard(**attributes["guard"]),
-        )
-
-
 @dataclass(frozen=True)
 class Loop:
     """The loop over the sweeps of a run, with all that does not change from sweep to sweep.
@@ -295,14 +224,16 @@ class Loop:
 
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
         """The settings of the coming sweep, and t of Nesterov's sequence after it."""
-        options, history, guard = self.options, standing.history, standing.guard
+        options, history, guard, pace = self.options, standing.history, standing.guard, standing.pace
         fades = standing.sweep < options.opening_sweeps
         opening = options.opening if standing.cadence.growing or fades else None
         fading = 1 - standing.sweep / options.opening_sweeps if fades else 0.0
         step = standing.step
         momentum = 0.0 if options.momentum == "nesterov" or opening else float(options.momentum)
         if options.momentum == "nesterov" and history and opening is None:
-            step, momentum = next_momentum(step, [done.residual for done in history[-3:]])
+            # A slow drift of the frames looks like rest. Momentum does not pause while they move.
+            last = 2 if standing.pace is not None and standing.pace.moving else 3
+            step, momentum = next_momentum(step, [done.residual for done in history[-last:]])
         settings = SweepSettings(
             algorithm=guard.choose_algorithm(opening or options.algorithm),
             how=replace(standing.cadence.coming(), in_parts=self.in_parts),
@@ -313,6 +244,7 @@ class Loop:
             smoothing=SMOOTHING * fading**2,
             measures_change=options.tolerance == "auto",
             share=guard.share,
+            pace=pace if pace is not None and pace.due() and opening is None else None,
         )
         begun = standing.polished_from
         if begun is not None and not self._polished(standing):
@@ -337,7 +269,7 @@ class Loop:
         settings, step = self.settings(standing)
         state, pending = persist(sweep(self.layout, standing.state, settings))
         try:
-            report: Report = compute(pending)
+            report: Report | MovingReport = compute(pending)
         except BaseException:
             # A traceback would keep references to them, so that their tasks would go on running in vain.
             del state, pending
@@ -346,9 +278,11 @@ class Loop:
         if self.layout.residency.streamed:
             release_free_memory()
         seconds = time.perf_counter() - begun
-        record = SweepRecord(residual, report.disagreement, report.spread, seconds)
-        # L-BFGS takes back steps that R2 rises by.
-        reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0
+        found = (report.significance, report.moved) if isinstance(report, MovingReport) else ()
+        record = SweepRecord(residual, report.disagreement, report.spread, seconds, *found)
+        # L-BFGS takes back steps that R2 rises by, and frames that move shorten theirs.
+        moves = standing.pace is not None and standing.pace.moving
+        reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0 or moves
         history = (*standing.history, record)
         if standing.guard.has_diverged(len(history), residual, reflects=reflects):
             return self._return(standing, history)
@@ -361,6 +295,9 @@ class Loop:
             standing, state=state, cadence=cadence, step=step, history=history, change=report.change
         )
         following = replace(following, guard=guard, anchor=anchor)
+        if standing.pace is not None:
+            pace = standing.pace.after([done.residual for done in history[-2:]], record.significance)
+            following = replace(following, pace=pace)
         return replace(following, polished_from=self._polished_from(following))
 
     def _return(self, standing: Standing, history: tuple[SweepRecord, ...]) -> Standing:
@@ -374,8 +311,13 @@ class Loop:
         guard = Guard(returns=standing.guard.returns + 1)
         warn_of_return(len(history), residual, guard, anchor)
         state = go_back(self.layout, anchor)
-        return Standing(state, standing.cadence, None, history, guard=guard, anchor=anchor)
+        pace = None if standing.pace is None else standing.pace.after_return()
+        return Standing(state, standing.cadence, None, history, guard=guard, anchor=anchor, pace=pace)
 
     def progress(self, standing: Standing) -> Progress:
         """The progress of a run at a standing, for its callback."""
-        return Progress(standing.sweep, *standing.history[-1], self.options, self.layout, standing.state)
+        done = standing.history[-1]
+        return Progress(
+            *(standing.sweep, done.residual, done.disagreement, done.spread, done.seconds),
+            *(self.options, self.layout, standing.state),
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -17,20 +18,25 @@ from daskptycho.model.algorithms import (
     recall_algorithm,
 )
 from daskptycho.model.parameter import Parameter
+from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
 from daskptycho.sync.options import Sync
+from daskptycho.sync.positions import Pace
 
 __all__ = [
     "GIVEN",
     "Recipe",
     "RunOptions",
     "check_options",
+    "parse_refine",
     "require_positive",
     "require_whole",
     "resolve_algorithm",
     "resolve_momentum",
 ]
 
+# What `reconstruct` can refine besides object and probe, by name.
+REFINED = {Positions.name: Positions}
 # The value of the option start in a result if the run started from an array.
 GIVEN = "given"
 # Most sweeps of the opening from a constant object.
@@ -60,6 +66,7 @@ class RunOptions:
     subpixel: bool
     checkpoint_every: int | None
     checkpoint_minutes: float | None
+    refine: tuple[Positions, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.sync, Sync):
@@ -71,6 +78,8 @@ class RunOptions:
                 f"algorithm {self.algorithm.name} has a parameter called {taken[0]}, as an option of the run "
                 "is; expected another name"
             )
+        if self.refine and not self.subpixel:
+            raise OptionError("positions are refined with subpixel off (--whole-pixel); expected it on")
         if self.start not in ("ones", "random", GIVEN):
             raise OptionError(f"start is {self.start!r}; expected 'ones', 'random' or an array")
 
@@ -80,6 +89,21 @@ class RunOptions:
         grows = self.start == "random" and self.sync.method is not None
         opens = self.opening is not None and (grows or self.opening_sweeps > 0)
         return self.algorithm.has_stack or (opens and self.opening is not None and self.opening.has_stack)
+
+    def margin(self, frame_shape: tuple[int, int]) -> int:
+        """Margin of the windows of tiles, in pixels, within which frames of this shape may move.
+
+        One pixel more than they may move, for derivatives at the edges of frames.
+        """
+        return max((1 + refined.reach(frame_shape) for refined in self.refine), default=0)
+
+    def pace(self) -> Pace | None:
+        """The pace of the refinement of positions at the start of a run; None if they are not refined."""
+        for refined in self.refine:
+            assert refined.start is not None
+            assert refined.every is not None
+            return Pace.begin(refined.start, refined.every)
+        return None
 
     def recipe(self, modes: int, parameters: tuple[Parameter, ...]) -> Recipe:
         """The part of the options on which memory depends, with this number of modes and these parameters."""
@@ -104,7 +128,9 @@ class RunOptions:
     def to_attributes(self) -> dict[str, Any]:
         """Describe the options by plain values, for a checkpoint; `from_attributes` makes them again."""
         opening = None if self.opening is None else describe_algorithm(self.opening)
-        return asdict(self) | {"algorithm": describe_algorithm(self.algorithm), "opening": opening}
+        refine = {refined.name: asdict(refined) for refined in self.refine}
+        described = {"algorithm": describe_algorithm(self.algorithm), "opening": opening}
+        return asdict(self) | described | {"refine": refine or None}
 
     @staticmethod
     def from_attributes(attributes: dict[str, Any]) -> RunOptions:
@@ -114,6 +140,9 @@ class RunOptions:
             "algorithm": recall_algorithm(attributes["algorithm"]),
             "opening": None if opening is None else recall_algorithm(opening),
             "sync": Sync(**attributes["sync"]),
+            "refine": tuple(
+                REFINED[name](**values) for name, values in (attributes.get("refine") or {}).items()
+            ),
         }
         return RunOptions(**attributes | made)
 
@@ -144,6 +173,7 @@ def check_options(
     momentum: Any = None,
     sync: Sync | None = None,
     update_probe: Any = True,
+    refine: Any = (),
     start: str = "ones",
     seed: Any = 0,
     tolerance: Any = None,
@@ -160,7 +190,8 @@ def check_options(
         An option is impossible, alone or with others.
     """
     sync = Sync() if sync is None else sync
-    chosen = resolve_algorithm(algorithm, momentum, sync, recovers=bool(update_probe))
+    refined = parse_refine(refine, update_probe=bool(update_probe))
+    chosen = resolve_algorithm(algorithm, momentum, sync, recovers=bool(update_probe), refines=bool(refined))
     sweeps = require_whole("sweeps", sweeps, least=1)
     opens = isinstance(chosen, LBFGS) and opening is not None and start == "ones"
     if polish not in (True, False, "auto"):
@@ -175,6 +206,7 @@ def check_options(
         momentum=resolve_momentum(momentum, chosen),
         sync=sync,
         update_probe=bool(update_probe),
+        refine=refined,
         start=start,
         seed=require_whole("seed", seed, least=0),
         tolerance=tolerance if tolerance in (None, "auto") else require_positive("tolerance", tolerance),
@@ -197,20 +229,41 @@ def _resolve_opening(opening: Any, *, fades: bool) -> Algorithm | None:
     return None if opening is None else parse_algorithm(opening)
 
 
-def resolve_algorithm(algorithm: Any, momentum: Any, sync: Any, *, recovers: bool) -> Algorithm:
+def resolve_algorithm(
+    algorithm: Any, momentum: Any, sync: Any, *, recovers: bool, refines: bool = False
+) -> Algorithm:
     """Check the option algorithm; its default is L-BFGS where it can be used, and else `AP`.
 
     L-BFGS needs a model that does not change, and the same object on all tiles that hold a pixel.
     """
     inner = isinstance(sync, Sync) and sync.inner > 1
     if algorithm is None:
-        return AP() if recovers or inner or momentum is not None else LBFGS()
+        return AP() if recovers or refines or inner or momentum is not None else LBFGS()
     chosen = parse_algorithm(algorithm)
-    if isinstance(chosen, LBFGS) and (recovers or inner):
-        found = "sync inner above 1" if inner else "a probe that is recovered"
-        expected = "inner=1" if inner else "update_probe=False"
+    if isinstance(chosen, LBFGS) and (recovers or refines or inner):
+        found, expected = "positions that are refined", "no refine"
+        if inner or recovers:
+            found = "sync inner above 1" if inner else "a probe that is recovered"
+            expected = "inner=1" if inner else "update_probe=False"
         raise OptionError(f"algorithm is lbfgs with {found}; expected {expected}, or algorithm 'ap'")
     return chosen
+
+
+def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Positions, ...]:
+    """Make the parameters to refine from their names or from parameters, with their defaults resolved."""
+    if not isinstance(refine, str | Positions | Sequence):
+        raise OptionError(f"refine is {refine!r}; expected 'positions', a Positions, or a list of these")
+    given: list[Any] = [refine] if isinstance(refine, str | Positions) else list(refine)
+    chosen: dict[str, Positions] = {}
+    for one in given:
+        parameter = REFINED[one]() if isinstance(one, str) and one in REFINED else one
+        if not isinstance(parameter, Positions):
+            known = ", ".join(map(repr, REFINED))
+            raise OptionError(f"refine holds {one!r}; expected one of {known}, or a Positions")
+        if parameter.name in chosen:
+            raise OptionError(f"refine holds {parameter.name} twice; expected it once")
+        chosen[parameter.name] = parameter
+    return tuple(one.resolve(update_probe=update_probe) for one in chosen.values())
 
 
 def resolve_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["nesterov"]:

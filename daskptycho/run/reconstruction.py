@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from daskptycho.backend import Device
 from daskptycho.cluster.workers import find_workers, limit_threads
 from daskptycho.errors import OptionError
 from daskptycho.model.algorithms import Algorithm
+from daskptycho.model.positions import Positions
 from daskptycho.run.driving import Run
 from daskptycho.run.first_probe import guess_probe
 from daskptycho.run.keeper import Keeper, refuse_to_lose_checkpoints
@@ -43,6 +44,7 @@ def reconstruct(
     update_probe: bool = True,
     probe: ArrayLike | None = None,
     modes: int | None = None,
+    refine: str | Positions | Sequence[str | Positions] = (),
     start: Literal["ones", "random"] | ArrayLike = "ones",
     seed: int = 0,
     tolerance: float | Literal["auto"] | None = None,
@@ -74,8 +76,8 @@ def reconstruct(
     algorithm : "lbfgs", "ap", "raar", "dm" or `Algorithm`, optional
         L-BFGS (`LBFGS`), alternating projections (`AP`), relaxed averaged alternating reflections (`RAAR`),
         the difference map (`DifferenceMap`), or any object with the interface of `Algorithm`. The default is
-        "lbfgs" where the probe is known, and "ap" where it is recovered or `momentum` is given. L-BFGS needs
-        a known probe.
+        "lbfgs" where the object alone is recovered, and "ap" where the probe is too, positions are refined or
+        `momentum` is given. L-BFGS needs a model that does not change.
     opening : algorithm or None
         Algorithm in place of `algorithm` at the start: while a random start that is synchronised grows its
         first consistent region; and with L-BFGS for the first 15 sweeps from ones, half of `sweeps` at most,
@@ -95,6 +97,9 @@ def reconstruct(
         the scan has none either, `guess_probe` makes one.
     modes : int, optional
         Number of incoherent probe modes; that of the probe by default.
+    refine : str, `Positions`, or a sequence of these
+        What to refine besides object and probe: ``"positions"``, or a `Positions` with options. Nothing by
+        default.
     start : "ones", "random" or (y, x) array
         A constant object, random phases in every frame, or an object on the scan's canvas.
     seed : int
@@ -106,7 +111,7 @@ def reconstruct(
     polish : bool or "auto"
         Whether the last 20 sweeps, a third of `sweeps` at most, take counts to be Poisson's and differences
         of neighbouring pixels to be about as large as those that the object has. It needs L-BFGS. "auto": if
-        the scan holds counts, whole numbers.
+        the scan holds counts, whole numbers, and counting leaves an R2 above 1e-3.
     subpixel : bool
         Whether the sub-pixel parts of positions shift the probe; otherwise positions are rounded.
     leave_out : sequence of int
@@ -138,13 +143,14 @@ def reconstruct(
     xarray.Dataset
         ``object (y, x)`` complex64, with coordinates in the scan's unit; ``probe (mode, probe_y, probe_x)``
         complex64, in orthogonal modes of decreasing power; ``illumination (y, x)`` float32;
-        ``position (frame, axis)``; ``frame_number (frame)``; ``part (frame)``, the part of the scan that a
-        frame belongs to (the phase of one part relative to another is not determined);
-        ``frame_used (frame)``, False for the frames that were left out; ``frame_residual (frame)``, the R2 of
-        each frame; ``frame_overlap (frame)``, the share of its light on pixels that other frames light too;
-        ``gain (frame)``, if the scan has it, with geometric mean 1; and for each ``sweep``: ``residual``,
-        ``disagreement``, ``spread`` (in radians) and ``seconds``, as in `Progress`. What belongs to a frame
-        is NaN for those that were left out, and their part is -1.
+        ``position (frame, axis)``, and if positions are refined, ``position_given`` beside it and for each
+        sweep ``position_significance`` and ``position_moved``; ``frame_number (frame)``; ``part (frame)``,
+        the part of the scan that a frame belongs to (the phase of one part relative to another is not
+        determined); ``frame_used (frame)``, False for the frames that were left out;
+        ``frame_residual (frame)``, the R2 of each frame; ``frame_overlap (frame)``, the share of its light on
+        pixels that other frames light too; ``gain (frame)``, if the scan has it, with geometric mean 1; and
+        for each ``sweep``: ``residual``, ``disagreement``, ``spread`` (in radians) and ``seconds``, as in
+        `Progress`. What belongs to a frame is NaN for those that were left out, and their part is -1.
 
         Attributes of it are ``expected_residual``, the R2 that counting photons leaves, if the frames hold
         counts; and ``warnings``, if the run has not gone well.
@@ -180,6 +186,7 @@ def reconstruct(
         momentum=momentum,
         sync=sync,
         update_probe=update_probe,
+        refine=refine,
         start=start if isinstance(start, str) else GIVEN,
         seed=seed,
         tolerance=tolerance,
@@ -203,7 +210,8 @@ def reconstruct(
     whole, scan = scan, take_used(scan)
     if probe is None and "probe" not in scan and options.update_probe:
         probe = guess_probe(scan)
-    tiling = lay_out_tiles(scan, whole_pixel=not options.subpixel)
+    margin = options.margin((scan.sizes["qy"], scan.sizes["qx"]))
+    tiling = lay_out_tiles(scan, whole_pixel=not options.subpixel, margin=margin)
     image = None if isinstance(start, str) else _check_image(start, tiling)
     setting = choose_setting(scan, tiling, options, workers, probe=probe, modes=modes, image=image)
     target = None if out is None else parse_location(out)

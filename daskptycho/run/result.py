@@ -20,6 +20,7 @@ from daskptycho.backend import to_host
 from daskptycho.errors import ScanError
 from daskptycho.model import model
 from daskptycho.model.operators import is_lit
+from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
 from daskptycho.model.sweep import FrameMeasures
 from daskptycho.run.misfits import name_misfits
@@ -63,6 +64,10 @@ class _Sweep(Protocol):
     def spread(self) -> float: ...
     @property
     def seconds(self) -> float: ...
+    @property
+    def significance(self) -> float: ...
+    @property
+    def moved(self) -> float: ...
 
 
 def assemble_canvas(tiling: Tiling, images: Sequence[Value]) -> NDArray:
@@ -162,7 +167,7 @@ def make_result(
             "illumination": (("y", "x"), assemble_canvas(tiling, found.illuminations)),
             **recovered,
             **of_frames,
-            "position": scan["position"].variable.load(),
+            **_positions(scan, used, found.values.get(Positions.name)),
             "frame_number": ("frame", frame_numbers(scan)),
             "frame_used": ("frame", used),
             "part": (
@@ -173,6 +178,7 @@ def make_result(
                 name: ("sweep", np.array([getattr(sweep, name) for sweep in history]))
                 for name in ("residual", "disagreement", "spread", "seconds")
             },
+            **_moves_of_sweeps(history, found.values),
         },
         coords={**coordinates, "sweep": np.arange(1, len(history) + 1)},
         attrs={
@@ -205,6 +211,32 @@ def warn_of_parts(result: xr.Dataset) -> None:
     """Warn that the scan of a result falls into parts."""
     if sentence := describe_parts(result["part"].values):
         warnings.warn(f"{sentence}; the result numbers them in part", UserWarning, stacklevel=4)
+
+
+def _positions(scan: xr.Dataset, used: NDArray, value: NDArray | None) -> dict[str, xr.Variable]:
+    """The positions in the scan's unit, and the given ones beside them if they were refined.
+
+    Frames that were left out stay where they were given.
+    """
+    given = scan["position"].variable.load()
+    if value is None:
+        return {"position": given}
+    size = pixel_size(scan) if given.attrs["units"] == "m" else None
+    offset = np.zeros((len(used), 2))
+    offset[used] = value[:, 0] * ((1.0, 1.0) if size is None else size)
+    moved = given.copy(data=given.values + offset)
+    return {"position": moved, "position_given": given}
+
+
+def _moves_of_sweeps(history: Sequence[_Sweep], values: dict[str, NDArray]) -> dict[str, Any]:
+    """What updates of the positions found, for each sweep, if positions were refined."""
+    if Positions.name not in values:
+        return {}
+    names = {"position_significance": "significance", "position_moved": "moved"}
+    return {
+        name: ("sweep", np.array([getattr(sweep, field) for sweep in history]))
+        for name, field in names.items()
+    }
 
 
 def write_result(result: xr.Dataset, store: Store) -> None:

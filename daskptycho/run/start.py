@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.backend import Device, array_module, to_device
-from daskptycho.graph import illuminate_tiles, synchronise
+from daskptycho.graph import synchronise
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import frame_blocks
 from daskptycho.model.sweep import Leave, TileSweep, overlap_waves, weigh_waves
@@ -18,7 +18,7 @@ from daskptycho.sync.options import Synchronisation
 from daskptycho.tasks.frames import load_amplitudes
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value, place, task
-from daskptycho.tasks.state import State, SweepSettings, TileState, model_on_tiles
+from daskptycho.tasks.state import State, SweepSettings, TileState, illuminate_tiles, model_on_tiles
 from daskptycho.tasks.two_level import synchronise_swept
 from daskptycho.tiling import Shape
 
@@ -54,11 +54,15 @@ def place_values(layout: Layout, first: dict[str, NDArray]) -> tuple[Value, list
         )
         for tile in layout.tiling.tiles
     ]
-    return shared, [task(_move_values, values, layout.device) for values in own]
+    at_home = frozenset(parameter.name for parameter in layout.model.parameters if parameter.moves_frames)
+    return shared, [task(_move_values, values, layout.device, at_home) for values in own]
 
 
-def _move_values(values: dict[str, Array], device: Device) -> dict[str, Array]:
-    return {name: to_device(value, device) for name, value in values.items()}
+def _move_values(
+    values: dict[str, Array], device: Device, at_home: frozenset[str] = frozenset()
+) -> dict[str, Array]:
+    """Values on a device, except those that stay on the host."""
+    return {name: value if name in at_home else to_device(value, device) for name, value in values.items()}
 
 
 def _constant(shape: Shape, device: Device) -> Array:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +25,14 @@ from daskptycho.scan.frames import (
     open_lazy_array,
     write_scan,
 )
+from daskptycho.scan.growing import (
+    FRAMES_WRITTEN,
+    count_written,
+    lay_out_frames,
+    mark_written,
+    plan_frames,
+)
+from daskptycho.scan.header import check_frame_values, make_header, to_array
 from daskptycho.scan.intake import Intake
 from daskptycho.scan.left_out import (
     frames_used,
@@ -75,9 +82,12 @@ LAZY = ("intensity", "truth_object")
 
 def create_scan(
     url: str | Path,
-    intensity: Any,
-    position: ArrayLike,
+    intensity: Any = None,
+    position: ArrayLike | None = None,
     *,
+    planned_position: ArrayLike | None = None,
+    frame_shape: tuple[int, int] | None = None,
+    dtype: Any = None,
     probe: ArrayLike | None = None,
     valid: ArrayLike | None = None,
     background: ArrayLike | None = None,
@@ -106,6 +116,8 @@ def create_scan(
 ) -> xr.Dataset:
     """Write a scan from arrays and open it.
 
+    With `planned_position` in place of frames, the scan is only laid out, and grows: see `ScanWriter`.
+
     The frames are read and written tile by tile; the stack is never in memory. They are stored as uint16 if
     all counts are whole numbers below 2^16, otherwise as uint32 or float32. If a later tile is the first that
     needs a wider type, writing starts again. Pixels that are not valid are not checked, and are stored as
@@ -126,6 +138,13 @@ def create_scan(
         has to be the same in every frame, becomes part of `valid`.
     position : (frame, 2) array
         [y, x] of the first pixel of each frame on the object, in `position_unit`.
+    planned_position : (frame, 2) array, optional
+        In place of `intensity` and `position`: lay the scan out before its first frame is measured. The plan
+        fixes frames, tiles and canvas; a `ScanWriter` then writes the frames as they come.
+    frame_shape : (int, int), optional
+        Pixels of a planned frame along qy and qx.
+    dtype : numpy.dtype, optional
+        Type of the counts of planned frames: uint16, uint32 or float32.
     probe : (mode, y, x) or (y, x) complex array, optional
         Probe to start a reconstruction from, centred at N//2.
     valid : (qy, qx) bool array, optional
@@ -204,7 +223,20 @@ def create_scan(
     OptionError
         `tile_frames` is below 1, the scan has no frame that `leave_out` names, or `url` is malformed.
     """
-    target = parse_location(url)
+    target, growing = parse_location(url), planned_position is not None
+    if growing:
+        intensity, position = plan_frames(
+            *(planned_position, frame_shape, dtype),
+            given={
+                "intensity": intensity is not None,
+                "position": position is not None,
+                "leave_out": np.size(leave_out) > 0,
+                "mask_value": np.size(mask_value) > 0,
+                "clip_negative": clip_negative,
+            },
+        )
+    if intensity is None or position is None:
+        raise ScanError("there is no intensity, or no position; expected both, or a planned_position")
     if isinstance(intensity, xr.DataArray):
         intensity = intensity.data
     elif not hasattr(intensity, "dtype"):
@@ -219,11 +251,11 @@ def create_scan(
         "truth_object": (truth_object, np.complex64),
         "truth_probe": (truth_probe, np.complex64),
     }
-    arrays = {name: _to_array(name, a, dtype) for name, (a, dtype) in given.items() if a is not None}
-    header = _make_header(intensity, arrays)
+    arrays = {name: to_array(name, a, dtype) for name, (a, dtype) in given.items() if a is not None}
+    header = make_header(intensity, arrays)
     header["position"].attrs["units"] = position_unit
     for name, values in (frame_values or {}).items():
-        header[name] = ("frame", _check_frame_values(name, values, header.sizes["frame"]))
+        header[name] = ("frame", check_frame_values(name, values, header.sizes["frame"]))
     if isinstance(truth_object, xr.DataArray):
         header = header.assign_coords(truth_object.coords)
     header.attrs = geometry_attributes(
@@ -255,6 +287,10 @@ def create_scan(
         raise OptionError(f"tile_frames is {tile_frames}; expected at least 1")
     # A frame that is left out may have no position.
     order = compact_order(np.nan_to_num(position_in_pixels(header)), tile_frames)
+    if growing:
+        with write_atomically(target, kind=FORMAT, overwrite=overwrite) as store:
+            lay_out_frames(store, header, order, tile_frames)
+        return open_scan(url)
     intake = Intake(
         header["intensity"].shape, intensity.dtype, valid_pixels(header), mask_value, clip_negative
     )
@@ -273,18 +309,6 @@ def create_scan(
     for sentence in said:
         warn_caller(sentence)
     return open_scan(url)
-
-
-def _check_frame_values(name: str, values: ArrayLike, frames: int) -> NDArray[np.float64]:
-    """One number for each frame."""
-    if name in VARIABLES:
-        raise ScanError(
-            f"frame_values has {name!r}, a variable that every scan may have; choose another name"
-        )
-    found = np.asarray(values, dtype=np.float64)
-    if found.shape != (frames,):
-        raise ScanError(f"{name} has shape {found.shape}; expected one number for each of {frames} frames")
-    return found
 
 
 def open_scan(url: str | Path) -> xr.Dataset:
@@ -337,23 +361,29 @@ def open_scan(url: str | Path) -> xr.Dataset:
     stored = open_dataset(location)
     with translate_errors(location):
         check_shapes({name: (stored[name].dims, stored[name].shape) for name in VARIABLES if name in stored})
-        missing, expected = list_missing_chunks(location)
+        # Before all else: what is written while the rest is read does not count.
+        written = count_written(location, stored)
+        missing, expected = list_missing_chunks(location, None if written is None else written > 0)
         if missing:
             raise ScanError(
                 f"{len(missing)} of {expected} chunks of intensity are missing from the store {location}, "
                 f"first {missing[0]}; write or copy the scan again"
             )
-        ds = load_dataset(location, stored.drop_vars([name for name in LAZY if name in stored]))
+        aside = [name for name in (*LAZY, FRAMES_WRITTEN) if name in stored]
+        ds = load_dataset(location, stored.drop_vars(aside))
     lazy = {
         name: (variable.dims, open_lazy_array(location, variable, name), variable.attrs, variable.encoding)
         for name, variable in stored.variables.items()
         if name in LAZY
     }
     # A new dataset: the opened one keeps its store open.
-    ds = xr.Dataset({**lazy, **ds.variables}, attrs=ds.attrs)[list(stored.variables)]
+    ds = xr.Dataset({**lazy, **ds.variables}, attrs=ds.attrs)
+    ds = ds[[name for name in stored.variables if name in ds]]
     ds.encoding["source"] = str(url)
-    validate_scan(ds)
-    return ds
+    if written is None:
+        validate_scan(ds)
+        return ds
+    return mark_written(ds, written)
 
 
 def tile_chunks(ds: xr.Dataset) -> tuple[int, ...]:
@@ -365,31 +395,3 @@ def tile_chunks(ds: xr.Dataset) -> tuple[int, ...]:
 def frame_numbers(ds: xr.Dataset) -> NDArray[np.int64]:
     """Number of each frame in the order of acquisition; 0, 1, 2 and so on for a scan without numbers."""
     return ds["frame_number"].values if "frame_number" in ds else np.arange(ds.sizes["frame"])
-
-
-def _to_array(name: str, value: Any, dtype: Any) -> NDArray[Any]:
-    """Convert a small variable to the type that it is stored in; a single probe gets an axis of modes."""
-    try:
-        if np.ma.is_masked(value):
-            raise TypeError(f"{int(np.ma.count_masked(value))} of its values are masked")
-        array = np.asarray(value)
-        if array.dtype.kind not in ("biu" if name in ("valid", "frame_number") else "biufc"):
-            raise TypeError(f"found {array.dtype}")
-        array = array.astype(dtype, casting="unsafe" if name == "valid" else "same_kind")
-    except (TypeError, ValueError) as error:
-        raise ScanError(f"{name} cannot be read as an array of {np.dtype(dtype)}: {error}") from error
-    return array[np.newaxis] if name in ("probe", "truth_probe") and array.ndim == 2 else array
-
-
-def _make_header(intensity: Any, arrays: dict[str, NDArray[Any]]) -> xr.Dataset:
-    """The scan in the order of the input, with zeros in place of its frames; only shapes are checked."""
-    shapes = {"intensity": tuple(intensity.shape)} | {name: array.shape for name, array in arrays.items()}
-    check_shapes(
-        {
-            name: (VARIABLES[name] if len(shape) == len(VARIABLES[name]) else ("?",) * len(shape), shape)
-            for name, shape in shapes.items()
-        }
-    )
-    zeros = da.zeros(intensity.shape, dtype=intensity.dtype, chunks=-1)
-    arrays = {"intensity": zeros, "frame_number": np.arange(len(zeros)), **arrays}
-    return xr.Dataset({name: (VARIABLES[name], array) for name, array in arrays.items()})

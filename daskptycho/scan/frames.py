@@ -30,9 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ProgressCallback",
+    "consolidate",
+    "create_frames",
     "default_tile_frames",
     "list_missing_chunks",
     "open_lazy_array",
+    "write_header",
     "write_scan",
 ]
 
@@ -113,11 +116,20 @@ def open_lazy_array(location: Location, variable: xr.Variable, name: str) -> da.
     )
 
 
-def list_missing_chunks(location: Location) -> tuple[list[str], int]:
-    """Keys of the chunks (shards) of `intensity` that the store lacks, and the number that it should have."""
+def list_missing_chunks(
+    location: Location, written: NDArray[np.bool_] | None = None
+) -> tuple[list[str], int]:
+    """Keys of the chunks (shards) of `intensity` that the store lacks, and the number that it should have.
+
+    With `written`, a (tile,) bool array, only the chunks of those tiles have to be there.
+    """
     array: Any = zarr.open_array(open_zarr_store(location), path="intensity", mode="r")
     grid = [range(-(-n // size)) for n, size in zip(array.shape, array.shards or array.chunks, strict=True)]
-    keys = [array.metadata.encode_chunk_key(index) for index in product(*grid)]
+    keys = [
+        array.metadata.encode_chunk_key(index)
+        for index in product(*grid)
+        if written is None or written[index[0]]
+    ]
     return list_missing(location.joinpath("intensity"), keys), len(keys)
 
 
@@ -158,11 +170,16 @@ def write_scan(
     progress : callable, optional
         Called with (frames written, all frames) after each tile.
     """
-    _write_header(store, header.isel(frame=order))
+    write_header(store, header.isel(frame=order))
     _write_frames(store, intensity, order, tile_frames, intake, progress)
     found = conclude().assign_attrs(header.attrs)
     if found.variables:
-        _write_header(store, found.isel(frame=order, missing_dims="ignore"))
+        write_header(store, found.isel(frame=order, missing_dims="ignore"))
+    consolidate(store)
+
+
+def consolidate(store: Store) -> None:
+    """Write the metadata of all variables beside those of the root, for readers over a network."""
     with warnings.catch_warnings():
         # xarray.open_zarr warns where consolidated metadata are missing; writing them warns that the
         # specification of Zarr v3 does not have them yet.
@@ -170,7 +187,8 @@ def write_scan(
         zarr.consolidate_metadata(store)
 
 
-def _write_header(store: Store, header: xr.Dataset) -> None:
+def write_header(store: Store, header: xr.Dataset) -> None:
+    """Write the small variables of a scan, sorted as they are stored; arrays that are there stay."""
     # Without the fill value, xarray would declare NaN to mark missing values.
     encoded = {"_FillValue": None, "compressors": (ZstdCodec(), Crc32cCodec())}
     there = set(zarr.group(store).array_keys())
@@ -207,7 +225,7 @@ def _write_frames(
         stored = max(stored, required)
         dtype = STORED_TYPES[stored][0]
         if array is None:
-            array = _create_array(store, intensity.shape, dtype, tile_frames)
+            array = create_frames(store, intensity.shape, dtype, tile_frames)
         array[start : start + len(number)] = tile.astype(dtype, copy=False)
         start += len(number)
         if progress is not None:
@@ -226,7 +244,8 @@ def _read_frames(intensity: Any, number: NDArray[np.int64]) -> NDArray[Any]:
     return np.asarray(frames.compute())
 
 
-def _create_array(store: Store, shape: tuple[int, ...], dtype: np.dtype[Any], tile_frames: int) -> Any:
+def create_frames(store: Store, shape: tuple[int, ...], dtype: np.dtype[Any], tile_frames: int) -> Any:
+    """Create the Zarr array of the frames, with one shard for each tile."""
     divisors = [n for n in range(1, 2 * CHUNK_FRAMES + 1) if tile_frames % n == 0]
     chunk = min(divisors, key=lambda n: abs(n - CHUNK_FRAMES))
     return zarr.create_array(

@@ -11,7 +11,7 @@ __all__ = ["lay_out_tiles"]
 
 
 def lay_out_tiles(
-    scan: xr.Dataset, chunks: tuple[int, ...] | None = None, *, whole_pixel: bool = False
+    scan: xr.Dataset, chunks: tuple[int, ...] | None = None, *, whole_pixel: bool = False, margin: int = 0
 ) -> Tiling:
     """Lay out the tiles of a scan.
 
@@ -22,6 +22,8 @@ def lay_out_tiles(
         Frames in each tile; those of the scan's chunks unless given.
     whole_pixel : bool
         Round the positions and forget the fractions.
+    margin : int
+        See `tiling.make_tiling`.
     """
     return make_tiling(
         position_in_pixels(scan),
@@ -29,4 +31,5 @@ def lay_out_tiles(
         tile_chunks(scan) if chunks is None else chunks,
         period=scan_period(scan),
         whole_pixel=whole_pixel,
+        margin=margin,
     )

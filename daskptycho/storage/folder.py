@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zarr.storage import LocalStore
 
-from daskptycho.errors import StoreError
+from daskptycho.errors import ScanError, StoreError
 from daskptycho.storage.location import Location
 from daskptycho.storage.overwriting import (
     busy_error,
@@ -25,9 +26,10 @@ from daskptycho.storage.overwriting import (
     full_error,
     unfinished_error,
 )
-from daskptycho.storage.writers import claim, release
+from daskptycho.storage.writers import claim, read_writer, release
 
 __all__ = [
+    "claim_tiles",
     "exists",
     "list_missing",
     "open_zarr_store",
@@ -94,9 +96,9 @@ def list_missing(location: Location, keys: list[str]) -> list[str]:
     return [key for key in keys if not (location.local_path / key).is_file()]
 
 
-def open_zarr_store(location: Location) -> LocalStore:
-    """The folder as a Zarr store, for reading only."""
-    return LocalStore(location.local_path, read_only=True)
+def open_zarr_store(location: Location, *, read_only: bool = True) -> LocalStore:
+    """The folder as a Zarr store."""
+    return LocalStore(location.local_path, read_only=read_only)
 
 
 @contextmanager
@@ -157,6 +159,41 @@ def _as_only_writer(target: Path, partial: Path, note: Path, *, overwrite: bool)
         yield
     finally:
         release(note)
+
+
+def claim_tiles(target: Path, names: Iterable[str], first: int, last: int) -> Path:
+    """Become the only writer of these tiles of a scan that grows, and return the note that is left beside it.
+
+    The notes of dead writers are removed, and what they had only begun to write of these tiles.
+
+    Raises
+    ------
+    ScanError
+        Another process, which lives or is on another machine, has a note for one of these tiles.
+    """
+    notes = f"{target.name}.tiles-"
+    for other in target.parent.glob(f"{glob.escape(notes)}*-*.writer"):
+        bounds = other.name.removeprefix(notes).removesuffix(".writer").split("-")
+        if int(bounds[0]) > last or int(bounds[1]) < first:
+            continue
+        with suppress(FileNotFoundError):
+            writer = read_writer(other.read_bytes())
+            if writer is not None and writer.lives is False:
+                other.unlink()
+            elif writer is not None and writer.lives is None:
+                raise ScanError(f"{other} says that {writer} writes these tiles; remove it if that has ended")
+            else:
+                raise busy_error(target, writer)
+    note = target.with_name(f"{notes}{first}-{last}.writer")
+    claimed = claim(note)
+    if claimed.other is not None:
+        raise busy_error(target, claimed.other)
+    for name in names:
+        for tile in range(first, last + 1):
+            chunk = target / name / "c" / str(tile)
+            for begun in (*chunk.rglob("*.partial"), *chunk.parent.glob(f"{tile}.*.partial")):
+                begun.unlink(missing_ok=True)
+    return note
 
 
 def _read_root(path: Path) -> bytes | None:

@@ -6,8 +6,9 @@ The rest of the package calls this module; it passes each location on to `folder
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import xarray as xr
@@ -17,12 +18,14 @@ from daskptycho.storage import bucket, bucket_client, folder
 from daskptycho.storage.bucket_client import translate_errors
 from daskptycho.storage.location import Location, parse_location
 from daskptycho.storage.retrying import patience, retry
+from daskptycho.storage.writers import release
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 __all__ = [
     "Location",
+    "claim_part",
     "exists",
     "list_missing",
     "load_dataset",
@@ -31,6 +34,7 @@ __all__ = [
     "parse_location",
     "read_attributes",
     "read_bytes",
+    "release_part",
     "retry_store",
     "translate_errors",
     "write_atomically",
@@ -66,10 +70,27 @@ def list_missing(location: Location, keys: list[str]) -> list[str]:
     return missing
 
 
-def open_zarr_store(location: Location) -> Store:
-    """A Zarr store to read from. It may hold credentials: open it where it is used, put it into no task."""
-    store: Store = _module_for(location).open_zarr_store(location)
+def open_zarr_store(location: Location, *, read_only: bool = True) -> Store:
+    """A Zarr store, to read from unless `read_only` is False.
+
+    It may hold credentials: open it where it is used, put it into no task.
+    """
+    store: Store = _module_for(location).open_zarr_store(location, read_only=read_only)
     return store
+
+
+def claim_part(location: Location, names: Iterable[str], first: int, last: int) -> Path | None:
+    """Become the only writer of the chunks of these variables and tiles: see `folder.claim_tiles`.
+
+    In a bucket nothing keeps writers apart: there is no note, and None is returned.
+    """
+    return folder.claim_tiles(location.local_path, names, first, last) if location.is_local else None
+
+
+def release_part(note: Path | None) -> None:
+    """Withdraw the claim of `claim_part`."""
+    if note is not None:
+        release(note)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.backend import Device, array_module, kernels, sparse_module, to_device
+from daskptycho.backend import Device, array_module, kernels, sparse_module, to_device, to_host
 from daskptycho.tiling import Shape, Tile, Tiling, overlapping_pairs
 
 __all__ = [
@@ -115,6 +115,14 @@ class GramianBlock:
             pattern=(self.pattern or find_pattern(self)).to(device),
         )
 
+    def at(self, rows: NDArray, columns: NDArray, period: Shape | None) -> GramianBlock:
+        """The same pairs of frames at other corners on the canvas, (frame, 2), of both tiles."""
+        pair, border = to_host(self.pair), to_host(self.border)
+        offset = columns[border[pair[:, 1]]] - rows[pair[:, 0]]
+        if period is not None:
+            offset = np.mod(offset + np.array(period) // 2, period) - np.array(period) // 2
+        return replace(self, offset=array_module(self.offset).asarray(offset))
+
     def outline(self) -> GramianBlock:
         """The same block without the arrays of its pairs."""
         nothing = np.empty((0, 2), dtype=np.int64)
@@ -144,9 +152,16 @@ class Border:
         return Border, (self.stack[self.number], xp.arange(len(self.number)))
 
 
-def gramian_blocks(tiling: Tiling) -> list[GramianBlock]:
-    """Find the blocks of H's upper triangle that are not empty, and their pairs, from the positions."""
-    pairs = overlapping_pairs(tiling.corner, tiling.frame_shape, tiling.period)
+def gramian_blocks(tiling: Tiling, reach: int = 0) -> list[GramianBlock]:
+    """Find the blocks of H's upper triangle that are not empty, and their pairs, from the positions.
+
+    With `reach`, pairs that overlap once each of their frames has moved by that number of pixels are among
+    them.
+    """
+    size = np.array(tiling.frame_shape) + 2 * reach
+    if tiling.period is not None:
+        size = np.minimum(size, np.array(tiling.period) // 2)
+    pairs = overlapping_pairs(tiling.corner, (int(size[0]), int(size[1])), tiling.period)
     start = np.array([tile.frames.start for tile in tiling.tiles])
     tile_of = np.searchsorted(start, np.arange(len(tiling.corner)), side="right") - 1
     row, column = tile_of[pairs.first], tile_of[pairs.second]

@@ -150,14 +150,15 @@ def sweep_inside(
     misfit: float | None = None
     weight = at.inverse_illumination(around.illumination)
     others = around.illumination - illuminate_tile(tile, at)
+    located = at.locate(tile)
     for _ in range(how.sync.inner - 1):
         swept = sweep_tile(algorithm, at, tile, amplitude, image, stack=stack, leave="weighted frames")
         misfit = swept.misfit if misfit is None else misfit
         phase = None
         if around.block is None:
-            image_sum = overlap(swept.left.frames, tile.corner, tile.window.shape)
+            image_sum = overlap(swept.left.frames, located.corner, tile.window.shape)
         else:
-            tile_sum = synchronise_tile(tile, swept.left, around.block, weight, how, swept.misfit)
+            tile_sum = synchronise_tile(located, swept.left, around.block, weight, how, swept.misfit)
             image_sum, phase = tile_sum.image_sum, tile_sum.found.phase
         image = merge(image_sum + image * others, around.illumination, at, image)
         stack = None if swept.carried is None else Stack(swept.carried, phase)

@@ -13,16 +13,19 @@ from typing import Any
 import dask.core
 import numpy as np
 from dask.task_spec import DataNode, GraphNode, TaskRef
+from numpy.typing import NDArray
 
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import overlap
 from daskptycho.model.sweep import OverlapSum, TileSweep
+from daskptycho.sync.gramian import GramianBlock
 from daskptycho.sync.phases import Phases, keep_significant
 from daskptycho.tasks.blockwise import Ground, find_phases, gramian_of_blocks
 from daskptycho.tasks.chunks import chunk_objects
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value, task
 from daskptycho.tasks.state import State, SweepSettings, model_on_tiles
+from daskptycho.tiling import Shape
 
 __all__ = ["find_all_phases", "turn_frames"]
 
@@ -38,7 +41,7 @@ def _power(swept: TileSweep) -> Array:
 
 
 def _ground(data: TileData, illumination: Array, at: TileModel) -> Ground:
-    return Ground(data.tile.corner, at.inverse_illumination(illumination[...]))
+    return Ground(at.locate(data.tile).corner, at.inverse_illumination(illumination[...]))
 
 
 def _bind(chunks: Sequence[Value]) -> tuple[Any, dict[Any, Value]]:
@@ -83,6 +86,28 @@ def _alias_of(node: Any, graph: Mapping[Any, Any]) -> Any:
     return node if isinstance(node, tuple) and not callable(node[0]) and node in graph else None
 
 
+def _corners_on_canvas(data: TileData, at: TileModel) -> NDArray[np.int64]:
+    tile = at.locate(data.tile)
+    corner: NDArray[np.int64] = tile.corner + np.array([tile.window.y, tile.window.x])
+    return corner
+
+
+def _renew_offset(block: GramianBlock, rows: NDArray, columns: NDArray, period: Shape | None) -> GramianBlock:
+    return block.at(rows, columns, period)
+
+
+def _renew_offsets(layout: Layout, models: list[TileModel]) -> list[Value]:
+    """The blocks of H with their pairs where frames are now; frames only move within their reach."""
+    if not layout.model.moves_frames:
+        return layout.blocks
+    corners = [task(_corners_on_canvas, *of_tile) for of_tile in zip(layout.tiles, models, strict=True)]
+    period = layout.tiling.period
+    return [
+        task(_renew_offset, pairs, corners[block.row], corners[block.column], period)
+        for pairs, block in zip(layout.blocks, layout.outline, strict=True)
+    ]
+
+
 def find_all_phases(layout: Layout, swept: list[Value], after: State, settings: SweepSettings) -> Value:
     """Find the `Phases` of all frames from the weighted frames of a sweep.
 
@@ -103,7 +128,7 @@ def find_all_phases(layout: Layout, swept: list[Value], after: State, settings: 
     frames, bound_frames = _bind([task(_frames, of_tile) for of_tile in swept])
     ground, bound_grounds = _bind(grounds)
     power, bound_power = _bind([task(_power, of_tile) for of_tile in swept])
-    blocks, bound_blocks = _bind(layout.blocks)
+    blocks, bound_blocks = _bind(_renew_offsets(layout, models))
     meta = np.empty(0, dtype=np.complex128)
     h = gramian_of_blocks(frames, ground, power, blocks, layout.outline, meta, layout.parts)
     found = find_phases(h, how.sync, how.normalisation)
@@ -117,14 +142,19 @@ def _keep_significant(found: Phases, reports: list[Any], settings: SweepSettings
     return keep_significant(found, sum(report.misfit for report in reports) / settings.counts)
 
 
-def _turn(data: TileData, swept: TileSweep, found: Phases) -> TileSweep:
-    tile, phase = data.tile, found.phase[data.tile.frames].copy()
+def _turn(data: TileData, swept: TileSweep, at: TileModel, found: Phases) -> TileSweep:
+    tile, phase = at.locate(data.tile), found.phase[data.tile.frames].copy()
     turned = overlap(swept.left.frames, tile.corner, tile.window.shape, phase)
     return swept._replace(left=OverlapSum(turned, phase), sums={})
 
 
 def turn_frames(
-    layout: Layout, swept: list[Value], found: Value, reports: list[Value], settings: SweepSettings
+    layout: Layout,
+    swept: list[Value],
+    after: State,
+    found: Value,
+    reports: list[Value],
+    settings: SweepSettings,
 ) -> tuple[list[Value], Value]:
     """Multiply frames by their phases, if these are significant, and compute the overlap sums.
 
@@ -133,6 +163,8 @@ def turn_frames(
     layout : Layout
     swept : list of Value
         The `TileSweep` of each tile, which holds `Weighted` frames.
+    after : State
+        The model after the sweep.
     found : Value
         `Phases` of all frames.
     reports : list of Value
@@ -148,4 +180,5 @@ def turn_frames(
     """
     phases = task(_keep_significant, found, reports, settings)
     turn = layout.storing(_turn)
-    return [task(turn, *of_tile, phases) for of_tile in zip(layout.tiles, swept, strict=True)], phases
+    models = model_on_tiles(layout, after.shared, [tile.own for tile in after.tiles])
+    return [task(turn, *of_tile, phases) for of_tile in zip(layout.tiles, swept, models, strict=True)], phases

@@ -10,13 +10,16 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import xarray as xr
 
 from daskptycho.backend import Device
 from daskptycho.model.amplitudes import Amplitudes
 from daskptycho.model.model import Model, move_tile
+from daskptycho.scan.dataset import frame_numbers
 from daskptycho.sync.gramian import GramianBlock, block_within, gramian_blocks
 from daskptycho.sync.parts import Groups, find_overlaps
+from daskptycho.sync.positions import Frames
 from daskptycho.tasks.frames import StoredAmplitudes, confirm_counts, lay_out_amplitudes
 from daskptycho.tasks.spec import Home, Value, place, task
 from daskptycho.tasks.spill import StoringImages
@@ -66,16 +69,20 @@ class Residency(Enum):
 class PairsToFind:
     """In place of the pairs of frames within a tile: each task that needs them finds them again, on the host.
 
-    The pairs of a frame that overlaps a hundred others would need a quarter of the memory of its counts.
+    The pairs of a frame that overlaps a hundred others would need a quarter of the memory of its counts; and
+    they change if frames move.
     """
 
     frame_shape: Shape
     period: Shape | None
+    device: Device = "cpu"
 
 
 def find_pairs(pairs: GramianBlock | PairsToFind, tile: Tile) -> GramianBlock:
     """The block of H within a tile with its pairs, found if need be."""
-    return block_within(tile, pairs.frame_shape, pairs.period) if isinstance(pairs, PairsToFind) else pairs
+    if not isinstance(pairs, PairsToFind):
+        return pairs
+    return block_within(tile, pairs.frame_shape, pairs.period).to(pairs.device)
 
 
 class TileData(NamedTuple):
@@ -113,6 +120,8 @@ class Layout:
     residency : Residency
     device : "cpu" or "gpu"
         Where the arrays of all tasks are.
+    frames : Value or None
+        `Frames`, if they move in the course of the run.
     """
 
     tiling: Tiling
@@ -125,6 +134,7 @@ class Layout:
     parts: Groups | None = None
     residency: Residency = Residency.HELD
     device: Device = "cpu"
+    frames: Value | None = None
 
     def storing(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap the function of a task that returns images, to store them on disk if this run does so."""
@@ -159,14 +169,14 @@ def lay_out(
     device : "cpu" or "gpu"
     """
     tiles = [place(tile, Home(tile.index, len(tiling.tiles))) for tile in tiling.tiles]
-    blocks = gramian_blocks(tiling) if method == "full" else []
+    blocks = gramian_blocks(tiling, model.reach(tiling.frame_shape)) if method == "full" else []
     pairs: list[Value | None] = [None] * len(tiles)
-    if method == "two-level" and residency.streamed and device == "cpu":
-        pairs = [place(PairsToFind(tiling.frame_shape, tiling.period))] * len(tiles)
+    if method == "two-level" and (model.moves_frames or (residency.streamed and device == "cpu")):
+        pairs = [place(PairsToFind(tiling.frame_shape, tiling.period, device))] * len(tiles)
     elif method == "two-level":
         # Found by a task for each tile: the client does not need the pairs.
         pairs = [task(_find_pairs_on, device, tile, tiling.frame_shape, tiling.period) for tile in tiles]
-    if device == "gpu":
+    if device == "gpu" and not model.moves_frames:
         tiles = [task(move_tile, tile, device) for tile in tiles]
     amplitudes = lay_out_amplitudes(scan, tiling, model.forward, streamed=residency.streamed, device=device)
     placed = place(model)
@@ -184,7 +194,15 @@ def lay_out(
         parts=find_overlaps(blocks) if blocks else None,
         residency=residency,
         device=device,
+        frames=place(_describe_frames(scan, tiling)) if model.moves_frames else None,
     )
+
+
+def _describe_frames(scan: xr.Dataset, tiling: Tiling) -> Frames:
+    fraction = np.concatenate([tile.fraction for tile in tiling.tiles])
+    valid = scan["valid"].values.mean() if "valid" in scan else 1.0
+    pixels = float(valid * scan["intensity"].size)
+    return Frames(tiling.corner + fraction, frame_numbers(scan), tiling.period, pixels)
 
 
 def confirm_layout(layout: Layout, counts: Sequence[float]) -> Layout:

@@ -130,6 +130,8 @@ class StoredImage:
 
 def store_images(value: Any) -> Any:
     """Store an image, or all images of an object that has the method ``with_images``, on disk."""
+    if value is None:
+        return None
     return value.with_images(store_image) if hasattr(value, "with_images") else store_image(value)
 
 

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from daskptycho.model.algorithms import AP, LBFGS, Algorithm
 from daskptycho.model.lbfgs import Memory, Step, make_step
 from daskptycho.model.model import TileModel
-from daskptycho.model.sweep import Leave, OverlapSum, Stack, merge
+from daskptycho.model.sweep import Leave, OverlapSum, Stack, illuminate_tile, merge
 from daskptycho.sync.options import Sync, Synchronisation
 from daskptycho.sync.phases import Phases
+from daskptycho.sync.positions import Pace
 from daskptycho.sync.two_level import GalerkinRow, TileSum
 from daskptycho.tasks.layout import Layout, TileData
-from daskptycho.tasks.spec import Value
-from daskptycho.tasks.strips import Pieces, add_unturned, cut_labels, cut_strips
+from daskptycho.tasks.spec import Value, task
+from daskptycho.tasks.strips import Pieces, add_neighbours, add_unturned, cut_labels, cut_strips
 
 __all__ = [
     "Joined",
@@ -32,6 +33,7 @@ __all__ = [
     "SweepSettings",
     "TileState",
     "Unmerged",
+    "illuminate_tiles",
     "image_before",
     "memory_of",
     "merge_image",
@@ -83,6 +85,8 @@ class SweepSettings:
         Whether the sweep keeps the image that it started from, since a later sweep needs it for its momentum.
     due : set of str
         Names of the parameters that the sweep updates.
+    pace : Pace or None
+        How far frames move after the sweep; None if positions are not refined after it.
     smoothing : float
         Weight of the penalty on differences of neighbouring pixels; see `model.sweep.merge`.
     begins_anew : bool
@@ -114,6 +118,8 @@ class SweepSettings:
     def pairs(self) -> int:
         """Most pairs of L-BFGS; 0 if the sweep is not one of it."""
         return self.algorithm.pairs if isinstance(self.algorithm, LBFGS) else 0
+
+    pace: Pace | None = None
 
     @property
     def leave(self) -> Leave:
@@ -164,7 +170,7 @@ class Joined(NamedTuple):
     phases: Phases | None = None
     """Those of the tiles or of the frames, if the sweep synchronised."""
     change: float = np.nan
-    """See `graph.Report`."""
+    """See `reports.Report`."""
     roughness: float = 0.0
     """Mean squared difference of neighbours in the light, before any polish."""
 
@@ -191,8 +197,8 @@ class TileState(NamedTuple):
     """A dictionary: the values, for the tile's frames, of parameters that have one for each frame."""
     previous: Any = None
     """(y, x) complex64 image one sweep before, if `image` is merged; see `previous_image`."""
-    stack: Stack | None = None
-    """The stack of the algorithm, if `image` is merged; see `stack_of`."""
+    stack: Any = None
+    """`Stack` of the algorithm or None, if `image` is merged; see `stack_of`."""
     measured: Any = None
     """The tile's `Measured` of L-BFGS, if `image` is merged; see `memory_of`."""
 
@@ -274,7 +280,7 @@ def stack_of(data: TileData, state: TileState) -> Stack | None:
         return None
     if not isinstance(state.image, Unmerged):
         return state.stack
-    swept, _, phases = state.image
+    swept, phases = state.image.swept, state.image.phases
     if swept.carried is None:
         return None
     left = swept.left
@@ -285,9 +291,20 @@ def stack_of(data: TileData, state: TileState) -> Stack | None:
 
 
 def model_on_tiles(
-    layout: Layout, shared: Value, own: Sequence[Any], due: frozenset[str] = frozenset()
+    layout: Layout, shared: Any, own: Sequence[Any], due: frozenset[str] = frozenset()
 ) -> list[TileModel]:
     """The model on each tile; the fields are values, for the arguments of tasks."""
     model: Any = layout.tile_model
-    values: Any = shared
-    return [TileModel(model, values, of_tile, due) for of_tile in own]
+    return [TileModel(model, shared, of_tile, due) for of_tile in own]
+
+
+def _illuminate(data: TileData, at: TileModel) -> Array:
+    return illuminate_tile(data.tile, at)
+
+
+def illuminate_tiles(layout: Layout, models: Sequence[TileModel]) -> list[Value]:
+    """N on each tile's window, (y, x) float32, summed over all tiles."""
+    illuminate = layout.storing(_illuminate)
+    return add_neighbours(
+        layout, [task(illuminate, *of_tile) for of_tile in zip(layout.tiles, models, strict=True)]
+    )

@@ -31,8 +31,9 @@ def synchronise_swept(
     """
     assert data.pairs is not None
     weight = at.inverse_illumination(illumination[...])
-    block = find_pairs(data.pairs, data.tile)
-    return swept._replace(left=synchronise_tile(data.tile, swept.left, block, weight, how, swept.misfit))
+    tile = at.locate(data.tile)
+    block = find_pairs(data.pairs, tile)
+    return swept._replace(left=synchronise_tile(tile, swept.left, block, weight, how, swept.misfit))
 
 
 def measure_row(

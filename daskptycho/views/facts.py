@@ -326,6 +326,10 @@ def result_facts(result: xr.Dataset) -> list[Facts]:
             else "never synchronised",
         ),
     ]
+    if "position_given" in result:
+        from daskptycho.views.moves import describe_moves
+
+        run.append(("positions", describe_moves(result).removeprefix("Positions: ")))
     return [
         image,
         run,

@@ -36,6 +36,7 @@ from daskptycho.views.drawing import (
     show_phase,
     show_values,
 )
+from daskptycho.views.moves import draw_moves
 from daskptycho.views.panels import (
     FIRST,
     SECOND,
@@ -74,7 +75,7 @@ def plot_result(
     limits: tuple[float, float] | None = None,
     width: float | None = None,
 ) -> Figure:
-    """Draw a result: amplitude, phase, probe modes, residual and disagreement.
+    """Draw a result: amplitude, phase, probe modes, residual and disagreement, and moves of positions.
 
     Parameters
     ----------
@@ -126,8 +127,12 @@ def plot_result(
         figure.suptitle(_headline(result, _read_options(result)), fontsize=LARGE)
         top, bottom = figure.subfigures(2, 1, height_ratios=[above, below], squeeze=False)[:, 0]
         panels = top.subplots(1, 2)
-        modes, curve = bottom.subfigures(1, 2, width_ratios=[1.15 if len(probe) > 1 else 0.7, 1])
+        refined = "position_given" in result
+        widths = [1.15 if len(probe) > 1 else 0.7, *([0.8] if refined else []), 1.0]
+        modes, *between, curve = bottom.subfigures(1, len(widths), width_ratios=widths)
         draw_probe(modes, probe, size)
+        if refined:
+            draw_moves(between[0].subplots(), result)
         draw_convergence(curve.subplots(), result)
     for number, (axes, part) in enumerate(zip(panels, parts, strict=True)):
         own_map, own_limits = (colour_map, limits) if part == parts[-1] else (None, None)

@@ -216,6 +216,31 @@ def gramian_on_a_large_image(kernels: Kernels) -> None:
     close(out[0], 2 * np.vdot(frames, frames))
 
 
+def displacement_terms_on_a_large_image(kernels: Kernels) -> None:
+    random = np.random.default_rng(13)
+    image = fenced(IMAGE, np.complex64)
+    inside = np.subtract(SMALL, 2)
+    corner = complex_noise(random, SMALL)
+    image[-SMALL[0] :, -SMALL[1] :] = corner
+    change, probe = complex_noise(random, (2, 1, 1, *inside))
+    force, curvature = np.empty((1, 2)), np.empty((1, 3))
+    kernels.displacement_terms(image, change, probe, np.subtract(IMAGE, inside + 1)[None], force, curvature)
+    y = (corner[2:, 1:-1] - corner[:-2, 1:-1]) / 2
+    x = (corner[1:-1, 2:] - corner[1:-1, :-2]) / 2
+    asked, power = probe[0, 0].conj() * change[0, 0], abs(probe[0, 0]) ** 2
+    close(force[0], [(one.conj() * asked).real.sum() for one in (y, x)])
+    close(curvature[0], [(a.conj() * b * power).real.sum() for a, b in ((y, y), (y, x), (x, x))])
+
+
+def field_sums_of_a_large_image(kernels: Kernels) -> None:
+    random = np.random.default_rng(14)
+    fields = fenced((1, *IMAGE), np.float32)
+    fields[0, -SMALL[0] :, -SMALL[1] :] = random.random(SMALL)
+    power, out = random.random((1, *SMALL)).astype(np.float32), np.empty((1, 1))
+    kernels.field_sums(power, fields, np.subtract(IMAGE, SMALL)[None], out)
+    close(out[0, 0], (power[0] * fields[0, -SMALL[0] :, -SMALL[1] :]).sum())
+
+
 def _trial(choose_blocks: ChooseBlocks, check: Callable[[Kernels], None]) -> Trial:
     return Trial(check.__name__.replace("_", " "), check, choose_blocks)
 
@@ -242,6 +267,8 @@ LARGE_TRIALS: dict[str, list[Trial]] = {
         _trial(_last, accumulate_probe_of_a_large_image),
     ],
     "gramian": [_trial(_last, gramian_of_many_frames), _trial(_last, gramian_on_a_large_image)],
+    "displacement_terms": [_trial(_last, displacement_terms_on_a_large_image)],
+    "field_sums": [_trial(_last, field_sums_of_a_large_image)],
     # Rows and entries of a matrix are numbered in 32 bits.
     **{check.__name__: [] for check in MATRIX_CHECKS},
 }

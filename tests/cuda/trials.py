@@ -205,6 +205,29 @@ def accumulate_probe(layout: Layout, kernels: Kernels) -> None:
     close(denominator, 1 + (abs(patches) ** 2).sum(axis=0))
 
 
+def displacement_terms(layout: Layout, kernels: Kernels) -> None:
+    arrays = arrays_for(layout)
+    image, corner = np.pad(arrays.image, 1, mode="wrap"), layout.corner + 1
+    force, curvature = np.full((layout.frames, 2), np.nan), np.full((layout.frames, 3), np.nan)
+    kernels.displacement_terms(image, arrays.waves, arrays.probe, corner, force, curvature)
+    slopes = [(np.roll(image.astype(complex), -1, a) - np.roll(image, 1, a)) / 2 for a in (0, 1)]
+    patches = [plain.windows(slope, corner, layout.frame)[:, None] for slope in slopes]
+    weighted, power = arrays.probe.conj() * arrays.waves, abs(arrays.probe.astype(complex)) ** 2
+    close(force, np.stack([(one.conj() * weighted).real.sum(axis=(1, 2, 3)) for one in patches], axis=1))
+    products = [patches[a].conj() * patches[b] for a, b in ((0, 0), (0, 1), (1, 1))]
+    close(curvature, np.stack([(one.real * power).sum(axis=(1, 2, 3)) for one in products], axis=1))
+
+
+def field_sums(layout: Layout, kernels: Kernels) -> None:
+    arrays = arrays_for(layout)
+    power = (abs(arrays.probe) ** 2).sum(axis=1)
+    fields = np.stack([arrays.image.real, arrays.image.imag, abs(arrays.image)])
+    out = np.full((layout.frames, 3), np.nan)
+    kernels.field_sums(power, fields, layout.corner, out)
+    patches = [plain.windows(field, layout.corner, layout.frame).real for field in fields]
+    close(out, np.stack([(power * patch).sum(axis=(1, 2)) for patch in patches], axis=1))
+
+
 def gramian(layout: Layout, kernels: Kernels) -> None:
     """Every pair of frames, with nothing in common too, and each with itself; conjugate to the last bit."""
     arrays = arrays_for(layout)
@@ -331,6 +354,8 @@ TRIALS: dict[str, list[Trial]] = {
         accumulate_illumination,
         accumulate_probe,
         gramian,
+        displacement_terms,
+        field_sums,
     )
 }
 TRIALS |= {check.__name__: _over(MATRIX_LAYOUTS, check) for check in MATRIX_CHECKS}

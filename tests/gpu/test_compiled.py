@@ -33,8 +33,8 @@ pytestmark = [
 # Turing, A100, H100, B200: and the threads that a multiprocessor of each holds.
 THREADS = {75: 1024, 80: 2048, 90: 2048, 100: 2048}
 REGISTERS = 65536
-# Of a kernel that is never launched with more blocks than this fills.
-FEW_THREADS = {"multiply_matrix": 1024}
+# Of a kernel that is never launched with more blocks than this fills, and of one that keeps five sums.
+FEW_THREADS = {"multiply_matrix": 1024, "displacement_terms": 1024}
 
 every_kernel = pytest.mark.parametrize("kernel", TRIALS)
 

@@ -406,3 +406,29 @@ def test_frames_in_memory_and_of_a_foreign_byte_order(scans: dict[str, xr.Datase
     scan["intensity"] = scan["intensity"].astype(">u2")
     expected = dp.reconstruct(scan, sweeps=2)
     assert relative_where_lit(dp.reconstruct(scan, sweeps=2, device="gpu"), expected) < CLOSE
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("raster", {"update_probe": False}),
+        ("fractional", {}),
+        ("raster", {"algorithm": "raar", "sync": dp.Sync("full", every=1)}),
+        ("raster", {"update_probe": False, "sync": dp.Sync(inner=2, every=1)}),
+    ],
+    ids=["known probe", "modes", "RAAR, full", "inner sweeps"],
+)
+def test_refined_positions_are_those_of_the_cpu(
+    standin: ModuleType, scans: dict[str, xr.Dataset], name: str, options: dict[str, Any]
+) -> None:
+    scan = scans[name].copy()
+    wrong = np.random.default_rng(3).uniform(-1, 1, scan["position"].shape)
+    scan["position"] = scan["position"] + wrong
+    scan["position"].attrs["units"] = "pixel"
+    given = {"refine": dp.Positions(start=2, every=1, hold=None), "sweeps": 4} | options
+    expected = dp.reconstruct(scan, **given)
+    found, _ = on_gpu(standin, scan, **given)
+    moved = (expected["position"] - expected["position_given"]).values
+    assert abs(moved).max() > 0.1
+    np.testing.assert_allclose(found["position"], expected["position"], atol=1e-3)
+    assert relative_where_lit(found, expected) < 1e-3

@@ -79,7 +79,7 @@ class Strength(Parameter):
         own = np.broadcast_to(value, len(view.corner)).astype(np.float32)
         return view._replace(factor=own if view.factor is None else view.factor * own)
 
-    def new_sums(self, value: Any) -> Sums:
+    def new_sums(self, value: Any, image: Any) -> Sums:
         return np.zeros(len(value)), np.zeros(len(value))
 
     def accumulate(self, sums: Sums, frames: slice, image: Any, change: Any, view: View) -> None:

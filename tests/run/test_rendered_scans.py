@@ -271,3 +271,23 @@ def test_true_frames_stay_where_they_are(bench: Bench, tmp_path: Path) -> None:
         expected.append(abs(scene.modes[0](rows - y, columns - x)) ** 2 * scene.specimen(rows, columns))
     scale = np.linalg.norm(expected)
     assert np.linalg.norm(found - expected) < 0.02 * scale < np.linalg.norm(whole - expected)
+
+
+@pytest.mark.parametrize("bench", [near(), near(source=0.01), far()], ids=["near", "point source", "far"])
+def test_positions_that_are_wrong_by_a_pixel_are_refined(bench: Bench, tmp_path: Path) -> None:
+    """Against positions in metres, in the near field and in the far field."""
+    scene = make_scene(bench)
+    scan = write(scene, tmp_path / "s.zarr")
+    true, pixel = scan["position"].values, np.array(scan.attrs["pixel_size_m"])
+    wrong = np.random.default_rng(5).normal(0, 0.7, true.shape) * pixel
+    moved = scan.assign(position=scan["position"] + wrong)
+    moved["position"].attrs = scan["position"].attrs
+    result = dp.reconstruct(moved, sweeps=80, update_probe=False, refine=dp.Positions(start=8))
+
+    def off(name: str) -> float:
+        apart = (result[name].values - true) / pixel
+        return float(np.sqrt(((apart - apart.mean(axis=0)) ** 2).mean()))
+
+    assert off("position_given") > 0.5
+    assert off("position") < 0.05
+    assert result["position"].attrs["units"] == "m"

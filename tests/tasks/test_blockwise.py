@@ -10,7 +10,6 @@ import dask
 import numpy as np
 import pytest
 
-from daskptycho.graph import illuminate_tiles
 from daskptycho.model.sweep import OverlapSum, TileSweep, Weighted
 from daskptycho.sync.eigensolvers import Eigenpair
 from daskptycho.sync.gramian import Border, assemble_gramian, block_matrix, block_values
@@ -20,7 +19,7 @@ from daskptycho.tasks import blockwise
 from daskptycho.tasks.exact import find_all_phases, turn_frames
 from daskptycho.tasks.layout import Layout
 from daskptycho.tasks.spec import Value, place
-from daskptycho.tasks.state import State, TileState, model_on_tiles
+from daskptycho.tasks.state import State, TileState, illuminate_tiles, model_on_tiles
 from daskptycho.tasks.waiting import compute, persist
 from tests import plain
 from tests.sweeping import FULL, choose_settings, lay_out_scan, on_tile, place_first_values, sweep_scan
@@ -158,7 +157,7 @@ def test_each_tile_turns_its_frames_by_their_own_phases() -> None:
     noise = frames_of_noise(ds, TILES[4], 1.0)
     settings = choose_settings(noise.layout)
     found = persist(find_all_phases(noise.layout, noise.swept, noise.after, settings))
-    turned, phases = turn_frames(noise.layout, noise.swept, found, noise.swept, settings)
+    turned, phases = turn_frames(noise.layout, noise.swept, noise.after, found, noise.swept, settings)
     left = [own.left for own in compute(turned)]
     assert all(isinstance(own, OverlapSum) for own in left)
     assert [len(own.phase) for own in left] == [9] * 4
@@ -178,12 +177,14 @@ def test_phases_that_the_misfit_does_not_bear_out_are_left_alone(misfit: float, 
     settings = choose_settings(noise.layout, sync=Sync("full", iterations=300))
     swept = [place(own._replace(misfit=misfit)) for own in compute(noise.swept)]
     found = persist(find_all_phases(noise.layout, swept, noise.after, settings))
-    phases = compute(turn_frames(noise.layout, swept, found, swept, settings)[1])
+    phases = compute(turn_frames(noise.layout, swept, noise.after, found, swept, settings)[1])
     assert abs(np.angle(compute(found).phase)).max() > 0.1
     assert (phases.phase == 1).all() == (not kept)
     assert phases.spread == compute(found).spread
     # With a fixed cadence they are applied in any case.
     fixed = compute(
-        turn_frames(noise.layout, swept, found, swept, choose_settings(noise.layout, sync=FULL))[1]
+        turn_frames(noise.layout, swept, noise.after, found, swept, choose_settings(noise.layout, sync=FULL))[
+            1
+        ]
     )
     np.testing.assert_array_equal(fixed.phase, compute(found).phase)

@@ -1,0 +1,148 @@
+"""What the image adds to the derivatives of the misfit by the offsets of the frames, once tiles are merged.
+
+`positions.Positions` computes the derivatives with the image held fixed.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskptycho.backend import array_module, kernels
+from daskptycho.model.model import TileModel
+from daskptycho.model.operators import project_data, split
+from daskptycho.model.positions import Derivatives
+from daskptycho.tiling import Tile
+
+__all__ = ["look_around", "pull_of_image"]
+
+Array = Any
+
+# 1 / N is differentiated where N is not below this share of its mean over the lit pixels: further out, at
+# the rim, its derivative would outweigh everything else.
+FLATTENED = 0.03
+
+
+def derivative(image: Array, axis: int) -> Array:
+    """The derivative of an image along an axis, by central differences of neighbours; zero at its edges."""
+    out = array_module(image).zeros_like(image)
+    if axis == 0:
+        out[1:-1] = (image[2:] - image[:-2]) / 2
+    else:
+        out[:, 1:-1] = (image[:, 2:] - image[:, :-2]) / 2
+    return out
+
+
+def _weigh_fields(tile: Tile, at: TileModel, fields: Array) -> Array:
+    """``sum |P_i|^2 field`` under each frame, (frame, field) float64.
+
+    The fields are interpolated at the fraction of each position, in place of the probe, which would need a
+    Fourier transform for each frame.
+    """
+    view, xp = at.view_without_probe(tile, slice(None)), array_module(fields)
+    power = (at.probe.real**2 + at.probe.imag**2).sum(axis=0)[None]
+    low = np.floor(view.fraction).astype(np.int64)
+    total = xp.zeros((len(tile), len(fields)))
+    for y, x in product((0, 1), (0, 1)):
+        share = abs(1 - y - (view.fraction - low)[:, 0]) * abs(1 - x - (view.fraction - low)[:, 1])
+        if share.any():
+            sums = xp.empty_like(total)
+            kernels(power).field_sums(power, fields, view.corner + low + np.array([y, x]), sums)
+            total += sums * xp.asarray(share)[:, None]
+    return total if view.factor is None else total * (view.factor**2)[:, None]
+
+
+def pull_of_image(
+    tile: Tile, at: TileModel, found: Derivatives, change: Array, illumination: Array
+) -> tuple[Array, Array]:
+    """The part of the derivatives by the offsets that the image adds, since it follows the frames.
+
+    Parameters
+    ----------
+    tile : Tile
+    at : TileModel
+        The model of the sweep.
+    found : Derivatives
+        Those of the tile.
+    change : (y, x) complex64 array
+        ``Derivatives.change`` summed over all tiles.
+    illumination : (y, x) float32 array
+        N on the tile's window, summed over all tiles.
+
+    Returns
+    -------
+    image : (frame, 2) float64 array
+        ``sum |P_i|^2 Re(conj(D_a y) dpsi)``, where ``dpsi = sum_i conj(P_i) chi_i / N`` is the coming change
+        of the image. Without this part the frames would move by far too much: the image takes up most of the
+        misfit.
+    noise : (frame, 2) float64 array
+        ``sum |P_i|^2 D_a(1 / N)``: how much more noise the frames fit if this one moves away. Without this
+        part frames drift apart, which leaves more pixels of the object to each of them.
+    """
+    xp = array_module(change)
+    weight = at.inverse_illumination(illumination)
+    coming = change * weight
+    lit = weight > 0
+    mean = (illumination * lit).sum() / xp.maximum(lit.sum(), 1)
+    least = xp.maximum(FLATTENED * mean, np.finfo(np.float32).tiny).astype(np.float32)
+    flattened = 1 / xp.maximum(illumination, least)
+    slopes = [(derivative(found.image, axis).conj() * coming).real for axis in (0, 1)]
+    fields = xp.stack([*slopes, *(derivative(flattened, axis) for axis in (0, 1))]).astype(np.float32)
+    sums = _weigh_fields(tile, at, fields)
+    return sums[:, :2], sums[:, 2:]
+
+
+# It moves there if its misfit is below this share of that where it is.
+CLEARLY = 0.7
+
+
+def look_around(
+    tile: Tile, at: TileModel, amplitude: Array, image: Array, centre: dict[int, NDArray], farthest: int
+) -> NDArray[np.float64]:
+    """Try frames that fit badly at all whole pixels around a place, in the image that is there.
+
+    Gradients lead a frame that is wrong by more than a speckle of the sample nowhere.
+
+    Parameters
+    ----------
+    tile : Tile
+    at : TileModel
+    amplitude : Amplitudes
+    image : (y, x) complex64 array
+        The object on the tile's window.
+    centre : dictionary
+        For the number of each of these frames in the tile, the whole pixels from where it is to the centre
+        of the search, [y, x].
+    farthest : int
+        Pixels around the centre to search. A frame that is further from it has an image of its own where it
+        is, in which it fits well, and comes to the best place within.
+
+    Returns
+    -------
+    (frame, 2) float64 array
+        How far each frame of the tile is to move; zero where no other place is clearly better.
+    """
+    found = np.zeros((len(tile), 2))
+    height, width = at.probe.shape[-2:]
+    steps = range(-farthest, farthest + 1)
+    for frame, middle in centre.items():
+        one = slice(frame, frame + 1)
+        view, measured = at.view(tile, one), amplitude[one]
+        forward = at.model.forward.at(view.fraction)
+        most = np.array(tile.window.shape) - (height, width)
+        misfits = {}
+        near = np.abs(middle).max() <= farthest
+        places = [(int(middle[0]) + y, int(middle[1]) + x) for y, x in product(steps, steps)]
+        for by in [*([(0, 0)] if near else []), *places]:
+            corner = view.corner + np.array(by)
+            if (corner >= 0).all() and (corner <= most).all():
+                waves = split(image, view.probe, corner)
+                _, misfit = project_data(waves, measured, forward, at.model.likelihood, out=waves)
+                misfits[by] = float(misfit)
+        best = min(misfits, key=lambda by: misfits[by], default=(0, 0))
+        if not near or misfits[best] < CLEARLY * misfits[0, 0]:
+            found[frame] = best
+    return found

@@ -1,0 +1,98 @@
+"""The standing of a run between two sweeps, and the scalars of the sweeps that are done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskptycho.run.guard import Anchor, Guard
+from daskptycho.sync.options import Cadence, Sync
+from daskptycho.sync.positions import Pace
+from daskptycho.tasks.spec import place
+from daskptycho.tasks.state import State
+
+__all__ = ["Standing", "SweepRecord"]
+
+
+class SweepRecord(NamedTuple):
+    """The scalars of a sweep that are kept in the history of a run; see `Progress`."""
+
+    residual: float
+    disagreement: float
+    spread: float
+    seconds: float
+    significance: float = np.nan
+    """T of the positions; NaN if the sweep did not test them. See `sync.positions.Moves`."""
+    moved: float = 0.0
+    """How far frames moved after the sweep: root mean square along an axis, in pixels."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The standing of a run between two sweeps: all that the next sweep depends on.
+
+    Attributes
+    ----------
+    state : State
+        Image, probe and all other data on the workers.
+    cadence : Cadence
+        When to synchronise next.
+    step : float or None
+        t of Nesterov's sequence; None before its first step.
+    history : tuple of SweepRecord
+        One record for each sweep done.
+    pace : Pace or None
+        When to update positions next; None if they are not refined.
+    guard : Guard
+    anchor : Anchor or None
+        What the run goes back to if it diverges; None before the first sweep.
+    """
+
+    state: State
+    cadence: Cadence
+    step: float | None = None
+    history: tuple[SweepRecord, ...] = ()
+    change: float = np.nan
+    """Relative change of the object in the sweep before the last; NaN if it was not measured."""
+    polished_from: int | None = None
+    """Number of sweeps after which the polish began; None before it."""
+    guard: Guard = field(default_factory=Guard)
+    anchor: Anchor | None = None
+    pace: Pace | None = None
+
+    @property
+    def sweep(self) -> int:
+        """Number of sweeps done."""
+        return len(self.history)
+
+    def to_attributes(self) -> dict[str, Any]:
+        """Describe all but the state and the history by plain values, for a checkpoint."""
+        return {
+            "step": self.step,
+            "growing": self.cadence.growing,
+            "interval": self.cadence.interval,
+            "due_in": self.cadence.due_in,
+            "change": None if np.isnan(self.change) else self.change,
+            "polished_from": self.polished_from,
+            "guard": asdict(self.guard),
+            "anchor": None if self.anchor is None else self.anchor.sweep,
+            "pace": None if self.pace is None else asdict(self.pace),
+        }
+
+    @staticmethod
+    def from_attributes(attributes: Mapping[str, Any], sync: Sync, history: NDArray) -> Standing:
+        """Make the standing that `to_attributes` described, with a state that is still empty."""
+        return Standing(
+            State(place({}), []),
+            Cadence(sync, attributes["growing"], attributes["interval"], attributes["due_in"]),
+            attributes["step"],
+            tuple(SweepRecord(*map(float, row)) for row in history),
+            np.nan if attributes["change"] is None else attributes["change"],
+            attributes["polished_from"],
+            Guard(**attributes["guard"]),
+            pace=None if attributes.get("pace") is None else Pace(**attributes["pace"]),
+        )

@@ -1,0 +1,178 @@
+"""The part of a sweep's graph that refines positions: sums of each tile, one solve, and frames that move.
+
+The derivatives of `model.positions` come with a sweep. What the image adds to them needs the changes of
+neighbouring tiles, which come as strips, and a second pass over the frames without Fourier transforms. One
+task finds the moves of all frames. Frames move between two sweeps: the image is merged where they were, and
+the coming sweep starts from it with the frames at their new positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from daskptycho.backend import to_host
+from daskptycho.model.displacement import look_around, pull_of_image
+from daskptycho.model.model import TileModel
+from daskptycho.model.positions import Derivatives, Positions
+from daskptycho.model.probe import Probe
+from daskptycho.model.sweep import TileSweep
+from daskptycho.sync.positions import FARTHEST, Frames, Freedom, Moves, Pace, TileForces, find_moves
+from daskptycho.tasks.frames import load_amplitudes
+from daskptycho.tasks.layout import Layout, TileData
+from daskptycho.tasks.spec import Value, task
+from daskptycho.tasks.state import (
+    State,
+    SweepSettings,
+    TileState,
+    illuminate_tiles,
+    merge_image,
+    model_on_tiles,
+    previous_image,
+    stack_of,
+)
+from daskptycho.tasks.strips import add_neighbours
+from daskptycho.tiling import Shape
+
+__all__ = ["refine_positions"]
+
+Array = Any
+
+# Largest share of frames that fit badly with which they are looked for.
+MOST_ASTRAY = 0.5
+
+
+def _change(swept: TileSweep) -> Array:
+    return _derivatives(swept).change
+
+
+def _derivatives(swept: TileSweep) -> Derivatives:
+    return cast(Derivatives, swept.sums[Positions.name])
+
+
+def _forces(
+    data: TileData, swept: TileSweep, at: TileModel, change: Array, illumination: Array
+) -> TileForces:
+    derivatives = _derivatives(swept).with_images(lambda image: image[...])
+    tile, of_tiles = at.locate(data.tile), illumination[...]
+    image, noise = pull_of_image(data.tile, at, derivatives, change[...], of_tiles)
+    position = tile.corner + tile.fraction + (tile.window.y, tile.window.x)
+    force, curvature = to_host(derivatives.force - image), to_host(derivatives.curvature)
+    lit = _count_lit(data, at.inverse_illumination(of_tiles) > 0)
+    misfits = to_host(derivatives.misfit)
+    last = at.own[Positions.name][:, 1]
+    return TileForces(position, force, to_host(noise), curvature, swept.misfit, lit, misfits, last)
+
+
+def _count_lit(data: TileData, lit: Array) -> int:
+    """Number of pixels that are lit, without those that a tile of a lower number has too."""
+    counted = lit.copy()
+    for strip in data.strips:
+        rows = strip.from_source[0].start, strip.from_source[1].start
+        later = (strip.source, rows) > (data.tile.index, (strip.to_target[0].start, strip.to_target[1].start))
+        if strip.source < data.tile.index or (strip.source == data.tile.index and not later):
+            counted[strip.to_target] = False
+    return int(counted.sum())
+
+
+def _find(
+    shared: dict[str, Array], forces: list[TileForces], frames: Frames, pace: Pace, freedom: Freedom
+) -> Moves:
+    return find_moves(forces, to_host(shared[Probe.name]), frames, pace, freedom)
+
+
+class Rule(NamedTuple):
+    """How frames move."""
+
+    positions: Positions
+    frame_shape: Shape
+
+
+def _move(data: TileData, own: dict[str, Array], moves: Moves, rule: Rule) -> dict[str, Array]:
+    step, value = moves.offset[data.tile.frames], own[Positions.name]
+    moved = rule.positions.move(value, step, data.tile, rule.frame_shape)
+    return own | {Positions.name: moved}
+
+
+def _look(data: TileData, at: TileModel, image: Array, moves: Moves, rule: Rule) -> dict[str, Array]:
+    """The values of a tile's frames, with those that fitted badly where they fit best."""
+    frames = np.flatnonzero(moves.astray[data.tile.frames])
+    # Where most frames fit badly there is no image yet to find them in.
+    if not len(frames) or moves.astray.mean() > MOST_ASTRAY:
+        return at.own
+    expected = moves.expected[data.tile.frames]
+    centre = {int(frame): expected[frame] for frame in frames}
+    by = look_around(data.tile, at, load_amplitudes(data.amplitudes), image[...], centre, FARTHEST)
+    value, astray = at.own[Positions.name].copy(), by.any(axis=1)
+    # They begin anew there, without momentum.
+    value[astray] = rule.positions.move(value, by, data.tile, rule.frame_shape)[astray]
+    value[astray, 1] = 0
+    return at.own | {Positions.name: value}
+
+
+def refine_positions(
+    layout: Layout,
+    before: State,
+    after: State,
+    swept: list[Value],
+    models: list[TileModel],
+    settings: SweepSettings,
+) -> tuple[State, Value]:
+    """Move frames after a sweep, if that is significant.
+
+    Parameters
+    ----------
+    layout : Layout
+    before, after : State
+        The states before and after the sweep.
+    swept : list of Value
+        The `TileSweep` of each tile, with the `Derivatives` of its frames.
+    models : list of TileModel
+        The models of the sweep.
+    settings : SweepSettings
+
+    Returns
+    -------
+    state : State
+        `after` with frames moved, images merged and the illumination renewed.
+    moves : Value
+        The `Moves` of all frames.
+    """
+    (positions,) = (own for own in layout.model.parameters if isinstance(own, Positions))
+    changes = add_neighbours(layout, [task(layout.storing(_change), of_tile) for of_tile in swept])
+    illuminations = [tile.illumination for tile in before.tiles]
+    inputs = zip(layout.tiles, swept, models, changes, illuminations, strict=True)
+    forces = [task(_forces, *of_tile) for of_tile in inputs]
+    assert settings.pace is not None
+    freedom = Freedom(positions.moves, positions.hold, positions.line, settings.momentum)
+    moves = task(_find, before.shared, forces, layout.frames, settings.pace, freedom)
+    rule = Rule(positions, layout.tiling.frame_shape)
+    own = [
+        task(_move, data, tile.own, moves, rule) for data, tile in zip(layout.tiles, after.tiles, strict=True)
+    ]
+    images = _merge_where_frames_were(layout, after)
+    if settings.pace.looks():
+        models = model_on_tiles(layout, after.shared, own)
+        own = [
+            task(_look, *of_tile, moves, rule) for of_tile in zip(layout.tiles, models, images, strict=True)
+        ]
+    return replace(after, tiles=_move_frames(layout, after, images, own)), moves
+
+
+def _merge_where_frames_were(layout: Layout, state: State) -> list[Value]:
+    models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
+    merge = layout.storing(merge_image)
+    return [task(merge, *of_tile) for of_tile in zip(layout.tiles, state.tiles, models, strict=True)]
+
+
+def _move_frames(layout: Layout, state: State, images: list[Value], own: list[Value]) -> list[TileState]:
+    """The tiles of a state with merged images and with frames at new positions, their light renewed."""
+    previous = layout.storing(previous_image)
+    illuminations = illuminate_tiles(layout, model_on_tiles(layout, state.shared, own))
+    of_tiles = zip(layout.tiles, state.tiles, images, illuminations, own, strict=True)
+    return [
+        TileState(image, illumination, of_frames, task(previous, tile), task(stack_of, data, tile))
+        for data, tile, image, illumination, of_frames in of_tiles
+    ]

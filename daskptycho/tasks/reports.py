@@ -1,0 +1,94 @@
+"""The scalars of a sweep that the client needs, summed up over the tiles."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from daskptycho.model.parameter import Sums
+from daskptycho.model.sweep import TileSweep
+from daskptycho.sync.phases import Phases
+from daskptycho.sync.positions import Moves
+from daskptycho.tasks.lbfgs import relative_change
+from daskptycho.tasks.spec import Value, in_one_process, task
+from daskptycho.tasks.state import Joined
+
+__all__ = [
+    "MovingReport",
+    "Report",
+    "TileReport",
+    "add_moves",
+    "gather_reports",
+    "summarise",
+    "summarise_joined",
+]
+
+
+class Report(NamedTuple):
+    """The scalars of a sweep, for the client. Those of `Phases` are NaN if it did not synchronise."""
+
+    misfit: float
+    """``sum (|Fz| - a)^2`` over the valid pixels of all frames."""
+    disagreement: float
+    spread: float
+    localisation: float
+    change: float = np.nan
+    """Relative change of the object in the sweep before, weighted by N; NaN if it was not measured."""
+
+
+class MovingReport(NamedTuple):
+    """The scalars of a sweep after which positions were tested: those of `Report`, and two more."""
+
+    misfit: float
+    disagreement: float
+    spread: float
+    localisation: float
+    change: float
+    significance: float
+    """See `sync.positions.Moves`."""
+    moved: float
+    """Root mean square along an axis of how far frames moved, in pixels."""
+
+
+class TileReport(NamedTuple):
+    """The part of a `TileSweep` that one task for all tiles needs. A `TileSweep` has the same fields."""
+
+    misfit: float
+    sums: dict[str, Sums]
+    moved: tuple[float, float] = (0.0, 0.0)
+
+
+def _report_tile(swept: TileSweep) -> TileReport:
+    return TileReport(swept.misfit, swept.sums, swept.moved)
+
+
+def gather_reports(swept: list[Value]) -> list[Value]:
+    """The input of one task for all tiles: whole sweeps from its own process, reports from others."""
+    share_process = in_one_process(len(swept))
+    return [
+        of_tile if share_process(0, index) else task(_report_tile, of_tile)
+        for index, of_tile in enumerate(swept)
+    ]
+
+
+def summarise(reports: list[TileReport], found: Phases | None) -> Report:
+    """Sum up the reports of all tiles, with what their synchronisation found."""
+    misfit = sum(report.misfit for report in reports)
+    return _make_report(misfit, found, relative_change([report.moved for report in reports]))
+
+
+def summarise_joined(joined: Joined) -> Report:
+    """The report of a sweep of L-BFGS, whose task for all tiles has summed up already."""
+    return _make_report(joined.misfit, joined.phases, joined.change)
+
+
+def _make_report(misfit: float, found: Phases | None, change: float) -> Report:
+    if found is None:
+        return Report(misfit, np.nan, np.nan, np.nan, change)
+    return Report(misfit, found.disagreement, found.spread, found.localisation, change)
+
+
+def add_moves(report: Report, moves: Moves) -> MovingReport:
+    """The report of a sweep after which positions were tested."""
+    return MovingReport(*report, moves.significance, float(np.sqrt((moves.offset**2).mean())))
