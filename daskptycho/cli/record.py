@@ -27,7 +27,7 @@ __all__ = ["command"]
     cls=CommandWithExamples,
     short_help="Record a running measurement.",
     examples=(
-        "daskptycho record master.h5 scan.zarr --plan positions.csv --guess-probe \\\n"
+        "daskptycho record master.h5 scan.zarr --plan positions.csv \\\n"
         "--energy-eV 8000 --detector-distance-m 2 --detector-pixel-size-m 75e-6",
         "daskptycho record frames/ scan.zarr --plan positions.csv --position-unit pixel \\\n"
         "--probe yesterday.zarr",
@@ -55,7 +55,6 @@ __all__ = ["command"]
     help="Number in the name of the first file of a folder.",
 )
 @click.option("--probe", metavar="FILE", help="First guess of the probe: a .npy file, a scan or a result.")
-@click.option("--guess-probe", is_flag=True, help="Guess the probe from the first frames.")
 @click.option(
     "--wait-seconds",
     type=float,

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats.arriving_frames import FrameSource, open_source
-from daskptycho.formats.first_probe import guess_first_probe
 from daskptycho.formats.position_file import read_position_file
 from daskptycho.formats.units import is_pixels, to_si
 from daskptycho.scan.dataset import create_scan, open_scan
@@ -24,8 +23,6 @@ __all__ = ["record"]
 
 # Seconds between two looks at the source.
 PAUSE = 0.1
-# Frames from which the first probe is guessed.
-GUESS_FRAMES = 16
 
 
 def record(
@@ -38,7 +35,6 @@ def record(
     intensity_key: str | None = None,
     first_number: int = 0,
     probe: ArrayLike | str | Path | None = None,
-    guess_probe: bool = False,
     wait_seconds: float = 60.0,
     mask_value: float | Sequence[float] = (),
     clip_negative: bool = False,
@@ -68,9 +64,8 @@ def record(
     first_number : int
         Number in the name of the first file of a folder.
     probe : (mode, y, x) or (y, x) array, str or Path, optional
-        First guess of the probe, or a .npy file, a scan or a result that has one.
-    guess_probe : bool
-        Guess the probe from the first frames.
+        First guess of the probe, or a .npy file, a scan or a result that has one. Without one, the run that
+        follows guesses it from the first tile.
     wait_seconds : float
         End the scan if no frame has come for so long.
     mask_value, clip_negative, overwrite
@@ -102,18 +97,14 @@ def record(
     path = Path(source).expanduser()
     position, unit = _read_plan(plan, plan_columns, position_unit)
     if overwrite or not exists(parse_location(scan)):
-        first = _wait_for_first(
-            *(open_source(path, intensity_key), min(GUESS_FRAMES, len(position)) if guess_probe else 1),
-            *(wait_seconds, source),
-        )
-        contents: dict[str, Any] = {"intensity": first, **geometry}
+        first = _wait_for_first(open_source(path, intensity_key), wait_seconds, source)
         create_scan(
             scan,
             planned_position=position,
             frame_shape=first.shape[1:],
             dtype=_stored_type(first.dtype),
             position_unit=unit,
-            probe=guess_first_probe(contents) if guess_probe else _read_probe(probe),
+            probe=_read_probe(probe),
             overwrite=overwrite,
             **geometry,
         )
@@ -152,21 +143,14 @@ def _record_until_complete(
             time.sleep(PAUSE)
 
 
-def _wait_for_first(source: FrameSource, count: int, wait_seconds: float, name: object) -> NDArray[Any]:
-    """The first frames, at least so many, or what has come when the time is over."""
-    latest = time.monotonic()
-    found: list[NDArray[Any]] = []
-    while True:
+def _wait_for_first(source: FrameSource, wait_seconds: float, name: object) -> NDArray[Any]:
+    """The first frames that have come."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < wait_seconds:
         for _, counts in source.arrived(np.zeros(0, dtype=bool)):
-            found.append(counts)
-            if sum(map(len, found)) >= count:
-                break
-        over = time.monotonic() - latest >= wait_seconds
-        if found and (sum(map(len, found)) >= count or over):
-            return np.concatenate(found)
-        if over:
-            raise ScanError(f"no frame has come from {name} for {wait_seconds:g} s; expected frames")
+            return counts
         time.sleep(PAUSE)
+    raise ScanError(f"no frame has come from {name} for {wait_seconds:g} s; expected frames")
 
 
 def _read_plan(

@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 import xarray as xr
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.cluster.workers import Workers
+from daskptycho.run.first_probe import guess_probe
 from daskptycho.run.growth import Watch
 from daskptycho.run.keeper import Keeper
 from daskptycho.run.laying_out import Setting, choose_setting
@@ -37,11 +38,18 @@ def stage_settings(
     options: RunOptions, workers: Workers, *, probe: ArrayLike | None = None, modes: Any = None
 ) -> Callable[[xr.Dataset], Setting]:
     """What makes the setting of a stage from the scan with the frames of then; see `choose_setting`."""
+    guessed: list[NDArray] = []
 
     def choose(scan: xr.Dataset) -> Setting:
         used = take_used(scan)
+        own = probe
+        if own is None and "probe" not in scan and options.update_probe:
+            if not guessed:
+                # From the first tile; later stages go on with the probe so far.
+                guessed.append(guess_probe(used))
+            own = guessed[0]
         tiling = lay_out_tiles(used, whole_pixel=not options.subpixel)
-        return choose_setting(used, tiling, options, workers, probe=probe, modes=modes)
+        return choose_setting(used, tiling, options, workers, probe=own, modes=modes)
 
     return choose
 

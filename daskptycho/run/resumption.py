@@ -96,13 +96,16 @@ def resume(
         then = opened.assign(frame_used=header["frame_used"], position=header["position"])
         then.encoding = dict(opened.encoding)
         keeper = Keeper(options, then, target, device, checkpoints, snapshot)
-        choose = stage_settings(options, workers, modes=fixed["modes"])
+        probe = None if "probe" in opened else np.ones(fixed["frame_shape"])
+        choose = stage_settings(options, workers, probe=probe, modes=fixed["modes"])
         follower = Follower(Watch(opened), choose, keeper)
         with write_atomically(target, kind=FORMAT, overwrite=True) as writable, limit_threads(device):
             return Run(follower.lay_out, None, keeper, follower.grow).carry_out(callback, writable)
     scan = _check_scan(scan, header, fixed)
+    # The checkpoint has the probe of the run, whatever it began with.
+    probe = None if "probe" in scan else np.ones(fixed["frame_shape"])
     setting = choose_setting(
-        _take_tiles(scan, fixed), checkpoints.tiling, options, workers, modes=fixed["modes"]
+        _take_tiles(scan, fixed), checkpoints.tiling, options, workers, probe=probe, modes=fixed["modes"]
     )
 
     def lay_out() -> Loop:
