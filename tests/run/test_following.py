@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 import daskptycho as dp
 from daskptycho.cli import daskptycho
+from daskptycho.run.growth import Growth
 from daskptycho.scan.frames import StoredArray
 
 TILE = 16
@@ -177,6 +178,50 @@ def test_a_scan_that_has_ended_is_reconstructed_as_ever(beamline: Beamline) -> N
     scan = dp.open_scan(beamline.url)
     followed, offline = dp.reconstruct(scan, follow=True, sweeps=4), dp.reconstruct(scan, sweeps=4)
     np.testing.assert_array_equal(followed["object"], offline["object"])
+
+
+class Notes:
+    """A display that keeps what the page says."""
+
+    link = ""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def show(self, view: Any) -> bool:
+        self.notes.append(view.note)
+        return True
+
+    def is_up_to_date(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_page_says_how_far_the_scan_and_the_run_are(
+    beamline: Beamline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    display = Notes()
+    monkeypatch.setattr("daskptycho.dashboard.servers.LocalServer", lambda view: display)
+    page = dp.LivePage(dp.open_scan(beamline.url), "out.zarr")
+    # Numbers are due at each sweep.
+    monkeypatch.setattr(page, "clock", iter(range(0, 10**6, 1000)).__next__)
+    with page:
+        callback = beamline.send_with_sweeps(6, page)
+        dp.reconstruct(dp.open_scan(beamline.url), follow=True, sweeps=2, callback=callback)
+    live = [note for note in display.notes if "frames measured" in note]
+    assert live[0].startswith("16 of 64 frames measured")
+    assert live[0].endswith(", 16 in the image.")
+    assert display.notes[-1] == "The result is in out.zarr."
+
+
+def test_what_is_behind_is_counted() -> None:
+    growth = Growth(planned=5000, measured=1200, taken_up=900, ended=False, rate=99.6)
+    assert growth.behind == 300
+    assert growth.describe() == (
+        "1,200 of 5,000 frames measured at 100 a second, 900 in the image, 300 behind"
+    )
 
 
 def test_what_cannot_be_followed_is_refused(source: xr.Dataset, beamline: Beamline) -> None:
