@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from click.testing import CliRunner
+from distributed import Client, LocalCluster
 
 import daskptycho as dp
 from daskptycho.cli import daskptycho
@@ -32,7 +35,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
 class Beamline:
     """A scan that grows by some frames each time that it is asked to."""
 
-    def __init__(self, source: xr.Dataset, url: Path, lost: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, source: xr.Dataset, url: Path, lost: tuple[int, ...] = (), probe: str | None = "truth_probe"
+    ) -> None:
         self.source, self.url, self.sent = source, url, 0
         self.numbers = [number for number in range(64) if number not in lost]
         dp.create_scan(
@@ -41,7 +46,7 @@ class Beamline:
             frame_shape=(16, 16),
             dtype=source["intensity"].dtype,
             position_unit="pixel",
-            probe=source["truth_probe"].values,
+            probe=None if probe is None else source[probe].values,
             tile_frames=TILE,
         )
         self.writer = dp.ScanWriter(url)
@@ -241,3 +246,34 @@ def test_the_command_line_follows(beamline: Beamline, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "after 3 sweeps" in done.output
     assert dp.open_result(out)["frame_used"].all()
+
+
+@pytest.mark.parametrize("out", [None, "result.zarr"])
+def test_workers_of_a_cluster_follow_too(source: xr.Dataset, tmp_path: Path, out: str | None) -> None:
+    """With the same frames after the same sweeps, the image is that of threads, also over checkpoints."""
+    images = []
+    for name in ("threads", "cluster"):
+        beamline = Beamline(source, tmp_path / f"{name}.zarr")
+        callback = beamline.send_with_sweeps(6)
+        options: dict[str, Any] = {"follow": True, "sweeps": 12, "callback": callback}
+        with ExitStack() as open_now:
+            if name == "cluster":
+                cluster = open_now.enter_context(
+                    LocalCluster(2, threads_per_worker=1, processes=False, dashboard_address=None)
+                )
+                open_now.enter_context(Client(cluster))
+            target = None if out is None else tmp_path / f"{name}-{out}"
+            images.append(dp.reconstruct(dp.open_scan(beamline.url), target, **options)["object"].values)
+    assert dp.relative_error(images[1], images[0]) < 1e-4
+
+
+def test_without_a_probe_one_is_guessed_from_the_first_frames(source: xr.Dataset, tmp_path: Path) -> None:
+    beamline = Beamline(source.drop_vars("truth_probe"), tmp_path / "scan.zarr", probe=None)
+    sweeps: list[int] = []
+    callback = beamline.send_with_sweeps(16, lambda progress: sweeps.append(progress.growth.taken_up))
+    with warnings.catch_warnings():
+        # What is guessed is said.
+        warnings.simplefilter("ignore")
+        result = dp.reconstruct(dp.open_scan(beamline.url), follow=True, sweeps=3, callback=callback)
+    assert sweeps[0] < 64
+    assert result["probe"].shape == (1, 16, 16)
