@@ -73,14 +73,13 @@ def commands_of(block: Block) -> list[str]:
 
 
 def write_measurement(path: Path) -> None:
-    """Write a user's measurement: frames, positions [y, x] in pixels and a guess of the probe."""
+    """Write a user's measurement: frames and positions [y, x] in pixels."""
     with tempfile.TemporaryDirectory() as folder:
         scan = dp.simulate_scan(f"{folder}/scan.zarr", (6, 6), 32, step=6, jitter=1, photons=1e5)
         np.savez(
             path,
             intensity=np.fft.ifftshift(scan["intensity"].values, axes=(1, 2)),
             position=scan["position"].values,
-            probe=scan["probe"].values,
         )
 
 
