@@ -16,6 +16,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from numpy.typing import NDArray
 
+from daskptycho.model.forward import Forward
+from daskptycho.model.likelihood import Likelihood
+
 __all__ = ["Parameter", "Schedule", "Sums", "Variable", "View"]
 
 Array = Any
@@ -136,6 +139,10 @@ class Parameter(ABC):
         view : View
         """
         return
+
+    def watch(self, likelihood: Likelihood, forward: Forward, sums: Sums) -> Likelihood:
+        """The likelihood of a sweep that updates the parameter, which may read waves at the detector."""
+        return likelihood
 
     def add(self, first: Sums, second: Sums) -> Sums:
         """Add the sums of two tiles; the operation has to be associative."""
