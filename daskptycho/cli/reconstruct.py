@@ -93,7 +93,7 @@ __all__ = ["command"]
 @click.option("--modes", type=int, help="Number of incoherent probe modes; by default, that of the scan.")
 @click.option(
     "--refine",
-    type=click.Choice(["positions"]),
+    type=click.Choice(["positions", "background", "smooth-background"]),
     multiple=True,
     help="What to refine besides object and probe.",
 )

@@ -19,7 +19,7 @@ from daskptycho.backend import array_module, to_device_of, to_host
 from daskptycho.errors import OptionError
 from daskptycho.model.forward import Forward
 from daskptycho.model.likelihood import Likelihood
-from daskptycho.model.parameter import Parameter, Schedule, Sums, Variable
+from daskptycho.model.parameter import Parameter, Schedule, Sums, Variable, View
 
 __all__ = ["Background"]
 
@@ -46,7 +46,6 @@ class Background(Parameter):
     pixel by itself would take up the noise of its counts."""
     recovered: bool = True
     name: ClassVar[str] = "background"
-    reads_detector: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         smooth: Any = self.smooth
@@ -68,6 +67,10 @@ class Background(Parameter):
         if "valid" in scan:
             first[~scan["valid"].values.astype(bool)] = 0
         return asked or cls(recovered=False), first
+
+    def see(self, value: Array, view: View) -> View:
+        # It is part of the likelihood: see `model.TileModel.likelihood`.
+        return view
 
     def describe(self, shape: Sequence[int]) -> str:
         kind = "one number" if self.smooth is None else f"smooth over {self.smooth:g} pixels"

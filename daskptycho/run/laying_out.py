@@ -171,7 +171,7 @@ def choose_setting(
         "update_probe": options.update_probe,
         "probe": probe,
         "modes": modes,
-        "fractional": bool(options.refine) or not all(tile.is_whole_pixel for tile in tiling.tiles),
+        "fractional": options.positions is not None or not all(tile.is_whole_pixel for tile in tiling.tiles),
         "refine": options.refine,
     }
     model, first = choose_model(scan, model_options, forward)

@@ -14,6 +14,7 @@ from daskptycho.backend import Device
 from daskptycho.cluster.workers import find_workers, limit_threads
 from daskptycho.errors import OptionError
 from daskptycho.model.algorithms import Algorithm
+from daskptycho.model.background import Background
 from daskptycho.model.positions import Positions
 from daskptycho.run.driving import Run
 from daskptycho.run.keeper import Keeper, refuse_to_lose_checkpoints
@@ -43,7 +44,7 @@ def reconstruct(
     update_probe: bool = True,
     probe: ArrayLike | None = None,
     modes: int | None = None,
-    refine: str | Positions | Sequence[str | Positions] = (),
+    refine: str | Positions | Background | Sequence[str | Positions | Background] = (),
     start: Literal["ones", "random"] | ArrayLike = "ones",
     seed: int = 0,
     tolerance: float | Literal["auto"] | None = None,
