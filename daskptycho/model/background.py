@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -27,6 +27,7 @@ Array = Any
 
 # Sweeps in which it is updated: before, what the object does not explain yet would be taken for background.
 FIRST_UPDATE, EVERY = 8, 2
+TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Background(Parameter):
     pixel by itself would take up the noise of its counts."""
     recovered: bool = True
     name: ClassVar[str] = "background"
+    weighs_frames: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         smooth: Any = self.smooth
@@ -77,26 +79,27 @@ class Background(Parameter):
         return f"background ({f'{kind}, recovered' if self.recovered else 'held'})"
 
     def new_sums(self, value: Array, image: Array) -> Sums:
-        """Sums over frames, (qy, qx) float64 each: ``I - |Fz|^2``, and ones where a pixel is valid."""
+        """Sums over frames, (qy, qx) float64 each: ``w (I - |Fz|^2 - b)`` and ``w``, zero where not valid."""
         xp = array_module(value)
         return xp.zeros(value.shape), xp.zeros(value.shape)
 
-    def watch(self, likelihood: Likelihood, forward: Forward, sums: Sums) -> Likelihood:
-        return _Watching(likelihood, forward, sums)
+    def watch(self, value: Array, likelihood: Likelihood, forward: Forward, sums: Sums) -> Likelihood:
+        return _Watching(likelihood, forward, forward.arrange(value), sums)
 
     def update(self, value: Array, sums: Sums) -> Array:
-        """The next background, ``max(0, b + average of (mean over frames of I - |Fz|^2) - b)``."""
-        excess, frames = (to_host(own) for own in sums)
-        before, valid = to_host(value), frames > 0
-        step = np.where(valid, excess / np.maximum(frames, 1) - before, 0)
+        """The next background: b and the weighted mean of what the detector counts beyond the model.
+
+        The weights ``w = 1 / (|Fz|^2 + b + 1)`` are about the inverse variance of Poisson counts. Bright
+        pixels, where little of what is missing is background, have nearly none.
+        """
+        excess, weight = (to_host(own) for own in sums)
         if self.smooth is None:
-            step[valid] = step.sum() / max(valid.sum(), 1)
+            step = excess.sum() / max(weight.sum(), TINY)
         else:
-            blur = {"sigma": float(self.smooth), "mode": "nearest"}
-            weight = gaussian_filter(valid.astype(float), **blur)
-            step = gaussian_filter(step, **blur) / np.maximum(weight, np.finfo(float).tiny)
-        following = np.where(valid, np.maximum(before + step, 0), 0).astype(np.float32)
-        return to_device_of(following, value)
+            blur = {"sigma": float(self.smooth), "mode": "constant"}
+            step = gaussian_filter(excess, **blur) / np.maximum(gaussian_filter(weight, **blur), TINY)
+        following = np.where(weight > 0, np.maximum(to_host(value) + step, 0), 0)
+        return to_device_of(following.astype(np.float32), value)
 
     def sum_bytes(self, pixels: int, modes: int) -> int:
         return 16 * pixels
@@ -112,16 +115,19 @@ class _Watching:
 
     likelihood: Likelihood
     forward: Forward
+    background: Array
+    """(N, N) float32 b, in the pixel order of the amplitudes."""
     sums: Sums
 
     def project(self, detected: Array, amplitude: Array, scale: float) -> Any:
-        xp, valid = array_module(detected), amplitude >= 0
-        power = (detected.real**2 + detected.imag**2).sum(axis=1) * np.float32(scale)
-        beyond = xp.where(valid, amplitude**2 - power, np.float32(0)).sum(axis=0, dtype=np.float64)
-        excess, frames = self.sums
-        excess += self.forward.restore(beyond)
-        frames += self.forward.restore(valid.sum(axis=0, dtype=np.float64))
+        expected = (detected.real**2 + detected.imag**2).sum(axis=1) * np.float32(scale)
+        expected += self.background
+        weight = (amplitude >= 0) / (expected + np.float32(1))
+        beyond = weight * (amplitude**2 - expected)
+        excess, weights = self.sums
+        excess += self.forward.restore(beyond.sum(axis=0, dtype=np.float64))
+        weights += self.forward.restore(weight.sum(axis=0, dtype=np.float64))
         return self.likelihood.project(detected, amplitude, scale)
 
     def above(self, background: Array) -> Likelihood:
-        return _Watching(self.likelihood.above(background), self.forward, self.sums)
+        return replace(self, likelihood=self.likelihood.above(background), background=background)

@@ -62,8 +62,8 @@ class Model:
 
     @property
     def recovers(self) -> bool:
-        """Whether any of these parameters is updated in the course of a run."""
-        return any(parameter.schedule is not None for parameter in self.parameters)
+        """Whether any parameter that frames are weighed by is updated in the course of a run."""
+        return any(own.weighs_frames and own.schedule is not None for own in self.parameters)
 
     @property
     def moves_frames(self) -> bool:

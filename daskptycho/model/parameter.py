@@ -76,12 +76,16 @@ class Parameter(ABC):
     moves_frames : bool
         Whether it moves frames: it is then updated between sweeps, for all frames together, and its values
         stay on the host.
+    weighs_frames : bool
+        Whether the weights of frames depend on it: an update then comes before frames are weighed. The object
+        is updated together with any other parameter.
     """
 
     name: ClassVar[str]
     per_frame: ClassVar[bool] = False
     has_momentum: ClassVar[bool] = False
     moves_frames: ClassVar[bool] = False
+    weighs_frames: ClassVar[bool] = True
 
     @property
     def schedule(self) -> Schedule | None:
@@ -140,8 +144,8 @@ class Parameter(ABC):
         """
         return
 
-    def watch(self, likelihood: Likelihood, forward: Forward, sums: Sums) -> Likelihood:
-        """The likelihood of a sweep that updates the parameter, which may read waves at the detector."""
+    def watch(self, value: Array, likelihood: Likelihood, forward: Forward, sums: Sums) -> Likelihood:
+        """The likelihood of a sweep that updates the parameter; it may add to the sums what it sees."""
         return likelihood
 
     def add(self, first: Sums, second: Sums) -> Sums:

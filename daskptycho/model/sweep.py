@@ -223,7 +223,7 @@ def sweep_tile(
     sums = {parameter.name: parameter.new_sums(at.value(parameter), image) for parameter in summed}
     likelihood = at.likelihood
     for parameter in summed:
-        likelihood = parameter.watch(likelihood, at.model.forward, sums[parameter.name])
+        likelihood = parameter.watch(at.value(parameter), likelihood, at.model.forward, sums[parameter.name])
     collector = _FrameCollector(leave, tile, probe)
     blocks = list(frame_blocks(len(tile), probe))
     needs_waves = bool(summed) or getattr(algorithm, "needs_waves", True)

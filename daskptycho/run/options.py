@@ -178,8 +178,8 @@ class Recipe:
 
     @property
     def recovers(self) -> bool:
-        """Whether any parameter of the model is updated."""
-        return any(parameter.schedule is not None for parameter in self.parameters)
+        """Whether any parameter that frames are weighed by is updated."""
+        return any(own.weighs_frames and own.schedule is not None for own in self.parameters)
 
 
 def check_options(
@@ -208,7 +208,13 @@ def check_options(
     """
     sync = Sync() if sync is None else sync
     refined = parse_refine(refine, update_probe=bool(update_probe))
-    chosen = resolve_algorithm(algorithm, momentum, sync, recovers=bool(update_probe), refines=bool(refined))
+    moves = any(one.moves_frames for one in refined)
+    chosen = resolve_algorithm(algorithm, momentum, sync, recovers=bool(update_probe), refines=moves)
+    if chosen.has_stack and len(refined) > moves:
+        raise OptionError(
+            f"background is refined with algorithm {chosen.name}, whose waves are not those of the model; "
+            "expected one without a stack, as 'ap'"
+        )
     sweeps = require_whole("sweeps", sweeps, least=1)
     opens = isinstance(chosen, LBFGS) and opening is not None and start == "ones"
     if polish not in (True, False, "auto"):
@@ -258,7 +264,7 @@ def resolve_algorithm(
         return AP() if recovers or refines or inner or momentum is not None else LBFGS()
     chosen = parse_algorithm(algorithm)
     if isinstance(chosen, LBFGS) and (recovers or refines or inner):
-        found, expected = "parameters that are refined", "no refine"
+        found, expected = "positions that are refined", "no refine"
         if inner or recovers:
             found = "sync inner above 1" if inner else "a probe that is recovered"
             expected = "inner=1" if inner else "update_probe=False"
