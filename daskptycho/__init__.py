@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
     from daskptycho.formats import export_result, import_scan
     from daskptycho.model.algorithms import AP, LBFGS, RAAR, Algorithm, DifferenceMap
+    from daskptycho.model.background import Background
     from daskptycho.model.positions import Positions
     from daskptycho.run.history import Checkpoint, checkpoints, open_checkpoint
     from daskptycho.run.loop import Progress
@@ -40,6 +41,7 @@ _MODULES = {
     "LiveCell": "dashboard",
     "LivePage": "dashboard",
     "OptionError": "errors",
+    "Background": "model.background",
     "Positions": "model.positions",
     "Progress": "run.loop",
     "LBFGS": "model.algorithms",
@@ -89,6 +91,7 @@ __all__ = [
     "RAAR",
     "STAY_AT_HOME",
     "Algorithm",
+    "Background",
     "Checkpoint",
     "DifferenceMap",
     "FaultError",
