@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from daskptycho.model.algorithms import AP, LBFGS, RAAR, Algorithm, DifferenceMap
     from daskptycho.model.background import Background
     from daskptycho.model.positions import Positions
+    from daskptycho.run.first_probe import guess_probe
     from daskptycho.run.history import Checkpoint, checkpoints, open_checkpoint
     from daskptycho.run.loop import Progress
     from daskptycho.run.reconstruction import reconstruct
@@ -59,6 +60,7 @@ _MODULES = {
     "cuda_cluster": "cluster.cuda_cluster",
     "export_result": "formats",
     "gramian": "arrays",
+    "guess_probe": "run.first_probe",
     "import_scan": "formats",
     "open_checkpoint": "run.history",
     "open_result": "run.result",
@@ -114,6 +116,7 @@ __all__ = [
     "cuda_cluster",
     "export_result",
     "gramian",
+    "guess_probe",
     "import_scan",
     "open_checkpoint",
     "open_result",

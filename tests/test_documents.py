@@ -116,7 +116,7 @@ EACH_PAGE = [
 
 
 # What is guessed is said, and that a run of few sweeps with a guess fits badly, as it does for a reader.
-@pytest.mark.filterwarnings("ignore:the first guess of the probe is")
+@pytest.mark.filterwarnings("ignore:the scan has no probe")
 @pytest.mark.filterwarnings("ignore:R2 is .* where counting photons would leave")
 @pytest.mark.parametrize("page", EACH_PAGE)
 def test_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

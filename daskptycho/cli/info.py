@@ -92,7 +92,7 @@ def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
         )
     if "probe" not in scan:
         oddities.append(
-            "the scan has no probe; a reconstruction needs a first guess (import with --guess-probe)"
+            "the scan has no probe: reconstruct guesses one from the frames (or takes --probe FILE)"
         )
     if is_near_field(scan.attrs):
         oddities += _rim_is_lit(scan, counts)

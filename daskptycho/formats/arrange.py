@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.errors import OptionError, ScanError, warn_caller
-from daskptycho.formats.first_probe import guess_first_probe
 from daskptycho.formats.frame_contents import apply_to_frames, interpret_frames
 from daskptycho.formats.frame_layout import bin_frames, turn_frames
 from daskptycho.formats.geometry import CALIBRATIONS, combine_geometry, derive_pixel_size
 from daskptycho.formats.padding import pad_frames
 from daskptycho.formats.positions import Positions
 from daskptycho.formats.units import check_plausible, is_pixels, to_si
+from daskptycho.scan.first_probe import Beam
 from daskptycho.scan.optics import NEAR_FIELD
 
 __all__ = ["Arrangement", "arrange_scan", "orient_positions"]
@@ -66,12 +66,11 @@ class Arrangement:
     scan_step_m : float or (float, float), optional
         Step of that raster in metres.
     guess_probe : bool
-        Make a first guess of the probe if the file has none.
-    probe_diameter : float, optional
-        Diameter of that guess, a disc, in pixels. By default it is estimated from the frames.
-    probe_defocus_m : float
-        Distance from the focus to the sample, along the beam, by which that guess is propagated, in metres.
-        Above zero the focus lies before the sample, below zero behind it.
+        Leave out a probe that the file has: `reconstruct` guesses one, as for every scan without a probe.
+    probe_diameter, probe_defocus_m, convergence_angle_mrad : float, optional
+        What is known of the beam for that guess: diameter of a disc in pixels; distance in metres from the
+        focus to the sample along the beam, above zero where the focus lies before the sample and below zero
+        where it lies behind; semi-angle of convergence.
     """
 
     zero_frequency: str | None = None
@@ -89,7 +88,8 @@ class Arrangement:
     scan_step_m: float | tuple[float, float] | None = None
     guess_probe: bool = False
     probe_diameter: float | None = None
-    probe_defocus_m: float = 0.0
+    probe_defocus_m: float | None = None
+    convergence_angle_mrad: float | None = None
 
     def __post_init__(self) -> None:
         if self.bin < 1 or self.bin != int(self.bin):
@@ -101,13 +101,11 @@ class Arrangement:
         if self.frames_hold not in (None, "counts", "amplitudes"):
             raise OptionError(f"frames_hold is {self.frames_hold!r}; expected 'counts' or 'amplitudes'")
         orient_positions(np.zeros((1, 2)), self.position_axes or "yx")
-        if (self.probe_defocus_m or self.probe_diameter) and not self.guess_probe:
-            raise OptionError(
-                "probe_diameter and probe_defocus_m belong to a guess of the probe; expected guess_probe "
-                "(--guess-probe) too"
-            )
-        if self.probe_diameter is not None and not self.probe_diameter > 0:
-            raise OptionError(f"probe_diameter is {self.probe_diameter}; expected pixels, above 0")
+        self.beam()
+
+    def beam(self) -> dict[str, float]:
+        """What is known of the beam, as `create_scan` takes it."""
+        return Beam(self.probe_diameter, self.probe_defocus_m, self.convergence_angle_mrad).known()
 
 
 def orient_positions(position: ArrayLike, axes: str) -> NDArray[np.float64]:
@@ -200,8 +198,7 @@ def arrange_scan(
     derive_pixel_size(scan)
     if arrangement.pad:
         pad_frames(scan, arrangement.pad)
-    if "probe" not in scan and arrangement.guess_probe:
-        scan["probe"] = guess_first_probe(scan, arrangement.probe_diameter, arrangement.probe_defocus_m)
+    _choose_probe(scan, arrangement, source)
     for name in ("account", "amplitudes", "centre", "scan_shape", "scan_step_m", *CALIBRATIONS):
         scan.pop(name, None)
     return scan
@@ -224,6 +221,20 @@ def _express_in_scan_units(scan: dict[str, Any], given: str | None, source: str)
             )
     scan["position_unit"] = "pixel" if factor is None else "m"
     scan["position"] = np.asarray(scan["position"], dtype=np.float64) * (1.0 if factor is None else factor)
+
+
+def _choose_probe(scan: dict[str, Any], arrangement: Arrangement, source: str) -> None:
+    """Keep the probe of the file, or what is known of the beam."""
+    beam = arrangement.beam()
+    if arrangement.guess_probe:
+        scan.pop("probe", None)
+    if beam and "probe" in scan:
+        raise OptionError(
+            f"{source} has a probe, and {', '.join(beam)} of the beam is given for a guess of one; expected "
+            "one of the two: guess_probe (--guess-probe) leaves the file's probe out"
+        )
+    if beam:
+        scan["beam"] = beam
 
 
 def _find_positions(

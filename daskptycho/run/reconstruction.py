@@ -17,6 +17,7 @@ from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.background import Background
 from daskptycho.model.positions import Positions
 from daskptycho.run.driving import Run
+from daskptycho.run.first_probe import guess_probe
 from daskptycho.run.keeper import Keeper, refuse_to_lose_checkpoints
 from daskptycho.run.laying_out import choose_setting
 from daskptycho.run.loop import Progress
@@ -93,7 +94,8 @@ def reconstruct(
     update_probe : bool
         Whether to recover the probe too. The first guess of the probe may then have any scale.
     probe : (mode, y, x) or (y, x) array, optional
-        First guess of the probe, or the probe itself without `update_probe`; that of the scan by default.
+        First guess of the probe, or the probe itself without `update_probe`; that of the scan by default. If
+        the scan has none either, `guess_probe` makes one.
     modes : int, optional
         Number of incoherent probe modes; that of the probe by default.
     refine : str, `Positions`, or a sequence of these
@@ -157,9 +159,10 @@ def reconstruct(
     Warns
     -----
     UserWarning
-        A frame lies far away from all others, or the scan hardly moves; the reconstruction diverged and goes
-        back to an earlier image with smaller steps; or, at the end, some frames fit far worse than the
-        others, or R2 is above one, far above what the counts allow, or above its own best.
+        The probe was guessed; a frame lies far away from all others, or the scan hardly moves; the
+        reconstruction diverged and goes back to an earlier image with smaller steps; or, at the end, some
+        frames fit far worse than the others, or R2 is above one, far above what the counts allow, or above
+        its own best.
 
     Raises
     ------
@@ -206,6 +209,8 @@ def reconstruct(
     scan = leave_out_dark_frames(scan)
     warn_of_positions(scan)
     whole, scan = scan, take_used(scan)
+    if probe is None and "probe" not in scan and options.update_probe:
+        probe = guess_probe(scan)
     margin = options.margin((scan.sizes["qy"], scan.sizes["qx"]))
     tiling = lay_out_tiles(scan, whole_pixel=not options.subpixel, margin=margin)
     image = None if isinstance(start, str) else _check_image(start, tiling)

@@ -88,8 +88,10 @@ def resume(
         if options.sweeps < snapshot.sweep:
             raise OptionError(f"sweeps is {sweeps} and {snapshot.sweep} are done already; expected more")
     scan = _check_scan(scan, header, fixed)
+    # The checkpoint has the probe of the run, whatever it began with.
+    probe = None if "probe" in scan else np.ones(fixed["frame_shape"])
     setting = choose_setting(
-        _take_tiles(scan, fixed), checkpoints.tiling, options, workers, modes=fixed["modes"]
+        _take_tiles(scan, fixed), checkpoints.tiling, options, workers, probe=probe, modes=fixed["modes"]
     )
 
     def lay_out() -> Loop:
