@@ -98,9 +98,9 @@ def reconstruct(
         the scan has none either, `guess_probe` makes one.
     modes : int, optional
         Number of incoherent probe modes; that of the probe by default.
-    refine : str, `Positions`, or a sequence of these
-        What to refine besides object and probe: ``"positions"``, or a `Positions` with options. Nothing by
-        default.
+    refine : str, `Positions`, `Background`, or a sequence of these
+        What to refine besides object and probe: ``"positions"``, ``"background"``, ``"smooth-background"``, a
+        `Positions` or a `Background` with options. Nothing by default.
     start : "ones", "random" or (y, x) array
         A constant object, random phases in every frame, or an object on the scan's canvas.
     seed : int
@@ -149,8 +149,8 @@ def reconstruct(
         the part of the scan that a frame belongs to (the phase of one part relative to another is not
         determined); ``frame_used (frame)``, False for the frames that were left out;
         ``frame_residual (frame)``, the R2 of each frame; ``frame_overlap (frame)``, the share of its light on
-        pixels that other frames light too; ``gain (frame)``, if the scan has it, with geometric mean 1; and
-        for each ``sweep``: ``residual``, ``disagreement``, ``spread`` (in radians) and ``seconds``, as in
+        pixels that other frames light too; ``background (qy, qx)``, if the scan has one or it was found;
+        ``gain (frame)``, if the scan has it, with geometric mean 1; and for each ``sweep``: ``residual``, ``disagreement``, ``spread`` (in radians) and ``seconds``, as in
         `Progress`. What belongs to a frame is NaN for those that were left out, and their part is -1.
 
         Attributes of it are ``expected_residual``, the R2 that counting photons leaves, if the frames hold
