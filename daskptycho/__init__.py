@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from daskptycho.dashboard import LiveCell, LivePage
     from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
     from daskptycho.formats import export_result, import_scan
+    from daskptycho.formats.recording import record
     from daskptycho.model.algorithms import AP, LBFGS, RAAR, Algorithm, DifferenceMap
     from daskptycho.model.background import Background
     from daskptycho.model.positions import Positions
@@ -70,6 +71,7 @@ _MODULES = {
     "plot_result": "views.plotting",
     "power_iteration": "arrays",
     "reconstruct": "run.reconstruction",
+    "record": "formats.recording",
     "relative_error": "analysis.metrics",
     "require_gpus_at_work": "cluster.cuda_cluster",
     "resume": "run.resumption",
@@ -83,6 +85,7 @@ _RETURN_DATASETS = {
     "open_result",
     "open_scan",
     "reconstruct",
+    "record",
     "resume",
     "simulate_scan",
 }
@@ -126,6 +129,7 @@ __all__ = [
     "plot_result",
     "power_iteration",
     "reconstruct",
+    "record",
     "relative_error",
     "require_gpus_at_work",
     "resume",

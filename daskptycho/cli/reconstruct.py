@@ -43,6 +43,7 @@ __all__ = ["command"]
         "daskptycho reconstruct scan.zarr result.zarr --sweeps 50 --modes 3",
         "daskptycho reconstruct scan.zarr result.zarr --workers 4",
         "daskptycho reconstruct scan.zarr result.zarr --gpus 0,1",
+        "daskptycho reconstruct growing.zarr result.zarr --follow --dashboard",
     ),
 )
 @click.argument("scan", metavar="SCAN")
@@ -129,6 +130,11 @@ __all__ = ["command"]
 )
 @leave_out_option
 @click.option(
+    "--follow",
+    is_flag=True,
+    help="Take up frames of a scan that is still being measured, and make --sweeps after the last.",
+)
+@click.option(
     "--checkpoint-every", type=int, metavar="N", help="Keep a checkpoint every N sweeps, to resume from."
 )
 @click.option(
@@ -200,7 +206,7 @@ def command(
             **options | {"algorithm": algorithm, "sync": sync},
         )
         confirm_gpu_work(resources, client)
-    remark(summarise_run(result, sweeps))
+    remark(summarise_run(result, result.sizes["sweep"] if options["follow"] else sweeps))
     remark(f"{out} is complete; look at it with: daskptycho view {shlex.quote(out)}")
 
 

@@ -6,6 +6,7 @@ The loop itself handles only scalars. Images, frames and the values of the model
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from daskptycho.graph import merge_images, sweep
 from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.momentum import next_momentum
 from daskptycho.model.probe import Probe, orthogonalise_modes
+from daskptycho.run.growth import Growth
 from daskptycho.run.guard import ANCHOR_SWEEPS, Guard, drop_anchor, go_back, warn_of_return
 from daskptycho.run.memory import Needs
 from daskptycho.run.options import RunOptions
@@ -64,6 +66,8 @@ class Progress:
         Time that the sweep took.
     options : RunOptions
         The options of the run, with defaults resolved.
+    growth : Growth or None
+        How far the scan has grown, in a run that follows it.
     """
 
     sweep: int
@@ -74,6 +78,7 @@ class Progress:
     options: RunOptions = field(repr=False)
     _layout: Layout = field(repr=False)
     _state: State | None = field(repr=False)
+    growth: Growth | None = None
 
     def object(self) -> NDArray[np.complex64]:
         """Compute the current object on the whole canvas.
@@ -124,6 +129,11 @@ class Progress:
         """The canvas and the tiles of the run."""
         return self._layout.tiling
 
+    @property
+    def total(self) -> int:
+        """Number of sweeps of the whole run, if no more frames come."""
+        return self.options.sweeps + (0 if self.growth is None else self.growth.stage)
+
     def homes(self) -> list[str]:
         """Address of a worker that holds the data of each tile; empty strings without a cluster."""
         return find_workers_of(list(values_in([tile.illumination for tile in self._current().tiles])))
@@ -173,6 +183,10 @@ class Loop:
         Whether the frames of the scan or of a tile fall into parts.
     expected : float or None
         R2 that is expected with the true waves, from Poisson counts; None if the frames hold no counts.
+    measured : sequence of (float, float)
+        `measure_counts` of each tile.
+    growth : Growth or None
+        How far the scan has grown, in a run that follows it.
     """
 
     options: RunOptions
@@ -181,12 +195,21 @@ class Loop:
     counts: float
     in_parts: bool = False
     expected: float | None = None
+    measured: Sequence[tuple[float, float]] = ()
+    growth: Growth | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no more frames will come."""
+        return self.growth is None or self.growth.ended
 
     def finished(self, standing: Standing) -> str | None:
         """What ends the run: "sweeps", "tolerance" or "divergence", if it came too often; None if nothing."""
+        if not self.is_last:
+            return None
         if standing.guard.exhausted:
             return "divergence"
-        if standing.sweep >= self.options.sweeps:
+        if len(standing.recent) >= self.options.sweeps:
             return "sweeps"
         if self.options.tolerance is None:
             return None
@@ -200,7 +223,7 @@ class Loop:
         return begun is not None and standing.sweep - begun >= self.options.polish_sweeps
 
     def _within_tolerance(self, standing: Standing) -> bool:
-        history, tolerance = standing.history, self.options.tolerance
+        history, tolerance = standing.recent, self.options.tolerance
         if not history or tolerance is None:
             return False
         if tolerance != "auto":
@@ -216,11 +239,11 @@ class Loop:
     def _polished_from(self, standing: Standing) -> int | None:
         """The number of sweeps after which the polish begins, if that is known."""
         options, begun = self.options, standing.polished_from
-        if not options.polish_sweeps or standing.state.joined is None:
+        if not options.polish_sweeps or standing.state.joined is None or not self.is_last:
             return None
         if begun is not None and (options.tolerance is not None or not self._polished(standing)):
             return begun
-        last = options.sweeps - options.polish_sweeps <= standing.sweep < options.sweeps
+        last = options.sweeps - options.polish_sweeps <= len(standing.recent) < options.sweeps
         return standing.sweep if last or self._within_tolerance(standing) else begun
 
     def _due(self, standing: Standing, algorithm: Algorithm) -> frozenset[str]:
@@ -233,10 +256,10 @@ class Loop:
 
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
         """The settings of the coming sweep, and t of Nesterov's sequence after it."""
-        options, history, guard, pace = self.options, standing.history, standing.guard, standing.pace
-        fades = standing.sweep < options.opening_sweeps
+        options, history, guard, pace = self.options, standing.recent, standing.guard, standing.pace
+        fades = len(history) < options.opening_sweeps
         opening = options.opening if standing.cadence.growing or fades else None
-        fading = 1 - standing.sweep / options.opening_sweeps if fades else 0.0
+        fading = 1 - len(history) / options.opening_sweeps if fades else 0.0
         step = standing.step
         momentum = 0.0 if options.momentum == "nesterov" or opening else float(options.momentum)
         if options.momentum == "nesterov" and history and opening is None:
@@ -293,7 +316,7 @@ class Loop:
         moves = standing.pace is not None and standing.pace.moving
         reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0 or moves
         history = (*standing.history, record)
-        if standing.guard.has_diverged(len(history), residual, reflects=reflects):
+        if standing.guard.has_diverged(len(history) - standing.stage, residual, reflects=reflects):
             return self._return(standing, history)
         cadence = standing.cadence.after(residual, report.spread, report.localisation)
         anchor, guard = standing.anchor, standing.guard.after(residual)
@@ -321,7 +344,8 @@ class Loop:
         warn_of_return(len(history), residual, guard, anchor)
         state = go_back(self.layout, anchor)
         pace = None if standing.pace is None else standing.pace.after_return()
-        return Standing(state, standing.cadence, None, history, guard=guard, anchor=anchor, pace=pace)
+        anew = Standing(state, standing.cadence, None, history, stage=standing.stage)
+        return replace(anew, guard=guard, anchor=anchor, pace=pace)
 
     def progress(self, standing: Standing) -> Progress:
         """The progress of a run at a standing, for its callback."""
@@ -329,4 +353,5 @@ class Loop:
         return Progress(
             *(standing.sweep, done.residual, done.disagreement, done.spread, done.seconds),
             *(self.options, self.layout, standing.state),
+            growth=None if self.growth is None else self.growth._replace(stage=standing.stage),
         )

@@ -18,6 +18,8 @@ from daskptycho.model.background import Background
 from daskptycho.model.positions import Positions
 from daskptycho.run.driving import Run
 from daskptycho.run.first_probe import guess_probe
+from daskptycho.run.following import Follower, stage_settings
+from daskptycho.run.growth import Watch
 from daskptycho.run.keeper import Keeper, refuse_to_lose_checkpoints
 from daskptycho.run.laying_out import choose_setting
 from daskptycho.run.loop import Progress
@@ -26,7 +28,7 @@ from daskptycho.run.result import FORMAT
 from daskptycho.scan.dataset import leave_out_frames, take_used, validate_scan
 from daskptycho.scan.findings import leave_out_dark_frames, warn_of_positions
 from daskptycho.scan.tiles import lay_out_tiles
-from daskptycho.storage.store import parse_location, write_atomically
+from daskptycho.storage.store import Location, parse_location, write_atomically
 from daskptycho.sync.options import Sync
 from daskptycho.tiling import Tiling
 
@@ -57,6 +59,7 @@ def reconstruct(
     checkpoint_every: int | None = None,
     checkpoint_minutes: float | None = 10.0,
     callback: Callable[[Progress], Any] | None = None,
+    follow: bool = False,
     overwrite: bool = False,
 ) -> xr.Dataset:
     """Reconstruct a scan.
@@ -136,6 +139,11 @@ def reconstruct(
         checkpoints are kept.
     callback : callable, optional
         Called with a `Progress` after each sweep. If it returns True, the run stops.
+    follow : bool
+        Follow a scan while it grows: begin with its first complete tile, take each further one up as it
+        appears, and make `sweeps` sweeps after the last frame. It waits for frames as long as the scan has
+        not ended (`ScanWriter.close`). Later tiles begin with the image and the probe of then. With `sweeps`
+        after the last frame, the image is as good as that of a run that begins then.
     overwrite : bool
         Whether to replace an existing result at `out`, and checkpoints of an earlier run.
 
@@ -149,9 +157,9 @@ def reconstruct(
         the part of the scan that a frame belongs to (the phase of one part relative to another is not
         determined); ``frame_used (frame)``, False for the frames that were left out;
         ``frame_residual (frame)``, the R2 of each frame; ``frame_overlap (frame)``, the share of its light on
-        pixels that other frames light too; ``background (qy, qx)``, if the scan has one or it was found;
-        ``gain (frame)``, if the scan has it, with geometric mean 1; and for each ``sweep``: ``residual``, ``disagreement``, ``spread`` (in radians) and ``seconds``, as in
-        `Progress`. What belongs to a frame is NaN for those that were left out, and their part is -1.
+        pixels that other frames light too; ``background (qy, qx)``, if there is one;
+        ``gain (frame)``, if the scan has it, with geometric mean 1; and for each ``sweep``: ``residual``,
+        ``disagreement``, ``spread`` (in radians) and ``seconds``, as in `Progress`. What belongs to a frame is NaN for those that were left out, and their part is -1.
 
         Attributes of it are ``expected_residual``, the R2 that counting photons leaves, if the frames hold
         counts; and ``warnings``, if the run has not gone well.
@@ -195,6 +203,7 @@ def reconstruct(
         subpixel=subpixel,
         checkpoint_every=checkpoint_every,
         checkpoint_minutes=checkpoint_minutes,
+        follow=follow,
     )
     if isinstance(start, str) and start == GIVEN:
         raise OptionError(f"start is {start!r}; expected 'ones', 'random' or an array")
@@ -203,6 +212,18 @@ def reconstruct(
     if callback is not None and not callable(callback):
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
     workers = find_workers(memory, device)
+    target = None if out is None else parse_location(out)
+    if follow:
+        if options.start != "ones" or options.refine:
+            found, expected = "start", "'ones': later tiles start from the image so far"
+            if options.refine:
+                found, expected = "refine", "none: refine the positions in a run over the whole scan"
+            raise OptionError(f"{found} with follow; expected {expected}")
+        keeper, watch = Keeper(options, scan, target, device), Watch(scan, leave_out)
+        choose = stage_settings(options, workers, probe=probe, modes=modes)
+        follower = Follower(watch, choose, keeper)
+        run = Run(follower.lay_out, follower.begin, keeper, follower.grow)
+        return _carry_out(run, callback, target, device, overwrite=overwrite)
     if np.size(leave_out):
         scan = leave_out_frames(scan, leave_out)
     validate_scan(scan)
@@ -215,8 +236,19 @@ def reconstruct(
     tiling = lay_out_tiles(scan, whole_pixel=not options.subpixel, margin=margin)
     image = None if isinstance(start, str) else _check_image(start, tiling)
     setting = choose_setting(scan, tiling, options, workers, probe=probe, modes=modes, image=image)
-    target = None if out is None else parse_location(out)
     run = Run(setting.lay_out, setting.begin, Keeper(options, whole, target, device))
+    return _carry_out(run, callback, target, device, overwrite=overwrite)
+
+
+def _carry_out(
+    run: Run,
+    callback: Callable[[Progress], Any] | None,
+    target: Location | None,
+    device: Device,
+    *,
+    overwrite: bool,
+) -> xr.Dataset:
+    """Carry a run out, and write its result to the target if there is one."""
     if target is None:
         with limit_threads(device):
             return run.carry_out(callback, None)
