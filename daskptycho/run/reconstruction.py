@@ -159,7 +159,8 @@ def reconstruct(
         ``frame_residual (frame)``, the R2 of each frame; ``frame_overlap (frame)``, the share of its light on
         pixels that other frames light too; ``background (qy, qx)``, if there is one;
         ``gain (frame)``, if the scan has it, with geometric mean 1; and for each ``sweep``: ``residual``,
-        ``disagreement``, ``spread`` (in radians) and ``seconds``, as in `Progress`. What belongs to a frame is NaN for those that were left out, and their part is -1.
+        ``disagreement``, ``spread`` (in radians) and ``seconds``, as in `Progress`. What belongs to a frame
+        is NaN for those that were left out, and their part is -1.
 
         Attributes of it are ``expected_residual``, the R2 that counting photons leaves, if the frames hold
         counts; and ``warnings``, if the run has not gone well.
