@@ -217,6 +217,10 @@ class _Key(click.ParamType):
 @click.option(
     "--pixel-size-m", type=LENGTHS, help="Size of a pixel of the object, if it is known by calibration."
 )
+@click.option("--mrad-per-pixel", type=float, help="Angle of a detector pixel in FILE; needs the energy.")
+@click.option(
+    "--inverse-angstrom-per-pixel", type=float, help="Spatial frequency of a detector pixel in FILE, in 1/A."
+)
 @click.option(
     "--radiation",
     type=click.Choice(["photon", "electron"]),

@@ -208,7 +208,7 @@ leave_out_option = click.option(
     type=FRAMES,
     default=(),
     metavar="NUMBERS|FILE",
-    help="Frames to leave out, as in 3,17,40-45, or a file of their numbers.",
+    help="Frames to leave out, as in 3,17,40-45, or a file of their numbers, or a mask (.npy, True: bad).",
 )
 detector_distance_option = click.option(
     "--detector-distance-m", type=float, help="Distance from the sample to the detector."

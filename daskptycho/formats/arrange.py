@@ -53,6 +53,9 @@ class Arrangement:
         whose axis points the other way, as in "-yx" or "x-y". By default what their names tell, or "yx".
     frames : (int or None, int or None), optional
         Number of the first frame to import, and of the one after the last.
+    mrad_per_pixel, inverse_angstrom_per_pixel : float, optional
+        What a pixel of the detector is in the file, as an angle or as a spatial frequency, of which the pixel
+        size of the object follows. Give one of them.
     bin : int
         Number of detector pixels along each axis that are summed to one.
     transpose : bool
@@ -80,6 +83,8 @@ class Arrangement:
     pad: int = 0
     position_axes: str | None = None
     frames: tuple[int | None, int | None] | None = None
+    mrad_per_pixel: float | None = None
+    inverse_angstrom_per_pixel: float | None = None
     bin: int = 1
     transpose: bool = False
     flip: str = ""
@@ -101,6 +106,12 @@ class Arrangement:
         if self.frames_hold not in (None, "counts", "amplitudes"):
             raise OptionError(f"frames_hold is {self.frames_hold!r}; expected 'counts' or 'amplitudes'")
         orient_positions(np.zeros((1, 2)), self.position_axes or "yx")
+        if self.mrad_per_pixel is not None and self.inverse_angstrom_per_pixel is not None:
+            raise OptionError("mrad_per_pixel and inverse_angstrom_per_pixel are given; expected one of them")
+        for name in ("mrad_per_pixel", "inverse_angstrom_per_pixel"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < np.inf:
+                raise OptionError(f"{name} is {value}; expected a number above 0")
         self.beam()
 
     def beam(self) -> dict[str, float]:
@@ -181,6 +192,7 @@ def arrange_scan(
         scan["position"], unit, order = scan["position"]
         scan |= {} if unit is None else {"position_unit": unit}
     combine_geometry(scan, given, assume, source)
+    _calibrate_detector(scan, arrangement, given)
     _express_in_scan_units(scan, given.get("position_unit"), source)
     scan["position"] = _find_positions(scan, arrangement, order, source)
     _choose_frames(scan, arrangement.frames, source)
@@ -221,6 +233,27 @@ def _express_in_scan_units(scan: dict[str, Any], given: str | None, source: str)
             )
     scan["position_unit"] = "pixel" if factor is None else "m"
     scan["position"] = np.asarray(scan["position"], dtype=np.float64) * (1.0 if factor is None else factor)
+
+
+def _calibrate_detector(scan: dict[str, Any], arrangement: Arrangement, given: Mapping[str, Any]) -> None:
+    """Take the angle or the spatial frequency of a detector pixel that the user gives."""
+    calibrations = {
+        "angle_per_pixel": (arrangement.mrad_per_pixel, 1e-3),
+        "frequency_per_pixel": (arrangement.inverse_angstrom_per_pixel, 1e10),
+    }
+    known = {name: value * unit for name, (value, unit) in calibrations.items() if value is not None}
+    if not known:
+        return
+    if "pixel_size_m" in given:
+        raise OptionError("pixel_size_m and a calibration of the detector are given; expected one of them")
+    if "angle_per_pixel" in known and not {"energy_eV", "wavelength_m"} & set(scan):
+        raise OptionError("mrad_per_pixel is given without the energy; expected energy_eV (--energy-eV) too")
+    for name in ("pixel_size_m", *CALIBRATIONS):
+        scan.pop(name, None)
+    if scan.get("propagation") != NEAR_FIELD:
+        # A calibration is more accurate than the nominal distance of the camera.
+        scan.pop("detector_distance_m", None)
+    scan |= known
 
 
 def _choose_probe(scan: dict[str, Any], arrangement: Arrangement, source: str) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from daskptycho.errors import OptionError, warn_caller
 from daskptycho.run.probe_trials import Part, Trial, take_part, try_probes
+from daskptycho.scan.dataset import position_in_pixels, take_used
 from daskptycho.scan.first_probe import (
     Beam,
     Pupil,
@@ -25,6 +26,7 @@ from daskptycho.scan.first_probe import (
     make_disc,
 )
 from daskptycho.scan.optics import is_near_field
+from daskptycho.scan.overlap import describe_sparse, measure_overlap
 
 __all__ = ["guess_probe"]
 
@@ -36,6 +38,9 @@ FINER = (1.08, 1.17, 1 / 1.08, 1 / 1.17)
 DISCS = (0.7, 1.0, 1.4)
 # The sign of a defocus is doubted if the other one leaves so much less of R2.
 OTHER_SIGN = 0.8
+# A guess is decisive if it leaves so much less than the next best of another kind. Otherwise other axes of
+# the positions are tried, and said if they leave so much less.
+DECISIVE, OTHER_AXES = 0.8, 0.7
 
 
 class _Guess(NamedTuple):
@@ -131,8 +136,16 @@ def guess_probe(
     )
     defocus = None if beam.defocus_m is None else beam.defocus_m * (wavelength or 0)
     choice = _choose(beam, defocus, part, optics, pixel)
+    # Where one guess fits far better than those of another kind, it is right, and so are the positions.
+    doubt = None
+    if not beam.known() and choice.residual > DECISIVE * choice.other_residual:
+        doubt = _doubt_axes(choice, part, optics)
     warn_caller(_describe(choice, beam, part, pixel, wavelength if metres else None))
     probe = whole.make(choice.guess)[None]
+    # A guess that does not fit says nothing of the width of the beam.
+    doubt = doubt or describe_sparse(measure_overlap(position_in_pixels(take_used(scan)), probe))
+    if doubt is not None:
+        warn_caller(doubt)
     return np.asarray(
         probe * (np.sqrt(part.counts / len(part.tile)) / np.linalg.norm(probe)), dtype=np.complex64
     )
@@ -164,12 +177,7 @@ def _choose(
     elif defocus is not None:
         guesses = [_Guess(defocus), _Guess(-defocus)] if defocus else [_Guess(0.0)]
     else:
-        field = float((optics.pupil.pixel * part.mean.shape).min())
-        spreads = [sign * optics.pupil.spread_to(radius * field) for radius in RADII for sign in (1, -1)]
-        guesses = [_Guess(0.0), *(_Guess(spread) for spread in spreads)]
-        if beam.convergence_angle_mrad is None:
-            radius = estimate_disc_radius(part.frames, optics.pupil.pixel)
-            guesses += [_Guess(0.0, factor * radius) for factor in DISCS]
+        guesses = _open_guesses(part, optics, discs=beam.convergence_angle_mrad is None)
     tried = _try(guesses, part, optics)
     if defocus is not None or beam.diameter is not None:
         (own,) = (choice for choice in tried if choice[0] == guesses[0])
@@ -182,6 +190,39 @@ def _choose(
         # Neighbours on the same side of the focus are no other answer.
         other = next(choice for choice in tried if choice[0].defocus * best[0].defocus <= 0)
     return _Choice(*best, *other)
+
+
+def _doubt_axes(choice: _Choice, part: Part, optics: _Optics) -> str | None:
+    """A sentence if the frames fit far better with the axes of the positions arranged in another way.
+
+    Reversing both axes gives the mirror twin, which fits as well with a defocus of the other sign.
+    """
+    ways = {"with y or x reversed (y-x)": (True, False)}
+    if np.ptp(optics.pupil.pixel) == 0 and len(set(part.mean.shape)) == 1:
+        ways |= {"with y and x exchanged (xy)": (False, True), "with both of that (x-y)": (True, True)}
+    guesses = _open_guesses(part, optics, discs=True)
+    found = {}
+    for way, (reverse, exchange) in ways.items():
+        arranged = part.arrange(reverse=reverse, exchange=exchange)
+        found[way] = _try(guesses, arranged, optics)[0][1]
+    best = min(found, key=lambda way: found[way])
+    if not found[best] < OTHER_AXES * choice.residual:
+        return None
+    return (
+        f"the frames fit better with the positions {best}: R2 {found[best]:.3g} instead of "
+        f"{choice.residual:.3g} after some sweeps (import with another --position-axes)"
+    )
+
+
+def _open_guesses(part: Part, optics: _Optics, *, discs: bool) -> list[_Guess]:
+    """The guesses for a beam of which nothing is known."""
+    field = float((optics.pupil.pixel * part.mean.shape).min())
+    spreads = [sign * optics.pupil.spread_to(radius * field) for radius in RADII for sign in (1, -1)]
+    guesses = [_Guess(0.0), *(_Guess(spread) for spread in spreads)]
+    if discs:
+        radius = estimate_disc_radius(part.frames, optics.pupil.pixel)
+        guesses += [_Guess(0.0, factor * radius) for factor in DISCS]
+    return guesses
 
 
 def _try(guesses: Sequence[_Guess], part: Part, optics: _Optics) -> list[tuple[_Guess, float]]:

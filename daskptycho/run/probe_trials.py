@@ -7,7 +7,7 @@ beam from a disc, or from the wrong side of its focus, hardly ever. `first_probe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import dask.base
@@ -63,6 +63,15 @@ class Part:
     mean: NDArray[np.float64]
     whole_mean: NDArray[np.float64]
     larger: NDArray[np.float64]
+
+    def arrange(self, *, reverse: bool, exchange: bool) -> Part:
+        """The same frames with x reversed, and with y and x exchanged after that, in their positions."""
+        corner, window = self.tile.corner.copy(), self.tile.window
+        if reverse:
+            corner[:, 1] = corner[:, 1].max() - corner[:, 1]
+        if exchange:
+            corner, window = corner[:, ::-1].copy(), replace(window, height=window.width, width=window.height)
+        return replace(self, tile=replace(self.tile, corner=corner, window=window))
 
 
 def take_part(scan: xr.Dataset) -> Part:

@@ -139,6 +139,7 @@ def _read_frames(scan: xr.Dataset, block: Any) -> NDArray[Any]:
 def scan_facts(scan: xr.Dataset, counts: Counts) -> list[Facts]:
     """Facts of a scan in groups: counts, positions, geometry, origin."""
     from daskptycho.scan.dataset import frame_numbers, frames_used, list_numbers, take_used, tile_chunks
+    from daskptycho.scan.growing import describe_growth
 
     whole, scan = scan, take_used(scan)
     used = frames_used(whole)
@@ -163,8 +164,12 @@ def scan_facts(scan: xr.Dataset, counts: Counts) -> list[Facts]:
             f"(at most {format_number(counts.largest)}, {100 * counts.zeros:.3g} % zeros)",
         ),
     ]
+    done, all_tiles = describe_growth(whole) or (0, 0)
     if not used.all():
-        measured.insert(1, ("left out", list_numbers(sorted(frame_numbers(whole)[~used]))))
+        what = "to come" if done < all_tiles else "left out"
+        measured.insert(1, (what, list_numbers(sorted(frame_numbers(whole)[~used]))))
+    if done < all_tiles:
+        measured.insert(1, ("measured", f"{done} of {all_tiles} tiles so far"))
     if "valid" in scan:
         measured.append(("valid pixels", f"{100 * float(scan['valid'].mean()):.4g} %"))
     if "background" in scan:
@@ -176,6 +181,7 @@ def _position_facts(scan: xr.Dataset) -> Facts:
     import numpy as np
 
     from daskptycho.scan.dataset import pixel_size, position_in_pixels, scan_period
+    from daskptycho.scan.overlap import measure_overlap
     from daskptycho.tiling import split_position
 
     position, period = position_in_pixels(scan), scan_period(scan)
@@ -196,11 +202,16 @@ def _position_facts(scan: xr.Dataset) -> Facts:
     ]
     if len(position) > 1:
         step = mean_step(scan)
-        overlap = f"{100 * (1 - step / frame.min()):.0f} % of a frame" if step < frame.min() else "none"
-        facts += [
-            ("mean step", f"{step:.3g} pixels to the nearest frame"),
-            ("overlap", f"{overlap}; {lit:.3g} frames per pixel"),
-        ]
+        facts.append(("mean step", f"{step:.3g} pixels to the nearest frame"))
+        beams = measure_overlap(position, scan["probe"].values) if "probe" in scan else None
+        if beams is None:
+            facts.append(("overlap", f"unknown without a probe; {lit:.3g} frames of the detector per pixel"))
+        else:
+            overlap = f"{100 * beams.linear:.0f} % linear, {100 * beams.area:.0f} % of the area"
+            facts += [
+                ("beam", f"{beams.diameter:.3g} pixels wide"),
+                ("overlap", f"{overlap if beams.linear else 'none'}; {beams.frames:.3g} beams per point"),
+            ]
     return facts
 
 

@@ -94,6 +94,22 @@ def test_known_defocus_is_taken_and_its_sign_doubted_if_the_other_fits(
     )
 
 
+@pytest.mark.parametrize(("axes", "said"), [("y-x", "y or x reversed"), ("xy", "y and x exchanged")])
+def test_wrong_axes_of_the_positions_are_found(
+    zone_plate: tuple[Scene, xr.Dataset], axes: str, said: str, tmp_path: Path
+) -> None:
+    scene, scan = zone_plate
+    given = scan["position"].values * [1, -1] if axes == "y-x" else scan["position"].values[:, ::-1]
+    wrong = dp.create_scan(tmp_path / "s.zarr", scan["intensity"].values, given, **scene.bench.geometry())
+    with pytest.warns(UserWarning, match="the first guess is") as words:
+        dp.guess_probe(wrong)
+    (doubt,) = (str(one.message) for one in words if "the frames fit better" in str(one.message))
+    assert f"with the positions with {said}" in doubt
+    with pytest.warns(UserWarning, match="the first guess is") as words:
+        dp.guess_probe(scan)
+    assert not [one for one in words if "the frames fit better" in str(one.message)]
+
+
 @pytest.mark.filterwarnings("ignore:the scan has no probe")
 def test_the_scan_remembers_what_is_known_of_the_beam(
     zone_plate: tuple[Scene, xr.Dataset], tmp_path: Path
