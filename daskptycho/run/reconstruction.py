@@ -144,6 +144,7 @@ def reconstruct(
         appears, and make `sweeps` sweeps after the last frame. It waits for frames as long as the scan has
         not ended (`ScanWriter.close`). Later tiles begin with the image and the probe of then. With `sweeps`
         after the last frame, the image is as good as that of a run that begins then.
+        With `start` "ones" and without `refine` only.
     overwrite : bool
         Whether to replace an existing result at `out`, and checkpoints of an earlier run.
 
@@ -218,7 +219,7 @@ def reconstruct(
         if options.start != "ones" or options.refine:
             found, expected = "start", "'ones': later tiles start from the image so far"
             if options.refine:
-                found, expected = "refine", "none: refine the positions in a run over the whole scan"
+                found, expected = "refine", "none: refine in a run over the whole scan"
             raise OptionError(f"{found} with follow; expected {expected}")
         keeper, watch = Keeper(options, scan, target, device), Watch(scan, leave_out)
         choose = stage_settings(options, workers, probe=probe, modes=modes)
