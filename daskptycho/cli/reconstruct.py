@@ -99,7 +99,7 @@ __all__ = ["command"]
 @add_beam_options
 @click.option(
     "--refine",
-    type=click.Choice(["positions"]),
+    type=click.Choice(["positions", "background", "smooth-background"]),
     multiple=True,
     help="What to refine besides object and probe.",
 )

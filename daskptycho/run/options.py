@@ -17,6 +17,7 @@ from daskptycho.model.algorithms import (
     parse_algorithm,
     recall_algorithm,
 )
+from daskptycho.model.background import Background
 from daskptycho.model.parameter import Parameter
 from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
@@ -36,7 +37,17 @@ __all__ = [
 ]
 
 # What `reconstruct` can refine besides object and probe, by name.
-REFINED = {Positions.name: Positions}
+REFINED: dict[str, type[Positions] | type[Background]] = {
+    Positions.name: Positions,
+    Background.name: Background,
+}
+# The words for it, and pixels over which a smooth background is averaged.
+SMOOTH = 3.0
+WORDS: dict[str, Positions | Background] = {
+    "positions": Positions(),
+    "background": Background(),
+    "smooth-background": Background(SMOOTH),
+}
 # The value of the option start in a result if the run started from an array.
 GIVEN = "given"
 # Most sweeps of the opening from a constant object.
@@ -66,7 +77,7 @@ class RunOptions:
     subpixel: bool
     checkpoint_every: int | None
     checkpoint_minutes: float | None
-    refine: tuple[Positions, ...] = ()
+    refine: tuple[Positions | Background, ...] = ()
     follow: bool = False
 
     def __post_init__(self) -> None:
@@ -79,10 +90,15 @@ class RunOptions:
                 f"algorithm {self.algorithm.name} has a parameter called {taken[0]}, as an option of the run "
                 "is; expected another name"
             )
-        if self.refine and not self.subpixel:
+        if self.positions is not None and not self.subpixel:
             raise OptionError("positions are refined with subpixel off (--whole-pixel); expected it on")
         if self.start not in ("ones", "random", GIVEN):
             raise OptionError(f"start is {self.start!r}; expected 'ones', 'random' or an array")
+
+    @property
+    def positions(self) -> Positions | None:
+        """How positions are refined; None if they are not."""
+        return next((refined for refined in self.refine if isinstance(refined, Positions)), None)
 
     @property
     def has_stack(self) -> bool:
@@ -96,15 +112,16 @@ class RunOptions:
 
         One pixel more than they may move, for derivatives at the edges of frames.
         """
-        return max((1 + refined.reach(frame_shape) for refined in self.refine), default=0)
+        return 0 if self.positions is None else 1 + self.positions.reach(frame_shape)
 
     def pace(self) -> Pace | None:
         """The pace of the refinement of positions at the start of a run; None if they are not refined."""
-        for refined in self.refine:
-            assert refined.start is not None
-            assert refined.every is not None
-            return Pace.begin(refined.start, refined.every)
-        return None
+        refined = self.positions
+        if refined is None:
+            return None
+        assert refined.start is not None
+        assert refined.every is not None
+        return Pace.begin(refined.start, refined.every)
 
     def recipe(self, modes: int, parameters: tuple[Parameter, ...]) -> Recipe:
         """The part of the options on which memory depends, with this number of modes and these parameters."""
@@ -162,8 +179,8 @@ class Recipe:
 
     @property
     def recovers(self) -> bool:
-        """Whether any parameter of the model is updated."""
-        return any(parameter.schedule is not None for parameter in self.parameters)
+        """Whether any parameter that frames are weighed by is updated."""
+        return any(own.weighs_frames and own.schedule is not None for own in self.parameters)
 
 
 def check_options(
@@ -193,7 +210,13 @@ def check_options(
     """
     sync = Sync() if sync is None else sync
     refined = parse_refine(refine, update_probe=bool(update_probe))
-    chosen = resolve_algorithm(algorithm, momentum, sync, recovers=bool(update_probe), refines=bool(refined))
+    moves = any(one.moves_frames for one in refined)
+    chosen = resolve_algorithm(algorithm, momentum, sync, recovers=bool(update_probe), refines=moves)
+    if chosen.has_stack and len(refined) > moves:
+        raise OptionError(
+            f"background is refined with algorithm {chosen.name}, whose waves are not those of the model; "
+            "expected one without a stack, as 'ap'"
+        )
     sweeps = require_whole("sweeps", sweeps, least=1)
     opens = isinstance(chosen, LBFGS) and opening is not None and start == "ones"
     if polish not in (True, False, "auto"):
@@ -252,21 +275,25 @@ def resolve_algorithm(
     return chosen
 
 
-def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Positions, ...]:
-    """Make the parameters to refine from their names or from parameters, with their defaults resolved."""
-    if not isinstance(refine, str | Positions | Sequence):
-        raise OptionError(f"refine is {refine!r}; expected 'positions', a Positions, or a list of these")
-    given: list[Any] = [refine] if isinstance(refine, str | Positions) else list(refine)
-    chosen: dict[str, Positions] = {}
+def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Positions | Background, ...]:
+    """Make the parameters to refine from words or from parameters, with their defaults resolved."""
+    known = ", ".join(map(repr, WORDS))
+    if not isinstance(refine, str | Positions | Background | Sequence):
+        raise OptionError(
+            f"refine is {refine!r}; expected one of {known}, a Positions, a Background, or a list of these"
+        )
+    given = list(refine) if isinstance(refine, Sequence) and not isinstance(refine, str) else [refine]
+    chosen: dict[str, Positions | Background] = {}
     for one in given:
-        parameter = REFINED[one]() if isinstance(one, str) and one in REFINED else one
-        if not isinstance(parameter, Positions):
-            known = ", ".join(map(repr, REFINED))
-            raise OptionError(f"refine holds {one!r}; expected one of {known}, or a Positions")
+        parameter = WORDS.get(one) if isinstance(one, str) else one
+        if not isinstance(parameter, Positions | Background):
+            raise OptionError(f"refine holds {one!r}; expected one of {known}, a Positions or a Background")
         if parameter.name in chosen:
             raise OptionError(f"refine holds {parameter.name} twice; expected it once")
+        if isinstance(parameter, Positions):
+            parameter = parameter.resolve(update_probe=update_probe)
         chosen[parameter.name] = parameter
-    return tuple(one.resolve(update_probe=update_probe) for one in chosen.values())
+    return tuple(chosen.values())
 
 
 def resolve_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["nesterov"]:

@@ -14,6 +14,7 @@ from daskptycho.backend import Device
 from daskptycho.cluster.workers import find_workers, limit_threads
 from daskptycho.errors import OptionError
 from daskptycho.model.algorithms import Algorithm
+from daskptycho.model.background import Background
 from daskptycho.model.positions import Positions
 from daskptycho.run.driving import Run
 from daskptycho.run.first_probe import guess_probe
@@ -46,7 +47,7 @@ def reconstruct(
     update_probe: bool = True,
     probe: ArrayLike | None = None,
     modes: int | None = None,
-    refine: str | Positions | Sequence[str | Positions] = (),
+    refine: str | Positions | Background | Sequence[str | Positions | Background] = (),
     start: Literal["ones", "random"] | ArrayLike = "ones",
     seed: int = 0,
     tolerance: float | Literal["auto"] | None = None,
@@ -100,9 +101,9 @@ def reconstruct(
         the scan has none either, `guess_probe` makes one.
     modes : int, optional
         Number of incoherent probe modes; that of the probe by default.
-    refine : str, `Positions`, or a sequence of these
-        What to refine besides object and probe: ``"positions"``, or a `Positions` with options. Nothing by
-        default.
+    refine : str, `Positions`, `Background`, or a sequence of these
+        What to refine besides object and probe: ``"positions"``, ``"background"``, ``"smooth-background"``, a
+        `Positions` or a `Background` with options. Nothing by default.
     start : "ones", "random" or (y, x) array
         A constant object, random phases in every frame, or an object on the scan's canvas.
     seed : int
@@ -143,6 +144,7 @@ def reconstruct(
         appears, and make `sweeps` sweeps after the last frame. It waits for frames as long as the scan has
         not ended (`ScanWriter.close`). Later tiles begin with the image and the probe of then. With `sweeps`
         after the last frame, the image is as good as that of a run that begins then.
+        With `start` "ones" and without `refine` only.
     overwrite : bool
         Whether to replace an existing result at `out`, and checkpoints of an earlier run.
 
@@ -156,9 +158,10 @@ def reconstruct(
         the part of the scan that a frame belongs to (the phase of one part relative to another is not
         determined); ``frame_used (frame)``, False for the frames that were left out;
         ``frame_residual (frame)``, the R2 of each frame; ``frame_overlap (frame)``, the share of its light on
-        pixels that other frames light too; ``gain (frame)``, if the scan has it, with geometric mean 1; and
-        for each ``sweep``: ``residual``, ``disagreement``, ``spread`` (in radians) and ``seconds``, as in
-        `Progress`. What belongs to a frame is NaN for those that were left out, and their part is -1.
+        pixels that other frames light too; ``background (qy, qx)``, if there is one;
+        ``gain (frame)``, if the scan has it, with geometric mean 1; and for each ``sweep``: ``residual``,
+        ``disagreement``, ``spread`` (in radians) and ``seconds``, as in `Progress`. What belongs to a frame
+        is NaN for those that were left out, and their part is -1.
 
         Attributes of it are ``expected_residual``, the R2 that counting photons leaves, if the frames hold
         counts; and ``warnings``, if the run has not gone well.
@@ -216,7 +219,7 @@ def reconstruct(
         if options.start != "ones" or options.refine:
             found, expected = "start", "'ones': later tiles start from the image so far"
             if options.refine:
-                found, expected = "refine", "none: refine the positions in a run over the whole scan"
+                found, expected = "refine", "none: refine in a run over the whole scan"
             raise OptionError(f"{found} with follow; expected {expected}")
         keeper, watch = Keeper(options, scan, target, device), Watch(scan, leave_out)
         choose = stage_settings(options, workers, probe=probe, modes=modes)
