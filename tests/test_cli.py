@@ -735,7 +735,7 @@ def test_help_has_a_purpose_and_examples_that_can_be_read(name: str) -> None:
 
 def test_commands_are_those_of_the_design_in_the_order_of_use() -> None:
     assert [
-        *("demo", "simulate", "import", "info", "plan", "reconstruct"),
+        *("demo", "simulate", "import", "record", "info", "plan", "reconstruct"),
         *("resume", "history", "view", "compare", "frc", "export", "check-gpu"),
     ] == COMMANDS
     listed = re.findall(r"^  (\S+)  +\S", run("--help").stdout.split("Commands:")[1], re.MULTILINE)

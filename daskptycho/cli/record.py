@@ -29,8 +29,8 @@ __all__ = ["command"]
     examples=(
         "daskptycho record master.h5 scan.zarr --plan positions.csv \\\n"
         "--energy-eV 8000 --detector-distance-m 2 --detector-pixel-size-m 75e-6",
-        "daskptycho record frames/ scan.zarr --plan positions.csv --position-unit pixel \\\n"
-        "--probe yesterday.zarr",
+        "daskptycho record frames/ scan.zarr --plan positions.csv \\\n"
+        "--position-unit pixel --probe yesterday.zarr",
     ),
 )
 @click.argument("file", metavar="FILE")
