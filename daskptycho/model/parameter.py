@@ -71,14 +71,18 @@ class Parameter(ABC):
     has_momentum : bool
         Whether a sweep with momentum extrapolates it.
     moves_frames : bool
-        Whether it moves frames: it is then updated between sweeps, for all frames together, and its values
-        stay on the host.
+        Whether it moves frames; its values then stay on the host.
     """
 
     name: ClassVar[str]
     per_frame: ClassVar[bool] = False
     has_momentum: ClassVar[bool] = False
     moves_frames: ClassVar[bool] = False
+
+    @property
+    def between_sweeps(self) -> bool:
+        """Whether it is updated between two sweeps, for all frames together."""
+        return False
 
     @property
     def schedule(self) -> Schedule | None:

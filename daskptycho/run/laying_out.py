@@ -34,6 +34,8 @@ __all__ = ["Setting", "choose_setting"]
 
 # The R2 that counting leaves above which a run has no opening from a constant object.
 MOST_NOISE = 1e-3
+# The R2 that counting leaves above which gains are not refined.
+MOST_NOISE_OF_GAINS = 0.05
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,13 @@ class Setting:
             for parameter in self.model.parameters
         }
         shared, own = place_values(layout, first)
+        # Where counting leaves so much of R2, it would pass for an unsteady beam.
+        gains = options.gain_pace() if (loop.expected or 0) < MOST_NOISE_OF_GAINS else None
         growing = options.start == "random" and options.sync.method is not None
         cadence = Cadence.begin(options.sync, growing=growing)
         if options.start != "random":
             state = persist(begin_uniform(layout, shared, own, self.image))
-            return Standing(state, cadence, pace=options.pace())
+            return Standing(state, cadence, pace=options.pace(), gain_pace=gains)
         numbers = frame_numbers(self.scan)
         phases = RandomPhases(options.seed, [numbers[tile.frames] for tile in self.tiling.tiles])
         how = Synchronisation(options.sync, cadence.normalisation if growing else None)
@@ -127,7 +131,7 @@ class Setting:
         report: Report = compute(pending)
         if growing:
             cadence = cadence.after(1.0, report.spread, report.localisation)
-        return Standing(state, cadence, pace=options.pace())
+        return Standing(state, cadence, pace=options.pace(), gain_pace=gains)
 
 
 def choose_setting(
@@ -163,7 +167,7 @@ def choose_setting(
         "update_probe": options.update_probe,
         "probe": probe,
         "modes": modes,
-        "fractional": bool(options.refine) or not all(tile.is_whole_pixel for tile in tiling.tiles),
+        "fractional": options.positions is not None or not all(tile.is_whole_pixel for tile in tiling.tiles),
         "refine": options.refine,
     }
     model, first = choose_model(scan, model_options, forward)

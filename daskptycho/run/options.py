@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from daskptycho.errors import OptionError
@@ -17,9 +17,11 @@ from daskptycho.model.algorithms import (
     parse_algorithm,
     recall_algorithm,
 )
+from daskptycho.model.gain import Gain
 from daskptycho.model.parameter import Parameter
 from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
+from daskptycho.sync.gains import GainPace
 from daskptycho.sync.options import Sync
 from daskptycho.sync.positions import Pace
 
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 # What `reconstruct` can refine besides object and probe, by name.
-REFINED = {Positions.name: Positions}
+REFINED: dict[str, Positions | Gain] = {Positions.name: Positions(), Gain.name: Gain(refined=True)}
 # The value of the option start in a result if the run started from an array.
 GIVEN = "given"
 # Most sweeps of the opening from a constant object.
@@ -66,7 +68,7 @@ class RunOptions:
     subpixel: bool
     checkpoint_every: int | None
     checkpoint_minutes: float | None
-    refine: tuple[Positions, ...] = ()
+    refine: tuple[Positions | Gain, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.sync, Sync):
@@ -78,7 +80,7 @@ class RunOptions:
                 f"algorithm {self.algorithm.name} has a parameter called {taken[0]}, as an option of the run "
                 "is; expected another name"
             )
-        if self.refine and not self.subpixel:
+        if self.positions is not None and not self.subpixel:
             raise OptionError("positions are refined with subpixel off (--whole-pixel); expected it on")
         if self.start not in ("ones", "random", GIVEN):
             raise OptionError(f"start is {self.start!r}; expected 'ones', 'random' or an array")
@@ -90,20 +92,29 @@ class RunOptions:
         opens = self.opening is not None and (grows or self.opening_sweeps > 0)
         return self.algorithm.has_stack or (opens and self.opening is not None and self.opening.has_stack)
 
+    @property
+    def positions(self) -> Positions | None:
+        """How positions are refined; None if they are not."""
+        return next((refined for refined in self.refine if isinstance(refined, Positions)), None)
+
     def margin(self, frame_shape: tuple[int, int]) -> int:
         """Margin of the windows of tiles, in pixels, within which frames of this shape may move.
 
         One pixel more than they may move, for derivatives at the edges of frames.
         """
-        return max((1 + refined.reach(frame_shape) for refined in self.refine), default=0)
+        return 0 if self.positions is None else 1 + self.positions.reach(frame_shape)
 
     def pace(self) -> Pace | None:
         """The pace of the refinement of positions at the start of a run; None if they are not refined."""
-        for refined in self.refine:
-            assert refined.start is not None
-            assert refined.every is not None
-            return Pace.begin(refined.start, refined.every)
-        return None
+        if self.positions is None:
+            return None
+        assert self.positions.start is not None
+        assert self.positions.every is not None
+        return Pace.begin(self.positions.start, self.positions.every)
+
+    def gain_pace(self) -> GainPace | None:
+        """The pace of the refinement of gains at the start of a run; None if they are not refined."""
+        return GainPace() if any(isinstance(refined, Gain) for refined in self.refine) else None
 
     def recipe(self, modes: int, parameters: tuple[Parameter, ...]) -> Recipe:
         """The part of the options on which memory depends, with this number of modes and these parameters."""
@@ -141,7 +152,7 @@ class RunOptions:
             "opening": None if opening is None else recall_algorithm(opening),
             "sync": Sync(**attributes["sync"]),
             "refine": tuple(
-                REFINED[name](**values) for name, values in (attributes.get("refine") or {}).items()
+                replace(REFINED[name], **values) for name, values in (attributes.get("refine") or {}).items()
             ),
         }
         return RunOptions(**attributes | made)
@@ -241,7 +252,7 @@ def resolve_algorithm(
         return AP() if recovers or refines or inner or momentum is not None else LBFGS()
     chosen = parse_algorithm(algorithm)
     if isinstance(chosen, LBFGS) and (recovers or refines or inner):
-        found, expected = "positions that are refined", "no refine"
+        found, expected = "parameters that are refined", "no refine"
         if inner or recovers:
             found = "sync inner above 1" if inner else "a probe that is recovered"
             expected = "inner=1" if inner else "update_probe=False"
@@ -249,17 +260,17 @@ def resolve_algorithm(
     return chosen
 
 
-def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Positions, ...]:
+def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Positions | Gain, ...]:
     """Make the parameters to refine from their names or from parameters, with their defaults resolved."""
+    known = " and ".join(map(repr, REFINED))
     if not isinstance(refine, str | Positions | Sequence):
-        raise OptionError(f"refine is {refine!r}; expected 'positions', a Positions, or a list of these")
+        raise OptionError(f"refine is {refine!r}; expected some of {known}, or a Positions")
     given: list[Any] = [refine] if isinstance(refine, str | Positions) else list(refine)
-    chosen: dict[str, Positions] = {}
+    chosen: dict[str, Positions | Gain] = {}
     for one in given:
-        parameter = REFINED[one]() if isinstance(one, str) and one in REFINED else one
-        if not isinstance(parameter, Positions):
-            known = ", ".join(map(repr, REFINED))
-            raise OptionError(f"refine holds {one!r}; expected one of {known}, or a Positions")
+        parameter = REFINED[one] if isinstance(one, str) and one in REFINED else one
+        if not isinstance(parameter, Positions | Gain):
+            raise OptionError(f"refine holds {one!r}; expected {known}, or a Positions")
         if parameter.name in chosen:
             raise OptionError(f"refine holds {parameter.name} twice; expected it once")
         chosen[parameter.name] = parameter
