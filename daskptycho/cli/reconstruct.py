@@ -93,9 +93,9 @@ __all__ = ["command"]
 @click.option("--modes", type=int, help="Number of incoherent probe modes; by default, that of the scan.")
 @click.option(
     "--refine",
-    type=click.Choice(["positions"]),
+    type=click.Choice(["positions", "gain"]),
     multiple=True,
-    help="What to refine besides object and probe.",
+    help="What to refine besides object and probe; may be given twice.",
 )
 @click.option(
     "--start",

@@ -40,7 +40,7 @@ def weigh_fields(tile: Tile, at: TileModel, fields: Array) -> Array:
     """``sum |P_i|^2 field`` under each frame, (frame, field) float64.
 
     The fields are interpolated at the fraction of each position, in place of the probe, which would need a
-    Fourier transform for each frame.
+    Fourier transform for each frame. Around each frame the tile's window has at least one pixel more.
     """
     view, xp = at.view_without_probe(tile, slice(None)), array_module(fields)
     power = (at.probe.real**2 + at.probe.imag**2).sum(axis=0)[None]

@@ -100,9 +100,9 @@ class RunOptions:
     def margin(self, frame_shape: tuple[int, int]) -> int:
         """Margin of the windows of tiles, in pixels, within which frames of this shape may move.
 
-        One pixel more than they may move, for derivatives at the edges of frames.
+        One pixel more than they may move, for derivatives at the edges of frames and values between pixels.
         """
-        return 0 if self.positions is None else 1 + self.positions.reach(frame_shape)
+        return max((1 + refined.reach(frame_shape) for refined in self.refine), default=0)
 
     def pace(self) -> Pace | None:
         """The pace of the refinement of positions at the start of a run; None if they are not refined."""
