@@ -209,6 +209,8 @@ def check_options(
         raise OptionError(f"polish is {polish!r}; expected True, False or 'auto'")
     if polish is True and not isinstance(chosen, LBFGS):
         raise OptionError(f"polish is True with algorithm {chosen.name}; expected 'lbfgs', for a known probe")
+    if chosen.has_stack and any(isinstance(one, Gain) for one in refined):
+        raise OptionError(f"gain is refined with {chosen.name}; expected algorithm 'ap', without a stack")
     return RunOptions(
         sweeps=sweeps,
         algorithm=chosen,

@@ -147,9 +147,9 @@ def reconstruct(
         the part of the scan that a frame belongs to (the phase of one part relative to another is not
         determined); ``frame_used (frame)``, False for the frames that were left out;
         ``frame_residual (frame)``, the R2 of each frame; ``frame_overlap (frame)``, the share of its light on
-        pixels that other frames light too; ``gain (frame)``, if the scan has it or it is refined, with geometric mean 1,
-        and in the second case for each sweep ``gain_significance`` and ``gain_changed``; and
-        for each ``sweep``: ``residual``, ``disagreement``, ``spread`` (in radians) and ``seconds``, as in
+        pixels that other frames light too; ``gain (frame)``, if the scan has it or it is refined, with
+        geometric mean 1, and in the second case for each sweep ``gain_significance`` and ``gain_changed``;
+        and for each ``sweep``: ``residual``, ``disagreement``, ``spread`` (in radians) and ``seconds``, as in
         `Progress`. What belongs to a frame is NaN for those that were left out, and their part is -1.
 
         Attributes of it are ``expected_residual``, the R2 that counting photons leaves, if the frames hold

@@ -63,7 +63,7 @@ def _per_cent(share: float) -> str:
 
 
 def draw_gain(axes: Axes, result: xr.Dataset) -> None:
-    """Draw the power of the beam at each frame, relative to its geometric mean, in the order of acquisition."""
+    """Draw the power of the beam, relative to its geometric mean, in the order of acquisition."""
     number, power = _intensities(result)
     axes.plot(number, power, ".", markersize=2)
     axes.set_xlabel("frame")

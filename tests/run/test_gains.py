@@ -71,7 +71,7 @@ def test_noise_is_not_taken_for_an_unsteady_beam() -> None:
 def test_tiles_change_little() -> None:
     one, many = (dp.reconstruct(unsteady("decay", tile_frames=of).scan, **GIVEN) for of in (81, 9))
     gains = [np.log(result.sortby("frame_number")["gain"].values) for result in (one, many)]
-    assert (gains[0] - gains[1]).std() < 1e-3
+    assert (gains[0] - gains[1]).std() < 3e-3
 
 
 @pytest.mark.parametrize(
@@ -80,14 +80,18 @@ def test_tiles_change_little() -> None:
         {"sync": dp.Sync("full", every=1)},
         {"sync": dp.Sync(method=None)},
         {"modes": 2, "update_probe": True},
-        {"algorithm": "raar"},
         {"refine": ("positions", "gain")},
     ],
-    ids=["full", "no sync", "modes", "raar", "positions"],
+    ids=["full", "no sync", "modes", "positions"],
 )
 def test_whatever_the_options(options: dict[str, Any]) -> None:
     known = unsteady("dip")
     assert known.gain_error(dp.reconstruct(known.scan, **GIVEN | options)) < 0.05
+
+
+def test_algorithms_with_a_stack_refine_no_gains() -> None:
+    with pytest.raises(dp.OptionError, match="gain is refined with raar"):
+        dp.reconstruct(unsteady("dip").scan, **GIVEN | {"algorithm": "raar"})
 
 
 def test_slope_is_held_while_the_probe_is_recovered() -> None:
