@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from daskptycho.dashboard import LiveCell, LivePage
     from daskptycho.errors import FaultError, OptionError, ScanError, StoreError
     from daskptycho.formats import export_result, import_scan
+    from daskptycho.formats.recording import record
     from daskptycho.model.algorithms import AP, LBFGS, RAAR, Algorithm, DifferenceMap
     from daskptycho.model.positions import Positions
+    from daskptycho.run.first_probe import guess_probe
     from daskptycho.run.history import Checkpoint, checkpoints, open_checkpoint
     from daskptycho.run.loop import Progress
     from daskptycho.run.reconstruction import reconstruct
@@ -57,6 +59,7 @@ _MODULES = {
     "cuda_cluster": "cluster.cuda_cluster",
     "export_result": "formats",
     "gramian": "arrays",
+    "guess_probe": "run.first_probe",
     "import_scan": "formats",
     "open_checkpoint": "run.history",
     "open_result": "run.result",
@@ -66,6 +69,7 @@ _MODULES = {
     "plot_result": "views.plotting",
     "power_iteration": "arrays",
     "reconstruct": "run.reconstruction",
+    "record": "formats.recording",
     "relative_error": "analysis.metrics",
     "require_gpus_at_work": "cluster.cuda_cluster",
     "resume": "run.resumption",
@@ -79,6 +83,7 @@ _RETURN_DATASETS = {
     "open_result",
     "open_scan",
     "reconstruct",
+    "record",
     "resume",
     "simulate_scan",
 }
@@ -111,6 +116,7 @@ __all__ = [
     "cuda_cluster",
     "export_result",
     "gramian",
+    "guess_probe",
     "import_scan",
     "open_checkpoint",
     "open_result",
@@ -120,6 +126,7 @@ __all__ = [
     "plot_result",
     "power_iteration",
     "reconstruct",
+    "record",
     "relative_error",
     "require_gpus_at_work",
     "resume",

@@ -1,7 +1,7 @@
 """The only module in which an array's type decides which code runs: NumPy and Numba, or CuPy and CUDA.
 
 It is called by the numerical code and by tasks that move arrays to a device. It calls the two kernel modules,
-which have the same functions with the same arguments.
+which have the same functions with the same arguments, and a third one where CuPy has what NumPy lacks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ __all__ = [
     "GPU_BATCHES",
     "GPU_SHARE",
     "Device",
+    "add_multiple",
     "array_module",
+    "find_change",
+    "inner_products",
     "inverse_transform",
     "kernels",
     "parts_of_sums",
@@ -66,6 +69,44 @@ def kernels(array: Array) -> ModuleType:
 def sparse_module(array: Array) -> ModuleType:
     """The module of sparse matrices for this array: ``scipy.sparse`` or CuPy's counterpart."""
     return importlib.import_module("cupyx.scipy.sparse" if _on_device(array) else "scipy.sparse")
+
+
+def inner_products(weight: Array, first: Array, others: list[Array]) -> Array:
+    """``sum weight Re(conj(first) other)`` for each of other images, (other,) float64 on the host.
+
+    Parameters
+    ----------
+    weight : (y, x) float32 array
+    first : (y, x) complex64 array
+    others : list of (y, x) complex64 arrays
+    """
+    if not _on_device(weight):
+        return _image_kernels().inner_products(weight, first, others)
+    weighted = (weight * first).reshape(-1).view(np.float32)
+    # Products of two vectors: libraries are slow at matrices of a few long rows.
+    products = [weighted @ other.reshape(-1).view(np.float32) for other in others]
+    return to_host(array_module(weight).stack(products)).astype(np.float64)
+
+
+def add_multiple(image: Array, factor: float, out: Array) -> None:
+    """``out += factor * image`` with a real factor, for (y, x) complex64 arrays."""
+    if _on_device(out):
+        out += np.float32(factor) * image
+    else:
+        _image_kernels().add_multiple(image, factor, out)
+
+
+def find_change(illumination: Array, damped: Array, image: Array, total: Array) -> None:
+    """``total = (illumination * image - total) / damped`` in place, for (y, x) arrays."""
+    if _on_device(total):
+        total -= illumination * image
+        total *= np.float32(-1) / damped
+    else:
+        _image_kernels().find_change(illumination, damped, image, total)
+
+
+def _image_kernels() -> ModuleType:
+    return importlib.import_module("daskptycho.cpu_image_kernels")
 
 
 def to_host(array: Array) -> Array:

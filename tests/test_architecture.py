@@ -20,9 +20,10 @@ GROUND = {"errors", "version", "tiling"}
 MAY_IMPORT: dict[str, set[str]] = {
     "cpu_matrix_kernels": set(),
     "cpu_kernels": {"cpu_matrix_kernels"},
+    "cpu_image_kernels": {"cpu_matrix_kernels"},
     "gpu_kernels": set(),
     "fftw": set(),
-    "backend": {"cpu_kernels", "gpu_kernels", "fftw"},
+    "backend": {"cpu_kernels", "cpu_image_kernels", "gpu_kernels", "fftw"},
     "storage": set(),
     "analysis": set(),
     "scan": {"storage"},
@@ -45,7 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # One tile, eager: it knows arrays, and nothing of where they come from.
-EAGER = {"model", "sync", "backend", "cpu_kernels", "cpu_matrix_kernels", "gpu_kernels", "fftw", "tiling"}
+EAGER = {"model", "sync", "backend", "cpu_kernels", "cpu_image_kernels", "cpu_matrix_kernels"}
+EAGER |= {"gpu_kernels", "fftw", "tiling"}
 NOT_IN_EAGER = {"dask", "distributed", "xarray", "zarr", "matplotlib", "click", "rich"}
 
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "core", "base"}

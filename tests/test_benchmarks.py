@@ -26,6 +26,7 @@ BENCHMARKS = ROOT / "benchmarks"
         ("memory", ["probe recovered", "images on disk", "of the amplitudes"]),
         ("sweep", ["FFT pair", "Gramian", "FFT library"]),
         ("larger_than_memory", ["amplitudes over", "workers lost: 0"]),
+        ("million", ["576 frames", "relative error", "outside of tasks"]),
         ("object_store", ["read bucket", "of the disk's"]),
         ("scale", ["strong", "received per sweep", "Modelled"]),
         pytest.param("many_sweeps", ["tasks now"], marks=pytest.mark.long),

@@ -597,15 +597,13 @@ def test_dark_scan_is_refused_once_it_is_read(tmp_path: Path) -> None:
     assert list_contents(tmp_path) == before
 
 
-def test_scan_without_a_probe_needs_one(tmp_path: Path) -> None:
-    run(
-        "import",
-        write_frames_file(tmp_path / "f.npz", probe=None),
-        tmp_path / "s.zarr",
-        "--position-unit",
-        "pixel",
-    )
-    assert "has no probe" in expect_refusal("reconstruct", tmp_path / "s.zarr", tmp_path / "r.zarr")
+def test_scan_without_a_probe_is_reconstructed_and_it_is_said(tmp_path: Path) -> None:
+    url, out = tmp_path / "s.zarr", tmp_path / "r.zarr"
+    frames = write_frames_file(tmp_path / "f.npz", probe=None)
+    said = run("import", frames, url, "--position-unit", "pixel").stdout
+    assert "It has no probe: reconstruct will guess one from the frames" in said
+    assert "the scan has no probe: the first guess is" in run("reconstruct", url, out, "--sweeps", 2).stderr
+    assert "has no probe" in expect_refusal("reconstruct", url, tmp_path / "n.zarr", "--known-probe")
 
 
 BAD_OPTIONS = {

@@ -73,14 +73,13 @@ def commands_of(block: Block) -> list[str]:
 
 
 def write_measurement(path: Path) -> None:
-    """Write a user's measurement: frames, positions [y, x] in pixels and a guess of the probe."""
+    """Write a user's measurement: frames and positions [y, x] in pixels."""
     with tempfile.TemporaryDirectory() as folder:
         scan = dp.simulate_scan(f"{folder}/scan.zarr", (6, 6), 32, step=6, jitter=1, photons=1e5)
         np.savez(
             path,
             intensity=np.fft.ifftshift(scan["intensity"].values, axes=(1, 2)),
             position=scan["position"].values,
-            probe=scan["probe"].values,
         )
 
 
@@ -116,7 +115,7 @@ EACH_PAGE = [
 
 
 # What is guessed is said, and that a run of few sweeps with a guess fits badly, as it does for a reader.
-@pytest.mark.filterwarnings("ignore:the first guess of the probe is")
+@pytest.mark.filterwarnings("ignore:the scan has no probe")
 @pytest.mark.filterwarnings("ignore:R2 is .* where counting photons would leave")
 @pytest.mark.parametrize("page", EACH_PAGE)
 def test_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,10 +213,26 @@ def test_stores_page_has_every_name_in_a_store(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_pictures_of_the_pages_are_drawn(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, ROOT / "docs" / "pictures.py", tmp_path], check=True)
+    for script in ("pictures.py", "troubles.py"):
+        subprocess.run([sys.executable, ROOT / "docs" / script, tmp_path], check=True)
     shown = {name for page in PAGES for name in re.findall(r"pictures/([\w-]+\.png)\)", page.read_text())}
     assert shown
     assert {path.name for path in tmp_path.iterdir()} >= shown
+
+
+@pytest.mark.long
+def test_faults_leave_the_residuals_that_the_page_says(tmp_path: Path) -> None:
+    script = str(ROOT / "docs" / "troubles.py")
+    drawn = subprocess.run([sys.executable, script, tmp_path], check=True, capture_output=True, text=True)
+    times = {}
+    for line in drawn.stdout.splitlines():
+        fault, found, expected = re.fullmatch(r"(.*): ([\d.]+) of ([\d.]+)", line).groups()  # type: ignore[union-attr]
+        times[fault] = float(found) / float(expected)
+    assert times.pop("nothing wrong") < 1.1
+    assert times.pop("too little overlap") < 0.2
+    assert len(times) == 6
+    assert min(times.values()) > 3
+    assert times["one axis reversed"] > 20
 
 
 def test_laptop_workflow_writes_its_picture(tmp_path: Path) -> None:

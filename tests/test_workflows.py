@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from distributed import LocalCluster
 
@@ -48,6 +49,38 @@ def test_any_cluster_is_used_and_an_existing_run_is_continued(scan: Path, tmp_pa
     ]
     assert dp.open_result(out).sizes["sweep"] == 100
     assert "any_cluster.py tcp://" in run_script("any_cluster.py").stderr
+
+
+@pytest.mark.parametrize("lose", [0, 7])
+def test_frames_of_a_zeromq_stream_are_written_while_they_come(scan: Path, tmp_path: Path, lose: int) -> None:
+    pytest.importorskip("zmq")
+    source, grown = dp.open_scan(scan), tmp_path / "grown.zarr"
+    in_order = np.argsort(source["frame_number"].values)
+    np.savetxt(tmp_path / "plan.txt", source["position"].values[in_order])
+    address = f"ipc://{tmp_path}/stream"
+    detector = subprocess.Popen(
+        [
+            *(sys.executable, str(WORKFLOWS / "zeromq_detector.py"), str(scan), address),
+            *("--rate", "1000", "--lose", str(lose), "--shuffle", "5"),
+        ]
+    )
+    try:
+        done = run_script(
+            *("zeromq.py", address, grown, "--plan", tmp_path / "plan.txt", "--probe", scan),
+            *("--tile-frames", 9, "--queue", 4),
+        )
+    finally:
+        detector.kill()
+        detector.wait()
+    assert done.returncode == 0, done.stderr
+    lost = [] if lose == 0 else [6, 13, 20, 27, 34]
+    assert f"{36 - len(lost)} frames written, 0 outside the plan, 0 repeated" in done.stdout
+    assert ("frames 6, 13, 20, 27 and 34 of 36 planned frames never came" in done.stderr) == bool(lost)
+    found = dp.open_scan(grown)
+    used = found["frame_used"].values
+    assert sorted(found["frame_number"].values[~used].tolist()) == lost
+    assert (found["frame_number"] == source["frame_number"]).all()
+    np.testing.assert_array_equal(found["intensity"].values[used], source["intensity"].values[used])
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from daskptycho.cli.import_file import command as import_file_command
 from daskptycho.cli.info import command as info_command
 from daskptycho.cli.plan import command as plan_command
 from daskptycho.cli.reconstruct import command as reconstruct_command
+from daskptycho.cli.record import command as record_command
 from daskptycho.cli.refusals import Commands
 from daskptycho.cli.resume import command as resume_command
 from daskptycho.cli.simulate import command as simulate_command
@@ -44,6 +45,7 @@ for _command in (
     demo_command,
     simulate_command,
     import_file_command,
+    record_command,
     info_command,
     plan_command,
     reconstruct_command,

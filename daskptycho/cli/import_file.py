@@ -13,6 +13,7 @@ from daskptycho.cli.options import (
     LENGTHS,
     PAIR,
     SIZE,
+    add_beam_options,
     detector_distance_option,
     detector_pixel_size_option,
     leave_out_option,
@@ -106,14 +107,14 @@ class _Key(click.ParamType):
     short_help="Convert a foreign file to a scan.",
     examples=(
         "daskptycho import star.npz.bz2 scan.zarr --position-unit pixel",
-        "daskptycho import moonflower.ptyd scan.zarr --guess-probe",
-        "daskptycho import master.h5 scan.zarr --position-file positions.csv \\\n--crop 256 --guess-probe",
+        "daskptycho import moonflower.ptyd scan.zarr",
+        "daskptycho import master.h5 scan.zarr --position-file positions.csv \\\n--crop 256",
         "daskptycho import scan4d.npy scan.zarr --position-unit um \\\n"
         "--position-file motors.h5:/scan/y+/scan/x --pixel-size-m 12e-9",
         "daskptycho import frames.h5 scan.zarr --mask-value 65535 --clip-negative \\\n--leave-out 3,17",
         "daskptycho import frames.h5 scan.zarr --position-key motors/y+motors/x \\\n"
         "--key energy_eV=beam/energy --assume detector_distance_m=2",
-        "daskptycho import empad.xml scan.zarr --guess-probe --rotation-deg 12 \\\n"
+        "daskptycho import empad.xml scan.zarr --rotation-deg 12 \\\n"
         "--assume energy_eV=300e3 --assume scan_step_m=0.4e-10",
     ),
 )
@@ -216,6 +217,10 @@ class _Key(click.ParamType):
 @click.option(
     "--pixel-size-m", type=LENGTHS, help="Size of a pixel of the object, if it is known by calibration."
 )
+@click.option("--mrad-per-pixel", type=float, help="Angle of a detector pixel in FILE; needs the energy.")
+@click.option(
+    "--inverse-angstrom-per-pixel", type=float, help="Spatial frequency of a detector pixel in FILE, in 1/A."
+)
 @click.option(
     "--radiation",
     type=click.Choice(["photon", "electron"]),
@@ -230,17 +235,12 @@ class _Key(click.ParamType):
 @click.option(
     "--assume", type=_Assumption(), multiple=True, help="Value for what FILE lacks, as in energy_eV=8000."
 )
-@click.option("--guess-probe", is_flag=True, help="Make a first guess of the probe if FILE has none.")
 @click.option(
-    "--probe-diameter",
-    type=float,
-    help="Diameter of that guess in pixels; by default, estimated from the frames.",
+    "--guess-probe",
+    is_flag=True,
+    help="Leave out a probe that FILE has; without a probe, reconstruct guesses one.",
 )
-@click.option(
-    "--probe-defocus-m",
-    type=float,
-    help="Propagate that guess by this distance, from its focus to the sample; below 0, the focus is behind.",
-)
+@add_beam_options
 @click.option(
     "--mask-value",
     type=float,
@@ -281,6 +281,8 @@ def command(file: str, scan: str, **options: Any) -> None:
     frames, height, width = written["intensity"].shape
     tiles = pluralise(len(tile_chunks(written)), "tile")
     remark(f"{scan}: {pluralise(frames, 'frame')} of {height} x {width} pixels in {tiles}")
+    if "probe" not in written:
+        remark("It has no probe: reconstruct will guess one from the frames")
     remark(f"Look at it with: daskptycho info {shlex.quote(scan)}")
 
 

@@ -92,7 +92,7 @@ def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
         )
     if "probe" not in scan:
         oddities.append(
-            "the scan has no probe; a reconstruction needs a first guess (import with --guess-probe)"
+            "the scan has no probe: reconstruct guesses one from the frames (or takes --probe FILE)"
         )
     if is_near_field(scan.attrs):
         oddities += _rim_is_lit(scan, counts)
@@ -101,14 +101,26 @@ def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
         oddities += [] if doubt is None else [doubt]
     oddities += describe_positions(scan)
     if scan.sizes["frame"] > 1:
-        step, frame = mean_step(scan), min(scan["intensity"].shape[1:])
-        if 1 - step / frame < LEAST_OVERLAP:
-            oddities.append(
-                f"on average a frame is {step:.3g} pixels from its nearest neighbour, more than half of its "
-                f"{frame} pixels: neighbours hardly overlap"
-            )
+        oddities += _sparse(scan)
         oddities += _parts(scan, counts)
     return oddities
+
+
+def _sparse(scan: xr.Dataset) -> list[str]:
+    """Warn if the beams overlap too little, or without a probe, if even the frames do."""
+    from daskptycho.scan.dataset import position_in_pixels
+    from daskptycho.scan.overlap import describe_sparse, measure_overlap
+
+    if "probe" in scan:
+        sentence = describe_sparse(measure_overlap(position_in_pixels(scan), scan["probe"].values))
+        return [sentence] if sentence else []
+    step, frame = mean_step(scan), min(scan["intensity"].shape[1:])
+    if 1 - step / frame >= LEAST_OVERLAP:
+        return []
+    return [
+        f"on average a frame is {step:.3g} pixels from its nearest neighbour, more than half of its {frame} "
+        "pixels: neighbours hardly overlap"
+    ]
 
 
 def _rim_is_lit(scan: xr.Dataset, counts: Counts) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -207,7 +208,7 @@ leave_out_option = click.option(
     type=FRAMES,
     default=(),
     metavar="NUMBERS|FILE",
-    help="Frames to leave out, as in 3,17,40-45, or a file of their numbers.",
+    help="Frames to leave out, as in 3,17,40-45, or a file of their numbers, or a mask (.npy, True: bad).",
 )
 detector_distance_option = click.option(
     "--detector-distance-m", type=float, help="Distance from the sample to the detector."
@@ -237,6 +238,37 @@ update_probe_option = click.option(
     show_default=True,
     help="Recover the probe as well, or keep that of the scan.",
 )
+
+
+# What is known of the beam for a first guess of the probe, at `import` and at `reconstruct`.
+BEAM_OPTIONS = (
+    click.option(
+        "--probe",
+        metavar="FILE",
+        help="Begin with this probe: a result, or an array in npy, npz, MATLAB or HDF5 (FILE.h5:PATH).",
+    ),
+    click.option(
+        "--probe-diameter", type=float, help="Guess the probe as a disc of this diameter, in object pixels."
+    ),
+    click.option(
+        "--probe-defocus-m",
+        type=float,
+        help="Guess the probe at this distance behind its focus: above 0 the beam is focused before the "
+        "sample and diverges on it (overfocus), below 0 it is focused behind it.  [default: many are tried]",
+    ),
+    click.option(
+        "--convergence-angle-mrad",
+        type=float,
+        help="Guess the probe from an even aperture of this semi-angle.  [default: from the mean frame]",
+    ),
+)
+
+
+def add_beam_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the first probe to a command."""
+    for option in reversed(BEAM_OPTIONS):
+        command = option(command)
+    return command
 
 
 def _refuse_iterations(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

@@ -13,6 +13,7 @@ from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.live import dashboard_option, serve_live_page
 from daskptycho.cli.options import (
     NumberOr,
+    add_beam_options,
     algorithm_option,
     leave_out_option,
     no_iterations_option,
@@ -26,6 +27,8 @@ from daskptycho.cli.terminal import remark, show_progress, summarise_run, verbos
 from daskptycho.errors import OptionError
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from daskptycho.model.algorithms import Algorithm
     from daskptycho.sync.options import Sync
 
@@ -40,6 +43,7 @@ __all__ = ["command"]
         "daskptycho reconstruct scan.zarr result.zarr --sweeps 50 --modes 3",
         "daskptycho reconstruct scan.zarr result.zarr --workers 4",
         "daskptycho reconstruct scan.zarr result.zarr --gpus 0,1",
+        "daskptycho reconstruct growing.zarr result.zarr --follow --dashboard",
     ),
 )
 @click.argument("scan", metavar="SCAN")
@@ -91,6 +95,8 @@ __all__ = ["command"]
 @no_iterations_option
 @update_probe_option
 @click.option("--modes", type=int, help="Number of incoherent probe modes; by default, that of the scan.")
+@click.option("--guess-probe", is_flag=True, help="Guess the probe, also if the scan has one.")
+@add_beam_options
 @click.option(
     "--refine",
     type=click.Choice(["positions", "gain"]),
@@ -114,7 +120,7 @@ __all__ = ["command"]
     "--polish/--no-polish",
     default=None,
     help="Let the last sweeps allow for the noise of counts.  "
-    "[default: with --known-probe, if counts are whole]",
+    "[default: with --known-probe, if counts are whole and few]",
 )
 @click.option(
     "--subpixel/--whole-pixel",
@@ -123,6 +129,11 @@ __all__ = ["command"]
     help="Keep fractions of pixels in the positions, or round them.",
 )
 @leave_out_option
+@click.option(
+    "--follow",
+    is_flag=True,
+    help="Take up frames of a scan that is still being measured, and make --sweeps after the last.",
+)
 @click.option(
     "--checkpoint-every", type=int, metavar="N", help="Keep a checkpoint every N sweeps, to resume from."
 )
@@ -173,6 +184,7 @@ def command(
     if not options["overwrite"]:
         refuse_to_lose_checkpoints(parse_location(out), resources.device)
     refuse_to_overwrite(out, options["overwrite"])
+    options["probe"] = _first_probe(opened, options)
     with (
         open_client(resources, tiles=len(tile_chunks(opened))) as client,
         serve_live_page(dashboard, opened, out) as page,
@@ -194,8 +206,26 @@ def command(
             **options | {"algorithm": algorithm, "sync": sync},
         )
         confirm_gpu_work(resources, client)
-    remark(summarise_run(result, sweeps))
+    remark(summarise_run(result, result.sizes["sweep"] if options["follow"] else sweeps))
     remark(f"{out} is complete; look at it with: daskptycho view {shlex.quote(out)}")
+
+
+def _first_probe(scan: xr.Dataset, options: dict[str, Any]) -> Any:
+    """Take the options of the first probe, and make one if they ask for it; None for that of the scan."""
+    from daskptycho.formats.probe_file import read_probe
+    from daskptycho.run.first_probe import guess_probe
+
+    names = ("probe_diameter", "probe_defocus_m", "convergence_angle_mrad")
+    known = {name.removeprefix("probe_"): options.pop(name) for name in names}
+    given, guesses = options.pop("probe"), options.pop("guess_probe")
+    asked = guesses or any(value is not None for value in known.values())
+    if given is not None and asked:
+        raise OptionError("--probe and options for a guess of the probe are given; expected one of them")
+    if given is not None:
+        return read_probe(given)
+    if asked and not options["update_probe"]:
+        raise OptionError("a guess of the probe with --known-probe; expected --update-probe, or --probe FILE")
+    return guess_probe(scan, **known) if asked else None
 
 
 def _algorithm(ctx: click.Context) -> Algorithm | None:

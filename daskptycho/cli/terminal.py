@@ -136,8 +136,13 @@ class ProgressBars:
                 disagreement = state.disagreement
             known = "" if math.isnan(disagreement) else f"   disagreement {disagreement:<7.2g}"
             note = f"residual {state.residual:<9.4g}{known}   {state.seconds:.2g} s per sweep"
-            self._bars.update(bar, completed=state.sweep, note="" if state.sweep == total else note)
-            log.write(state.sweep, total, f"   {note}", state.seconds)
+            last = total if state.growth is None else state.total
+            if state.growth is not None and not state.growth.ended:
+                note = f"{state.growth.describe()}   {note}"
+            self._bars.update(
+                bar, completed=state.sweep, total=last, note="" if state.sweep == last else note
+            )
+            log.write(state.sweep, last, f"   {note}", state.seconds)
 
         return show_sweep
 

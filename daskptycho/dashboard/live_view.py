@@ -64,6 +64,12 @@ def make_first_view(scan: xr.Dataset | None, out: str | Path | None) -> View:
     )
 
 
+def _describe_growth(progress: Progress) -> str:
+    """How far a scan that is still being measured is; an empty sentence once it has ended."""
+    growth = progress.growth
+    return "" if growth is None or growth.ended else f"{growth.describe()}."
+
+
 class LiveView:
     """A callback of `reconstruct` or `resume` that shows the run on a display.
 
@@ -103,8 +109,8 @@ class LiveView:
         self._view = replace(
             view,
             status="running",
-            note=f"The result will be in {view.out}." if view.out else "",
-            sweeps=progress.options.sweeps,
+            note=_describe_growth(progress) or (f"The result will be in {view.out}." if view.out else ""),
+            sweeps=progress.total,
             frames=len(progress.tiling.corner),
             tile_count=len(progress.tiling.tiles),
             sweep=(*view.sweep[:kept], progress.sweep),
@@ -115,7 +121,7 @@ class LiveView:
         )
         self._progress = progress
         now = self.clock()
-        is_last = progress.sweep == progress.options.sweeps
+        is_last = progress.sweep == progress.total
         if is_last or now >= (self._next_picture if self._is_watched else self._next_unwatched_picture):
             self._show(pictures=True, let_through=RUN_FAULTS)
         elif now >= self._next_numbers:

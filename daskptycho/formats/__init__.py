@@ -1,11 +1,11 @@
 """Formats: foreign files, read as scans and written from results.
 
 Each format is one module with a reader, a writer or both; the content of a file decides which reader it
-needs, and never its name. `arrange` brings what a reader found into the order of a scan, `first_probe`
-guesses a probe, `export` chooses the writer. `offers` lists what a file has for each thing that a scan needs,
-and keeps account of what was taken; `named_arrays`, with `usual_names` and `positions`, finds arrays in files
-that follow no convention. `extras`, `hdf5_file`, `laboratory`, `lazy_frames` and `units` are what several
-formats share.
+needs, and never its name. `arrange` brings what a reader found into the order of a scan, `probe_file` reads a
+probe from elsewhere, `export` chooses the writer. `offers` lists what a file has for each thing that a scan
+needs, and keeps account of what was taken; `named_arrays`, with `usual_names` and `positions`, finds arrays
+in files that follow no convention. `extras`, `hdf5_file`, `laboratory`, `lazy_frames` and `units` are what
+several formats share.
 
 These modules import `scan` and `storage`. Only `cli` and users import them.
 """
@@ -30,6 +30,7 @@ from daskptycho.formats.npy import is_npy, read_npy
 from daskptycho.formats.npz import is_npz, read_npz
 from daskptycho.formats.offers import Keys, Taken
 from daskptycho.formats.position_file import read_position_file
+from daskptycho.formats.probe_file import read_probe
 from daskptycho.formats.ptyd import is_ptyd, read_ptyd
 from daskptycho.formats.stem import is_stem, read_stem
 from daskptycho.formats.tiff_frames import is_tiff, read_tiff
@@ -73,6 +74,7 @@ def read_file(
     assume: Mapping[str, Any] | None = None,
     position_file: str | Path | None = None,
     position_columns: Sequence[str] | None = None,
+    probe: str | Path | None = None,
     report: Callable[[list[Taken]], Any] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -89,6 +91,8 @@ def read_file(
     position_columns : sequence of str, optional
         Names of the two columns of positions among several, in a file of their own or in an array with a key,
         or their numbers from 1.
+    probe : str or Path, optional
+        A result or another file with a probe, in place of the one of the file.
     report : callable, optional
         Called with what was taken for each thing from which path of the file, and what else was seen.
     **options : dict
@@ -129,6 +133,10 @@ def read_file(
     if position_file is not None:
         found["position"] = read_position_file(position_file, position_columns)
         found.pop("position_unit", None)
+    if probe is not None:
+        if arranging.get("guess_probe") or arrangement.beam():
+            raise OptionError("a probe is given, and a guess of one; expected one of the two")
+        found["probe"] = read_probe(probe)
     if report is not None:
         report(found.get("account", []))
     scan = arrange_scan(found, arrangement, given, assume or {})
@@ -147,6 +155,7 @@ def import_scan(
     *,
     assume: Mapping[str, Any] | None = None,
     position_file: str | Path | None = None,
+    probe: str | Path | None = None,
     period: tuple[int, int] | None = None,
     tile_frames: int | None = None,
     leave_out: Sequence[int] = (),
@@ -172,6 +181,10 @@ def import_scan(
     position_file : str or Path, optional
         A file with the positions: text with two columns or a header that names x and y, a .npy, .npz, HDF5
         or MATLAB file, the last three also with the name of the positions, as in ``motors.h5:/scan/xy``.
+    probe : str or Path, optional
+        A result of this package, or a file with a probe: .npy, .npz, MATLAB or HDF5, the last three also with
+        the name of the probe, as in ``last.h5:/probe``. By default that of the file; without one,
+        `reconstruct` guesses one.
     period : (int, int), optional
         Size in object pixels, [y, x], of a canvas that wraps round.
     tile_frames : int, optional
@@ -214,7 +227,7 @@ def import_scan(
     OptionError
         The format has no such option, or the extra `formats` is not installed.
     """
-    found = read_file(path, assume=assume, position_file=position_file, **options)
+    found = read_file(path, assume=assume, position_file=position_file, probe=probe, **options)
     return create_scan(
         url,
         **found,

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.errors import OptionError, ScanError, warn_caller
-from daskptycho.formats.first_probe import guess_first_probe
 from daskptycho.formats.frame_contents import apply_to_frames, interpret_frames
 from daskptycho.formats.frame_layout import bin_frames, turn_frames
 from daskptycho.formats.geometry import CALIBRATIONS, combine_geometry, derive_pixel_size
 from daskptycho.formats.padding import pad_frames
 from daskptycho.formats.positions import Positions
 from daskptycho.formats.units import check_plausible, is_pixels, to_si
+from daskptycho.scan.first_probe import Beam
 from daskptycho.scan.optics import NEAR_FIELD
 
 __all__ = ["Arrangement", "arrange_scan", "orient_positions"]
@@ -53,6 +53,9 @@ class Arrangement:
         whose axis points the other way, as in "-yx" or "x-y". By default what their names tell, or "yx".
     frames : (int or None, int or None), optional
         Number of the first frame to import, and of the one after the last.
+    mrad_per_pixel, inverse_angstrom_per_pixel : float, optional
+        What a pixel of the detector is in the file, as an angle or as a spatial frequency, of which the pixel
+        size of the object follows. Give one of them.
     bin : int
         Number of detector pixels along each axis that are summed to one.
     transpose : bool
@@ -66,12 +69,11 @@ class Arrangement:
     scan_step_m : float or (float, float), optional
         Step of that raster in metres.
     guess_probe : bool
-        Make a first guess of the probe if the file has none.
-    probe_diameter : float, optional
-        Diameter of that guess, a disc, in pixels. By default it is estimated from the frames.
-    probe_defocus_m : float
-        Distance from the focus to the sample, along the beam, by which that guess is propagated, in metres.
-        Above zero the focus lies before the sample, below zero behind it.
+        Leave out a probe that the file has: `reconstruct` guesses one, as for every scan without a probe.
+    probe_diameter, probe_defocus_m, convergence_angle_mrad : float, optional
+        What is known of the beam for that guess: diameter of a disc in pixels; distance in metres from the
+        focus to the sample along the beam, above zero where the focus lies before the sample and below zero
+        where it lies behind; semi-angle of convergence.
     """
 
     zero_frequency: str | None = None
@@ -81,6 +83,8 @@ class Arrangement:
     pad: int = 0
     position_axes: str | None = None
     frames: tuple[int | None, int | None] | None = None
+    mrad_per_pixel: float | None = None
+    inverse_angstrom_per_pixel: float | None = None
     bin: int = 1
     transpose: bool = False
     flip: str = ""
@@ -89,7 +93,8 @@ class Arrangement:
     scan_step_m: float | tuple[float, float] | None = None
     guess_probe: bool = False
     probe_diameter: float | None = None
-    probe_defocus_m: float = 0.0
+    probe_defocus_m: float | None = None
+    convergence_angle_mrad: float | None = None
 
     def __post_init__(self) -> None:
         if self.bin < 1 or self.bin != int(self.bin):
@@ -101,13 +106,17 @@ class Arrangement:
         if self.frames_hold not in (None, "counts", "amplitudes"):
             raise OptionError(f"frames_hold is {self.frames_hold!r}; expected 'counts' or 'amplitudes'")
         orient_positions(np.zeros((1, 2)), self.position_axes or "yx")
-        if (self.probe_defocus_m or self.probe_diameter) and not self.guess_probe:
-            raise OptionError(
-                "probe_diameter and probe_defocus_m belong to a guess of the probe; expected guess_probe "
-                "(--guess-probe) too"
-            )
-        if self.probe_diameter is not None and not self.probe_diameter > 0:
-            raise OptionError(f"probe_diameter is {self.probe_diameter}; expected pixels, above 0")
+        if self.mrad_per_pixel is not None and self.inverse_angstrom_per_pixel is not None:
+            raise OptionError("mrad_per_pixel and inverse_angstrom_per_pixel are given; expected one of them")
+        for name in ("mrad_per_pixel", "inverse_angstrom_per_pixel"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < np.inf:
+                raise OptionError(f"{name} is {value}; expected a number above 0")
+        self.beam()
+
+    def beam(self) -> dict[str, float]:
+        """What is known of the beam, as `create_scan` takes it."""
+        return Beam(self.probe_diameter, self.probe_defocus_m, self.convergence_angle_mrad).known()
 
 
 def orient_positions(position: ArrayLike, axes: str) -> NDArray[np.float64]:
@@ -183,6 +192,7 @@ def arrange_scan(
         scan["position"], unit, order = scan["position"]
         scan |= {} if unit is None else {"position_unit": unit}
     combine_geometry(scan, given, assume, source)
+    _calibrate_detector(scan, arrangement, given)
     _express_in_scan_units(scan, given.get("position_unit"), source)
     scan["position"] = _find_positions(scan, arrangement, order, source)
     _choose_frames(scan, arrangement.frames, source)
@@ -200,8 +210,7 @@ def arrange_scan(
     derive_pixel_size(scan)
     if arrangement.pad:
         pad_frames(scan, arrangement.pad)
-    if "probe" not in scan and arrangement.guess_probe:
-        scan["probe"] = guess_first_probe(scan, arrangement.probe_diameter, arrangement.probe_defocus_m)
+    _choose_probe(scan, arrangement, source)
     for name in ("account", "amplitudes", "centre", "scan_shape", "scan_step_m", *CALIBRATIONS):
         scan.pop(name, None)
     return scan
@@ -224,6 +233,41 @@ def _express_in_scan_units(scan: dict[str, Any], given: str | None, source: str)
             )
     scan["position_unit"] = "pixel" if factor is None else "m"
     scan["position"] = np.asarray(scan["position"], dtype=np.float64) * (1.0 if factor is None else factor)
+
+
+def _calibrate_detector(scan: dict[str, Any], arrangement: Arrangement, given: Mapping[str, Any]) -> None:
+    """Take the angle or the spatial frequency of a detector pixel that the user gives."""
+    calibrations = {
+        "angle_per_pixel": (arrangement.mrad_per_pixel, 1e-3),
+        "frequency_per_pixel": (arrangement.inverse_angstrom_per_pixel, 1e10),
+    }
+    known = {name: value * unit for name, (value, unit) in calibrations.items() if value is not None}
+    if not known:
+        return
+    if "pixel_size_m" in given:
+        raise OptionError("pixel_size_m and a calibration of the detector are given; expected one of them")
+    if "angle_per_pixel" in known and not {"energy_eV", "wavelength_m"} & set(scan):
+        raise OptionError("mrad_per_pixel is given without the energy; expected energy_eV (--energy-eV) too")
+    for name in ("pixel_size_m", *CALIBRATIONS):
+        scan.pop(name, None)
+    if scan.get("propagation") != NEAR_FIELD:
+        # A calibration is more accurate than the nominal distance of the camera.
+        scan.pop("detector_distance_m", None)
+    scan |= known
+
+
+def _choose_probe(scan: dict[str, Any], arrangement: Arrangement, source: str) -> None:
+    """Keep the probe of the file, or what is known of the beam."""
+    beam = arrangement.beam()
+    if arrangement.guess_probe:
+        scan.pop("probe", None)
+    if beam and "probe" in scan:
+        raise OptionError(
+            f"{source} has a probe, and {', '.join(beam)} of the beam is given for a guess of one; expected "
+            "one of the two: guess_probe (--guess-probe) leaves the file's probe out"
+        )
+    if beam:
+        scan["beam"] = beam
 
 
 def _find_positions(

@@ -20,7 +20,7 @@ from daskptycho.formats.named_arrays import NamedArrays, read_named_arrays
 from daskptycho.formats.offers import NO_KEYS, Keys
 from daskptycho.formats.positions import Positions
 
-__all__ = ["is_matlab", "read_matlab", "read_matlab_positions"]
+__all__ = ["is_matlab", "load_arrays", "read_matlab", "read_matlab_positions"]
 
 MAGIC = b"MATLAB 5.0 MAT-file"
 
@@ -50,7 +50,7 @@ def read_matlab(path: Path, keys: Keys = NO_KEYS) -> dict[str, Any]:
     ScanError
         An array is not found, or the file cannot be read.
     """
-    arrays = _load_arrays(path)
+    arrays = load_arrays(path)
 
     def open_frames(where: str, *, last: bool) -> LazyFrames:
         array = arrays.find("intensity", where)[1]
@@ -67,10 +67,11 @@ def read_matlab_positions(path: Path, keys: Keys) -> Positions:
     ScanError
         It has none, or cannot be read.
     """
-    return _load_arrays(path).only_positions(keys, path.name)
+    return load_arrays(path).only_positions(keys, path.name)
 
 
-def _load_arrays(path: Path) -> NamedArrays:
+def load_arrays(path: Path) -> NamedArrays:
+    """Read all arrays of a MATLAB file."""
     try:
         contents = loadmat(path)
     except Exception as error:  # damaged files make the reader raise all kinds of errors

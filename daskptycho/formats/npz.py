@@ -24,7 +24,7 @@ from daskptycho.formats.named_arrays import NamedArrays, read_named_arrays
 from daskptycho.formats.offers import NO_KEYS, Keys
 from daskptycho.formats.positions import Positions
 
-__all__ = ["is_npz", "read_npz", "read_npz_positions"]
+__all__ = ["is_npz", "open_arrays", "read_npz", "read_npz_positions"]
 
 ZIP = b"PK\x03\x04"
 NPY = b"\x93NUMPY"
@@ -101,7 +101,7 @@ def read_npz(path: Path, keys: Keys = NO_KEYS) -> dict[str, Any]:
     ScanError
         An array is not found, or the file cannot be read.
     """
-    with _open_arrays(path) as arrays:
+    with open_arrays(path) as arrays:
 
         def open_frames(where: str, *, last: bool) -> LazyFrames:
             frames = arrays.find("intensity", where)[1][()]
@@ -118,12 +118,12 @@ def read_npz_positions(path: Path, keys: Keys) -> Positions:
     ScanError
         It has none, or cannot be read.
     """
-    with _open_arrays(path) as arrays:
+    with open_arrays(path) as arrays:
         return arrays.only_positions(keys, path.name)
 
 
 @contextmanager
-def _open_arrays(path: Path) -> Iterator[NamedArrays]:
+def open_arrays(path: Path) -> Iterator[NamedArrays]:
     """Open the arrays of an archive, which are read when they are asked for."""
     try:
         # The directory of an archive is at its end, and seeking in a compressed file is slow.

@@ -21,7 +21,7 @@ from daskptycho.formats.offers import Keys
 from daskptycho.formats.positions import Positions, axis_of, one_unit, read_positions
 from daskptycho.formats.units import is_unit
 
-__all__ = ["read_position_file"]
+__all__ = ["read_position_file", "split_key"]
 
 NPY = b"\x93NUMPY"
 COMMENTS = ("#", "%", "!", "//")
@@ -51,7 +51,7 @@ def read_position_file(path: str | Path, columns: Sequence[str] | None = None) -
     ScanError
         The file does not exist, or does not hold two columns of numbers.
     """
-    file, key = _split_key(path)
+    file, key = split_key(path)
     if not file.is_file():
         raise ScanError(f"{file} does not exist; expected a file of positions")
     start = file.read_bytes()[: len(NPY)]
@@ -76,7 +76,7 @@ def read_position_file(path: str | Path, columns: Sequence[str] | None = None) -
         raise ScanError(f"{file} cannot be read as positions: {error}; expected {EXPECTED}") from error
 
 
-def _split_key(path: str | Path) -> tuple[Path, str | None]:
+def split_key(path: str | Path) -> tuple[Path, str | None]:
     """The file and what comes after a colon, unless a file has the whole name."""
     whole = Path(path).expanduser()
     name, colon, key = str(path).rpartition(":")

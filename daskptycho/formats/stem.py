@@ -281,7 +281,8 @@ def _detector_calibration(signal: Sequence[Mapping[str, Any]]) -> dict[str, tupl
         return {}
     if is_unit(unit, "length"):
         warn_caller(
-            f"the axes of the detector are in {unit}, which tells no angle, and are not used (--pixel-size-m)"
+            f"the axes of the detector are in {unit}, which tells no angle, and are not used "
+            "(--mrad-per-pixel or --pixel-size-m)"
         )
         return {}
     what = "the scale of the detector"

@@ -11,18 +11,22 @@ products
 of these arrays and nothing else. Each tile sums over its own pixels, with a share of those that other tiles
 hold too, and one task finds the coefficients of the step from the sums of all tiles. Each tile then makes the
 step on its own window. A sweep therefore exchanges what it exchanges anyway, and a few numbers for each tile.
+
+With m pairs a sweep measures 3 m + 3 products. Those of earlier arrays are known, those of q with earlier
+arrays follow from the products of r before and after the step, and those of s with an earlier s are not
+needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.backend import array_module, pixels_in_flight, to_host
+from daskptycho.backend import add_multiple, inner_products
 
 __all__ = ["Memory", "Step", "make_step", "measure_products", "next_step", "remember"]
 
@@ -63,7 +67,7 @@ class Step:
     kept : tuple of int
         Numbers of the pairs that are kept for the next step.
     gram : tuple of tuples of float
-        The inner products of the arrays of these pairs.
+        The inner products of the arrays of these pairs and of r, as far as they are needed.
     misfits : tuple of float
         Misfits of the last sweeps, at most three.
     turned : bool
@@ -96,7 +100,7 @@ def remember(image: Array, change: Array, before: Memory | None, step: Step | No
 
 
 def measure_products(memory: Memory, weight: Array) -> NDArray[np.float64]:
-    """Inner products of the newest arrays of a tile with all of its arrays.
+    """The inner products of a tile that its newest arrays need.
 
     Parameters
     ----------
@@ -106,32 +110,16 @@ def measure_products(memory: Memory, weight: Array) -> NDArray[np.float64]:
 
     Returns
     -------
-    (1 or 3, basis) float64 array
-        The rows of r, or of s and q of the newest pair and of r.
+    (1 or 3 m + 3,) float64 array
+        Those of r with the arrays of the basis; with m pairs, also those of the newest s with q of each pair,
+        of this s with itself, and of the newest q with itself.
     """
-    xp, basis = array_module(weight), memory.basis
-    newest = basis[-3:]
-    total = np.zeros((len(newest), len(basis)))
-    for rows in _row_blocks(weight):
-        weighted = [_real(array[rows] * weight[rows]) for array in newest]
-        columns = [_real(array[rows]) for array in basis]
-        # Products of two vectors: libraries are slow at matrices of a few long rows.
-        products = xp.stack([row @ column for row in weighted for column in columns])
-        total += to_host(products).reshape(total.shape)
-    return total
-
-
-def _row_blocks(image: Array) -> Iterator[slice]:
-    """Rows of an image that are processed at once, as many pixels as of exit waves."""
-    height, width = image.shape
-    rows = max(1, pixels_in_flight(image) // width)
-    for start in range(0, height, rows):
-        yield slice(start, start + rows)
-
-
-def _real(array: Array) -> Array:
-    """(2 pixels,) float32: real and imaginary parts in turn, whose products sum to Re(conj(a) b)."""
-    return array_module(array).ascontiguousarray(array).reshape(-1).view(np.float32)
+    basis = memory.basis
+    products = [inner_products(weight, basis[-1], basis)]
+    if memory.pairs:
+        s, q, _ = basis[-3:]
+        products += [inner_products(weight, s, [*basis[1::2], s]), inner_products(weight, q, [q])]
+    return np.concatenate(products)
 
 
 def next_step(
@@ -141,7 +129,7 @@ def next_step(
 
     Parameters
     ----------
-    products : (1 or 3, basis) float64 array
+    products : (1 or 3 m + 3,) float64 array
         From `measure_products`, summed over tiles.
     before : Step, optional
         The step before, if there was one.
@@ -152,19 +140,20 @@ def next_step(
     turned : bool
         Whether the sweep synchronised.
     """
-    size = products.shape[1]
-    pairs = size // 2
     misfits = (*(() if before is None else before.misfits[-2:]), misfit)
     gram = _assemble(products, before)
-    unchanged = np.zeros(size)
+    pairs = len(gram) // 2
+    unchanged = np.zeros(len(gram))
     unchanged[-1] = -1
     if before is None or not pairs:
-        return Step(tuple(unchanged), misfits=misfits, turned=turned)
+        alone = ((float(gram[-1, -1]),),)
+        return Step(tuple(unchanged), gram=alone, misfits=misfits, turned=turned)
     if not before.turned and misfit > (1 + RISEN) * misfits[-2]:
         # Back to where the sweep before would have led without L-BFGS: psi - s - (r - q).
         back = unchanged.copy()
         back[-3:-1] = -1, 1
-        return Step(tuple(back), misfits=(misfits[-2],), turned=turned)
+        alone = ((float(gram[-1, -1]),),)
+        return Step(tuple(back), gram=alone, misfits=(misfits[-2],), turned=turned)
     s, q = 2 * (pairs - 1), 2 * (pairs - 1) + 1
     kept = list(range(pairs))
     if not gram[s, q] > LEAST_CURVATURE * gram[s, s]:
@@ -175,7 +164,7 @@ def next_step(
     if rests or not coefficients @ gram[-1] < 0:
         coefficients = unchanged
     kept = kept[-(most - 1) :] if most > 1 else []
-    arrays = [number for pair in kept for number in (2 * pair, 2 * pair + 1)]
+    arrays = [*(number for pair in kept for number in (2 * pair, 2 * pair + 1)), 2 * pairs]
     return Step(
         tuple(map(float, coefficients)),
         tuple(kept),
@@ -186,14 +175,20 @@ def next_step(
 
 
 def _assemble(products: NDArray[np.float64], before: Step | None) -> NDArray[np.float64]:
-    """The matrix of inner products, from the rows of the newest arrays and what was known of the others."""
-    size = products.shape[1]
+    """The matrix of inner products of the basis; zero for those of two s, which nothing needs."""
+    pairs = (len(products) - 3) // 3 if len(products) > 1 else 0
+    size = 2 * pairs + 1
     gram = np.zeros((size, size))
-    known = 0 if before is None else len(before.gram)
-    if before is not None and known:
-        gram[:known, :known] = before.gram
-    gram[-len(products) :] = products
-    gram[:, -len(products) :] = products.T
+    gram[-1] = gram[:, -1] = products[:size]
+    if before is None or not pairs:
+        return gram
+    s, q, old = size - 3, size - 2, size - 3
+    known = np.array(before.gram)
+    gram[:old, :old] = known[:old, :old]
+    gram[s, 1::2] = gram[1::2, s] = products[size:-2]
+    gram[s, s], gram[q, q] = products[-2:]
+    # q is the change of r.
+    gram[q, :old] = gram[:old, q] = gram[-1, :old] - known[-1, :old]
     return gram
 
 
@@ -218,8 +213,7 @@ def _two_loops(gram: NDArray[np.float64], kept: Sequence[int]) -> NDArray[np.flo
 def make_step(memory: Memory, step: Step) -> Array:
     """The object after the step, (y, x) complex64."""
     image = memory.image.copy()
-    parts = [pair for pair in zip(step.coefficients, memory.basis, strict=True) if pair[0]]
-    for rows in _row_blocks(image):
-        for coefficient, array in parts:
-            image[rows] += np.float32(coefficient) * array[rows]
+    for coefficient, array in zip(step.coefficients, memory.basis, strict=True):
+        if coefficient:
+            add_multiple(array, coefficient, image)
     return image

@@ -65,7 +65,9 @@ class Probe(Parameter):
         if not self.recovered:
             return first
         # The scale of the first guess is arbitrary: the frames' mean counts give the probe's power.
-        return first * np.float32(np.sqrt(counts / frames) / np.linalg.norm(first))
+        # In double precision: the squares of a probe in any unit may lie beyond float32.
+        whole = first.astype(np.complex128)
+        return (whole * (np.sqrt(counts / frames) / np.linalg.norm(whole))).astype(first.dtype)
 
     def see(self, value: Array, view: View) -> View:
         probe = shift_probe(value, view.fraction)
@@ -139,8 +141,8 @@ def prepare_probe(scan: Any, guess: ArrayLike | None, modes: Any) -> NDArray[np.
     frame_shape = (scan.sizes["qy"], scan.sizes["qx"])
     if guess is None and "probe" not in scan:
         raise OptionError(
-            "the scan has no probe; expected a first guess as the option probe or in the scan "
-            "(daskptycho import has --guess-probe and --probe-key)"
+            "the scan has no probe, and none is given; expected the known one as the option probe "
+            "(--probe FILE), or one to be guessed and recovered"
         )
     probe = np.array(scan["probe"].values if guess is None else guess, dtype=np.complex64, order="C")
     if probe.ndim == 2:

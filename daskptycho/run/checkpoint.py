@@ -164,6 +164,7 @@ class Checkpoints:
             "counts": loop.counts,
             "expected": loop.expected,
             "modes": modes,
+            "ended": loop.is_last,
             "margin": loop.options.margin(tiling.frame_shape),
         }
         window = tuple(max(sizes) for sizes in zip(*(t.window.shape for t in tiling.tiles), strict=True))

@@ -50,12 +50,18 @@ class Run:
     begin : callable or None
         Makes the first standing of a loop; None if the keeper has a checkpoint.
     keeper : Keeper
+    grow : callable, optional
+        After a sweep, the loop and the standing to go on with; those of the sweep by default.
     """
 
     def __init__(
-        self, lay_out: Callable[[], Loop], begin: Callable[[Loop], Standing] | None, keeper: Keeper
+        self,
+        lay_out: Callable[[], Loop],
+        begin: Callable[[Loop], Standing] | None,
+        keeper: Keeper,
+        grow: Callable[[Loop, Standing], tuple[Loop, Standing]] | None = None,
     ) -> None:
-        self._lay_out, self._begin, self._keeper = lay_out, begin, keeper
+        self._lay_out, self._begin, self._keeper, self._grow = lay_out, begin, keeper, grow
         self._client = current_client()
         self._loop: Loop | None = None
         # The standing after the last complete sweep, which is saved if the next sweep is interrupted.
@@ -96,6 +102,7 @@ class Run:
         try:
             loop = self._loop = self._lay_out()
             self._standing = self._restore_or_begin(loop)
+            loop = self._take_up(loop)
             stopped = False
             while not loop.finished(self._standing):
                 self._standing = loop.advance(self._standing)
@@ -104,6 +111,7 @@ class Run:
                     break
                 if not loop.finished(self._standing):
                     self._save_between_sweeps(loop)
+                    loop = self._take_up(loop)
             self._keeper.finish(loop, self._standing)
             ended = "callback" if stopped else loop.finished(self._standing)
             result = _make_result(self._keeper.scan, loop, self._standing)
@@ -112,6 +120,14 @@ class Run:
             # Releases all data on the workers before they are put there again.
             self._loop, self._standing = None, None
             raise
+
+    def _take_up(self, loop: Loop) -> Loop:
+        """Take up the frames that have come, in a run that follows a scan; the loop to go on with."""
+        if self._grow is not None:
+            assert self._standing is not None
+            loop, self._standing = self._grow(loop, self._standing)
+            self._loop = loop
+        return loop
 
     def _restore_or_begin(self, loop: Loop) -> Standing:
         restored = self._keeper.restore(loop)
@@ -197,7 +213,7 @@ def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset
         FrameMeasures(residual, overlap),
     )
     # The prior of a polish raises R2 on purpose.
-    fitted = standing.history[: standing.polished_from]
+    fitted = standing.history[standing.stage : standing.polished_from]
     faults = find_faults(
         [done.residual for done in fitted],
         loop.expected,

@@ -102,6 +102,18 @@ class Keeper:
         self.saved = 0 if snapshot is None else snapshot.sweep
         self._last_kept = self.saved if snapshot is not None and not snapshot.temporary else 0
         self._last_kept_at = clock()
+        self._is_of_stage = True
+        self.scan_of_checkpoint = None if snapshot is None else scan
+        """The scan of the last checkpoint; None if there is none."""
+        self.ended_at_checkpoint = False
+        """Whether no more frames were to come then, in a run that follows a scan."""
+
+    def begin_stage(self, scan: xr.Dataset, *, kept: bool = False) -> None:
+        """Keep the run with these frames from now on.
+
+        The checkpoints that are there stay until the next one is due; with `kept` they are of these frames.
+        """
+        self.scan, self._is_of_stage = scan, kept
 
     def restore(self, loop: Loop) -> Standing | None:
         """The standing of the run at its last checkpoint; None if there is no checkpoint yet."""
@@ -185,12 +197,14 @@ class Keeper:
 
     def _save(self, loop: Loop, standing: Standing, *, temporary: bool) -> None:
         with _convert_store_errors("written"):
-            if self._checkpoints is None:
+            if self._checkpoints is None or not self._is_of_stage:
                 # Created when first needed, so that a run that fails earlier leaves none.
                 self._checkpoints = Checkpoints.create(
                     self._choose_location(), self.scan, loop, standing.state
                 )
             self._snapshot = self._checkpoints.save(loop, standing, temporary=temporary)
+        self._is_of_stage, self.scan_of_checkpoint = True, self.scan
+        self.ended_at_checkpoint = loop.is_last
         self.saved = standing.sweep
         if not temporary:
             self._last_kept, self._last_kept_at = self.saved, self._clock()

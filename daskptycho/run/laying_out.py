@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,10 +33,10 @@ from daskptycho.tiling import Tiling
 
 __all__ = ["Setting", "choose_setting"]
 
-# The R2 that counting leaves above which a run has no opening from a constant object.
-MOST_NOISE = 1e-3
 # The R2 that counting leaves above which gains are not refined.
 MOST_NOISE_OF_GAINS = 0.05
+# The R2 that counting leaves above which a run has no opening from a constant object, but a polish of counts.
+NOISY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,15 @@ class Setting:
     first: dict[str, NDArray]
     image: NDArray | None = None
 
-    def lay_out(self) -> Loop:
+    def lay_out(self, earlier: Loop | None = None, same: Mapping[int, int] | None = None) -> Loop:
         """Lay out the run on the workers, and make its loop.
+
+        Parameters
+        ----------
+        earlier : Loop, optional
+            The loop of a run with fewer frames of the same scan.
+        same : dictionary, optional
+            For tiles that are the same as in `earlier`, their numbers there.
 
         Raises
         ------
@@ -79,14 +87,22 @@ class Setting:
         )
         if needs.residency.streamed and current_client() is None:
             release_memory_at_once()
+        if earlier is None or same is None or earlier.layout.residency is not needs.residency:
+            same = {}
+        known = {} if earlier is None else {tile: earlier.layout.tiles[old] for tile, old in same.items()}
         layout = persist(
             lay_out(
                 *(self.scan, self.tiling, self.model, options.sync.method),
                 residency=needs.residency,
                 device=device,
+                earlier=known,
             )
         )
-        measured = compute([task(measure_counts, of_tile) for of_tile in layout.amplitudes])
+        counted = {} if earlier is None else {tile: earlier.measured[old] for tile, old in same.items()}
+        new = [index for index in range(len(self.tiling.tiles)) if index not in counted]
+        found = compute([task(measure_counts, layout.amplitudes[index]) for index in new])
+        counted |= dict(zip(new, found, strict=True))
+        measured = [counted[index] for index in range(len(self.tiling.tiles))]
         of_tiles, expected = ([of_tile[part] for of_tile in measured] for part in (0, 1))
         counts = float(sum(of_tiles))
         if not counts > 0 or not np.isfinite(counts):
@@ -96,27 +112,33 @@ class Setting:
         # What is left of a subtracted background is no Poisson count.
         no_counts = "background" in self.scan or np.isnan(expected).any()
         of_counts = None if no_counts else sum(expected) / counts
-        if of_counts is not None and of_counts > MOST_NOISE:
+        noisy = of_counts is not None and of_counts > NOISY
+        if noisy:
             # Reflections would find an image that fits the noise.
             options = replace(options, opening_sweeps=0)
-        if of_counts is None and options.polish == "auto":
+        if options.polish == "auto" and not noisy:
+            # With less noise than that, the prior of the polish blurs fine detail and gains nothing.
             options = replace(options, polish_sweeps=0)
-        return Loop(options, persist(confirm_layout(layout, of_tiles)), needs, counts, in_parts, of_counts)
+        confirmed = persist(confirm_layout(layout, of_tiles))
+        return Loop(options, confirmed, needs, counts, in_parts, of_counts, measured)
 
     @property
     def modes(self) -> int:
         """Number of probe modes, and of exit waves of each frame."""
         return len(self.first["probe"])
 
-    def begin(self, loop: Loop) -> Standing:
-        """Make the standing before the first sweep."""
-        layout, options = loop.layout, self.options
+    def first_values(self, loop: Loop) -> dict[str, NDArray]:
+        """The values of the model's parameters for the first sweep, by name."""
         frames = len(self.tiling.corner)
-        first = {
+        return {
             parameter.name: parameter.begin(self.first[parameter.name], loop.counts, frames)
             for parameter in self.model.parameters
         }
-        shared, own = place_values(layout, first)
+
+    def begin(self, loop: Loop) -> Standing:
+        """Make the standing before the first sweep."""
+        layout, options = loop.layout, self.options
+        shared, own = place_values(layout, self.first_values(loop))
         # Where counting leaves so much of R2, it would pass for an unsteady beam.
         gains = options.gain_pace() if (loop.expected or 0) < MOST_NOISE_OF_GAINS else None
         growing = options.start == "random" and options.sync.method is not None

@@ -6,6 +6,7 @@ The loop itself handles only scalars. Images, frames and the values of the model
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from daskptycho.errors import ScanError
 from daskptycho.graph import sweep
 from daskptycho.model.momentum import next_momentum
 from daskptycho.model.probe import Probe, orthogonalise_modes
+from daskptycho.run.growth import Growth
 from daskptycho.run.guard import ANCHOR_SWEEPS, Guard, drop_anchor, go_back, warn_of_return
 from daskptycho.run.memory import Needs
 from daskptycho.run.options import RunOptions
@@ -63,6 +65,8 @@ class Progress:
         Time that the sweep took.
     options : RunOptions
         The options of the run, with defaults resolved.
+    growth : Growth or None
+        How far the scan has grown, in a run that follows it.
     """
 
     sweep: int
@@ -73,6 +77,7 @@ class Progress:
     options: RunOptions = field(repr=False)
     _layout: Layout = field(repr=False)
     _state: State | None = field(repr=False)
+    growth: Growth | None = None
 
     def object(self) -> NDArray[np.complex64]:
         """Compute the current object on the whole canvas.
@@ -123,6 +128,11 @@ class Progress:
         """The canvas and the tiles of the run."""
         return self._layout.tiling
 
+    @property
+    def total(self) -> int:
+        """Number of sweeps of the whole run, if no more frames come."""
+        return self.options.sweeps + (0 if self.growth is None else self.growth.stage)
+
     def homes(self) -> list[str]:
         """Address of a worker that holds the data of each tile; empty strings without a cluster."""
         return find_workers_of(list(values_in([tile.illumination for tile in self._current().tiles])))
@@ -172,6 +182,10 @@ class Loop:
         Whether the frames of the scan or of a tile fall into parts.
     expected : float or None
         R2 that is expected with the true waves, from Poisson counts; None if the frames hold no counts.
+    measured : sequence of (float, float)
+        `measure_counts` of each tile.
+    growth : Growth or None
+        How far the scan has grown, in a run that follows it.
     """
 
     options: RunOptions
@@ -180,12 +194,21 @@ class Loop:
     counts: float
     in_parts: bool = False
     expected: float | None = None
+    measured: Sequence[tuple[float, float]] = ()
+    growth: Growth | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no more frames will come."""
+        return self.growth is None or self.growth.ended
 
     def finished(self, standing: Standing) -> str | None:
         """What ends the run: "sweeps", "tolerance" or "divergence", if it came too often; None if nothing."""
+        if not self.is_last:
+            return None
         if standing.guard.exhausted:
             return "divergence"
-        if standing.sweep >= self.options.sweeps:
+        if len(standing.recent) >= self.options.sweeps:
             return "sweeps"
         if self.options.tolerance is None:
             return None
@@ -199,7 +222,7 @@ class Loop:
         return begun is not None and standing.sweep - begun >= self.options.polish_sweeps
 
     def _within_tolerance(self, standing: Standing) -> bool:
-        history, tolerance = standing.history, self.options.tolerance
+        history, tolerance = standing.recent, self.options.tolerance
         if not history or tolerance is None:
             return False
         if tolerance != "auto":
@@ -215,20 +238,20 @@ class Loop:
     def _polished_from(self, standing: Standing) -> int | None:
         """The number of sweeps after which the polish begins, if that is known."""
         options, begun = self.options, standing.polished_from
-        if not options.polish_sweeps or standing.state.joined is None:
+        if not options.polish_sweeps or standing.state.joined is None or not self.is_last:
             return None
         if begun is not None and (options.tolerance is not None or not self._polished(standing)):
             return begun
-        last = options.sweeps - options.polish_sweeps <= standing.sweep < options.sweeps
+        last = options.sweeps - options.polish_sweeps <= len(standing.recent) < options.sweeps
         return standing.sweep if last or self._within_tolerance(standing) else begun
 
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
         """The settings of the coming sweep, and t of Nesterov's sequence after it."""
-        options, history, guard = self.options, standing.history, standing.guard
+        options, history, guard = self.options, standing.recent, standing.guard
         pace, gains = standing.pace, standing.gain_pace
-        fades = standing.sweep < options.opening_sweeps
+        fades = len(history) < options.opening_sweeps
         opening = options.opening if standing.cadence.growing or fades else None
-        fading = 1 - standing.sweep / options.opening_sweeps if fades else 0.0
+        fading = 1 - len(history) / options.opening_sweeps if fades else 0.0
         step = standing.step
         momentum = 0.0 if options.momentum == "nesterov" or opening else float(options.momentum)
         if options.momentum == "nesterov" and history and opening is None:
@@ -285,7 +308,9 @@ class Loop:
         # L-BFGS takes back steps that R2 rises by, and frames that move shorten theirs.
         reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0
         history = (*standing.history, record)
-        if standing.guard.has_diverged(len(history), residual, reflects=reflects or standing.drifts):
+        if standing.guard.has_diverged(
+            len(history) - standing.stage, residual, reflects=reflects or standing.drifts
+        ):
             return self._return(standing, history)
         cadence = standing.cadence.after(residual, report.spread, report.localisation)
         anchor, guard = standing.anchor, standing.guard.after(residual)
@@ -314,10 +339,12 @@ class Loop:
         guard = Guard(returns=standing.guard.returns + 1)
         warn_of_return(len(history), residual, guard, anchor)
         state = go_back(self.layout, anchor)
-        following = Standing(state, standing.cadence, None, history, guard=guard, anchor=anchor)
+        anew = Standing(state, standing.cadence, None, history, stage=standing.stage)
         pace, gains = standing.pace, standing.gain_pace
         return replace(
-            following,
+            anew,
+            guard=guard,
+            anchor=anchor,
             pace=None if pace is None else pace.after_return(),
             gain_pace=None if gains is None else gains.after_return(),
         )
@@ -328,4 +355,5 @@ class Loop:
         return Progress(
             *(standing.sweep, done.residual, done.disagreement, done.spread, done.seconds),
             *(self.options, self.layout, standing.state),
+            growth=None if self.growth is None else self.growth._replace(stage=standing.stage),
         )

@@ -69,6 +69,7 @@ class RunOptions:
     checkpoint_every: int | None
     checkpoint_minutes: float | None
     refine: tuple[Positions | Gain, ...] = ()
+    follow: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.sync, Sync):
@@ -192,6 +193,7 @@ def check_options(
     subpixel: Any = True,
     checkpoint_every: Any = None,
     checkpoint_minutes: Any = 10.0,
+    follow: Any = False,
 ) -> RunOptions:
     """Check the options of a run and resolve their defaults; see `reconstruct`.
 
@@ -232,6 +234,7 @@ def check_options(
         checkpoint_minutes=None
         if checkpoint_minutes is None
         else require_positive("checkpoint_minutes", checkpoint_minutes),
+        follow=bool(follow),
     )
 
 

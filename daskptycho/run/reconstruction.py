@@ -16,6 +16,9 @@ from daskptycho.errors import OptionError
 from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.positions import Positions
 from daskptycho.run.driving import Run
+from daskptycho.run.first_probe import guess_probe
+from daskptycho.run.following import Follower, stage_settings
+from daskptycho.run.growth import Watch
 from daskptycho.run.keeper import Keeper, refuse_to_lose_checkpoints
 from daskptycho.run.laying_out import choose_setting
 from daskptycho.run.loop import Progress
@@ -24,7 +27,7 @@ from daskptycho.run.result import FORMAT
 from daskptycho.scan.dataset import leave_out_frames, take_used, validate_scan
 from daskptycho.scan.findings import leave_out_dark_frames, warn_of_positions
 from daskptycho.scan.tiles import lay_out_tiles
-from daskptycho.storage.store import parse_location, write_atomically
+from daskptycho.storage.store import Location, parse_location, write_atomically
 from daskptycho.sync.options import Sync
 from daskptycho.tiling import Tiling
 
@@ -55,6 +58,7 @@ def reconstruct(
     checkpoint_every: int | None = None,
     checkpoint_minutes: float | None = 10.0,
     callback: Callable[[Progress], Any] | None = None,
+    follow: bool = False,
     overwrite: bool = False,
 ) -> xr.Dataset:
     """Reconstruct a scan.
@@ -92,7 +96,8 @@ def reconstruct(
     update_probe : bool
         Whether to recover the probe too. The first guess of the probe may then have any scale.
     probe : (mode, y, x) or (y, x) array, optional
-        First guess of the probe, or the probe itself without `update_probe`; that of the scan by default.
+        First guess of the probe, or the probe itself without `update_probe`; that of the scan by default. If
+        the scan has none either, `guess_probe` makes one.
     modes : int, optional
         Number of incoherent probe modes; that of the probe by default.
     refine : str, `Positions`, or a sequence of these
@@ -110,7 +115,7 @@ def reconstruct(
     polish : bool or "auto"
         Whether the last 20 sweeps, a third of `sweeps` at most, take counts to be Poisson's and differences
         of neighbouring pixels to be about as large as those that the object has. It needs L-BFGS. "auto": if
-        the scan holds counts, whole numbers.
+        the scan holds counts, whole numbers, and counting leaves an R2 above 1e-3.
     subpixel : bool
         Whether the sub-pixel parts of positions shift the probe; otherwise positions are rounded.
     leave_out : sequence of int
@@ -134,6 +139,11 @@ def reconstruct(
         checkpoints are kept.
     callback : callable, optional
         Called with a `Progress` after each sweep. If it returns True, the run stops.
+    follow : bool
+        Follow a scan while it grows: begin with its first complete tile, take each further one up as it
+        appears, and make `sweeps` sweeps after the last frame. It waits for frames as long as the scan has
+        not ended (`ScanWriter.close`). Later tiles begin with the image and the probe of then. With `sweeps`
+        after the last frame, the image is as good as that of a run that begins then.
     overwrite : bool
         Whether to replace an existing result at `out`, and checkpoints of an earlier run.
 
@@ -158,9 +168,10 @@ def reconstruct(
     Warns
     -----
     UserWarning
-        A frame lies far away from all others, or the scan hardly moves; the reconstruction diverged and goes
-        back to an earlier image with smaller steps; or, at the end, some frames fit far worse than the
-        others, or R2 is above one, far above what the counts allow, or above its own best.
+        The probe was guessed; a frame lies far away from all others, or the scan hardly moves; the
+        reconstruction diverged and goes back to an earlier image with smaller steps; or, at the end, some
+        frames fit far worse than the others, or R2 is above one, far above what the counts allow, or above
+        its own best.
 
     Raises
     ------
@@ -193,6 +204,7 @@ def reconstruct(
         subpixel=subpixel,
         checkpoint_every=checkpoint_every,
         checkpoint_minutes=checkpoint_minutes,
+        follow=follow,
     )
     if isinstance(start, str) and start == GIVEN:
         raise OptionError(f"start is {start!r}; expected 'ones', 'random' or an array")
@@ -201,18 +213,43 @@ def reconstruct(
     if callback is not None and not callable(callback):
         raise OptionError(f"callback is {callback!r}; expected a function of a Progress")
     workers = find_workers(memory, device)
+    target = None if out is None else parse_location(out)
+    if follow:
+        if options.start != "ones" or options.refine:
+            found, expected = "start", "'ones': later tiles start from the image so far"
+            if options.refine:
+                found, expected = "refine", "none: refine in a run over the whole scan"
+            raise OptionError(f"{found} with follow; expected {expected}")
+        keeper, watch = Keeper(options, scan, target, device), Watch(scan, leave_out)
+        choose = stage_settings(options, workers, probe=probe, modes=modes)
+        follower = Follower(watch, choose, keeper)
+        run = Run(follower.lay_out, follower.begin, keeper, follower.grow)
+        return _carry_out(run, callback, target, device, overwrite=overwrite)
     if np.size(leave_out):
         scan = leave_out_frames(scan, leave_out)
     validate_scan(scan)
     scan = leave_out_dark_frames(scan)
     warn_of_positions(scan)
     whole, scan = scan, take_used(scan)
+    if probe is None and "probe" not in scan and options.update_probe:
+        probe = guess_probe(scan)
     margin = options.margin((scan.sizes["qy"], scan.sizes["qx"]))
     tiling = lay_out_tiles(scan, whole_pixel=not options.subpixel, margin=margin)
     image = None if isinstance(start, str) else _check_image(start, tiling)
     setting = choose_setting(scan, tiling, options, workers, probe=probe, modes=modes, image=image)
-    target = None if out is None else parse_location(out)
     run = Run(setting.lay_out, setting.begin, Keeper(options, whole, target, device))
+    return _carry_out(run, callback, target, device, overwrite=overwrite)
+
+
+def _carry_out(
+    run: Run,
+    callback: Callable[[Progress], Any] | None,
+    target: Location | None,
+    device: Device,
+    *,
+    overwrite: bool,
+) -> xr.Dataset:
+    """Carry a run out, and write its result to the target if there is one."""
     if target is None:
         with limit_threads(device):
             return run.carry_out(callback, None)

@@ -15,6 +15,8 @@ from daskptycho.cluster.workers import find_workers, limit_threads
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.run.checkpoint import Checkpoints, make_header, per_frame_names, read_tiling
 from daskptycho.run.driving import Run
+from daskptycho.run.following import Follower, stage_settings
+from daskptycho.run.growth import Watch
 from daskptycho.run.history import open_checkpoint_store
 from daskptycho.run.keeper import Keeper
 from daskptycho.run.laying_out import choose_setting
@@ -83,13 +85,27 @@ def resume(
     fixed, header = store.read_constants(), store.read_header()
     checkpoints = Checkpoints(store, read_tiling(header, fixed), device)
     options = checkpoints.options(snapshot.id)
+    stage = int(store.read_attributes(snapshot.id).get("stage", 0))
     if sweeps is not None:
         options = replace(options, sweeps=require_whole("sweeps", sweeps, least=1))
-        if options.sweeps < snapshot.sweep:
+        if options.sweeps < snapshot.sweep - stage:
             raise OptionError(f"sweeps is {sweeps} and {snapshot.sweep} are done already; expected more")
+    if options.follow and not fixed["ended"]:
+        opened = open_scan(header.attrs["opened_from"])
+        # The frames and positions of the checkpoint; more of them may have come since.
+        then = opened.assign(frame_used=header["frame_used"], position=header["position"])
+        then.encoding = dict(opened.encoding)
+        keeper = Keeper(options, then, target, device, checkpoints, snapshot)
+        probe = None if "probe" in opened else np.ones(fixed["frame_shape"])
+        choose = stage_settings(options, workers, probe=probe, modes=fixed["modes"])
+        follower = Follower(Watch(opened), choose, keeper)
+        with write_atomically(target, kind=FORMAT, overwrite=True) as writable, limit_threads(device):
+            return Run(follower.lay_out, None, keeper, follower.grow).carry_out(callback, writable)
     scan = _check_scan(scan, header, fixed)
+    # The checkpoint has the probe of the run, whatever it began with.
+    probe = None if "probe" in scan else np.ones(fixed["frame_shape"])
     setting = choose_setting(
-        _take_tiles(scan, fixed), checkpoints.tiling, options, workers, modes=fixed["modes"]
+        _take_tiles(scan, fixed), checkpoints.tiling, options, workers, probe=probe, modes=fixed["modes"]
     )
 
     def lay_out() -> Loop:

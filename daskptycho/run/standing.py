@@ -70,6 +70,8 @@ class Standing:
     guard: Guard = field(default_factory=Guard)
     anchor: Anchor | None = None
     pace: Pace | None = None
+    stage: int = 0
+    """Number of sweeps done when the last frames came in; 0 but in a run that follows a scan."""
     gain_pace: GainPace | None = None
 
     @property
@@ -91,6 +93,11 @@ class Standing:
             return True
         return self.gain_pace is not None and not self.gain_pace.is_decided
 
+    @property
+    def recent(self) -> tuple[SweepRecord, ...]:
+        """The sweeps done with the frames of now."""
+        return self.history[self.stage :]
+
     def to_attributes(self) -> dict[str, Any]:
         """Describe all but the state and the history by plain values, for a checkpoint."""
         return {
@@ -102,6 +109,7 @@ class Standing:
             "polished_from": self.polished_from,
             "guard": asdict(self.guard),
             "anchor": None if self.anchor is None else self.anchor.sweep,
+            "stage": self.stage,
             "pace": None if self.pace is None else asdict(self.pace),
             "gain_pace": None if self.gain_pace is None else asdict(self.gain_pace),
         }
@@ -117,6 +125,7 @@ class Standing:
             np.nan if attributes["change"] is None else attributes["change"],
             attributes["polished_from"],
             Guard(**attributes["guard"]),
+            stage=attributes.get("stage", 0),
             pace=None if attributes.get("pace") is None else Pace(**attributes["pace"]),
             gain_pace=_recall_gain_pace(attributes.get("gain_pace")),
         )

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from daskptycho.errors import OptionError, ScanError, warn_caller
 from daskptycho.scan.calibration import geometry_attributes, pixel_size, position_in_pixels, scan_period
 from daskptycho.scan.findings import describe_intake, valid_pixels
+from daskptycho.scan.first_probe import Beam
 from daskptycho.scan.frames import (
     ProgressCallback,
     default_tile_frames,
@@ -90,6 +91,7 @@ def create_scan(
     probe: ArrayLike | None = None,
     valid: ArrayLike | None = None,
     background: ArrayLike | None = None,
+    beam: Mapping[str, float] | None = None,
     energy_eV: float | None = None,
     wavelength_m: float | None = None,
     detector_distance_m: float | None = None,
@@ -149,6 +151,9 @@ def create_scan(
         False where the detector does not count. By default all pixels are valid.
     background : (qy, qx) array, optional
         Mean counts in a frame that do not come from the sample; reconstructions subtract them.
+    beam : mapping, optional
+        What is known of the beam where there is no probe: `diameter`, `defocus_m` and
+        `convergence_angle_mrad` as `guess_probe` takes them.
     energy_eV, wavelength_m : float, optional
         Photon energy in electronvolts (or kinetic energy of the electrons), or wavelength in metres. Each
         follows from the other; give one of the two.
@@ -269,6 +274,8 @@ def create_scan(
     if period is not None:
         header.attrs["period"] = period
         header.attrs["period"] = list(scan_period(header) or ())
+    if beam:
+        header.attrs["beam"] = Beam(**beam).known()
     if source is not None:
         header.attrs["source"] = str(source)
     if np.size(leave_out):

@@ -24,6 +24,10 @@ from daskptycho.scan.validation import check_counts
 
 __all__ = ["Intake"]
 
+# Equal frames are one that was read out twice where the chance for it is below exp(-60): even among all pairs
+# of a million frames none is expected.
+SURE_COPY = 60.0
+
 
 class Intake:
     """What is known of the counts that have come in.
@@ -196,8 +200,21 @@ class Intake:
             earlier = self._prints.setdefault(
                 (zlib.crc32(np.ascontiguousarray(counts).data), total), int(own)
             )
-            if earlier != own:
-                self.repeated.append((earlier, int(own)))
+            first, second = sorted((earlier, int(own)))
+            if first != second and self._is_no_chance(counts, second - first):
+                self.repeated.append((first, second))
+
+    def _is_no_chance(self, counts: NDArray[Any], apart: int) -> bool:
+        """Whether two frames that hold these counts, taken so many frames apart, must be one read out twice.
+
+        Photons do not fall twice in the same way: two draws of Poisson's law with the mean n agree with a
+        probability of about ``1 / sqrt(4 pi n)``. Without noise, places of a specimen that repeats look
+        alike; frames are then doubted only if one directly follows the other.
+        """
+        if counts.dtype.kind == "f" and not (counts == np.rint(counts)).all():
+            return apart == 1
+        seen = counts[self.valid & (counts > 0)].astype(np.float64)
+        return bool(np.log(4 * np.pi * seen).sum() / 2 > SURE_COPY)
 
     def report(self) -> list[str]:
         """What was masked and clipped, one sentence each, once all frames have come in."""

@@ -131,6 +131,14 @@ def find_frames(frame_number: NDArray[np.int64], numbers: ArrayLike) -> NDArray[
     )
     if wanted.size == 0:
         return np.empty(0, dtype=np.int64)
+    if wanted.dtype.kind == "b":
+        if wanted.shape != frame_number.shape:
+            raise OptionError(
+                f"leave_out is a mask of the shape {wanted.shape}; expected one value for each of the scan's "
+                f"{len(frame_number)} frames, True where it is to be left out"
+            )
+        # A mask is in the order of acquisition.
+        return np.argsort(frame_number, kind="stable")[wanted]
     if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
         raise OptionError(f"leave_out is {numbers!r}; expected whole numbers of frames")
     missing = sorted(set(wanted.tolist()) - set(frame_number.tolist()))
@@ -148,8 +156,9 @@ def leave_out_frames(scan: xr.Dataset, numbers: ArrayLike) -> xr.Dataset:
     Parameters
     ----------
     scan : xarray.Dataset
-    numbers : sequence of int
-        Numbers of frames, as in the scan's ``frame_number``.
+    numbers : sequence of int, or (frame,) bool array
+        Numbers of frames, as in the scan's ``frame_number``; or a mask in the order of acquisition, True for
+        the frames to leave out.
 
     Raises
     ------
@@ -173,6 +182,8 @@ def leave_out_frames(scan: xr.Dataset, numbers: ArrayLike) -> xr.Dataset:
 def read_numbers(text: str) -> tuple[int, ...]:
     """Numbers of frames from a list, as in ``3,17,40-45``, or from a text file or a .npy file of them.
 
+    A .npy file may also hold a mask of all frames, True where one is bad.
+
     Raises
     ------
     OptionError
@@ -182,7 +193,10 @@ def read_numbers(text: str) -> tuple[int, ...]:
     if path.is_file():
         try:
             if path.suffix == ".npy":
-                return tuple(int(number) for number in np.load(path, allow_pickle=False).ravel())
+                numbers = np.load(path, allow_pickle=False).ravel()
+                # A mask is True where a frame is bad.
+                numbers = np.flatnonzero(numbers) if numbers.dtype.kind == "b" else numbers
+                return tuple(int(number) for number in numbers)
             lines = [line.partition("#")[0] for line in path.read_text().splitlines()]
             return tuple(_numbers_in(",".join(",".join(line.split()) for line in lines if line.strip())))
         except (OSError, ValueError) as error:

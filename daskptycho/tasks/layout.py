@@ -5,7 +5,7 @@ On a GPU they are copied to the device once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal, NamedTuple
@@ -153,6 +153,7 @@ def lay_out(
     *,
     residency: Residency = Residency.HELD,
     device: Device = "cpu",
+    earlier: Mapping[int, Value] | None = None,
 ) -> Layout:
     """Lay out a run lazily: nothing is computed yet.
 
@@ -167,7 +168,11 @@ def lay_out(
     residency : Residency
         Images can be kept on disk only with ``device="cpu"``.
     device : "cpu" or "gpu"
+    earlier : dictionary, optional
+        For tiles with the frames and positions that a tile of an earlier layout had, the `TileData` of that
+        one: their frames are not read again.
     """
+    earlier = earlier or {}
     tiles = [place(tile, Home(tile.index, len(tiling.tiles))) for tile in tiling.tiles]
     blocks = gramian_blocks(tiling, model.reach(tiling.frame_shape)) if method == "full" else []
     pairs: list[Value | None] = [None] * len(tiles)
@@ -175,10 +180,17 @@ def lay_out(
         pairs = [place(PairsToFind(tiling.frame_shape, tiling.period, device))] * len(tiles)
     elif method == "two-level":
         # Found by a task for each tile: the client does not need the pairs.
-        pairs = [task(_find_pairs_on, device, tile, tiling.frame_shape, tiling.period) for tile in tiles]
+        pairs = [
+            task(_take_pairs, earlier[index])
+            if index in earlier
+            else task(_find_pairs_on, device, tile, tiling.frame_shape, tiling.period)
+            for index, tile in enumerate(tiles)
+        ]
     if device == "gpu" and not model.moves_frames:
         tiles = [task(move_tile, tile, device) for tile in tiles]
     amplitudes = lay_out_amplitudes(scan, tiling, model.forward, streamed=residency.streamed, device=device)
+    for index, data in earlier.items():
+        amplitudes[index] = task(_take_amplitudes, data, home=Home(index, len(tiling.tiles)))
     placed = place(model)
     return Layout(
         tiling=tiling,
@@ -219,6 +231,14 @@ def confirm_layout(layout: Layout, counts: Sequence[float]) -> Layout:
         tiles=[task(_confirm, *of_tile) for of_tile in zip(layout.tiles, counts, strict=True)],
         amplitudes=[],
     )
+
+
+def _take_pairs(data: TileData) -> GramianBlock | PairsToFind | None:
+    return data.pairs
+
+
+def _take_amplitudes(data: TileData) -> Amplitudes | StoredAmplitudes:
+    return data.amplitudes
 
 
 def _confirm(data: TileData, counts: float) -> TileData:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from daskptycho.backend import array_module
+from daskptycho.backend import array_module, find_change
 from daskptycho.model.lbfgs import measure_products, next_step, remember
 from daskptycho.model.likelihood import Stabilised
 from daskptycho.model.model import TileModel
@@ -124,12 +124,9 @@ def _measure(own: _TileInput, joined: Joined | None, settings: SweepSettings) ->
         total = sum_turned(data, Unmerged(swept, own.pieces, None))
     add_unturned(swept, own.pieces, data.strips, total)
     damped = illumination + at_damping(own.at, swept.smoothing)
-    change = illumination * swept.start
-    change -= total
-    # Complex numbers are multiplied faster than divided.
-    change *= np.float32(1) / damped
+    find_change(illumination, damped, swept.start, total)
     step = None if joined is None or settings.begins_anew else joined.step
-    memory = remember(swept.start, change, memory_of(own.before), step)
+    memory = remember(swept.start, total, memory_of(own.before), step)
     share = share_pixels(damped, data.strips)
     objective = swept.misfit if swept.objective is None else swept.objective
     if swept.smoothing and swept.start is not None and swept.unturned is not None:

@@ -176,6 +176,7 @@ def _position_facts(scan: xr.Dataset) -> Facts:
     import numpy as np
 
     from daskptycho.scan.dataset import pixel_size, position_in_pixels, scan_period
+    from daskptycho.scan.overlap import measure_overlap
     from daskptycho.tiling import split_position
 
     position, period = position_in_pixels(scan), scan_period(scan)
@@ -196,11 +197,16 @@ def _position_facts(scan: xr.Dataset) -> Facts:
     ]
     if len(position) > 1:
         step = mean_step(scan)
-        overlap = f"{100 * (1 - step / frame.min()):.0f} % of a frame" if step < frame.min() else "none"
-        facts += [
-            ("mean step", f"{step:.3g} pixels to the nearest frame"),
-            ("overlap", f"{overlap}; {lit:.3g} frames per pixel"),
-        ]
+        facts.append(("mean step", f"{step:.3g} pixels to the nearest frame"))
+        beams = measure_overlap(position, scan["probe"].values) if "probe" in scan else None
+        if beams is None:
+            facts.append(("overlap", f"unknown without a probe; {lit:.3g} frames of the detector per pixel"))
+        else:
+            overlap = f"{100 * beams.linear:.0f} % linear, {100 * beams.area:.0f} % of the area"
+            facts += [
+                ("beam", f"{beams.diameter:.3g} pixels wide"),
+                ("overlap", f"{overlap if beams.linear else 'none'}; {beams.frames:.3g} beams per point"),
+            ]
     return facts
 
 

@@ -335,18 +335,17 @@ def test_damaged_hdf5_is_refused(truth: xr.Dataset, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not MOONFLOWER.exists(), reason="moonflower.ptyd is not in ../shared/data")
 def test_moonflower_is_imported(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="first guess of the probe is a disc of 6"):
-        scan = dp.import_scan(MOONFLOWER, tmp_path / "s.zarr", guess_probe=True)
+    scan = dp.import_scan(MOONFLOWER, tmp_path / "s.zarr")
     assert scan.sizes["frame"] == 92
     assert scan.attrs["energy_eV"] == 7200
     assert scan.attrs["pixel_size_m"][0] == pytest.approx(172.2e-12 * 7.19 / (128 * 172e-6), rel=1e-3)
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("ignore:the first guess")
+@pytest.mark.filterwarnings("ignore:the scan has no probe")
 @pytest.mark.skipif(not MOONFLOWER.exists(), reason="moonflower.ptyd is not in ../shared/data")
 def test_moonflower_is_reconstructed_with_its_own_signs_only(tmp_path: Path) -> None:
-    scan = dp.import_scan(MOONFLOWER, tmp_path / "s.zarr", guess_probe=True, probe_diameter=60).load()
+    scan = dp.import_scan(MOONFLOWER, tmp_path / "s.zarr").load()
     result = dp.reconstruct(scan, sweeps=40)
     own = float(result["residual"][-1])
     assert own < 6e-4
@@ -362,7 +361,6 @@ def command(*arguments: object) -> Result:
     return CliRunner().invoke(daskptycho, [str(argument) for argument in arguments])
 
 
-@pytest.mark.filterwarnings("ignore:the first guess")
 def test_command_line_has_all_options_of_python(truth: xr.Dataset, tmp_path: Path) -> None:
     path = plain_hdf5(truth, tmp_path / "a.h5", **{"beam/E": (8.0, "keV")})
     done = command(
@@ -386,7 +384,7 @@ def test_command_line_has_all_options_of_python(truth: xr.Dataset, tmp_path: Pat
     np.testing.assert_array_equal(scan["intensity"], truth["intensity"][:, 1:29, 3:31])
     y, x = sources.metres(truth).T
     np.testing.assert_allclose(scan["position"], np.column_stack([-x, -y]), atol=1e-15)
-    assert scan["probe"].shape == (1, 28, 28)
+    assert scan.attrs["beam"] == {"diameter": 12.0, "defocus_m": 1e-6}
     report = command("info", tmp_path / "s.zarr", "--picture", tmp_path / "s.png")
     assert "mean frame (log)" in report.stdout
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
@@ -403,8 +401,8 @@ def test_command_line_has_all_options_of_python(truth: xr.Dataset, tmp_path: Pat
         (("--crop", "wide"), "'wide' is not a size; expected pixels, as in 256 or 256x192"),
         (("--position-axes", "zx"), "position_axes is 'zx'; expected 'yx' or 'xy'"),
         (
-            ("--probe-defocus-m", 1e-6),
-            "belong to a guess of the probe; expected guess_probe (--guess-probe) too",
+            ("--probe-diameter", -3),
+            "diameter of the probe is -3.0; expected pixels, above 0",
         ),
         (
             ("--scan-shape", "5x5"),

@@ -273,15 +273,11 @@ def test_raster_needs_its_shape_and_step(truth: xr.Dataset, tmp_path: Path) -> N
         read_file(tmp_path / "a.mib", scan_shape=(6, 5), scan_step_m=0.4)
 
 
-def test_first_probe_of_electrons_is_the_aperture_defocused(truth: xr.Dataset, tmp_path: Path) -> None:
+def test_what_is_known_of_the_beam_is_kept_for_the_guess(truth: xr.Dataset, tmp_path: Path) -> None:
     sources.write_hspy(truth, tmp_path / "a.hspy")
-    focused = read_file(tmp_path / "a.hspy", guess_probe=True)["probe"]
-    spread = read_file(tmp_path / "a.hspy", guess_probe=True, probe_defocus_m=2e-9)["probe"]
-    frame = np.abs(np.fft.fft2(focused[0], norm="ortho")) ** 2
-    mean = np.fft.ifftshift(truth["intensity"].mean("frame").values)
-    np.testing.assert_allclose(frame, mean, rtol=1e-3, atol=1e-3 * mean.max())
-    assert np.abs(spread).max() < 0.8 * np.abs(focused).max()
-    np.testing.assert_allclose(np.linalg.norm(spread), np.linalg.norm(focused), rtol=1e-5)
+    read = read_file(tmp_path / "a.hspy", probe_defocus_m=2e-9, convergence_angle_mrad=20)
+    assert read["beam"] == {"defocus_m": 2e-9, "convergence_angle_mrad": 20}
+    assert "probe" not in read
 
 
 def test_damaged_files_are_refused_with_the_message_of_the_reader(truth: xr.Dataset, tmp_path: Path) -> None:
@@ -289,3 +285,24 @@ def test_damaged_files_are_refused_with_the_message_of_the_reader(truth: xr.Data
     (tmp_path / "a.dm4").write_bytes((tmp_path / "a.dm4").read_bytes()[:200])
     with pytest.raises(ScanError, match="cannot be read by RosettaSciIO's digitalmicrograph"):
         read_file(tmp_path / "a.dm4")
+
+
+@pytest.mark.filterwarnings("ignore:the axes of the detector are in")
+def test_calibrated_detector_gives_the_pixel_of_the_object(tmp_path: Path) -> None:
+    path = tmp_path / "a.mrc"
+    write_mrc(np.random.default_rng(0).poisson(20, (5, 6, 16, 16)).astype(np.uint16), path)
+    raster = {"scan_shape": (5, 6), "scan_step_m": 2e-9}
+    read = read_file(path, **raster, energy_eV=200e3, mrad_per_pixel=0.5)
+    # The wavelength at 200 kV is 2.508 pm.
+    np.testing.assert_allclose(read["pixel_size_m"], 2.508e-12 / (16 * 0.5e-3), rtol=1e-3)
+    # Binned and cropped frames have pixels of another angle, and the object's follow.
+    binned = read_file(path, **raster, energy_eV=200e3, mrad_per_pixel=0.5, crop=8, bin=2)
+    np.testing.assert_allclose(binned["pixel_size_m"], 2.508e-12 / (8 * 0.5e-3), rtol=1e-3)
+    read = read_file(path, **raster, inverse_angstrom_per_pixel=0.04)
+    np.testing.assert_allclose(read["pixel_size_m"], 1 / (16 * 0.04e10))
+    with pytest.raises(OptionError, match="mrad_per_pixel is given without the energy"):
+        read_file(path, **raster, mrad_per_pixel=0.5)
+    with pytest.raises(OptionError, match="pixel_size_m and a calibration of the detector are given"):
+        read_file(path, **raster, energy_eV=200e3, mrad_per_pixel=0.5, pixel_size_m=1e-11)
+    with pytest.raises(OptionError, match="mrad_per_pixel is -1; expected a number above 0"):
+        read_file(path, **raster, energy_eV=200e3, mrad_per_pixel=-1)

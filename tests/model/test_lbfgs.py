@@ -116,8 +116,11 @@ def test_products_of_tiles_add_up(seed: int, pairs: int, at: int) -> None:
 
     whole = measure_products(cut(slice(None)), weight)
     basis = cut(slice(None)).basis
-    newest = basis[-3:]
-    expected = [[inner(one, other, weight) for other in basis] for one in newest]
+    needed = [(basis[-1], other) for other in basis]
+    if pairs:
+        s, q, _ = basis[-3:]
+        needed += [*((s, other) for other in basis[1::2]), (s, s), (q, q)]
+    expected = [inner(*two, weight) for two in needed]
     np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-4)
     held_twice = np.ones(SHAPE, dtype=np.float32)
     held_twice[at - 1 : at + 1] = 0.5
@@ -155,7 +158,8 @@ def test_a_risen_misfit_takes_the_step_back() -> None:
 def test_a_pair_without_curvature_is_dropped() -> None:
     memory, step, products = after_two_sweeps()
     concave = products.copy()
-    concave[0, 1] = concave[1, 0] = -1.0
+    # The product of s with q of the only pair.
+    concave[3] = -1.0
     found = next_step(concave, step, 5.0, 5, turned=False)
     assert found.kept == ()
     np.testing.assert_allclose(make_step(memory, found), memory.image - memory.change, atol=1e-6)

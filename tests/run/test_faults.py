@@ -19,6 +19,7 @@ import daskptycho as dp
 from daskptycho.model.amplitudes import Detector
 from daskptycho.model.forward import FarField
 from daskptycho.run import keeper, loop
+from daskptycho.run.standing import Standing
 from daskptycho.storage import retrying
 from daskptycho.tasks import waiting
 from daskptycho.tasks.frames import Reading, StoredAmplitudes, confirm_counts
@@ -60,7 +61,7 @@ def failing_at(
     advance = loop.Loop.advance
     left = dict.fromkeys(sweeps, times)
 
-    def fail(own: loop.Loop, standing: loop.Standing) -> loop.Standing:
+    def fail(own: loop.Loop, standing: Standing) -> Standing:
         number = standing.sweep + 1
         if left.get(number, 0) > 0:
             left[number] -= 1

@@ -57,9 +57,9 @@ def test_options_that_make_no_sense_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_scan_without_a_probe_needs_one(small: xr.Dataset) -> None:
-    with pytest.raises(dp.OptionError, match="the scan has no probe; expected a first guess"):
-        dp.reconstruct(small.drop_vars("probe"), sweeps=1)
+def test_a_known_probe_has_to_be_known(small: xr.Dataset) -> None:
+    with pytest.raises(dp.OptionError, match="the scan has no probe, and none is given; expected the known"):
+        dp.reconstruct(small.drop_vars("probe"), sweeps=1, update_probe=False)
 
 
 BAD_SCANS: dict[str, tuple[Any, str]] = {

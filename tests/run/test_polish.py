@@ -62,6 +62,15 @@ def test_frames_that_hold_no_counts_are_not_polished(clean: xr.Dataset, counts: 
     assert asked["residual"][8] > unpolished["residual"][8]
 
 
+def test_many_counts_are_not_polished_unless_asked(tmp_path: Path) -> None:
+    ds = simulate(tmp_path, 1e6)
+    found, asked, without = (
+        dp.reconstruct(ds, sweeps=30, polish=own, **KNOWN) for own in ("auto", True, False)
+    )
+    np.testing.assert_array_equal(found["object"], without["object"])
+    assert not np.array_equal(found["object"], asked["object"])
+
+
 @pytest.mark.parametrize("options", [{"algorithm": "ap", **KNOWN}, {}], ids=["momentum", "probe recovered"])
 def test_polish_needs_lbfgs(counts: xr.Dataset, options: dict) -> None:
     with pytest.raises(dp.OptionError, match="polish is True with algorithm ap; expected 'lbfgs'"):

@@ -17,8 +17,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import daskptycho as dp
-from daskptycho.formats.first_probe import guess_first_probe
 from daskptycho.model.forward import NearField
+from daskptycho.scan.first_probe import Pupil, estimate_disc_radius, make_disc
 from tests.rendering import Beam, Bench, Scene, make_scene
 
 WAVELENGTH = 1e-10
@@ -188,8 +188,8 @@ def test_first_disc_is_round_in_metres(bench: Bench) -> None:
     radius = 0.11 * min(n * p for n, p in zip(bench.shape, bench.pixel, strict=True))
     beam = replace(flat.modes[0], radius=(radius, radius), roughness=0.0)
     frames = bench.frames(flat.specimen, [beam], flat.position)
-    with pytest.warns(UserWarning, match="a disc of"):
-        (guess,) = abs(guess_first_probe({"intensity": frames, **bench.geometry()}))
+    pixel = np.array(bench.pixel)
+    guess = abs(make_disc(bench.shape, estimate_disc_radius(frames, pixel), pixel))
     y, x = (bench.places(axis) for axis in (0, 1))
     width = [np.sqrt((guess**2 * square).sum() / (guess**2).sum()) for square in (y[:, None] ** 2, x**2)]
     np.testing.assert_allclose(width, 2 * [np.mean(width)], rtol=0.05)
@@ -198,13 +198,12 @@ def test_first_disc_is_round_in_metres(bench: Bench) -> None:
 
 
 def likeness_of_guess(bench: Bench, beam: Beam, defocus_m: float = 0.0) -> float:
-    """Of the first probe of an electron microscope to the beam behind a thin specimen; at most 1."""
+    """Of the guess from a lens to the beam behind a thin specimen; at most 1."""
     scene = make_scene(bench, frames=(4, 4))
     thin = replace(scene.specimen, absorption=0.02, phase=0.05)
     frames = bench.frames(thin, [beam], scene.position)
-    (guess,) = guess_first_probe(
-        {"intensity": frames, "radiation": "electron", **bench.geometry()}, None, defocus_m
-    )
+    pupil = Pupil.from_mean_frame(frames.mean(axis=0), np.array(bench.pixel))
+    guess = pupil.probe(bench.wavelength * defocus_m)
     (probe,) = bench.probe([beam])
     return float(abs(np.vdot(guess, probe)) / np.linalg.norm(guess) / np.linalg.norm(probe))
 

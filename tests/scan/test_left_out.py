@@ -45,6 +45,12 @@ def test_used_frames_are_taken_tile_by_tile(scan: xr.Dataset) -> None:
     assert taken.encoding["source"] == scan.encoding["source"]
 
 
+def test_a_mask_of_frames_is_in_the_order_of_acquisition(scan: xr.Dataset) -> None:
+    mask = np.isin(np.arange(30), [0, 10, 29])
+    left = ~leave_out_frames(scan, mask)["frame_used"].values
+    assert set(scan["frame_number"].values[left].tolist()) == {0, 10, 29}
+
+
 def test_a_scan_that_uses_all_frames_is_taken_as_it_is(scan: xr.Dataset) -> None:
     assert take_used(scan) is scan
 
@@ -62,6 +68,8 @@ def test_numbers_are_read_from_a_list_or_a_file(tmp_path: Path) -> None:
     assert read_numbers(str(tmp_path / "bad.txt")) == (3, 17, 40, 41, 5)
     np.save(tmp_path / "bad.npy", [7, 9])
     assert read_numbers(str(tmp_path / "bad.npy")) == (7, 9)
+    np.save(tmp_path / "mask.npy", np.isin(np.arange(12), [4, 11]))
+    assert read_numbers(str(tmp_path / "mask.npy")) == (4, 11)
     for wrong in ("three", "5-3", "1.5", "missing.txt"):
         with pytest.raises(dp.OptionError, match="expected numbers of frames"):
             read_numbers(wrong)
@@ -74,7 +82,7 @@ def test_numbers_are_listed_in_words() -> None:
 
 
 def test_frames_that_the_scan_does_not_have_are_refused(scan: xr.Dataset, tmp_path: Path) -> None:
-    for leave_out in ([30], [-1], [0.5]):
+    for leave_out in ([30], [-1], [0.5], [True, False]):
         with pytest.raises(dp.OptionError, match="leave_out"):
             dp.reconstruct(scan, leave_out=leave_out)
     with pytest.raises(dp.ScanError, match="leave_out names every frame"):

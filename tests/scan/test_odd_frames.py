@@ -122,6 +122,32 @@ def test_a_frame_that_was_read_out_twice_is_named(tmp_path: Path) -> None:
         written(tmp_path, counts, POSITION)
 
 
+@pytest.mark.parametrize("photons", [None, 12.0])
+def test_a_specimen_that_repeats_and_dim_frames_are_not_taken_for_a_faulty_readout(
+    tmp_path: Path, photons: float | None
+) -> None:
+    """Without noise, two frames of 36 are the same; with 12 photons in four pixels, several are by chance."""
+    counts = np.exp(np.random.default_rng(4).normal(size=(36, 24, 24)))
+    position = np.mgrid[0:6, 0:6].reshape(2, -1).T * 4.0
+    if photons is None:
+        counts[29] = counts[3]
+    else:
+        counts = np.zeros((36, 24, 24), dtype=np.int64)
+        counts[:, 11:13, 11:13] = np.random.default_rng(4).poisson(photons / 4, (36, 2, 2))
+        counts[20] = counts[13]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        written(tmp_path, counts, position)
+    assert not [one for one in said if "exactly the counts" in str(one.message)]
+
+
+def test_a_frame_without_noise_that_repeats_the_one_before_is_named(tmp_path: Path) -> None:
+    counts = np.exp(np.random.default_rng(4).normal(size=(36, 24, 24)))
+    counts[21] = counts[20]
+    with pytest.warns(UserWarning, match="frame 21 holds exactly the counts of an earlier frame"):
+        written(tmp_path, counts, np.mgrid[0:6, 0:6].reshape(2, -1).T * 4.0)
+
+
 @pytest.mark.parametrize("shifted", [False, True])
 def test_the_corner_is_told_from_a_centre_elsewhere(tmp_path: Path, shifted: bool) -> None:
     counts = np.fft.ifftshift(COUNTS, axes=(1, 2)) if shifted else COUNTS

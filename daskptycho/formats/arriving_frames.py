@@ -1,0 +1,179 @@
+"""Frames that are still being written: by a detector into an HDF5 file, or one by one into a folder.
+
+A source is asked again and again what has come. It opens its file anew each time: only then does it see what
+the detector's process has written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskptycho.errors import ScanError
+from daskptycho.formats.extras import import_extra
+from daskptycho.formats.usual_names import USUAL_NAMES, bare_name
+
+__all__ = ["FrameSource", "open_source"]
+
+# Frames that are read at a time.
+BLOCK = 64
+# The parts of an Eiger's master file, each in a file of its own that appears when the one before is full.
+EIGER_PART = re.compile(r"data_\d{6}")
+
+
+class FrameSource(Protocol):
+    """Where frames come from."""
+
+    def arrived(self, wanted: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Numbers and counts of the frames that have come, in blocks, of those whose number is wanted.
+
+        Frames beyond the end of `wanted` are all returned.
+        """
+
+
+def open_source(path: Path, intensity_key: str | None = None, first_number: int = 0) -> FrameSource:
+    """The source at a path: a folder, or an HDF5 file, which need not exist yet.
+
+    Parameters
+    ----------
+    path : Path
+    intensity_key : str, optional
+        Path of the frames in an HDF5 file; usual names are found.
+    first_number : int
+        Number in the name of the first file of a folder.
+    """
+    if path.is_dir():
+        return _Folder(path, first_number)
+    return _Hdf5(path, intensity_key)
+
+
+def _is_new(number: int, wanted: NDArray[np.bool_]) -> bool:
+    return number >= len(wanted) or bool(wanted[number])
+
+
+class _Hdf5:
+    """Frames of an HDF5 file that another process writes: with SWMR, or else as far as it can be read."""
+
+    def __init__(self, path: Path, key: str | None) -> None:
+        self._path, self._key = path, key
+        self._beyond = 0
+
+    def arrived(self, wanted: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        # Without SWMR, a file may be caught in the middle of a change.
+        with suppress(OSError, RuntimeError, KeyError), self._open() as file:
+            start = 0
+            for array in [] if file is None else self._find(file):
+                count = _count_written(array)
+                numbers = np.array(
+                    [n for n in range(start, start + count) if _is_new(n, wanted)], dtype=np.int64
+                )
+                # What is not in the plan is passed on once.
+                numbers = numbers[(numbers < len(wanted)) | (numbers >= self._beyond)]
+                for first in range(0, len(numbers), BLOCK):
+                    block = numbers[first : first + BLOCK]
+                    rows = block - start
+                    whole = int(rows[-1] - rows[0]) + 1 == len(rows)
+                    yield block, array[rows[0] : rows[-1] + 1] if whole else array[rows]
+                start += len(array)
+                self._beyond = max(self._beyond, start)
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        """The file, or None where the writer keeps it in a state that cannot be read now."""
+        h5py = import_extra("h5py")
+        import_extra("hdf5plugin")
+        file = None
+        for how in ({"swmr": True}, {"locking": False}):
+            try:
+                file = h5py.File(self._path, "r", **how)
+                break
+            except (OSError, ValueError):
+                continue
+        try:
+            yield file
+        finally:
+            if file is not None:
+                file.close()
+
+    def _find(self, file: Any) -> list[Any]:
+        """The datasets of the frames, one after the other; none if they are not there yet."""
+        if self._key is not None:
+            return [file[self._key]] if self._key in file else []
+        group = file.get("entry/data")
+        # In other files it is the array itself.
+        names = list(group) if hasattr(group, "keys") else []
+        parts = sorted(name for name in names if EIGER_PART.fullmatch(name))
+        if parts:
+            # A part whose file is still to come is a link that leads nowhere.
+            return [group[name] for name in takewhile(lambda name: group.get(name) is not None, parts)]
+        found: dict[str, Any] = {}
+        file.visititems(lambda name, item: _note_frames(found, name, item))
+        usual = [name for name in found if bare_name(name, "length") in USUAL_NAMES["intensity"]]
+        chosen = usual if len(usual) == 1 else list(found)
+        if len(chosen) > 1:
+            raise ScanError(
+                f"{self._path} has several arrays of frames, {', '.join(chosen)}; expected the name of one "
+                "as intensity_key (--intensity-key)"
+            )
+        return [found[name] for name in chosen]
+
+
+def _note_frames(found: dict[str, Any], name: str, item: Any) -> None:
+    if getattr(item, "ndim", 0) == 3 and item.dtype.kind in "iuf" and min(item.shape[1:]) > 1:
+        found[name] = item
+
+
+def _count_written(array: Any) -> int:
+    """Number of frames that a dataset has: those in chunks that exist."""
+    frames = len(array)
+    if not frames or array.chunks is None or array.is_virtual:
+        return frames
+    size = array.chunks[0]
+
+    def is_there(chunk: int) -> bool:
+        return array.id.get_chunk_info_by_coord((chunk * size, 0, 0)).byte_offset is not None
+
+    chunks = -(-frames // size)
+    written = next((chunk for chunk in range(chunks) if not is_there(chunk)), chunks)
+    return min(frames, written * size)
+
+
+class _Folder:
+    """Frames that fall into a folder, one file each (.npy, TIFF), numbered in their names."""
+
+    def __init__(self, path: Path, first_number: int) -> None:
+        self._path, self._first = path, first_number
+        # Size and time of files that were seen once: a file that has not changed since is complete.
+        self._seen: dict[Path, tuple[int, int]] = {}
+        self._read: set[Path] = set()
+
+    def arrived(self, wanted: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        for file in sorted(self._path.iterdir()):
+            digits = re.findall(r"\d+", file.stem)
+            if file in self._read or file.suffix.lower() not in (".npy", ".tif", ".tiff") or not digits:
+                continue
+            status = file.stat()
+            now = (status.st_size, status.st_mtime_ns)
+            if self._seen.get(file) != now:
+                self._seen[file] = now
+                continue
+            number = int(digits[-1]) - self._first
+            self._read.add(file)
+            if number >= 0 and _is_new(number, wanted):
+                yield np.array([number]), self._load(file)[np.newaxis]
+
+    def _load(self, file: Path) -> NDArray[Any]:
+        try:
+            if file.suffix == ".npy":
+                return np.load(file, allow_pickle=False)
+            frame: NDArray[Any] = import_extra("tifffile").imread(file)
+            return frame
+        except (OSError, ValueError) as error:
+            raise ScanError(f"{file} cannot be read as a frame: {error}") from error

@@ -1,0 +1,135 @@
+"""A run that follows a scan while it grows: it goes in stages, each with the frames that are there.
+
+A stage takes the tiles up that have come since the one before. The last begins once no more frames will come,
+and makes the sweeps that were asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from daskptycho.cluster.workers import Workers
+from daskptycho.run.first_probe import guess_probe
+from daskptycho.run.growth import Watch
+from daskptycho.run.keeper import Keeper
+from daskptycho.run.laying_out import Setting, choose_setting
+from daskptycho.run.loop import Loop
+from daskptycho.run.options import RunOptions
+from daskptycho.run.standing import Standing
+from daskptycho.run.start import place_values
+from daskptycho.run.taking_up import carry_over, match_tiles
+from daskptycho.scan.dataset import frame_numbers, frames_used, take_used
+from daskptycho.scan.tiles import lay_out_tiles
+from daskptycho.sync.options import Cadence
+from daskptycho.tasks.waiting import persist
+
+__all__ = ["Follower", "stage_settings"]
+
+# Sweeps over the same frames after which a run waits for more, rather than improve an image that will change.
+IDLE_SWEEPS = 30
+
+
+def stage_settings(
+    options: RunOptions, workers: Workers, *, probe: ArrayLike | None = None, modes: Any = None
+) -> Callable[[xr.Dataset], Setting]:
+    """What makes the setting of a stage from the scan with the frames of then; see `choose_setting`."""
+    guessed: list[NDArray] = []
+
+    def choose(scan: xr.Dataset) -> Setting:
+        used = take_used(scan)
+        own = probe
+        if own is None and "probe" not in scan and options.update_probe:
+            if not guessed:
+                # From the first tile; later stages go on with the probe so far.
+                guessed.append(guess_probe(used))
+            own = guessed[0]
+        tiling = lay_out_tiles(used, whole_pixel=not options.subpixel)
+        return choose_setting(used, tiling, options, workers, probe=own, modes=modes)
+
+    return choose
+
+
+class Follower:
+    """Lays out the stages of a run that follows a scan.
+
+    Parameters
+    ----------
+    watch : Watch
+    choose : callable
+        Makes the `Setting` of a stage from the scan with the frames of then.
+    keeper : Keeper
+    """
+
+    def __init__(self, watch: Watch, choose: Callable[[xr.Dataset], Setting], keeper: Keeper) -> None:
+        self._watch, self._choose, self._keeper = watch, choose, keeper
+        self._setting: Setting | None = None
+
+    def lay_out(self) -> Loop:
+        """The loop of the stage that the keeper has a checkpoint of, or of the frames that are there.
+
+        Waits for the first frames.
+        """
+        kept = self._keeper.scan_of_checkpoint
+        scan = self._wait_for_frames() if kept is None else kept
+        self._keeper.begin_stage(scan, kept=kept is not None)
+        self._setting = self._choose(scan)
+        loop = self._setting.lay_out()
+        growth = self._watch.growth(scan)
+        if kept is not None:
+            self._watch.look()
+            growth = self._watch.growth(scan)
+            # `grow` takes up what has come since, so that the run goes on as if it had never been cut off.
+            is_complete = growth.taken_up == int(frames_used(self._watch.open()).sum())
+            measured = growth.measured if is_complete else growth.taken_up
+            growth = growth._replace(ended=self._keeper.ended_at_checkpoint, measured=measured)
+        return replace(loop, growth=growth)
+
+    def _wait_for_frames(self) -> xr.Dataset:
+        """The scan, once it has frames to begin with."""
+        self._watch.look()
+        while not self._watch.measured or not frames_used(scan := self._watch.open()).any():
+            self._watch.wait()
+        return scan
+
+    def begin(self, loop: Loop) -> Standing:
+        """The standing before the first sweep."""
+        assert self._setting is not None
+        return self._setting.begin(loop)
+
+    def grow(self, loop: Loop, standing: Standing) -> tuple[Loop, Standing]:
+        """The loop and the standing to go on with, after a sweep.
+
+        They are those of a new stage if frames have come, or if the scan has ended.
+        """
+        if loop.is_last:
+            return loop, standing
+        new = self._watch.look()
+        growth = loop.growth
+        assert growth is not None
+        if not new and not self._watch.ended and self._watch.measured <= growth.measured:
+            if len(standing.recent) < IDLE_SWEEPS:
+                return loop, standing
+            self._watch.wait()
+        return self._next_stage(loop, standing)
+
+    def _next_stage(self, loop: Loop, standing: Standing) -> tuple[Loop, Standing]:
+        before, scan = self._setting, self._watch.open()
+        assert before is not None
+        setting = self._choose(scan)
+        same = match_tiles(
+            *(setting.tiling, frame_numbers(setting.scan)), *(before.tiling, frame_numbers(before.scan))
+        )
+        same_mask = "valid" not in scan or bool((setting.scan["valid"] == before.scan["valid"]).all())
+        following = setting.lay_out(loop, same if same_mask else {})
+        following = replace(following, growth=self._watch.growth(scan))
+        _, own = place_values(following.layout, setting.first_values(following))
+        state = persist(carry_over(loop, standing.state, following, own, same))
+        self._setting = setting
+        self._keeper.begin_stage(scan)
+        cadence = Cadence.begin(setting.options.sync, growing=False)
+        return following, Standing(state, cadence, history=standing.history, stage=standing.sweep)

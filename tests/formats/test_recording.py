@@ -1,0 +1,173 @@
+"""Recording of frames that another process or thread is still writing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import daskptycho as dp
+from daskptycho.cli import daskptycho
+from daskptycho.formats.arriving_frames import open_source
+
+FRAMES, SIZE = 36, 8
+
+
+def counts() -> np.ndarray:
+    return np.random.default_rng(5).poisson(40, (FRAMES, SIZE, SIZE)).astype(np.uint16)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    """Planned positions as a motor controller writes them: x before y, in micrometres."""
+    y, x = np.mgrid[:6, :6] * 0.3
+    lines = [f"{a:.3f},{b:.3f}" for a, b in zip(x.ravel(), y.ravel(), strict=True)]
+    path = tmp_path / "plan.csv"
+    path.write_text("\n".join(["x_um,y_um", *lines]))
+    return path
+
+
+GEOMETRY = {"pixel_size_m": 1e-7, "tile_frames": 9}
+
+# A detector that writes into a file of its own, in a process of its own.
+DETECTOR = """
+import sys, time
+import h5py
+from tests.formats.test_recording import counts
+path, mode = sys.argv[1:]
+swmr = mode == "swmr"
+with h5py.File(path, "w", libver="latest" if swmr else None) as file:
+    data = file.create_dataset(
+        "entry/data", (0, 8, 8), "uint16", maxshape=(None, 8, 8), chunks=(1, 8, 8)
+    )
+    if swmr:
+        file.swmr_mode = True
+    for number, frame in enumerate(counts()):
+        data.resize(number + 1, axis=0)
+        data[number] = frame
+        file.flush()
+        time.sleep(0.01)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture(params=["swmr", "plain"])
+def detector_file(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    pytest.importorskip("h5py")
+    path = tmp_path / "frames.h5"
+    with subprocess.Popen(
+        [sys.executable, "-c", DETECTOR, str(path), request.param], stdin=subprocess.PIPE
+    ) as detector:
+        try:
+            yield path
+            assert detector.poll() is None, "the detector ended before its file was read"
+        finally:
+            detector.communicate(b"\n")
+
+
+def check(scan: Any) -> None:
+    assert scan["frame_used"].all()
+    number = scan["frame_number"].values
+    np.testing.assert_array_equal(scan["intensity"].values, counts()[number])
+    planned = np.stack([number // 6, number % 6], axis=1) * 0.3e-6
+    np.testing.assert_allclose(scan["position"].values, planned, atol=1e-15)
+    assert scan["position"].attrs["units"] == "m"
+
+
+def test_a_file_that_is_being_written_is_recorded(detector_file: Path, plan: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    check(
+        dp.record(
+            detector_file, tmp_path / "scan.zarr", plan, progress=lambda *now: seen.append(now), **GEOMETRY
+        )
+    )
+    assert seen == sorted(seen)
+    assert seen[-1] == (FRAMES, FRAMES)
+
+
+def test_files_that_fall_into_a_folder_are_recorded_on_the_command_line(plan: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+
+    def write() -> None:
+        for number in np.random.default_rng(1).permutation(FRAMES):
+            np.save(folder / f"frame_{number + 1:04d}.npy", counts()[number])
+            sleep(0.005)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    np.save(tmp_path / "probe.npy", np.ones((SIZE, SIZE)))
+    done = CliRunner().invoke(
+        daskptycho,
+        [
+            *("record", str(folder), str(tmp_path / "scan.zarr"), "--plan", str(plan)),
+            *("--first-number", "1", "--pixel-size-m", "1e-7", "--tile-frames", "9"),
+            *("--probe", str(tmp_path / "probe.npy")),
+        ],
+    )
+    thread.join()
+    assert done.exit_code == 0, done.output
+    assert "36 frames of 36 planned ones" in done.output
+    scan = dp.open_scan(tmp_path / "scan.zarr")
+    check(scan)
+    assert (scan["probe"] == 1).all()
+
+
+def test_a_recording_that_was_cut_off_goes_on(plan: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, frame in enumerate(counts()):
+        np.save(folder / f"{number}.npy", frame)
+
+    class CutOff(Exception):
+        pass
+
+    def cut_off(number: int, total: int) -> None:
+        if number == 30:
+            raise CutOff
+
+    with pytest.raises(CutOff):
+        dp.record(folder, tmp_path / "scan.zarr", plan, progress=cut_off, **GEOMETRY)
+    assert 0 < dp.open_scan(tmp_path / "scan.zarr").attrs["tiles_written"] < 4
+    check(dp.record(folder, tmp_path / "scan.zarr", plan, **GEOMETRY))
+
+
+def test_the_parts_of_an_eiger_follow_one_another(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "run_master.h5", "w") as master:
+        for part in (1, 2, 3):
+            name = f"data_{part:06d}"
+            master[f"entry/data/{name}"] = h5py.ExternalLink(f"run_{name}.h5", "entry/data/data")
+    source = open_source(tmp_path / "run_master.h5")
+    wanted = np.ones(FRAMES, dtype=bool)
+    assert list(source.arrived(wanted)) == []
+    for part, frames in enumerate(np.split(counts(), [15, 30]), start=1):
+        with h5py.File(tmp_path / f"run_data_{part:06d}.h5", "w") as file:
+            file["entry/data/data"] = frames
+        for numbers, block in source.arrived(wanted):
+            np.testing.assert_array_equal(block, counts()[numbers])
+            wanted[numbers] = False
+        assert not wanted[: 15 * part].any()
+    assert not wanted.any()
+
+
+def test_what_never_comes_is_said(plan: Path, tmp_path: Path) -> None:
+    with pytest.raises(dp.ScanError, match=r"no frame has come from .*nothing.h5 for 0.2 s"):
+        dp.record(tmp_path / "nothing.h5", tmp_path / "scan.zarr", plan, wait_seconds=0.2)
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(30):
+        np.save(folder / f"{number}.npy", counts()[number])
+    with pytest.warns(UserWarning, match="frames 30, 31, 32, 33, 34 and 35 of 36 planned frames never came"):
+        scan = dp.record(folder, tmp_path / "scan.zarr", plan, wait_seconds=0.5, **GEOMETRY)
+    assert scan["frame_used"].sum() == 30
+    with pytest.raises(dp.OptionError, match="wait_seconds is 0; expected above 0"):
+        dp.record(folder, tmp_path / "scan.zarr", plan, wait_seconds=0)

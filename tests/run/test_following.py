@@ -1,0 +1,198 @@
+"""Runs that follow a scan while it grows: what is taken up, what is kept, and what the end is like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+
+import daskptycho as dp
+from daskptycho.cli import daskptycho
+from daskptycho.scan.frames import StoredArray
+
+TILE = 16
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    """A simulated scan of 64 frames in the order of acquisition."""
+    folder = tmp_path_factory.mktemp("source")
+    scan = dp.simulate_scan(
+        folder / "scan.zarr", frames=(8, 8), frame_size=16, step=4, jitter=1, tile_frames=TILE
+    )
+    return scan.isel(frame=np.argsort(scan["frame_number"].values)).compute()
+
+
+class Beamline:
+    """A scan that grows by some frames each time that it is asked to."""
+
+    def __init__(self, source: xr.Dataset, url: Path, lost: tuple[int, ...] = ()) -> None:
+        self.source, self.url, self.sent = source, url, 0
+        self.numbers = [number for number in range(64) if number not in lost]
+        dp.create_scan(
+            url,
+            planned_position=source["position"].values,
+            frame_shape=(16, 16),
+            dtype=source["intensity"].dtype,
+            position_unit="pixel",
+            probe=source["truth_probe"].values,
+            tile_frames=TILE,
+        )
+        self.writer = dp.ScanWriter(url)
+
+    def send(self, frames: int) -> None:
+        if self.sent >= len(self.numbers):
+            return
+        numbers = self.numbers[self.sent : self.sent + frames]
+        self.writer.write(self.source["intensity"].values[numbers], numbers)
+        self.sent += frames
+        if self.sent >= len(self.numbers):
+            self.writer.close()
+
+    def send_with_sweeps(self, frames: int, then: Callable[[dp.Progress], Any] | None = None) -> Any:
+        """Begin with a complete tile; the callback of a run that sends more frames after each sweep."""
+        while not self.writer.written:
+            self.send(frames)
+
+        def callback(progress: dp.Progress) -> Any:
+            self.send(frames)
+            return None if then is None else then(progress)
+
+        return callback
+
+
+@pytest.fixture
+def beamline(source: xr.Dataset, tmp_path: Path) -> Iterator[Beamline]:
+    own = Beamline(source, tmp_path / "scan.zarr")
+    yield own
+    own.writer.close()
+
+
+def test_the_image_is_as_good_as_that_of_a_run_that_begins_at_the_end(beamline: Beamline) -> None:
+    seen = []
+    callback = beamline.send_with_sweeps(7, lambda progress: seen.append(progress.growth))
+    options: dict[str, Any] = {"update_probe": False, "sweeps": 60}
+    followed = dp.reconstruct(dp.open_scan(beamline.url), follow=True, callback=callback, **options)
+    offline = dp.reconstruct(dp.open_scan(beamline.url), **options)
+    taken = [growth.taken_up for growth in seen]
+    assert taken[0] < taken[-1] == 64
+    assert taken == sorted(taken)
+    assert [growth.ended for growth in seen].count(True) == 60
+    assert followed.attrs["ended"] == "sweeps"
+    assert followed.sizes["sweep"] == len(seen)
+    assert float(followed["residual"][-1]) < 1.02 * float(offline["residual"][-1]) + 1e-9
+    lit = followed["illumination"].values > 0.1 * followed["illumination"].values.max()
+    difference = dp.relative_error(followed["object"].values * lit, offline["object"].values * lit)
+    assert difference < 1e-3
+
+
+def test_no_frame_is_read_twice(beamline: Beamline, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    of_store = StoredArray.__getitem__
+
+    def note(self: StoredArray, index: Any) -> Any:
+        if self.name == "intensity":
+            read.append(index[0].start)
+        return of_store(self, index)
+
+    monkeypatch.setattr(StoredArray, "__getitem__", note)
+    callback = beamline.send_with_sweeps(9)
+    dp.reconstruct(dp.open_scan(beamline.url), follow=True, sweeps=2, callback=callback)
+    assert sorted(read) == [0, 16, 32, 48]
+
+
+def test_a_new_tile_begins_with_the_pixels_that_it_shares(beamline: Beamline) -> None:
+    images: list[np.ndarray] = []
+    windows = []
+
+    def keep(progress: dp.Progress) -> None:
+        images.append(progress.object())
+        windows.append(progress.tiling.window)
+
+    callback = beamline.send_with_sweeps(8, keep)
+    dp.reconstruct(dp.open_scan(beamline.url), follow=True, sweeps=1, update_probe=False, callback=callback)
+    for before, after, old, new in zip(images, images[1:], windows, windows[1:], strict=False):
+        shared = old.intersection(new)
+        assert shared == old
+        lit = before != 0
+        # From ones, nothing of the image would be left; one sweep changes what there is by less.
+        change = np.linalg.norm((after[new.slices_of(old)] - before)[lit]) / np.linalg.norm(before[lit])
+        assert change < 0.5
+
+
+def test_missing_frames_are_no_part_of_the_image(source: xr.Dataset, tmp_path: Path) -> None:
+    lost = (3, 20, 21, 50)
+    beamline = Beamline(source, tmp_path / "scan.zarr", lost)
+    with pytest.warns(UserWarning, match="frames 3, 20, 21 and 50 of 64 planned frames never came"):
+        followed = dp.reconstruct(
+            dp.open_scan(beamline.url),
+            follow=True,
+            sweeps=40,
+            update_probe=False,
+            callback=beamline.send_with_sweeps(11),
+        )
+    unused = ~followed["frame_used"].values
+    assert sorted(followed["frame_number"].values[unused].tolist()) == list(lost)
+    assert float(followed["residual"][-1]) < 1e-4
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [2, 6, 12])
+def test_a_run_that_is_cut_off_goes_on_to_the_same_bits(
+    source: xr.Dataset, tmp_path: Path, stop_at: int
+) -> None:
+    """With frames that come after the same sweeps, a resumed run is the undisturbed one."""
+    results = []
+    for name, stops in (("undisturbed", False), ("stopped", True)):
+        beamline, out = Beamline(source, tmp_path / f"{name}.zarr"), tmp_path / f"{name}-result.zarr"
+
+        def stop(progress: dp.Progress, stops: bool = stops) -> None:
+            if stops and progress.sweep == stop_at:
+                raise Stopped
+
+        options: dict[str, Any] = {"follow": True, "sweeps": 8, "checkpoint_every": 1}
+        callback = beamline.send_with_sweeps(6, stop)
+        scan = dp.open_scan(beamline.url)
+        if stops:
+            with pytest.raises(Stopped):
+                dp.reconstruct(scan, out, callback=callback, **options)
+            results.append(dp.resume(out, callback=lambda progress, own=beamline: own.send(6)))
+        else:
+            results.append(dp.reconstruct(scan, out, callback=callback, **options))
+        assert dp.open_result(out).sizes["sweep"] == results[-1].sizes["sweep"]
+    np.testing.assert_array_equal(results[1]["residual"], results[0]["residual"])
+    np.testing.assert_array_equal(results[1]["object"], results[0]["object"])
+
+
+def test_a_scan_that_has_ended_is_reconstructed_as_ever(beamline: Beamline) -> None:
+    beamline.send(64)
+    scan = dp.open_scan(beamline.url)
+    followed, offline = dp.reconstruct(scan, follow=True, sweeps=4), dp.reconstruct(scan, sweeps=4)
+    np.testing.assert_array_equal(followed["object"], offline["object"])
+
+
+def test_what_cannot_be_followed_is_refused(source: xr.Dataset, beamline: Beamline) -> None:
+    with pytest.raises(dp.OptionError, match="the scan is in memory; expected one that create_scan"):
+        dp.reconstruct(source.drop_encoding(), follow=True)
+    beamline.send(64)
+    with pytest.raises(dp.OptionError, match="start with follow; expected 'ones'"):
+        dp.reconstruct(dp.open_scan(beamline.url), follow=True, start="random")
+
+
+def test_the_command_line_follows(beamline: Beamline, tmp_path: Path) -> None:
+    beamline.send(64)
+    out = str(tmp_path / "result.zarr")
+    done = CliRunner().invoke(
+        daskptycho, ["reconstruct", str(beamline.url), out, "--follow", "--sweeps", "3", "--verbose"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "after 3 sweeps" in done.output
+    assert dp.open_result(out)["frame_used"].all()
