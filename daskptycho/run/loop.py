@@ -303,7 +303,9 @@ class Loop:
         if self.layout.residency.streamed:
             release_free_memory()
         seconds = time.perf_counter() - begun
-        found = (report.significance, report.moved, report.gain_significance, report.gain_changed)
+        # What was not tested has not moved.
+        moved, changed = (0.0 if np.isnan(size) else size for size in (report.moved, report.gain_changed))
+        found = (report.significance, moved, report.gain_significance, changed)
         record = SweepRecord(residual, report.disagreement, report.spread, seconds, *found)
         # L-BFGS takes back steps that R2 rises by, and frames that move shorten theirs.
         reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0

@@ -39,12 +39,12 @@ class Report(NamedTuple):
     """Relative change of the object in the sweep before, weighted by N; NaN if it was not measured."""
     significance: float = np.nan
     """See `sync.positions.Moves`; NaN if positions were not tested."""
-    moved: float = 0.0
-    """Root mean square along an axis of how far frames moved, in pixels."""
+    moved: float = np.nan
+    """Root mean square along an axis of how far frames moved, in pixels; NaN likewise."""
     gain_significance: float = np.nan
     """See `sync.gains.Gains`; NaN if gains were not tested."""
-    gain_changed: float = 0.0
-    """Root mean square of the change of ``log g``."""
+    gain_changed: float = np.nan
+    """Root mean square of the change of ``log g``; NaN likewise."""
 
 
 class TileReport(NamedTuple):
