@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from daskptycho.formats import export_result, import_scan
     from daskptycho.formats.recording import record
     from daskptycho.model.algorithms import AP, LBFGS, RAAR, Algorithm, DifferenceMap
+    from daskptycho.model.background import Background
     from daskptycho.model.positions import Positions
     from daskptycho.run.first_probe import guess_probe
     from daskptycho.run.history import Checkpoint, checkpoints, open_checkpoint
@@ -42,6 +43,7 @@ _MODULES = {
     "LiveCell": "dashboard",
     "LivePage": "dashboard",
     "OptionError": "errors",
+    "Background": "model.background",
     "Positions": "model.positions",
     "Progress": "run.loop",
     "LBFGS": "model.algorithms",
@@ -94,6 +96,7 @@ __all__ = [
     "RAAR",
     "STAY_AT_HOME",
     "Algorithm",
+    "Background",
     "Checkpoint",
     "DifferenceMap",
     "FaultError",

@@ -97,13 +97,14 @@ def filter_spectra(spectrum: Array, factor: Array, along_y: Array, along_x: Arra
 
 
 @compile_kernel
-def _project_modulus(wave, amplitude, scale, tiny):  # type: ignore[no-untyped-def]
+def _project_modulus(wave, amplitude, scale, shift):  # type: ignore[no-untyped-def]
     frames, modes, height, width2 = wave.shape
     misfit: Any = 0.0
     power = np.empty(width2 // 2, dtype=np.float32)
+    whole = shift.shape[0] > 1
     for f in range(frames):
         for y in range(height):
-            a = amplitude[f, y]
+            a, added = amplitude[f, y], shift[y if whole else 0]
             for x in range(width2 // 2):
                 power[x] = 0
             for m in range(modes):
@@ -114,7 +115,7 @@ def _project_modulus(wave, amplitude, scale, tiny):  # type: ignore[no-untyped-d
             row = np.float32(0.0)
             # A separate loop: together with the branch below, the square root would not be vectorised.
             for x in range(width2 // 2):
-                power[x] = np.sqrt(power[x] * scale + tiny)
+                power[x] = np.sqrt(power[x] * scale + added[x])
             for x in range(width2 // 2):
                 modulus, measured = power[x], a[x]
                 target = measured if measured >= 0 else modulus
@@ -131,16 +132,17 @@ def _project_modulus(wave, amplitude, scale, tiny):  # type: ignore[no-untyped-d
     return misfit
 
 
-def project_modulus(wave: Array, amplitude: Array, scale: float, shift: float = 1e-30) -> float:
+def project_modulus(wave: Array, amplitude: Array, scale: float, shift: float | Array = 1e-30) -> float:
     """Give waves the measured modulus, in place, and return the misfit ``sum (|Fz| - a)^2``.
 
     With several modes, ``|Fz|^2`` is summed over them. `wave` is ``Fz / sqrt(scale)``, from an FFT without
     its factor, and becomes the projection times ``sqrt(scale)``, for an inverse FFT without its factor.
     Pixels with a negative amplitude are not valid: they keep their ``Fz`` and do not contribute to the
-    misfit. `shift` is added to ``|Fz|^2``; by default it only keeps the result finite where the wave is zero,
-    which has no phase.
+    misfit. `shift`, a number or an (N, N) float32 array, is added to ``|Fz|^2``; by default it only keeps the
+    result finite where the wave is zero, which has no phase.
     """
-    return float(_project_modulus(_real(wave), amplitude, np.float32(scale), np.float32(shift)))
+    added = shift if np.ndim(shift) else np.full((1, wave.shape[-1]), shift, dtype=np.float32)
+    return float(_project_modulus(_real(wave), amplitude, np.float32(scale), added))
 
 
 @compile_kernel

@@ -105,7 +105,7 @@ filter_spectra(float2* spectrum, const float2* factor, const float2* along_y, co
 // 1 / pixels. Each block stores its part of the misfit.
 extern "C" __global__ void __launch_bounds__(256, 8)
 project_modulus(float2* wave, const float* amplitude, double* misfit, int modes, int pixels, float scale,
-                float shift) {
+                int of_pixels, const float* shifts, float shift) {
   const int64 f = blockIdx.x;
   float2* z = wave + f * modes * pixels;
   const float* a = amplitude + f * pixels;
@@ -118,7 +118,7 @@ project_modulus(float2* wave, const float* amplitude, double* misfit, int modes,
       #pragma unroll 1
       for (int m = 0; m < modes; ++m) power += square(z[(int64)m * pixels + t]);
       // Where the wave is zero it has no phase: the least shift keeps the result finite.
-      const float modulus = sqrtf(power * scale + shift);
+      const float modulus = sqrtf(power * scale + (of_pixels ? shifts[t] : shift));
       const double difference = modulus - measured;
       factor *= measured / modulus;
       total += difference * difference;

@@ -157,15 +157,18 @@ def filter_spectra(spectrum: Array, factor: Array, along_y: Array, along_x: Arra
     _launch("filter_spectra", grid, spectrum, factor, along_y, along_x, *_int(modes, height, width))
 
 
-def project_modulus(wave: Array, amplitude: Array, scale: float, shift: float = 1e-30) -> Array:
+def project_modulus(wave: Array, amplitude: Array, scale: float, shift: float | Array = 1e-30) -> Array:
     """See `cpu_kernels.project_modulus`; the misfit stays on the device, as an array without axes."""
     import cupy
 
     frames, modes, height, width = wave.shape
     grid = _blocks_of_frames(frames, height * width)
     misfit = cupy.empty(grid, dtype=np.float64)
-    sizes = _int(modes, height * width)
-    _launch("project_modulus", grid, wave, amplitude, misfit, *sizes, np.float32(scale), np.float32(shift))
+    # One number, or one for each pixel of a frame; the kernel reads no array that it has no use for.
+    of_pixels = np.ndim(shift) > 0
+    added = (shift, np.float32(0)) if of_pixels else (amplitude, np.float32(shift))
+    numbers = *_int(modes, height * width), np.float32(scale), *_int(of_pixels)
+    _launch("project_modulus", grid, wave, amplitude, misfit, *numbers, *added)
     return misfit.sum()
 
 

@@ -204,11 +204,13 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     if settings.momentum and settings.due and state.previous_shared is not None:
         shared = task(_extrapolate_shared, layout.tile_model, shared, state.previous_shared, placed)
     models = model_on_tiles(layout, shared, own, settings.due | settings.tested)
-    if settings.due:
+    if any(own.weighs_frames and own.name in settings.due for own in layout.model.parameters):
         swept, after, first = _sweep_and_update(layout, state, settings, placed, models)
     else:
         illuminations = [tile.illumination for tile in state.tiles]
         swept = first = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations)
+        if settings.due:
+            shared = task(_update_shared, layout.tile_model, shared, gather_reports(swept), placed)
         after = State(shared, _make_unmerged_tiles(illuminations, own))
     after, report = synchronise(layout, swept, after, settings, state)
     if settings.pace is not None:

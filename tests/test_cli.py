@@ -1023,6 +1023,15 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_background_is_found_on_request(tmp_path: Path) -> None:
+    run("simulate", tmp_path / "s.zarr", "--frames", "4x4", "--step", 4, "--frame-size", 16)
+    asked = ["--sweeps", 12, "--refine", "smooth-background"]
+    run("reconstruct", tmp_path / "s.zarr", tmp_path / "r.zarr", *asked)
+    result = dp.open_result(tmp_path / "r.zarr")
+    assert result["background"].shape == (16, 16)
+    assert json.loads(result.attrs["options"])["refine"]["background"]["smooth"] == 3
+
+
 def test_positions_are_refined_on_request(tmp_path: Path) -> None:
     run("simulate", tmp_path / "s.zarr", "--frames", "4x4", "--step", 4, "--frame-size", 16)
     said = run(

@@ -77,7 +77,7 @@ class Keys:
         Names of arrays, or their paths in the file. Two joined by a plus are the two columns of the
         positions, or several masks, with a tilde before those that are True where a pixel is bad. What has no
         key is looked for under its usual names, except for `valid`, which has to be
-        True where the detector counts, and `background`, which is subtracted.
+        True where the detector counts, and `background`.
     keys : mapping
         Paths of numbers by name, such as ``{"energy_eV": "/beam/energy"}``. Their units are read too.
     position_columns : sequence of str, optional

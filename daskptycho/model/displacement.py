@@ -141,7 +141,7 @@ def look_around(
             corner = view.corner + np.array(by)
             if (corner >= 0).all() and (corner <= most).all():
                 waves = split(image, view.probe, corner)
-                _, misfit = project_data(waves, measured, forward, at.model.likelihood, out=waves)
+                _, misfit = project_data(waves, measured, forward, at.likelihood, out=waves)
                 misfits[by] = float(misfit)
         best = min(misfits, key=lambda by: misfits[by], default=(0, 0))
         if not near or misfits[best] < CLEARLY * misfits[0, 0]:

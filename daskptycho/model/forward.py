@@ -51,6 +51,9 @@ class Forward(Protocol):
     def arrange(self, frames: Array) -> Array:
         """Copy (..., qy, qx) frames from detector order to the pixel order of `Propagation.propagate`."""
 
+    def restore(self, frames: Array) -> Array:
+        """The inverse of `arrange`, for (..., N, N) arrays."""
+
     def at(self, fraction: Array) -> Propagation:
         """The propagation of frames whose positions have these fractions of a pixel, (frame, 2)."""
 
@@ -71,6 +74,9 @@ class FarField:
 
     def arrange(self, frames: Array) -> Array:
         return array_module(frames).fft.ifftshift(frames, axes=(-2, -1))
+
+    def restore(self, frames: Array) -> Array:
+        return array_module(frames).fft.fftshift(frames, axes=(-2, -1))
 
     def at(self, fraction: Array) -> FarField:
         """The same for all frames: the shift of a wave changes its phase at the detector only."""
@@ -104,6 +110,9 @@ class NearField:
     kernel: Array
 
     def arrange(self, frames: Array) -> Array:
+        return frames.copy()
+
+    def restore(self, frames: Array) -> Array:
         return frames.copy()
 
     def at(self, fraction: Array) -> Propagation:

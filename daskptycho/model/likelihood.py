@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,9 @@ from daskptycho.backend import array_module, kernels
 __all__ = ["Amplitude", "Likelihood", "Stabilised"]
 
 Array = Any
+
+# Added to |Fz|^2: where the wave is zero, which has no phase, the result stays finite.
+TINY = np.float32(1e-30)
 
 
 class Likelihood(Protocol):
@@ -37,17 +40,33 @@ class Likelihood(Protocol):
             For waves on a GPU it is an array on the GPU.
         """
 
+    def above(self, background: Array) -> Likelihood:
+        """The same with a background b of mean counts: a pixel counts ``|Fz|^2 + b``.
+
+        Parameters
+        ----------
+        background : (N, N) float32 array
+            In the pixel order of the amplitudes.
+        """
+
 
 @dataclass(frozen=True)
 class Amplitude:
     """The misfit ``sum (|Fz| - a)^2`` of amplitudes.
 
     The square root stabilises the variance of Poisson counts. With several modes, ``|Fz|^2`` is summed over
-    them.
+    them. With a background b it is ``sum (sqrt(|Fz|^2 + b) - a)^2``.
     """
 
+    background: Array | None = None
+    """(N, N) float32 b, in the pixel order of the amplitudes; None for none."""
+
     def project(self, detected: Array, amplitude: Array, scale: float) -> Any:
-        return kernels(detected).project_modulus(detected, amplitude, scale)
+        shift = TINY if self.background is None else self.background + TINY
+        return kernels(detected).project_modulus(detected, amplitude, scale, shift)
+
+    def above(self, background: Array) -> Amplitude:
+        return replace(self, background=background)
 
 
 @dataclass(frozen=True)
@@ -60,13 +79,21 @@ class Stabilised:
     """
 
     shift: float = 0.375
+    background: Array | None = None
+    """As of `Amplitude`: b is added to ``|Fz|^2``."""
 
     def project(self, detected: Array, amplitude: Array, scale: float) -> Any:
         xp, shift = array_module(detected), np.float32(self.shift)
         valid = amplitude >= 0
-        power = (detected.real**2 + detected.imag**2).sum(axis=1)
-        difference = (xp.sqrt(power * np.float32(scale)) - amplitude) * valid
+        power = (detected.real**2 + detected.imag**2).sum(axis=1) * np.float32(scale)
+        if self.background is not None:
+            power += self.background
+        difference = (xp.sqrt(power) - amplitude) * valid
         misfit = (difference**2).sum(dtype=np.float64)
         shifted = xp.where(valid, xp.sqrt(amplitude**2 + shift), np.float32(-1))
-        objective = kernels(detected).project_modulus(detected, shifted, scale, self.shift)
+        added = self.shift if self.background is None else self.background + shift
+        objective = kernels(detected).project_modulus(detected, shifted, scale, added)
         return xp.stack([misfit, xp.asarray(objective)])
+
+    def above(self, background: Array) -> Stabilised:
+        return replace(self, background=background)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from daskptycho.backend import Device, array_module, to_device
 from daskptycho.model import operators
+from daskptycho.model.background import Background
 from daskptycho.model.forward import FarField, Forward
 from daskptycho.model.gain import Gain
 from daskptycho.model.likelihood import Amplitude, Likelihood
@@ -25,7 +26,7 @@ __all__ = ["PARAMETERS", "Model", "TileModel", "choose_model", "move_tile"]
 Array = Any
 
 # Every kind of parameter, in the order in which they are applied to the view of a frame.
-PARAMETERS: tuple[type[Parameter], ...] = (Positions, Gain, Probe)
+PARAMETERS: tuple[type[Parameter], ...] = (Positions, Gain, Probe, Background)
 
 # Damping of the object's step, relative to the probe's brightest pixel. Without it, the rim of a scan
 # diverges where the probe is poor. While the probe is recovered, the rim needs more.
@@ -61,8 +62,8 @@ class Model:
 
     @property
     def recovers(self) -> bool:
-        """Whether any of these parameters is updated in the course of a run."""
-        return any(parameter.schedule is not None for parameter in self.parameters)
+        """Whether any parameter that frames are weighed by is updated in the course of a run."""
+        return any(own.weighs_frames and own.schedule is not None for own in self.parameters)
 
     @property
     def between_sweeps(self) -> tuple[Parameter, ...]:
@@ -133,6 +134,13 @@ class TileModel(NamedTuple):
     def probe(self) -> Array:
         """(mode, N, N) complex64 probe, before each frame's sub-pixel shift and gain."""
         return self.shared[Probe.name]
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The likelihood, with the background if there is one."""
+        background = self.shared.get(Background.name)
+        own = self.model.likelihood
+        return own if background is None else own.above(self.model.forward.arrange(background))
 
     def value(self, parameter: Parameter) -> Array:
         """The value of a parameter on this tile."""

@@ -16,6 +16,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from numpy.typing import NDArray
 
+from daskptycho.model.forward import Forward
+from daskptycho.model.likelihood import Likelihood
+
 __all__ = ["Parameter", "Schedule", "Sums", "Variable", "View"]
 
 Array = Any
@@ -72,12 +75,16 @@ class Parameter(ABC):
         Whether a sweep with momentum extrapolates it.
     moves_frames : bool
         Whether it moves frames; its values then stay on the host.
+    weighs_frames : bool
+        Whether the weights of frames depend on it: an update then comes before frames are weighed. The object
+        is updated together with any other parameter.
     """
 
     name: ClassVar[str]
     per_frame: ClassVar[bool] = False
     has_momentum: ClassVar[bool] = False
     moves_frames: ClassVar[bool] = False
+    weighs_frames: ClassVar[bool] = True
 
     @property
     def between_sweeps(self) -> bool:
@@ -140,6 +147,10 @@ class Parameter(ABC):
         view : View
         """
         return
+
+    def watch(self, value: Array, likelihood: Likelihood, forward: Forward, sums: Sums) -> Likelihood:
+        """The likelihood of a sweep that updates the parameter; it may add to the sums what it sees."""
+        return likelihood
 
     def add(self, first: Sums, second: Sums) -> Sums:
         """Add the sums of two tiles; the operation has to be associative."""

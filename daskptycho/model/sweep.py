@@ -221,6 +221,9 @@ def sweep_tile(
     carried = xp.empty((len(tile), *probe.shape), dtype=np.complex64) if algorithm.has_stack else None
     summed = [parameter for parameter in at.model.parameters if parameter.name in at.due]
     sums = {parameter.name: parameter.new_sums(at.value(parameter), image) for parameter in summed}
+    likelihood = at.likelihood
+    for parameter in summed:
+        likelihood = parameter.watch(at.value(parameter), likelihood, at.model.forward, sums[parameter.name])
     collector = _FrameCollector(leave, tile, probe)
     blocks = list(frame_blocks(len(tile), probe))
     needs_waves = bool(summed) or getattr(algorithm, "needs_waves", True)
@@ -237,7 +240,7 @@ def sweep_tile(
             z,
             measured,
             at.model.forward.at(view.fraction),
-            at.model.likelihood,
+            likelihood,
             out=buffers.projected(count, z),
         )
         misfit += block_misfit
@@ -328,7 +331,7 @@ def measure_tile(
     for frames in frame_blocks(len(tile), at.probe):
         view = at.view(tile, frames)
         waves, measured = split(image, view.probe, view.corner), amplitude[frames]
-        of_frames = measure_misfits(waves, measured, at.model.forward.at(view.fraction), at.model.likelihood)
+        of_frames = measure_misfits(waves, measured, at.model.forward.at(view.fraction), at.likelihood)
         power = (xp.abs(view.probe) ** 2).sum(axis=1)
         rows = []
         for number, (y, x) in enumerate(to_host(view.corner).tolist()):

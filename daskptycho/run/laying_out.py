@@ -14,6 +14,7 @@ from daskptycho.cluster.allocator import release_memory_at_once
 from daskptycho.cluster.client import current_client
 from daskptycho.cluster.workers import Workers
 from daskptycho.errors import ScanError
+from daskptycho.model.background import Background
 from daskptycho.model.forward import choose_forward
 from daskptycho.model.model import Model, choose_model
 from daskptycho.run.fitting import fit_options
@@ -109,9 +110,7 @@ class Setting:
             found = "no counts at all" if counts == 0 else "NaN, infinity or negative counts"
             raise ScanError(f"intensity holds {found}; expected diffraction frames")
         in_parts = options.sync.method == "two-level" and has_parts(self.tiling)
-        # What is left of a subtracted background is no Poisson count.
-        no_counts = "background" in self.scan or np.isnan(expected).any()
-        of_counts = None if no_counts else sum(expected) / counts
+        of_counts = None if np.isnan(expected).any() else sum(expected) / counts
         noisy = of_counts is not None and of_counts > NOISY
         if noisy:
             # Reflections would find an image that fits the noise.
@@ -130,8 +129,15 @@ class Setting:
     def first_values(self, loop: Loop) -> dict[str, NDArray]:
         """The values of the model's parameters for the first sweep, by name."""
         frames = len(self.tiling.corner)
+        # What the sample has sent.
+        light = loop.counts - frames * float(self.first.get(Background.name, np.zeros(1)).sum(dtype=float))
+        if not light > 0:
+            raise ScanError(
+                f"background has {(loop.counts - light) / frames:.3g} counts in a frame, where frames have "
+                f"{loop.counts / frames:.3g} on average; expected less"
+            )
         return {
-            parameter.name: parameter.begin(self.first[parameter.name], loop.counts, frames)
+            parameter.name: parameter.begin(self.first[parameter.name], light, frames)
             for parameter in self.model.parameters
         }
 

@@ -17,6 +17,7 @@ from daskptycho.backend import to_host
 from daskptycho.cluster.allocator import release_free_memory
 from daskptycho.errors import ScanError
 from daskptycho.graph import sweep
+from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.momentum import next_momentum
 from daskptycho.model.probe import Probe, orthogonalise_modes
 from daskptycho.run.growth import Growth
@@ -245,6 +246,14 @@ class Loop:
         last = options.sweeps - options.polish_sweeps <= len(standing.recent) < options.sweeps
         return standing.sweep if last or self._within_tolerance(standing) else begun
 
+    def _due(self, standing: Standing, algorithm: Algorithm) -> frozenset[str]:
+        """Names of the parameters that the coming sweep updates."""
+        due = self.layout.model.due(standing.sweep + 1)
+        if not algorithm.has_stack:
+            return due
+        # With reflections, what is compared with the frames are not the waves of the model.
+        return due - {own.name for own in self.layout.model.parameters if not own.weighs_frames}
+
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
         """The settings of the coming sweep, and t of Nesterov's sequence after it."""
         options, history, guard = self.options, standing.recent, standing.guard
@@ -264,7 +273,7 @@ class Loop:
             counts=self.counts,
             momentum=momentum * guard.share,
             keeps_image=options.momentum != 0,
-            due=self.layout.model.due(standing.sweep + 1),
+            due=self._due(standing, opening or options.algorithm),
             smoothing=SMOOTHING * fading**2,
             measures_change=options.tolerance == "auto",
             share=guard.share,

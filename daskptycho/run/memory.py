@@ -194,7 +194,7 @@ def estimate_needs(
 def _counts_itemsize(scan: xr.Dataset) -> int:
     """Bytes of a count as `amplitudes.prepare_amplitudes` keeps it."""
     dtype = scan["intensity"].dtype
-    return dtype.itemsize if "background" not in scan and dtype in (np.uint8, np.uint16) else FLOAT
+    return dtype.itemsize if dtype in (np.uint8, np.uint16) else FLOAT
 
 
 def _pair_bytes(tiling: Tiling, recipe: Recipe) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from daskptycho.errors import OptionError
@@ -17,6 +17,7 @@ from daskptycho.model.algorithms import (
     parse_algorithm,
     recall_algorithm,
 )
+from daskptycho.model.background import Background
 from daskptycho.model.gain import Gain
 from daskptycho.model.parameter import Parameter
 from daskptycho.model.positions import Positions
@@ -38,7 +39,19 @@ __all__ = [
 ]
 
 # What `reconstruct` can refine besides object and probe, by name.
-REFINED: dict[str, Positions | Gain] = {Positions.name: Positions(), Gain.name: Gain(refined=True)}
+REFINED: dict[str, type[Positions] | type[Gain] | type[Background]] = {
+    Positions.name: Positions,
+    Gain.name: Gain,
+    Background.name: Background,
+}
+# The words for it, and pixels over which a smooth background is averaged.
+SMOOTH = 3.0
+WORDS: dict[str, Positions | Gain | Background] = {
+    "positions": Positions(),
+    "gain": Gain(refined=True),
+    "background": Background(),
+    "smooth-background": Background(SMOOTH),
+}
 # The value of the option start in a result if the run started from an array.
 GIVEN = "given"
 # Most sweeps of the opening from a constant object.
@@ -68,7 +81,7 @@ class RunOptions:
     subpixel: bool
     checkpoint_every: int | None
     checkpoint_minutes: float | None
-    refine: tuple[Positions | Gain, ...] = ()
+    refine: tuple[Positions | Gain | Background, ...] = ()
     follow: bool = False
 
     def __post_init__(self) -> None:
@@ -103,7 +116,8 @@ class RunOptions:
 
         One pixel more than they may move, for derivatives at the edges of frames and values between pixels.
         """
-        return max((1 + refined.reach(frame_shape) for refined in self.refine), default=0)
+        moving = [refined for refined in self.refine if refined.between_sweeps]
+        return max((1 + refined.reach(frame_shape) for refined in moving), default=0)
 
     def pace(self) -> Pace | None:
         """The pace of the refinement of positions at the start of a run; None if they are not refined."""
@@ -153,7 +167,7 @@ class RunOptions:
             "opening": None if opening is None else recall_algorithm(opening),
             "sync": Sync(**attributes["sync"]),
             "refine": tuple(
-                replace(REFINED[name], **values) for name, values in (attributes.get("refine") or {}).items()
+                REFINED[name](**values) for name, values in (attributes.get("refine") or {}).items()
             ),
         }
         return RunOptions(**attributes | made)
@@ -173,8 +187,8 @@ class Recipe:
 
     @property
     def recovers(self) -> bool:
-        """Whether any parameter of the model is updated."""
-        return any(parameter.schedule is not None for parameter in self.parameters)
+        """Whether any parameter that frames are weighed by is updated."""
+        return any(own.weighs_frames and own.schedule is not None for own in self.parameters)
 
 
 def check_options(
@@ -204,15 +218,20 @@ def check_options(
     """
     sync = Sync() if sync is None else sync
     refined = parse_refine(refine, update_probe=bool(update_probe))
-    chosen = resolve_algorithm(algorithm, momentum, sync, recovers=bool(update_probe), refines=bool(refined))
+    drifts = any(one.between_sweeps for one in refined)
+    chosen = resolve_algorithm(algorithm, momentum, sync, recovers=bool(update_probe), refines=drifts)
+    others = [one.name for one in refined if not one.moves_frames]
+    if chosen.has_stack and others:
+        raise OptionError(
+            f"{others[0]} is refined with algorithm {chosen.name}, whose waves are not those of the model; "
+            "expected one without a stack, as 'ap'"
+        )
     sweeps = require_whole("sweeps", sweeps, least=1)
     opens = isinstance(chosen, LBFGS) and opening is not None and start == "ones"
     if polish not in (True, False, "auto"):
         raise OptionError(f"polish is {polish!r}; expected True, False or 'auto'")
     if polish is True and not isinstance(chosen, LBFGS):
         raise OptionError(f"polish is True with algorithm {chosen.name}; expected 'lbfgs', for a known probe")
-    if chosen.has_stack and any(isinstance(one, Gain) for one in refined):
-        raise OptionError(f"gain is refined with {chosen.name}; expected algorithm 'ap', without a stack")
     return RunOptions(
         sweeps=sweeps,
         algorithm=chosen,
@@ -265,21 +284,25 @@ def resolve_algorithm(
     return chosen
 
 
-def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Positions | Gain, ...]:
-    """Make the parameters to refine from their names or from parameters, with their defaults resolved."""
-    known = " and ".join(map(repr, REFINED))
-    if not isinstance(refine, str | Positions | Sequence):
-        raise OptionError(f"refine is {refine!r}; expected some of {known}, or a Positions")
-    given: list[Any] = [refine] if isinstance(refine, str | Positions) else list(refine)
-    chosen: dict[str, Positions | Gain] = {}
+def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Positions | Gain | Background, ...]:
+    """Make the parameters to refine from words or from parameters, with their defaults resolved."""
+    known = ", ".join(map(repr, WORDS))
+    if not isinstance(refine, str | Positions | Background | Sequence):
+        raise OptionError(
+            f"refine is {refine!r}; expected one of {known}, a Positions, a Background, or a list of these"
+        )
+    given = list(refine) if isinstance(refine, Sequence) and not isinstance(refine, str) else [refine]
+    chosen: dict[str, Positions | Gain | Background] = {}
     for one in given:
-        parameter = REFINED[one] if isinstance(one, str) and one in REFINED else one
-        if not isinstance(parameter, Positions | Gain):
-            raise OptionError(f"refine holds {one!r}; expected {known}, or a Positions")
+        parameter = WORDS.get(one) if isinstance(one, str) else one
+        if not isinstance(parameter, Positions | Gain | Background):
+            raise OptionError(f"refine holds {one!r}; expected one of {known}, a Positions or a Background")
         if parameter.name in chosen:
             raise OptionError(f"refine holds {parameter.name} twice; expected it once")
+        if isinstance(parameter, Positions | Gain):
+            parameter = parameter.resolve(update_probe=update_probe)
         chosen[parameter.name] = parameter
-    return tuple(one.resolve(update_probe=update_probe) for one in chosen.values())
+    return tuple(chosen.values())
 
 
 def resolve_momentum(momentum: Any, algorithm: Algorithm) -> float | Literal["nesterov"]:

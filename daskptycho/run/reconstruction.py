@@ -14,6 +14,7 @@ from daskptycho.backend import Device
 from daskptycho.cluster.workers import find_workers, limit_threads
 from daskptycho.errors import OptionError
 from daskptycho.model.algorithms import Algorithm
+from daskptycho.model.background import Background
 from daskptycho.model.positions import Positions
 from daskptycho.run.driving import Run
 from daskptycho.run.first_probe import guess_probe
@@ -46,7 +47,7 @@ def reconstruct(
     update_probe: bool = True,
     probe: ArrayLike | None = None,
     modes: int | None = None,
-    refine: str | Positions | Sequence[str | Positions] = (),
+    refine: str | Positions | Background | Sequence[str | Positions | Background] = (),
     start: Literal["ones", "random"] | ArrayLike = "ones",
     seed: int = 0,
     tolerance: float | Literal["auto"] | None = None,
@@ -100,10 +101,10 @@ def reconstruct(
         the scan has none either, `guess_probe` makes one.
     modes : int, optional
         Number of incoherent probe modes; that of the probe by default.
-    refine : str, `Positions`, or a sequence of these
-        What to refine besides object and probe: ``"positions"``, or a `Positions` with options; ``"gain"``,
-        the beam's gain at each frame, from that of the scan if it has one. Nothing by
-        default.
+    refine : str, `Positions`, `Background`, or a sequence of these
+        What to refine besides object and probe: ``"positions"``, ``"background"``, ``"smooth-background"``, a
+        `Positions` or a `Background` with options; ``"gain"``, the beam's gain at each frame, from that of
+        the scan if it has one. Nothing by default.
     start : "ones", "random" or (y, x) array
         A constant object, random phases in every frame, or an object on the scan's canvas.
     seed : int
@@ -157,8 +158,9 @@ def reconstruct(
         the part of the scan that a frame belongs to (the phase of one part relative to another is not
         determined); ``frame_used (frame)``, False for the frames that were left out;
         ``frame_residual (frame)``, the R2 of each frame; ``frame_overlap (frame)``, the share of its light on
-        pixels that other frames light too; ``gain (frame)``, if the scan has it or it is refined, with
-        geometric mean 1, and in the second case for each sweep ``gain_significance`` and ``gain_changed``;
+        pixels that other frames light too; ``background (qy, qx)``, if there is one; ``gain (frame)``, if
+        the scan has it or it is refined, with geometric mean 1, and
+        in the second case for each sweep ``gain_significance`` and ``gain_changed``;
         and for each ``sweep``: ``residual``, ``disagreement``, ``spread`` (in radians) and ``seconds``, as in
         `Progress`. What belongs to a frame is NaN for those that were left out, and their part is -1.
 

@@ -190,8 +190,9 @@ def lay_out_amplitudes(
     Frames that are in memory on the client cannot be streamed.
     """
     tiles = len(tiling.tiles)
-    valid, background = (scan[name].values if name in scan else None for name in ("valid", "background"))
-    detector = place(Detector(valid, background, forward, device))
+    valid = scan["valid"].values if "valid" in scan else None
+    # The background is part of the model.
+    detector = place(Detector(valid, None, forward, device))
     frames = scan["intensity"].data
     if not hasattr(frames, "__dask_graph__"):
         blocks = [place(frames[tile.frames], Home(tile.index, tiles)) for tile in tiling.tiles]

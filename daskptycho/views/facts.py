@@ -139,6 +139,7 @@ def _read_frames(scan: xr.Dataset, block: Any) -> NDArray[Any]:
 def scan_facts(scan: xr.Dataset, counts: Counts) -> list[Facts]:
     """Facts of a scan in groups: counts, positions, geometry, origin."""
     from daskptycho.scan.dataset import frame_numbers, frames_used, list_numbers, take_used, tile_chunks
+    from daskptycho.scan.growing import describe_growth
 
     whole, scan = scan, take_used(scan)
     used = frames_used(whole)
@@ -163,8 +164,12 @@ def scan_facts(scan: xr.Dataset, counts: Counts) -> list[Facts]:
             f"(at most {format_number(counts.largest)}, {100 * counts.zeros:.3g} % zeros)",
         ),
     ]
+    done, all_tiles = describe_growth(whole) or (0, 0)
     if not used.all():
-        measured.insert(1, ("left out", list_numbers(sorted(frame_numbers(whole)[~used]))))
+        what = "to come" if done < all_tiles else "left out"
+        measured.insert(1, (what, list_numbers(sorted(frame_numbers(whole)[~used]))))
+    if done < all_tiles:
+        measured.insert(1, ("measured", f"{done} of {all_tiles} tiles so far"))
     if "valid" in scan:
         measured.append(("valid pixels", f"{100 * float(scan['valid'].mean()):.4g} %"))
     if "background" in scan:

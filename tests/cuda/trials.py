@@ -157,6 +157,19 @@ def waves_shifted_by_a_constant(kernels: Kernels) -> None:
     close(found, ((modulus - arrays.amplitude)[valid] ** 2).sum())
 
 
+def waves_on_a_background(kernels: Kernels) -> None:
+    for layout in (LAYOUTS[1], LAYOUTS[4]):
+        arrays = arrays_for(layout)
+        background = np.random.default_rng(4).random(layout.frame).astype(np.float32)
+        wave = arrays.waves.copy()
+        found = kernels.project_modulus(wave, arrays.amplitude, 1.0, background)
+        modulus = np.sqrt((abs(arrays.waves.astype(complex)) ** 2).sum(axis=1) + background)
+        valid = arrays.amplitude >= 0
+        ratio = np.where(valid, arrays.amplitude / modulus, 1)
+        close(wave, arrays.waves * ratio[:, None])
+        close(found, ((modulus - arrays.amplitude)[valid] ** 2).sum())
+
+
 def weigh_frames(layout: Layout, kernels: Kernels) -> None:
     arrays = arrays_for(layout)
     weighted = np.full((layout.frames, *layout.frame), np.nan, dtype=np.complex64)
@@ -365,6 +378,7 @@ TRIALS["project_modulus"] += _special(
     faint_waves_get_the_measured_amplitudes,
     negative_amplitudes_and_nan_are_not_measured,
     waves_shifted_by_a_constant,
+    waves_on_a_background,
 )
 TRIALS["weigh_frames"] += _special(power_of_a_bright_pixel_among_faint_ones)
 TRIALS["multiply_matrix"] += _special(zero_vectors_stay_zero)

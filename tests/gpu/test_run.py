@@ -200,6 +200,21 @@ def test_the_image_is_the_cpus_and_a_sweep_moves_scalars_alone(
         print(f"\n{moved} bytes a sweep to the host, none to the device; image {apart:.0e} apart", end=" ")
 
 
+@pytest.mark.parametrize("asked", ["background", "smooth-background"])
+@pytest.mark.parametrize("update_probe", [False, True])
+def test_a_background_that_is_found_is_that_of_the_cpu(
+    standin: ModuleType, scans: dict[str, xr.Dataset], asked: str, update_probe: bool
+) -> None:
+    scan = scans["masked"]
+    counts = scan["intensity"] + np.random.default_rng(2).poisson(0.3, scan["intensity"].shape)
+    given = {"sweeps": 10, "refine": asked, "update_probe": update_probe}
+    expected = dp.reconstruct(scan.assign(intensity=counts), **given)
+    found, _ = on_gpu(standin, scan.assign(intensity=counts), **given)
+    assert relative_where_lit(found, expected) < CLOSE
+    assert expected["background"].std() > 0
+    np.testing.assert_allclose(found["background"], expected["background"], atol=1e-4)
+
+
 @pytest.mark.filterwarnings("ignore:the scan falls into")
 @pytest.mark.parametrize(
     "sync",

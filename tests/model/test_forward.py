@@ -49,6 +49,13 @@ def test_what_is_left_out_is_the_scale(name: str) -> None:
     assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(waves), rel=1e-5)
 
 
+@pytest.mark.parametrize("forward", [FarField(), NearField(KERNEL)], ids=["far", "near"])
+@pytest.mark.parametrize("shape", [(2, 5, 7), (4, 6)])
+def test_frames_are_arranged_and_restored(forward: Forward, shape: tuple[int, ...]) -> None:
+    frames = np.random.default_rng(3).random(shape)
+    np.testing.assert_array_equal(forward.restore(forward.arrange(frames)), frames)
+
+
 @every_propagation
 def test_way_back_is_inverse_and_adjoint(name: str) -> None:
     random = np.random.default_rng(2)

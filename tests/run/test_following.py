@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import numpy as np
 import pytest
 import xarray as xr
 from click.testing import CliRunner
+from distributed import Client, LocalCluster
 
 import daskptycho as dp
 from daskptycho.cli import daskptycho
+from daskptycho.run.growth import Growth
 from daskptycho.scan.frames import StoredArray
 
 TILE = 16
@@ -31,7 +35,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
 class Beamline:
     """A scan that grows by some frames each time that it is asked to."""
 
-    def __init__(self, source: xr.Dataset, url: Path, lost: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, source: xr.Dataset, url: Path, lost: tuple[int, ...] = (), probe: str | None = "truth_probe"
+    ) -> None:
         self.source, self.url, self.sent = source, url, 0
         self.numbers = [number for number in range(64) if number not in lost]
         dp.create_scan(
@@ -40,7 +46,7 @@ class Beamline:
             frame_shape=(16, 16),
             dtype=source["intensity"].dtype,
             position_unit="pixel",
-            probe=source["truth_probe"].values,
+            probe=None if probe is None else source[probe].values,
             tile_frames=TILE,
         )
         self.writer = dp.ScanWriter(url)
@@ -179,6 +185,50 @@ def test_a_scan_that_has_ended_is_reconstructed_as_ever(beamline: Beamline) -> N
     np.testing.assert_array_equal(followed["object"], offline["object"])
 
 
+class Notes:
+    """A display that keeps what the page says."""
+
+    link = ""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def show(self, view: Any) -> bool:
+        self.notes.append(view.note)
+        return True
+
+    def is_up_to_date(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_page_says_how_far_the_scan_and_the_run_are(
+    beamline: Beamline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    display = Notes()
+    monkeypatch.setattr("daskptycho.dashboard.servers.LocalServer", lambda view: display)
+    page = dp.LivePage(dp.open_scan(beamline.url), "out.zarr")
+    # Numbers are due at each sweep.
+    monkeypatch.setattr(page, "clock", iter(range(0, 10**6, 1000)).__next__)
+    with page:
+        callback = beamline.send_with_sweeps(6, page)
+        dp.reconstruct(dp.open_scan(beamline.url), follow=True, sweeps=2, callback=callback)
+    live = [note for note in display.notes if "frames measured" in note]
+    assert live[0].startswith("16 of 64 frames measured")
+    assert live[0].endswith(", 16 in the image.")
+    assert display.notes[-1] == "The result is in out.zarr."
+
+
+def test_what_is_behind_is_counted() -> None:
+    growth = Growth(planned=5000, measured=1200, taken_up=900, ended=False, rate=99.6)
+    assert growth.behind == 300
+    assert growth.describe() == (
+        "1,200 of 5,000 frames measured at 100 a second, 900 in the image, 300 behind"
+    )
+
+
 def test_what_cannot_be_followed_is_refused(source: xr.Dataset, beamline: Beamline) -> None:
     with pytest.raises(dp.OptionError, match="the scan is in memory; expected one that create_scan"):
         dp.reconstruct(source.drop_encoding(), follow=True)
@@ -196,3 +246,34 @@ def test_the_command_line_follows(beamline: Beamline, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "after 3 sweeps" in done.output
     assert dp.open_result(out)["frame_used"].all()
+
+
+@pytest.mark.parametrize("out", [None, "result.zarr"])
+def test_workers_of_a_cluster_follow_too(source: xr.Dataset, tmp_path: Path, out: str | None) -> None:
+    """With the same frames after the same sweeps, the image is that of threads, also over checkpoints."""
+    images = []
+    for name in ("threads", "cluster"):
+        beamline = Beamline(source, tmp_path / f"{name}.zarr")
+        callback = beamline.send_with_sweeps(6)
+        options: dict[str, Any] = {"follow": True, "sweeps": 12, "callback": callback}
+        with ExitStack() as open_now:
+            if name == "cluster":
+                cluster = open_now.enter_context(
+                    LocalCluster(2, threads_per_worker=1, processes=False, dashboard_address=None)
+                )
+                open_now.enter_context(Client(cluster))
+            target = None if out is None else tmp_path / f"{name}-{out}"
+            images.append(dp.reconstruct(dp.open_scan(beamline.url), target, **options)["object"].values)
+    assert dp.relative_error(images[1], images[0]) < 1e-4
+
+
+def test_without_a_probe_one_is_guessed_from_the_first_frames(source: xr.Dataset, tmp_path: Path) -> None:
+    beamline = Beamline(source.drop_vars("truth_probe"), tmp_path / "scan.zarr", probe=None)
+    sweeps: list[int] = []
+    callback = beamline.send_with_sweeps(16, lambda progress: sweeps.append(progress.growth.taken_up))
+    with warnings.catch_warnings():
+        # What is guessed is said.
+        warnings.simplefilter("ignore")
+        result = dp.reconstruct(dp.open_scan(beamline.url), follow=True, sweeps=3, callback=callback)
+    assert sweeps[0] < 64
+    assert result["probe"].shape == (1, 16, 16)

@@ -90,7 +90,7 @@ def test_whatever_the_options(options: dict[str, Any]) -> None:
 
 
 def test_algorithms_with_a_stack_refine_no_gains() -> None:
-    with pytest.raises(dp.OptionError, match="gain is refined with raar"):
+    with pytest.raises(dp.OptionError, match="gain is refined with algorithm raar"):
         dp.reconstruct(unsteady("dip").scan, **GIVEN | {"algorithm": "raar"})
 
 

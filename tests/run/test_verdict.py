@@ -114,7 +114,5 @@ def test_result_says_what_went_wrong(tmp_path: Path) -> None:
 
 def test_what_is_no_count_has_no_expectation(tmp_path: Path) -> None:
     scan = simulate(tmp_path, 1e4)
-    flat = xr.DataArray(np.ones(scan["intensity"].shape[1:]), dims=("qy", "qx"))
-    for other in (scan.assign(background=flat), scan.assign(intensity=scan["intensity"] * 1.5)):
-        result, _ = run(other, sweeps=2)
-        assert "expected_residual" not in result.attrs
+    result, _ = run(scan.assign(intensity=scan["intensity"] * 1.5), sweeps=2)
+    assert "expected_residual" not in result.attrs

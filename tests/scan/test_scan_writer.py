@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.storage import LocalStore
 
 import daskptycho as dp
+from daskptycho.cli import daskptycho
 
 SIDE, SIZE, TILE = 6, 8, 9
 FRAMES = SIDE * SIDE
@@ -262,6 +264,19 @@ def test_what_is_wrong_with_the_detector_is_said_after_the_first_tile(tmp_path: 
     scan = dp.open_scan(path)
     assert np.argwhere(~scan["valid"].values).tolist() == [[2, 3]]
     assert (scan["intensity"].values[:, 2, 3] == 0).all()
+
+
+def test_info_says_how_far_a_scan_is(tmp_path: Path) -> None:
+    path = tmp_path / "scan.zarr"
+    lay_out(path)
+    tile = dp.open_scan(path)["frame_number"].values[:TILE]
+    with dp.ScanWriter(path) as writer:
+        writer.write(counts()[tile], tile)
+        said = CliRunner().invoke(daskptycho, ["info", str(path)]).output
+        assert "1 of 4 tiles so far" in said
+        assert "9 of 8 x 8 pixels" in said
+        writer.write(counts()[writer.missing], writer.missing)
+    assert "so far" not in CliRunner().invoke(daskptycho, ["info", str(path)]).output
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
