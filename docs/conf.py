@@ -49,7 +49,9 @@ numpydoc_show_class_members = False
 # Docstrings have a summary and describe every parameter, in order, its type, and the returned value.
 numpydoc_validation_checks = {"GL08", "PR01", "PR02", "PR03", "PR04", "PR07", "RT01", "SS03"}
 # The fields of dataclasses are documented as attributes.
-numpydoc_validation_exclude = {r"\.(Algorithm|Checkpoint|Gramian|LBFGS|Progress|RAAR|Sync)$"}
+numpydoc_validation_exclude = {
+    r"\.(Algorithm|Background|Checkpoint|Gramian|LBFGS|Positions|Progress|RAAR|Sync)$"
+}
 # Only names of this package can be resolved: the documentation is built without internet access.
 nitpick_ignore_regex = [(r"py:.*", r"(?!daskptycho\b).*")]
 

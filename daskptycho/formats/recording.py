@@ -68,7 +68,11 @@ def record(
         follows guesses it from the first tile.
     wait_seconds : float
         End the scan if no frame has come for so long.
-    mask_value, clip_negative, overwrite
+    mask_value : float or sequence of float, optional
+        See `create_scan`.
+    clip_negative : bool
+        See `create_scan`.
+    overwrite : bool
         See `create_scan`.
     progress : callable, optional
         Called with (frames that have come, all frames).

@@ -46,6 +46,7 @@ class Background(Parameter):
     """Width of the Gaussian over which updates are averaged, in pixels. None: one number for all pixels. Each
     pixel by itself would take up the noise of its counts."""
     recovered: bool = True
+    """Whether it is found along, beginning with that of the scan; False holds that of the scan."""
     name: ClassVar[str] = "background"
     weighs_frames: ClassVar[bool] = False
 

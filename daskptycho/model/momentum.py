@@ -31,6 +31,8 @@ FIRST_MOMENTUM = 2.0
 # A residual whose relative change is smaller than this is at rest: what remains is noise. It changes by a few
 # per cent per sweep to the end for clean scans, and by 3e-4 after 100 sweeps for that of docs/benchmarks.md.
 REST = 1e-4
+# A residual has risen if it grew by more than this share. Sums over other tiles differ by less.
+RISEN = 1e-5
 
 
 def next_momentum(t: float | None, residuals: Sequence[float]) -> tuple[float, float]:
@@ -55,7 +57,7 @@ def next_momentum(t: float | None, residuals: Sequence[float]) -> tuple[float, f
     # Two small changes in a row: a residual also rests for one sweep as it turns from falling to rising.
     if len(changes) == 2 and max(map(abs, changes)) < REST * residuals[-1]:
         return FIRST_MOMENTUM, 0.0
-    if t is None or (changes and changes[-1] > 0):
+    if t is None or (changes and changes[-1] > RISEN * residuals[-1]):
         t = FIRST_MOMENTUM
     following = (1 + math.sqrt(1 + 4 * t * t)) / 2
     return following, (t - 1) / following

@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskptycho.errors import OptionError, warn_caller
-from daskptycho.run.probe_trials import Part, Trial, take_part, try_probes
+from daskptycho.run.probe_trials import BEST, MORE_SWEEPS, Part, Trial, take_part, try_probes
 from daskptycho.scan.dataset import position_in_pixels, take_used
 from daskptycho.scan.first_probe import (
     Beam,
@@ -35,7 +35,9 @@ __all__ = ["guess_probe"]
 RADII = tuple(0.012 * 1.27**n for n in range(15))
 FINER = (1.08, 1.17, 1 / 1.08, 1 / 1.17)
 # Discs that are tried, as multiples of the radius that the frames show.
-DISCS = (0.7, 1.0, 1.4)
+DISCS = (0.7, 0.8, 0.9, 1.0, 1.2, 1.4)
+# Further sweeps where ten do not tell which guess is right.
+LONG = 37
 # The sign of a defocus is doubted if the other one leaves so much less of R2.
 OTHER_SIGN = 0.8
 # A guess is decisive if it leaves so much less than the next best of another kind. Otherwise other axes of
@@ -183,12 +185,15 @@ def _choose(
         (own,) = (choice for choice in tried if choice[0] == guesses[0])
         others = [choice for choice in tried if choice is not own]
         return _Choice(*own, *(others[0] if others else ()))
-    best, other = tried[0], tried[1]
-    if best[0].defocus:
+    best, other = tried[0], _best_of_another_kind(tried)
+    if best[1] > DECISIVE * other[1]:
+        # Ten sweeps do not tell: a disc needs more than a pupil that is nearly right.
+        discs = [guess for guess in guesses if guess.disc is not None]
+        tried = _try([best[0], other[0], *discs], part, optics, LONG)
+        best, other = tried[0], _best_of_another_kind(tried)
+    elif best[0].defocus:
         finer = [best[0]._replace(defocus=best[0].defocus * factor) for factor in FINER]
         best = min([best, *_try(finer, part, optics)], key=lambda choice: choice[1])
-        # Neighbours on the same side of the focus are no other answer.
-        other = next(choice for choice in tried if choice[0].defocus * best[0].defocus <= 0)
     return _Choice(*best, *other)
 
 
@@ -225,8 +230,19 @@ def _open_guesses(part: Part, optics: _Optics, *, discs: bool) -> list[_Guess]:
     return guesses
 
 
-def _try(guesses: Sequence[_Guess], part: Part, optics: _Optics) -> list[tuple[_Guess, float]]:
-    trials: list[Trial] = try_probes(part, [optics.make(guess) for guess in guesses])
+def _best_of_another_kind(tried: Sequence[tuple[_Guess, float]]) -> tuple[_Guess, float]:
+    """The best guess that is no neighbour of the first one on the same side of the focus."""
+    best = tried[0][0]
+    others = (own for own in tried[1:] if own[0].defocus * best.defocus <= 0 or own[0].disc != best.disc)
+    return next(others, tried[1])
+
+
+def _try(
+    guesses: Sequence[_Guess], part: Part, optics: _Optics, more: int = MORE_SWEEPS
+) -> list[tuple[_Guess, float]]:
+    """Each guess with its R2 after some sweeps, the best first."""
+    keep = BEST if more == MORE_SWEEPS else len(guesses)
+    trials: list[Trial] = try_probes(part, [optics.make(guess) for guess in guesses], more, keep)
     return [(guesses[trial.number], trial.residual) for trial in trials]
 
 

@@ -23,6 +23,7 @@ from daskptycho.model.model import Model
 from daskptycho.model.probe import Probe
 from daskptycho.run.options import Recipe
 from daskptycho.run.start import begin_uniform
+from daskptycho.sync.gramian import block_within
 from daskptycho.sync.options import Sync, Synchronisation
 from daskptycho.tasks.layout import Residency, lay_out
 from daskptycho.tasks.spec import count_tasks, place
@@ -204,8 +205,9 @@ def _pair_bytes(tiling: Tiling, recipe: Recipe) -> int:
     if recipe.method == "full":
         return PAIR * len(overlapping_pairs(tiling.corner, tiling.frame_shape, tiling.period))
     largest = max(tiling.tiles, key=len)
-    pairs = overlapping_pairs(largest.corner, tiling.frame_shape, tiling.period)
-    return PAIR * len(pairs) * len(tiling.corner) // len(largest)
+    block = block_within(largest, tiling.frame_shape, tiling.period)
+    pairs = block.pairs + (0 if block.near is None else block.near.pairs)
+    return PAIR * pairs * len(tiling.corner) // len(largest)
 
 
 def _pixels(strip: Strip) -> int:

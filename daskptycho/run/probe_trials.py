@@ -25,7 +25,7 @@ from daskptycho.model.sweep import illuminate_tile, merge, overlap_waves, sweep_
 from daskptycho.scan.dataset import position_in_pixels, take_used
 from daskptycho.tiling import Tile, make_tiling
 
-__all__ = ["Part", "Trial", "take_part", "try_probes"]
+__all__ = ["BEST", "MORE_SWEEPS", "Part", "Trial", "take_part", "try_probes"]
 
 # Frames of a part, and the pixels that they hold about, in all.
 FEWEST, MOST, PIXELS = 36, 100, 2**20
@@ -125,8 +125,10 @@ class Trial(NamedTuple):
     """R2 of the last sweep."""
 
 
-def try_probes(part: Part, probes: Sequence[NDArray[np.complex64]]) -> list[Trial]:
-    """Sweep with each of these (y, x) probes, and further with the best; the best comes first."""
+def try_probes(
+    part: Part, probes: Sequence[NDArray[np.complex64]], more: int = MORE_SWEEPS, keep: int = BEST
+) -> list[Trial]:
+    """Sweep with each of these (y, x) probes, and `more` times with the best `keep`; the best comes first."""
     model = Model((Probe(),))
     (probe_parameter,) = model.shared
     frames = len(part.tile)
@@ -140,7 +142,7 @@ def try_probes(part: Part, probes: Sequence[NDArray[np.complex64]]) -> list[Tria
         for number, probe in enumerate(probes)
     ]
     found = _sweep_all(part, model, begun, SWEEPS)
-    return _sweep_all(part, model, found[:BEST], MORE_SWEEPS) + found[BEST:]
+    return _sweep_all(part, model, found[:keep], more) + found[keep:]
 
 
 def _sweep_all(part: Part, model: Model, trials: list[Trial], sweeps: int) -> list[Trial]:

@@ -145,6 +145,7 @@ def reconstruct(
         appears, and make `sweeps` sweeps after the last frame. It waits for frames as long as the scan has
         not ended (`ScanWriter.close`). Later tiles begin with the image and the probe of then. With `sweeps`
         after the last frame, the image is as good as that of a run that begins then.
+        With `start` "ones" and without `refine` only.
     overwrite : bool
         Whether to replace an existing result at `out`, and checkpoints of an earlier run.
 

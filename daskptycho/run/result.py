@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from daskptycho.backend import to_host
-from daskptycho.errors import ScanError
+from daskptycho.errors import ScanError, warn_caller
 from daskptycho.model import model
 from daskptycho.model.gain import Gain
 from daskptycho.model.operators import is_lit
@@ -215,7 +215,7 @@ def _label_parts(tiling: Tiling, probe: NDArray, history: Sequence[_Sweep]) -> N
 def warn_of_parts(result: xr.Dataset) -> None:
     """Warn that the scan of a result falls into parts."""
     if sentence := describe_parts(result["part"].values):
-        warnings.warn(f"{sentence}; the result numbers them in part", UserWarning, stacklevel=4)
+        warn_caller(f"{sentence}; the result numbers them in part")
 
 
 def _positions(scan: xr.Dataset, used: NDArray, value: NDArray | None) -> dict[str, xr.Variable]:

@@ -105,6 +105,7 @@ class Standing:
             "growing": self.cadence.growing,
             "interval": self.cadence.interval,
             "due_in": self.cadence.due_in,
+            "near_pairs": self.cadence.near_pairs,
             "change": None if np.isnan(self.change) else self.change,
             "polished_from": self.polished_from,
             "guard": asdict(self.guard),
@@ -119,7 +120,14 @@ class Standing:
         """Make the standing that `to_attributes` described, with a state that is still empty."""
         return Standing(
             State(place({}), []),
-            Cadence(sync, attributes["growing"], attributes["interval"], attributes["due_in"]),
+            Cadence(
+                sync,
+                attributes["growing"],
+                attributes["interval"],
+                attributes["due_in"],
+                # Checkpoints of earlier releases lack it.
+                attributes.get("near_pairs", False),
+            ),
             attributes["step"],
             tuple(SweepRecord(*map(float, row)) for row in history),
             np.nan if attributes["change"] is None else attributes["change"],

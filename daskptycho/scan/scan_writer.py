@@ -59,7 +59,9 @@ class ScanWriter:
     tiles : sequence of int, optional
         Numbers of the tiles that this writer writes, consecutive; all of them by default. Frames of other
         tiles are passed over, so that several writers may be given the same frames.
-    mask_value, clip_negative
+    mask_value : float or sequence of float, optional
+        See `create_scan`.
+    clip_negative : bool
         See `create_scan`.
 
     Attributes
@@ -194,6 +196,7 @@ class ScanWriter:
         Parameters
         ----------
         numbers : (frame,) int array
+            Numbers of the frames.
         position : (frame, 2) array
             In the unit of the plan.
         """

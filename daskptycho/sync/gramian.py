@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 from daskptycho.backend import Device, array_module, kernels, sparse_module, to_device, to_host
 from daskptycho.tiling import Shape, Tile, Tiling, overlapping_pairs
@@ -29,7 +31,13 @@ __all__ = [
     "block_within",
     "find_pattern",
     "gramian_blocks",
+    "keep_near",
 ]
+
+# Pairs for each frame, besides that with itself, that a synchronisation needs at least while the phases stand
+# out from the noise; and the share of all pairs above which it computes all.
+NEAR_PAIRS = 3
+NEAR_SHARE = 0.6
 
 Array = Any
 Matrix = Any
@@ -94,6 +102,8 @@ class GramianBlock:
     pattern : Pattern, optional
         The places of the entries of its matrix, so that they need not be found at every synchronisation; `to`
         adds it.
+    near : GramianBlock, optional
+        The same block with the pairs of near neighbours only (`keep_near`); None if it has few others.
     """
 
     row: int
@@ -104,6 +114,7 @@ class GramianBlock:
     border: NDArray[np.int64]
     pairs: int
     pattern: Pattern | None = None
+    near: GramianBlock | None = None
 
     def to(self, device: Device) -> GramianBlock:
         """The same block with its arrays and its pattern on a device."""
@@ -113,6 +124,7 @@ class GramianBlock:
             offset=to_device(self.offset, device),
             border=to_device(self.border, device),
             pattern=(self.pattern or find_pattern(self)).to(device),
+            near=None if self.near is None else self.near.to(device),
         )
 
     def at(self, rows: NDArray, columns: NDArray, period: Shape | None) -> GramianBlock:
@@ -126,7 +138,7 @@ class GramianBlock:
     def outline(self) -> GramianBlock:
         """The same block without the arrays of its pairs."""
         nothing = np.empty((0, 2), dtype=np.int64)
-        return replace(self, pair=nothing, offset=nothing, border=nothing[:, 0], pattern=None)
+        return replace(self, pair=nothing, offset=nothing, border=nothing[:, 0], pattern=None, near=None)
 
 
 @dataclass(frozen=True)
@@ -180,7 +192,7 @@ def gramian_blocks(tiling: Tiling, reach: int = 0) -> list[GramianBlock]:
 def block_within(tile: Tile, frame_shape: Shape, period: Shape | None) -> GramianBlock:
     """Find the overlapping pairs of frames within one tile: the block of H on the diagonal."""
     pairs = overlapping_pairs(tile.corner, frame_shape, period)
-    return GramianBlock(
+    block = GramianBlock(
         tile.index,
         tile.index,
         (len(tile), len(tile)),
@@ -189,6 +201,44 @@ def block_within(tile: Tile, frame_shape: Shape, period: Shape | None) -> Gramia
         np.arange(len(tile)),
         len(pairs),
     )
+    return replace(block, near=keep_near(block))
+
+
+def keep_near(block: GramianBlock) -> GramianBlock | None:
+    """Keep the pairs of near neighbours, which share the most light; None if that spares hardly any.
+
+    Parameters
+    ----------
+    block : GramianBlock
+        Of one tile with itself.
+
+    Returns
+    -------
+    GramianBlock or None
+        All pairs up to the distance within which frames have about six neighbours, or farther if frames would
+        fall into more parts than with all pairs.
+    """
+    distance = np.abs(block.offset).max(axis=1)
+    frames, nearest = block.shape[0], np.sort(distance)
+    parts = _count_parts(block, np.ones(len(distance), dtype=bool))
+    kept = frames + NEAR_PAIRS * frames
+    while kept <= NEAR_SHARE * len(distance):
+        is_near = distance <= nearest[kept - 1]
+        # All pairs that are as far apart as the last one are kept too.
+        if is_near.sum() > NEAR_SHARE * len(distance):
+            break
+        if _count_parts(block, is_near) == parts:
+            pair, offset = block.pair[is_near], block.offset[is_near]
+            return replace(block, pair=pair, offset=offset, pairs=len(pair))
+        kept = kept * 5 // 4 + 1
+    return None
+
+
+def _count_parts(block: GramianBlock, chosen: NDArray[np.bool_]) -> int:
+    """Number of parts into which the frames of a tile fall if only these pairs link them."""
+    first, second = block.pair[chosen].T
+    links = sp.coo_array((np.ones(len(first)), (first, second)), shape=block.shape)
+    return int(connected_components(links, directed=False)[0])
 
 
 def block_values(

@@ -128,6 +128,8 @@ class Synchronisation:
     sync: Sync
     normalisation: Normalisation | None
     """Normalisation of H; None if the sweep does not synchronise."""
+    near_pairs: bool = False
+    """Whether the pairs of near neighbours are enough within a tile."""
     in_parts: bool = False
     """Whether the frames of the scan or of a tile fall into parts. Thin tiles are then to be expected, whose
     phases have to gain more than noise would (see `phases.keep_gained`)."""
@@ -143,7 +145,8 @@ class Cadence:
     """Decides when to synchronise, and with which normalisation; `begin` makes the first one of a run.
 
     With ``every="auto"`` the interval doubles after a synchronisation whose phases are not significant, and
-    halves if their spread is more than twice the limit. Once frames agree as well as noise allows,
+    halves if their spread is more than twice the limit. Above that limit near neighbours determine the next
+    phases well enough, and H is computed for their pairs only. Once frames agree as well as noise allows,
     synchronisations become rare and take hardly any time.
 
     Attributes
@@ -155,12 +158,15 @@ class Cadence:
         Sweeps from one synchronisation to the next.
     due_in : int
         Sweeps until the next synchronisation; one or less if the coming sweep synchronises.
+    near_pairs : bool
+        Whether the last phases stood out from the noise so far that near neighbours determine the next ones.
     """
 
     sync: Sync
     growing: bool
     interval: int
     due_in: int
+    near_pairs: bool = False
 
     @staticmethod
     def begin(sync: Sync, *, growing: bool) -> Cadence:
@@ -181,7 +187,7 @@ class Cadence:
 
     def coming(self) -> Synchronisation:
         """Whether and how the coming sweep synchronises."""
-        return Synchronisation(self.sync, self.normalisation if self.due() else None)
+        return Synchronisation(self.sync, self.normalisation if self.due() else None, self.near_pairs)
 
     def after(self, residual: float, spread: float, localisation: float) -> Cadence:
         """The cadence after a sweep, from its R2 and the spread and localisation of its phases.
@@ -203,4 +209,5 @@ class Cadence:
             interval *= 2
         elif spread > 2 * SIGNIFICANT * residual:
             interval = max(1, interval // 2)
-        return replace(self, growing=growing, interval=interval, due_in=interval)
+        near_pairs = not growing and self.sync.every == "auto" and spread > 2 * SIGNIFICANT * residual
+        return replace(self, growing=growing, interval=interval, due_in=interval, near_pairs=near_pairs)

@@ -84,11 +84,15 @@ def synchronise_tile(
         ``sum (|Fz| - a)^2`` of the tile. Divided by the tile's power it is the residual that decides whether
         the phases are significant.
     """
-    values = block_values(block, weighted.frames, Border(weighted.frames, block.border), tile.corner, weight)
     power = float(weighted.power.sum())
     residual, pixels = misfit / power if power else 0.0, math.prod(weighted.frames.shape[1:])
-    matrix = block_matrix(block, values)
+    near = block.near if how.near_pairs and not how.in_parts else None
+    matrix = _compute_h(tile, weighted, near or block, weight)
     groups = find_links(matrix)
+    if near is not None and groups is not None:
+        # Near neighbours may share no light where others do.
+        matrix = _compute_h(tile, weighted, block, weight)
+        groups = find_links(matrix)
     if groups is None:
         found = synchronise_one(matrix, weighted.power, how)
         if how.only_significant:
@@ -103,6 +107,12 @@ def synchronise_tile(
         np.array([len(members) for members in groups.members]),
     )
     return TileSum(image_sum, found, power, parts, label_pixels(tile, weighted.frames, groups))
+
+
+def _compute_h(tile: Tile, weighted: Weighted, block: GramianBlock, weight: Array) -> Any:
+    """H of the pairs of a block within a tile, as a sparse matrix."""
+    border = Border(weighted.frames, block.border)
+    return block_matrix(block, block_values(block, weighted.frames, border, tile.corner, weight))
 
 
 class Surroundings(NamedTuple):

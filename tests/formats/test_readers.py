@@ -336,22 +336,32 @@ def test_damaged_hdf5_is_refused(truth: xr.Dataset, tmp_path: Path) -> None:
 @pytest.mark.skipif(not MOONFLOWER.exists(), reason="moonflower.ptyd is not in ../shared/data")
 def test_moonflower_is_imported(tmp_path: Path) -> None:
     scan = dp.import_scan(MOONFLOWER, tmp_path / "s.zarr")
+    assert "probe" not in scan
     assert scan.sizes["frame"] == 92
     assert scan.attrs["energy_eV"] == 7200
     assert scan.attrs["pixel_size_m"][0] == pytest.approx(172.2e-12 * 7.19 / (128 * 172e-6), rel=1e-3)
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("ignore:the scan has no probe")
+@pytest.mark.filterwarnings("ignore:the scan has no probe", "ignore:the beam is")
 @pytest.mark.skipif(not MOONFLOWER.exists(), reason="moonflower.ptyd is not in ../shared/data")
 def test_moonflower_is_reconstructed_with_its_own_signs_only(tmp_path: Path) -> None:
-    scan = dp.import_scan(MOONFLOWER, tmp_path / "s.zarr").load()
+    scan = dp.import_scan(MOONFLOWER, tmp_path / "s.zarr", probe_diameter=60).load()
     result = dp.reconstruct(scan, sweeps=40)
     own = float(result["residual"][-1])
     assert own < 6e-4
     # The recovered probe is a photograph of the full moon, which has no mirror symmetry.
     residuals = sources.with_other_signs(scan, result["probe"].values, sweeps=20)
     assert min(residuals.values()) > 5 * own, (own, residuals)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not MOONFLOWER.exists(), reason="moonflower.ptyd is not in ../shared/data")
+@pytest.mark.filterwarnings("ignore:the beam is")
+def test_a_beam_without_a_lens_is_guessed_as_a_disc(tmp_path: Path) -> None:
+    scan = dp.import_scan(MOONFLOWER, tmp_path / "s.zarr")
+    with pytest.warns(UserWarning, match=r"the first guess is a disc of (5|6)\d pixels"):
+        dp.guess_probe(scan)
 
 
 # The command line

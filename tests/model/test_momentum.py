@@ -46,6 +46,13 @@ def test_momentum_begins_anew_where_the_residual_rises() -> None:
     assert next_momentum(after_sweeps(20), (0.3, 0.1, 0.2)) == next_momentum(None, FALLING[:1])
 
 
+def test_momentum_does_not_begin_anew_where_the_residual_rises_by_rounding() -> None:
+    """Sums over other tiles are rounded in another order, and must not decide."""
+    rounded = (0.3, 0.2, 0.2 * (1 + 1e-6)), (0.3, 0.2, 0.2 * (1 - 1e-6))
+    up, down = (next_momentum(after_sweeps(20), residuals) for residuals in rounded)
+    assert up == down
+
+
 @pytest.mark.parametrize("residuals", [(0.1, 0.1, 0.1), (0.1, 0.099999, 0.099998), (0.1, 0.099999, 0.1)])
 def test_momentum_pauses_where_the_residual_is_at_rest(residuals: tuple[float, ...]) -> None:
     t, momentum = next_momentum(after_sweeps(20), residuals)

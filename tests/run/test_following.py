@@ -235,6 +235,8 @@ def test_what_cannot_be_followed_is_refused(source: xr.Dataset, beamline: Beamli
     beamline.send(64)
     with pytest.raises(dp.OptionError, match="start with follow; expected 'ones'"):
         dp.reconstruct(dp.open_scan(beamline.url), follow=True, start="random")
+    with pytest.raises(dp.OptionError, match="refine with follow; expected none"):
+        dp.reconstruct(dp.open_scan(beamline.url), follow=True, refine="positions")
 
 
 def test_the_command_line_follows(beamline: Beamline, tmp_path: Path) -> None:

@@ -6,12 +6,22 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from daskptycho.model import operators
 from daskptycho.sync.eigensolvers import lobpcg
-from daskptycho.sync.gramian import Border, assemble_gramian, block_matrix, block_values, gramian_blocks
+from daskptycho.sync.gramian import (
+    Border,
+    GramianBlock,
+    assemble_gramian,
+    block_matrix,
+    block_values,
+    block_within,
+    gramian_blocks,
+)
 from daskptycho.sync.phases import extract_phases, normalise
-from daskptycho.tiling import Tiling
+from daskptycho.tiling import Tiling, make_tiling
 from tests import plain
 
 SCANS = {
@@ -190,3 +200,41 @@ def test_phases_of_the_eigenvector_bring_the_object_back(name: str, normalisatio
     weighted *= found.phase[:, None, None]
     image = image_of(plain.overlap(weighted, tiling.corner, lit.shape))[shone]
     assert plain.relative_up_to_a_factor(image, truth) < 1e-3
+
+
+# Near neighbours
+
+
+def parts_of(block: GramianBlock) -> int:
+    frames = block.shape[0]
+    links = sp.coo_array((np.ones(len(block.pair)), tuple(block.pair.T)), shape=(frames, frames))
+    return int(sp.csgraph.connected_components(links, directed=False)[0])
+
+
+@given(
+    corner=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=60),
+    frame=st.integers(4, 24),
+)
+def test_near_neighbours_hold_together_what_all_pairs_hold(corner: list[tuple[int, int]], frame: int) -> None:
+    tiling = make_tiling(np.array(corner, dtype=float), (frame, frame), (len(corner),))
+    block = block_within(tiling.tiles[0], (frame, frame), None)
+    if block.near is None:
+        return
+    near, every = ({tuple(pair) for pair in found.pair.tolist()} for found in (block.near, block))
+    assert near < every
+    assert {(number, number) for number in range(len(corner))} <= near
+    assert parts_of(block.near) == parts_of(block)
+    # The nearest of all.
+    distance = np.abs(block.offset).max(axis=1)
+    left_out = np.array([tuple(pair) not in near for pair in block.pair.tolist()])
+    assert distance[~left_out].max() < distance[left_out].min()
+
+
+def test_few_near_neighbours_of_a_raster_are_kept() -> None:
+    corner = np.array([(y, x) for y in range(20) for x in range(20)]) * 8.0
+    block = block_within(make_tiling(corner, (32, 32), (400,)).tiles[0], (32, 32), None)
+    assert block.near is not None
+    assert np.abs(block.near.offset).max() == 8
+    assert block.near.pairs == len(block.near.pair) < block.pairs / 4
+    sparse = block_within(make_tiling(2 * corner, (32, 32), (400,)).tiles[0], (32, 32), None)
+    assert sparse.near is None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daskptycho.errors import OptionError
 from daskptycho.sync.eigensolvers import Eigenpair
-from daskptycho.sync.options import Cadence, Sync, Synchronisation
+from daskptycho.sync.options import Cadence, Sync
 from daskptycho.sync.phases import (
     Phases,
     extract_phases,
@@ -176,7 +176,8 @@ def go_on(cadence: Cadence, spreads: list[float], local: float = 1.0) -> tuple[l
     done = []
     for number, spread in enumerate(spreads, start=1):
         due = cadence.due()
-        assert cadence.coming() == Synchronisation(cadence.sync, cadence.normalisation if due else None)
+        coming = cadence.coming()
+        assert (coming.sync, coming.normalisation) == (cadence.sync, cadence.normalisation if due else None)
         if due:
             done.append(number)
         cadence = cadence.after(0.01, spread if due else NAN, local if due else NAN)
@@ -207,6 +208,17 @@ def test_drifting_phases_synchronise_every_sweep() -> None:
     done = synchronised_sweeps(Cadence.begin(Sync(), growing=False), [DRIFT] * 20)
     assert done[0] < 10
     assert done == list(range(done[0], 21))
+
+
+def test_near_neighbours_are_enough_only_where_phases_stand_out_from_the_noise() -> None:
+    cadence = Cadence.begin(Sync(), growing=False)
+    assert not cadence.coming().near_pairs
+    _, drifting = go_on(cadence, [DRIFT] * 5)
+    assert drifting.coming().near_pairs
+    assert not go_on(drifting, [AGREE])[1].coming().near_pairs
+    assert not go_on(Cadence.begin(Sync(every=1), growing=False), [DRIFT] * 5)[1].coming().near_pairs
+    _, growing = go_on(Cadence.begin(Sync(), growing=True), [DRIFT] * 5, local=400.0)
+    assert not growing.coming().near_pairs
 
 
 @pytest.mark.parametrize("spread", [AGREE, DRIFT])
