@@ -195,12 +195,12 @@ def positions(work: Path, target: Path) -> None:
     drift = np.stack([10 * (0.4 * time + 0.6 * time**2), 5 * np.sin(np.pi * time)], axis=1)
     opened["position"] = opened["position"] - drift
     opened["position"].attrs["units"] = "pixel"
-    figure = sheet(13, 4.4)
+    figure = sheet(13, 4.9)
     panels = figure.subplots(1, 3)
     for axes, refine, title in zip(panels, ((), "positions"), ("given positions", "refined"), strict=False):
         result = dp.reconstruct(opened, sweeps=100, update_probe=False, refine=refine)
         picture = make_result_picture(result)
-        show_phase(axes, picture, 1.5)
+        show_phase(axes, picture, (-1.5, 1.5))
         axes.set_title(f"{title}: $R^2$ = {float(result['residual'][-1]):.2g}")
         axes.set_axis_off()
     draw_moves(panels[2], result)

@@ -604,6 +604,8 @@ def test_scan_without_a_probe_is_reconstructed_and_it_is_said(tmp_path: Path) ->
     assert "It has no probe: reconstruct will guess one from the frames" in said
     assert "the scan has no probe: the first guess is" in run("reconstruct", url, out, "--sweeps", 2).stderr
     assert "has no probe" in expect_refusal("reconstruct", url, tmp_path / "n.zarr", "--known-probe")
+    # The halves of a scan share one guess.
+    assert run("frc", url, "--sweeps", 2).stderr.count("the scan has no probe") == 1
 
 
 BAD_OPTIONS = {

@@ -45,11 +45,15 @@ def command(scan: str, picture: str | None, sync: str, **options: Any) -> None:
     Nothing else is written.
     """
     from daskptycho.analysis.metrics import common_region, compare_images
+    from daskptycho.run.first_probe import guess_probe
     from daskptycho.run.reconstruction import reconstruct
     from daskptycho.scan.dataset import open_scan
     from daskptycho.sync.options import Sync
 
     opened = open_scan(scan)
+    if "probe" not in opened and options["update_probe"]:
+        # One guess for both: two could differ by the sign of the defocus, and the images be mirror twins.
+        opened = opened.assign(probe=(("mode", "y", "x"), guess_probe(opened)))
     with show_progress() as progress:
         results = [
             reconstruct(
