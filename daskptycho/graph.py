@@ -34,6 +34,7 @@ from daskptycho.model.sweep import (
 from daskptycho.sync.two_level import Surroundings, sweep_inside
 from daskptycho.tasks.exact import find_all_phases, turn_frames
 from daskptycho.tasks.frames import StoredAmplitudes, load_amplitudes, release_as_read
+from daskptycho.tasks.gains import refine_gains
 from daskptycho.tasks.layout import Layout, TileData, find_pairs
 from daskptycho.tasks.lbfgs import (
     add_unturned_sum,
@@ -42,7 +43,14 @@ from daskptycho.tasks.lbfgs import (
     step_tiles,
 )
 from daskptycho.tasks.positions import refine_positions
-from daskptycho.tasks.reports import TileReport, add_moves, gather_reports, summarise, summarise_joined
+from daskptycho.tasks.reports import (
+    TileReport,
+    add_gains,
+    add_moves,
+    gather_reports,
+    summarise,
+    summarise_joined,
+)
 from daskptycho.tasks.spec import Value, place, task
 from daskptycho.tasks.state import (
     Joined,
@@ -53,6 +61,7 @@ from daskptycho.tasks.state import (
     Unmerged,
     illuminate_tiles,
     merge_image,
+    merge_images,
     model_on_tiles,
     previous_image,
     stack_of,
@@ -61,7 +70,6 @@ from daskptycho.tasks.strips import bring_strips
 from daskptycho.tasks.two_level import join_tiles, synchronise_swept
 
 __all__ = [
-    "merge_images",
     "sweep",
     "synchronise",
 ]
@@ -173,16 +181,6 @@ def _extrapolate_shared(
     }
 
 
-def merge_images(layout: Layout, state: State) -> list[Value]:
-    """The object on each tile's window, (y, x) complex64; merged if need be."""
-    models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
-    merge = layout.storing(merge_image)
-    return [
-        task(merge, *of_tile) if isinstance(of_tile[1].image, Unmerged | Stepped) else of_tile[1].image
-        for of_tile in zip(layout.tiles, state.tiles, models, strict=True)
-    ]
-
-
 def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State, Value]:
     """Make the graph of one sweep over all tiles.
 
@@ -198,14 +196,14 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     state : State
         The state after this sweep.
     report : Value
-        A `Report`, or a `MovingReport` if positions were tested.
+        A `Report`.
     """
     merges = _merges_at_once(layout, settings)
     placed = place(replace(settings, keeps_image=settings.keeps_image and not merges))
     shared, own = state.shared, [tile.own for tile in state.tiles]
     if settings.momentum and settings.due and state.previous_shared is not None:
         shared = task(_extrapolate_shared, layout.tile_model, shared, state.previous_shared, placed)
-    models = model_on_tiles(layout, shared, own, settings.due | _moving(layout, settings))
+    models = model_on_tiles(layout, shared, own, settings.due | settings.tested)
     if any(own.weighs_frames and own.name in settings.due for own in layout.model.parameters):
         swept, after, first = _sweep_and_update(layout, state, settings, placed, models)
     else:
@@ -215,16 +213,13 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
             shared = task(_update_shared, layout.tile_model, shared, gather_reports(swept), placed)
         after = State(shared, _make_unmerged_tiles(illuminations, own))
     after, report = synchronise(layout, swept, after, settings, state)
-    if settings.pace is None:
-        return after, report
-    after, moves = refine_positions(layout, state, after, first, models, settings)
-    return after, task(add_moves, report, moves)
-
-
-def _moving(layout: Layout, settings: SweepSettings) -> frozenset[str]:
-    """Names of the parameters that move frames after the sweep."""
-    moving = [own.name for own in layout.model.parameters if own.moves_frames]
-    return frozenset(moving if settings.pace is not None else ())
+    if settings.pace is not None:
+        after, moves = refine_positions(layout, state, after, first, models, settings)
+        report = task(add_moves, report, moves)
+    if settings.gain_pace is not None:
+        after, gains = refine_gains(layout, state, after, first, models, settings)
+        report = task(add_gains, report, gains)
+    return after, report
 
 
 def _sweep_and_update(

@@ -84,6 +84,12 @@ class Drifting:
     true: NDArray[np.float64]
     """(frame, 2) positions in pixels."""
     seed: int
+    gain: NDArray[np.float64]
+    """(frame,) factor of the amplitudes of each frame."""
+
+    def gain_error(self, result: xr.Dataset) -> float:
+        """Error of the logarithm of a result's gains, rms; their common factor does not count."""
+        return float(np.log(result["gain"].values / self.gain[result["frame_number"].values]).std())
 
     def error(self, result: xr.Dataset) -> float:
         """Error of a result's positions, rms along an axis in pixels; their common shift does not count."""
@@ -109,6 +115,7 @@ def make_drifting(
     tile_frames: int | None = None,
     defocus_of_guess: float = 1.0,
     jitter: float = 0.5,
+    beam: str = "steady",
 ) -> Drifting:
     """Simulate a scan of side x side frames whose positions are wrong.
 
@@ -127,17 +134,37 @@ def make_drifting(
         Defocus of the probe in the scan, relative to that of the true probe.
     jitter : float
         Given positions are at random within this number of pixels of the raster.
+    beam : str
+        See `power_of`.
     """
-    frames, given, true = photographed(kind, side, size, step, photons, seed, jitter)
+    frames, given, true = photographed(kind, side, size, step, photons, seed, jitter, beam)
     dose = photons or 1e6
     guess = soft_probe(size, defocus_of_guess)
     guess = np.sqrt(dose) * guess / np.linalg.norm(guess)
-    return Drifting(_scan_of(frames, given, guess, tile_frames or len(true)), true, seed)
+    power = power_of(beam, len(true), seed)
+    guess *= np.sqrt(np.exp(np.log(power).mean()))
+    return Drifting(_scan_of(frames, given, guess, tile_frames or len(true)), true, seed, np.sqrt(power))
+
+
+def power_of(beam: str, frames: int, seed: int) -> NDArray[np.float64]:
+    """The power of the beam at each frame: steady, a decay with flicker, or three frames in a dip."""
+    time, random = np.linspace(0, 1, frames), np.random.default_rng((seed, frames))
+    dip = np.ones(frames)
+    dip[frames // 2 : frames // 2 + 3] = 0.1
+    flicker = 1 + 0.05 * random.normal(size=frames)
+    return {"steady": np.ones(frames), "decay": (1 - 0.3 * time) * flicker, "dip": dip}[beam]
 
 
 @cache
 def photographed(
-    kind: str, side: int, size: int, step: float, photons: float | None, seed: int, jitter: float
+    kind: str,
+    side: int,
+    size: int,
+    step: float,
+    photons: float | None,
+    seed: int,
+    jitter: float,
+    beam: str,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
     """Frames, (frame, N, N), and given and true positions, (frame, 2); see `make_drifting`."""
     random = np.random.default_rng(seed)
@@ -152,9 +179,9 @@ def photographed(
     wide[cut, cut] = np.fft.fftshift(np.fft.fft2(probe))
     finer = np.fft.ifft2(np.fft.ifftshift(wide)) * 4
     frames = np.empty((len(true), size, size), np.float32)
-    for frame, at in zip(frames, true, strict=True):
+    for frame, at, power in zip(frames, true, power_of(beam, len(true), seed), strict=True):
         wave = np.fft.fftshift(np.fft.fft2(finer * render(seed, at, 0.5, 2 * size), norm="ortho"))
-        intensity = np.abs(wave[cut, cut] / 2) ** 2
+        intensity = power * np.abs(wave[cut, cut] / 2) ** 2
         frame[:] = intensity if photons is None else random.poisson(intensity)
     return frames, given, true
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskptycho.graph import merge_images, sweep
+from daskptycho.graph import sweep
 from daskptycho.model.algorithms import AP, RAAR, Algorithm, DifferenceMap
 from daskptycho.model.forward import FarField
 from daskptycho.model.model import Model, TileModel, choose_model
@@ -22,7 +22,7 @@ from daskptycho.tasks.frames import total_counts
 from daskptycho.tasks.layout import Layout, Method, Residency, lay_out
 from daskptycho.tasks.reports import Report
 from daskptycho.tasks.spec import Value, task, values_in
-from daskptycho.tasks.state import State, Stepped, SweepSettings, Unmerged
+from daskptycho.tasks.state import State, Stepped, SweepSettings, Unmerged, merge_images
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tile
 from tests import plain

@@ -1037,10 +1037,12 @@ def test_a_background_is_found_on_request(tmp_path: Path) -> None:
 def test_positions_are_refined_on_request(tmp_path: Path) -> None:
     run("simulate", tmp_path / "s.zarr", "--frames", "4x4", "--step", 4, "--frame-size", 16)
     said = run(
-        *("reconstruct", tmp_path / "s.zarr", tmp_path / "r.zarr", "--sweeps", 12, "--refine", "positions")
+        *("reconstruct", tmp_path / "s.zarr", tmp_path / "r.zarr", "--sweeps", 12),
+        *("--refine", "positions", "--refine", "gain"),
     ).output
     assert "Positions: " in said
+    assert "Beam: " in said
     result = dp.open_result(tmp_path / "r.zarr")
     assert result["position"].shape == result["position_given"].shape
-    assert "positions" in run("info", tmp_path / "r.zarr").output
+    assert {"positions", "beam"} <= read_facts(run("info", tmp_path / "r.zarr").stdout).keys()
     run("view", tmp_path / "r.zarr", tmp_path / "r.png")

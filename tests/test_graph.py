@@ -12,13 +12,13 @@ import dask
 import numpy as np
 import pytest
 
-from daskptycho.graph import merge_images, sweep
+from daskptycho.graph import sweep
 from daskptycho.model.algorithms import AP, LBFGS, RAAR, Algorithm, DifferenceMap
 from daskptycho.run.result import assemble_canvas
 from daskptycho.sync.options import Sync, Synchronisation
 from daskptycho.tasks.layout import Residency
 from daskptycho.tasks.spec import count_tasks, place
-from daskptycho.tasks.state import State, illuminate_tiles, model_on_tiles
+from daskptycho.tasks.state import State, illuminate_tiles, merge_images, model_on_tiles
 from daskptycho.tasks.waiting import compute, persist
 from tests import plain
 from tests.sweeping import (

@@ -99,9 +99,9 @@ __all__ = ["command"]
 @add_beam_options
 @click.option(
     "--refine",
-    type=click.Choice(["positions", "background", "smooth-background"]),
+    type=click.Choice(["positions", "gain", "background", "smooth-background"]),
     multiple=True,
-    help="What to refine besides object and probe.",
+    help="What to refine besides object and probe; may be given twice.",
 )
 @click.option(
     "--start",

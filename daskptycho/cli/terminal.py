@@ -259,6 +259,10 @@ def summarise_run(result: xr.Dataset, sweeps: int) -> str:
         from daskptycho.views.moves import describe_moves
 
         refined = f"\n{describe_moves(result)}"
+    if "gain_changed" in result:
+        from daskptycho.views.beam import describe_gain
+
+        refined += f"\n{describe_gain(result)}"
     said = f"Residual {residual:.4g}{allowed}{last} after {done}{early} sweeps in {seconds:.3g} s.{end}"
     return said + refined
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.backend import array_module, kernels
+from daskptycho.backend import array_module, kernels, to_host
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import project_data, split
 from daskptycho.model.positions import Derivatives
 from daskptycho.tiling import Tile
 
-__all__ = ["look_around", "pull_of_image"]
+__all__ = ["look_around", "pull_of_image", "weigh_fields"]
 
 Array = Any
 
@@ -36,18 +36,19 @@ def derivative(image: Array, axis: int) -> Array:
     return out
 
 
-def _weigh_fields(tile: Tile, at: TileModel, fields: Array) -> Array:
+def weigh_fields(tile: Tile, at: TileModel, fields: Array) -> Array:
     """``sum |P_i|^2 field`` under each frame, (frame, field) float64.
 
     The fields are interpolated at the fraction of each position, in place of the probe, which would need a
-    Fourier transform for each frame.
+    Fourier transform for each frame. Around each frame the tile's window has at least one pixel more.
     """
     view, xp = at.view_without_probe(tile, slice(None)), array_module(fields)
     power = (at.probe.real**2 + at.probe.imag**2).sum(axis=0)[None]
-    low = np.floor(view.fraction).astype(np.int64)
+    fraction = to_host(view.fraction)
+    low = np.floor(fraction).astype(np.int64)
     total = xp.zeros((len(tile), len(fields)))
     for y, x in product((0, 1), (0, 1)):
-        share = abs(1 - y - (view.fraction - low)[:, 0]) * abs(1 - x - (view.fraction - low)[:, 1])
+        share = abs(1 - y - (fraction - low)[:, 0]) * abs(1 - x - (fraction - low)[:, 1])
         if share.any():
             sums = xp.empty_like(total)
             kernels(power).field_sums(power, fields, view.corner + low + np.array([y, x]), sums)
@@ -91,7 +92,7 @@ def pull_of_image(
     flattened = 1 / xp.maximum(illumination, least)
     slopes = [(derivative(found.image, axis).conj() * coming).real for axis in (0, 1)]
     fields = xp.stack([*slopes, *(derivative(flattened, axis) for axis in (0, 1))]).astype(np.float32)
-    sums = _weigh_fields(tile, at, fields)
+    sums = weigh_fields(tile, at, fields)
     return sums[:, :2], sums[:, 2:]
 
 

@@ -66,6 +66,11 @@ class Model:
         return any(own.weighs_frames and own.schedule is not None for own in self.parameters)
 
     @property
+    def between_sweeps(self) -> tuple[Parameter, ...]:
+        """The parameters that are updated between two sweeps, for all frames together."""
+        return tuple(parameter for parameter in self.parameters if parameter.between_sweeps)
+
+    @property
     def moves_frames(self) -> bool:
         """Whether frames move in the course of a run."""
         return any(parameter.moves_frames for parameter in self.parameters)

@@ -74,8 +74,7 @@ class Parameter(ABC):
     has_momentum : bool
         Whether a sweep with momentum extrapolates it.
     moves_frames : bool
-        Whether it moves frames: it is then updated between sweeps, for all frames together, and its values
-        stay on the host.
+        Whether it moves frames; its values then stay on the host.
     weighs_frames : bool
         Whether the weights of frames depend on it: an update then comes before frames are weighed. The object
         is updated together with any other parameter.
@@ -86,6 +85,11 @@ class Parameter(ABC):
     has_momentum: ClassVar[bool] = False
     moves_frames: ClassVar[bool] = False
     weighs_frames: ClassVar[bool] = True
+
+    @property
+    def between_sweeps(self) -> bool:
+        """Whether it is updated between two sweeps, for all frames together."""
+        return False
 
     @property
     def schedule(self) -> Schedule | None:

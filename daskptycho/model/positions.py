@@ -81,6 +81,10 @@ class Positions(Parameter):
     per_frame: ClassVar[bool] = True
     moves_frames: ClassVar[bool] = True
 
+    @property
+    def between_sweeps(self) -> bool:
+        return True
+
     def __post_init__(self) -> None:
         for name in ("start", "every", "line", "limit"):
             value = getattr(self, name)

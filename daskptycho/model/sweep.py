@@ -249,12 +249,12 @@ def sweep_tile(
             carried[frames] = new_stack
         collector.add(frames, to_overlap, view if following is None else following.view(tile, frames))
         if summed:
-            # Frames move by what the coming image asks of them. Reflections overlap other waves than p.
-            moving = xp.subtract(to_overlap, waves) if to_overlap is not projected else None
+            # What changes between sweeps follows the coming image. Reflections overlap other waves than p.
+            coming = xp.subtract(to_overlap, waves) if to_overlap is not projected else None
             # The model's waves are not needed any more: the change is written over them.
             change = xp.subtract(projected, waves, out=waves)
             for parameter in summed:
-                asked = moving if parameter.moves_frames and moving is not None else change
+                asked = coming if parameter.between_sweeps and coming is not None else change
                 parameter.accumulate(sums[parameter.name], frames, image, asked, view)
     # The misfit is read from a GPU once a sweep, since reading waits for all work that the GPU has queued.
     found = np.atleast_1d(to_host(misfit))

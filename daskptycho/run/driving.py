@@ -12,7 +12,6 @@ import xarray as xr
 
 from daskptycho.cluster.client import current_client, group_as_run
 from daskptycho.errors import FaultError, OptionError, ScanError
-from daskptycho.graph import merge_images
 from daskptycho.model.sweep import FrameMeasures
 from daskptycho.run.keeper import Keeper
 from daskptycho.run.loop import Loop, Progress
@@ -30,6 +29,7 @@ from daskptycho.run.verdict import find_faults
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.tasks.interrupts import catch_stop_signals
 from daskptycho.tasks.measures import measure_frames
+from daskptycho.tasks.state import merge_images
 from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, compute, has_workers, retry_lost
 
 if TYPE_CHECKING:

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from daskptycho.graph import merge_images
 from daskptycho.model.algorithms import AP, Algorithm
 from daskptycho.tasks.layout import Layout
 from daskptycho.tasks.spec import Value
-from daskptycho.tasks.state import State, TileState, illuminate_tiles, model_on_tiles
+from daskptycho.tasks.state import State, TileState, illuminate_tiles, merge_images, model_on_tiles
 from daskptycho.tasks.waiting import persist
 
 __all__ = ["ANCHOR_SWEEPS", "Anchor", "Guard", "drop_anchor", "go_back", "warn_of_return"]

@@ -34,6 +34,8 @@ from daskptycho.tiling import Tiling
 
 __all__ = ["Setting", "choose_setting"]
 
+# The R2 that counting leaves above which gains are not refined.
+MOST_NOISE_OF_GAINS = 0.05
 # The R2 that counting leaves above which a run has no opening from a constant object, but a polish of counts.
 NOISY = 1e-3
 
@@ -143,11 +145,13 @@ class Setting:
         """Make the standing before the first sweep."""
         layout, options = loop.layout, self.options
         shared, own = place_values(layout, self.first_values(loop))
+        # Where counting leaves so much of R2, it would pass for an unsteady beam.
+        gains = options.gain_pace() if (loop.expected or 0) < MOST_NOISE_OF_GAINS else None
         growing = options.start == "random" and options.sync.method is not None
         cadence = Cadence.begin(options.sync, growing=growing)
         if options.start != "random":
             state = persist(begin_uniform(layout, shared, own, self.image))
-            return Standing(state, cadence, pace=options.pace())
+            return Standing(state, cadence, pace=options.pace(), gain_pace=gains)
         numbers = frame_numbers(self.scan)
         phases = RandomPhases(options.seed, [numbers[tile.frames] for tile in self.tiling.tiles])
         how = Synchronisation(options.sync, cadence.normalisation if growing else None)
@@ -155,7 +159,7 @@ class Setting:
         report: Report = compute(pending)
         if growing:
             cadence = cadence.after(1.0, report.spread, report.localisation)
-        return Standing(state, cadence, pace=options.pace())
+        return Standing(state, cadence, pace=options.pace(), gain_pace=gains)
 
 
 def choose_setting(

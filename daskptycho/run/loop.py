@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from daskptycho.backend import to_host
 from daskptycho.cluster.allocator import release_free_memory
 from daskptycho.errors import ScanError
-from daskptycho.graph import merge_images, sweep
+from daskptycho.graph import sweep
 from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.momentum import next_momentum
 from daskptycho.model.probe import Probe, orthogonalise_modes
@@ -28,9 +28,9 @@ from daskptycho.run.preview import Preview, make_preview
 from daskptycho.run.result import assemble_canvas, show_lit
 from daskptycho.run.standing import Standing, SweepRecord
 from daskptycho.tasks.layout import Layout
-from daskptycho.tasks.reports import MovingReport, Report
+from daskptycho.tasks.reports import Report
 from daskptycho.tasks.spec import Value, find_workers_of, task, values_in
-from daskptycho.tasks.state import State, SweepSettings
+from daskptycho.tasks.state import State, SweepSettings, merge_images
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling, Window
 
@@ -229,7 +229,7 @@ class Loop:
         if tolerance != "auto":
             return history[-1].residual < tolerance
         residuals = [done.residual for done in history[self.options.opening_sweeps :]]
-        if len(residuals) < 2 * REST_SWEEPS or standing.cadence.growing:
+        if len(residuals) < 2 * REST_SWEEPS or standing.cadence.growing or standing.waits:
             return False
         gained = min(residuals[-REST_SWEEPS:]) < (1 - REST_GAIN) * min(residuals[:-REST_SWEEPS])
         # Far less than the error that counting leaves.
@@ -256,15 +256,16 @@ class Loop:
 
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
         """The settings of the coming sweep, and t of Nesterov's sequence after it."""
-        options, history, guard, pace = self.options, standing.recent, standing.guard, standing.pace
+        options, history, guard = self.options, standing.recent, standing.guard
+        pace, gains = standing.pace, standing.gain_pace
         fades = len(history) < options.opening_sweeps
         opening = options.opening if standing.cadence.growing or fades else None
         fading = 1 - len(history) / options.opening_sweeps if fades else 0.0
         step = standing.step
         momentum = 0.0 if options.momentum == "nesterov" or opening else float(options.momentum)
         if options.momentum == "nesterov" and history and opening is None:
-            # A slow drift of the frames looks like rest. Momentum does not pause while they move.
-            last = 2 if standing.pace is not None and standing.pace.moving else 3
+            # A slow drift looks like rest. Momentum does not pause while frames move or gains change.
+            last = 2 if standing.drifts else 3
             step, momentum = next_momentum(step, [done.residual for done in history[-last:]])
         settings = SweepSettings(
             algorithm=guard.choose_algorithm(opening or options.algorithm),
@@ -277,6 +278,7 @@ class Loop:
             measures_change=options.tolerance == "auto",
             share=guard.share,
             pace=pace if pace is not None and pace.due() and opening is None else None,
+            gain_pace=gains if gains is not None and gains.due() and opening is None else None,
         )
         begun = standing.polished_from
         if begun is not None and not self._polished(standing):
@@ -301,7 +303,7 @@ class Loop:
         settings, step = self.settings(standing)
         state, pending = persist(sweep(self.layout, standing.state, settings))
         try:
-            report: Report | MovingReport = compute(pending)
+            report: Report = compute(pending)
         except BaseException:
             # A traceback would keep references to them, so that their tasks would go on running in vain.
             del state, pending
@@ -310,13 +312,16 @@ class Loop:
         if self.layout.residency.streamed:
             release_free_memory()
         seconds = time.perf_counter() - begun
-        found = (report.significance, report.moved) if isinstance(report, MovingReport) else ()
+        # What was not tested has not moved.
+        moved, changed = (0.0 if np.isnan(size) else size for size in (report.moved, report.gain_changed))
+        found = (report.significance, moved, report.gain_significance, changed)
         record = SweepRecord(residual, report.disagreement, report.spread, seconds, *found)
         # L-BFGS takes back steps that R2 rises by, and frames that move shorten theirs.
-        moves = standing.pace is not None and standing.pace.moving
-        reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0 or moves
+        reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0
         history = (*standing.history, record)
-        if standing.guard.has_diverged(len(history) - standing.stage, residual, reflects=reflects):
+        if standing.guard.has_diverged(
+            len(history) - standing.stage, residual, reflects=reflects or standing.drifts
+        ):
             return self._return(standing, history)
         cadence = standing.cadence.after(residual, report.spread, report.localisation)
         anchor, guard = standing.anchor, standing.guard.after(residual)
@@ -330,6 +335,8 @@ class Loop:
         if standing.pace is not None:
             pace = standing.pace.after([done.residual for done in history[-2:]], record.significance)
             following = replace(following, pace=pace)
+        if standing.gain_pace is not None:
+            following = replace(following, gain_pace=standing.gain_pace.after(record.gain_significance))
         return replace(following, polished_from=self._polished_from(following))
 
     def _return(self, standing: Standing, history: tuple[SweepRecord, ...]) -> Standing:
@@ -343,9 +350,15 @@ class Loop:
         guard = Guard(returns=standing.guard.returns + 1)
         warn_of_return(len(history), residual, guard, anchor)
         state = go_back(self.layout, anchor)
-        pace = None if standing.pace is None else standing.pace.after_return()
         anew = Standing(state, standing.cadence, None, history, stage=standing.stage)
-        return replace(anew, guard=guard, anchor=anchor, pace=pace)
+        pace, gains = standing.pace, standing.gain_pace
+        return replace(
+            anew,
+            guard=guard,
+            anchor=anchor,
+            pace=None if pace is None else pace.after_return(),
+            gain_pace=None if gains is None else gains.after_return(),
+        )
 
     def progress(self, standing: Standing) -> Progress:
         """The progress of a run at a standing, for its callback."""

@@ -18,9 +18,11 @@ from daskptycho.model.algorithms import (
     recall_algorithm,
 )
 from daskptycho.model.background import Background
+from daskptycho.model.gain import Gain
 from daskptycho.model.parameter import Parameter
 from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
+from daskptycho.sync.gains import GainPace
 from daskptycho.sync.options import Sync
 from daskptycho.sync.positions import Pace
 
@@ -37,14 +39,16 @@ __all__ = [
 ]
 
 # What `reconstruct` can refine besides object and probe, by name.
-REFINED: dict[str, type[Positions] | type[Background]] = {
+REFINED: dict[str, type[Positions] | type[Gain] | type[Background]] = {
     Positions.name: Positions,
+    Gain.name: Gain,
     Background.name: Background,
 }
 # The words for it, and pixels over which a smooth background is averaged.
 SMOOTH = 3.0
-WORDS: dict[str, Positions | Background] = {
+WORDS: dict[str, Positions | Gain | Background] = {
     "positions": Positions(),
+    "gain": Gain(refined=True),
     "background": Background(),
     "smooth-background": Background(SMOOTH),
 }
@@ -77,7 +81,7 @@ class RunOptions:
     subpixel: bool
     checkpoint_every: int | None
     checkpoint_minutes: float | None
-    refine: tuple[Positions | Background, ...] = ()
+    refine: tuple[Positions | Gain | Background, ...] = ()
     follow: bool = False
 
     def __post_init__(self) -> None:
@@ -96,32 +100,36 @@ class RunOptions:
             raise OptionError(f"start is {self.start!r}; expected 'ones', 'random' or an array")
 
     @property
-    def positions(self) -> Positions | None:
-        """How positions are refined; None if they are not."""
-        return next((refined for refined in self.refine if isinstance(refined, Positions)), None)
-
-    @property
     def has_stack(self) -> bool:
         """Whether any sweep of the run passes a stack of waves on to the next."""
         grows = self.start == "random" and self.sync.method is not None
         opens = self.opening is not None and (grows or self.opening_sweeps > 0)
         return self.algorithm.has_stack or (opens and self.opening is not None and self.opening.has_stack)
 
+    @property
+    def positions(self) -> Positions | None:
+        """How positions are refined; None if they are not."""
+        return next((refined for refined in self.refine if isinstance(refined, Positions)), None)
+
     def margin(self, frame_shape: tuple[int, int]) -> int:
         """Margin of the windows of tiles, in pixels, within which frames of this shape may move.
 
-        One pixel more than they may move, for derivatives at the edges of frames.
+        One pixel more than they may move, for derivatives at the edges of frames and values between pixels.
         """
-        return 0 if self.positions is None else 1 + self.positions.reach(frame_shape)
+        moving = [refined for refined in self.refine if refined.between_sweeps]
+        return max((1 + refined.reach(frame_shape) for refined in moving), default=0)
 
     def pace(self) -> Pace | None:
         """The pace of the refinement of positions at the start of a run; None if they are not refined."""
-        refined = self.positions
-        if refined is None:
+        if self.positions is None:
             return None
-        assert refined.start is not None
-        assert refined.every is not None
-        return Pace.begin(refined.start, refined.every)
+        assert self.positions.start is not None
+        assert self.positions.every is not None
+        return Pace.begin(self.positions.start, self.positions.every)
+
+    def gain_pace(self) -> GainPace | None:
+        """The pace of the refinement of gains at the start of a run; None if they are not refined."""
+        return GainPace() if any(isinstance(refined, Gain) for refined in self.refine) else None
 
     def recipe(self, modes: int, parameters: tuple[Parameter, ...]) -> Recipe:
         """The part of the options on which memory depends, with this number of modes and these parameters."""
@@ -210,11 +218,12 @@ def check_options(
     """
     sync = Sync() if sync is None else sync
     refined = parse_refine(refine, update_probe=bool(update_probe))
-    moves = any(one.moves_frames for one in refined)
-    chosen = resolve_algorithm(algorithm, momentum, sync, recovers=bool(update_probe), refines=moves)
-    if chosen.has_stack and len(refined) > moves:
+    drifts = any(one.between_sweeps for one in refined)
+    chosen = resolve_algorithm(algorithm, momentum, sync, recovers=bool(update_probe), refines=drifts)
+    others = [one.name for one in refined if not one.moves_frames]
+    if chosen.has_stack and others:
         raise OptionError(
-            f"background is refined with algorithm {chosen.name}, whose waves are not those of the model; "
+            f"{others[0]} is refined with algorithm {chosen.name}, whose waves are not those of the model; "
             "expected one without a stack, as 'ap'"
         )
     sweeps = require_whole("sweeps", sweeps, least=1)
@@ -267,7 +276,7 @@ def resolve_algorithm(
         return AP() if recovers or refines or inner or momentum is not None else LBFGS()
     chosen = parse_algorithm(algorithm)
     if isinstance(chosen, LBFGS) and (recovers or refines or inner):
-        found, expected = "positions that are refined", "no refine"
+        found, expected = "parameters that are refined", "no refine"
         if inner or recovers:
             found = "sync inner above 1" if inner else "a probe that is recovered"
             expected = "inner=1" if inner else "update_probe=False"
@@ -275,7 +284,7 @@ def resolve_algorithm(
     return chosen
 
 
-def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Positions | Background, ...]:
+def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Positions | Gain | Background, ...]:
     """Make the parameters to refine from words or from parameters, with their defaults resolved."""
     known = ", ".join(map(repr, WORDS))
     if not isinstance(refine, str | Positions | Background | Sequence):
@@ -283,14 +292,14 @@ def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Positions | Backgr
             f"refine is {refine!r}; expected one of {known}, a Positions, a Background, or a list of these"
         )
     given = list(refine) if isinstance(refine, Sequence) and not isinstance(refine, str) else [refine]
-    chosen: dict[str, Positions | Background] = {}
+    chosen: dict[str, Positions | Gain | Background] = {}
     for one in given:
         parameter = WORDS.get(one) if isinstance(one, str) else one
-        if not isinstance(parameter, Positions | Background):
+        if not isinstance(parameter, Positions | Gain | Background):
             raise OptionError(f"refine holds {one!r}; expected one of {known}, a Positions or a Background")
         if parameter.name in chosen:
             raise OptionError(f"refine holds {parameter.name} twice; expected it once")
-        if isinstance(parameter, Positions):
+        if isinstance(parameter, Positions | Gain):
             parameter = parameter.resolve(update_probe=update_probe)
         chosen[parameter.name] = parameter
     return tuple(chosen.values())

@@ -80,8 +80,8 @@ def reconstruct(
     algorithm : "lbfgs", "ap", "raar", "dm" or `Algorithm`, optional
         L-BFGS (`LBFGS`), alternating projections (`AP`), relaxed averaged alternating reflections (`RAAR`),
         the difference map (`DifferenceMap`), or any object with the interface of `Algorithm`. The default is
-        "lbfgs" where the object alone is recovered, and "ap" where the probe is too, positions are refined or
-        `momentum` is given. L-BFGS needs a model that does not change.
+        "lbfgs" where the object alone is recovered, and "ap" where the probe is too, something is
+        refined or `momentum` is given. L-BFGS needs a model that does not change.
     opening : algorithm or None
         Algorithm in place of `algorithm` at the start: while a random start that is synchronised grows its
         first consistent region; and with L-BFGS for the first 15 sweeps from ones, half of `sweeps` at most,
@@ -103,7 +103,8 @@ def reconstruct(
         Number of incoherent probe modes; that of the probe by default.
     refine : str, `Positions`, `Background`, or a sequence of these
         What to refine besides object and probe: ``"positions"``, ``"background"``, ``"smooth-background"``, a
-        `Positions` or a `Background` with options. Nothing by default.
+        `Positions` or a `Background` with options; ``"gain"``, the beam's gain at each frame, from that of
+        the scan if it has one. Nothing by default.
     start : "ones", "random" or (y, x) array
         A constant object, random phases in every frame, or an object on the scan's canvas.
     seed : int
@@ -158,10 +159,11 @@ def reconstruct(
         the part of the scan that a frame belongs to (the phase of one part relative to another is not
         determined); ``frame_used (frame)``, False for the frames that were left out;
         ``frame_residual (frame)``, the R2 of each frame; ``frame_overlap (frame)``, the share of its light on
-        pixels that other frames light too; ``background (qy, qx)``, if there is one;
-        ``gain (frame)``, if the scan has it, with geometric mean 1; and for each ``sweep``: ``residual``,
-        ``disagreement``, ``spread`` (in radians) and ``seconds``, as in `Progress`. What belongs to a frame
-        is NaN for those that were left out, and their part is -1.
+        pixels that other frames light too; ``background (qy, qx)``, if there is one; ``gain (frame)``, if
+        the scan has it or it is refined, with geometric mean 1, and
+        in the second case for each sweep ``gain_significance`` and ``gain_changed``;
+        and for each ``sweep``: ``residual``, ``disagreement``, ``spread`` (in radians) and ``seconds``, as in
+        `Progress`. What belongs to a frame is NaN for those that were left out, and their part is -1.
 
         Attributes of it are ``expected_residual``, the R2 that counting photons leaves, if the frames hold
         counts; and ``warnings``, if the run has not gone well.

@@ -19,6 +19,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from daskptycho.backend import to_host
 from daskptycho.errors import ScanError, warn_caller
 from daskptycho.model import model
+from daskptycho.model.gain import Gain
 from daskptycho.model.operators import is_lit
 from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
@@ -68,6 +69,10 @@ class _Sweep(Protocol):
     def significance(self) -> float: ...
     @property
     def moved(self) -> float: ...
+    @property
+    def gain_significance(self) -> float: ...
+    @property
+    def gain_changed(self) -> float: ...
 
 
 def assemble_canvas(tiling: Tiling, images: Sequence[Value]) -> NDArray:
@@ -178,7 +183,7 @@ def make_result(
                 name: ("sweep", np.array([getattr(sweep, name) for sweep in history]))
                 for name in ("residual", "disagreement", "spread", "seconds")
             },
-            **_moves_of_sweeps(history, found.values),
+            **_drifts_of_sweeps(history, found.values, options),
         },
         coords={**coordinates, "sweep": np.arange(1, len(history) + 1)},
         attrs={
@@ -228,11 +233,15 @@ def _positions(scan: xr.Dataset, used: NDArray, value: NDArray | None) -> dict[s
     return {"position": moved, "position_given": given}
 
 
-def _moves_of_sweeps(history: Sequence[_Sweep], values: dict[str, NDArray]) -> dict[str, Any]:
-    """What updates of the positions found, for each sweep, if positions were refined."""
-    if Positions.name not in values:
-        return {}
-    names = {"position_significance": "significance", "position_moved": "moved"}
+def _drifts_of_sweeps(
+    history: Sequence[_Sweep], values: dict[str, NDArray], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What updates of positions and gains found, for each sweep, if these were refined."""
+    names: dict[str, str] = {}
+    if Positions.name in values:
+        names |= {"position_significance": "significance", "position_moved": "moved"}
+    if Gain.name in options.get("refine", {}):
+        names |= {"gain_significance": "gain_significance", "gain_changed": "gain_changed"}
     return {
         name: ("sweep", np.array([getattr(sweep, field) for sweep in history]))
         for name, field in names.items()

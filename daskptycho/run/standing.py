@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.run.guard import Anchor, Guard
+from daskptycho.sync.gains import GainPace
 from daskptycho.sync.options import Cadence, Sync
 from daskptycho.sync.positions import Pace
 from daskptycho.tasks.spec import place
@@ -29,6 +30,10 @@ class SweepRecord(NamedTuple):
     """T of the positions; NaN if the sweep did not test them. See `sync.positions.Moves`."""
     moved: float = 0.0
     """How far frames moved after the sweep: root mean square along an axis, in pixels."""
+    gain_significance: float = np.nan
+    """T of the gains; NaN if the sweep did not test them. See `sync.gains.Gains`."""
+    gain_changed: float = 0.0
+    """How much ``log g`` changed after the sweep: root mean square."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Standing:
         One record for each sweep done.
     pace : Pace or None
         When to update positions next; None if they are not refined.
+    gain_pace : GainPace or None
+        When to update gains next; None if they are not refined.
     guard : Guard
     anchor : Anchor or None
         What the run goes back to if it diverges; None before the first sweep.
@@ -65,11 +72,26 @@ class Standing:
     pace: Pace | None = None
     stage: int = 0
     """Number of sweeps done when the last frames came in; 0 but in a run that follows a scan."""
+    gain_pace: GainPace | None = None
 
     @property
     def sweep(self) -> int:
         """Number of sweeps done."""
         return len(self.history)
+
+    @property
+    def drifts(self) -> bool:
+        """Whether frames move or gains change."""
+        moves = self.pace is not None and self.pace.moving
+        return moves or (self.gain_pace is not None and self.gain_pace.changing)
+
+    @property
+    def waits(self) -> bool:
+        """Whether positions or gains are to be refined, and have not been tested yet."""
+        tested = any(not np.isnan(done.significance) for done in self.history)
+        if self.pace is not None and not tested:
+            return True
+        return self.gain_pace is not None and not self.gain_pace.is_decided
 
     @property
     def recent(self) -> tuple[SweepRecord, ...]:
@@ -90,6 +112,7 @@ class Standing:
             "anchor": None if self.anchor is None else self.anchor.sweep,
             "stage": self.stage,
             "pace": None if self.pace is None else asdict(self.pace),
+            "gain_pace": None if self.gain_pace is None else asdict(self.gain_pace),
         }
 
     @staticmethod
@@ -112,4 +135,11 @@ class Standing:
             Guard(**attributes["guard"]),
             stage=attributes.get("stage", 0),
             pace=None if attributes.get("pace") is None else Pace(**attributes["pace"]),
+            gain_pace=_recall_gain_pace(attributes.get("gain_pace")),
         )
+
+
+def _recall_gain_pace(described: Mapping[str, Any] | None) -> GainPace | None:
+    if described is None:
+        return None
+    return GainPace(**{**described, "tests": tuple(described["tests"])})

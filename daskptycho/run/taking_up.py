@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.backend import Device, array_module, to_device
-from daskptycho.graph import merge_images
 from daskptycho.run.loop import Loop
 from daskptycho.tasks.spec import Value, task
-from daskptycho.tasks.state import State, TileState, illuminate_tiles, model_on_tiles
+from daskptycho.tasks.state import State, TileState, illuminate_tiles, merge_images, model_on_tiles
 from daskptycho.tiling import Shape, Tiling
 
 __all__ = ["carry_over", "match_tiles"]

@@ -26,7 +26,17 @@ from scipy.sparse.linalg import cg
 
 from daskptycho.tiling import Pairs, Shape, overlapping_pairs
 
-__all__ = ["FARTHEST", "Frames", "Freedom", "Moves", "Pace", "TileForces", "find_moves"]
+__all__ = [
+    "FARTHEST",
+    "Frames",
+    "Freedom",
+    "Moves",
+    "Pace",
+    "TileForces",
+    "find_moves",
+    "overlap_of_probes",
+    "pair_weights",
+]
 
 # The ridge of the curvature, relative to its mean: frames on a blank part of the sample follow their
 # neighbours. A smaller one of the matrix itself keeps all frames from moving together.
@@ -278,7 +288,7 @@ def find_moves(
     if not ridge > 0:
         return Moves(still, 0.0, astray, still.astype(np.int64))
     pairs = overlapping_pairs(np.rint(position).astype(np.int64), probe.shape[-2:], frames.period)
-    weights = pair_weights(pairs, curvature + ridge * np.array([1, 0, 1]), _overlap_of_probes(probe, pairs))
+    weights = pair_weights(pairs, curvature + ridge * np.array([1, 0, 1]), overlap_of_probes(probe, pairs))
     shares = weights[:, 0] + weights[:, 2]
     offset = position - frames.place
     expected = np.rint(_mean_of_neighbours(shares, pairs, offset) - offset).astype(np.int64)
@@ -298,7 +308,7 @@ def find_moves(
     return Moves(delta, significance, astray, expected)
 
 
-def _overlap_of_probes(probe: NDArray, pairs: Pairs) -> NDArray[np.float64]:
+def overlap_of_probes(probe: NDArray, pairs: Pairs) -> NDArray[np.float64]:
     """``o_ij``: the autocorrelation of the probe's power at the distance of each pair, (pair,)."""
     power = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=0)
     shape = tuple(2 * size for size in power.shape)
@@ -307,12 +317,12 @@ def _overlap_of_probes(probe: NDArray, pairs: Pairs) -> NDArray[np.float64]:
 
 
 def pair_weights(pairs: Pairs, curvature: NDArray, shared: NDArray) -> NDArray[np.float64]:
-    """W_ij of each pair for yy, yx and xx, (pair, 3).
+    """W_ij of each pair, (pair, component); for positions the components are yy, yx and xx.
 
     Parameters
     ----------
     pairs : Pairs
-    curvature : (frame, 3) array
+    curvature : (frame, component) array
         H'.
     shared : (pair,) array
         o_ij.

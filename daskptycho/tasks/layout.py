@@ -206,7 +206,7 @@ def lay_out(
         parts=find_overlaps(blocks) if blocks else None,
         residency=residency,
         device=device,
-        frames=place(_describe_frames(scan, tiling)) if model.moves_frames else None,
+        frames=place(_describe_frames(scan, tiling)) if model.between_sweeps else None,
     )
 
 

@@ -28,7 +28,7 @@ from daskptycho.tasks.state import (
     SweepSettings,
     TileState,
     illuminate_tiles,
-    merge_image,
+    merge_images,
     model_on_tiles,
     previous_image,
     stack_of,
@@ -36,7 +36,7 @@ from daskptycho.tasks.state import (
 from daskptycho.tasks.strips import add_neighbours
 from daskptycho.tiling import Shape
 
-__all__ = ["refine_positions"]
+__all__ = ["count_lit", "refine_positions"]
 
 Array = Any
 
@@ -60,13 +60,13 @@ def _forces(
     image, noise = pull_of_image(data.tile, at, derivatives, change[...], of_tiles)
     position = tile.corner + tile.fraction + (tile.window.y, tile.window.x)
     force, curvature = to_host(derivatives.force - image), to_host(derivatives.curvature)
-    lit = _count_lit(data, at.inverse_illumination(of_tiles) > 0)
+    lit = count_lit(data, at.inverse_illumination(of_tiles) > 0)
     misfits = to_host(derivatives.misfit)
     last = at.own[Positions.name][:, 1]
     return TileForces(position, force, to_host(noise), curvature, swept.misfit, lit, misfits, last)
 
 
-def _count_lit(data: TileData, lit: Array) -> int:
+def count_lit(data: TileData, lit: Array) -> int:
     """Number of pixels that are lit, without those that a tile of a lower number has too."""
     counted = lit.copy()
     for strip in data.strips:
@@ -152,19 +152,14 @@ def refine_positions(
     own = [
         task(_move, data, tile.own, moves, rule) for data, tile in zip(layout.tiles, after.tiles, strict=True)
     ]
-    images = _merge_where_frames_were(layout, after)
+    # Where frames were.
+    images = merge_images(layout, after)
     if settings.pace.looks():
         models = model_on_tiles(layout, after.shared, own)
         own = [
             task(_look, *of_tile, moves, rule) for of_tile in zip(layout.tiles, models, images, strict=True)
         ]
     return replace(after, tiles=_move_frames(layout, after, images, own)), moves
-
-
-def _merge_where_frames_were(layout: Layout, state: State) -> list[Value]:
-    models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
-    merge = layout.storing(merge_image)
-    return [task(merge, *of_tile) for of_tile in zip(layout.tiles, state.tiles, models, strict=True)]
 
 
 def _move_frames(layout: Layout, state: State, images: list[Value], own: list[Value]) -> list[TileState]:

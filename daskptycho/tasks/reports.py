@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daskptycho.model.parameter import Sums
 from daskptycho.model.sweep import TileSweep
+from daskptycho.sync.gains import Gains
 from daskptycho.sync.phases import Phases
 from daskptycho.sync.positions import Moves
 from daskptycho.tasks.lbfgs import relative_change
@@ -15,9 +17,9 @@ from daskptycho.tasks.spec import Value, in_one_process, task
 from daskptycho.tasks.state import Joined
 
 __all__ = [
-    "MovingReport",
     "Report",
     "TileReport",
+    "add_gains",
     "add_moves",
     "gather_reports",
     "summarise",
@@ -35,20 +37,14 @@ class Report(NamedTuple):
     localisation: float
     change: float = np.nan
     """Relative change of the object in the sweep before, weighted by N; NaN if it was not measured."""
-
-
-class MovingReport(NamedTuple):
-    """The scalars of a sweep after which positions were tested: those of `Report`, and two more."""
-
-    misfit: float
-    disagreement: float
-    spread: float
-    localisation: float
-    change: float
-    significance: float
-    """See `sync.positions.Moves`."""
-    moved: float
-    """Root mean square along an axis of how far frames moved, in pixels."""
+    significance: float = np.nan
+    """See `sync.positions.Moves`; NaN if positions were not tested."""
+    moved: float = np.nan
+    """Root mean square along an axis of how far frames moved, in pixels; NaN likewise."""
+    gain_significance: float = np.nan
+    """See `sync.gains.Gains`; NaN if gains were not tested."""
+    gain_changed: float = np.nan
+    """Root mean square of the change of ``log g``; NaN likewise."""
 
 
 class TileReport(NamedTuple):
@@ -60,7 +56,9 @@ class TileReport(NamedTuple):
 
 
 def _report_tile(swept: TileSweep) -> TileReport:
-    return TileReport(swept.misfit, swept.sums, swept.moved)
+    # Sums with images are for the neighbours of the tile, not for the task of all tiles.
+    small = {name: sums for name, sums in swept.sums.items() if not hasattr(sums, "with_images")}
+    return TileReport(swept.misfit, small, swept.moved)
 
 
 def gather_reports(swept: list[Value]) -> list[Value]:
@@ -89,6 +87,15 @@ def _make_report(misfit: float, found: Phases | None, change: float) -> Report:
     return Report(misfit, found.disagreement, found.spread, found.localisation, change)
 
 
-def add_moves(report: Report, moves: Moves) -> MovingReport:
+def add_moves(report: Report, moves: Moves) -> Report:
     """The report of a sweep after which positions were tested."""
-    return MovingReport(*report, moves.significance, float(np.sqrt((moves.offset**2).mean())))
+    return report._replace(significance=moves.significance, moved=_rms(moves.offset))
+
+
+def add_gains(report: Report, gains: Gains) -> Report:
+    """The report of a sweep after which gains were tested."""
+    return report._replace(gain_significance=gains.significance, gain_changed=_rms(gains.change))
+
+
+def _rms(values: NDArray) -> float:
+    return float(np.sqrt((values**2).mean()))

@@ -14,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.model.algorithms import AP, LBFGS, Algorithm
+from daskptycho.model.gain import Gain
 from daskptycho.model.lbfgs import Memory, Step, make_step
 from daskptycho.model.model import TileModel
+from daskptycho.model.positions import Positions
 from daskptycho.model.sweep import Leave, OverlapSum, Stack, illuminate_tile, merge
+from daskptycho.sync.gains import GainPace
 from daskptycho.sync.options import Sync, Synchronisation
 from daskptycho.sync.phases import Phases
 from daskptycho.sync.positions import Pace
@@ -37,6 +40,7 @@ __all__ = [
     "image_before",
     "memory_of",
     "merge_image",
+    "merge_images",
     "model_on_tiles",
     "previous_image",
     "stack_of",
@@ -87,6 +91,8 @@ class SweepSettings:
         Names of the parameters that the sweep updates.
     pace : Pace or None
         How far frames move after the sweep; None if positions are not refined after it.
+    gain_pace : GainPace or None
+        Whether gains change after the sweep; None if they are not refined after it.
     smoothing : float
         Weight of the penalty on differences of neighbouring pixels; see `model.sweep.merge`.
     begins_anew : bool
@@ -120,6 +126,13 @@ class SweepSettings:
         return self.algorithm.pairs if isinstance(self.algorithm, LBFGS) else 0
 
     pace: Pace | None = None
+    gain_pace: GainPace | None = None
+
+    @property
+    def tested(self) -> frozenset[str]:
+        """Names of the parameters that are tested, and updated if that is significant, after the sweep."""
+        paces = {Positions.name: self.pace, Gain.name: self.gain_pace}
+        return frozenset(name for name, pace in paces.items() if pace is not None)
 
     @property
     def leave(self) -> Leave:
@@ -308,3 +321,13 @@ def illuminate_tiles(layout: Layout, models: Sequence[TileModel]) -> list[Value]
     return add_neighbours(
         layout, [task(illuminate, *of_tile) for of_tile in zip(layout.tiles, models, strict=True)]
     )
+
+
+def merge_images(layout: Layout, state: State) -> list[Value]:
+    """The object on each tile's window, (y, x) complex64; merged if need be."""
+    models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
+    merge = layout.storing(merge_image)
+    return [
+        task(merge, *of_tile) if isinstance(of_tile[1].image, Unmerged | Stepped) else of_tile[1].image
+        for of_tile in zip(layout.tiles, state.tiles, models, strict=True)
+    ]

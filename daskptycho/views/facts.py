@@ -341,6 +341,10 @@ def result_facts(result: xr.Dataset) -> list[Facts]:
         from daskptycho.views.moves import describe_moves
 
         run.append(("positions", describe_moves(result).removeprefix("Positions: ")))
+    if "gain_changed" in result:
+        from daskptycho.views.beam import describe_gain
+
+        run.append(("beam", describe_gain(result).removeprefix("Beam: ")))
     return [
         image,
         run,

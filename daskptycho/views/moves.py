@@ -32,6 +32,11 @@ def find_moves_in_pixels(result: xr.Dataset) -> NDArray[np.float64]:
     return moves
 
 
+def _keep_used(result: xr.Dataset) -> xr.Dataset:
+    """The result without the frames that were left out, which have not moved."""
+    return result.isel(frame=result["frame_used"].values) if "frame_used" in result else result
+
+
 def _in_pixels(result: xr.Dataset, lengths: xr.DataArray) -> NDArray[np.float64]:
     in_metres = result["position"].attrs.get("units") == "m"
     size = result.attrs["pixel_size_m"] if in_metres else [1.0, 1.0]
@@ -47,6 +52,7 @@ def describe_moves(result: xr.Dataset) -> str:
     result : Dataset
         With ``position_given``.
     """
+    result = _keep_used(result)
     moves = find_moves_in_pixels(result)
     if not moves.any():
         return "Positions: the given ones fit, and were kept."
@@ -105,6 +111,7 @@ def _warn_of_limit(result: xr.Dataset, moves: NDArray) -> str:
 
 def draw_moves(axes: Axes, result: xr.Dataset) -> None:
     """Draw the moves of the frames as arrows on the given positions, longer than they are."""
+    result = _keep_used(result)
     moves = find_moves_in_pixels(result)
     given = _in_pixels(result, result["position_given"])
     shown = slice(None, None, -(-len(moves) // MOST_ARROWS))

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from daskptycho.analysis.metrics import Comparison, common_region
 from daskptycho.scan.dataset import frame_numbers, pixel_size, position_in_pixels, tile_chunks
 from daskptycho.storage.old_names import rename_old_variables
+from daskptycho.views.beam import draw_gain
 from daskptycho.views.drawing import (
     MOST_PIXELS,
     NORMAL,
@@ -75,7 +76,7 @@ def plot_result(
     limits: tuple[float, float] | None = None,
     width: float | None = None,
 ) -> Figure:
-    """Draw a result: amplitude, phase, probe modes, residual and disagreement, and moves of positions.
+    """Draw a result: amplitude, phase, probe modes, residual and disagreement, and what was refined.
 
     Parameters
     ----------
@@ -127,12 +128,16 @@ def plot_result(
         figure.suptitle(_headline(result, _read_options(result)), fontsize=LARGE)
         top, bottom = figure.subfigures(2, 1, height_ratios=[above, below], squeeze=False)[:, 0]
         panels = top.subplots(1, 2)
-        refined = "position_given" in result
-        widths = [1.15 if len(probe) > 1 else 0.7, *([0.8] if refined else []), 1.0]
+        drawings = [
+            draw
+            for name, draw in (("position_given", draw_moves), ("gain_changed", draw_gain))
+            if name in result
+        ]
+        widths = [1.15 if len(probe) > 1 else 0.7, *[0.8] * len(drawings), 1.0]
         modes, *between, curve = bottom.subfigures(1, len(widths), width_ratios=widths)
         draw_probe(modes, probe, size)
-        if refined:
-            draw_moves(between[0].subplots(), result)
+        for panel, draw in zip(between, drawings, strict=True):
+            draw(panel.subplots(), result)
         draw_convergence(curve.subplots(), result)
     for number, (axes, part) in enumerate(zip(panels, parts, strict=True)):
         own_map, own_limits = (colour_map, limits) if part == parts[-1] else (None, None)

@@ -21,13 +21,13 @@ import xarray as xr
 
 import daskptycho as dp
 from daskptycho import backend, gpu_kernels
-from daskptycho.graph import merge_images
 from daskptycho.model.algorithms import RAAR
 from daskptycho.model.amplitudes import Amplitudes
 from daskptycho.run import fitting
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.sync.eigensolvers import LANCZOS_BASIS
 from daskptycho.tasks.layout import Layout, Residency
+from daskptycho.tasks.state import merge_images
 from daskptycho.tasks.waiting import compute
 from daskptycho.tiling import Tiling
 from tests import islands

@@ -9,12 +9,12 @@ import dask
 import numpy as np
 import pytest
 
-from daskptycho.graph import merge_images
 from daskptycho.model.forward import NearField
 from daskptycho.model.model import choose_model
 from daskptycho.run.start import RandomPhases, begin_random, place_values
 from daskptycho.sync.options import Sync, Synchronisation
 from daskptycho.tasks.layout import Residency, lay_out
+from daskptycho.tasks.state import merge_images
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Window
 from tests import plain

@@ -1,0 +1,159 @@
+"""Gain sync: the gains of all frames from the graph of overlapping frames, as positions are found.
+
+A slow decay of the beam changes the misfit hardly at all if the image fades with it, so that the closed form
+for each frame by itself needs sweeps in proportion to the scan. One linear system for the logarithms of all
+gains finds it in tens of sweeps, at any size::
+
+    W_ij = o_ij / sqrt(s_i s_j) (H_i + H_j) / 2,    L = diag(sum_j W_ij) - W,    L delta = b
+
+H is the power of a frame's waves and o the overlap of the probe with itself at the distance of two frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.linalg import cg
+
+from daskptycho.sync.positions import Frames, overlap_of_probes, pair_weights
+from daskptycho.tiling import Pairs, overlapping_pairs
+
+__all__ = ["GainPace", "Gains", "TileGainForces", "find_gains"]
+
+# Keeps all gains from changing together, relative to the mean of H.
+ANCHOR = 1e-4
+# Relative residual at which conjugate gradients stop, and most steps.
+ACCURACY = 1e-3
+MOST_STEPS = 500
+# First sweep after which gains are tested, and sweeps from one test to the next.
+FIRST_TEST = 4
+EVERY = 2
+# Gains begin to change above this significance, once it falls no longer by itself: a test after an image
+# that has settled is at least the share below of the test this number of tests earlier. For a steady beam it
+# settles at 1 to 3, the more the fewer the photons; for a flicker of 5 % at 1e4 photons in a frame at 15.
+OPEN = 5.0
+SETTLED = 0.8
+TESTS = 5
+# Most by which the logarithm of a gain changes in one update.
+LIMIT = 1.0
+
+
+class TileGainForces(NamedTuple):
+    """What the frames of a tile contribute to the update of all gains. Arrays are on the host."""
+
+    position: NDArray[np.float64]
+    """(frame, 2) where the frames are, [y, x] in pixels of the canvas."""
+    force: NDArray[np.float64]
+    """(frame,) b."""
+    curvature: NDArray[np.float64]
+    """(frame,) H."""
+    misfit: float
+    lit: int
+    """Number of pixels of the object that the tile's frames determine; shared ones count in one tile only."""
+
+
+class Gains(NamedTuple):
+    """The changes of all gains in one update."""
+
+    change: NDArray[np.float64]
+    """(frame,) to be added to ``log g``; zeros if there is nothing to gain."""
+    significance: float
+    """T = ``b . delta / (sigma^2 frames)``: about 1 if gains are as exact as the noise allows."""
+
+
+@dataclass(frozen=True)
+class GainPace:
+    """When gains are updated: the state of their refinement between two sweeps.
+
+    Attributes
+    ----------
+    due_in : int
+        Sweeps until the next test; one or less if it comes with the coming sweep.
+    changing : bool
+        Whether gains change; they do so from the first significant test on.
+    tests : tuple of float
+        Significance of the last tests, at most `TESTS`, before gains change.
+    """
+
+    due_in: int = FIRST_TEST
+    changing: bool = False
+    tests: tuple[float, ...] = ()
+
+    def due(self) -> bool:
+        """Whether gains are tested after the coming sweep."""
+        return self.due_in <= 1
+
+    def changes(self, significance: float) -> bool:
+        """Whether gains change, at this significance."""
+        settled = len(self.tests) == TESTS and significance > SETTLED * self.tests[0]
+        return self.changing or (settled and significance > OPEN)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether enough tests have been made to tell whether gains change."""
+        return self.changing or len(self.tests) == TESTS
+
+    def after(self, significance: float) -> GainPace:
+        """The pace after a sweep, from the significance, NaN without a test."""
+        if np.isnan(significance):
+            return replace(self, due_in=self.due_in - 1)
+        return GainPace(EVERY, self.changes(significance), (*self.tests, significance)[-TESTS:])
+
+    def after_return(self) -> GainPace:
+        """The pace once the run has gone back to an earlier image, with the gains of then."""
+        return GainPace(EVERY, changing=False)
+
+
+def find_gains(
+    forces: Sequence[TileGainForces], probe: NDArray, frames: Frames, pace: GainPace, *, holds_slope: bool
+) -> Gains:
+    """Find the changes of all gains.
+
+    Parameters
+    ----------
+    forces : sequence of TileGainForces
+        One for each tile, in order.
+    probe : (mode, N, N) complex64 array
+    frames : Frames
+    pace : GainPace
+    holds_slope : bool
+        Whether the part that is linear in the position is taken off; see `model.gain.Gain`.
+    """
+    position, force, curvature = (
+        np.concatenate([getattr(tile, name) for tile in forces])
+        for name in ("position", "force", "curvature")
+    )
+    still = np.zeros(len(force))
+    if not curvature.mean() > 0:
+        return Gains(still, 0.0)
+    # Each pixel of the object fits two numbers.
+    lit = sum(tile.lit for tile in forces)
+    variance = sum(tile.misfit for tile in forces) / max(frames.pixels - 2 * lit, frames.pixels / 4)
+    pairs = overlapping_pairs(np.rint(position).astype(np.int64), probe.shape[-2:], frames.period)
+    weights = pair_weights(pairs, curvature[:, None], overlap_of_probes(probe, pairs))[:, 0]
+    matrix = _laplacian(weights, pairs, len(force), ANCHOR * curvature.mean())
+    # The mean of all gains is a factor of the object.
+    force = force - force.mean()
+    delta, _ = cg(matrix, force, rtol=ACCURACY, maxiter=MOST_STEPS, M=sp.diags_array(1 / matrix.diagonal()))
+    significance = float(force @ delta / (variance * len(delta)))
+    if not pace.changes(significance):
+        return Gains(still, significance)
+    delta = np.clip(delta, -LIMIT, LIMIT)
+    place = position - position.mean(axis=0)
+    held = np.column_stack([np.ones(len(delta)), place]) if holds_slope else np.ones((len(delta), 1))
+    return Gains(delta - held @ np.linalg.lstsq(held, delta, rcond=None)[0], significance)
+
+
+def _laplacian(weights: NDArray, pairs: Pairs, frames: int, anchor: float) -> sp.csr_array:
+    """``diag(sum_j W_ij) - W`` and a multiple of the identity, (frame, frame)."""
+    apart = pairs.first != pairs.second
+    first, second, weights = pairs.first[apart], pairs.second[apart], weights[apart]
+    rows, columns = np.concatenate([first, second]), np.concatenate([second, first])
+    twice = np.concatenate([weights, weights])
+    matrix = sp.csr_array((-twice, (rows, columns)), shape=(frames, frames))
+    return (matrix + sp.diags_array(np.bincount(rows, twice, frames) + anchor)).tocsr()
