@@ -113,7 +113,7 @@ def test_further_modes_stay_where_the_first_one_shines() -> None:
 @pytest.mark.parametrize(
     ("own", "given_probe", "modes", "said"),
     [
-        (None, None, None, "the scan has no probe; expected a first guess"),
+        (None, None, None, "the scan has no probe, and none is given; expected the known one"),
         (
             None,
             np.ones((8, 8)),

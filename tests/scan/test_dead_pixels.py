@@ -67,7 +67,8 @@ def test_an_image_with_masked_codes_is_as_good_as_without(tmp_path: Path) -> Non
             warnings.simplefilter("ignore")
             result = dp.reconstruct(written(tmp_path, counts), sweeps=30, update_probe=False)
         errors.append(error_of(*(result[name].values for name in ("object", "y", "x", "illumination"))))
-    assert errors[1] < 1.05 * errors[0] < 0.05
+    # 4.5 % of the detector is missing; with the codes the error is near one.
+    assert errors[1] < 1.1 * errors[0] < 0.014
 
 
 def test_a_mask_that_is_given_is_kept_and_widened(tmp_path: Path) -> None:
