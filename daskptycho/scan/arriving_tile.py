@@ -112,10 +112,8 @@ def find_impossible_frames(
     counts: NDArray[Any], valid: NDArray[np.bool_], dtype: np.dtype[Any], clips: bool
 ) -> NDArray[np.bool_]:
     """Which frames have counts that cannot be stored on valid pixels; all, if no single one is to blame."""
-    possible = _find_fitting(counts, dtype)
-    if clips:
-        possible |= counts < 0
-    else:
-        possible &= counts >= 0
-    bad: NDArray[np.bool_] = ~(possible | ~valid).all(axis=(1, 2))
+    negative = np.asarray(counts < 0)
+    fits = _find_fitting(counts, dtype)
+    possible = fits | negative if clips else fits & ~negative
+    bad = np.asarray(~(possible | ~valid).all(axis=(1, 2)))
     return bad if bad.any() else np.ones_like(bad)

@@ -3,8 +3,8 @@
 A tile is written in this order: the positions of its frames and which of them are used, its shard of
 ``intensity``, and last the number of its frames in ``frames_written (tile)``. Each is one file or object,
 which appears whole or not at all, and readers look at ``frames_written`` first: what it does not name is not
-there yet. Each tile has chunks of its own, so that several writers meet only where they mask pixels (`valid`).
-`dataset` and `scan_writer` call this module.
+there yet. Each tile has chunks of its own, so that several writers meet only where they mask pixels, in
+`valid`. `dataset` and `scan_writer` call this module.
 """
 
 from __future__ import annotations
