@@ -275,9 +275,7 @@ def _place_image(start: ArrayLike, tiling: Tiling, margin: int) -> NDArray:
         return image
     lit = tiling.window.grow(-margin) if tiling.period is None else tiling.window
     if image.shape != lit.shape:
-        wide = (
-            "" if lit == tiling.window else f" (or with the margin of refined frames, {tiling.window.shape})"
-        )
+        wide = "" if lit == tiling.window else f" (or with its margin, {tiling.window.shape})"
         raise OptionError(f"start has shape {image.shape}; expected the canvas's, {lit.shape}{wide}")
     # Nothing is known of the margin: a constant, with the mean phase of the object.
     total = image.sum(dtype=np.complex128)

@@ -131,9 +131,7 @@ def test_an_image_of_a_run_without_it_is_a_start() -> None:
     assert float(refined["residual"][0]) < 0.1 * float(ones["residual"][0])
     again = refine(known.scan, start=refined["object"].values, sweeps=1)
     assert float(again["residual"][0]) < 1.1 * float(plain["residual"][-1])
-    with pytest.raises(
-        dp.OptionError, match=r"start has shape \(3, 3\); expected the canvas's, .* its margin"
-    ):
+    with pytest.raises(dp.OptionError, match=r"start has shape \(3, 3\); expected .* its margin"):
         refine(known.scan, start=np.ones((3, 3)))
 
 
