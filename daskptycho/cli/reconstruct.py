@@ -101,7 +101,7 @@ __all__ = ["command"]
     "--refine",
     type=click.Choice(["positions", "gain", "background", "smooth-background"]),
     multiple=True,
-    help="What to refine besides object and probe; may be given twice.",
+    help="What to refine besides object and probe; may be repeated.",
 )
 @click.option(
     "--start",

@@ -145,7 +145,9 @@ def guess_probe(
     warn_caller(_describe(choice, beam, part, pixel, wavelength if metres else None))
     probe = whole.make(choice.guess)[None]
     # A guess that does not fit says nothing of the width of the beam.
-    doubt = doubt or describe_sparse(measure_overlap(position_in_pixels(take_used(scan)), probe))
+    sparse = None if doubt else describe_sparse(measure_overlap(position_in_pixels(take_used(scan)), probe))
+    if sparse is not None:
+        doubt = f"if this guess is right, {sparse}"
     if doubt is not None:
         warn_caller(doubt)
     return np.asarray(
@@ -168,6 +170,8 @@ class _Choice(NamedTuple):
     residual: float
     other: _Guess | None = None
     other_residual: float = np.inf
+    early: float = np.inf
+    """R2 after as few sweeps as other axes are tried with."""
 
 
 def _choose(
@@ -185,7 +189,7 @@ def _choose(
         (own,) = (choice for choice in tried if choice[0] == guesses[0])
         others = [choice for choice in tried if choice is not own]
         return _Choice(*own, *(others[0] if others else ()))
-    best, other = tried[0], _best_of_another_kind(tried)
+    best, other, early = tried[0], _best_of_another_kind(tried), dict(tried)
     if best[1] > DECISIVE * other[1]:
         # Ten sweeps do not tell: a disc needs more than a pupil that is nearly right.
         discs = [guess for guess in guesses if guess.disc is not None]
@@ -194,7 +198,7 @@ def _choose(
     elif best[0].defocus:
         finer = [best[0]._replace(defocus=best[0].defocus * factor) for factor in FINER]
         best = min([best, *_try(finer, part, optics)], key=lambda choice: choice[1])
-    return _Choice(*best, *other)
+    return _Choice(*best, *other, early.get(best[0], best[1]))
 
 
 def _doubt_axes(choice: _Choice, part: Part, optics: _Optics) -> str | None:
@@ -211,11 +215,11 @@ def _doubt_axes(choice: _Choice, part: Part, optics: _Optics) -> str | None:
         arranged = part.arrange(reverse=reverse, exchange=exchange)
         found[way] = _try(guesses, arranged, optics)[0][1]
     best = min(found, key=lambda way: found[way])
-    if not found[best] < OTHER_AXES * choice.residual:
+    if not found[best] < OTHER_AXES * choice.early:
         return None
     return (
         f"the frames fit better with the positions {best}: R2 {found[best]:.3g} instead of "
-        f"{choice.residual:.3g} after some sweeps (import with another --position-axes)"
+        f"{choice.early:.3g} after some sweeps (import with another --position-axes)"
     )
 
 

@@ -27,6 +27,7 @@ from daskptycho.run.options import GIVEN, check_options
 from daskptycho.run.result import FORMAT
 from daskptycho.scan.dataset import leave_out_frames, take_used, validate_scan
 from daskptycho.scan.findings import leave_out_dark_frames, warn_of_positions
+from daskptycho.scan.growing import warn_of_growth
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.storage.store import Location, parse_location, write_atomically
 from daskptycho.sync.options import Sync
@@ -236,6 +237,7 @@ def reconstruct(
     validate_scan(scan)
     scan = leave_out_dark_frames(scan)
     warn_of_positions(scan)
+    warn_of_growth(scan)
     whole, scan = scan, take_used(scan)
     if probe is None and "probe" not in scan and options.update_probe:
         probe = guess_probe(scan)

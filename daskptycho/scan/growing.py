@@ -18,7 +18,7 @@ import zarr
 from numpy.typing import ArrayLike, NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from daskptycho.errors import OptionError, ScanError
+from daskptycho.errors import OptionError, ScanError, warn_caller
 from daskptycho.scan.frames import STORED_TYPES, consolidate, create_frames, write_header
 from daskptycho.scan.left_out import FRAME_USED
 from daskptycho.scan.validation import validate_scan
@@ -35,6 +35,7 @@ __all__ = [
     "lay_out_frames",
     "mark_written",
     "plan_frames",
+    "warn_of_growth",
 ]
 
 FRAMES_WRITTEN = "frames_written"
@@ -174,3 +175,13 @@ def describe_growth(scan: xr.Dataset) -> tuple[int, int] | None:
     if "tiles_written" not in scan.attrs:
         return None
     return int(scan.attrs["tiles_written"]), int(scan.attrs["tiles"])
+
+
+def warn_of_growth(scan: xr.Dataset) -> None:
+    """Warn if the scan is still being measured, and only a part of it is there."""
+    growth = describe_growth(scan)
+    if growth is not None and growth[0] < growth[1]:
+        warn_caller(
+            f"the scan is still being measured: {growth[0]} of {growth[1]} tiles are there, and only these "
+            "are reconstructed (follow=True, --follow takes up the others as they come)"
+        )

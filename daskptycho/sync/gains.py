@@ -20,7 +20,13 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import cg
 
-from daskptycho.sync.positions import Frames, overlap_of_probes, pair_weights
+from daskptycho.sync.positions import (
+    Frames,
+    label_linked,
+    overlap_of_probes,
+    pair_weights,
+    subtract_means,
+)
 from daskptycho.tiling import Pairs, overlapping_pairs
 
 __all__ = ["GainPace", "Gains", "TileGainForces", "find_gains"]
@@ -135,18 +141,22 @@ def find_gains(
     lit = sum(tile.lit for tile in forces)
     variance = sum(tile.misfit for tile in forces) / max(frames.pixels - 2 * lit, frames.pixels / 4)
     pairs = overlapping_pairs(np.rint(position).astype(np.int64), probe.shape[-2:], frames.period)
-    weights = pair_weights(pairs, curvature[:, None], overlap_of_probes(probe, pairs))[:, 0]
+    shared = overlap_of_probes(probe, pairs)
+    part = label_linked(pairs, shared, len(force))
+    weights = pair_weights(pairs, curvature[:, None], shared)[:, 0]
     matrix = _laplacian(weights, pairs, len(force), ANCHOR * curvature.mean())
-    # The mean of all gains is a factor of the object.
-    force = force - force.mean()
+    # The mean of the gains of a part is a factor of the object. A frame by itself keeps its gain.
+    force = subtract_means(force, part)
     delta, _ = cg(matrix, force, rtol=ACCURACY, maxiter=MOST_STEPS, M=sp.diags_array(1 / matrix.diagonal()))
     significance = float(force @ delta / (variance * len(delta)))
     if not pace.changes(significance):
         return Gains(still, significance)
     delta = np.clip(delta, -LIMIT, LIMIT)
-    place = position - position.mean(axis=0)
-    held = np.column_stack([np.ones(len(delta)), place]) if holds_slope else np.ones((len(delta), 1))
-    return Gains(delta - held @ np.linalg.lstsq(held, delta, rcond=None)[0], significance)
+    delta = subtract_means(delta, part)
+    if holds_slope:
+        place = subtract_means(position, part)
+        delta = delta - place @ np.linalg.lstsq(place, delta, rcond=None)[0]
+    return Gains(delta, significance)
 
 
 def _laplacian(weights: NDArray, pairs: Pairs, frames: int, anchor: float) -> sp.csr_array:

@@ -22,6 +22,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy import fft
 from scipy.interpolate import BSpline
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import cg
 
 from daskptycho.tiling import Pairs, Shape, overlapping_pairs
@@ -34,8 +35,10 @@ __all__ = [
     "Pace",
     "TileForces",
     "find_moves",
+    "label_linked",
     "overlap_of_probes",
     "pair_weights",
+    "subtract_means",
 ]
 
 # The ridge of the curvature, relative to its mean: frames on a blank part of the sample follow their
@@ -171,6 +174,8 @@ OPEN = 3.0
 CLOSE = 0.2
 # Updates from one time that frames are looked for to the next.
 LOOK_EVERY = 5
+# Two frames are linked if they share more light than this part of what each shares with itself.
+LINKED = 1e-3
 # Most sweeps between two tests of positions that do not move.
 MOST_INTERVAL = 16
 # A rise of R2 by this share after a move halves the step.
@@ -205,16 +210,12 @@ class Freedom:
         if self.only == "free":
             return _solve(matrix, force)
         both = np.kron(self.basis(self.only, place, number), np.eye(2))
-        reduced = both.T @ (matrix @ both)
-        found = np.linalg.lstsq(reduced, both.T @ force.ravel(), rcond=1e-8)[0]
+        found = np.linalg.lstsq(both.T @ (matrix @ both), both.T @ force.ravel(), rcond=1e-8)[0]
         return (both @ found).reshape(force.shape)
 
     def take_off(self, moves: NDArray, place: NDArray, number: NDArray) -> NDArray[np.float64]:
         """Moves without the part that is held, (frame, 2)."""
-        if self.hold is None:
-            held: NDArray[np.float64] = np.ones((len(moves), 1))
-        else:
-            held = self.basis(self.hold, place, number)
+        held = np.ones((len(moves), 1)) if self.hold is None else self.basis(self.hold, place, number)
         rest: NDArray[np.float64] = moves - held @ np.linalg.lstsq(held, moves, rcond=None)[0]
         return rest
 
@@ -235,7 +236,7 @@ class Freedom:
         if part == "drift":
             knots = np.linspace(0, 1, KNOTS - 2)
             ends = np.concatenate([[0] * 3, knots, [1] * 3])
-            time = number / max(number.max(), 1)
+            time = (number - number.min()) / max(np.ptp(number), 1)
             curves: NDArray[np.float64] = BSpline.design_matrix(time, ends, 3).toarray()
             return curves
         assert self.line is not None
@@ -288,24 +289,48 @@ def find_moves(
     if not ridge > 0:
         return Moves(still, 0.0, astray, still.astype(np.int64))
     pairs = overlapping_pairs(np.rint(position).astype(np.int64), probe.shape[-2:], frames.period)
-    weights = pair_weights(pairs, curvature + ridge * np.array([1, 0, 1]), overlap_of_probes(probe, pairs))
+    shared = overlap_of_probes(probe, pairs)
+    part = label_linked(pairs, shared, len(position))
+    weights = pair_weights(pairs, curvature + ridge * np.array([1, 0, 1]), shared)
     shares = weights[:, 0] + weights[:, 2]
     offset = position - frames.place
     expected = np.rint(_mean_of_neighbours(shares, pairs, offset) - offset).astype(np.int64)
     astray |= np.abs(expected).max(axis=1) > FARTHEST
+    # Where no other frame sees the object, nothing tells where a frame is.
+    single = np.bincount(part)[part] == 1
+    astray &= ~single
+    expected[single] = 0
+    if part.any():
+        # Nothing tells how far each part moves as a whole.
+        force = subtract_means(force, part)
     matrix = laplacian(weights, pairs, len(position), ANCHOR * ridge)
     delta = freedom.limit(matrix, force, frames.place, frames.number)
     significance = float((force * delta).sum() / (variance * len(delta)))
     if not pace.moves(significance):
         return Moves(still, significance, astray, expected)
-    delta = FACTOR * pace.scale * (delta - delta.mean(axis=0))
+    delta = FACTOR * pace.scale * subtract_means(delta, part)
     smooth = _mean_of_neighbours(shares, pairs, delta)
     delta = smooth + _clip_length(delta - smooth, LIMIT)
     last = freedom.momentum * np.concatenate([tile.last for tile in forces])
     # Momentum serves slow errors. A single frame that strays would run away with it.
     delta += _clip_length(last, FASTEST) if freedom.only == "free" else last
-    delta = freedom.take_off(delta, frames.place, frames.number)
+    delta = subtract_means(freedom.take_off(delta, frames.place, frames.number), part)
     return Moves(delta, significance, astray, expected)
+
+
+def label_linked(pairs: Pairs, shared: NDArray, frames: int) -> NDArray[np.int64]:
+    """Number of the part of each frame, (frame,); `shared` is that of `overlap_of_probes`."""
+    linked = shared > LINKED * shared[pairs.first == pairs.second].max()
+    first, second = pairs.first[linked], pairs.second[linked]
+    links = sp.coo_array((np.ones(len(first)), (first, second)), shape=(frames, frames))
+    return connected_components(links, directed=False)[1].astype(np.int64)
+
+
+def subtract_means(values: NDArray, part: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Values of frames, (frame,) or (frame, component), without the mean of each part."""
+    columns, counts = values.reshape(len(values), -1), np.bincount(part)
+    means = np.stack([np.bincount(part, column) / counts for column in columns.T], axis=1)
+    return values - means[part].reshape(values.shape)
 
 
 def overlap_of_probes(probe: NDArray, pairs: Pairs) -> NDArray[np.float64]:

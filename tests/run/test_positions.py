@@ -12,6 +12,7 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 import daskptycho as dp
+from tests import islands
 from tests.drifting import Drifting, make_drifting
 from tests.stopping import Stop, stop_at
 
@@ -255,3 +256,22 @@ def test_little_memory_changes_nothing(tmp_path: Path) -> None:
         patch.setattr(memory.Needs, "fits", property(lambda needs: needs.residency.images_on_disk))
         found = dp.reconstruct(ds, **given)
     xr.testing.assert_equal(found.drop_vars("seconds"), expected.drop_vars("seconds"))
+
+
+@pytest.mark.parametrize("refine", ["positions", "gain"])
+@pytest.mark.parametrize("corner", [islands.islands(25), islands.parked(25)], ids=["islands", "parked"])
+@pytest.mark.filterwarnings("ignore")
+def test_parts_of_a_scan_stay_where_they_are(tmp_path: Path, corner: np.ndarray, refine: str) -> None:
+    """Nothing tells how far a part moved as a whole, nor how bright the beam was on it."""
+    scan = islands.simulate(tmp_path / "s.zarr", corner, 1e5)
+    result = dp.reconstruct(scan, refine=refine, update_probe=False, sweeps=40)
+    plain = dp.reconstruct(scan, update_probe=False, sweeps=40)
+    assert result["residual"][-1] < 1.1 * plain["residual"][-1]
+    if refine == "positions":
+        moved = result["position"].values - result["position_given"].values
+        assert np.abs(moved).max() < 0.3
+        for part in np.unique(result["part"]):
+            assert np.abs(moved[result["part"] == part].mean(axis=0)).max() < 0.05
+    else:
+        of_main = np.log(result["gain"].values[result["part"] == 0])
+        assert of_main.std() < 0.02
