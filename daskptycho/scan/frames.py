@@ -259,7 +259,8 @@ def create_frames(store: Store, shape: tuple[int, ...], dtype: np.dtype[Any], ti
         compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
         fill_value=0,
         dimension_names=VARIABLES["intensity"],
-        # Chunks of zeros are written too, so that a missing chunk is always an error.
+        # Chunks of zeros are written too, so that a missing chunk is always an error. The store does not keep
+        # this: see `growing.open_arrays`.
         config={"write_empty_chunks": True},
         overwrite=True,
     )

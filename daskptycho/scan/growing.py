@@ -3,8 +3,8 @@
 A tile is written in this order: the positions of its frames and which of them are used, its shard of
 ``intensity``, and last the number of its frames in ``frames_written (tile)``. Each is one file or object,
 which appears whole or not at all, and readers look at ``frames_written`` first: what it does not name is not
-there yet. Each tile has chunks of its own, so that several writers do not meet. `dataset` and `scan_writer`
-call this module.
+there yet. Each tile has chunks of its own, so that several writers meet only where they mask pixels, in
+`valid`. `dataset` and `scan_writer` call this module.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from daskptycho.errors import OptionError, ScanError, warn_caller
 from daskptycho.scan.frames import STORED_TYPES, consolidate, create_frames, write_header
 from daskptycho.scan.left_out import FRAME_USED
 from daskptycho.scan.validation import validate_scan
-from daskptycho.storage.store import Location, list_missing
+from daskptycho.storage.store import Location, list_missing, open_zarr_store
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -34,6 +34,7 @@ __all__ = [
     "describe_growth",
     "lay_out_frames",
     "mark_written",
+    "open_arrays",
     "plan_frames",
     "warn_of_growth",
 ]
@@ -153,6 +154,15 @@ def count_written(location: Location, stored: xr.Dataset) -> NDArray[np.int64] |
     if there.size:
         written[there] = stored[FRAMES_WRITTEN].isel(tile=there).values
     return written
+
+
+def open_arrays(location: Location) -> dict[str, Any]:
+    """The arrays of a scan, by name, to be written to; chunks that hold only the fill value are written too.
+
+    A store does not keep this setting, and a chunk that is not there counts as lost.
+    """
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        return dict(zarr.open_group(open_zarr_store(location, read_only=False), mode="r+").arrays())
 
 
 def mark_written(scan: xr.Dataset, written: NDArray[np.int64]) -> xr.Dataset:

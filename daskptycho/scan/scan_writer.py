@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import zarr
 from numpy.typing import ArrayLike, NDArray
 
-from daskptycho.errors import OptionError, ScanError, warn_caller
-from daskptycho.scan.calibration import position_in_pixels
-from daskptycho.scan.dataset import open_scan, tile_chunks
+from daskptycho.errors import ScanError, warn_caller
+from daskptycho.scan.arriving_tile import ArrivingTile, admit_counts, find_impossible_frames
+from daskptycho.scan.dataset import open_scan
 from daskptycho.scan.findings import describe_intake
-from daskptycho.scan.growing import FRAMES_WRITTEN, NOT_YET, count_written
+from daskptycho.scan.growing import (
+    FRAMES_WRITTEN,
+    NOT_YET,
+    count_written,
+    describe_growth,
+    open_arrays,
+)
 from daskptycho.scan.intake import Intake
 from daskptycho.scan.left_out import FRAME_USED, list_numbers
+from daskptycho.scan.planned_frames import PlannedFrames, check_tiles
 from daskptycho.storage.store import (
     claim_part,
     open_dataset,
-    open_zarr_store,
     parse_location,
     release_part,
     retry_store,
@@ -32,15 +37,6 @@ __all__ = ["ScanWriter"]
 
 # The variables of which each tile has a chunk, in the order in which they are written.
 PARTS = ("position", FRAME_USED, "intensity", FRAMES_WRITTEN)
-
-
-class _Tile:
-    """The frames of a tile that have come, until all of them have."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        # Not filled: pages that no frame has come to take no memory yet.
-        self.counts = np.empty(shape, dtype=dtype)
-        self.there = np.zeros(shape[0], dtype=bool)
 
 
 class ScanWriter:
@@ -108,27 +104,33 @@ class ScanWriter:
         clip_negative: bool = False,
     ) -> None:
         self._location = parse_location(url)
-        scan = open_scan(url)
-        written = count_written(self._location, open_dataset(self._location))
-        if written is None:
+        growth = describe_growth(open_scan(url))
+        if growth is None:
             raise ScanError(f"{url} was written at once; expected a scan laid out by its planned positions")
-        self._own = _check_tiles(tiles, len(written))
+        self._own = check_tiles(tiles, growth[1])
         self._mask_value, self._clip_negative = mask_value, clip_negative
-        self._header = scan.drop_vars(["intensity", FRAME_USED]).load()
-        self._position = self._header["position"].values.copy()
-        planned = position_in_pixels(scan)
-        self._shape, self._dtype = scan["intensity"].shape, scan["intensity"].dtype
-        self._low, self._high = planned.min(axis=0) - self._shape[1:], planned.max(axis=0) + self._shape[1:]
-        self._starts = np.cumsum((0, *tile_chunks(scan)))
-        self._numbers = self._header["frame_number"].values
-        self._sorted = np.argsort(self._numbers)
-        self._valid = self._header["valid"].values.copy()
-        self._counts = written
-        self._tiles: dict[int, _Tile] = {}
+        self._tiles: dict[int, ArrivingTile] = {}
         self._said: set[str] = set()
         self.outside = self.repeated = 0
+        # Before anything is read that another writer may still change.
         self._note = claim_part(self._location, PARTS, self._own[0], self._own[-1])
-        self._store = zarr.open_group(open_zarr_store(self._location, read_only=False), mode="r+")
+        try:
+            self._read(url)
+        except BaseException:
+            release_part(self._note)
+            raise
+
+    def _read(self, url: str | Path) -> None:
+        """Read what is in the store: the plan, and what earlier writers have written."""
+        scan, written = open_scan(url), count_written(self._location, open_dataset(self._location))
+        if written is None:
+            raise ScanError(f"{url} was replaced while it was opened; expected a scan that grows")
+        self._counts = written
+        self._plan = PlannedFrames(scan)
+        self._shape, self._dtype = scan["intensity"].shape, scan["intensity"].dtype
+        self._used = scan[FRAME_USED].values.copy()
+        self._valid = scan["valid"].values.copy()
+        self._arrays = open_arrays(self._location)
 
     @property
     def written(self) -> int:
@@ -146,7 +148,7 @@ class ScanWriter:
         parts = [np.empty(0, dtype=np.int64)]
         for tile in self._own:
             if self._counts[tile] == NOT_YET:
-                numbers = self._numbers[self._frames_of(tile)]
+                numbers = self._plan.numbers[self._plan.frames_of(tile)]
                 parts.append(numbers[~self._tiles[tile].there] if tile in self._tiles else numbers)
         return np.sort(np.concatenate(parts))
 
@@ -160,7 +162,8 @@ class ScanWriter:
         numbers : (frame,) int array or int
             Numbers of the frames, as in the plan.
         position : (frame, 2) array, optional
-            Measured positions in the unit of the plan. NaN, or no position: the planned one holds.
+            Measured positions in the unit of the plan. NaN, or no position: the planned one holds. Those of
+            frames that have been written are stored as `write_position` does.
 
         Returns
         -------
@@ -170,7 +173,8 @@ class ScanWriter:
         Raises
         ------
         ScanError
-            Shapes do not fit, or counts do not fit into the type of the plan, or are impossible.
+            Shapes do not fit, or counts of a tile that has come do not fit into the type of the plan, or are
+            impossible. The frames to blame are given up, and may be written once more; all others are kept.
         StoreError
             The server does not answer, or denies access.
         """
@@ -181,17 +185,24 @@ class ScanWriter:
                 f"frames have the shape {counts.shape}, for {len(number)} numbers of type {number.dtype}; "
                 f"expected frames of {self._shape[1]} x {self._shape[2]} pixels, and a whole number for each"
             )
-        counts = self._convert(counts)
         index = self._find(number)
         if position is not None:
-            self._place(index, position)
-        return sum(self._take(int(own), of_frame) for own, of_frame in zip(index, counts, strict=True))
+            self._store_position(index, position)
+        taken, refused = 0, None
+        for own, of_frame in zip(index, counts, strict=True):
+            try:
+                taken += self._take(int(own), of_frame)
+            except ScanError as error:
+                refused = refused or error
+        if refused is not None:
+            raise refused
+        return taken
 
     def write_position(self, numbers: ArrayLike, position: ArrayLike) -> None:
         """Take measured positions over that come before or after their frames.
 
         Those of tiles that have been written are changed in the store; a run that follows takes them up with
-        the next tile.
+        the next tile. A frame whose position then lies off the canvas of the plan is left out for good.
 
         Parameters
         ----------
@@ -200,32 +211,57 @@ class ScanWriter:
         position : (frame, 2) array
             In the unit of the plan.
         """
-        index = self._find(np.atleast_1d(np.asarray(numbers)))
-        self._place(index, position)
-        tiles = np.unique(self._tile_of(index[index >= 0]))
+        self._store_position(self._find(np.atleast_1d(np.asarray(numbers))), position)
+
+    def _store_position(self, index: NDArray[np.int64], position: ArrayLike) -> None:
+        """Keep positions, and write those of tiles that are in the store."""
+        index = self._plan.place(index, position)
+        tiles = np.unique(self._plan.tile_of(index))
         for tile in tiles[np.isin(tiles, self._own)]:
             if self._counts[tile] > 0:
-                self._write_part("position", self._frames_of(tile), self._position[self._frames_of(tile)])
+                frames = self._plan.frames_of(tile)
+                lost = self._used[frames] & ~self._plan.are_on_canvas(frames)
+                if lost.any():
+                    self._say_off_canvas(frames, lost)
+                    self._used[frames] &= ~lost
+                    # First: a reader in between must not use a frame without a place.
+                    self._write_part(FRAME_USED, frames, self._used[frames])
+                self._write_part("position", frames, self._plan.position[frames])
 
     def close(self) -> None:
         """End the scan, or this writer's tiles of it: what is in memory is written, the rest is missing.
 
         Frames that are missing stay in the scan, with ``frame_used`` False.
+
+        Raises
+        ------
+        ScanError
+            Frames in memory have impossible counts. They are left out; everything else has been written.
         """
-        missing = self.missing
+        try:
+            self._end()
+        finally:
+            self._release()
+
+    def _end(self) -> None:
+        missing, refused = self.missing, []
         for tile in self._own:
-            if self._counts[tile] == NOT_YET and tile in self._tiles:
-                self._write_tile(tile)
-            elif self._counts[tile] == NOT_YET:
+            while tile in self._tiles:
+                try:
+                    self._write_tile(tile)
+                except ScanError as error:
+                    refused.append(error)
+            if self._counts[tile] == NOT_YET:
                 self._record(tile, 0)
         if self.outside:
             warn_caller(f"{self.outside} frames were outside the plan, and are left out")
         if missing.size:
             warn_caller(
-                f"{list_numbers(missing)} of {len(self._numbers)} planned frames never came, and "
+                f"{list_numbers(missing)} of {len(self._plan.numbers)} planned frames never came, and "
                 f"{'is' if missing.size == 1 else 'are'} left out"
             )
-        self._release()
+        if refused:
+            raise refused[0]
 
     def __enter__(self) -> Self:
         return self
@@ -242,79 +278,50 @@ class ScanWriter:
         self._tiles.clear()
         release_part(self._note)
 
-    def _convert(self, counts: NDArray[Any]) -> NDArray[Any]:
-        """The counts in the type of the plan."""
-        if np.can_cast(counts.dtype, self._dtype):
-            return counts
-        with np.errstate(invalid="ignore"):
-            converted = counts.astype(self._dtype)
-        if not np.array_equal(converted, counts):
-            raise ScanError(
-                f"frames of type {counts.dtype} hold {counts.min()} to {counts.max()}; expected counts that "
-                f"fit into {self._dtype}, the type of the plan"
-            )
-        return converted
-
     def _find(self, number: NDArray[Any]) -> NDArray[np.int64]:
         """Where these frames are in the scan; -1 for those that are not in the plan, which are counted."""
-        at = np.minimum(np.searchsorted(self._numbers, number, sorter=self._sorted), len(self._sorted) - 1)
-        index = self._sorted[at]
-        index = np.where(self._numbers[index] == number, index, -1)
+        index = self._plan.find(number)
         unknown = number[index < 0]
         if unknown.size:
             self.outside += len(unknown)
             self._say(
                 f"{list_numbers(unknown)} {'is' if unknown.size == 1 else 'are'} outside the plan of "
-                f"{len(self._numbers)} frames, and left out",
+                f"{len(self._plan.numbers)} frames, and left out",
                 kind="outside",
             )
         return index
 
-    def _place(self, index: NDArray[np.int64], position: ArrayLike) -> None:
-        """Keep measured positions; where there is none, the planned one holds."""
-        measured = np.asarray(position, dtype=np.float64).reshape(-1, 2)
-        if len(measured) != len(index):
-            raise ScanError(f"position has {len(measured)} places; expected {len(index)}, one for each frame")
-        known = (index >= 0) & np.isfinite(measured).all(axis=1)
-        self._position[index[known]] = measured[known]
-
-    def _tile_of(self, index: Any) -> Any:
-        return np.searchsorted(self._starts, index, side="right") - 1
-
-    def _frames_of(self, tile: int) -> slice:
-        return slice(int(self._starts[tile]), int(self._starts[tile + 1]))
-
     def _take(self, index: int, counts: NDArray[Any]) -> bool:
         """Take one frame over; whether it is new."""
-        tile = int(self._tile_of(index))
+        tile = int(self._plan.tile_of(index))
         if index < 0 or tile not in self._own:
             return False
         if self._counts[tile] != NOT_YET:
             self.repeated += 1
             return False
-        frames = self._frames_of(tile)
+        frames = self._plan.frames_of(tile)
         held = self._tiles.get(tile)
         if held is None:
-            held = self._tiles[tile] = _Tile((frames.stop - frames.start, *self._shape[1:]), self._dtype)
+            shape = (frames.stop - frames.start, *self._shape[1:])
+            held = self._tiles[tile] = ArrivingTile(shape, counts.dtype)
         own = index - frames.start
         if held.there[own]:
             self.repeated += 1
             return False
-        held.counts[own], held.there[own] = counts, True
+        held.take(own, counts)
         if held.there.all():
             self._write_tile(tile)
         return True
 
     def _write_tile(self, tile: int) -> None:
         """Write a tile: positions, which frames are used, the shard, and last the number of its frames."""
-        held, frames = self._tiles[tile], self._frames_of(tile)
-        used = held.there & self._is_on_canvas(frames, held.there)
-        there = np.flatnonzero(used)
-        came = held.counts if used.all() else held.counts[there]
-        intake = Intake(came.shape, came.dtype, self._valid, self._mask_value, self._clip_negative)
-        counts = intake.admit(came, np.arange(len(there)))
-        header = self._header.isel(frame=frames.start + there)
-        header["position"] = header["position"].copy(data=self._position[frames][there])
+        held, frames = self._tiles[tile], self._plan.frames_of(tile)
+        used = held.there & self._plan.are_on_canvas(frames)
+        lost, there = held.there & ~used, np.flatnonzero(used)
+        intake, counts = self._admit(tile, there)
+        if lost.any():
+            self._say_off_canvas(frames, lost)
+        header = self._plan.select(frames.start + there)
         header["valid"] = (("qy", "qx"), self._valid)
         header["intensity"] = (("frame", "qy", "qx"), counts)
         found, said = describe_intake(header, intake)
@@ -323,32 +330,40 @@ class ScanWriter:
         self._mask(intake.valid)
         for sentence in said:
             self._say(sentence)
-        if counts is not held.counts:
-            held.counts[:] = 0
-            held.counts[there] = counts
-        self._write_part("position", frames, self._position[frames])
+        if len(counts) < len(used):
+            stored = np.zeros(held.counts.shape, dtype=self._dtype)
+            stored[there] = counts
+            counts = stored
+        self._used[frames] = used
+        self._write_part("position", frames, self._plan.position[frames])
         self._write_part(FRAME_USED, frames, used)
-        self._write_part("intensity", frames, held.counts)
+        self._write_part("intensity", frames, counts)
         self._record(tile, int(held.there.sum()))
         del self._tiles[tile]
 
-    def _is_on_canvas(self, frames: slice, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which positions of a tile are on the canvas of the plan, with a frame of room around it."""
-        own = self._header.isel(frame=frames)
-        own["position"] = own["position"].copy(data=self._position[frames])
-        position = position_in_pixels(own)
-        inside: NDArray[np.bool_] = ((position >= self._low) & (position <= self._high)).all(axis=1)
-        lost = there & ~inside
-        if lost.any():
-            self.outside += int(lost.sum())
-            numbers = list_numbers(self._numbers[frames][lost])
-            self._say(f"{numbers} lie off the canvas of the plan, and are left out", kind="off the canvas")
-        return inside
+    def _admit(self, tile: int, there: NDArray[np.int64]) -> tuple[Intake, NDArray[Any]]:
+        """The counts of these frames of a tile as they are stored; frames that cannot be are given up."""
+        held, numbers = self._tiles[tile], self._plan.numbers[self._plan.frames_of(tile)][there]
+        came = held.counts if len(there) == len(held.there) else held.counts[there]
+        intake = Intake(came.shape, came.dtype, self._valid, self._mask_value, self._clip_negative)
+        try:
+            return intake, admit_counts(came, numbers, self._dtype, intake, self._clip_negative)
+        except ScanError:
+            bad = find_impossible_frames(came, intake.valid, self._dtype, self._clip_negative)
+            held.there[there[bad]] = False
+            if not held.there.any():
+                del self._tiles[tile]
+            raise
+
+    def _say_off_canvas(self, frames: slice, lost: NDArray[np.bool_]) -> None:
+        self.outside += int(lost.sum())
+        numbers = list_numbers(self._plan.numbers[frames][lost])
+        self._say(f"{numbers} lie off the canvas of the plan, and are left out", kind="off the canvas")
 
     def _mask(self, valid: NDArray[np.bool_]) -> None:
         """Mask pixels that were found not to count, in the store too."""
         self._valid &= valid
-        stored: Any = self._store["valid"]
+        stored = self._arrays["valid"]
         now = retry_store(lambda: np.asarray(stored[...]), f"reading {self._location}", self._location)
         self._valid &= now
         if not np.array_equal(self._valid, now):
@@ -359,8 +374,8 @@ class ScanWriter:
         self._counts[tile] = frames
 
     def _write_part(self, name: str, where: slice, values: Any) -> None:
-        """Write a part of a variable, which is a whole chunk or shard."""
-        array: Any = self._store[name]
+        """Write a part of a variable: a whole chunk or shard, or all of `valid`."""
+        array = self._arrays[name]
 
         def write() -> None:
             array[where] = values
@@ -373,12 +388,3 @@ class ScanWriter:
         if kind not in self._said:
             self._said.add(kind)
             warn_caller(sentence)
-
-
-def _check_tiles(tiles: Iterable[int] | None, count: int) -> range:
-    if tiles is None:
-        return range(count)
-    own = [int(tile) for tile in tiles]
-    if not own or own != list(range(own[0], own[0] + len(own))) or own[0] < 0 or own[-1] >= count:
-        raise OptionError(f"tiles are {own}; expected consecutive ones of the scan's {count}, from 0")
-    return range(own[0], own[-1] + 1)

@@ -8,6 +8,7 @@ import sys
 import warnings
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from zarr.storage import LocalStore
 
 import daskptycho as dp
 from daskptycho.cli import daskptycho
+from daskptycho.scan import scan_writer
 
 SIDE, SIZE, TILE = 6, 8, 9
 FRAMES = SIDE * SIDE
@@ -295,11 +297,183 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with dp.ScanWriter(path) as writer:
         with pytest.raises(dp.ScanError, match="expected frames of 8 x 8 pixels"):
             writer.write(np.zeros((2, 4, 8)), [0, 1])
-        with pytest.raises(dp.ScanError, match="expected counts that fit into uint16"):
-            writer.write(np.full((8, 8), 70_000), 0)
+        large = counts().astype(np.int64)
+        large[0] += 70_000
+        with pytest.raises(dp.ScanError, match=r"frame 0 of type int64 holds .* counts that fit into uint16"):
+            writer.write(large, np.arange(FRAMES))
+        np.testing.assert_array_equal(writer.missing, [0])
         with pytest.raises(dp.ScanError, match="position has 3 places; expected 1"):
             writer.write(counts()[0], 0, plan()[:3])
-        writer.write(counts().astype(np.int64), np.arange(FRAMES))
+        writer.write(counts()[0].astype(np.int64), 0)
+    assert check_readable(path) == FRAMES
     dp.create_scan(tmp_path / "once.zarr", counts(), plan(), position_unit="pixel")
     with pytest.raises(dp.ScanError, match="was written at once; expected a scan laid out"):
         dp.ScanWriter(tmp_path / "once.zarr")
+
+
+def tile_numbers(path: Path, tile: int) -> np.ndarray:
+    """Numbers of the frames of a tile."""
+    return dp.open_scan(path)["frame_number"].values[TILE * tile : TILE * (tile + 1)]
+
+
+def test_a_tile_without_any_count_is_in_the_store(tmp_path: Path) -> None:
+    path = tmp_path / "scan.zarr"
+    lay_out(path)
+    dark = counts().copy()
+    dark[tile_numbers(path, 1)] = 0
+    with (
+        warnings.catch_warnings(),
+        dp.ScanWriter(path) as writer,
+    ):
+        warnings.simplefilter("ignore")
+        writer.write(dark, np.arange(FRAMES))
+    scan = dp.open_scan(path)
+    np.testing.assert_array_equal(scan["intensity"].values, dark[scan["frame_number"].values])
+
+
+def test_a_tile_that_is_wholly_off_the_canvas_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "scan.zarr"
+    lay_out(path)
+    lost = tile_numbers(path, 2)
+    position = plan()
+    position[lost] += 500
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with dp.ScanWriter(path) as writer:
+            writer.write(counts(), np.arange(FRAMES), position)
+    assert writer.outside == TILE
+    scan = dp.open_scan(path)
+    np.testing.assert_array_equal(scan["frame_number"].values[~scan["frame_used"].values], lost)
+
+
+def test_a_writer_that_comes_while_another_one_ends_sees_what_that_one_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scan.zarr"
+    lay_out(path)
+    first = dp.ScanWriter(path)
+    claim = scan_writer.claim_part
+
+    def end_first_and_claim(*part: Any) -> Path | None:
+        first.write(counts(), np.arange(FRAMES))
+        first.close()
+        return claim(*part)
+
+    monkeypatch.setattr(scan_writer, "claim_part", end_first_and_claim)
+    with dp.ScanWriter(path) as second:
+        assert second.written == FRAMES
+        assert second.missing.size == 0
+    assert check_readable(path) == FRAMES
+
+
+def test_a_writer_that_cannot_begin_leaves_its_tiles_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scan.zarr"
+    lay_out(path)
+
+    def fail(*_: Any) -> None:
+        raise dp.StoreError("the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scan_writer, "open_arrays", fail)
+        with pytest.raises(dp.StoreError, match="the disk is gone"):
+            dp.ScanWriter(path)
+    assert [left.name for left in tmp_path.iterdir()] == ["scan.zarr"]
+
+
+def test_a_position_off_the_canvas_that_comes_late_leaves_its_frame_out(tmp_path: Path) -> None:
+    path = tmp_path / "scan.zarr"
+    lay_out(path)
+    writer = dp.ScanWriter(path)
+    writer.write(counts(), np.arange(FRAMES))
+    with pytest.warns(UserWarning, match="frame 17 lie off the canvas of the plan"):
+        writer.write_position([16, 17], [plan()[16] + 0.5, plan()[17] + 500])
+    with pytest.warns(UserWarning, match="1 frames were outside the plan"):
+        writer.close()
+    scan = dp.open_scan(path)
+    assert scan["frame_number"].values[~scan["frame_used"].values].tolist() == [17]
+    own = scan["position"].values[scan["frame_number"].values == 16][0]
+    np.testing.assert_array_equal(own, plan()[16] + 0.5)
+
+
+def test_a_position_that_comes_with_a_frame_of_a_written_tile_is_stored(tmp_path: Path) -> None:
+    path = tmp_path / "scan.zarr"
+    lay_out(path)
+    with dp.ScanWriter(path) as writer:
+        writer.write(counts(), np.arange(FRAMES))
+        assert writer.write(counts()[5], 5, plan()[[5]] + 0.25) == 0
+    scan = dp.open_scan(path)
+    own = scan["position"].values[scan["frame_number"].values == 5][0]
+    np.testing.assert_array_equal(own, plan()[5] + 0.25)
+
+
+def test_a_frame_with_impossible_counts_is_given_up_and_may_come_once_more(tmp_path: Path) -> None:
+    path = tmp_path / "scan.zarr"
+    lay_out(path)
+    faulty = counts().astype(np.float64)
+    faulty[5, 3, 4] = -1
+    with dp.ScanWriter(path) as writer:
+        with pytest.raises(dp.ScanError, match="1 negative value in frame 5 of the input"):
+            writer.write(faulty, np.arange(FRAMES))
+        np.testing.assert_array_equal(writer.missing, [5])
+        assert writer.written == FRAMES - TILE
+        assert writer.write(counts()[5], 5) == 1
+        assert writer.repeated == 0
+    assert check_readable(path) == FRAMES
+
+
+def test_a_frame_with_impossible_counts_does_not_keep_a_scan_from_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "scan.zarr"
+    lay_out(path)
+    faulty = counts().astype(np.float64)
+    bad, lost = tile_numbers(path, 0)[:2]
+    faulty[bad, 3, 4] = -1
+    came = np.setdiff1d(np.arange(FRAMES), [lost, tile_numbers(path, 3)[0]])
+    writer = dp.ScanWriter(path)
+    writer.write(faulty[came], came)
+    with (
+        pytest.warns(UserWarning, match="of 36 planned frames never came"),
+        pytest.raises(dp.ScanError, match=f"1 negative value in frame {bad} of the input"),
+    ):
+        writer.close()
+    assert check_readable(path) == FRAMES - 3
+    assert dp.open_scan(path).attrs["tiles_written"] == 4
+    assert [left.name for left in tmp_path.iterdir()] == ["scan.zarr"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [({"mask_value": -1}, -1), ({"mask_value": 70_000}, 70_000), ({}, -1)]
+)
+def test_codes_of_frames_of_a_signed_type_are_masked(
+    tmp_path: Path, options: dict[str, Any], code: int
+) -> None:
+    path = tmp_path / "scan.zarr"
+    lay_out(path)
+    coded = counts().astype(np.int32)
+    coded[:, 2, 3] = code
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with dp.ScanWriter(path, **options) as writer:
+            writer.write(coded, np.arange(FRAMES))
+    scan = dp.open_scan(path)
+    assert np.argwhere(~scan["valid"].values).tolist() == [[2, 3]]
+    good = scan["valid"].values
+    np.testing.assert_array_equal(
+        scan["intensity"].values[:, good], counts()[scan["frame_number"].values][:, good]
+    )
+    assert scan["intensity"].dtype == np.uint16
+
+
+def test_negative_counts_of_a_signed_type_are_clipped(tmp_path: Path) -> None:
+    path = tmp_path / "scan.zarr"
+    lay_out(path)
+    below = counts().astype(np.int16)
+    below[3, 4, 4] = -2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with dp.ScanWriter(path, clip_negative=True) as writer:
+            writer.write(below, np.arange(FRAMES))
+    scan = dp.open_scan(path)
+    assert scan["valid"].all()
+    np.testing.assert_array_equal(scan["intensity"].values, np.maximum(below, 0)[scan["frame_number"].values])
