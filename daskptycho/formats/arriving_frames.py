@@ -7,6 +7,7 @@ the detector's process has written.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
@@ -64,13 +65,17 @@ class _Hdf5:
     def __init__(self, path: Path, key: str | None) -> None:
         self._path, self._key = path, key
         self._beyond = 0
+        # For each dataset, by the number of its first frame: how many frames are known to be whole, and the
+        # last one that holds anything, with the checksum of its counts.
+        self._whole: dict[int, int] = {}
+        self._latest: dict[int, tuple[int, int]] = {}
 
     def arrived(self, wanted: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         # Without SWMR, a file may be caught in the middle of a change.
         with suppress(OSError, RuntimeError, KeyError), self._open() as file:
             start = 0
             for array in [] if file is None else self._find(file):
-                count = _count_written(array)
+                count = self._count_written(array, start)
                 numbers = np.array(
                     [n for n in range(start, start + count) if _is_new(n, wanted)], dtype=np.int64
                 )
@@ -81,8 +86,26 @@ class _Hdf5:
                     rows = block - start
                     whole = int(rows[-1] - rows[0]) + 1 == len(rows)
                     yield block, array[rows[0] : rows[-1] + 1] if whole else array[rows]
+                self._beyond = max(self._beyond, start + count)
                 start += len(array)
-                self._beyond = max(self._beyond, start)
+
+    def _count_written(self, array: Any, start: int) -> int:
+        """Number of frames that a dataset has: those that have been written whole.
+
+        A chunk of a single frame exists once the frame has been written. Elsewhere frames that are still to
+        come read as the fill value: a frame has been written if a later one holds something, or if it holds
+        the same at two looks. Frames without any count at the end of a file are thus never taken.
+        """
+        present = _count_present(array)
+        if array.chunks == (1, *array.shape[1:]) and not array.is_virtual:
+            return present
+        known = self._whole.get(start, 0)
+        last = _find_last_filled(array, known, present)
+        if last is not None:
+            seen = (last, zlib.crc32(np.ascontiguousarray(array[last]).data))
+            known = last + 1 if self._latest.get(start) == seen else last
+            self._latest[start], self._whole[start] = seen, known
+        return known
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
@@ -130,8 +153,8 @@ def _note_frames(found: dict[str, Any], name: str, item: Any) -> None:
         found[name] = item
 
 
-def _count_written(array: Any) -> int:
-    """Number of frames that a dataset has: those in chunks that exist."""
+def _count_present(array: Any) -> int:
+    """Number of frames in the chunks that exist; all of a dataset that has no chunks."""
     frames = len(array)
     if not frames or array.chunks is None or array.is_virtual:
         return frames
@@ -143,6 +166,18 @@ def _count_written(array: Any) -> int:
     chunks = -(-frames // size)
     written = next((chunk for chunk in range(chunks) if not is_there(chunk)), chunks)
     return min(frames, written * size)
+
+
+def _find_last_filled(array: Any, first: int, end: int) -> int | None:
+    """Last of these frames that holds anything; looked for from about the last of a few that do."""
+    empty = array.fillvalue
+
+    def is_filled(frame: int) -> bool:
+        return bool((array[frame] != empty).any())
+
+    start = next((frame for frame in reversed(range(first, end, BLOCK)) if is_filled(frame)), first)
+    filled = np.flatnonzero((array[start : min(end, start + BLOCK)] != empty).any(axis=(1, 2)))
+    return start + int(filled[-1]) if filled.size else None
 
 
 class _Folder:
@@ -159,7 +194,11 @@ class _Folder:
             digits = re.findall(r"\d+", file.stem)
             if file in self._read or file.suffix.lower() not in (".npy", ".tif", ".tiff") or not digits:
                 continue
-            status = file.stat()
+            try:
+                status = file.stat()
+            except FileNotFoundError:
+                # Renamed since the folder was listed: it comes under its new name.
+                continue
             now = (status.st_size, status.st_mtime_ns)
             if self._seen.get(file) != now:
                 self._seen[file] = now
@@ -171,7 +210,7 @@ class _Folder:
 
     def _load(self, file: Path) -> NDArray[Any]:
         try:
-            if file.suffix == ".npy":
+            if file.suffix.lower() == ".npy":
                 return np.load(file, allow_pickle=False)
             frame: NDArray[Any] = import_extra("tifffile").imread(file)
             return frame

@@ -142,7 +142,7 @@ class Checkpoints:
 
     @staticmethod
     def create(location: Location, scan: xr.Dataset, loop: Loop, state: State) -> Checkpoints:
-        """Create a store for the checkpoints of a run; an existing one is replaced.
+        """Create a store for the checkpoints of a run, which replaces an existing one once it is settled.
 
         Parameters
         ----------

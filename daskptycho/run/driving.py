@@ -162,8 +162,10 @@ class Run:
         try:
             with catch_stop_signals():
                 yield
-        except (ScanError, OptionError):
-            # A resumed run would fail in the same way.
+        except (ScanError, OptionError) as error:
+            # A resumed run would fail in the same way, but for what frames that came later have caused.
+            if self._grow is not None and self._standing is not None and self._standing.history:
+                error.add_note(self._rescue())
             raise
         except OutOfMemory as error:
             planned = "" if self._loop is None else f"; {self._loop.needs.explain()}"

@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.cluster.workers import Workers
+from daskptycho.errors import ScanError
 from daskptycho.run.first_probe import guess_probe
 from daskptycho.run.growth import Watch
 from daskptycho.run.keeper import Keeper
@@ -73,6 +74,11 @@ class Follower:
         """The loop of the stage that the keeper has a checkpoint of, or of the frames that are there.
 
         Waits for the first frames.
+
+        Raises
+        ------
+        ScanError
+            The scan has ended, and none of its frames is used.
         """
         kept = self._keeper.scan_of_checkpoint
         scan = self._wait_for_frames() if kept is None else kept
@@ -93,6 +99,11 @@ class Follower:
         """The scan, once it has frames to begin with."""
         self._watch.look()
         while not self._watch.measured or not frames_used(scan := self._watch.open()).any():
+            if self._watch.ended:
+                raise ScanError(
+                    f"the scan has ended with {self._watch.measured:,} frames in its store, and none of them "
+                    "is used; expected frames to reconstruct"
+                )
             self._watch.wait()
         return scan
 
@@ -104,7 +115,8 @@ class Follower:
     def grow(self, loop: Loop, standing: Standing) -> tuple[Loop, Standing]:
         """The loop and the standing to go on with, after a sweep.
 
-        They are those of a new stage if frames have come, or if the scan has ended.
+        They are those of a new stage if frames have come, or if the scan has ended. A run that has improved
+        the image for long, or has diverged too often, waits for that.
         """
         if loop.is_last:
             return loop, standing
@@ -112,7 +124,7 @@ class Follower:
         growth = loop.growth
         assert growth is not None
         if not new and not self._watch.ended and self._watch.measured <= growth.measured:
-            if len(standing.recent) < IDLE_SWEEPS:
+            if len(standing.recent) < IDLE_SWEEPS and not standing.guard.exhausted:
                 return loop, standing
             self._watch.wait()
         return self._next_stage(loop, standing)

@@ -130,7 +130,7 @@ def go_back(layout: Layout, anchor: Anchor) -> State:
     return persist(State(anchor.shared, tiles))
 
 
-def warn_of_return(sweep: int, residual: float, guard: Guard, anchor: Anchor) -> None:
+def warn_of_return(sweep: int, residual: float, guard: Guard, anchor: Anchor, *, is_last: bool) -> None:
     """Tell the user that a sweep has diverged, and what the run does about it.
 
     Parameters
@@ -142,11 +142,14 @@ def warn_of_return(sweep: int, residual: float, guard: Guard, anchor: Anchor) ->
     guard : Guard
         The guard after it.
     anchor : Anchor
+    is_last : bool
+        Whether no more frames will come: a run that follows a scan does not end before that.
     """
     found = f"R2 is {residual:.3g} in sweep {sweep}: the reconstruction diverged"
     there = "the start" if anchor.sweep == 0 else f"the image after sweep {anchor.sweep}"
+    then = "ends with" if is_last else "waits for more frames with"
     does = (
-        f"the run has gone back {MOST_RETURNS} times and ends with {there}"
+        f"the run has gone back {MOST_RETURNS} times and {then} {there}"
         if guard.exhausted
         else f"the run goes back to {there}, with {guard.share:.3g} of its steps and momentum"
     )

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import xarray as xr
@@ -20,6 +20,7 @@ from daskptycho.run.loop import Loop
 from daskptycho.run.options import RunOptions
 from daskptycho.run.standing import Standing
 from daskptycho.storage.checkpoints import CheckpointStore, Snapshot
+from daskptycho.storage.retrying import fail_fast
 from daskptycho.storage.store import Location, parse_location, read_bytes
 from daskptycho.tasks.waiting import WorkersLost
 
@@ -41,11 +42,16 @@ def refuse_to_lose_checkpoints(out: Location, device: Device) -> None:
     """
     location = location_of(out)
     # A killed run may leave parts of a result in a bucket, but never this file.
-    if read_bytes(out, "zarr.json") is None and CheckpointStore.exists(location):
+    if read_bytes(out, "zarr.json") is None and _holds_checkpoints(location):
         raise ScanError(
             f"{location} holds checkpoints of an earlier run; continue it with resume "
             f"({_resume_command(out, device)}), or pass overwrite=True (--overwrite) to begin again"
         )
+
+
+def _holds_checkpoints(location: Location) -> bool:
+    """Whether there is a store with checkpoints; one that was only just created has none."""
+    return CheckpointStore.exists(location) and bool(CheckpointStore(location).list_snapshots())
 
 
 def _resume_command(out: Location, device: Device) -> str:
@@ -199,15 +205,26 @@ class Keeper:
         with _convert_store_errors("written"):
             if self._checkpoints is None or not self._is_of_stage:
                 # Created when first needed, so that a run that fails earlier leaves none.
-                self._checkpoints = Checkpoints.create(
-                    self._choose_location(), self.scan, loop, standing.state
-                )
-            self._snapshot = self._checkpoints.save(loop, standing, temporary=temporary)
+                self._checkpoints, self._snapshot = self._begin_store(loop, standing, temporary=temporary)
+            else:
+                self._snapshot = self._checkpoints.save(loop, standing, temporary=temporary)
         self._is_of_stage, self.scan_of_checkpoint = True, self.scan
         self.ended_at_checkpoint = loop.is_last
         self.saved = standing.sweep
         if not temporary:
             self._last_kept, self._last_kept_at = self.saved, self._clock()
+
+    def _begin_store(self, loop: Loop, standing: Standing, *, temporary: bool) -> tuple[Checkpoints, str]:
+        """Write the first checkpoint of a run, or of a stage: with it, a new store replaces an old one."""
+        begun = Checkpoints.create(self._choose_location(), self.scan, loop, standing.state)
+        try:
+            snapshot = begun.save(loop, standing, temporary=temporary)
+            begun.store.settle()
+        except BaseException:
+            with fail_fast(), suppress(OSError):
+                begun.store.remove()
+            raise
+        return begun, snapshot
 
     def _choose_location(self) -> Location:
         """The location of the store of checkpoints: beside the result, or in a temporary folder."""

@@ -348,7 +348,7 @@ class Loop:
                 "with the frames; expected a finite probe and start of moderate size"
             )
         guard = Guard(returns=standing.guard.returns + 1)
-        warn_of_return(len(history), residual, guard, anchor)
+        warn_of_return(len(history), residual, guard, anchor, is_last=self.is_last)
         state = go_back(self.layout, anchor)
         anew = Standing(state, standing.cadence, None, history, stage=standing.stage)
         pace, gains = standing.pace, standing.gain_pace

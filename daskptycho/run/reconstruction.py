@@ -107,7 +107,9 @@ def reconstruct(
         `Positions` or a `Background` with options; ``"gain"``, the beam's gain at each frame, from that of
         the scan if it has one. Nothing by default.
     start : "ones", "random" or (y, x) array
-        A constant object, random phases in every frame, or an object on the scan's canvas.
+        A constant object, random phases in every frame, or an object on the scan's canvas, as a result has
+        it. Where frames may move, the canvas has a margin; an object without it is taken too, and begins
+        with a constant there.
     seed : int
         Seed of the random start.
     tolerance : float or "auto", optional
@@ -144,8 +146,9 @@ def reconstruct(
     follow : bool
         Follow a scan while it grows: begin with its first complete tile, take each further one up as it
         appears, and make `sweeps` sweeps after the last frame. It waits for frames as long as the scan has
-        not ended (`ScanWriter.close`). Later tiles begin with the image and the probe of then. With `sweeps`
-        after the last frame, the image is as good as that of a run that begins then.
+        not ended (`ScanWriter.close`); a scan that has ended without any is an error. Later tiles begin with
+        the image and the probe of then. With `sweeps` after the last frame, the image is as good as that of
+        a run that begins then.
         With `start` "ones" and without `refine` only.
     overwrite : bool
         Whether to replace an existing result at `out`, and checkpoints of an earlier run.
@@ -180,8 +183,8 @@ def reconstruct(
     Raises
     ------
     ScanError
-        The scan is impossible, a result or checkpoints exist at `out`, or the first guesses have no finite
-        R2.
+        The scan is impossible, or has ended without a frame to follow; a result or checkpoints exist at
+        `out`; or the first guesses have no finite R2.
     StoreError
         `out` denies access or does not answer for longer than a minute, before the first frames are read or
         when the result is written. In between this is a `FaultError`.
@@ -240,7 +243,7 @@ def reconstruct(
         probe = guess_probe(scan)
     margin = options.margin((scan.sizes["qy"], scan.sizes["qx"]))
     tiling = lay_out_tiles(scan, whole_pixel=not options.subpixel, margin=margin)
-    image = None if isinstance(start, str) else _check_image(start, tiling)
+    image = None if isinstance(start, str) else _place_image(start, tiling, margin)
     setting = choose_setting(scan, tiling, options, workers, probe=probe, modes=modes, image=image)
     run = Run(setting.lay_out, setting.begin, Keeper(options, whole, target, device))
     return _carry_out(run, callback, target, device, overwrite=overwrite)
@@ -265,10 +268,18 @@ def _carry_out(
         return run.carry_out(callback, store)
 
 
-def _check_image(start: ArrayLike, tiling: Tiling) -> NDArray:
+def _place_image(start: ArrayLike, tiling: Tiling, margin: int) -> NDArray:
+    """The object to begin with on the whole canvas, whether or not it has the margin."""
     image = np.asarray(start)
-    if image.shape != tiling.window.shape:
-        raise OptionError(f"start has shape {image.shape}; expected the canvas's, {tiling.window.shape}")
     if not np.isfinite(image).all():
         raise OptionError("start holds NaN or infinity; expected an object")
-    return image
+    if image.shape == tiling.window.shape:
+        return image
+    lit = tiling.window.grow(-margin) if tiling.period is None else tiling.window
+    if image.shape != lit.shape:
+        wide = "" if lit == tiling.window else f" (or with its margin, {tiling.window.shape})"
+        raise OptionError(f"start has shape {image.shape}; expected the canvas's, {lit.shape}{wide}")
+    # Nothing is known of the margin: a constant, with the mean phase of the object.
+    total = image.sum(dtype=np.complex128)
+    constant = total / abs(total) if total else 1.0
+    return np.pad(image.astype(np.complex64), margin, constant_values=constant)

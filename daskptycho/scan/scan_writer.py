@@ -31,12 +31,15 @@ from daskptycho.storage.store import (
     parse_location,
     release_part,
     retry_store,
+    take_turn,
 )
 
 __all__ = ["ScanWriter"]
 
 # The variables of which each tile has a chunk, in the order in which they are written.
 PARTS = ("position", FRAME_USED, "intensity", FRAMES_WRITTEN)
+# How often a mask is written again that another writer has written over.
+ATTEMPTS = 5
 
 
 class ScanWriter:
@@ -253,6 +256,7 @@ class ScanWriter:
                     refused.append(error)
             if self._counts[tile] == NOT_YET:
                 self._record(tile, 0)
+        self._mask(self._valid)
         if self.outside:
             warn_caller(f"{self.outside} frames were outside the plan, and are left out")
         if missing.size:
@@ -331,9 +335,8 @@ class ScanWriter:
         for sentence in said:
             self._say(sentence)
         if len(counts) < len(used):
-            stored = np.zeros(held.counts.shape, dtype=self._dtype)
-            stored[there] = counts
-            counts = stored
+            some, counts = counts, np.zeros(held.counts.shape, dtype=self._dtype)
+            counts[there] = some
         self._used[frames] = used
         self._write_part("position", frames, self._plan.position[frames])
         self._write_part(FRAME_USED, frames, used)
@@ -361,13 +364,20 @@ class ScanWriter:
         self._say(f"{numbers} lie off the canvas of the plan, and are left out", kind="off the canvas")
 
     def _mask(self, valid: NDArray[np.bool_]) -> None:
-        """Mask pixels that were found not to count, in the store too."""
+        """Mask pixels that were found not to count, in the store too, where other writers mask theirs."""
         self._valid &= valid
+        with take_turn(self._location):
+            # In a bucket nothing keeps others out: what they write over is written again.
+            for _ in range(ATTEMPTS):
+                now = self._read_valid()
+                self._valid &= now
+                if np.array_equal(self._valid, now):
+                    break
+                self._write_part("valid", slice(None), self._valid)
+
+    def _read_valid(self) -> NDArray[np.bool_]:
         stored = self._arrays["valid"]
-        now = retry_store(lambda: np.asarray(stored[...]), f"reading {self._location}", self._location)
-        self._valid &= now
-        if not np.array_equal(self._valid, now):
-            self._write_part("valid", slice(None), self._valid)
+        return retry_store(lambda: np.asarray(stored[...]), f"reading {self._location}", self._location)
 
     def _record(self, tile: int, frames: int) -> None:
         self._write_part(FRAMES_WRITTEN, slice(tile, tile + 1), np.int32(frames))

@@ -114,7 +114,7 @@ class CheckpointStore:
     """
 
     def __init__(self, location: Location) -> None:
-        self.location = location
+        self.location = self._target = location
         self._repository = retry_icechunk(
             lambda: icechunk.Repository.open(make_storage(location), make_config(location)),
             f"opening {location}",
@@ -137,9 +137,10 @@ class CheckpointStore:
         parts: Mapping[str, Part],
         tiles: int,
     ) -> CheckpointStore:
-        """Create a store, which is complete or absent even if its creation is interrupted.
+        """Create a store beside this location, which `settle` moves there once it has a checkpoint.
 
-        A store that lies there is replaced. In a bucket, where nothing can be renamed, it is deleted first.
+        In a bucket, where nothing can be renamed, it is created at the location, and a store that lies there
+        is deleted first.
 
         Parameters
         ----------
@@ -158,14 +159,29 @@ class CheckpointStore:
         try:
             with translate_icechunk_errors(location):
                 _initialise(new, header, constants, parts, tiles)
-            if location.is_local:
-                remove(location)
-                new.local_path.rename(location.local_path)
+            store = CheckpointStore(new)
         except BaseException:
             with fail_fast(), suppress(OSError):
                 remove(new)
             raise
-        return CheckpointStore(location)
+        store._target = location
+        return store
+
+    def settle(self) -> None:
+        """Move a new store to the location that it was created for; one that lies there is replaced.
+
+        A run that is killed at any moment before has the checkpoints of the store that lies there.
+        """
+        if self.location == self._target:
+            return
+        old = self._target.with_name(f"{self._target.name}.old")
+        remove(old)
+        with suppress(FileNotFoundError):
+            self._target.local_path.rename(old.local_path)
+        self.location.local_path.rename(self._target.local_path)
+        remove(old)
+        settled = CheckpointStore(self._target)
+        self.location, self._repository = settled.location, settled._repository
 
     def check_reachable(self) -> None:
         """Do nothing if the store can be reached.

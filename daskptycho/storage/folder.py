@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import sleep
 
 from zarr.storage import LocalStore
 
@@ -34,10 +35,14 @@ __all__ = [
     "list_missing",
     "open_zarr_store",
     "read_bytes",
+    "take_turn",
     "write_atomically",
     "write_bytes",
     "write_file_atomically",
 ]
+
+# How often a turn is tried to be taken, and seconds between two tries: in all far longer than one lasts.
+TURNS, PAUSE = 600, 0.05
 
 # Errors of a disk without room for a file, or of a file that may not grow.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -161,6 +166,29 @@ def _as_only_writer(target: Path, partial: Path, note: Path, *, overwrite: bool)
         release(note)
 
 
+@contextmanager
+def take_turn(target: Path) -> Iterator[None]:
+    """Wait until no other process changes what the writers of a scan that grows share, and keep others out.
+
+    Raises
+    ------
+    ScanError
+        Another one does not end.
+    """
+    note = target.with_name(f"{target.name}.turn.writer")
+    for _ in range(TURNS):
+        other = claim(note).other
+        if other is None:
+            break
+        sleep(PAUSE)
+    else:
+        raise ScanError(f"{note} says that {other} changes {target}; remove it if that has ended")
+    try:
+        yield
+    finally:
+        release(note)
+
+
 def claim_tiles(target: Path, names: Iterable[str], first: int, last: int) -> Path:
     """Become the only writer of these tiles of a scan that grows, and return the note that is left beside it.
 
@@ -171,6 +199,18 @@ def claim_tiles(target: Path, names: Iterable[str], first: int, last: int) -> Pa
     ScanError
         Another process, which lives or is on another machine, has a note for one of these tiles.
     """
+    with take_turn(target):
+        note = _claim_tiles(target, first, last)
+    for name in names:
+        for tile in range(first, last + 1):
+            chunk = target / name / "c" / str(tile)
+            for begun in (*chunk.rglob("*.partial"), *chunk.parent.glob(f"{tile}.*.partial")):
+                begun.unlink(missing_ok=True)
+    return note
+
+
+def _claim_tiles(target: Path, first: int, last: int) -> Path:
+    """Look at the notes of others and leave one: two steps, which are one writer's at a time."""
     notes = f"{target.name}.tiles-"
     for other in target.parent.glob(f"{glob.escape(notes)}*-*.writer"):
         bounds = other.name.removeprefix(notes).removesuffix(".writer").split("-")
@@ -188,11 +228,6 @@ def claim_tiles(target: Path, names: Iterable[str], first: int, last: int) -> Pa
     claimed = claim(note)
     if claimed.other is not None:
         raise busy_error(target, claimed.other)
-    for name in names:
-        for tile in range(first, last + 1):
-            chunk = target / name / "c" / str(tile)
-            for begun in (*chunk.rglob("*.partial"), *chunk.parent.glob(f"{tile}.*.partial")):
-                begun.unlink(missing_ok=True)
     return note
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,6 +36,7 @@ __all__ = [
     "read_bytes",
     "release_part",
     "retry_store",
+    "take_turn",
     "translate_errors",
     "write_atomically",
     "write_bytes",
@@ -85,6 +86,11 @@ def claim_part(location: Location, names: Iterable[str], first: int, last: int) 
     In a bucket nothing keeps writers apart: there is no note, and None is returned.
     """
     return folder.claim_tiles(location.local_path, names, first, last) if location.is_local else None
+
+
+def take_turn(location: Location) -> AbstractContextManager[None]:
+    """Keep other writers of a scan that grows from what they share, on a disk: see `folder.take_turn`."""
+    return folder.take_turn(location.local_path) if location.is_local else nullcontext()
 
 
 def release_part(note: Path | None) -> None:

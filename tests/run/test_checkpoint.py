@@ -189,9 +189,11 @@ def test_checkpoints_are_removed_as_a_folder(scan: xr.Dataset, tmp_path: Path) -
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
     header = xr.Dataset({"position": (("frame", "axis"), np.zeros((3, 2)))})
-    return CheckpointStore.create(
+    created = CheckpointStore.create(
         parse_location(tmp_path / "c"), header, {"counts": 1.5}, {"a": Part((4, 2), "complex64")}, 2
     )
+    created.settle()
+    return created
 
 
 def commit(store: CheckpointStore, sweep: int, value: float, *, temporary: bool = False) -> str:
@@ -218,6 +220,33 @@ def test_store_gives_back_what_was_written(store: CheckpointStore) -> None:
         assert opened.read_small(snapshot, "history").shape == (sweep, 4)
     assert opened.read_constants()["counts"] == 1.5
     assert opened.read_header()["position"].shape == (3, 2)
+
+
+def test_a_new_store_replaces_an_old_one_as_a_whole(store: CheckpointStore) -> None:
+    kept = commit(store, 1, 1)
+    header = xr.Dataset({"position": (("frame", "axis"), np.zeros((3, 2)))})
+    parts = {"a": Part((4, 2), "complex64")}
+    new = CheckpointStore.create(store.location, header, {"counts": 2.5}, parts, 2)
+    replacing = commit(new, 7, 7)
+    assert [found.id for found in CheckpointStore(store.location).list_snapshots()] == [kept]
+    new.settle()
+    opened = CheckpointStore(store.location)
+    assert new.location == store.location
+    assert [found.id for found in opened.list_snapshots()] == [replacing]
+    assert opened.read_constants()["counts"] == 2.5
+    assert read_tile(store.location, replacing, "a", 1, (4,))[0, 0] == 8
+    assert [path.name for path in store.location.local_path.parent.iterdir()] == ["c"]
+
+
+def test_a_store_without_checkpoints_is_nothing_to_lose(scan: xr.Dataset, tmp_path: Path) -> None:
+    """It has nothing that resume could continue, so that a run may begin."""
+    out = tmp_path / "r.zarr"
+    header = xr.Dataset({"position": (("frame", "axis"), np.zeros((3, 2)))})
+    CheckpointStore.create(location_of(parse_location(out)), header, {}, {}, 1).settle()
+    with pytest.raises(dp.ScanError, match="has no checkpoints"):
+        dp.resume(out)
+    dp.reconstruct(scan, out, sweeps=1)
+    assert sweeps_of(out) == [1]
 
 
 def test_what_is_not_committed_is_not_there(store: CheckpointStore) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,12 @@ from distributed import Client, LocalCluster
 
 import daskptycho as dp
 from daskptycho.cli import daskptycho
-from daskptycho.run.growth import Growth
+from daskptycho.run.fitting import fit_options
+from daskptycho.run.growth import Growth, Watch
+from daskptycho.run.guard import MOST_RETURNS
+from daskptycho.run.loop import Loop
 from daskptycho.scan.frames import StoredArray
+from daskptycho.storage.checkpoints import CheckpointStore
 
 TILE = 16
 
@@ -237,6 +243,111 @@ def test_what_cannot_be_followed_is_refused(source: xr.Dataset, beamline: Beamli
         dp.reconstruct(dp.open_scan(beamline.url), follow=True, start="random")
     with pytest.raises(dp.OptionError, match="refine with follow; expected none"):
         dp.reconstruct(dp.open_scan(beamline.url), follow=True, refine="positions")
+
+
+def test_a_scan_that_has_ended_without_frames_is_an_error(beamline: Beamline) -> None:
+    with pytest.warns(UserWarning, match="of 64 planned frames never came"):
+        beamline.writer.close()
+    with pytest.raises(dp.ScanError, match="the scan has ended with 0 frames in its store, and none of them"):
+        dp.reconstruct(dp.open_scan(beamline.url), follow=True)
+
+
+def test_a_run_that_diverges_again_and_again_waits_for_more_frames(
+    beamline: Beamline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beamline.send_with_sweeps(6)
+    advance, wait = Loop.advance, Watch.wait
+    waited: list[int] = []
+    sweeps: list[int] = []
+
+    def spoil(own: Loop, standing: Any) -> Any:
+        """R2 is NaN from the third sweep on, until the scan has ended."""
+        spoilt = standing.sweep >= 2 and not own.is_last
+        return advance(replace(own, counts=np.nan) if spoilt else own, standing)
+
+    def send_rest(own: Watch) -> None:
+        waited.append(len(sweeps))
+        beamline.send(64)
+        wait(own)
+
+    monkeypatch.setattr(Loop, "advance", spoil)
+    monkeypatch.setattr(Watch, "wait", send_rest)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        result = dp.reconstruct(
+            dp.open_scan(beamline.url),
+            follow=True,
+            sweeps=3,
+            update_probe=False,
+            callback=lambda progress: sweeps.append(progress.sweep),
+        )
+    assert waited == [2 + MOST_RETURNS + 1]
+    assert "gone back 6 times and waits for more frames with the start" in str(said[MOST_RETURNS].message)
+    assert result.sizes["sweep"] == waited[0] + 3
+    assert result.attrs["ended"] == "sweeps"
+    assert float(result["residual"][-1]) < float(result["residual"][-3])
+
+
+def test_sweeps_are_kept_where_more_frames_do_not_fit(
+    beamline: Beamline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "result.zarr"
+
+    def fit_one_tile(scan: xr.Dataset, tiling: Any, *rest: Any) -> Any:
+        if len(tiling.tiles) > 1:
+            raise dp.OptionError("the run does not fit into memory")
+        return fit_options(scan, tiling, *rest)
+
+    callback = beamline.send_with_sweeps(6)
+    with monkeypatch.context() as small:
+        small.setattr("daskptycho.run.laying_out.fit_options", fit_one_tile)
+        with pytest.raises(dp.OptionError, match="does not fit") as refused:
+            dp.reconstruct(dp.open_scan(beamline.url), out, follow=True, sweeps=3, callback=callback)
+    (kept,) = dp.checkpoints(out)
+    assert kept.sweep >= 1
+    (note,) = refused.value.__notes__
+    assert note.startswith(f"Sweep {kept.sweep} is kept in {out}.checkpoints; resume with: daskptycho resume")
+    result = dp.resume(out, callback=lambda progress: beamline.send(6))
+    assert result["frame_used"].all()
+
+
+def test_a_run_that_is_killed_in_a_new_stage_keeps_its_checkpoints(
+    beamline: Beamline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    found: list[Path] = []
+    begin, commit = CheckpointStore.begin, CheckpointStore.commit
+
+    def keep_what_a_kill_leaves() -> None:
+        found.append(tmp_path / f"killed-{len(found)}")
+        # Without the note of this process, which lives.
+        shutil.copytree(folder, found[-1], ignore=shutil.ignore_patterns("*.writer"))
+
+    def begin_copied(own: CheckpointStore, *given: Any, **options: Any) -> Any:
+        keep_what_a_kill_leaves()
+        return begin(own, *given, **options)
+
+    def commit_copied(own: CheckpointStore, *given: Any) -> Any:
+        keep_what_a_kill_leaves()
+        done = commit(own, *given)
+        keep_what_a_kill_leaves()
+        return done
+
+    monkeypatch.setattr(CheckpointStore, "begin", begin_copied)
+    monkeypatch.setattr(CheckpointStore, "commit", commit_copied)
+    callback = beamline.send_with_sweeps(16)
+    options: dict[str, Any] = {"follow": True, "sweeps": 2, "checkpoint_every": 1, "callback": callback}
+    dp.reconstruct(dp.open_scan(beamline.url), folder / "result.zarr", **options)
+    assert [path.name for path in sorted(folder.iterdir())] == ["result.zarr", "result.zarr.checkpoints"]
+    monkeypatch.undo()
+    assert len(found) > 9
+    for number, left in enumerate(found):
+        # Three copies a checkpoint; the first has none before it.
+        if number >= 3:
+            assert dp.checkpoints(left / "result.zarr")[-1].sweep >= number // 3
+    resumed = dp.resume(found[4] / "result.zarr")
+    assert resumed["frame_used"].all()
 
 
 def test_the_command_line_follows(beamline: Beamline, tmp_path: Path) -> None:

@@ -120,6 +120,22 @@ def test_pixels_that_are_not_valid() -> None:
     assert known.error(refine(masked)) < 0.06
 
 
+def test_an_image_of_a_run_without_it_is_a_start() -> None:
+    """The canvas of a result has no margin for frames that move."""
+    known = drifting("exact")
+    plain = refine(known.scan, refine=(), sweeps=12)
+    image = plain["object"].values
+    refined = refine(known.scan, start=image, sweeps=1)
+    assert refined["object"].shape > image.shape
+    ones = refine(known.scan, sweeps=1)
+    assert float(refined["residual"][0]) < 1.1 * float(plain["residual"][-1])
+    assert float(refined["residual"][0]) < 0.1 * float(ones["residual"][0])
+    again = refine(known.scan, start=refined["object"].values, sweeps=1)
+    assert float(again["residual"][0]) < 1.1 * float(plain["residual"][-1])
+    with pytest.raises(dp.OptionError, match=r"start has shape \(3, 3\); expected .* its margin"):
+        refine(known.scan, start=np.ones((3, 3)))
+
+
 def test_periodic_scan() -> None:
     known = drifting("white", side=16, step=6.0, tile_frames=64, jitter=0.0)
     known.scan.attrs["period"] = [96, 96]

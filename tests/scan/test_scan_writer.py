@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +23,7 @@ from zarr.storage import LocalStore
 import daskptycho as dp
 from daskptycho.cli import daskptycho
 from daskptycho.scan import scan_writer
+from daskptycho.storage import folder as folder_storage
 
 SIDE, SIZE, TILE = 6, 8, 9
 FRAMES = SIDE * SIDE
@@ -477,3 +480,84 @@ def test_negative_counts_of_a_signed_type_are_clipped(tmp_path: Path) -> None:
     scan = dp.open_scan(path)
     assert scan["valid"].all()
     np.testing.assert_array_equal(scan["intensity"].values, np.maximum(below, 0)[scan["frame_number"].values])
+
+
+@pytest.mark.parametrize("when", ["as the other writes", "after the other has written"])
+def test_the_masks_of_two_writers_are_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    path = tmp_path / "scan.zarr"
+    lay_out(path)
+    faulty = counts().copy()
+    faulty[np.concatenate([tile_numbers(path, 0), tile_numbers(path, 1)]), 2, 3] = 65535
+    faulty[np.concatenate([tile_numbers(path, 2), tile_numbers(path, 3)]), 5, 6] = 65535
+    one, other = dp.ScanWriter(path, tiles=[0, 1]), dp.ScanWriter(path, tiles=[2, 3])
+    threads: list[threading.Thread] = []
+    write_part = dp.ScanWriter._write_part
+    if when == "as the other writes":
+
+        def let_the_other_in(self: dp.ScanWriter, name: str, where: slice, values: Any) -> None:
+            if name == "valid" and self is one and not threads:
+                # Between the reading and the writing of the mask.
+                threads.append(threading.Thread(target=other.write, args=(faulty, np.arange(FRAMES))))
+                threads[0].start()
+                threads[0].join(timeout=0.5)
+            write_part(self, name, where, values)
+
+        monkeypatch.setattr(dp.ScanWriter, "_write_part", let_the_other_in)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one.write(faulty, np.arange(FRAMES))
+        for thread in threads:
+            thread.join(timeout=60)
+        other.write(faulty, np.arange(FRAMES))
+        one.close()
+        other.close()
+    scan = dp.open_scan(path)
+    assert np.argwhere(~scan["valid"].values).tolist() == [[2, 3], [5, 6]]
+
+
+def test_a_mask_that_was_written_over_is_written_again_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "scan.zarr"
+    lay_out(path)
+    faulty = counts().copy()
+    faulty[:, 2, 3] = 65535
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with dp.ScanWriter(path) as writer:
+            writer.write(faulty, np.arange(FRAMES))
+            # As in a bucket, where nothing keeps another writer out.
+            zarr.open_group(path, mode="r+")["valid"][...] = True
+    assert np.argwhere(~dp.open_scan(path)["valid"].values).tolist() == [[2, 3]]
+
+
+def test_of_two_writers_whose_tiles_overlap_one_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scan.zarr"
+    lay_out(path)
+    claim, begun, refused = folder_storage.claim, [], []
+    threads: list[threading.Thread] = []
+
+    def begin(tiles: range) -> None:
+        try:
+            begun.append(dp.ScanWriter(path, tiles=tiles))
+        except dp.ScanError as error:
+            refused.append(error)
+
+    def let_the_other_in(note: Path) -> Any:
+        if ".tiles-" in note.name and not threads:
+            # Between the look at the notes of others and the note of its own.
+            threads.append(threading.Thread(target=begin, args=(range(1, 3),)))
+            threads[0].start()
+            threads[0].join(timeout=0.5)
+        return claim(note)
+
+    monkeypatch.setattr(folder_storage, "claim", let_the_other_in)
+    begin(range(2))
+    threads[0].join(timeout=60)
+    assert len(begun) == len(refused) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        begun[0].close()
+    assert [left.name for left in tmp_path.iterdir()] == ["scan.zarr"]
