@@ -18,23 +18,16 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.sparse.linalg import cg
 
-from daskptycho.sync.positions import (
-    Frames,
-    label_linked,
-    overlap_of_probes,
-    pair_weights,
-    subtract_means,
-)
+from daskptycho.sync.frame_graph import label_linked, overlap_of_probes, pair_weights, solve, subtract_means
+from daskptycho.sync.positions import Frames
 from daskptycho.tiling import Pairs, overlapping_pairs
 
 __all__ = ["GainPace", "Gains", "TileGainForces", "find_gains"]
 
 # Keeps all gains from changing together, relative to the mean of H.
 ANCHOR = 1e-4
-# Relative residual at which conjugate gradients stop, and most steps.
-ACCURACY = 1e-3
+# Most steps of conjugate gradients.
 MOST_STEPS = 500
 # First sweep after which gains are tested, and sweeps from one test to the next.
 FIRST_TEST = 4
@@ -147,7 +140,7 @@ def find_gains(
     matrix = _laplacian(weights, pairs, len(force), ANCHOR * curvature.mean())
     # The mean of the gains of a part is a factor of the object. A frame by itself keeps its gain.
     force = subtract_means(force, part)
-    delta, _ = cg(matrix, force, rtol=ACCURACY, maxiter=MOST_STEPS, M=sp.diags_array(1 / matrix.diagonal()))
+    delta = solve(matrix, force, MOST_STEPS)
     significance = float(force @ delta / (variance * len(delta)))
     if not pace.changes(significance):
         return Gains(still, significance)

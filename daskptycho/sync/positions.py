@@ -20,11 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy import fft
 from scipy.interpolate import BSpline
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import cg
 
+from daskptycho.sync.frame_graph import label_linked, overlap_of_probes, pair_weights, solve, subtract_means
 from daskptycho.tiling import Pairs, Shape, overlapping_pairs
 
 __all__ = [
@@ -35,18 +33,13 @@ __all__ = [
     "Pace",
     "TileForces",
     "find_moves",
-    "label_linked",
-    "overlap_of_probes",
-    "pair_weights",
-    "subtract_means",
 ]
 
 # The ridge of the curvature, relative to its mean: frames on a blank part of the sample follow their
 # neighbours. A smaller one of the matrix itself keeps all frames from moving together.
 RIDGE = 1e-2
 ANCHOR = 1e-3
-# Relative residual at which conjugate gradients stop, and most steps. The next update continues from there.
-ACCURACY = 1e-3
+# Most steps of conjugate gradients. The next update continues from there.
 MOST_STEPS = 300
 # An update moves frames by this multiple of the solution. Half of a wave's change is seen in its amplitudes.
 FACTOR = 2.0
@@ -174,8 +167,6 @@ OPEN = 3.0
 CLOSE = 0.2
 # Updates from one time that frames are looked for to the next.
 LOOK_EVERY = 5
-# Two frames are linked if they share more light than this part of what each shares with itself.
-LINKED = 1e-3
 # Most sweeps between two tests of positions that do not move.
 MOST_INTERVAL = 16
 # A rise of R2 by this share after a move halves the step.
@@ -208,7 +199,7 @@ class Freedom:
     def limit(self, matrix: Any, force: NDArray, place: NDArray, number: NDArray) -> NDArray[np.float64]:
         """Solve for the moves of `only`, (frame, 2); see `basis` for the arguments."""
         if self.only == "free":
-            return _solve(matrix, force)
+            return solve(matrix, force, MOST_STEPS)
         both = np.kron(self.basis(self.only, place, number), np.eye(2))
         found = np.linalg.lstsq(both.T @ (matrix @ both), both.T @ force.ravel(), rcond=1e-8)[0]
         return (both @ found).reshape(force.shape)
@@ -318,48 +309,6 @@ def find_moves(
     return Moves(delta, significance, astray, expected)
 
 
-def label_linked(pairs: Pairs, shared: NDArray, frames: int) -> NDArray[np.int64]:
-    """Number of the part of each frame, (frame,); `shared` is that of `overlap_of_probes`."""
-    linked = shared > LINKED * shared[pairs.first == pairs.second].max()
-    first, second = pairs.first[linked], pairs.second[linked]
-    links = sp.coo_array((np.ones(len(first)), (first, second)), shape=(frames, frames))
-    return connected_components(links, directed=False)[1].astype(np.int64)
-
-
-def subtract_means(values: NDArray, part: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Values of frames, (frame,) or (frame, component), without the mean of each part."""
-    columns, counts = values.reshape(len(values), -1), np.bincount(part)
-    means = np.stack([np.bincount(part, column) / counts for column in columns.T], axis=1)
-    return values - means[part].reshape(values.shape)
-
-
-def overlap_of_probes(probe: NDArray, pairs: Pairs) -> NDArray[np.float64]:
-    """``o_ij``: the autocorrelation of the probe's power at the distance of each pair, (pair,)."""
-    power = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=0)
-    shape = tuple(2 * size for size in power.shape)
-    correlation = fft.irfft2(np.abs(fft.rfft2(power, shape)) ** 2, shape)
-    return np.maximum(correlation[pairs.offset[:, 0] % shape[0], pairs.offset[:, 1] % shape[1]], 0)
-
-
-def pair_weights(pairs: Pairs, curvature: NDArray, shared: NDArray) -> NDArray[np.float64]:
-    """W_ij of each pair, (pair, component); for positions the components are yy, yx and xx.
-
-    Parameters
-    ----------
-    pairs : Pairs
-    curvature : (frame, component) array
-        H'.
-    shared : (pair,) array
-        o_ij.
-    """
-    first, second = pairs.first, pairs.second
-    frames, apart = len(curvature), first != second
-    total = np.bincount(first, shared, frames) + np.bincount(second[apart], shared[apart], frames)
-    share = shared / np.sqrt(total[first] * total[second])
-    weights: NDArray[np.float64] = share[:, None] * (curvature[first] + curvature[second]) / 2
-    return weights
-
-
 def laplacian(weights: NDArray, pairs: Pairs, frames: int, anchor: float) -> Any:
     """``diag(sum_j W_ij) - W`` and a multiple of the identity, (2 frame, 2 frame): y and x of each frame."""
     apart = pairs.first != pairs.second
@@ -374,12 +323,6 @@ def laplacian(weights: NDArray, pairs: Pairs, frames: int, anchor: float) -> Any
     order = np.lexsort((columns, rows))
     starts = np.searchsorted(rows[order], np.arange(frames + 1))
     return sp.bsr_array((blocks[order], columns[order], starts), shape=(2 * frames, 2 * frames))
-
-
-def _solve(matrix: Any, force: NDArray) -> NDArray[np.float64]:
-    jacobi = sp.diags_array(1 / matrix.diagonal())
-    found, _ = cg(matrix, force.ravel(), rtol=ACCURACY, maxiter=MOST_STEPS, M=jacobi)
-    return found.reshape(force.shape)
 
 
 def _mean_of_neighbours(weight: NDArray, pairs: Pairs, value: NDArray) -> NDArray[np.float64]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from daskptycho.sync.positions import Frames, Freedom, Pace, TileForces, find_moves, laplacian, pair_weights
+from daskptycho.sync.frame_graph import pair_weights
+from daskptycho.sync.positions import Frames, Freedom, Pace, TileForces, find_moves, laplacian
 from daskptycho.tiling import overlapping_pairs
 
 FRAME = (8, 6)
