@@ -338,6 +338,20 @@ def test_info_warns_about_what_is_rarely_intended(tmp_path: Path) -> None:
         assert what in "\n".join(lines)
 
 
+def test_import_says_that_frames_lie_too_far_apart_for_a_right_unit(tmp_path: Path) -> None:
+    file = write_frames_file(tmp_path / "f.npz")
+    arrays = dict(np.load(file))
+    np.savetxt(tmp_path / "p.txt", arrays["position"])
+    given = ("--position-file", tmp_path / "p.txt", "--pixel-size-m", "1e-6")
+    done = run("import", file, tmp_path / "right.zarr", *given, "--position-unit", "um")
+    assert "share no pixel" not in done.stderr
+    done = run("import", file, tmp_path / "wrong.zarr", *given, "--position-unit", "mm")
+    assert "most frames share no pixel with another one" in done.stderr
+    shown = run("info", tmp_path / "wrong.zarr").stderr
+    assert shown.count("share no pixel") == 1
+    assert "hardly overlap" not in shown
+
+
 @pytest.mark.parametrize("pad", [0, 8])
 def test_info_warns_of_a_beam_wider_than_a_near_field_detector(pad: int, tmp_path: Path) -> None:
     counts = np.random.default_rng(0).poisson(50, (9, 32, 32))
