@@ -89,9 +89,8 @@ def amplitudes(scan: xr.Dataset, *, device: Device = "cpu") -> DaskArray:
     Returns
     -------
     (frame, qy, qx) float32 dask array
-        Square roots of the counts, -1 where a pixel is not valid. In the far field the zero frequency is in
-        the corner. There is one chunk for each tile. A background is not subtracted: `weighted_frames` adds
-        it to the modelled intensity, as `reconstruct` does.
+        Square roots of the counts, -1 where a pixel is not valid; in the far field the zero frequency is in
+        the corner. A background is not subtracted: it is part of the model in `weighted_frames`.
 
     Examples
     --------
