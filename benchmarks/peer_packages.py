@@ -64,6 +64,7 @@ PEERS: dict[str, Peer] = {
     "cdtools L-BFGS": Peer("cdtools-py", "with_cdtools.py"),
     "cdtools L-BFGS, Poisson": Peer("cdtools-py", "with_cdtools.py", {"loss": "poisson"}),
     "pty-chi LSQML": Peer("ptychi", "with_ptychi.py"),
+    "PtyLab mPIE": Peer("ptylab", "with_ptylab.py"),
 }
 
 
