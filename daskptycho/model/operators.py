@@ -335,9 +335,6 @@ def add_probe_terms(
         g_i, the factor of each frame's probe; ones by default.
     """
     numerator, denominator = sums
-    if factor is None and denominator.ndim == 2 and are_whole_pixels(fraction):
-        kernels(image).accumulate_probe(image, waves, corner, numerator[None], denominator)
-        return
     unit = _unit_probe(waves)
     if factor is not None:
         unit = factor.astype(np.complex64)[:, None, None, None] * unit
