@@ -110,7 +110,5 @@ def project_modulus(wave: Array, amplitude: Array, scale: float, shift: float | 
     result finite where the wave is zero, which has no phase.
     """
     pixels = wave.shape[-2] * wave.shape[-1]
-    added = shift.reshape(-1) if np.ndim(shift) else _everywhere(float(shift), pixels)
-    return float(
-        _project_modulus(wave.view(np.float32), np.ascontiguousarray(amplitude), np.float32(scale), added)
-    )
+    added = shift.reshape(-1) if isinstance(shift, np.ndarray) else _everywhere(shift, pixels)
+    return _project_modulus(wave.view(np.float32), amplitude, np.float32(scale), added)

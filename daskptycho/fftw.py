@@ -58,15 +58,14 @@ def _transform_in_place(wave: Array, direction: str, share: float, overwrite: bo
 def _recall_plan(wave: Array, direction: str) -> tuple[Any, Array]:
     """A plan of this thread for such waves, made or recalled, and the memory that it was made with."""
     # A plan holds the memory that it works on, so that threads cannot share one.
-    plans = _thread_plans.__dict__
+    plans: dict[Any, tuple[Any, Array]] = _thread_plans.__dict__
     of = wave.shape, wave.dtype.char, direction, pyfftw.is_byte_aligned(wave, n=ALIGNMENT)
     if of not in plans:
         if len(plans) >= MOST_PLANS:
             # The first is the one made longest ago.
             del plans[next(iter(plans))]
         plans[of] = _make_plan(wave.shape, wave.dtype, direction, of[-1])
-    plan: tuple[Any, Array] = plans[of]
-    return plan
+    return plans[of]
 
 
 def _make_plan(
