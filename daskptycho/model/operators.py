@@ -71,12 +71,6 @@ def frame_blocks(frames: int, probe: Array) -> Iterator[slice]:
         yield slice(number * frames // blocks, (number + 1) * frames // blocks)
 
 
-def _ramps(fraction: Array, shape: tuple[int, int]) -> Array:
-    """Fourier factors that shift by fractions of a pixel, (frame, 1, N, N)."""
-    along_y, along_x = make_ramps(fraction, shape)
-    return along_y[:, None, :, None] * along_x[:, None, None, :]
-
-
 def shift_probe(probe: Array, fraction: Array) -> Array:
     """Shift the probe by the sub-pixel part of each frame's position.
 
@@ -93,15 +87,29 @@ def shift_probe(probe: Array, fraction: Array) -> Array:
     """
     if are_whole_pixels(fraction):
         return probe[None]
-    return inverse_transform(transform(probe)[None] * _ramps(fraction, probe.shape[-2:]))
+    shifted = array_module(probe).empty((len(fraction), *probe.shape), dtype=np.complex64)
+    shifted[:] = transform(probe, unitary=False)
+    _filter(shifted, make_ramps(fraction, probe.shape[-2:]))
+    return inverse_transform(shifted, unitary=False)
 
 
 def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
-    """Adjoint of `shift_probe`: shift each frame's array back and sum over frames, (mode, N, N)."""
+    """Adjoint of `shift_probe`: shift each frame's array back and sum over frames, (mode, N, N).
+
+    `moved`, (frame, mode, N, N) complex64, may be overwritten.
+    """
     if are_whole_pixels(fraction):
         return moved.sum(axis=0)
-    back = transform(moved) * _ramps(fraction, moved.shape[-2:]).conj()
-    return inverse_transform(back.sum(axis=0))
+    back = transform(moved, unitary=False, overwrite=True)
+    _filter(back, tuple(ramp.conj() for ramp in make_ramps(fraction, moved.shape[-2:])))
+    return inverse_transform(back.sum(axis=0), unitary=False)
+
+
+def _filter(spectra: Array, ramps: tuple[Array, ...]) -> None:
+    """Multiply each frame's spectra, (frame, mode, N, N), in place, by its ramps and by ``1 / pixels``."""
+    shape = spectra.shape[-2:]
+    scale = array_module(spectra).full(shape, 1 / math.prod(shape), dtype=np.complex64)
+    kernels(spectra).filter_spectra(spectra, scale, *ramps)
 
 
 def split(image: Array, probe: Array, corner: Array, out: Array | None = None) -> Array:
@@ -339,7 +347,7 @@ def add_probe_terms(
     if factor is not None:
         unit = factor.astype(np.complex64)[:, None, None, None] * unit
     patch = split(image, unit, corner)
-    power = abs(patch[:, 0]) ** 2
+    power = patch[:, 0].real ** 2 + patch[:, 0].imag ** 2
     if denominator.ndim == 2:
         denominator += power.sum(axis=0)
     else:

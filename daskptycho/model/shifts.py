@@ -34,8 +34,17 @@ def make_ramps(fraction: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
     along_y, along_x : (frame, N) complex64 arrays
         The factor is their product. The zero frequency is first.
     """
+    return _make_ramp(fraction[:, 0], shape[0]), _make_ramp(fraction[:, 1], shape[1])
+
+
+def _make_ramp(fraction: Array, size: int) -> Array:
     xp = array_module(fraction)
-    qy, qx = xp.fft.fftfreq(shape[0]), xp.fft.fftfreq(shape[1])
-    along_y = xp.exp(-2j * np.pi * fraction[:, 0, None] * qy).astype(np.complex64)
-    along_x = xp.exp(-2j * np.pi * fraction[:, 1, None] * qx).astype(np.complex64)
-    return along_y, along_x
+    # Frequencies from zero on. The others are their negatives, and the factors there the conjugates.
+    angle = (fraction[:, None] * (xp.arange(size // 2 + 1) * (-2 * np.pi / size))).astype(np.float32)
+    ramp = xp.empty((len(fraction), size), dtype=np.complex64)
+    ramp[:, : size // 2 + 1].real, ramp[:, : size // 2 + 1].imag = xp.cos(angle), xp.sin(angle)
+    ramp[:, size // 2 + 1 :] = ramp[:, (size - 1) // 2 : 0 : -1].conj()
+    if size % 2 == 0:
+        # `fftfreq` has the negative of the highest frequency.
+        ramp[:, size // 2] = ramp[:, size // 2].conj()
+    return ramp
