@@ -41,10 +41,8 @@ def _make_ramp(fraction: Array, size: int) -> Array:
     xp = array_module(fraction)
     # Frequencies from zero on. The others are their negatives, and the factors there the conjugates.
     angle = (fraction[:, None] * (xp.arange(size // 2 + 1) * (-2 * np.pi / size))).astype(np.float32)
-    ramp = xp.empty((len(fraction), size), dtype=np.complex64)
-    ramp[:, : size // 2 + 1].real, ramp[:, : size // 2 + 1].imag = xp.cos(angle), xp.sin(angle)
-    ramp[:, size // 2 + 1 :] = ramp[:, (size - 1) // 2 : 0 : -1].conj()
+    ramp = xp.cos(angle) + np.complex64(1j) * xp.sin(angle)
     if size % 2 == 0:
         # `fftfreq` has the negative of the highest frequency.
-        ramp[:, size // 2] = ramp[:, size // 2].conj()
-    return ramp
+        ramp[:, -1] = ramp[:, -1].conj()
+    return xp.concatenate([ramp, ramp[:, (size - 1) // 2 : 0 : -1].conj()], axis=1)
