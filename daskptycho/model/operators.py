@@ -87,9 +87,9 @@ def shift_probe(probe: Array, fraction: Array) -> Array:
     """
     if are_whole_pixels(fraction):
         return probe[None]
-    shifted = array_module(probe).empty((len(fraction), *probe.shape), dtype=np.complex64)
-    shifted[:] = transform(probe, unitary=False)
-    _filter(shifted, make_ramps(fraction, probe.shape[-2:]))
+    spectrum = transform(probe, unitary=False) * np.float32(1 / math.prod(probe.shape[-2:]))
+    ramps = _ramps(fraction, probe.shape[-2:])
+    shifted = array_module(probe).multiply(ramps, spectrum, out=ramps if len(probe) == 1 else None)
     return inverse_transform(shifted, unitary=False)
 
 
@@ -101,15 +101,14 @@ def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
     if are_whole_pixels(fraction):
         return moved.sum(axis=0)
     back = transform(moved, unitary=False, overwrite=True)
-    _filter(back, tuple(ramp.conj() for ramp in make_ramps(fraction, moved.shape[-2:])))
-    return inverse_transform(back.sum(axis=0), unitary=False)
+    back *= _ramps(-fraction, moved.shape[-2:])
+    return inverse_transform(back.sum(axis=0), unitary=False) * np.float32(1 / math.prod(moved.shape[-2:]))
 
 
-def _filter(spectra: Array, ramps: tuple[Array, ...]) -> None:
-    """Multiply each frame's spectra, (frame, mode, N, N), in place, by its ramps and by ``1 / pixels``."""
-    shape = spectra.shape[-2:]
-    scale = array_module(spectra).full(shape, 1 / math.prod(shape), dtype=np.complex64)
-    kernels(spectra).filter_spectra(spectra, scale, *ramps)
+def _ramps(fraction: Array, shape: tuple[int, int]) -> Array:
+    """Fourier factors that shift by fractions of a pixel, (frame, 1, N, N)."""
+    along_y, along_x = make_ramps(fraction, shape)
+    return along_y[:, None, :, None] * along_x[:, None, None, :]
 
 
 def split(image: Array, probe: Array, corner: Array, out: Array | None = None) -> Array:

@@ -36,6 +36,7 @@ __all__ = [
     "linalg",
     "maximum",
     "minimum",
+    "multiply",
     "ndarray",
     "ones",
     "ones_like",
@@ -124,6 +125,7 @@ diag = _of_arrays(np.diag)
 exp = _of_arrays(np.exp)
 maximum = _of_arrays(np.maximum)
 minimum = _of_arrays(np.minimum)
+multiply = _of_arrays(np.multiply)
 ones_like = _of_arrays(np.ones_like)
 rint = _of_arrays(np.rint)
 sin = _of_arrays(np.sin)
