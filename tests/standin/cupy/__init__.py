@@ -34,6 +34,7 @@ __all__ = [
     "full",
     "get_default_memory_pool",
     "linalg",
+    "log1p",
     "maximum",
     "minimum",
     "multiply",
@@ -123,6 +124,7 @@ bincount = _of_arrays(np.bincount)
 cos = _of_arrays(np.cos)
 diag = _of_arrays(np.diag)
 exp = _of_arrays(np.exp)
+log1p = _of_arrays(np.log1p)
 maximum = _of_arrays(np.maximum)
 minimum = _of_arrays(np.minimum)
 multiply = _of_arrays(np.multiply)
