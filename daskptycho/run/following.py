@@ -42,13 +42,24 @@ STAGE_PIXELS = 2**25
 
 
 def stage_settings(
-    options: RunOptions, workers: Workers, *, probe: ArrayLike | None = None, modes: Any = None
+    options: RunOptions,
+    find_workers: Callable[[], Workers],
+    *,
+    probe: ArrayLike | None = None,
+    modes: Any = None,
 ) -> Callable[[xr.Dataset], Setting]:
-    """What makes the setting of a stage from the scan with the frames of then; see `choose_setting`."""
+    """What makes the setting of a stage from the scan with the frames of then; see `choose_setting`.
+
+    Workers may join from stage to stage. Memory is planned for as many as there have been at most: those that
+    a cluster lets go while there is little to do come again.
+    """
     guessed: list[NDArray] = []
+    most = 0
 
     def choose(scan: xr.Dataset) -> Setting:
-        used = take_used(scan)
+        nonlocal most
+        used, workers = take_used(scan), find_workers()
+        most = max(most, workers.count)
         own = probe
         if own is None and "probe" not in scan and options.update_probe:
             if not guessed:
@@ -56,7 +67,7 @@ def stage_settings(
                 guessed.append(guess_probe(used))
             own = guessed[0]
         tiling = lay_out_tiles(used, whole_pixel=not options.subpixel)
-        return choose_setting(used, tiling, options, workers, probe=own, modes=modes)
+        return choose_setting(used, tiling, options, replace(workers, count=most), probe=own, modes=modes)
 
     return choose
 

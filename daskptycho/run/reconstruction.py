@@ -227,7 +227,7 @@ def reconstruct(
     if follow:
         options = _check_follow(options, scan, leave_out)
         keeper, watch = Keeper(options, scan, target, device), Watch(scan, options.leave_out)
-        choose = stage_settings(options, workers, probe=probe, modes=modes)
+        choose = stage_settings(options, lambda: find_workers(memory, device), probe=probe, modes=modes)
         follower = Follower(watch, choose, keeper)
         run = Run(follower.lay_out, follower.begin, keeper, follower)
         return _carry_out(run, callback, target, device, overwrite=overwrite)

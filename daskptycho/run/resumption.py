@@ -97,7 +97,9 @@ def resume(
         then.encoding = dict(opened.encoding)
         keeper = Keeper(options, then, target, device, checkpoints, snapshot)
         probe = None if "probe" in opened else np.ones(fixed["frame_shape"])
-        choose = stage_settings(options, workers, probe=probe, modes=fixed["modes"])
+        choose = stage_settings(
+            options, lambda: find_workers(memory, device), probe=probe, modes=fixed["modes"]
+        )
         follower = Follower(Watch(opened, options.leave_out), choose, keeper)
         with write_atomically(target, kind=FORMAT, overwrite=True) as writable, limit_threads(device):
             return Run(follower.lay_out, None, keeper, follower).carry_out(callback, writable)
