@@ -85,6 +85,7 @@ class RunOptions:
     follow: bool = False
     leave_out: tuple[int, ...] = ()
     """Numbers of the frames that a run leaves out of a scan that it follows: some may be still to come."""
+    likelihood: Literal["amplitude", "poisson"] = "amplitude"
 
     def __post_init__(self) -> None:
         if not isinstance(self.sync, Sync):
@@ -209,6 +210,7 @@ def check_options(
     seed: Any = 0,
     tolerance: Any = None,
     polish: Any = "auto",
+    likelihood: Any = "amplitude",
     subpixel: Any = True,
     checkpoint_every: Any = None,
     checkpoint_minutes: Any = 10.0,
@@ -237,6 +239,14 @@ def check_options(
         raise OptionError(f"polish is {polish!r}; expected True, False or 'auto'")
     if polish is True and not isinstance(chosen, LBFGS):
         raise OptionError(f"polish is True with algorithm {chosen.name}; expected 'lbfgs', for a known probe")
+    if likelihood not in ("amplitude", "poisson"):
+        raise OptionError(f"likelihood is {likelihood!r}; expected 'amplitude' or 'poisson'")
+    if likelihood == "poisson" and not (polish and isinstance(chosen, LBFGS)):
+        found = f"algorithm {chosen.name}" if polish else "no polish"
+        raise OptionError(
+            f"likelihood is 'poisson' with {found}; expected algorithm 'lbfgs', for a known probe, and a "
+            "polish"
+        )
     return RunOptions(
         sweeps=sweeps,
         algorithm=chosen,
@@ -259,6 +269,7 @@ def check_options(
         if checkpoint_minutes is None
         else require_positive("checkpoint_minutes", checkpoint_minutes),
         follow=bool(follow),
+        likelihood=likelihood,
     )
 
 
