@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.interpolate import BSpline
 
 from daskptycho.sync.frame_graph import label_linked, overlap_of_probes, pair_weights, solve, subtract_means
 from daskptycho.tiling import Pairs, Shape, overlapping_pairs
@@ -228,6 +227,9 @@ class Freedom:
             knots = np.linspace(0, 1, KNOTS - 2)
             ends = np.concatenate([[0] * 3, knots, [1] * 3])
             time = (number - number.min()) / max(np.ptp(number), 1)
+            # Imported where it is needed: runs that refine no smooth positions begin without it.
+            from scipy.interpolate import BSpline
+
             curves: NDArray[np.float64] = BSpline.design_matrix(time, ends, 3).toarray()
             return curves
         assert self.line is not None
