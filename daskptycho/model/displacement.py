@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.backend import array_module, kernels, to_host
+from daskptycho.backend import array_module, kernels
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import project_data, split
 from daskptycho.model.positions import Derivatives
@@ -26,34 +26,38 @@ Array = Any
 FLATTENED = 0.03
 
 
-def derivative(image: Array, axis: int) -> Array:
-    """The derivative of an image along an axis, by central differences of neighbours; zero at its edges."""
-    out = array_module(image).zeros_like(image)
-    if axis == 0:
-        out[1:-1] = (image[2:] - image[:-2]) / 2
-    else:
-        out[:, 1:-1] = (image[:, 2:] - image[:, :-2]) / 2
-    return out
+def _write_slope(image: Array, axis: int, out: Array, weight: Array | None = None) -> None:
+    """Write the derivative ``D image`` along an axis, by central differences; zero at the image's edges.
+
+    Parameters
+    ----------
+    image : (y, x) array
+    axis : int
+    out : (y, x) float32 array
+        For the result.
+    weight : (y, x) complex64 array, optional
+        c, for ``Re(conj(D image) c)`` of a complex image.
+    """
+    inner = (slice(1, -1), slice(None)) if axis == 0 else (slice(None), slice(1, -1))
+    twice = image[2:] - image[:-2] if axis == 0 else image[:, 2:] - image[:, :-2]
+    if weight is not None:
+        twice = twice.conj()
+        twice *= weight[inner]
+    out[...] = 0
+    array_module(image).multiply(twice.real, np.float32(0.5), out=out[inner])
 
 
 def weigh_fields(tile: Tile, at: TileModel, fields: Array) -> Array:
     """``sum |P_i|^2 field`` under each frame, (frame, field) float64.
 
-    The fields are interpolated at the fraction of each position, in place of the probe, which would need a
-    Fourier transform for each frame. Around each frame the tile's window has at least one pixel more.
+    Frames are taken at the nearest whole pixel, so that the probe need not be shifted. That changes how fast
+    frames come to rest, hardly where.
     """
     view, xp = at.view_without_probe(tile, slice(None)), array_module(fields)
     power = (at.probe.real**2 + at.probe.imag**2).sum(axis=0)[None]
-    fraction = to_host(view.fraction)
-    low = np.floor(fraction).astype(np.int64)
-    total = xp.zeros((len(tile), len(fields)))
-    for y, x in product((0, 1), (0, 1)):
-        share = abs(1 - y - (fraction - low)[:, 0]) * abs(1 - x - (fraction - low)[:, 1])
-        if share.any():
-            sums = xp.empty_like(total)
-            kernels(power).field_sums(power, fields, view.corner + low + np.array([y, x]), sums)
-            total += sums * xp.asarray(share)[:, None]
-    return total if view.factor is None else total * (view.factor**2)[:, None]
+    sums = xp.empty((len(tile), len(fields)))
+    kernels(power).field_sums(power, fields, view.corner, sums)
+    return sums if view.factor is None else sums * (view.factor**2)[:, None]
 
 
 def pull_of_image(
@@ -90,8 +94,10 @@ def pull_of_image(
     mean = (illumination * lit).sum() / xp.maximum(lit.sum(), 1)
     least = xp.maximum(FLATTENED * mean, np.finfo(np.float32).tiny).astype(np.float32)
     flattened = 1 / xp.maximum(illumination, least)
-    slopes = [(derivative(found.image, axis).conj() * coming).real for axis in (0, 1)]
-    fields = xp.stack([*slopes, *(derivative(flattened, axis) for axis in (0, 1))]).astype(np.float32)
+    fields = xp.empty((4, *coming.shape), dtype=np.float32)
+    for axis in (0, 1):
+        _write_slope(found.image, axis, fields[axis], coming)
+        _write_slope(flattened, axis, fields[2 + axis])
     sums = weigh_fields(tile, at, fields)
     return sums[:, :2], sums[:, 2:]
 

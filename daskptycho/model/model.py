@@ -128,7 +128,7 @@ class TileModel(NamedTuple):
     own: dict[str, Array]
     """Values for the tile's frames of the parameters that have a value for each frame, by name."""
     due: frozenset[str] = frozenset()
-    """Names of the parameters that the sweep updates."""
+    """Names of the parameters that the sweep updates, and of what else it sums up; see `sweep_tile`."""
 
     @property
     def probe(self) -> Array:

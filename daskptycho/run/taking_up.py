@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from daskptycho.backend import Device, array_module, to_device
 from daskptycho.run.loop import Loop
 from daskptycho.tasks.spec import Value, task
-from daskptycho.tasks.state import State, TileState, illuminate_tiles, merge_images, model_on_tiles
+from daskptycho.tasks.state import (
+    State,
+    TileState,
+    illuminate_tiles,
+    light_tiles,
+    merge_images,
+    model_on_tiles,
+)
 from daskptycho.tiling import Shape, Tiling
 
 __all__ = ["carry_over", "match_tiles"]
@@ -65,6 +72,7 @@ def carry_over(earlier: Loop, state: State, loop: Loop, own: list[Any], same: di
         From `match_tiles`.
     """
     layout, old = loop.layout, earlier.layout
+    state = light_tiles(old, state)
     images = merge_images(old, state)
     phase = task(
         _find_phase,

@@ -18,12 +18,11 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 
-from daskptycho.sync.frame_graph import label_linked, overlap_of_probes, pair_weights, solve, subtract_means
-from daskptycho.tiling import Pairs, Shape, overlapping_pairs
+from daskptycho.sync.frame_graph import laplacian, link_frames, pair_weights, solve, subtract_means
+from daskptycho.tiling import Pairs, Shape
 
 __all__ = [
     "FARTHEST",
@@ -279,10 +278,9 @@ def find_moves(
     still = np.zeros_like(force)
     if not ridge > 0:
         return Moves(still, 0.0, astray, still.astype(np.int64))
-    pairs = overlapping_pairs(np.rint(position).astype(np.int64), probe.shape[-2:], frames.period)
-    shared = overlap_of_probes(probe, pairs)
-    part = label_linked(pairs, shared, len(position))
-    weights = pair_weights(pairs, curvature + ridge * np.array([1, 0, 1]), shared)
+    graph = link_frames(position, probe, frames.period)
+    pairs, part = graph.pairs, graph.part
+    weights = pair_weights(graph, curvature + ridge * np.array([1, 0, 1]))
     shares = weights[:, 0] + weights[:, 2]
     offset = position - frames.place
     expected = np.rint(_mean_of_neighbours(shares, pairs, offset) - offset).astype(np.int64)
@@ -294,7 +292,7 @@ def find_moves(
     if part.any():
         # Nothing tells how far each part moves as a whole.
         force = subtract_means(force, part)
-    matrix = laplacian(weights, pairs, len(position), ANCHOR * ridge)
+    matrix = laplacian(weights, pairs, len(position), ANCHOR * ridge * np.array([1, 0, 1]))
     delta = freedom.limit(matrix, force, frames.place, frames.number)
     significance = float((force * delta).sum() / (variance * len(delta)))
     if not pace.moves(significance):
@@ -307,22 +305,6 @@ def find_moves(
     delta += _clip_length(last, FASTEST) if freedom.only == "free" else last
     delta = subtract_means(freedom.take_off(delta, frames.place, frames.number), part)
     return Moves(delta, significance, astray, expected)
-
-
-def laplacian(weights: NDArray, pairs: Pairs, frames: int, anchor: float) -> Any:
-    """``diag(sum_j W_ij) - W`` and a multiple of the identity, (2 frame, 2 frame): y and x of each frame."""
-    apart = pairs.first != pairs.second
-    first, second, weights = pairs.first[apart], pairs.second[apart], weights[apart]
-    rows, columns = np.concatenate([first, second]), np.concatenate([second, first])
-    twice = np.concatenate([weights, weights])
-    diagonal = np.stack([np.bincount(rows, twice[:, k], frames) for k in range(3)], axis=1)
-    own = np.arange(frames)
-    rows, columns = np.concatenate([rows, own]), np.concatenate([columns, own])
-    values = np.concatenate([-twice, diagonal + anchor * np.array([1, 0, 1])])
-    blocks = values[:, [0, 1, 1, 2]].reshape(-1, 2, 2)
-    order = np.lexsort((columns, rows))
-    starts = np.searchsorted(rows[order], np.arange(frames + 1))
-    return sp.bsr_array((blocks[order], columns[order], starts), shape=(2 * frames, 2 * frames))
 
 
 def _mean_of_neighbours(weight: NDArray, pairs: Pairs, value: NDArray) -> NDArray[np.float64]:

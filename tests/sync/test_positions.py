@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from daskptycho.sync.frame_graph import pair_weights
-from daskptycho.sync.positions import Frames, Freedom, Pace, TileForces, find_moves, laplacian
+from daskptycho.sync.frame_graph import FrameGraph, laplacian, pair_weights
+from daskptycho.sync.positions import Frames, Freedom, Pace, TileForces, find_moves
 from daskptycho.tiling import overlapping_pairs
 
 FRAME = (8, 6)
@@ -85,8 +85,8 @@ def test_matrix_is_the_laplacian_of_the_graph() -> None:
             for dy, dx in pairs.offset
         ]
     )
-    weights = pair_weights(pairs, curvature, shared)
-    found = laplacian(weights, pairs, 25, 0.25).toarray()
+    weights = pair_weights(FrameGraph(pairs, shared, np.zeros(25, int)), curvature)
+    found = laplacian(weights, pairs, 25, np.array([0.25, 0, 0.25])).toarray()
     np.testing.assert_allclose(found, dense_laplacian(position, curvature, 0.0, 0.25), rtol=1e-6, atol=1e-9)
 
 
