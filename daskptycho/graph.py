@@ -209,7 +209,8 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     weighs = any(own.weighs_frames and own.name in settings.due for own in layout.model.parameters)
     if settings.begins_with_light or (settings.how.normalisation is not None and not weighs):
         state = light_tiles(layout, state)
-    lights = state.tiles[0].illumination is None and (not weighs or bool(settings.tested))
+    # What is tested needs the light of the probe that the sweep begins with, which momentum has changed.
+    lights = bool(settings.tested) if weighs else state.tiles[0].illumination is None
     summed = settings.due | settings.tested | ({LIGHT} if lights else set())
     models = model_on_tiles(layout, shared, own, summed)
     if weighs:
