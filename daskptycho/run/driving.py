@@ -12,6 +12,7 @@ import xarray as xr
 
 from daskptycho.cluster.client import current_client, group_as_run
 from daskptycho.errors import FaultError, OptionError, ScanError
+from daskptycho.model.probe import Probe
 from daskptycho.model.sweep import FrameMeasures
 from daskptycho.run.keeper import Keeper
 from daskptycho.run.loop import Loop, Progress
@@ -25,7 +26,7 @@ from daskptycho.run.result import (
     write_result,
 )
 from daskptycho.run.standing import Standing
-from daskptycho.run.verdict import find_faults
+from daskptycho.run.verdict import count_unknowns, find_faults
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.tasks.interrupts import catch_stop_signals
 from daskptycho.tasks.measures import measure_frames
@@ -214,6 +215,7 @@ def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset
         assemble_values(state),
         FrameMeasures(residual, overlap),
     )
+    recovered = outcome.values[Probe.name].shape if loop.options.update_probe else ()
     # The prior of a polish raises R2 on purpose.
     fitted = standing.history[standing.stage : standing.polished_from]
     faults = find_faults(
@@ -221,6 +223,7 @@ def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset
         loop.expected,
         scan,
         reflects=loop.options.algorithm.has_stack,
+        unknowns=count_unknowns(scan, loop.layout.tiling.window.shape, recovered),
         sweep=standing.anchor.sweep if standing.guard.exhausted and standing.anchor is not None else None,
     )
     for fault in faults:

@@ -293,12 +293,18 @@ def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Positions | Gain |
         )
     given = list(refine) if isinstance(refine, Sequence) and not isinstance(refine, str) else [refine]
     chosen: dict[str, Positions | Gain | Background] = {}
+    words: dict[str, str] = {}
     for one in given:
         parameter = WORDS.get(one) if isinstance(one, str) else one
         if not isinstance(parameter, Positions | Gain | Background):
             raise OptionError(f"refine holds {one!r}; expected one of {known}, a Positions or a Background")
-        if parameter.name in chosen:
-            raise OptionError(f"refine holds {parameter.name} twice; expected it once")
+        word, earlier = one if isinstance(one, str) else repr(one), words.get(parameter.name)
+        if earlier is not None:
+            both = f"{earlier} and {word}, two ways to refine one {parameter.name}"
+            raise OptionError(
+                f"refine holds {f'{word} twice' if word == earlier else both}; expected it once"
+            )
+        words[parameter.name] = word
         if isinstance(parameter, Positions | Gain):
             parameter = parameter.resolve(update_probe=update_probe)
         chosen[parameter.name] = parameter
