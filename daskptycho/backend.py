@@ -56,14 +56,18 @@ def _on_device(array: Array) -> bool:
 
 def array_module(array: Array) -> ModuleType:
     """The module that this array belongs to: ``numpy`` or ``cupy``."""
-    return importlib.import_module("cupy" if _on_device(array) else "numpy")
+    return importlib.import_module("cupy") if _on_device(array) else np
 
 
 def kernels(array: Array) -> ModuleType:
     """The kernels for this array: `cpu_kernels` or `gpu_kernels`."""
-    return importlib.import_module(
-        "daskptycho.gpu_kernels" if _on_device(array) else "daskptycho.cpu_kernels"
-    )
+    return importlib.import_module("daskptycho.gpu_kernels") if _on_device(array) else _cpu_kernels()
+
+
+@functools.cache
+def _cpu_kernels() -> ModuleType:
+    # Kept, since looking it up takes as long as a kernel for a few small frames.
+    return importlib.import_module("daskptycho.cpu_kernels")
 
 
 def sparse_module(array: Array) -> ModuleType:

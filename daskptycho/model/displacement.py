@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from daskptycho.backend import array_module, kernels
 from daskptycho.model.model import TileModel
-from daskptycho.model.operators import project_data, split
+from daskptycho.model.operators import measure_misfits, split
 from daskptycho.model.positions import Derivatives
 from daskptycho.tiling import Tile
 
@@ -135,21 +135,22 @@ def look_around(
     found = np.zeros((len(tile), 2))
     height, width = at.probe.shape[-2:]
     steps = range(-farthest, farthest + 1)
+    most = np.array(tile.window.shape) - (height, width)
+    grid = np.array(list(product(steps, steps)))
     for frame, middle in centre.items():
-        one = slice(frame, frame + 1)
-        view, measured = at.view(tile, one), amplitude[one]
-        forward = at.model.forward.at(view.fraction)
-        most = np.array(tile.window.shape) - (height, width)
-        misfits = {}
+        view = at.view(tile, slice(frame, frame + 1))
         near = np.abs(middle).max() <= farthest
-        places = [(int(middle[0]) + y, int(middle[1]) + x) for y, x in product(steps, steps)]
-        for by in [*([(0, 0)] if near else []), *places]:
-            corner = view.corner + np.array(by)
-            if (corner >= 0).all() and (corner <= most).all():
-                waves = split(image, view.probe, corner)
-                _, misfit = project_data(waves, measured, forward, at.likelihood, out=waves)
-                misfits[by] = float(misfit)
-        best = min(misfits, key=lambda by: misfits[by], default=(0, 0))
-        if not near or misfits[best] < CLEARLY * misfits[0, 0]:
-            found[frame] = best
+        places = np.concatenate([np.zeros((int(near), 2), dtype=np.int64), middle + grid])
+        corner = view.corner + places
+        inside = ((corner >= 0) & (corner <= most)).all(axis=1)
+        if not inside.any():
+            continue
+        places, corner = places[inside], corner[inside]
+        waves = split(image, view.probe, corner)
+        measured = array_module(image).repeat(amplitude[frame : frame + 1], len(places), axis=0)
+        forward = at.model.forward.at(view.fraction)
+        misfits = [float(one) for one in measure_misfits(waves, measured, forward, at.likelihood)]
+        best = int(np.argmin(misfits))
+        if not near or misfits[best] < CLEARLY * misfits[0]:
+            found[frame] = places[best]
     return found

@@ -30,6 +30,7 @@ class Light(NamedTuple):
 def illuminate_tile(tile: Tile, at: TileModel) -> Array:
     """Illumination of a tile's own frames on its window, (y, x) float32."""
     out = None
+    at, tile = at.place(tile)
     # Block by block, since each frame at a fractional position has its own copy of the probe.
     for frames in frame_blocks(len(tile), at.probe):
         view = at.view(tile, frames)

@@ -231,6 +231,8 @@ def sweep_tile(
     buffers = _Buffers(max(block.stop - block.start for block in blocks), probe, apart=needs_waves)
     misfit: Any = 0.0
     light = None
+    weighing = None if following is None else following.place(tile)
+    at, tile = at.place(tile)
     for frames in blocks:
         count = frames.stop - frames.start
         view = at.view(tile, frames)
@@ -251,7 +253,7 @@ def sweep_tile(
         to_overlap, new_stack = algorithm.after(waves, z, projected, old_stack)
         if carried is not None:
             carried[frames] = new_stack
-        collector.add(frames, to_overlap, view if following is None else following.view(tile, frames))
+        collector.add(frames, to_overlap, view if weighing is None else weighing[0].view(weighing[1], frames))
         if summed:
             # What changes between sweeps follows the coming image. Reflections overlap other waves than p.
             coming = xp.subtract(to_overlap, waves) if to_overlap is not projected else None
@@ -291,6 +293,7 @@ def _collect_frames(
     tile: Tile, waves: Array, at: TileModel, leave: Leave
 ) -> OverlapSum | Weighted | Waves | None:
     collector = _FrameCollector(leave, tile, at.probe)
+    at, tile = at.place(tile)
     for frames in frame_blocks(len(tile), at.probe):
         collector.add(frames, waves[frames], at.view(tile, frames))
     return collector.left

@@ -125,7 +125,13 @@ def laplacian(weights: NDArray, pairs: Pairs, frames: int, anchor: NDArray) -> A
 
 
 def solve(matrix: Any, force: NDArray, most_steps: int) -> NDArray[np.float64]:
-    """Solve ``matrix @ found = force`` by conjugate gradients; forces may have several components."""
-    jacobi = sp.diags_array(1 / matrix.diagonal())
-    found, _ = cg(matrix, force.ravel(), rtol=ACCURACY, maxiter=most_steps, M=jacobi)
-    return found.reshape(force.shape)
+    """Solve ``matrix @ found = force`` by conjugate gradients; forces may have several components.
+
+    The matrix is one of rows (`scipy.sparse.csr_array`), as from `laplacian`.
+    """
+    # Rows and columns are scaled to a diagonal of ones rather than preconditioned, which takes half as long.
+    scale = 1 / np.sqrt(matrix.diagonal())
+    values = matrix.data * np.repeat(scale, np.diff(matrix.indptr)) * scale[matrix.indices]
+    scaled = sp.csr_array((values, matrix.indices, matrix.indptr), shape=matrix.shape)
+    found, _ = cg(scaled, scale * force.ravel(), rtol=ACCURACY, maxiter=most_steps)
+    return (scale * found).reshape(force.shape)

@@ -107,6 +107,10 @@ class Pace:
         Whether frames took a step after the last sweep, and none was looked for.
     updates : int
         Number of updates so far.
+    tests : tuple of float
+        Significance of the last tests, at most `TESTS`, before frames move.
+    residual : float
+        R2 of the last sweep.
     """
 
     every: int
@@ -117,6 +121,8 @@ class Pace:
     scale: float = 1.0
     just_moved: bool = False
     updates: int = 0
+    tests: tuple[float, ...] = ()
+    residual: float = 0.0
 
     @staticmethod
     def begin(start: int, every: int) -> Pace:
@@ -133,7 +139,11 @@ class Pace:
 
     def moves(self, significance: float) -> bool:
         """Whether frames move, at this significance."""
-        return self.moving or significance > OPEN
+        if self.moving or significance > CLEAR:
+            return True
+        tests = (*self.tests, significance)[-TESTS:]
+        settled = len(tests) == TESTS and max(tests) < SETTLED * min(tests)
+        return settled and significance > OPEN + OPEN_OF_NOISE * self.residual
 
     def after(self, residuals: Sequence[float], significance: float) -> Pace:
         """The pace after a sweep, from R2 of all sweeps so far and the significance, NaN without a test."""
@@ -142,27 +152,41 @@ class Pace:
             # The step is too long if moves make the misfit rise.
             rises = residuals[-1] > (1 + RISE) * residuals[-2]
             scale = max(LEAST_SCALE, scale / 2) if rises else min(1.0, scale * 1.1)
+        last = residuals[-1]
         if np.isnan(significance):
-            return replace(self, due_in=self.due_in - 1, scale=scale, just_moved=False)
+            return replace(self, due_in=self.due_in - 1, scale=scale, just_moved=False, residual=last)
         moves = self.moves(significance)
         quiet = self.quiet + 1 if significance < CLOSE else 0
         moving = moves and quiet < 2
-        interval = self.every if moving else min(MOST_INTERVAL, 2 * self.interval)
+        interval = self.every if moving else self._wait(significance)
         return Pace(
             *(self.every, interval, interval, moving, quiet if moving else 0, scale),
             just_moved=moves and not self.looks(),
             updates=self.updates + moves,
+            tests=() if moves else (*self.tests, significance)[-TESTS:],
+            residual=last,
         )
+
+    def _wait(self, significance: float) -> int:
+        """Sweeps to the next test if frames do not move."""
+        return max(2, self.every) if significance > OPEN else min(MOST_INTERVAL, 2 * self.interval)
 
     def after_return(self) -> Pace:
         """The pace once the run has gone back to an earlier image, with frames where they were then."""
         scale = max(LEAST_SCALE, self.scale / 2)
-        return replace(self, due_in=self.interval, scale=scale, just_moved=False)
+        return replace(self, due_in=self.interval, scale=scale, just_moved=False, tests=())
 
 
-# Frames begin to move above the first significance, and stop after two updates below the second. Errors of a
-# fifth of a pixel at 1e5 photons in a frame give 40.
-OPEN = 3.0
+# Frames begin to move at once above this significance. An image that has not converged gives exact positions
+# 5 to 30 after ten to twenty sweeps; errors of a fifth of a pixel at 1e5 photons in a frame give 40.
+CLEAR = 45.0
+# They also begin to move above the first of these numbers, and the second times R2 more, once the last tests
+# are alike: within this factor. Few counts are not distributed normally: exact positions give 1 at 1e5
+# photons in a frame, but 2.5 to 13 at 1e4.
+OPEN, OPEN_OF_NOISE = 5.0, 500.0
+SETTLED = 1.5
+TESTS = 5
+# They stop after two updates below this significance.
 CLOSE = 0.2
 # Updates from one time that frames are looked for to the next.
 LOOK_EVERY = 5

@@ -182,7 +182,7 @@ def test_frames_without_light_stay() -> None:
 def test_pace_opens_on_significance_and_closes_after_two_quiet_updates() -> None:
     pace = Pace.begin(start=3, every=2)
     due = []
-    for sweep, significance in enumerate([9, 9, 1.0, 9, 9, 9, 5.0, 9, 0.1, 9, 0.1, 9, 9, 9, 9.0], start=1):
+    for sweep, significance in enumerate([9, 9, 1.0, 9, 9, 9, 50.0, 9, 0.1, 9, 0.1, 9, 9, 9, 9.0], start=1):
         tested = pace.due()
         due += [sweep] if tested else []
         pace = pace.after([1.0, 1.0], significance if tested else np.nan)
