@@ -21,9 +21,12 @@ __all__ = ["look_around", "pull_of_image", "weigh_fields"]
 
 Array = Any
 
-# 1 / N is differentiated where N is not below this share of its mean over the lit pixels: further out, at
-# the rim, its derivative would outweigh everything else.
-FLATTENED = 0.03
+# 1 / N is differentiated where N is not below this share of the probe's brightness, the mean of its power in
+# its own light: further out, at the rim, its derivative would outweigh everything else. The derivative counts
+# by this factor. Both are measured: where frames are exact, they leave the scale of scans with 11 to 34
+# frames on each pixel as it is to 2e-3 at 1e5 photons in a frame, and in proportion to one over the photons.
+FLATTENED = 0.4
+COUNTED = 1.75
 
 
 def _write_slope(image: Array, axis: int, out: Array, weight: Array | None = None) -> None:
@@ -90,10 +93,9 @@ def pull_of_image(
     xp = array_module(change)
     weight = at.inverse_illumination(illumination)
     coming = change * weight
-    lit = weight > 0
-    mean = (illumination * lit).sum() / xp.maximum(lit.sum(), 1)
-    least = xp.maximum(FLATTENED * mean, np.finfo(np.float32).tiny).astype(np.float32)
-    flattened = 1 / xp.maximum(illumination, least)
+    power, tiny = (at.probe.real**2 + at.probe.imag**2).sum(axis=0), np.finfo(np.float32).tiny
+    brightness = (power**2).sum() / xp.maximum(power.sum(), tiny)
+    flattened = np.float32(COUNTED) / xp.maximum(illumination, xp.maximum(FLATTENED * brightness, tiny))
     fields = xp.empty((4, *coming.shape), dtype=np.float32)
     for axis in (0, 1):
         _write_slope(found.image, axis, fields[axis], coming)

@@ -158,7 +158,7 @@ class Pace:
         moves = self.moves(significance)
         quiet = self.quiet + 1 if significance < CLOSE else 0
         moving = moves and quiet < 2
-        interval = self.every if moving else self._wait(significance)
+        interval = self._wait(significance, moving)
         return Pace(
             *(self.every, interval, interval, moving, quiet if moving else 0, scale),
             just_moved=moves and not self.looks(),
@@ -167,8 +167,10 @@ class Pace:
             residual=last,
         )
 
-    def _wait(self, significance: float) -> int:
-        """Sweeps to the next test if frames do not move."""
+    def _wait(self, significance: float, moving: bool) -> int:
+        """Sweeps to the next test, after one of this significance."""
+        if moving:
+            return self.every if significance > REST else min(MOST_INTERVAL_AT_REST, 2 * self.interval)
         return max(2, self.every) if significance > OPEN else min(MOST_INTERVAL, 2 * self.interval)
 
     def after_return(self) -> Pace:
@@ -186,8 +188,10 @@ CLEAR = 45.0
 OPEN, OPEN_OF_NOISE = 5.0, 500.0
 SETTLED = 1.5
 TESTS = 5
-# They stop after two updates below this significance.
-CLOSE = 0.2
+# Updates become rarer below the first significance, with at most so many sweeps between them. They stop after
+# two below the last.
+REST, MOST_INTERVAL_AT_REST = 1.0, 4
+CLOSE = 0.1
 # Updates from one time that frames are looked for to the next.
 LOOK_EVERY = 5
 # Most sweeps between two tests of positions that do not move.
