@@ -30,6 +30,7 @@ BENCHMARKS = ROOT / "benchmarks"
         ("larger_than_memory", ["amplitudes over", "workers lost: 0"]),
         ("million", ["576 frames", "relative error", "outside of tasks"]),
         ("object_store", ["read bucket", "of the disk's"]),
+        ("live", ["writer by itself", "seen after", "of a core"]),
         ("scale", ["strong", "received per sweep", "Modelled"]),
         ("many_sweeps", ["tasks now"]),
     ],

@@ -18,6 +18,7 @@ from daskptycho.cluster.allocator import release_free_memory
 from daskptycho.errors import ScanError
 from daskptycho.graph import sweep
 from daskptycho.model.algorithms import Algorithm
+from daskptycho.model.likelihood import Likelihood, Poisson, Stabilised
 from daskptycho.model.momentum import next_momentum
 from daskptycho.model.probe import Probe, orthogonalise_modes
 from daskptycho.run.growth import Growth
@@ -36,6 +37,8 @@ from daskptycho.tiling import Tiling, Window
 
 __all__ = ["Loop", "Progress"]
 
+# The likelihood in a polish, by the option of the run.
+POLISHES: dict[str, Likelihood] = {"amplitude": Stabilised(), "poisson": Poisson()}
 # Weight of the penalty on differences of neighbouring pixels at the beginning of an opening.
 SMOOTHING = 0.1
 
@@ -48,6 +51,9 @@ REST_CHANGE = 1e-6
 @dataclass
 class Progress:
     """The progress of a run after a sweep, which `reconstruct` and `resume` pass to their callback.
+
+    In a run that follows a scan there is one more each time that tiles were taken up: with the numbers of the
+    sweep before, and the image in which the new tiles are.
 
     Its methods can be called only inside the callback, since the run replaces the image in its next sweep.
 
@@ -292,10 +298,10 @@ class Loop:
         if begun is not None and not self._polished(standing):
             # Phases found in noise would spoil the polish.
             how = replace(settings.how, normalisation=None)
-            settings = replace(settings, how=how, polishes=True)
+            settings = replace(settings, how=how, polish=POLISHES[options.likelihood])
         # What is made small is another, so that earlier steps do not tell anything.
         anew = begun is not None and standing.sweep in (begun, begun + options.polish_sweeps)
-        measures = options.polish_sweeps > 0 and not settings.polishes
+        measures = options.polish_sweeps > 0 and settings.polish is None
         settings = replace(settings, begins_anew=anew, measures_roughness=measures)
         return settings, step
 

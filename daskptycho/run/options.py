@@ -83,6 +83,9 @@ class RunOptions:
     checkpoint_minutes: float | None
     refine: tuple[Positions | Gain | Background, ...] = ()
     follow: bool = False
+    leave_out: tuple[int, ...] = ()
+    """Numbers of the frames that a run leaves out of a scan that it follows: some may be still to come."""
+    likelihood: Literal["amplitude", "poisson"] = "amplitude"
 
     def __post_init__(self) -> None:
         if not isinstance(self.sync, Sync):
@@ -156,7 +159,9 @@ class RunOptions:
         opening = None if self.opening is None else describe_algorithm(self.opening)
         refine = {refined.name: asdict(refined) for refined in self.refine}
         described = {"algorithm": describe_algorithm(self.algorithm), "opening": opening}
-        return asdict(self) | described | {"refine": refine or None}
+        return (
+            asdict(self) | described | {"refine": refine or None, "leave_out": list(self.leave_out) or None}
+        )
 
     @staticmethod
     def from_attributes(attributes: dict[str, Any]) -> RunOptions:
@@ -169,6 +174,7 @@ class RunOptions:
             "refine": tuple(
                 REFINED[name](**values) for name, values in (attributes.get("refine") or {}).items()
             ),
+            "leave_out": tuple(attributes.get("leave_out") or ()),
         }
         return RunOptions(**attributes | made)
 
@@ -204,6 +210,7 @@ def check_options(
     seed: Any = 0,
     tolerance: Any = None,
     polish: Any = "auto",
+    likelihood: Any = "amplitude",
     subpixel: Any = True,
     checkpoint_every: Any = None,
     checkpoint_minutes: Any = 10.0,
@@ -232,6 +239,14 @@ def check_options(
         raise OptionError(f"polish is {polish!r}; expected True, False or 'auto'")
     if polish is True and not isinstance(chosen, LBFGS):
         raise OptionError(f"polish is True with algorithm {chosen.name}; expected 'lbfgs', for a known probe")
+    if likelihood not in ("amplitude", "poisson"):
+        raise OptionError(f"likelihood is {likelihood!r}; expected 'amplitude' or 'poisson'")
+    if likelihood == "poisson" and not (polish and isinstance(chosen, LBFGS)):
+        found = f"algorithm {chosen.name}" if polish else "no polish"
+        raise OptionError(
+            f"likelihood is 'poisson' with {found}; expected algorithm 'lbfgs', for a known probe, and a "
+            "polish"
+        )
     return RunOptions(
         sweeps=sweeps,
         algorithm=chosen,
@@ -254,6 +269,7 @@ def check_options(
         if checkpoint_minutes is None
         else require_positive("checkpoint_minutes", checkpoint_minutes),
         follow=bool(follow),
+        likelihood=likelihood,
     )
 
 

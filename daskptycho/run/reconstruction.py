@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +24,12 @@ from daskptycho.run.growth import Watch
 from daskptycho.run.keeper import Keeper, refuse_to_lose_checkpoints
 from daskptycho.run.laying_out import choose_setting
 from daskptycho.run.loop import Progress
-from daskptycho.run.options import GIVEN, check_options
+from daskptycho.run.options import GIVEN, RunOptions, check_options
 from daskptycho.run.result import FORMAT
-from daskptycho.scan.dataset import leave_out_frames, take_used, validate_scan
+from daskptycho.scan.dataset import frame_numbers, leave_out_frames, take_used, validate_scan
 from daskptycho.scan.findings import leave_out_dark_frames, warn_of_positions
 from daskptycho.scan.growing import warn_of_growth
+from daskptycho.scan.left_out import find_frames
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.storage.store import Location, parse_location, write_atomically
 from daskptycho.sync.options import Sync
@@ -53,6 +55,7 @@ def reconstruct(
     seed: int = 0,
     tolerance: float | Literal["auto"] | None = None,
     polish: bool | Literal["auto"] = "auto",
+    likelihood: Literal["amplitude", "poisson"] = "amplitude",
     subpixel: bool = True,
     leave_out: ArrayLike = (),
     memory: str | int | None = None,
@@ -120,6 +123,10 @@ def reconstruct(
         Whether the last 20 sweeps, a third of `sweeps` at most, take counts to be Poisson's and differences
         of neighbouring pixels to be about as large as those that the object has. It needs L-BFGS. "auto": if
         the scan holds counts, whole numbers, and counting leaves an R2 above 1e-3.
+    likelihood : "amplitude" or "poisson"
+        What the polish makes small: the misfit of amplitudes, with small counts stabilised, or minus the
+        logarithm of the Poisson likelihood, which is better at about one photon a pixel and less. With
+        "poisson" there is a polish however many counts there are.
     subpixel : bool
         Whether the sub-pixel parts of positions shift the probe; otherwise positions are rounded.
     leave_out : sequence of int
@@ -142,14 +149,15 @@ def reconstruct(
         options a checkpoint is written as soon as either is due. With both None, or without `out`, no
         checkpoints are kept.
     callback : callable, optional
-        Called with a `Progress` after each sweep. If it returns True, the run stops.
+        Called with a `Progress` after each sweep, and with `follow` each time that tiles were taken up too.
+        If it returns True, the run stops.
     follow : bool
         Follow a scan while it grows: begin with its first complete tile, take each further one up as it
         appears, and make `sweeps` sweeps after the last frame. It waits for frames as long as the scan has
         not ended (`ScanWriter.close`); a scan that has ended without any is an error. Later tiles begin with
         the image and the probe of then. With `sweeps` after the last frame, the image is as good as that of
         a run that begins then.
-        With `start` "ones" and without `refine` only.
+        With `start` "ones" only. Of `refine`, a background can be found along; positions and gains cannot.
     overwrite : bool
         Whether to replace an existing result at `out`, and checkpoints of an earlier run.
 
@@ -208,6 +216,7 @@ def reconstruct(
         seed=seed,
         tolerance=tolerance,
         polish=polish,
+        likelihood=likelihood,
         subpixel=subpixel,
         checkpoint_every=checkpoint_every,
         checkpoint_minutes=checkpoint_minutes,
@@ -222,15 +231,11 @@ def reconstruct(
     workers = find_workers(memory, device)
     target = None if out is None else parse_location(out)
     if follow:
-        if options.start != "ones" or options.refine:
-            found, expected = "start", "'ones': later tiles start from the image so far"
-            if options.refine:
-                found, expected = "refine", "none: refine in a run over the whole scan"
-            raise OptionError(f"{found} with follow; expected {expected}")
-        keeper, watch = Keeper(options, scan, target, device), Watch(scan, leave_out)
-        choose = stage_settings(options, workers, probe=probe, modes=modes)
+        options = _check_follow(options, scan, leave_out)
+        keeper, watch = Keeper(options, scan, target, device), Watch(scan, options.leave_out)
+        choose = stage_settings(options, lambda: find_workers(memory, device), probe=probe, modes=modes)
         follower = Follower(watch, choose, keeper)
-        run = Run(follower.lay_out, follower.begin, keeper, follower.grow)
+        run = Run(follower.lay_out, follower.begin, keeper, follower)
         return _carry_out(run, callback, target, device, overwrite=overwrite)
     if np.size(leave_out):
         scan = leave_out_frames(scan, leave_out)
@@ -247,6 +252,20 @@ def reconstruct(
     setting = choose_setting(scan, tiling, options, workers, probe=probe, modes=modes, image=image)
     run = Run(setting.lay_out, setting.begin, Keeper(options, whole, target, device))
     return _carry_out(run, callback, target, device, overwrite=overwrite)
+
+
+def _check_follow(options: RunOptions, scan: xr.Dataset, leave_out: ArrayLike) -> RunOptions:
+    """The options of a run that follows a scan, with the frames that it leaves out."""
+    if options.start != "ones":
+        raise OptionError("start with follow; expected 'ones': later tiles start from the image so far")
+    own = [parameter.name for parameter in options.refine if parameter.per_frame]
+    if own:
+        raise OptionError(
+            f"{' and '.join(own)} refined with follow, while frames are still to come; expected nothing that "
+            "each frame has of its own: follow the scan without, and refine in a run over the whole of it"
+        )
+    numbers = frame_numbers(scan)[find_frames(frame_numbers(scan), leave_out)]
+    return replace(options, leave_out=tuple(int(number) for number in numbers))
 
 
 def _carry_out(

@@ -18,7 +18,7 @@ from daskptycho.storage import bucket, bucket_client, folder
 from daskptycho.storage.bucket_client import translate_errors
 from daskptycho.storage.location import Location, parse_location
 from daskptycho.storage.retrying import patience, retry
-from daskptycho.storage.writers import release
+from daskptycho.storage.writers import Writer, release
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -86,6 +86,11 @@ def claim_part(location: Location, names: Iterable[str], first: int, last: int) 
     In a bucket nothing keeps writers apart: there is no note, and None is returned.
     """
     return folder.claim_tiles(location.local_path, names, first, last) if location.is_local else None
+
+
+def find_writers(location: Location) -> list[Writer] | None:
+    """Who has a note that they write tiles of a scan that grows; None in a bucket, which has no notes."""
+    return folder.find_writers(location.local_path) if location.is_local else None
 
 
 def take_turn(location: Location) -> AbstractContextManager[None]:

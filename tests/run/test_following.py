@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import numpy as np
@@ -19,11 +24,13 @@ from distributed import Client, LocalCluster
 import daskptycho as dp
 from daskptycho.cli import daskptycho
 from daskptycho.run.fitting import fit_options
+from daskptycho.run.following import Follower
 from daskptycho.run.growth import Growth, Watch
 from daskptycho.run.guard import MOST_RETURNS
 from daskptycho.run.loop import Loop
 from daskptycho.scan.frames import StoredArray
 from daskptycho.storage.checkpoints import CheckpointStore
+from tests import plain
 
 TILE = 16
 
@@ -86,15 +93,16 @@ def beamline(source: xr.Dataset, tmp_path: Path) -> Iterator[Beamline]:
 
 
 def test_the_image_is_as_good_as_that_of_a_run_that_begins_at_the_end(beamline: Beamline) -> None:
-    seen = []
-    callback = beamline.send_with_sweeps(7, lambda progress: seen.append(progress.growth))
+    seen = {}
+    callback = beamline.send_with_sweeps(7, lambda progress: seen.update({progress.sweep: progress.growth}))
     options: dict[str, Any] = {"update_probe": False, "sweeps": 60}
     followed = dp.reconstruct(dp.open_scan(beamline.url), follow=True, callback=callback, **options)
     offline = dp.reconstruct(dp.open_scan(beamline.url), **options)
-    taken = [growth.taken_up for growth in seen]
+    taken = [growth.taken_up for growth in seen.values()]
     assert taken[0] < taken[-1] == 64
     assert taken == sorted(taken)
-    assert [growth.ended for growth in seen].count(True) == 60
+    # The sweep before the last frames came, after which they were seen, and 60 more.
+    assert [growth.ended for growth in seen.values()].count(True) == 61
     assert followed.attrs["ended"] == "sweeps"
     assert followed.sizes["sweep"] == len(seen)
     assert float(followed["residual"][-1]) < 1.02 * float(offline["residual"][-1]) + 1e-9
@@ -135,6 +143,43 @@ def test_a_new_tile_begins_with_the_pixels_that_it_shares(beamline: Beamline) ->
         # From ones, nothing of the image would be left; one sweep changes what there is by less.
         change = np.linalg.norm((after[new.slices_of(old)] - before)[lit]) / np.linalg.norm(before[lit])
         assert change < 0.5
+
+
+def test_new_tiles_are_seen_before_the_next_sweep(
+    beamline: Beamline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many only some at a time, whose frames are swept once, as if the others fitted the image."""
+    monkeypatch.setattr(Follower, "_most_tiles", lambda own, scan: 1)
+    seen: list[tuple[int, int]] = []
+    images = []
+
+    def callback(progress: dp.Progress) -> None:
+        seen.append((progress.sweep, progress.growth.taken_up))
+        images.append((progress.object(), progress.tiling.window, progress.probe()))
+        if progress.sweep == 2:
+            beamline.send(64)
+
+    while not beamline.writer.written:
+        beamline.send(1)
+    dp.reconstruct(dp.open_scan(beamline.url), follow=True, sweeps=1, update_probe=False, callback=callback)
+    assert seen == [(1, 16), (2, 16), (2, 32), (2, 48), (2, 64), (3, 64)]
+    scan = dp.open_scan(beamline.url)
+    for tile in (1, 2, 3):
+        (earlier, old, probe), (image, new, _) = images[tile : tile + 2]
+        corner = scan["position"].values.astype(int) - (new.y, new.x)
+        before, own = corner[: tile * TILE], corner[tile * TILE : (tile + 1) * TILE]
+        light = plain.illuminate(probe[None].repeat(len(before), axis=0), before, new.shape)
+        start = np.ones(new.shape, dtype=complex)
+        known = start[new.slices_of(old)]
+        known[earlier != 0] = earlier[earlier != 0]
+        probes = probe[None].repeat(len(own), axis=0)
+        amplitude = np.sqrt(scan["intensity"].values[tile * TILE : (tile + 1) * TILE])
+        waves = plain.project(plain.split(start, probes, own), np.fft.ifftshift(amplitude, axes=(1, 2)))
+        total = plain.overlap(plain.weigh(waves, probes), own, new.shape) + light * start
+        light += plain.illuminate(probes, own, new.shape)
+        expected, lit = total / np.maximum(light, 1e-9), light > 0.1 * light.max()
+        assert dp.relative_error(start * lit, expected * lit) > 0.05
+        assert dp.relative_error(image * lit, expected * lit) < 0.005
 
 
 def test_missing_frames_are_no_part_of_the_image(source: xr.Dataset, tmp_path: Path) -> None:
@@ -241,8 +286,123 @@ def test_what_cannot_be_followed_is_refused(source: xr.Dataset, beamline: Beamli
     beamline.send(64)
     with pytest.raises(dp.OptionError, match="start with follow; expected 'ones'"):
         dp.reconstruct(dp.open_scan(beamline.url), follow=True, start="random")
-    with pytest.raises(dp.OptionError, match="refine with follow; expected none"):
-        dp.reconstruct(dp.open_scan(beamline.url), follow=True, refine="positions")
+    with pytest.raises(dp.OptionError, match="positions and gain refined with follow, while frames"):
+        dp.reconstruct(dp.open_scan(beamline.url), follow=True, refine=["positions", "gain"])
+    with pytest.raises(dp.OptionError, match="leave_out names frame 64, which the scan does not have"):
+        dp.reconstruct(dp.open_scan(beamline.url), follow=True, leave_out=[64])
+
+
+def test_a_background_is_found_along(source: xr.Dataset, tmp_path: Path) -> None:
+    counts = source["intensity"].values + np.random.default_rng(0).poisson(20, source["intensity"].shape)
+    with_more = source.assign(intensity=(source["intensity"].dims, counts.astype(np.uint32)))
+    beamline = Beamline(with_more, tmp_path / "scan.zarr")
+    options: dict[str, Any] = {"sweeps": 40, "update_probe": False, "refine": "background"}
+    callback = beamline.send_with_sweeps(6)
+    followed = dp.reconstruct(dp.open_scan(beamline.url), follow=True, callback=callback, **options)
+    offline = dp.reconstruct(dp.open_scan(beamline.url), **options)
+    found, expected = (float(result["background"].mean()) for result in (followed, offline))
+    assert abs(found - 20) < 1.02 * abs(expected - 20)
+    assert found == pytest.approx(20, rel=0.2)
+
+
+def test_frames_to_leave_out_may_be_all_that_there_are_so_far_or_still_to_come(
+    beamline: Beamline, tmp_path: Path
+) -> None:
+    first = dp.open_scan(beamline.url)["frame_number"].values[:TILE]
+    beamline.writer.write(beamline.source["intensity"].values[first], first)
+    beamline.numbers = [number for number in range(64) if number not in first]
+    out = tmp_path / "result.zarr"
+
+    def stop_in_time(progress: dp.Progress) -> bool:
+        assert not progress.growth.ended
+        return True
+
+    Watch(dp.open_scan(beamline.url), first).open()
+    beamline.send(40)
+    left_out = sorted([*first, beamline.numbers[-1]])
+    scan = dp.open_scan(beamline.url)
+    options: dict[str, Any] = {"follow": True, "sweeps": 2, "leave_out": left_out, "checkpoint_every": 1}
+    dp.reconstruct(scan, out, callback=stop_in_time, **options)
+    beamline.send(40)
+    result = dp.resume(out)
+    assert sorted(result["frame_number"].values[~result["frame_used"].values]) == left_out
+
+
+class Clock:
+    """A time that only a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_frames_a_second_are_those_that_came_lately(beamline: Beamline) -> None:
+    clock = Clock()
+    watch = Watch(dp.open_scan(beamline.url), clock=clock)
+    order = dp.open_scan(beamline.url)["frame_number"].values
+    rates = []
+    for tile in range(3):
+        watch.look()
+        rates.append(watch.growth(0).rate)
+        numbers = order[tile * TILE : (tile + 1) * TILE]
+        beamline.writer.write(beamline.source["intensity"].values[numbers], numbers)
+        clock.now += 4
+    assert rates == [0, TILE / 4, TILE / 4]
+    for pause in (0, 60, 1):
+        clock.now += pause
+        watch.look()
+    assert watch.growth(0).rate == 0
+    beamline.send(64)
+
+
+def test_who_writes_is_said_once_no_frame_has_come_for_long(beamline: Beamline) -> None:
+    clock = Clock()
+    watch = Watch(dp.open_scan(beamline.url), clock=clock)
+    watch.look()
+    assert watch.describe_silence() == ""
+    clock.now += 60
+    host = gethostname()
+    alive = f"no tile has come for 60 s; its writer, process {os.getpid()} on {host}, lives"
+    assert watch.describe_silence() == alive
+    assert watch.growth(0).describe() == f"0 of 64 frames measured, 0 in the image; {alive}"
+    (note,) = beamline.url.parent.glob("*.writer")
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    writer = json.loads(note.read_text())
+    note.write_text(json.dumps(writer | {"pid": int(ended.stdout)}))
+    assert (
+        f"its writer, process {int(ended.stdout)} on {host}, has died: start it again"
+        in watch.describe_silence()
+    )
+    note.write_text(json.dumps(writer | {"machine": "another", "host": "detector"}))
+    assert "its writer is process" in watch.describe_silence()
+    note.unlink()
+    assert watch.describe_silence().endswith("no process writes the scan: start its writer")
+    beamline.send(64)
+    watch.look()
+    assert watch.describe_silence() == ""
+
+
+def test_a_run_that_waits_says_so(beamline: Beamline, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("growth.SILENT", 0.0), ("following.REPORT", 0.0), ("following.IDLE_SWEEPS", 2)):
+        monkeypatch.setattr(f"daskptycho.run.{name}", value)
+    reports: list[tuple[int, str]] = []
+
+    def callback(progress: dp.Progress) -> None:
+        reports.append((progress.sweep, progress.growth.silence))
+        if len(reports) == 5:
+            beamline.send(64)
+
+    while not beamline.writer.written:
+        beamline.send(1)
+    with pytest.warns(UserWarning, match="the run waits: no tile has come for 0 s; its writer, process"):
+        dp.reconstruct(dp.open_scan(beamline.url), follow=True, sweeps=1, callback=callback)
+    assert [sweep for sweep, _ in reports[:5]] == [1, 2, 2, 2, 2]
+    assert "lives" in reports[4][1]
+    assert reports[-1] == (3, "")
 
 
 def test_a_scan_that_has_ended_without_frames_is_an_error(beamline: Beamline) -> None:
@@ -265,10 +425,10 @@ def test_a_run_that_diverges_again_and_again_waits_for_more_frames(
         spoilt = standing.sweep >= 2 and not own.is_last
         return advance(replace(own, counts=np.nan) if spoilt else own, standing)
 
-    def send_rest(own: Watch) -> None:
+    def send_rest(own: Watch, seconds: float) -> bool:
         waited.append(len(sweeps))
         beamline.send(64)
-        wait(own)
+        return wait(own, seconds)
 
     monkeypatch.setattr(Loop, "advance", spoil)
     monkeypatch.setattr(Watch, "wait", send_rest)
@@ -378,6 +538,34 @@ def test_workers_of_a_cluster_follow_too(source: xr.Dataset, tmp_path: Path, out
             target = None if out is None else tmp_path / f"{name}-{out}"
             images.append(dp.reconstruct(dp.open_scan(beamline.url), target, **options)["object"].values)
     assert dp.relative_error(images[1], images[0]) < 1e-4
+
+
+@pytest.mark.timeout(300)
+def test_workers_may_join_as_tiles_come(source: xr.Dataset, tmp_path: Path) -> None:
+    """They get tiles of their own, and the image is that of threads."""
+    beamline = Beamline(source, tmp_path / "scan.zarr")
+    seen: list[tuple[int, int]] = []
+    with (
+        LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        adaptive = cluster.adapt(minimum=1, maximum=1, interval="50 ms")
+
+        def widen(progress: dp.Progress) -> None:
+            if progress.growth.taken_up > TILE and adaptive.minimum == 1:
+                adaptive.minimum = adaptive.maximum = 3
+                client.wait_for_workers(3, timeout=60)
+            seen.append((progress.growth.taken_up, len(set(progress.homes()))))
+
+        callback = beamline.send_with_sweeps(6, widen)
+        followed = dp.reconstruct(dp.open_scan(beamline.url), follow=True, sweeps=12, callback=callback)
+    assert seen[0] == (TILE, 1)
+    assert seen[-1] == (64, 3)
+    again = Beamline(source, tmp_path / "again.zarr")
+    threads = dp.reconstruct(
+        dp.open_scan(again.url), follow=True, sweeps=12, callback=again.send_with_sweeps(6)
+    )
+    assert dp.relative_error(followed["object"].values, threads["object"].values) < 1e-4
 
 
 def test_without_a_probe_one_is_guessed_from_the_first_frames(source: xr.Dataset, tmp_path: Path) -> None:
