@@ -170,7 +170,8 @@ class Pace:
     def _wait(self, significance: float, moving: bool) -> int:
         """Sweeps to the next test, after one of this significance."""
         if moving:
-            return self.every if significance > REST else min(MOST_INTERVAL_AT_REST, 2 * self.interval)
+            rests = CLOSE <= significance < REST
+            return min(MOST_INTERVAL_AT_REST, 2 * self.interval) if rests else self.every
         return max(2, self.every) if significance > OPEN else min(MOST_INTERVAL, 2 * self.interval)
 
     def after_return(self) -> Pace:
@@ -189,9 +190,9 @@ OPEN, OPEN_OF_NOISE = 5.0, 500.0
 SETTLED = 1.5
 TESTS = 5
 # Updates become rarer below the first significance, with at most so many sweeps between them. They stop after
-# two below the last.
+# two in a row below the last.
 REST, MOST_INTERVAL_AT_REST = 1.0, 4
-CLOSE = 0.1
+CLOSE = 0.15
 # Updates from one time that frames are looked for to the next.
 LOOK_EVERY = 5
 # Most sweeps between two tests of positions that do not move.
