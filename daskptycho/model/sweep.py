@@ -237,7 +237,7 @@ def sweep_tile(
     apart = bool(compared) or getattr(algorithm, "needs_waves", True)
     buffers = _Buffers(max(block.stop - block.start for block in blocks), probe, apart=apart)
     misfit: Any = 0.0
-    light = None
+    light: Array | None = None
     weighing = None if following is None else following.place(tile)
     at, tile = at.place(tile)
     for frames in blocks:
@@ -250,13 +250,8 @@ def sweep_tile(
         old_stack = None if stack is None else _apply_phases(stack, frames)
         z = algorithm.before(waves, old_stack)
         measured = take_amplitudes(amplitude, frames, buffers.amplitude(count))
-        projected, block_misfit = project_data(
-            z,
-            measured,
-            at.model.forward.at(view.fraction),
-            likelihood,
-            out=buffers.projected(count, z),
-        )
+        forward, out = at.model.forward.at(view.fraction), buffers.projected(count, z)
+        projected, block_misfit = project_data(z, measured, forward, likelihood, out=out)
         misfit += block_misfit
         to_overlap, new_stack = algorithm.after(waves, z, projected, old_stack)
         if carried is not None:
