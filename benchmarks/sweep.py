@@ -25,10 +25,11 @@ import daskptycho as dp
 from daskptycho.backend import inverse_transform, transform
 from daskptycho.model.algorithms import AP
 from daskptycho.model.amplitudes import prepare_amplitudes
+from daskptycho.model.light import illuminate_tile
 from daskptycho.model.model import Model, TileModel
 from daskptycho.model.operators import frame_blocks
 from daskptycho.model.probe import Probe, prepare_probe
-from daskptycho.model.sweep import illuminate_tile, overlap_waves, sweep_tile
+from daskptycho.model.sweep import overlap_waves, sweep_tile
 from daskptycho.scan.dataset import position_in_pixels
 from daskptycho.sync.gramian import Border, GramianBlock, block_matrix, block_values, block_within
 from daskptycho.sync.options import Sync
