@@ -71,12 +71,6 @@ def frame_blocks(frames: int, probe: Array) -> Iterator[slice]:
         yield slice(number * frames // blocks, (number + 1) * frames // blocks)
 
 
-def _ramps(fraction: Array, shape: tuple[int, int]) -> Array:
-    """Fourier factors that shift by fractions of a pixel, (frame, 1, N, N)."""
-    along_y, along_x = make_ramps(fraction, shape)
-    return along_y[:, None, :, None] * along_x[:, None, None, :]
-
-
 def shift_probe(probe: Array, fraction: Array) -> Array:
     """Shift the probe by the sub-pixel part of each frame's position.
 
@@ -93,15 +87,28 @@ def shift_probe(probe: Array, fraction: Array) -> Array:
     """
     if are_whole_pixels(fraction):
         return probe[None]
-    return inverse_transform(transform(probe)[None] * _ramps(fraction, probe.shape[-2:]))
+    spectrum = transform(probe, unitary=False) * np.float32(1 / math.prod(probe.shape[-2:]))
+    ramps = _ramps(fraction, probe.shape[-2:])
+    shifted = array_module(probe).multiply(ramps, spectrum, out=ramps if len(probe) == 1 else None)
+    return inverse_transform(shifted, unitary=False)
 
 
 def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
-    """Adjoint of `shift_probe`: shift each frame's array back and sum over frames, (mode, N, N)."""
+    """Adjoint of `shift_probe`: shift each frame's array back and sum over frames, (mode, N, N).
+
+    `moved`, (frame, mode, N, N) complex64, may be overwritten.
+    """
     if are_whole_pixels(fraction):
         return moved.sum(axis=0)
-    back = transform(moved) * _ramps(fraction, moved.shape[-2:]).conj()
-    return inverse_transform(back.sum(axis=0))
+    back = transform(moved, unitary=False, overwrite=True)
+    back *= _ramps(-fraction, moved.shape[-2:])
+    return inverse_transform(back.sum(axis=0), unitary=False) * np.float32(1 / math.prod(moved.shape[-2:]))
+
+
+def _ramps(fraction: Array, shape: tuple[int, int]) -> Array:
+    """Fourier factors that shift by fractions of a pixel, (frame, 1, N, N)."""
+    along_y, along_x = make_ramps(fraction, shape)
+    return along_y[:, None, :, None] * along_x[:, None, None, :]
 
 
 def split(image: Array, probe: Array, corner: Array, out: Array | None = None) -> Array:
@@ -335,14 +342,11 @@ def add_probe_terms(
         g_i, the factor of each frame's probe; ones by default.
     """
     numerator, denominator = sums
-    if factor is None and denominator.ndim == 2 and are_whole_pixels(fraction):
-        kernels(image).accumulate_probe(image, waves, corner, numerator[None], denominator)
-        return
     unit = _unit_probe(waves)
     if factor is not None:
         unit = factor.astype(np.complex64)[:, None, None, None] * unit
     patch = split(image, unit, corner)
-    power = abs(patch[:, 0]) ** 2
+    power = patch[:, 0].real ** 2 + patch[:, 0].imag ** 2
     if denominator.ndim == 2:
         denominator += power.sum(axis=0)
     else:
