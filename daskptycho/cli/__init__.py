@@ -4,7 +4,7 @@
 starts or finds the workers, `live` serves the live page, `sketch` draws in characters. A command imports
 heavy libraries only when it runs, so that ``--help`` is quick.
 
-This folder may import every other folder of the package. Only the console script and ``__main__`` import it.
+This folder may import every other folder of the package. Only ``__main__`` imports it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from daskptycho.cli.simulate import command as simulate_command
 from daskptycho.cli.view import command as view_command
 from daskptycho.version import __version__
 
-__all__ = ["daskptycho", "main"]
+__all__ = ["daskptycho"]
 
 
 @click.group(
@@ -58,8 +58,3 @@ for _command in (
     check_gpu_command,
 ):
     daskptycho.add_command(_command)
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    daskptycho(prog_name="daskptycho")
