@@ -16,7 +16,11 @@ def main() -> None:
     except KeyboardInterrupt:
         print("Interrupted; nothing incomplete is left behind.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    daskptycho(prog_name="daskptycho")
+    try:
+        daskptycho(prog_name="daskptycho")
+    finally:
+        # The command has cleaned up. Ctrl-C while Python itself ends is no error with a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

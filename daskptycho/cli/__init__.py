@@ -1,8 +1,9 @@
 """The command line ``daskptycho``: one module of this folder for each command, and what they share.
 
-`refusals` decides how a command ends, `terminal` shows progress and tables, `options` reads values, `cluster`
-starts or finds the workers, `live` serves the live page, `sketch` draws in characters. A command imports
-heavy libraries only when it runs, so that ``--help`` is quick.
+`refusals` decides how a command ends, `terminal` shows progress and tables, `options` reads values,
+`geometry` has the options of a measurement, `cluster` starts or finds the workers, `live` serves the live
+page, `sketch` draws in characters. A command imports heavy libraries only when it runs, so that ``--help`` is
+quick.
 
 This folder may import every other folder of the package. Only ``__main__`` imports it.
 """

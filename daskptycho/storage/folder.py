@@ -35,7 +35,6 @@ __all__ = [
     "list_missing",
     "open_zarr_store",
     "read_bytes",
-    "take_turn",
     "write_atomically",
     "write_bytes",
     "write_file_atomically",
@@ -167,7 +166,7 @@ def _as_only_writer(target: Path, partial: Path, note: Path, *, overwrite: bool)
 
 
 @contextmanager
-def take_turn(target: Path) -> Iterator[None]:
+def _take_turn(target: Path) -> Iterator[None]:
     """Wait until no other process changes what the writers of a scan that grows share, and keep others out.
 
     Raises
@@ -199,7 +198,7 @@ def claim_tiles(target: Path, names: Iterable[str], first: int, last: int) -> Pa
     ScanError
         Another process, which lives or is on another machine, has a note for one of these tiles.
     """
-    with take_turn(target):
+    with _take_turn(target):
         note = _claim_tiles(target, first, last)
     for name in names:
         for tile in range(first, last + 1):

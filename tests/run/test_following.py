@@ -248,6 +248,9 @@ class Notes:
         self.notes.append(view.note)
         return True
 
+    def looked_at(self) -> Any:
+        return None
+
     def is_up_to_date(self) -> bool:
         return True
 
@@ -508,6 +511,33 @@ def test_a_run_that_is_killed_in_a_new_stage_keeps_its_checkpoints(
             assert dp.checkpoints(left / "result.zarr")[-1].sweep >= number // 3
     resumed = dp.resume(found[4] / "result.zarr")
     assert resumed["frame_used"].all()
+
+
+def test_a_run_that_is_killed_between_two_renames_keeps_its_checkpoints(
+    beamline: Beamline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rename = tmp_path / "run", Path.rename
+    folder.mkdir()
+    found: list[Path] = []
+
+    def rename_copied(own: Path, target: Path) -> Path:
+        done = rename(own, target)
+        if target.name == "result.zarr.checkpoints.old":
+            found.append(tmp_path / f"killed-{len(found)}")
+            shutil.copytree(folder, found[-1], ignore=shutil.ignore_patterns("*.writer"))
+        return done
+
+    monkeypatch.setattr(Path, "rename", rename_copied)
+    options: dict[str, Any] = {"follow": True, "sweeps": 2, "checkpoint_every": 1}
+    callback = beamline.send_with_sweeps(16)
+    dp.reconstruct(dp.open_scan(beamline.url), folder / "result.zarr", callback=callback, **options)
+    monkeypatch.undo()
+    assert found
+    for killed in found:
+        assert not (killed / "result.zarr.checkpoints").exists()
+        assert dp.checkpoints(killed / "result.zarr")[-1].sweep >= 1
+    assert dp.resume(found[0] / "result.zarr")["frame_used"].all()
+    assert sorted(left.name for left in found[0].iterdir()) == ["result.zarr", "result.zarr.checkpoints"]
 
 
 def test_the_command_line_follows(beamline: Beamline, tmp_path: Path) -> None:
