@@ -788,6 +788,19 @@ def test_help_is_quick() -> None:
     assert done.stderr.split() == []
 
 
+def test_a_run_begins_without_what_it_does_not_need(work: Path, tmp_path: Path) -> None:
+    unneeded = {"bokeh", "boto3", "h5py", "IPython", "matplotlib", "obstore", "skimage", "tifffile"}
+    unneeded |= {f"scipy.{name}" for name in ("interpolate", "io", "ndimage", "optimize", "signal", "stats")}
+    arguments = ["reconstruct", str(work / "scan.zarr"), str(tmp_path / "result.zarr"), "--sweeps", "1"]
+    code = (
+        f"import sys\nfrom daskptycho.cli import main\nsys.argv = ['daskptycho', *{arguments!r}]\n"
+        f"try: main()\nexcept SystemExit: print(sorted({unneeded!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
+    assert (tmp_path / "result.zarr").exists()
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_a_purpose_and_examples_that_can_be_read(name: str) -> None:
     command = daskptycho.commands[name]
