@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import BSpline
 
 from daskptycho.sync.frame_graph import laplacian, link_frames, pair_weights, solve, subtract_means
 from daskptycho.tiling import Pairs, Shape
@@ -256,6 +255,9 @@ class Freedom:
             knots = np.linspace(0, 1, KNOTS - 2)
             ends = np.concatenate([[0] * 3, knots, [1] * 3])
             time = (number - number.min()) / max(np.ptp(number), 1)
+            # Imported where it is needed: runs that refine no smooth positions begin without it.
+            from scipy.interpolate import BSpline
+
             curves: NDArray[np.float64] = BSpline.design_matrix(time, ends, 3).toarray()
             return curves
         assert self.line is not None
