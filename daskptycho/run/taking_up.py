@@ -1,7 +1,7 @@
 """The state of a run with more frames: what is known of the image is carried over to its tiles.
 
 A tile that has not changed keeps its image and its frames. A new one begins with the pixels that it shares
-with others, and with a constant elsewhere. Its frames are then swept once with the probe so far, so that it
+with others, where these have light, and with a constant elsewhere. Its frames are then swept once with the probe so far, so that it
 is seen before the next sweep over all tiles, which may take long. The probe goes on as it is; momentum and
 stacks begin anew.
 """
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from daskptycho.backend import Device, array_module, to_device
 from daskptycho.model.algorithms import AP
 from daskptycho.model.model import TileModel
+from daskptycho.model.operators import brightest
 from daskptycho.model.sweep import illuminate_tile, merge, sweep_tile
 from daskptycho.run.loop import Loop
 from daskptycho.tasks.frames import load_amplitudes
@@ -26,6 +27,9 @@ from daskptycho.tasks.strips import add_neighbours
 from daskptycho.tiling import Shape, Tiling
 
 __all__ = ["carry_over", "match_tiles"]
+
+# Light, as a share of the probe's brightest pixel, at which half of an earlier image is taken over.
+DIM = 0.1
 
 Array = Any
 Slices = tuple[slice, slice]
@@ -75,6 +79,7 @@ def carry_over(earlier: Loop, state: State, loop: Loop, own: list[Any], same: di
     layout, old = loop.layout, earlier.layout
     images, lights = merge_images(old, state), [tile.illumination for tile in state.tiles]
     phase = task(_find_phase, [task(_sum_lit, *of_tile) for of_tile in zip(images, lights, strict=True)])
+    models = model_on_tiles(layout, state.shared, own)
     begun, before = [], []
     for tile in layout.tiling.tiles:
         if tile.index in same:
@@ -82,15 +87,11 @@ def carry_over(earlier: Loop, state: State, loop: Loop, own: list[Any], same: di
             before.append(lights[same[tile.index]])
             continue
         held, places = _places_under(layout.tiling, old.tiling, tile.index)
-        of_tile = (tile.window.shape, layout.device)
-        for values, constant, into in ((images, phase, begun), (lights, np.float32(0), before)):
-            pieces = [values[index] for index in held]
-            cut = task(
-                *(layout.storing(_begin_tile), *of_tile, constant, places, pieces),
-                home=layout.home(tile.index),
-            )
-            into.append(cut)
-    models = model_on_tiles(layout, state.shared, own)
+        pieces, lit = ([values[index] for index in held] for values in (images, lights))
+        home, of_tile = layout.home(tile.index), (tile.window.shape, layout.device, places)
+        before.append(task(layout.storing(_begin_light), *of_tile, lit, home=home))
+        begin = layout.storing(_begin_image)
+        begun.append(task(begin, *of_tile, pieces, before[-1], models[tile.index], phase, home=home))
     if len(same) < len(old.tiling.tiles):
         # Frames have moved or gone, whose light cannot be told from that of the others.
         tiles = zip(begun, illuminate_tiles(layout, models), own, strict=True)
@@ -173,13 +174,37 @@ def _places_under(new: Tiling, old: Tiling, index: int) -> tuple[list[int], list
     return held, places
 
 
-def _begin_tile(
-    shape: Shape, device: Device, constant: Any, places: list[tuple[Slices, Slices]], pieces: list[Array]
+def _begin_light(
+    shape: Shape, device: Device, places: list[tuple[Slices, Slices]], pieces: list[Array]
 ) -> Array:
-    """A tile's first image or illumination: a constant, and the pixels that it shares with earlier ones."""
-    image = to_device(np.full(shape, constant), device)
+    """The illumination of a new tile by the frames that are not new."""
+    light = to_device(np.zeros(shape, dtype=np.float32), device)
+    for (source, target), piece in zip(places, pieces, strict=True):
+        light[target] = piece[source]
+    return light
+
+
+def _begin_image(
+    shape: Shape,
+    device: Device,
+    places: list[tuple[Slices, Slices]],
+    pieces: list[Array],
+    light: Array,
+    at: TileModel,
+    phase: complex,
+) -> Array:
+    """The first image of a new tile: the pixels that it shares with earlier ones, and a constant elsewhere.
+
+    At the dim rim of earlier tiles is mostly noise: the less light, the nearer to the constant.
+    """
+    constant = to_device(np.full(shape, phase, dtype=np.complex64), device)
+    image = constant.copy()
     for (source, target), piece in zip(places, pieces, strict=True):
         image[target] = piece[source]
+    seen = light[...]
+    image -= constant
+    image *= seen / (seen + np.float32(DIM) * brightest(at.probe))
+    image += constant
     return image
 
 
