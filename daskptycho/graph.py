@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from daskptycho.cluster.work import note_sweep
+from daskptycho.model.light import LIGHT, Light
 from daskptycho.model.model import Model, TileModel
 from daskptycho.model.momentum import extrapolate
 from daskptycho.model.parameter import Parameter, Sums
@@ -60,13 +61,15 @@ from daskptycho.tasks.state import (
     TileState,
     Unmerged,
     illuminate_tiles,
+    light_tiles,
     merge_image,
     merge_images,
     model_on_tiles,
     previous_image,
     stack_of,
+    with_light,
 )
-from daskptycho.tasks.strips import bring_strips
+from daskptycho.tasks.strips import add_neighbours, bring_strips
 from daskptycho.tasks.two_level import join_tiles, synchronise_swept
 
 __all__ = [
@@ -203,12 +206,21 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     shared, own = state.shared, [tile.own for tile in state.tiles]
     if settings.momentum and settings.due and state.previous_shared is not None:
         shared = task(_extrapolate_shared, layout.tile_model, shared, state.previous_shared, placed)
-    models = model_on_tiles(layout, shared, own, settings.due | settings.tested)
-    if any(own.weighs_frames and own.name in settings.due for own in layout.model.parameters):
+    weighs = any(own.weighs_frames and own.name in settings.due for own in layout.model.parameters)
+    if settings.begins_with_light or (settings.how.normalisation is not None and not weighs):
+        state = light_tiles(layout, state)
+    # What is tested needs the light of the probe that the sweep begins with, which momentum has changed.
+    lights = bool(settings.tested) if weighs else state.tiles[0].illumination is None
+    summed = settings.due | settings.tested | ({LIGHT} if lights else set())
+    models = model_on_tiles(layout, shared, own, summed)
+    if weighs:
         swept, after, first = _sweep_and_update(layout, state, settings, placed, models)
+        state = _take_light(layout, state, first) if lights else state
     else:
+        merging = [tile.illumination for tile in state.tiles]
+        swept = first = _sweep_tiles(layout, state, placed, models, settings.leave, merging)
+        state = _take_light(layout, state, first) if lights else state
         illuminations = [tile.illumination for tile in state.tiles]
-        swept = first = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations)
         if settings.due:
             shared = task(_update_shared, layout.tile_model, shared, gather_reports(swept), placed)
         after = State(shared, _make_unmerged_tiles(illuminations, own))
@@ -220,6 +232,17 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
         after, gains = refine_gains(layout, state, after, first, models, settings)
         report = task(add_gains, report, gains)
     return after, report
+
+
+def _own_light(swept: TileSweep) -> Array:
+    light = cast(Light, swept.sums[LIGHT])
+    return light.illumination[...]
+
+
+def _take_light(layout: Layout, state: State, swept: list[Value]) -> State:
+    """The state before a sweep, with the illumination that the sweep has summed up."""
+    own = [task(layout.storing(_own_light), of_tile) for of_tile in swept]
+    return replace(state, tiles=with_light(state.tiles, add_neighbours(layout, own)))
 
 
 def _sweep_and_update(

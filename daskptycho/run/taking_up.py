@@ -1,9 +1,9 @@
 """The state of a run with more frames: what is known of the image is carried over to its tiles.
 
 A tile that has not changed keeps its image and its frames. A new one begins with the pixels that it shares
-with others, where these have light, and with a constant elsewhere. Its frames are then swept once with the probe so far, so that it
-is seen before the next sweep over all tiles, which may take long. The probe goes on as it is; momentum and
-stacks begin anew.
+with others, where these have light, and with a constant elsewhere. Its frames are then swept once with the
+probe so far, so that it is seen before the next sweep over all tiles, which may take long. The probe goes on
+as it is; momentum and stacks begin anew.
 """
 
 from __future__ import annotations
@@ -15,14 +15,22 @@ from numpy.typing import NDArray
 
 from daskptycho.backend import Device, array_module, to_device
 from daskptycho.model.algorithms import AP
+from daskptycho.model.light import illuminate_tile
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import brightest
-from daskptycho.model.sweep import illuminate_tile, merge, sweep_tile
+from daskptycho.model.sweep import merge, sweep_tile
 from daskptycho.run.loop import Loop
 from daskptycho.tasks.frames import load_amplitudes
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value, task
-from daskptycho.tasks.state import State, TileState, illuminate_tiles, merge_images, model_on_tiles
+from daskptycho.tasks.state import (
+    State,
+    TileState,
+    illuminate_tiles,
+    light_tiles,
+    merge_images,
+    model_on_tiles,
+)
 from daskptycho.tasks.strips import add_neighbours
 from daskptycho.tiling import Shape, Tiling
 
@@ -77,6 +85,7 @@ def carry_over(earlier: Loop, state: State, loop: Loop, own: list[Any], same: di
         From `match_tiles`.
     """
     layout, old = loop.layout, earlier.layout
+    state = light_tiles(old, state)
     images, lights = merge_images(old, state), [tile.illumination for tile in state.tiles]
     phase = task(_find_phase, [task(_sum_lit, *of_tile) for of_tile in zip(images, lights, strict=True)])
     models = model_on_tiles(layout, state.shared, own)

@@ -251,6 +251,9 @@ class Notes:
         self.notes.append(view.note)
         return True
 
+    def looked_at(self) -> Any:
+        return None
+
     def is_up_to_date(self) -> bool:
         return True
 
