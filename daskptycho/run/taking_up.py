@@ -36,7 +36,7 @@ from daskptycho.tiling import Shape, Tiling
 
 __all__ = ["carry_over", "match_tiles"]
 
-# Light, as a share of the probe's brightest pixel, at which half of an earlier image is taken over.
+# Light, as a share of the probe's brightest pixel, with which half of an earlier image is taken over.
 DIM = 0.1
 
 Array = Any
@@ -98,19 +98,24 @@ def carry_over(earlier: Loop, state: State, loop: Loop, own: list[Any], same: di
         held, places = _places_under(layout.tiling, old.tiling, tile.index)
         pieces, lit = ([values[index] for index in held] for values in (images, lights))
         home, of_tile = layout.home(tile.index), (tile.window.shape, layout.device, places)
-        before.append(task(layout.storing(_begin_light), *of_tile, lit, home=home))
-        begin = layout.storing(_begin_image)
-        begun.append(task(begin, *of_tile, pieces, before[-1], models[tile.index], phase, home=home))
+        begin = layout.storing(_begin_tile)
+        begun.append(task(begin, *of_tile, pieces, phase, home=home))
+        before.append(task(begin, *of_tile, lit, np.float32(0), home=home))
     if len(same) < len(old.tiling.tiles):
         # Frames have moved or gone, whose light cannot be told from that of the others.
         tiles = zip(begun, illuminate_tiles(layout, models), own, strict=True)
     else:
-        tiles = zip(*_sweep_new(layout, models, same, begun, before), own, strict=True)
+        tiles = zip(*_sweep_new(layout, models, same, begun, before, phase), own, strict=True)
     return State(state.shared, [TileState(*of_tile) for of_tile in tiles])
 
 
 def _sweep_new(
-    layout: Layout, models: list[TileModel], same: dict[int, int], begun: list[Value], before: list[Value]
+    layout: Layout,
+    models: list[TileModel],
+    same: dict[int, int],
+    begun: list[Value],
+    before: list[Value],
+    phase: Value,
 ) -> tuple[list[Value], list[Value]]:
     """Sweep the new tiles once, as if all frames of the others fitted the image.
 
@@ -122,28 +127,45 @@ def _sweep_new(
         Its keys are the numbers of the tiles that are not new.
     begun, before : list of Value
         Image of each tile, and its illumination by the frames that are not new.
+    phase : Value
+        The constant for pixels that nothing is known of.
 
     Returns
     -------
     images, illuminations : list of Value
     """
-    sweep, illuminate = layout.storing(_sweep_tile), layout.storing(_illuminate)
-    sums: list[Value | None] = [None] * len(begun)
+    new = [index for index in range(len(begun)) if index not in same]
     own: list[Value | None] = [None] * len(begun)
-    for index in range(len(begun)):
-        if index not in same:
-            sums[index] = task(sweep, layout.tiles[index], models[index], begun[index])
-            own[index] = task(illuminate, layout.tiles[index], models[index])
-    images, illuminations = [], []
-    added = zip(add_neighbours(layout, sums), add_neighbours(layout, own), strict=True)
-    for (image_sum, light), image, earlier, at in zip(added, begun, before, models, strict=True):
-        if image_sum is None:
-            images.append(image)
-            illuminations.append(earlier)
-            continue
-        illuminations.append(task(layout.storing(_add), earlier, light))
-        images.append(task(layout.storing(_join), image_sum, illuminations[-1], earlier, at, image))
+    for index in new:
+        own[index] = task(layout.storing(_illuminate), layout.tiles[index], models[index])
+    lights = add_neighbours(layout, own)
+    starts, illuminations = list(begun), list(before)
+    for index, light in enumerate(lights):
+        if light is not None:
+            of_tile = (begun[index], before[index], light, models[index], phase)
+            starts[index] = task(layout.storing(_forget_rim), *of_tile)
+            illuminations[index] = task(layout.storing(_add), before[index], light)
+    sums: list[Value | None] = [None] * len(begun)
+    for index in new:
+        sums[index] = task(layout.storing(_sweep_tile), layout.tiles[index], models[index], starts[index])
+    images = [
+        start
+        if image_sum is None
+        else task(layout.storing(_join), image_sum, illuminations[index], before[index], models[index], start)
+        for index, (image_sum, start) in enumerate(zip(add_neighbours(layout, sums), starts, strict=True))
+    ]
     return images, illuminations
+
+
+def _forget_rim(image: Array, before: Array, light: Array, at: TileModel, phase: complex) -> Array:
+    """An image whose dim rim, which is noise, is nearer to the constant, where new frames see it."""
+    seen, constant = before[...], np.complex64(phase)
+    xp = array_module(seen)
+    coming = xp.minimum(light[...], np.float32(DIM) * brightest(at.probe))
+    share = seen / xp.maximum(seen + coming, np.finfo(np.float32).tiny)
+    # Where nobody sees it, it stays.
+    share[coming <= 0] = 1
+    return constant + share * (image[...] - constant)
 
 
 def _sweep_tile(data: TileData, at: TileModel, image: Array) -> Array:
@@ -183,37 +205,13 @@ def _places_under(new: Tiling, old: Tiling, index: int) -> tuple[list[int], list
     return held, places
 
 
-def _begin_light(
-    shape: Shape, device: Device, places: list[tuple[Slices, Slices]], pieces: list[Array]
+def _begin_tile(
+    shape: Shape, device: Device, places: list[tuple[Slices, Slices]], pieces: list[Array], constant: Any
 ) -> Array:
-    """The illumination of a new tile by the frames that are not new."""
-    light = to_device(np.zeros(shape, dtype=np.float32), device)
-    for (source, target), piece in zip(places, pieces, strict=True):
-        light[target] = piece[source]
-    return light
-
-
-def _begin_image(
-    shape: Shape,
-    device: Device,
-    places: list[tuple[Slices, Slices]],
-    pieces: list[Array],
-    light: Array,
-    at: TileModel,
-    phase: complex,
-) -> Array:
-    """The first image of a new tile: the pixels that it shares with earlier ones, and a constant elsewhere.
-
-    At the dim rim of earlier tiles is mostly noise: the less light, the nearer to the constant.
-    """
-    constant = to_device(np.full(shape, phase, dtype=np.complex64), device)
-    image = constant.copy()
+    """A tile's first image or illumination: the pixels that it shares with earlier ones, else a constant."""
+    image = to_device(np.full(shape, constant), device)
     for (source, target), piece in zip(places, pieces, strict=True):
         image[target] = piece[source]
-    seen = light[...]
-    image -= constant
-    image *= seen / (seen + np.float32(DIM) * brightest(at.probe))
-    image += constant
     return image
 
 

@@ -173,13 +173,15 @@ def test_new_tiles_are_seen_before_the_next_sweep(
         start = np.ones(new.shape, dtype=complex)
         known = start[new.slices_of(old)]
         known[earlier != 0] = earlier[earlier != 0]
-        # Where frames hardly see it, the earlier image is taken over in part only.
-        start = 1 + light / (light + DIM * (abs(probe) ** 2).sum(axis=0).max()) * (start - 1)
         probes = probe[None].repeat(len(own), axis=0)
+        coming = plain.illuminate(probes, own, new.shape)
+        # Where earlier frames hardly see it, their image is taken over in part only.
+        coming_share = np.minimum(coming, DIM * (abs(probe) ** 2).sum(axis=0).max())
+        start = 1 + light / np.maximum(light + coming_share, 1e-9) * (start - 1)
         amplitude = np.sqrt(scan["intensity"].values[tile * TILE : (tile + 1) * TILE])
         waves = plain.project(plain.split(start, probes, own), np.fft.ifftshift(amplitude, axes=(1, 2)))
         total = plain.overlap(plain.weigh(waves, probes), own, new.shape) + light * start
-        light += plain.illuminate(probes, own, new.shape)
+        light += coming
         expected, lit = total / np.maximum(light, 1e-9), light > 0.1 * light.max()
         assert dp.relative_error(start * lit, expected * lit) > 0.05
         assert dp.relative_error(image * lit, expected * lit) < 0.005
