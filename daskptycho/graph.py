@@ -24,6 +24,7 @@ from daskptycho.cluster.work import note_sweep
 from daskptycho.model.model import Model, TileModel
 from daskptycho.model.momentum import extrapolate
 from daskptycho.model.parameter import Parameter, Sums
+from daskptycho.model.probe_variation import ProbeWeight
 from daskptycho.model.sweep import (
     Leave,
     TileSweep,
@@ -47,6 +48,7 @@ from daskptycho.tasks.reports import (
     TileReport,
     add_gains,
     add_moves,
+    add_variation,
     gather_reports,
     summarise,
     summarise_joined,
@@ -68,6 +70,7 @@ from daskptycho.tasks.state import (
 )
 from daskptycho.tasks.strips import bring_strips
 from daskptycho.tasks.two_level import join_tiles, synchronise_swept
+from daskptycho.tasks.variation import refine_weights
 
 __all__ = [
     "sweep",
@@ -92,6 +95,19 @@ class SweepInput(NamedTuple):
     """N of the coming merge, if it is known already. The tile is then synchronised in the same task."""
     following: TileModel | None = None
     """The model to weigh the frames with; that of the sweep by default."""
+
+
+class Updated(NamedTuple):
+    """A sweep that has updated parameters."""
+
+    swept: list[Value]
+    """The `TileSweep` of each tile, weighed with the updated model."""
+    after: State
+    """The model after the sweep, and its illumination; without images."""
+    first: list[Value]
+    """The `TileSweep` of each tile with its sums."""
+    varied: Value | None
+    """The `Variation` of the probe, if its weights were fitted."""
 
 
 def _sweep(inputs: SweepInput) -> TileSweep:
@@ -204,8 +220,9 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     if settings.momentum and settings.due and state.previous_shared is not None:
         shared = task(_extrapolate_shared, layout.tile_model, shared, state.previous_shared, placed)
     models = model_on_tiles(layout, shared, own, settings.due | settings.tested)
+    varied: Value | None = None
     if any(own.weighs_frames and own.name in settings.due for own in layout.model.parameters):
-        swept, after, first = _sweep_and_update(layout, state, settings, placed, models)
+        swept, after, first, varied = _sweep_and_update(layout, state, settings, placed, models)
     else:
         illuminations = [tile.illumination for tile in state.tiles]
         swept = first = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations)
@@ -219,28 +236,23 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     if settings.gain_pace is not None:
         after, gains = refine_gains(layout, state, after, first, models, settings)
         report = task(add_gains, report, gains)
+    if varied is not None:
+        report = task(add_variation, report, varied)
     return after, report
 
 
 def _sweep_and_update(
     layout: Layout, state: State, settings: SweepSettings, placed: Value, models: list[TileModel]
-) -> tuple[list[Value], State, list[Value]]:
-    """Sweep, update the parameters that are due, and weigh the frames with the updated model.
-
-    Returns
-    -------
-    swept : list of Value
-        The `TileSweep` of each tile, weighed.
-    after : State
-        The model after the sweep, and its illumination; without images.
-    first : list of Value
-        The `TileSweep` of each tile with its sums.
-    """
+) -> Updated:
+    """Sweep, update the parameters that are due, and weigh the frames with the updated model."""
     shared, own = models[0].shared, [tile.own for tile in state.tiles]
     twice = layout.residency.waves_twice
     first = _sweep_tiles(layout, state, placed, models, "sums only" if twice else "waves")
     updated = task(_update_shared, layout.tile_model, shared, gather_reports(first), placed)
-    if any(parameter.name in settings.due for parameter in layout.model.per_frame):
+    varied: Value | None = None
+    if ProbeWeight.name in settings.due:
+        updated, own, varied = refine_weights(layout, state, updated, first, models)
+    elif any(parameter.name in settings.due for parameter in layout.model.per_frame):
         own = [
             task(_update_own, layout.tile_model, *of_tile, placed) for of_tile in zip(own, first, strict=True)
         ]
@@ -254,7 +266,7 @@ def _sweep_and_update(
         weigh = layout.storing(_weigh)
         inputs = zip(layout.tiles, first, illuminations, following, strict=True)
         swept = [task(weigh, placed, *of_tile) for of_tile in inputs]
-    return swept, State(updated, _make_unmerged_tiles(illuminations, own)), first
+    return Updated(swept, State(updated, _make_unmerged_tiles(illuminations, own)), first, varied)
 
 
 def _merges_at_once(layout: Layout, settings: SweepSettings) -> bool:

@@ -18,6 +18,7 @@ from daskptycho.model.likelihood import Amplitude, Likelihood
 from daskptycho.model.parameter import Parameter, View
 from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
+from daskptycho.model.probe_variation import ProbeVariation, ProbeWeight
 from daskptycho.model.shifts import are_whole_pixels
 from daskptycho.tiling import Tile
 
@@ -26,7 +27,7 @@ __all__ = ["PARAMETERS", "Model", "TileModel", "choose_model", "move_tile"]
 Array = Any
 
 # Every kind of parameter, in the order in which they are applied to the view of a frame.
-PARAMETERS: tuple[type[Parameter], ...] = (Positions, Gain, Probe, Background)
+PARAMETERS: tuple[type[Parameter], ...] = (Positions, Gain, ProbeVariation, ProbeWeight, Probe, Background)
 
 # Damping of the object's step, relative to the probe's brightest pixel. Without it, the rim of a scan
 # diverges where the probe is poor. While the probe is recovered, the rim needs more.

@@ -33,12 +33,14 @@ __all__ = [
     "is_lit",
     "measure_misfits",
     "neighbour_differences",
+    "shift_back",
     "overlap",
     "project_data",
     "shift_probe",
     "split",
     "unshift_probe_sum",
     "unsplit",
+    "wanted_change",
     "weigh",
 ]
 
@@ -77,23 +79,40 @@ def _ramps(fraction: Array, shape: tuple[int, int]) -> Array:
     return along_y[:, None, :, None] * along_x[:, None, None, :]
 
 
-def shift_probe(probe: Array, fraction: Array) -> Array:
-    """Shift the probe by the sub-pixel part of each frame's position.
+def shift_probe(probe: Array, fraction: Array, variation: tuple[Array, Array] | None = None) -> Array:
+    """Shift the probe by the sub-pixel part of each frame's position, once its first mode varies.
 
     Parameters
     ----------
     probe : (mode, N, N) complex64 array
     fraction : (frame, 2) array
         Sub-pixel part [y, x] of the position, in pixels.
+    variation : pair of arrays, optional
+        E, (variation, N, N) complex64, and w, (frame, variation) complex64 on the host: what is shifted is
+        ``P + sum_k w_ik E_k`` in the first mode.
 
     Returns
     -------
     (frame, mode, N, N) complex64 array
-        ``(1, mode, N, N)`` if all positions are whole pixels.
+        ``(1, mode, N, N)`` if all positions are whole pixels, and the probe does not vary.
     """
-    if are_whole_pixels(fraction):
-        return probe[None]
-    return inverse_transform(transform(probe)[None] * _ramps(fraction, probe.shape[-2:]))
+    is_whole = are_whole_pixels(fraction)
+    probes = (probe if is_whole else transform(probe))[None]
+    if variation is not None:
+        modes, weight = variation
+        probes = _vary(probes, modes if is_whole else transform(modes), weight)
+    return probes if is_whole else inverse_transform(probes * _ramps(fraction, probe.shape[-2:]))
+
+
+def _vary(probe: Array, modes: Array, weight: Array) -> Array:
+    """``P + sum_k w_ik E_k`` in the first mode, (frame, mode, N, N); see `shift_probe`."""
+    xp = array_module(probe)
+    varied = xp.empty((len(weight), *probe.shape[1:]), dtype=np.complex64)
+    varied[:] = probe
+    # A sum over few modes: a product of matrices may add in another order with other threads.
+    for of_frames, mode in zip(xp.asarray(weight).T, modes, strict=True):
+        varied[:, 0] += of_frames[:, None, None] * mode
+    return varied
 
 
 def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
@@ -102,6 +121,42 @@ def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
         return moved.sum(axis=0)
     back = transform(moved) * _ramps(fraction, moved.shape[-2:]).conj()
     return inverse_transform(back.sum(axis=0))
+
+
+def shift_back(moved: Array, fraction: Array) -> tuple[Array, bool]:
+    """Shift each frame's array, (frame, N, N) complex64, back by the sub-pixel part of its position.
+
+    Returns
+    -------
+    (frame, N, N) complex64 array, bool
+        The arrays, and whether these are their Fourier transforms, as for positions between pixels.
+    """
+    if are_whole_pixels(fraction):
+        return moved, False
+    return transform(moved) * _ramps(fraction, moved.shape[-2:])[:, 0].conj(), True
+
+
+def wanted_change(image: Array, waves: Array, corner: Array, factor: Array | None) -> tuple[Array, Array]:
+    """What each frame would change of the first mode of its probe, and with how much light.
+
+    Parameters
+    ----------
+    image : (y, x) complex64 array
+    waves : (frame, mode, N, N) complex64 array
+        z_i, changes of the exit waves.
+    corner : (frame, 2) array
+    factor : (frame,) float32 array or None
+        g_i, the factor of each frame's probe.
+
+    Returns
+    -------
+    change : (frame, N, N) complex64 array
+        ``conj(g_i psi_i) z_i``
+    power : (frame, N, N) float32 array
+        ``|g_i psi_i|^2``
+    """
+    patch, power = _lit_patches(image, waves, corner, factor)
+    return patch[:, 0].conj() * waves[:, 0], power
 
 
 def split(image: Array, probe: Array, corner: Array, out: Array | None = None) -> Array:
@@ -338,11 +393,7 @@ def add_probe_terms(
     if factor is None and denominator.ndim == 2 and are_whole_pixels(fraction):
         kernels(image).accumulate_probe(image, waves, corner, numerator[None], denominator)
         return
-    unit = _unit_probe(waves)
-    if factor is not None:
-        unit = factor.astype(np.complex64)[:, None, None, None] * unit
-    patch = split(image, unit, corner)
-    power = abs(patch[:, 0]) ** 2
+    patch, power = _lit_patches(image, waves, corner, factor)
     if denominator.ndim == 2:
         denominator += power.sum(axis=0)
     else:
@@ -350,6 +401,10 @@ def add_probe_terms(
     numerator += unshift_probe_sum(patch.conj() * waves, fraction)
 
 
-def _unit_probe(waves: Array) -> Array:
-    """A probe of ones, (1, 1, N, N)."""
-    return array_module(waves).ones((1, 1, *waves.shape[-2:]), dtype=np.complex64)
+def _lit_patches(image: Array, waves: Array, corner: Array, factor: Array | None) -> tuple[Array, Array]:
+    """``g_i psi_i`` under each frame, (frame, 1, N, N) complex64, and its square, (frame, N, N) float32."""
+    unit = array_module(waves).ones((1, 1, *waves.shape[-2:]), dtype=np.complex64)
+    if factor is not None:
+        unit = factor.astype(np.complex64)[:, None, None, None] * unit
+    patch = split(image, unit, corner)
+    return patch, abs(patch[:, 0]) ** 2

@@ -56,6 +56,10 @@ class View(NamedTuple):
     """(frame,) float32 factor of each frame's probe; None stands for ones."""
     probe: Array = None
     """(copy, mode, N, N) complex64 probe: one copy for each frame, or one for all of them."""
+    variation: Array | None = None
+    """(variation, N, N) complex64 E_k, by which the first mode of the probe varies; None if it does not."""
+    weight: Array | None = None
+    """(frame, 2, variation) complex64 on the host: see `probe_variation.ProbeWeight`."""
 
 
 class Parameter(ABC):
@@ -74,7 +78,11 @@ class Parameter(ABC):
     has_momentum : bool
         Whether a sweep with momentum extrapolates it.
     moves_frames : bool
-        Whether it moves frames; its values then stay on the host.
+        Whether it moves frames.
+    on_host : bool
+        Whether its values stay on the host, also where tiles are on a GPU.
+    fits_reflections : bool
+        Whether it can be updated from the waves of an algorithm with a stack, which are not the model's.
     weighs_frames : bool
         Whether the weights of frames depend on it: an update then comes before frames are weighed. The object
         is updated together with any other parameter.
@@ -84,6 +92,8 @@ class Parameter(ABC):
     per_frame: ClassVar[bool] = False
     has_momentum: ClassVar[bool] = False
     moves_frames: ClassVar[bool] = False
+    on_host: ClassVar[bool] = False
+    fits_reflections: ClassVar[bool] = False
     weighs_frames: ClassVar[bool] = True
 
     @property

@@ -252,7 +252,7 @@ class Loop:
         if not algorithm.has_stack:
             return due
         # With reflections, what is compared with the frames are not the waves of the model.
-        return due - {own.name for own in self.layout.model.parameters if not own.weighs_frames}
+        return due - {own.name for own in self.layout.model.parameters if not own.fits_reflections}
 
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
         """The settings of the coming sweep, and t of Nesterov's sequence after it."""
@@ -314,7 +314,8 @@ class Loop:
         seconds = time.perf_counter() - begun
         # What was not tested has not moved.
         moved, changed = (0.0 if np.isnan(size) else size for size in (report.moved, report.gain_changed))
-        found = (report.significance, moved, report.gain_significance, changed)
+        varied = (report.variation_significance, report.variation_share)
+        found = (report.significance, moved, report.gain_significance, changed, *varied)
         record = SweepRecord(residual, report.disagreement, report.spread, seconds, *found)
         # L-BFGS takes back steps that R2 rises by, and frames that move shorten theirs.
         reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0

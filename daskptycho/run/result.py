@@ -23,6 +23,7 @@ from daskptycho.model.gain import Gain
 from daskptycho.model.operators import is_lit
 from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
+from daskptycho.model.probe_variation import ProbeVariation
 from daskptycho.model.sweep import FrameMeasures
 from daskptycho.run.misfits import name_misfits
 from daskptycho.scan.dataset import frame_numbers, frames_used, pixel_size, spread_over_frames
@@ -73,6 +74,10 @@ class _Sweep(Protocol):
     def gain_significance(self) -> float: ...
     @property
     def gain_changed(self) -> float: ...
+    @property
+    def variation_significance(self) -> float: ...
+    @property
+    def variation_share(self) -> float: ...
 
 
 def assemble_canvas(tiling: Tiling, images: Sequence[Value]) -> NDArray:
@@ -242,6 +247,8 @@ def _drifts_of_sweeps(
         names |= {"position_significance": "significance", "position_moved": "moved"}
     if Gain.name in options.get("refine", {}):
         names |= {"gain_significance": "gain_significance", "gain_changed": "gain_changed"}
+    if ProbeVariation.name in values:
+        names |= {name: name for name in ("variation_significance", "variation_share")}
     return {
         name: ("sweep", np.array([getattr(sweep, field) for sweep in history]))
         for name, field in names.items()

@@ -34,6 +34,10 @@ class SweepRecord(NamedTuple):
     """T of the gains; NaN if the sweep did not test them. See `sync.gains.Gains`."""
     gain_changed: float = 0.0
     """How much ``log g`` changed after the sweep: root mean square."""
+    variation_significance: float = np.nan
+    """T of the variation of the probe; NaN if the sweep did not fit its weights. See `sync.variation`."""
+    variation_share: float = np.nan
+    """Power of the variation relative to the probe's; NaN likewise."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,210 @@
+"""A probe that differs from frame to frame, as two parameters of the model: modes, and a weight of each frame.
+
+Frame i sees the probe ``P_i = P + sum_k w_ik E_k``; of several incoherent modes the first one varies
+(orthogonal probe relaxation: Odstrcil et al., Optics Express 24, 8360 (2016)). The modes E are shared by all
+frames. Modes and weights are least-squares fits to the changes of the exit waves, in turns: modes in one
+sweep, from sums like those of the probe, weights in the next, from a few numbers of each frame that one task
+for all frames collects (`sync.variation`). At first both are on trial: the probe varies once they explain
+more of the misfit than noise could.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daskptycho.backend import array_module, inverse_transform, transform
+from daskptycho.errors import OptionError
+from daskptycho.model.operators import shift_back, wanted_change
+from daskptycho.model.parameter import Parameter, Schedule, Sums, Variable, View
+from daskptycho.model.shifted_fit import CLASSES, add_by_class, step_to_shifted_fit
+
+__all__ = ["ProbeVariation", "ProbeWeight"]
+
+Array = Any
+
+# First sweep that updates modes, for a probe that is held fixed and for one that is recovered.
+FIRST_UPDATE, FIRST_WHILE_RECOVERED = 6, 12
+# Added to the denominator, relative to its mean; see `probe`.
+DAMPING = np.float32(1e-3)
+
+
+@dataclass(frozen=True)
+class ProbeVariation(Parameter):
+    """The modes E_k by which the probe varies, orthogonal to the probe and to each other.
+
+    Their value is a ``(variation, N, N)`` complex64 array, each of the power of the probe's first mode.
+
+    Raises
+    ------
+    OptionError
+        A number is impossible.
+    """
+
+    modes: int = 2
+    """Number of modes."""
+    smooth: float | None = None
+    """Width of the Gaussian over which weights are averaged in the order of acquisition, in frames: for a
+    probe that varies slowly. None: each frame has its own weights."""
+    start: int | None = None
+    """First sweep in which modes are fitted; by default 12 while the probe is recovered, and else 6."""
+    fractional: bool = False
+    """Whether any position has a fraction of a pixel; `reconstruct` sets it."""
+    name: ClassVar[str] = "probe_variation"
+
+    def __post_init__(self) -> None:
+        for name, value in (("modes", self.modes), ("start", 1 if self.start is None else self.start)):
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+                raise OptionError(f"{name} of ProbeVariation is {value!r}; expected a whole number, 1 or more")
+        smooth: Any = self.smooth
+        if smooth is not None and not (isinstance(smooth, numbers.Real) and 0 < float(smooth) < np.inf):
+            raise OptionError(f"smooth of ProbeVariation is {smooth!r}; expected frames above 0, or None")
+
+    def resolve(self, *, update_probe: bool) -> ProbeVariation:
+        """The same with its defaults for a probe that is recovered, or held fixed."""
+        return replace(self, start=self.start or (FIRST_WHILE_RECOVERED if update_probe else FIRST_UPDATE))
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.start or FIRST_UPDATE, every=2)
+
+    @classmethod
+    def choose(cls, scan: Any, options: Mapping[str, Any]) -> tuple[Self, NDArray] | None:
+        for chosen in options.get("refine", ()):
+            if isinstance(chosen, cls):
+                shape = (chosen.modes, scan.sizes["qy"], scan.sizes["qx"])
+                fractional = bool(options.get("fractional", False))
+                return replace(chosen, fractional=fractional), np.zeros(shape, dtype=np.complex64)
+        return None
+
+    def see(self, value: Array, view: View) -> View:
+        # `Probe.see` applies it, before each frame's shift.
+        return view._replace(variation=value)
+
+    def describe(self, shape: Sequence[int]) -> str:
+        return f"variation of the probe in {shape[0]} mode{'s' if shape[0] > 1 else ''} (recovered)"
+
+    def new_sums(self, value: Array, image: Array) -> Sums:
+        """Numerator and denominator for each mode, as those of the probe, and ``sum_i |w_ik|`` in use."""
+        xp, (modes, *shape) = array_module(value), value.shape
+        classes = (CLASSES**2,) if self.fractional else ()
+        denominator = xp.zeros((modes, *classes, *shape), dtype=np.float32)
+        return xp.zeros(value.shape, dtype=np.complex64), denominator, np.zeros(modes)
+
+    def accumulate(self, sums: Sums, frames: slice, image: Array, change: Array, view: View) -> None:
+        numerator, denominator, used = sums
+        assert view.weight is not None
+        used += np.abs(view.weight[:, 0]).sum(axis=0, dtype=np.float64)
+        wanted, power = wanted_change(image, change, view.corner, view.factor)
+        shifted, is_transformed = shift_back(wanted, view.fraction)
+        for mode, weight in enumerate(array_module(image).asarray(view.weight[:, 1]).T[..., None, None]):
+            total = (weight.conj() * shifted).sum(axis=0)
+            numerator[mode] += inverse_transform(total) if is_transformed else total
+            light = power * (weight.real**2 + weight.imag**2)
+            if self.fractional:
+                add_by_class(denominator[mode], light, view.fraction)
+            else:
+                denominator[mode] += light.sum(axis=0)
+
+    def update(self, value: Array, sums: Sums) -> Array:
+        """The modes after a step ``sum_i conj(w_ik psi_i) (p_i - m_i) / sum_i |w_ik psi_i|^2``.
+
+        While a mode is on trial, the waves ``m_i`` of the model do not hold it, and its step is from zero.
+        """
+        following = []
+        for mode, of_frames, light, used in zip(value, *sums, strict=True):
+            if not self.fractional:
+                step = _divide(of_frames, light)
+            elif used > 0:
+                step = step_to_shifted_fit(of_frames[None], light)[0]
+            else:
+                step = _divide(of_frames, light.sum(axis=0))
+            following.append(mode + step if used > 0 else step)
+        return array_module(value).stack(following).astype(np.complex64)
+
+    def sum_bytes(self, pixels: int, modes: int) -> int:
+        return self.modes * pixels * (8 + 4 * (CLASSES**2 if self.fractional else 1))
+
+    @classmethod
+    def result(cls, value: NDArray) -> dict[str, Variable]:
+        return {cls.name: (("variation", "probe_y", "probe_x"), value, {})}
+
+
+def _divide(numerator: Array, denominator: Array) -> Array:
+    """A quotient with its damping; zero where there is no light at all."""
+    return numerator / (denominator + DAMPING * denominator.mean() + np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class ProbeWeight(Parameter):
+    """The weights w_ik of the modes in each frame.
+
+    Their value is a ``(frame, 2, variation)`` complex64 array on the host: the weights in use, zeros while
+    the variation is on trial, and those that were found last.
+
+    Attributes
+    ----------
+    start : int
+        First sweep in which they are fitted.
+    """
+
+    start: int
+    name: ClassVar[str] = "probe_weight"
+    per_frame: ClassVar[bool] = True
+    on_host: ClassVar[bool] = True
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.start, every=2)
+
+    @classmethod
+    def choose(cls, scan: Any, options: Mapping[str, Any]) -> tuple[Self, NDArray] | None:
+        for chosen in options.get("refine", ()):
+            if isinstance(chosen, ProbeVariation):
+                modes = chosen.modes
+                # Random weights find the directions in which frames differ. They depend on a frame's number
+                # in the scan, not on its tile.
+                number = scan["frame_number"].values if "frame_number" in scan else np.arange(scan.sizes["frame"])
+                drawn = np.random.default_rng(0).standard_normal((number.max() + 1, modes, 2))
+                first = np.zeros((len(number), 2, modes), dtype=np.complex64)
+                first[:, 1] = (drawn @ (1, 1j))[number]
+                return cls(chosen.schedule.start + 1), first
+        return None
+
+    def see(self, value: Array, view: View) -> View:
+        return view._replace(weight=value)
+
+    def describe(self, shape: Sequence[int]) -> str:
+        return "weights of the variation in each frame (recovered)"
+
+    def nbytes(self, frames: int) -> int:
+        return 0
+
+    def new_sums(self, value: Array, image: Array) -> Sums:
+        """``b_ik = sum conj(psi_i E_k) chi_i``, (frame, variation), and the matrix of the fit.
+
+        The latter is ``H_ikl = sum |psi_i|^2 conj(E_k) E_l``, (frame, variation, variation); both complex128.
+        """
+        xp, (frames, _, modes) = array_module(image), value.shape
+        force = xp.zeros((frames, modes), dtype=np.complex128)
+        return force, xp.zeros((frames, modes, modes), dtype=np.complex128)
+
+    def accumulate(self, sums: Sums, frames: slice, image: Array, change: Array, view: View) -> None:
+        force, matrix = (of_frames[frames] for of_frames in sums)
+        modes = view.variation
+        wanted, power = wanted_change(image, change, view.corner, view.factor)
+        shifted, is_transformed = shift_back(wanted, view.fraction)
+        for row, of_row in enumerate(transform(modes) if is_transformed else modes):
+            force[:, row] = (of_row.conj() * shifted).sum(axis=(1, 2), dtype=np.complex128)
+            # The fraction of the position hardly changes it, and a fit to zero forces does not depend on it.
+            for column, mode in enumerate(modes):
+                matrix[:, row, column] = (modes[row].conj() * mode * power).sum(axis=(1, 2), dtype=np.complex128)
+
+    @classmethod
+    def result(cls, value: NDArray) -> dict[str, Variable]:
+        return {cls.name: (("frame", "variation"), value[:, 0], {})}

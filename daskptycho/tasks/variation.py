@@ -1,0 +1,88 @@
+"""The part of a sweep's graph that fits the weights of a varying probe: sums of tiles, one task, new weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from daskptycho.backend import to_device_of, to_host
+from daskptycho.model.model import TileModel
+from daskptycho.model.probe import Probe
+from daskptycho.model.probe_variation import ProbeVariation, ProbeWeight
+from daskptycho.model.sweep import TileSweep
+from daskptycho.sync.positions import Frames
+from daskptycho.sync.variation import TileWeightSums, Variation, find_variation
+from daskptycho.tasks.layout import Layout, TileData
+from daskptycho.tasks.positions import count_lit
+from daskptycho.tasks.spec import Value, task
+from daskptycho.tasks.state import State
+
+__all__ = ["refine_weights"]
+
+Array = Any
+
+
+def _sums(data: TileData, swept: TileSweep, at: TileModel, illumination: Array) -> TileWeightSums:
+    force, matrix = (to_host(of) for of in swept.sums[ProbeWeight.name])
+    lit = count_lit(data, at.inverse_illumination(illumination[...]) > 0)
+    return TileWeightSums(at.own[ProbeWeight.name], force, matrix, swept.misfit, lit)
+
+
+def _find(
+    shared: dict[str, Array],
+    sums: list[TileWeightSums],
+    frames: Frames,
+    smooth: float | None,
+    holds_mean: bool,
+) -> Variation:
+    probe, modes = (to_host(shared[name]) for name in (Probe.name, ProbeVariation.name))
+    return find_variation(sums, probe, modes, frames, smooth=smooth, holds_mean=holds_mean)
+
+
+def _take_modes(shared: dict[str, Array], found: Variation) -> dict[str, Array]:
+    return shared | {ProbeVariation.name: to_device_of(found.modes, shared[ProbeVariation.name])}
+
+
+def _take_weights(data: TileData, own: dict[str, Array], found: Variation) -> dict[str, Array]:
+    return own | {ProbeWeight.name: found.weights[data.tile.frames]}
+
+
+def refine_weights(
+    layout: Layout,
+    before: State,
+    shared: Value,
+    swept: list[Value],
+    models: list[TileModel],
+) -> tuple[Value, list[Value], Value]:
+    """Fit the weights of a varying probe, before the frames of a sweep are weighed with it.
+
+    Parameters
+    ----------
+    layout : Layout
+    before : State
+        The state before the sweep.
+    shared : Value
+        The shared parameters, updated by the sweep.
+    swept : list of Value
+        The `TileSweep` of each tile, with the sums of `ProbeWeight`.
+    models : list of TileModel
+        The models of the sweep.
+
+    Returns
+    -------
+    shared : Value
+        The same with the modes in their order.
+    own : list of Value
+        For each tile a dictionary of the values of its frames.
+    found : Value
+        The `Variation`.
+    """
+    (variation,) = (own for own in layout.model.parameters if isinstance(own, ProbeVariation))
+    (probe,) = (own for own in layout.model.parameters if isinstance(own, Probe))
+    illuminations = [tile.illumination for tile in before.tiles]
+    sums = [task(_sums, *of_tile) for of_tile in zip(layout.tiles, swept, models, illuminations, strict=True)]
+    found = task(_find, shared, sums, layout.frames, variation.smooth, probe.recovered)
+    own = [
+        task(_take_weights, data, tile.own, found)
+        for data, tile in zip(layout.tiles, before.tiles, strict=True)
+    ]
+    return task(_take_modes, shared, found), own, found
