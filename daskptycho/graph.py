@@ -187,13 +187,16 @@ def _update(parameter: Parameter, value: Array, sums: Sums, settings: SweepSetti
     return value + (following - value) * np.float32(settings.share)
 
 
-def _extrapolate_shared(
-    model: Model, shared: dict[str, Array], previous: dict[str, Array], settings: SweepSettings
+def _extrapolate(
+    parameters: tuple[Parameter, ...],
+    values: dict[str, Array],
+    previous: dict[str, Array],
+    settings: SweepSettings,
 ) -> dict[str, Array]:
-    return shared | {
-        parameter.name: extrapolate(shared[parameter.name], previous[parameter.name], settings.momentum)
-        for parameter in model.shared
-        if parameter.has_momentum and parameter.name in settings.due
+    return values | {
+        own.name: own.extrapolate(values[own.name], previous.get(own.name), settings.momentum)
+        for own in parameters
+        if own.name in settings.due
     }
 
 
@@ -218,7 +221,10 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     placed = place(replace(settings, keeps_image=settings.keeps_image and not merges))
     shared, own = state.shared, [tile.own for tile in state.tiles]
     if settings.momentum and settings.due and state.previous_shared is not None:
-        shared = task(_extrapolate_shared, layout.tile_model, shared, state.previous_shared, placed)
+        shared = task(_extrapolate, layout.model.shared, shared, state.previous_shared, placed)
+        if any(parameter.name in settings.due for parameter in layout.model.per_frame):
+            of_frames = layout.model.per_frame
+            own = [task(_extrapolate, of_frames, of_tile, {}, placed) for of_tile in own]
     models = model_on_tiles(layout, shared, own, settings.due | settings.tested)
     varied: Value | None = None
     if any(own.weighs_frames and own.name in settings.due for own in layout.model.parameters):
@@ -245,7 +251,7 @@ def _sweep_and_update(
     layout: Layout, state: State, settings: SweepSettings, placed: Value, models: list[TileModel]
 ) -> Updated:
     """Sweep, update the parameters that are due, and weigh the frames with the updated model."""
-    shared, own = models[0].shared, [tile.own for tile in state.tiles]
+    shared, own = models[0].shared, [at.own for at in models]
     twice = layout.residency.waves_twice
     first = _sweep_tiles(layout, state, placed, models, "sums only" if twice else "waves")
     updated = task(_update_shared, layout.tile_model, shared, gather_reports(first), placed)
@@ -260,7 +266,7 @@ def _sweep_and_update(
     illuminations = illuminate_tiles(layout, following)
     if twice:
         # The update needs the sums of all tiles; their waves do not fit into memory until then.
-        models = model_on_tiles(layout, shared, [tile.own for tile in state.tiles])
+        models = model_on_tiles(layout, shared, [at.own for at in models])
         swept = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations, following)
     else:
         weigh = layout.storing(_weigh)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from daskptycho.model.forward import Forward
 from daskptycho.model.likelihood import Likelihood
+from daskptycho.model.momentum import extrapolate
 
 __all__ = ["Parameter", "Schedule", "Sums", "Variable", "View"]
 
@@ -169,6 +170,13 @@ class Parameter(ABC):
     def update(self, value: Array, sums: Sums) -> Array:
         """The next value, from the sums of all tiles, or with `per_frame` of the frames' own tile."""
         return value
+
+    def extrapolate(self, value: Array, previous: Array | None, momentum: float) -> Array:
+        """The value that a sweep with momentum starts from.
+
+        `previous` is that of the sweep before, None for values of frames.
+        """
+        return extrapolate(value, previous, momentum) if self.has_momentum else value
 
     def sum_bytes(self, pixels: int, modes: int) -> int:
         """Bytes of the sums of a tile with frames of this number of pixels."""

@@ -2,9 +2,9 @@
 
 Frame i sees the probe ``P_i = P + sum_k w_ik E_k``; of several incoherent modes the first one varies
 (orthogonal probe relaxation: Odstrcil et al., Optics Express 24, 8360 (2016)). The modes E are shared by all
-frames. Modes and weights are least-squares fits to the changes of the exit waves, in turns: modes in one
-sweep, from sums like those of the probe, weights in the next, from a few numbers of each frame that one task
-for all frames collects (`sync.variation`). At first both are on trial: the probe varies once they explain
+frames. Modes and weights are least-squares fits to the changes of the exit waves: modes from sums like those
+of the probe, weights from a few numbers of each frame, which one task for all frames collects
+(`sync.variation`). At first both are on trial: the probe varies once they explain
 more of the misfit than noise could.
 """
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from daskptycho.backend import array_module, inverse_transform, transform
 from daskptycho.errors import OptionError
+from daskptycho.model.momentum import extrapolate
 from daskptycho.model.operators import shift_back, wanted_change
 from daskptycho.model.parameter import Parameter, Schedule, Sums, Variable, View
 from daskptycho.model.shifted_fit import CLASSES, add_by_class, step_to_shifted_fit
@@ -38,7 +39,8 @@ DAMPING = np.float32(1e-3)
 class ProbeVariation(Parameter):
     """The modes E_k by which the probe varies, orthogonal to the probe and to each other.
 
-    Their value is a ``(variation, N, N)`` complex64 array, each of the power of the probe's first mode.
+    Their value is a ``(2, variation, N, N)`` complex64 array: the modes and, for momentum, those of the sweep
+    before.
 
     Raises
     ------
@@ -71,30 +73,33 @@ class ProbeVariation(Parameter):
 
     @property
     def schedule(self) -> Schedule:
-        return Schedule(self.start or FIRST_UPDATE, every=2)
+        return Schedule(self.start or FIRST_UPDATE)
 
     @classmethod
     def choose(cls, scan: Any, options: Mapping[str, Any]) -> tuple[Self, NDArray] | None:
         for chosen in options.get("refine", ()):
             if isinstance(chosen, cls):
-                shape = (chosen.modes, scan.sizes["qy"], scan.sizes["qx"])
+                shape = (2, chosen.modes, scan.sizes["qy"], scan.sizes["qx"])
                 fractional = bool(options.get("fractional", False))
                 return replace(chosen, fractional=fractional), np.zeros(shape, dtype=np.complex64)
         return None
 
     def see(self, value: Array, view: View) -> View:
         # `Probe.see` applies it, before each frame's shift.
-        return view._replace(variation=value)
+        return view._replace(variation=value[0])
+
+    def extrapolate(self, value: Array, previous: Array | None, momentum: float) -> Array:
+        return array_module(value).stack([extrapolate(value[0], value[1], momentum), value[1]])
 
     def describe(self, shape: Sequence[int]) -> str:
-        return f"variation of the probe in {shape[0]} mode{'s' if shape[0] > 1 else ''} (recovered)"
+        return f"variation of the probe in {shape[1]} mode{'s' if shape[1] > 1 else ''} (recovered)"
 
     def new_sums(self, value: Array, image: Array) -> Sums:
         """Numerator and denominator for each mode, as those of the probe, and ``sum_i |w_ik|`` in use."""
-        xp, (modes, *shape) = array_module(value), value.shape
+        xp, (modes, *shape) = array_module(value), value.shape[1:]
         classes = (CLASSES**2,) if self.fractional else ()
         denominator = xp.zeros((modes, *classes, *shape), dtype=np.float32)
-        return xp.zeros(value.shape, dtype=np.complex64), denominator, np.zeros(modes)
+        return xp.zeros(value.shape[1:], dtype=np.complex64), denominator, np.zeros(modes)
 
     def accumulate(self, sums: Sums, frames: slice, image: Array, change: Array, view: View) -> None:
         numerator, denominator, used = sums
@@ -102,7 +107,8 @@ class ProbeVariation(Parameter):
         used += np.abs(view.weight[:, 0]).sum(axis=0, dtype=np.float64)
         wanted, power = wanted_change(image, change, view.corner, view.factor)
         shifted, is_transformed = shift_back(wanted, view.fraction)
-        for mode, weight in enumerate(array_module(image).asarray(view.weight[:, 1]).T[..., None, None]):
+        fitted = array_module(image).asarray(latest_weights(view.weight))
+        for mode, weight in enumerate(fitted.T[..., None, None]):
             total = (weight.conj() * shifted).sum(axis=0)
             numerator[mode] += inverse_transform(total) if is_transformed else total
             light = power * (weight.real**2 + weight.imag**2)
@@ -117,7 +123,7 @@ class ProbeVariation(Parameter):
         While a mode is on trial, the waves ``m_i`` of the model do not hold it, and its step is from zero.
         """
         following = []
-        for mode, of_frames, light, used in zip(value, *sums, strict=True):
+        for mode, of_frames, light, used in zip(value[0], *sums, strict=True):
             if not self.fractional:
                 step = _divide(of_frames, light)
             elif used > 0:
@@ -125,14 +131,15 @@ class ProbeVariation(Parameter):
             else:
                 step = _divide(of_frames, light.sum(axis=0))
             following.append(mode + step if used > 0 else step)
-        return array_module(value).stack(following).astype(np.complex64)
+        xp = array_module(value)
+        return xp.stack([xp.stack(following), value[0]]).astype(np.complex64)
 
     def sum_bytes(self, pixels: int, modes: int) -> int:
         return self.modes * pixels * (8 + 4 * (CLASSES**2 if self.fractional else 1))
 
     @classmethod
     def result(cls, value: NDArray) -> dict[str, Variable]:
-        return {cls.name: (("variation", "probe_y", "probe_x"), value, {})}
+        return {cls.name: (("variation", "probe_y", "probe_x"), value[0], {})}
 
 
 def _divide(numerator: Array, denominator: Array) -> Array:
@@ -140,12 +147,17 @@ def _divide(numerator: Array, denominator: Array) -> Array:
     return numerator / (denominator + DAMPING * denominator.mean() + np.finfo(np.float32).tiny)
 
 
+def latest_weights(value: NDArray) -> NDArray[np.complex64]:
+    """The weights of modes in use, and for modes on trial those on trial, (frame, variation)."""
+    return np.where(value[:, 0] != 0, value[:, 0], value[:, 1])
+
+
 @dataclass(frozen=True)
 class ProbeWeight(Parameter):
     """The weights w_ik of the modes in each frame.
 
-    Their value is a ``(frame, 2, variation)`` complex64 array on the host: the weights in use, zeros while
-    the variation is on trial, and those that were found last.
+    Their value is a ``(frame, 2, variation)`` complex64 array on the host: the weights and, for momentum,
+    those of the sweep before. While a mode is on trial, its weights are zeros, and the latter those on trial.
 
     Attributes
     ----------
@@ -160,7 +172,7 @@ class ProbeWeight(Parameter):
 
     @property
     def schedule(self) -> Schedule:
-        return Schedule(self.start, every=2)
+        return Schedule(self.start)
 
     @classmethod
     def choose(cls, scan: Any, options: Mapping[str, Any]) -> tuple[Self, NDArray] | None:
@@ -173,11 +185,16 @@ class ProbeWeight(Parameter):
                 drawn = np.random.default_rng(0).standard_normal((number.max() + 1, modes, 2))
                 first = np.zeros((len(number), 2, modes), dtype=np.complex64)
                 first[:, 1] = (drawn @ (1, 1j))[number]
-                return cls(chosen.schedule.start + 1), first
+                return cls(chosen.schedule.start), first
         return None
 
     def see(self, value: Array, view: View) -> View:
         return view._replace(weight=value)
+
+    def extrapolate(self, value: Array, previous: Array | None, momentum: float) -> Array:
+        weights, before = value[:, 0], value[:, 1]
+        ahead = np.where(weights != 0, extrapolate(weights, before, momentum), 0)
+        return np.stack([ahead, before], axis=1)
 
     def describe(self, shape: Sequence[int]) -> str:
         return "weights of the variation in each frame (recovered)"

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from daskptycho.sync.positions import Frames
 
-__all__ = ["TileWeightSums", "Variation", "find_variation"]
+__all__ = ["Modes", "TileWeightSums", "Variation", "find_variation", "order_modes"]
 
 # Added to H, relative to its mean: a frame on a dark part of the sample has hardly any weights.
 RIDGE = 1e-3
@@ -29,7 +29,9 @@ class TileWeightSums(NamedTuple):
     """What the frames of a tile contribute to the update of all weights. Arrays are on the host."""
 
     value: NDArray[np.complex64]
-    """(frame, 2, variation) weights before; see `model.probe_variation.ProbeWeight`."""
+    """(frame, 2, variation) weights that the sweep started from; see `model.probe_variation.ProbeWeight`."""
+    before: NDArray[np.complex64]
+    """(frame, variation) weights before the sweep, without momentum."""
     force: NDArray[np.complex128]
     """(frame, variation) b."""
     matrix: NDArray[np.complex128]
@@ -39,17 +41,27 @@ class TileWeightSums(NamedTuple):
     """Number of pixels of the object that the tile's frames determine; shared ones count in one tile only."""
 
 
+class Modes(NamedTuple):
+    """The modes of a varying probe in a sweep, (variation, N, N) complex64 each."""
+
+    before: NDArray[np.complex64]
+    """Before the sweep, without momentum."""
+    start: NDArray[np.complex64]
+    """Those that the sweep started from."""
+    fitted: NDArray[np.complex64]
+    """Those fitted to its frames with the weights that it started from."""
+
+
 class Variation(NamedTuple):
-    """The variation of the probe after an update of its weights."""
+    """The variation of the probe after an update."""
 
     weights: NDArray[np.complex64]
-    """(frame, 2, variation)"""
+    """(frame, 2, variation); see `model.probe_variation.ProbeWeight`."""
     modes: NDArray[np.complex64]
-    """(variation, N, N), orthogonal to the probe and to each other, each with the power of the probe's first
-    mode; the one with the most weight comes first."""
+    """(2, variation, N, N); see `model.probe_variation.ProbeVariation`."""
     significance: float
-    """T of the first mode: what it takes off the misfit, relative to what a mode that has been fitted to
-    noise would. About 1 or less if the probe does not vary."""
+    """T: what the modes take off the misfit, relative to what as many modes fitted to noise would. About 1
+    or less if the probe does not vary."""
     share: float
     """``sum_k |w_ik|^2`` of the modes in use, on average: their power relative to the probe's."""
 
@@ -57,57 +69,90 @@ class Variation(NamedTuple):
 def find_variation(
     sums: Sequence[TileWeightSums],
     probe: NDArray,
-    modes: NDArray,
+    modes: Modes,
     frames: Frames,
     *,
     smooth: float | None,
     holds_mean: bool,
 ) -> Variation:
-    """Find the weights of all frames, and the modes in their order.
+    """Find the weights of all frames and the next modes.
 
     Parameters
     ----------
     sums : sequence of TileWeightSums
         One for each tile, in order.
-    probe : (mode, N, N) complex64 array
-    modes : (variation, N, N) complex64 array
+    probe : (N, N) complex64 array
+        The probe's first mode.
+    modes : Modes
     frames : Frames
     smooth : float or None
         Width of the Gaussian over which weights are averaged in the order of acquisition, in frames.
     holds_mean : bool
-        Whether the mean weight is zero, since the probe itself is recovered.
+        Whether the mean weight stays as it is, since the probe itself is recovered.
     """
-    value, force, matrix = (
-        np.concatenate([getattr(tile, name) for tile in sums]) for name in ("value", "force", "matrix")
+    value, before, force, matrix = (
+        np.concatenate([getattr(tile, name) for tile in sums])
+        for name in ("value", "before", "force", "matrix")
     )
-    used = value[:, 0].astype(np.complex128)
-    count = used.shape[1]
-    power = np.trace(matrix, axis1=1, axis2=2).real.mean() / count
-    if not power > 0:
-        return Variation(value, modes, 0.0, 0.0)
-    # The fit to what the frames would have changed, had the modes not been in use.
-    target = force + np.einsum("ikl,il->ik", matrix, used)
+    weights, start = value[:, 0].astype(np.complex128), modes.start.astype(np.complex128)
+    used = weights.any(axis=0)
+    fitted, light = _fit(weights, force, matrix, frames, smooth)
+    if not light > 0:
+        return Variation(value, np.stack([modes.fitted] * 2), 0.0, 0.0)
+    if holds_mean:
+        # The probe takes it up.
+        fitted -= (fitted - weights).mean(axis=0)
+    following = np.where(used[:, None, None], modes.fitted, start).astype(np.complex128)
+    if used.any():
+        step = without(following[used] - start[used], [probe, *start[used]])
+        following[used] = without(start[used] + step, [probe])
+    explained = np.einsum("ik,ikk->k", np.abs(fitted) ** 2, matrix.real)
+    if not used.all():
+        trial = ~used
+        ordered, mixture = order_modes(fitted[:, trial], start[trial], [probe, *start[used]])
+        fitted[:, trial] = fitted[:, trial] @ mixture
+        following[trial] = ordered
+        back = np.linalg.pinv(mixture)
+        own = np.einsum("pk,ikl,ql->ipq", back.conj(), matrix[:, trial][:, :, trial], back)
+        explained[trial] = np.einsum("ik,ikk->k", np.abs(fitted[:, trial]) ** 2, own.real)
+    significance = explained / _noise(sums, frames)
+    opened = significance > np.where(used, SIGNIFICANT / 2, SIGNIFICANT)
+    if not (opened & ~used).any():
+        following[~used] = modes.fitted[~used]
+    continued = used & opened
+    weights_before = np.where(continued, before, fitted)
+    modes_before = np.where(continued[:, None, None], modes.before, following)
+    found = np.stack([fitted * opened, weights_before], axis=1).astype(np.complex64)
+    norm = (np.abs(following) ** 2).sum(axis=(1, 2)) / (np.abs(probe.astype(np.complex128)) ** 2).sum()
+    share = float(((np.abs(found[:, 0]) ** 2).mean(axis=0) * norm).sum())
+    return Variation(
+        found, np.stack([following, modes_before]).astype(np.complex64), float(significance.max()), share
+    )
+
+
+def _fit(
+    weights: NDArray, force: NDArray, matrix: NDArray, frames: Frames, smooth: float | None
+) -> tuple[NDArray, float]:
+    """The weights that fit each frame best, and the mean of H."""
+    count = weights.shape[1]
+    light = float(np.trace(matrix, axis1=1, axis2=2).real.mean()) / count
+    if not light > 0:
+        return weights, 0.0
+    # What the frames would ask for, had the modes not been in use.
+    target = force + np.einsum("ikl,il->ik", matrix, weights)
     if smooth is not None:
         target, matrix = (_average(of, frames.number, smooth) for of in (target, matrix))
-    damped = matrix + RIDGE * power * np.eye(count)
-    weights = np.linalg.solve(damped, target[..., None])[..., 0]
-    if holds_mean:
-        weights -= weights.mean(axis=0)
-    modes, mixture = _order(weights, modes.astype(np.complex128), probe[0].astype(np.complex128))
-    weights = weights @ mixture
-    back = np.linalg.pinv(mixture)
-    matrix = np.einsum("kp,ipq,lq->ikl", back.conj(), matrix, back)
-    lit = sum(tile.lit for tile in sums)
+    damped = matrix + RIDGE * light * np.eye(count)
+    return np.linalg.solve(damped, target[..., None])[..., 0], light
+
+
+def _noise(sums: Sequence[TileWeightSums], frames: Frames) -> float:
+    """What a mode that is fitted to noise takes off the misfit."""
+    lit, count = sum(tile.lit for tile in sums), sum(len(tile.value) for tile in sums)
     # Each pixel of the object fits two numbers.
     variance = sum(tile.misfit for tile in sums) / max(frames.pixels - 2 * lit, frames.pixels / 4)
-    noise = variance * len(weights) * (1 + np.sqrt(frames.pixels / len(weights) / len(weights))) ** 2
-    explained = np.einsum("ik,ikk->k", np.abs(weights) ** 2, matrix.real)
-    significance = explained / max(noise, np.finfo(float).tiny)
-    was_used = used.any()
-    in_use = significance > (SIGNIFICANT / 2 if was_used else SIGNIFICANT)
-    found = np.stack([weights * in_use, weights], axis=1).astype(np.complex64)
-    share = float((np.abs(found[:, 0]) ** 2).mean(axis=0).sum())
-    return Variation(found, modes.astype(np.complex64), float(significance[0]), share)
+    noise = variance * count * (1 + np.sqrt(frames.pixels / count / count)) ** 2
+    return float(max(noise, np.finfo(float).tiny))
 
 
 def _average(values: NDArray, number: NDArray, width: float) -> NDArray:
@@ -118,22 +163,27 @@ def _average(values: NDArray, number: NDArray, width: float) -> NDArray:
     return averaged
 
 
-def _order(weights: NDArray, modes: NDArray, probe: NDArray) -> tuple[NDArray, NDArray]:
-    """Modes orthogonal to the probe and to each other, and the mixture that weights are multiplied by.
+def without(arrays: NDArray, others: Sequence[NDArray]) -> NDArray[np.complex128]:
+    """Arrays, (n, N, N), without their parts along the others, (N, N) each."""
+    flat = arrays.reshape(len(arrays), -1).astype(np.complex128)
+    basis, _ = np.linalg.qr(np.stack([other.ravel() for other in others], axis=1).astype(np.complex128))
+    return (flat - (flat @ basis.conj()) @ basis.T).reshape(arrays.shape)
 
-    ``sum_k w_ik E_k`` stays the same, but for the part along the probe: a factor of frames.
+
+def order_modes(weights: NDArray, modes: NDArray, against: Sequence[NDArray]) -> tuple[NDArray, NDArray]:
+    """Orthogonal modes of decreasing weight, and the mixture that weights are multiplied by.
+
+    The modes are orthogonal to those of `against` too and have the power of its first, the probe. But for
+    these parts, ``sum_k w_ik E_k`` stays the same; weights are not correlated, and as real as can be.
     """
-    flat, along, count = modes.reshape(len(modes), -1), probe.ravel(), len(modes)
-    norm = np.linalg.norm(along)
-    flat = flat - np.outer(flat @ along.conj(), along) / norm**2
-    # flat = lower @ basis with orthonormal rows of the basis.
+    flat = without(modes, against).reshape(len(modes), -1)
+    norm = np.linalg.norm(against[0])
+    # flat = lower @ basis, where rows of the basis are orthonormal.
     basis, upper = np.linalg.qr(flat.T)
     lower, basis = upper.T, basis.T
     _, turn = np.linalg.eigh((weights @ lower).conj().T @ (weights @ lower))
     turn = turn[:, ::-1]
-    mixture = lower @ turn
-    # Weights of a mode are as real as can be.
-    square = ((weights @ mixture) ** 2).sum(axis=0)
-    phase = np.exp(-0.5j * np.angle(square))
-    ordered = (turn * phase).conj().T @ basis
-    return (norm * ordered).reshape(count, *probe.shape), mixture * phase / norm
+    square = ((weights @ lower @ turn) ** 2).sum(axis=0)
+    turn = turn * np.exp(-0.5j * np.angle(square))
+    ordered = turn.conj().T @ basis
+    return (norm * ordered).reshape(modes.shape), lower @ turn / norm

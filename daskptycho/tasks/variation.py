@@ -10,7 +10,7 @@ from daskptycho.model.probe import Probe
 from daskptycho.model.probe_variation import ProbeVariation, ProbeWeight
 from daskptycho.model.sweep import TileSweep
 from daskptycho.sync.positions import Frames
-from daskptycho.sync.variation import TileWeightSums, Variation, find_variation
+from daskptycho.sync.variation import Modes, TileWeightSums, Variation, find_variation
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.positions import count_lit
 from daskptycho.tasks.spec import Value, task
@@ -21,20 +21,24 @@ __all__ = ["refine_weights"]
 Array = Any
 
 
-def _sums(data: TileData, swept: TileSweep, at: TileModel, illumination: Array) -> TileWeightSums:
+def _sums(
+    data: TileData, swept: TileSweep, at: TileModel, before: dict[str, Array], illumination: Array
+) -> TileWeightSums:
     force, matrix = (to_host(of) for of in swept.sums[ProbeWeight.name])
     lit = count_lit(data, at.inverse_illumination(illumination[...]) > 0)
-    return TileWeightSums(at.own[ProbeWeight.name], force, matrix, swept.misfit, lit)
+    values = at.own[ProbeWeight.name], before[ProbeWeight.name][:, 0]
+    return TileWeightSums(*values, force, matrix, swept.misfit, lit)
 
 
 def _find(
-    shared: dict[str, Array],
+    shared: tuple[dict[str, Array], ...],
     sums: list[TileWeightSums],
     frames: Frames,
     smooth: float | None,
     holds_mean: bool,
 ) -> Variation:
-    probe, modes = (to_host(shared[name]) for name in (Probe.name, ProbeVariation.name))
+    modes = Modes(*(to_host(values[ProbeVariation.name][0]) for values in shared))
+    probe = to_host(shared[-1][Probe.name][0])
     return find_variation(sums, probe, modes, frames, smooth=smooth, holds_mean=holds_mean)
 
 
@@ -79,10 +83,12 @@ def refine_weights(
     (variation,) = (own for own in layout.model.parameters if isinstance(own, ProbeVariation))
     (probe,) = (own for own in layout.model.parameters if isinstance(own, Probe))
     illuminations = [tile.illumination for tile in before.tiles]
-    sums = [task(_sums, *of_tile) for of_tile in zip(layout.tiles, swept, models, illuminations, strict=True)]
-    found = task(_find, shared, sums, layout.frames, variation.smooth, probe.recovered)
+    own = [tile.own for tile in before.tiles]
+    inputs = zip(layout.tiles, swept, models, own, illuminations, strict=True)
+    sums = [task(_sums, *of_tile) for of_tile in inputs]
+    values = before.shared, models[0].shared, shared
+    found = task(_find, values, sums, layout.frames, variation.smooth, probe.recovered)
     own = [
-        task(_take_weights, data, tile.own, found)
-        for data, tile in zip(layout.tiles, before.tiles, strict=True)
+        task(_take_weights, data, at.own, found) for data, at in zip(layout.tiles, models, strict=True)
     ]
     return task(_take_modes, shared, found), own, found
