@@ -85,9 +85,10 @@ class Standing:
 
     @property
     def drifts(self) -> bool:
-        """Whether frames move or gains change."""
+        """Whether frames move, gains change or the probe varies."""
         moves = self.pace is not None and self.pace.moving
-        return moves or (self.gain_pace is not None and self.gain_pace.changing)
+        varies = bool(self.history) and self.history[-1].variation_share > 0
+        return moves or varies or (self.gain_pace is not None and self.gain_pace.changing)
 
     @property
     def waits(self) -> bool:

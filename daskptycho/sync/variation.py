@@ -123,11 +123,18 @@ def find_variation(
     weights_before = np.where(continued, before, fitted)
     modes_before = np.where(continued[:, None, None], modes.before, following)
     found = np.stack([fitted * opened, weights_before], axis=1).astype(np.complex64)
-    norm = (np.abs(following) ** 2).sum(axis=(1, 2)) / (np.abs(probe.astype(np.complex128)) ** 2).sum()
-    share = float(((np.abs(found[:, 0]) ** 2).mean(axis=0) * norm).sum())
+    share = measure_share(found[:, 0], following, probe)
     return Variation(
         found, np.stack([following, modes_before]).astype(np.complex64), float(significance.max()), share
     )
+
+
+def measure_share(weights: NDArray, modes: NDArray, probe: NDArray) -> float:
+    """The mean power of ``sum_k w_ik E_k`` over frames, relative to the power of the probe's first mode."""
+    flat = modes.reshape(len(modes), -1).astype(np.complex128)
+    moments = (weights.T @ weights.conj()).astype(np.complex128) / len(weights)
+    power = np.einsum("kl,kp,lp->", moments, flat, flat.conj(), optimize=True).real
+    return float(power / (np.abs(probe.astype(np.complex128)) ** 2).sum())
 
 
 def _fit(
@@ -138,12 +145,13 @@ def _fit(
     light = float(np.trace(matrix, axis1=1, axis2=2).real.mean()) / count
     if not light > 0:
         return weights, 0.0
-    # What the frames would ask for, had the modes not been in use.
-    target = force + np.einsum("ikl,il->ik", matrix, weights)
     if smooth is not None:
-        target, matrix = (_average(of, frames.number, smooth) for of in (target, matrix))
+        # The step is to the average of what the frames ask for, had the modes not been in use.
+        own = _average(np.einsum("ikl,il->ik", matrix, weights), frames.number, smooth)
+        force, matrix = (_average(of, frames.number, smooth) for of in (force, matrix))
+        force = force + own - np.einsum("ikl,il->ik", matrix, weights)
     damped = matrix + RIDGE * light * np.eye(count)
-    return np.linalg.solve(damped, target[..., None])[..., 0], light
+    return weights + np.linalg.solve(damped, force[..., None])[..., 0], light
 
 
 def _noise(sums: Sequence[TileWeightSums], frames: Frames) -> float:
