@@ -10,8 +10,8 @@ of it and is killed at 95 %. The script also reports the bytes spilled and the w
 from __future__ import annotations
 
 import math
+import os
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,44 +19,15 @@ from typing import Any
 
 import click
 import dask
-import psutil
 import xarray as xr
 from distributed import Client, LocalCluster
+from peak_memory import PeakMemory
 from rich.console import Console
 from rich.table import Table
 
 import daskptycho as dp
 from daskptycho.cluster.client import STAY_AT_HOME
 from daskptycho.run.memory import INTERPRETER
-
-
-class PeakMemory:
-    """Record the largest memory of each worker process, checked ten times per second."""
-
-    def __init__(self, client: Client) -> None:
-        self.peak: dict[int, int] = dict.fromkeys(client.run(_worker_pid).values(), 0)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._check, daemon=True)
-
-    def __enter__(self) -> PeakMemory:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _check(self) -> None:
-        while not self._ended.wait(0.1):
-            for pid in self.peak:
-                try:
-                    self.peak[pid] = max(self.peak[pid], psutil.Process(pid).memory_info().rss)
-                except psutil.NoSuchProcess:
-                    continue
-
-
-def _worker_pid() -> int:
-    return psutil.Process().pid
 
 
 def _spilled_bytes(dask_worker: Any) -> int:
@@ -103,7 +74,7 @@ def measure(scan: xr.Dataset, sweeps: int, memory: str, update_probe: bool, cons
             dashboard_address="127.0.0.1:0",
         ) as cluster,
         Client(cluster) as client,
-        PeakMemory(client) as watch,
+        PeakMemory(client.run(os.getpid).values()) as watch,
     ):
         limit = next(iter(client.scheduler_info()["workers"].values()))["memory_limit"]
 
@@ -114,7 +85,7 @@ def measure(scan: xr.Dataset, sweeps: int, memory: str, update_probe: bool, cons
 
         result = dp.reconstruct(scan, sweeps=sweeps, update_probe=update_probe, callback=print_sweep)
         spilled = sum(client.run(_spilled_bytes).values())
-        alive = set(client.run(_worker_pid).values())
+        alive = set(client.run(os.getpid).values())
     return Measured(
         list(watch.peak.values()),
         limit,

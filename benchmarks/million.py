@@ -16,7 +16,6 @@ import math
 import os
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,13 +26,13 @@ from typing import Any
 import click
 import dask
 import numpy as np
-import psutil
 import xarray as xr
 from dask.callbacks import Callback
 from distributed import Client, LocalCluster
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from peak_memory import PeakMemory
 from rich.console import Console
 from rich.table import Table
 from scipy import fft
@@ -84,34 +83,6 @@ def simulate(path: Path, side: int, console: Console) -> None:
         object=specimen,
     )
     console.print(f"simulated in {time.perf_counter() - start:.0f} s")
-
-
-class PeakMemory:
-    """The most memory that this process and its children have taken together, checked five times a second."""
-
-    def __init__(self) -> None:
-        self.peak = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._check, daemon=True)
-
-    def __enter__(self) -> PeakMemory:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _check(self) -> None:
-        own = psutil.Process()
-        while not self._ended.wait(0.2):
-            total = 0
-            for process in (own, *own.children(recursive=True)):
-                try:
-                    total += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            self.peak = max(self.peak, total)
 
 
 @dataclass
@@ -167,7 +138,10 @@ def reconstruct(
 ) -> Measured:
     """Reconstruct with threads or two worker processes, of which one may be killed after the fifth sweep."""
     found = Measured()
-    with PeakMemory() as watch, start_workers() if workers else schedule_on_threads(found) as client:
+    with (
+        PeakMemory([os.getpid()], with_children=True) as watch,
+        start_workers() if workers else schedule_on_threads(found) as client,
+    ):
 
         def follow(progress: dp.Progress) -> None:
             found.seconds.append(progress.seconds)
@@ -186,7 +160,7 @@ def reconstruct(
             overwrite=True,
         )
         found.whole = time.perf_counter() - start
-    found.peak = watch.peak
+    found.peak = watch.peak[os.getpid()]
     return found
 
 

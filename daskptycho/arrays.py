@@ -89,8 +89,8 @@ def amplitudes(scan: xr.Dataset, *, device: Device = "cpu") -> DaskArray:
     Returns
     -------
     (frame, qy, qx) float32 dask array
-        Square roots of the counts after subtraction of the background, -1 where a pixel is not valid. In the
-        far field the zero frequency is in the corner. There is one chunk for each tile.
+        Square roots of the counts, -1 where a pixel is not valid; in the far field the zero frequency is in
+        the corner. A background is not subtracted: it is part of the model in `weighted_frames`.
 
     Examples
     --------
@@ -98,8 +98,8 @@ def amplitudes(scan: xr.Dataset, *, device: Device = "cpu") -> DaskArray:
     >>> power = da.maximum(a, 0) ** 2  # counts of the valid pixels
     """
     scan, shape = take_used(scan), (scan.sizes["qy"], scan.sizes["qx"])
-    valid, background = (scan[name].values if name in scan else None for name in ("valid", "background"))
-    detector = Detector(valid, background, choose_forward(fresnel_kernel(scan.attrs, shape)), device)
+    valid = scan["valid"].values if "valid" in scan else None
+    detector = Detector(valid, choose_forward(fresnel_kernel(scan.attrs, shape)), device)
     counts = scan["intensity"].data
     if not hasattr(counts, "__dask_graph__"):
         counts = da.from_array(counts, chunks=(tile_chunks(scan), *shape))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 
-__all__ = ["FaultError", "OptionError", "ScanError", "StoreError", "warn_caller"]
+__all__ = ["FaultError", "OptionError", "ScanError", "StoreError", "how_to_install", "warn_caller"]
 
 
 class ScanError(ValueError):
@@ -35,6 +35,11 @@ class FaultError(RuntimeError):
     Its notes say what has been kept and how to resume the run. The command line shows both and exits with
     code 1.
     """
+
+
+def how_to_install(extra: str) -> str:
+    """The command that installs an extra. The package comes from its sources and is in no registry."""
+    return f"pip install '.[{extra}]' in the folder of daskptycho's sources"
 
 
 def warn_caller(message: str) -> None:

@@ -34,6 +34,13 @@ def noise_image(scan: xr.Dataset) -> np.ndarray:
     return plain.complex_noise(np.random.default_rng(3), plain.tiling_of(scan).window.shape)
 
 
+def model_intensity(scan: xr.Dataset, image: np.ndarray) -> np.ndarray:
+    """Counts of frames at whole pixels that this image would give."""
+    tiling = plain.tiling_of(scan)
+    waves = plain.split(image, scan["probe"].values, tiling.corner - (tiling.window.y, tiling.window.x))
+    return np.fft.fftshift((np.abs(plain.transform(waves)) ** 2).sum(axis=1), axes=(1, 2))
+
+
 def plain_frames(scan: xr.Dataset, image: np.ndarray) -> np.ndarray:
     """Weighted frames of the data projections, in double precision."""
     tiling = plain.tiling_of(scan)
@@ -52,13 +59,21 @@ def test_amplitudes_are_the_roots_of_the_counts(options: dict[str, Any]) -> None
     np.testing.assert_allclose(found.compute(), plain.amplitudes_of(scan), rtol=1e-6)
 
 
-def test_amplitudes_have_the_background_subtracted() -> None:
+def test_background_stays_in_the_amplitudes_and_is_part_of_the_model() -> None:
     scan = plain.scan(**RASTER)
-    expected = scan.copy()
-    expected["intensity"] = np.maximum(scan["intensity"] - 0.5, 0)
-    scan["background"] = (("qy", "qx"), np.full((12, 10), 0.5))
+    image, clean = noise_image(scan), scan.copy()
+    with_background = scan.assign(background=(("qy", "qx"), np.full((12, 10), 0.5)))
+    with_background["intensity"] = scan["intensity"].copy(data=model_intensity(scan, image) + 0.5)
+    clean["intensity"] = scan["intensity"].copy(data=model_intensity(scan, image))
     np.testing.assert_allclose(
-        dp.amplitudes(scan).compute(), plain.amplitudes_of(expected), rtol=1e-5, atol=1e-6
+        dp.amplitudes(with_background).compute(), plain.amplitudes_of(with_background), rtol=1e-6
+    )
+    # Frames that hold the model and the background are those of the model, for this image.
+    np.testing.assert_allclose(
+        dp.weighted_frames(with_background, image).compute(),
+        dp.weighted_frames(clean, image).compute(),
+        rtol=1e-3,
+        atol=1e-4,
     )
 
 

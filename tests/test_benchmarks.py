@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -29,8 +30,9 @@ BENCHMARKS = ROOT / "benchmarks"
         ("larger_than_memory", ["amplitudes over", "workers lost: 0"]),
         ("million", ["576 frames", "relative error", "outside of tasks"]),
         ("object_store", ["read bucket", "of the disk's"]),
+        ("live", ["writer by itself", "seen after", "of a core"]),
         ("scale", ["strong", "received per sweep", "Modelled"]),
-        pytest.param("many_sweeps", ["tasks now"], marks=pytest.mark.long),
+        ("many_sweeps", ["tasks now"]),
     ],
 )
 def test_benchmark_runs(name: str, words: list[str]) -> None:

@@ -338,6 +338,18 @@ def test_info_warns_about_what_is_rarely_intended(tmp_path: Path) -> None:
         assert what in "\n".join(lines)
 
 
+def test_import_says_that_frames_lie_too_far_apart_for_a_right_unit(tmp_path: Path) -> None:
+    file = write_frames_file(tmp_path / "f.npz")
+    np.savetxt(tmp_path / "p.txt", np.load(file)["position"])
+    given = ("--position-file", tmp_path / "p.txt", "--position-unit", "um", "--pixel-size-m")
+    assert "share no pixel" not in run("import", file, tmp_path / "right.zarr", *given, "1e-6").stderr
+    done = run("import", file, tmp_path / "wrong.zarr", *given, "1e-7")
+    assert "most frames share no pixel with another one: the nearest is 40 pixels away" in done.stderr
+    shown = run("info", tmp_path / "wrong.zarr").stderr
+    assert shown.count("share no pixel") == 1
+    assert "hardly overlap" not in shown
+
+
 @pytest.mark.parametrize("pad", [0, 8])
 def test_info_warns_of_a_beam_wider_than_a_near_field_detector(pad: int, tmp_path: Path) -> None:
     counts = np.random.default_rng(0).poisson(50, (9, 32, 32))

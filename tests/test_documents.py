@@ -115,6 +115,7 @@ EACH_PAGE = [
 
 
 # What is guessed is said, and that a run of few sweeps with a guess fits badly, as it does for a reader.
+@pytest.mark.filterwarnings("error::FutureWarning", "error::DeprecationWarning:__main__")
 @pytest.mark.filterwarnings("ignore:the scan has no probe")
 @pytest.mark.filterwarnings("ignore:R2 is .* where counting photons would leave")
 @pytest.mark.parametrize("page", EACH_PAGE)
@@ -178,9 +179,15 @@ def test_targets_and_extras_named_on_the_pages_exist() -> None:
             seen.add(words[0])
             if words[0] == "make":
                 assert {word for word in words[1:] if "=" not in word} <= targets, f"{block}: {command}"
-            for extras in re.findall(r"(?:daskptycho|\.)\[([\w,-]+)\]", command) if words[0] == "pip" else ():
+            for extras in re.findall(r"\.\[([\w,-]+)\]", command) if words[0] == "pip" else ():
                 assert set(extras.split(",")) <= set(project["optional-dependencies"]), f"{block}: {command}"
     assert seen >= {"make", "pip", "daskptycho"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_package_is_installed_from_its_sources(page: Path) -> None:
+    # It is in no registry.
+    assert not re.findall("pip install ['\"]?daskptycho", page.read_text())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

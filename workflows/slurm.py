@@ -1,6 +1,6 @@
 """Reconstruct a scan on workers that are jobs of a SLURM cluster.
 
-    pip install daskptycho[slurm]
+    pip install ".[slurm]"   # in the folder of daskptycho's sources
     python workflows/slurm.py scan.zarr result.zarr --jobs 8 --queue short --account mx1234
 
 This process submits the jobs, waits for the first of them and controls the run. It needs little memory and

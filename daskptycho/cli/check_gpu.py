@@ -14,6 +14,7 @@ from types import ModuleType
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.errors import how_to_install
 
 __all__ = ["command"]
 
@@ -85,7 +86,7 @@ def _install_command() -> str:
     """Command that installs the extra for the CUDA version of the driver."""
     cuda = _driver_cuda_version()
     extra = "gpu-cuda13" if cuda is not None and cuda >= 13000 else "gpu-cuda12"
-    return f"pip install 'daskptycho[{extra}]'"
+    return how_to_install(extra)
 
 
 def _driver_cuda_version() -> int | None:

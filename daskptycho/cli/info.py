@@ -108,14 +108,16 @@ def _find_oddities(scan: xr.Dataset, counts: Counts) -> list[str]:
 
 def _sparse(scan: xr.Dataset) -> list[str]:
     """Warn if the beams overlap too little, or without a probe, if even the frames do."""
-    from daskptycho.scan.dataset import position_in_pixels
+    from daskptycho.scan.dataset import position_in_pixels, scan_period
+    from daskptycho.scan.odd_frames import doubt_distance
     from daskptycho.scan.overlap import describe_sparse, measure_overlap
 
     if "probe" in scan:
         sentence = describe_sparse(measure_overlap(position_in_pixels(scan), scan["probe"].values))
         return [sentence] if sentence else []
     step, frame = mean_step(scan), min(scan["intensity"].shape[1:])
-    if 1 - step / frame >= LEAST_OVERLAP:
+    told = doubt_distance(position_in_pixels(scan), scan["intensity"].shape[1:], scan_period(scan))
+    if told is not None or 1 - step / frame >= LEAST_OVERLAP:
         return []
     return [
         f"on average a frame is {step:.3g} pixels from its nearest neighbour, more than half of its {frame} "

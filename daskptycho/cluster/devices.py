@@ -10,11 +10,11 @@ import importlib
 from dataclasses import dataclass
 from types import ModuleType
 
-from daskptycho.errors import OptionError
+from daskptycho.errors import OptionError, how_to_install
 
 __all__ = ["INSTALL", "Gpu", "cupy_or_reason", "gpu_or_reason", "require_gpu"]
 
-INSTALL = "pip install 'daskptycho[gpu-cuda12]', or [gpu-cuda13] with a driver of CUDA 13"
+INSTALL = f"{how_to_install('gpu-cuda12')}, or [gpu-cuda13] with a driver of CUDA 13"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import xarray as xr
 from daskptycho.dashboard.html_parts import read_asset, render_headline, render_numbers
 from daskptycho.dashboard.live_view import LiveView, make_first_view
 from daskptycho.dashboard.view import View
-from daskptycho.errors import OptionError
+from daskptycho.errors import OptionError, how_to_install
 
 __all__ = ["LiveCell"]
 
@@ -41,7 +41,7 @@ class LiveCell(LiveView):
 
     def __init__(self, scan: xr.Dataset | None = None, out: str | Path | None = None) -> None:
         if importlib.util.find_spec("IPython") is None:
-            raise OptionError("the live view in a cell needs Jupyter: pip install 'daskptycho[jupyter]'")
+            raise OptionError(f"the live view in a cell needs Jupyter: {how_to_install('jupyter')}")
         view = make_first_view(scan, out)
         super().__init__(scan, view, _Cell(view))
 

@@ -9,7 +9,7 @@ import xarray as xr
 
 from daskptycho.cluster.client import current_client
 from daskptycho.dashboard.live_view import LiveView, make_first_view
-from daskptycho.errors import OptionError
+from daskptycho.errors import OptionError, how_to_install
 
 __all__ = ["LivePage"]
 
@@ -49,7 +49,7 @@ class LivePage(LiveView):
 
     def __init__(self, scan: xr.Dataset | None = None, out: str | Path | None = None) -> None:
         if importlib.util.find_spec("bokeh") is None:
-            raise OptionError("the live page needs bokeh: pip install 'daskptycho[dashboard]'")
+            raise OptionError(f"the live page needs bokeh: {how_to_install('dashboard')}")
         from daskptycho.dashboard.servers import LocalServer, SchedulerServer
 
         view, client = make_first_view(scan, out), current_client()

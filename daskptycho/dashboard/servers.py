@@ -27,7 +27,7 @@ from tornado.netutil import bind_sockets
 from daskptycho.dashboard.latest_view import LatestView
 from daskptycho.dashboard.page import PATH, fill_page
 from daskptycho.dashboard.view import View
-from daskptycho.errors import OptionError
+from daskptycho.errors import OptionError, how_to_install
 
 __all__ = ["LocalServer", "SchedulerServer"]
 
@@ -129,7 +129,7 @@ class SchedulerServer:
         except ImportError as error:
             raise OptionError(
                 f"the scheduler cannot show the page ({error}); expected daskptycho with bokeh where it "
-                "runs: pip install 'daskptycho[dashboard]'"
+                f"runs: {how_to_install('dashboard')}"
             ) from error
         if not found or not client.dashboard_link:
             raise OptionError(

@@ -28,8 +28,8 @@ from daskptycho.formats.matlab import is_matlab, read_matlab
 from daskptycho.formats.nexus import is_nexus, read_nexus
 from daskptycho.formats.npy import is_npy, read_npy
 from daskptycho.formats.npz import is_npz, read_npz
-from daskptycho.formats.offers import Keys, Taken
-from daskptycho.formats.position_file import read_position_file
+from daskptycho.formats.offers import CALLED, Keys, Taken
+from daskptycho.formats.position_file import read_position_file, split_key
 from daskptycho.formats.probe_file import read_probe
 from daskptycho.formats.ptyd import is_ptyd, read_ptyd
 from daskptycho.formats.stem import is_stem, read_stem
@@ -131,8 +131,7 @@ def read_file(
     arrangement = Arrangement(**arranging)
     found = reader(path, Keys(**naming, position_columns=position_columns))
     if position_file is not None:
-        found["position"] = read_position_file(position_file, position_columns)
-        found.pop("position_unit", None)
+        _replace_positions(found, position_file, position_columns)
     if probe is not None:
         if arranging.get("guess_probe") or arrangement.beam():
             raise OptionError("a probe is given, and a guess of one; expected one of the two")
@@ -239,6 +238,21 @@ def import_scan(
         overwrite=overwrite,
         progress=progress,
     )
+
+
+def _replace_positions(
+    found: dict[str, Any], position_file: str | Path, columns: Sequence[str] | None
+) -> None:
+    """Take the positions from a file of their own, in place, and put them into the account."""
+    positions = read_position_file(position_file, columns)
+    name = split_key(position_file)[0].name
+    found |= {"position": positions, "position_source": name}
+    found.pop("position_unit", None)
+    others = [taken for taken in found.get("account", ()) if taken.what != CALLED["position"]]
+    frames = sum(taken.what == CALLED["intensity"] for taken in others[:1])
+    where = f"{name}: {positions.where}" if positions.where and positions.where != name else name
+    taken = Taken(CALLED["position"], where, str(positions))
+    found["account"] = [*others[:frames], taken, *others[frames:]]
 
 
 def _choose_reader(path: Path) -> Callable[..., dict[str, Any]]:

@@ -187,15 +187,16 @@ def arrange_scan(
     """
     scan = dict(found)
     source = scan.get("source", "the file")
+    positions_from = scan.pop("position_source", source)
     order = None
     if isinstance(scan.get("position"), Positions):
-        scan["position"], unit, order = scan["position"]
+        scan["position"], unit, order, _ = scan["position"]
         scan |= {} if unit is None else {"position_unit": unit}
     combine_geometry(scan, given, assume, source)
     _calibrate_detector(scan, arrangement, given)
-    _express_in_scan_units(scan, given.get("position_unit"), source)
+    _express_in_scan_units(scan, given.get("position_unit"), positions_from)
     scan["position"] = _find_positions(scan, arrangement, order, source)
-    _choose_frames(scan, arrangement.frames, source)
+    _choose_frames(scan, arrangement.frames, source, positions_from)
     known = scan.get("propagation") == NEAR_FIELD or arrangement.centre is not None or "centre" in scan
     interpret_frames(
         scan,
@@ -292,7 +293,12 @@ def _find_positions(
     return position
 
 
-def _choose_frames(scan: dict[str, Any], chosen: tuple[int | None, int | None] | None, source: str) -> None:
+def _choose_frames(
+    scan: dict[str, Any],
+    chosen: tuple[int | None, int | None] | None,
+    source: str,
+    positions_from: str,
+) -> None:
     """Keep the frames that the user chooses, with their positions; there have to be as many of both."""
     frames, positions = len(scan["intensity"]), len(scan["position"])
     start, stop, _ = slice(*(chosen or (None, None))).indices(frames)
@@ -301,9 +307,11 @@ def _choose_frames(scan: dict[str, Any], chosen: tuple[int | None, int | None] |
         raise OptionError(f"frames is {chosen}, none of the {frames} of {source}; expected at least one")
     if positions not in (count, frames) and not (chosen is not None and positions >= stop):
         fewer = min(frames, positions)
+        chosen_ones = "" if count == frames else f", of which {count} are to be imported"
+        whose = "has" if positions_from == source else f"and {positions_from} has"
         raise ScanError(
-            f"{source} has {frames} frames, of which {count} are to be imported, and there are {positions} "
-            f"positions; expected one for each: if the first {fewer} of both belong together, give frames "
+            f"{source} has {frames} frames{chosen_ones}, {whose} {positions} positions; "
+            f"expected one for each: if the first {fewer} of both belong together, give frames "
             f"(--frames 0:{fewer})"
         )
     if positions != count:

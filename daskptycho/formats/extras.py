@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from daskptycho.errors import OptionError
+from daskptycho.errors import OptionError, how_to_install
 
 __all__ = ["import_extra"]
 
@@ -23,5 +23,5 @@ def import_extra(module: str) -> ModuleType:
     except ImportError as error:
         raise OptionError(
             f"this format needs {module.split('.')[0]}, which is not installed ({error}); "
-            "install it with: pip install 'daskptycho[formats]'"
+            f"install it with: {how_to_install('formats')}"
         ) from error

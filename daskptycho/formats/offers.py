@@ -18,6 +18,7 @@ from daskptycho.errors import OptionError, ScanError, warn_caller
 from daskptycho.formats.units import split_unit, to_si, unit_of
 
 __all__ = [
+    "CALLED",
     "NO_KEYS",
     "NUMBERS",
     "Keys",

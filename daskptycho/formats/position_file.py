@@ -114,7 +114,13 @@ def _read_text(path: Path, columns: Sequence[str] | None) -> Positions:
         )
     values = np.array([[_to_number(path, row[column]) for column in chosen] for row in rows])
     units = [_unit_of_column(column, headers) for column in chosen]
-    return Positions(values, one_unit(units, path.name), order)
+    return Positions(values, one_unit(units, path.name), order, _describe_columns(chosen, headers))
+
+
+def _describe_columns(chosen: list[int], headers: list[list[str]]) -> str:
+    """The numbers of two columns from 1, and what the last row above the numbers calls them."""
+    named = f" ({' and '.join(headers[-1][column] for column in chosen)})" if headers else ""
+    return f"columns {chosen[0] + 1} and {chosen[1] + 1}{named}"
 
 
 def _split_rows(path: Path) -> tuple[list[list[str]], list[list[str]]]:

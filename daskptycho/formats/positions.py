@@ -61,11 +61,17 @@ class Positions(NamedTuple):
         As the file names it; None if it does not.
     order : {"yx", "xy"}, optional
         What the columns are, if they have names that tell.
+    where : str
+        Name of the columns, or of the array, in the file.
     """
 
     values: NDArray[np.float64]
     unit: str | None
     order: str | None = None
+    where: str = ""
+
+    def __str__(self) -> str:
+        return f"{len(self.values)} x 2, {self.unit or 'without a unit'}"
 
 
 def axis_of(name: str) -> tuple[str, str | None] | None:
@@ -118,7 +124,7 @@ def read_positions(
         order = "".join(axis for axis in named if axis != "z")
         units = [named[axis][1] for axis in order]
         pair = [real_numbers(values[named[axis][0]], where).ravel() for axis in order]
-        return Positions(np.column_stack(pair), unit or one_unit(units, where), order)
+        return Positions(np.column_stack(pair), unit or one_unit(units, where), order, where)
     if count_positions(values) == 0:
         raise ScanError(
             f"{where} is {values.dtype} of the shape {values.shape}; expected positions: two "
@@ -128,7 +134,7 @@ def read_positions(
     while numbers.ndim > 2 and numbers.shape[0] == 1:
         numbers = numbers[0]
     pairs = numbers.reshape(-1, 2) if numbers.shape[-1] == 2 else numbers.reshape(2, -1).T
-    return Positions(pairs, unit or split_unit(where.rsplit("/", 1)[-1], "length")[1])
+    return Positions(pairs, unit or split_unit(where.rsplit("/", 1)[-1], "length")[1], where=where)
 
 
 def _choose_columns(values: NDArray[Any], where: str, columns: Sequence[str]) -> NDArray[Any]:
@@ -179,11 +185,12 @@ def join_columns(
         unit_of(getattr(array, "attrs", {})) or split_unit(_tail(where), "length")[1]
         for where, array, _ in parts
     ]
-    unit = one_unit(units, " and ".join(where for where, *_ in parts))
+    where = " and ".join(where for where, *_ in parts)
+    unit = one_unit(units, where)
     if columns[0].size != columns[1].size or columns[0].size ** 2 == int(np.prod(shape[:-2])):
         what = [where for where, *_ in parts]
         columns = expand_raster(columns, shape[:-2], what, slow_axis)
-    return Positions(np.column_stack(columns), unit, "yx" if named else None)
+    return Positions(np.column_stack(columns), unit, "yx" if named else None, where)
 
 
 def expand_raster(

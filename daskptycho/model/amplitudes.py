@@ -62,10 +62,11 @@ class Amplitudes:
 def prepare_amplitudes(
     intensity: Array,
     valid: Array | None = None,
-    background: Array | None = None,
     forward: Forward | None = None,
 ) -> Amplitudes:
-    """Prepare amplitudes from counts: subtract the background, arrange pixels in the order of the forward.
+    """Prepare amplitudes from counts: arrange pixels in the order of the forward.
+
+    A background stays in: it is part of the model (see `background`).
 
     Parameters
     ----------
@@ -73,26 +74,18 @@ def prepare_amplitudes(
         Counts in detector order (zero frequency at N//2).
     valid : (qy, qx) bool array, optional
         True where a pixel is valid; all pixels are valid by default.
-    background : (qy, qx) array, optional
-        Mean counts of each pixel that do not come from the sample.
     forward : Forward, optional
         The far field by default.
     """
     xp = array_module(intensity)
     forward = FarField() if forward is None else forward
-    small = background is None and intensity.dtype in (np.uint8, np.uint16)
+    small = intensity.dtype in (np.uint8, np.uint16)
     counts = forward.arrange(intensity if small else intensity.astype(np.float32))
     invalid = None
     if valid is not None:
         invalid = forward.arrange(~xp.asarray(valid, dtype=bool))
         # Invalid pixels may hold any value, NaN included.
         xp.copyto(counts, counts.dtype.type(0), where=invalid)
-    if background is not None:
-        counts -= forward.arrange(xp.asarray(background, dtype=np.float32))
-        # Counts below the background carry no amplitude.
-        xp.maximum(counts, 0, out=counts)
-        if invalid is not None:
-            xp.copyto(counts, np.float32(0), where=invalid)
     return Amplitudes(counts, invalid)
 
 
@@ -102,23 +95,20 @@ class Detector:
 
     Attributes
     ----------
-    valid, background : (qy, qx) arrays or None
+    valid : (qy, qx) bool array or None
     forward : Forward
     device : "cpu" or "gpu"
         Where the amplitudes are kept.
     """
 
     valid: Array | None = None
-    background: Array | None = None
     forward: Forward = field(default_factory=FarField)
     device: Device = "cpu"
 
     def prepare(self, frames: Array) -> Amplitudes:
         """Prepare the amplitudes of (frame, qy, qx) counts on the device."""
-        valid, background = (
-            None if part is None else to_device(part, self.device) for part in (self.valid, self.background)
-        )
-        return prepare_amplitudes(to_device(frames, self.device), valid, background, self.forward)
+        valid = None if self.valid is None else to_device(self.valid, self.device)
+        return prepare_amplitudes(to_device(frames, self.device), valid, self.forward)
 
 
 def take_amplitudes(amplitude: Array, frames: slice, out: Array) -> Array:

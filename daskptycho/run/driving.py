@@ -12,6 +12,7 @@ import xarray as xr
 
 from daskptycho.cluster.client import current_client, group_as_run
 from daskptycho.errors import FaultError, OptionError, ScanError
+from daskptycho.model.probe import Probe
 from daskptycho.model.sweep import FrameMeasures
 from daskptycho.run.keeper import Keeper
 from daskptycho.run.loop import Loop, Progress
@@ -25,7 +26,7 @@ from daskptycho.run.result import (
     write_result,
 )
 from daskptycho.run.standing import Standing
-from daskptycho.run.verdict import find_faults
+from daskptycho.run.verdict import count_unknowns, find_faults
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.tasks.interrupts import catch_stop_signals
 from daskptycho.tasks.measures import measure_frames
@@ -51,7 +52,8 @@ class Run:
         Makes the first standing of a loop; None if the keeper has a checkpoint.
     keeper : Keeper
     grow : callable, optional
-        After a sweep, the loop and the standing to go on with; those of the sweep by default.
+        After a sweep, the loops and the standings to go on with, one after the other; those of the sweep by
+        default.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Run:
         lay_out: Callable[[], Loop],
         begin: Callable[[Loop], Standing] | None,
         keeper: Keeper,
-        grow: Callable[[Loop, Standing], tuple[Loop, Standing]] | None = None,
+        grow: Callable[[Loop, Standing], Iterator[tuple[Loop, Standing]]] | None = None,
     ) -> None:
         self._lay_out, self._begin, self._keeper, self._grow = lay_out, begin, keeper, grow
         self._client = current_client()
@@ -102,16 +104,13 @@ class Run:
         try:
             loop = self._loop = self._lay_out()
             self._standing = self._restore_or_begin(loop)
-            loop = self._take_up(loop)
-            stopped = False
-            while not loop.finished(self._standing):
+            loop, stopped = self._take_up(loop, callback)
+            while not stopped and not loop.finished(self._standing):
                 self._standing = loop.advance(self._standing)
                 stopped = self._report_progress(loop, self._standing, callback)
-                if stopped:
-                    break
-                if not loop.finished(self._standing):
+                if not stopped and not loop.finished(self._standing):
                     self._save_between_sweeps(loop)
-                    loop = self._take_up(loop)
+                    loop, stopped = self._take_up(loop, callback)
             self._keeper.finish(loop, self._standing)
             ended = "callback" if stopped else loop.finished(self._standing)
             result = _make_result(self._keeper.scan, loop, self._standing)
@@ -121,13 +120,25 @@ class Run:
             self._loop, self._standing = None, None
             raise
 
-    def _take_up(self, loop: Loop) -> Loop:
-        """Take up the frames that have come, in a run that follows a scan; the loop to go on with."""
-        if self._grow is not None:
-            assert self._standing is not None
-            loop, self._standing = self._grow(loop, self._standing)
+    def _take_up(self, loop: Loop, callback: Callback | None) -> tuple[Loop, bool]:
+        """Take up the frames that have come, in a run that follows a scan.
+
+        Returns
+        -------
+        loop : Loop
+            To go on with.
+        stopped : bool
+            Whether the callback, which sees the new frames at once, asks the run to stop.
+        """
+        if self._grow is None:
+            return loop, False
+        assert self._standing is not None
+        for stage in self._grow(loop, self._standing):
+            loop, self._standing = stage
             self._loop = loop
-        return loop
+            if self._standing.history and self._report_progress(loop, self._standing, callback):
+                return loop, True
+        return loop, False
 
     def _restore_or_begin(self, loop: Loop) -> Standing:
         restored = self._keeper.restore(loop)
@@ -214,6 +225,7 @@ def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset
         assemble_values(state),
         FrameMeasures(residual, overlap),
     )
+    recovered = outcome.values[Probe.name].shape if loop.options.update_probe else ()
     # The prior of a polish raises R2 on purpose.
     fitted = standing.history[standing.stage : standing.polished_from]
     faults = find_faults(
@@ -221,6 +233,7 @@ def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset
         loop.expected,
         scan,
         reflects=loop.options.algorithm.has_stack,
+        unknowns=count_unknowns(scan, loop.layout.tiling.window.shape, recovered),
         sweep=standing.anchor.sweep if standing.guard.exhausted and standing.anchor is not None else None,
     )
     for fault in faults:

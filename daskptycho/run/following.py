@@ -1,12 +1,13 @@
 """A run that follows a scan while it grows: it goes in stages, each with the frames that are there.
 
-A stage takes the tiles up that have come since the one before. The last begins once no more frames will come,
-and makes the sweeps that were asked for.
+A stage takes up tiles that have come since the one before. Of many it takes only some, and the next stage
+follows at once, so that each is seen soon. The last stage begins once no more frames will come, and makes the
+sweeps that were asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from daskptycho.cluster.workers import Workers
 from daskptycho.errors import ScanError
 from daskptycho.run.first_probe import guess_probe
-from daskptycho.run.growth import Watch
+from daskptycho.run.growth import Watch, take_some_tiles
 from daskptycho.run.keeper import Keeper
 from daskptycho.run.laying_out import Setting, choose_setting
 from daskptycho.run.loop import Loop
@@ -33,6 +34,8 @@ __all__ = ["Follower", "stage_settings"]
 
 # Sweeps over the same frames after which a run waits for more, rather than improve an image that will change.
 IDLE_SWEEPS = 30
+# Detector pixels that a stage takes up at most, but for one tile on each thread: a second's work of a core.
+STAGE_PIXELS = 2**25
 
 
 def stage_settings(
@@ -112,25 +115,41 @@ class Follower:
         assert self._setting is not None
         return self._setting.begin(loop)
 
-    def grow(self, loop: Loop, standing: Standing) -> tuple[Loop, Standing]:
-        """The loop and the standing to go on with, after a sweep.
+    def grow(self, loop: Loop, standing: Standing) -> Iterator[tuple[Loop, Standing]]:
+        """The loop and the standing of each new stage to go on with, after a sweep.
 
-        They are those of a new stage if frames have come, or if the scan has ended. A run that has improved
-        the image for long, or has diverged too often, waits for that.
+        Stages begin if frames have come, or if the scan has ended. A run that has improved the image for
+        long, or has diverged too often, waits for that.
         """
-        if loop.is_last:
-            return loop, standing
+        if loop.is_last or not self._has_news(loop, standing):
+            return
+        scan, is_last, rest = self._watch.open(), self._watch.ended, True
+        while rest:
+            part, rest = take_some_tiles(scan, self._keeper.scan, self._most_tiles(scan))
+            loop, standing = self._begin_stage(part, loop, standing, is_last=is_last and not rest)
+            yield loop, standing
+
+    def _has_news(self, loop: Loop, standing: Standing) -> bool:
+        """Whether there is anything new to take up; waits for it if the run has nothing else to do."""
         new = self._watch.look()
         growth = loop.growth
         assert growth is not None
         if not new and not self._watch.ended and self._watch.measured <= growth.measured:
             if len(standing.recent) < IDLE_SWEEPS and not standing.guard.exhausted:
-                return loop, standing
+                return False
             self._watch.wait()
-        return self._next_stage(loop, standing)
+        return True
 
-    def _next_stage(self, loop: Loop, standing: Standing) -> tuple[Loop, Standing]:
-        before, scan = self._setting, self._watch.open()
+    def _most_tiles(self, scan: xr.Dataset) -> int:
+        """Number of new tiles that a stage takes up at most."""
+        assert self._setting is not None
+        workers, (frames, *pixels) = self._setting.workers, scan["intensity"].data.chunksize
+        return max(STAGE_PIXELS // (frames * pixels[0] * pixels[1]), workers.count * workers.threads)
+
+    def _begin_stage(
+        self, scan: xr.Dataset, loop: Loop, standing: Standing, *, is_last: bool
+    ) -> tuple[Loop, Standing]:
+        before = self._setting
         assert before is not None
         setting = self._choose(scan)
         same = match_tiles(
@@ -138,7 +157,7 @@ class Follower:
         )
         same_mask = "valid" not in scan or bool((setting.scan["valid"] == before.scan["valid"]).all())
         following = setting.lay_out(loop, same if same_mask else {})
-        following = replace(following, growth=self._watch.growth(scan))
+        following = replace(following, growth=self._watch.growth(scan)._replace(ended=is_last))
         _, own = place_values(following.layout, setting.first_values(following))
         state = persist(carry_over(loop, standing.state, following, own, same))
         self._setting = setting

@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from daskptycho.errors import OptionError
 from daskptycho.scan.dataset import frames_used, leave_out_frames, open_scan
 from daskptycho.scan.growing import NOT_YET, count_written
+from daskptycho.scan.left_out import FRAME_USED
 from daskptycho.storage.store import open_dataset, parse_location
 
-__all__ = ["Growth", "Watch"]
+__all__ = ["Growth", "Watch", "take_some_tiles"]
 
 # Seconds between two looks at the store while there is nothing else to do.
 PAUSE = 0.1
@@ -120,4 +121,35 @@ class Watch:
     def growth(self, scan: xr.Dataset) -> Growth:
         """How far the scan has grown, for a run that has taken up this much of it."""
         used: NDArray[np.bool_] = frames_used(scan)
-        return Growth(self._planned, self.measured, int(used.sum()), self.ended, self._rate)
+        taken_up = int(used.sum())
+        # The scan may have been opened later than it was looked at.
+        return Growth(self._planned, max(self.measured, taken_up), taken_up, self.ended, self._rate)
+
+
+def take_some_tiles(scan: xr.Dataset, before: xr.Dataset, most: int) -> tuple[xr.Dataset, bool]:
+    """A scan with only some of the tiles that have come.
+
+    Parameters
+    ----------
+    scan : xarray.Dataset
+    before : xarray.Dataset
+        The same scan with fewer frames, none of which is left out now.
+    most : int
+        Most tiles to take up that have frames now, and had none before.
+
+    Returns
+    -------
+    part : xarray.Dataset
+        The scan with the frames of other tiles left out.
+    rest : bool
+        Whether there are any.
+    """
+    size, used = scan["intensity"].data.chunksize[0], frames_used(scan)
+    starts = np.arange(0, len(used), size)
+    there, known = (np.logical_or.reduceat(of_scan, starts) for of_scan in (used, frames_used(before)))
+    rest = np.flatnonzero(there & ~known)[most:]
+    if not rest.size:
+        return scan, False
+    part = scan.assign({FRAME_USED: ("frame", used & ~np.isin(np.arange(len(used)) // size, rest))})
+    part.encoding = dict(scan.encoding)
+    return part, True

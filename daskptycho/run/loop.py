@@ -49,6 +49,9 @@ REST_CHANGE = 1e-6
 class Progress:
     """The progress of a run after a sweep, which `reconstruct` and `resume` pass to their callback.
 
+    In a run that follows a scan there is one more each time that tiles were taken up: with the numbers of the
+    sweep before, and the image in which the new tiles are.
+
     Its methods can be called only inside the callback, since the run replaces the image in its next sweep.
 
     Attributes

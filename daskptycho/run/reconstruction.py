@@ -142,7 +142,8 @@ def reconstruct(
         options a checkpoint is written as soon as either is due. With both None, or without `out`, no
         checkpoints are kept.
     callback : callable, optional
-        Called with a `Progress` after each sweep. If it returns True, the run stops.
+        Called with a `Progress` after each sweep, and with `follow` each time that tiles were taken up too.
+        If it returns True, the run stops.
     follow : bool
         Follow a scan while it grows: begin with its first complete tile, take each further one up as it
         appears, and make `sweeps` sweeps after the last frame. It waits for frames as long as the scan has

@@ -1,7 +1,9 @@
 """The state of a run with more frames: what is known of the image is carried over to its tiles.
 
 A tile that has not changed keeps its image and its frames. A new one begins with the pixels that it shares
-with others, and with a constant elsewhere. The probe goes on as it is; momentum and stacks begin anew.
+with others, and with a constant elsewhere. Its frames are then swept once with the probe so far, so that it
+is seen before the next sweep over all tiles, which may take long. The probe goes on as it is; momentum and
+stacks begin anew.
 """
 
 from __future__ import annotations
@@ -12,9 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskptycho.backend import Device, array_module, to_device
+from daskptycho.model.algorithms import AP
+from daskptycho.model.model import TileModel
+from daskptycho.model.sweep import illuminate_tile, merge, sweep_tile
 from daskptycho.run.loop import Loop
+from daskptycho.tasks.frames import load_amplitudes
+from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value, task
 from daskptycho.tasks.state import State, TileState, illuminate_tiles, merge_images, model_on_tiles
+from daskptycho.tasks.strips import add_neighbours
 from daskptycho.tiling import Shape, Tiling
 
 __all__ = ["carry_over", "match_tiles"]
@@ -65,54 +73,111 @@ def carry_over(earlier: Loop, state: State, loop: Loop, own: list[Any], same: di
         From `match_tiles`.
     """
     layout, old = loop.layout, earlier.layout
-    images = merge_images(old, state)
-    phase = task(
-        _find_phase,
-        [task(_sum_lit, image, of.illumination) for image, of in zip(images, state.tiles, strict=True)],
-    )
-    begun = []
+    images, lights = merge_images(old, state), [tile.illumination for tile in state.tiles]
+    phase = task(_find_phase, [task(_sum_lit, *of_tile) for of_tile in zip(images, lights, strict=True)])
+    begun, before = [], []
     for tile in layout.tiling.tiles:
         if tile.index in same:
             begun.append(images[same[tile.index]])
+            before.append(lights[same[tile.index]])
             continue
-        pieces, places = _pieces_under(layout.tiling, old.tiling, tile.index, images)
-        begin = layout.storing(_begin_tile)
-        begun.append(
-            task(
-                *(begin, tile.window.shape, layout.device, phase, places, pieces),
+        held, places = _places_under(layout.tiling, old.tiling, tile.index)
+        of_tile = (tile.window.shape, layout.device)
+        for values, constant, into in ((images, phase, begun), (lights, np.float32(0), before)):
+            pieces = [values[index] for index in held]
+            cut = task(
+                *(layout.storing(_begin_tile), *of_tile, constant, places, pieces),
                 home=layout.home(tile.index),
             )
-        )
-    illuminations = illuminate_tiles(layout, model_on_tiles(layout, state.shared, own))
-    return State(
-        state.shared, [TileState(*of_tile) for of_tile in zip(begun, illuminations, own, strict=True)]
-    )
+            into.append(cut)
+    models = model_on_tiles(layout, state.shared, own)
+    if len(same) < len(old.tiling.tiles):
+        # Frames have moved or gone, whose light cannot be told from that of the others.
+        tiles = zip(begun, illuminate_tiles(layout, models), own, strict=True)
+    else:
+        tiles = zip(*_sweep_new(layout, models, same, begun, before), own, strict=True)
+    return State(state.shared, [TileState(*of_tile) for of_tile in tiles])
 
 
-def _pieces_under(
-    new: Tiling, old: Tiling, index: int, images: list[Value]
-) -> tuple[list[Value], list[tuple[Slices, Slices]]]:
-    """The earlier images that meet the window of a tile: where their shared pixels are, in each and in it."""
+def _sweep_new(
+    layout: Layout, models: list[TileModel], same: dict[int, int], begun: list[Value], before: list[Value]
+) -> tuple[list[Value], list[Value]]:
+    """Sweep the new tiles once, as if all frames of the others fitted the image.
+
+    Parameters
+    ----------
+    layout : Layout
+    models : list of TileModel
+    same : dictionary
+        Its keys are the numbers of the tiles that are not new.
+    begun, before : list of Value
+        Image of each tile, and its illumination by the frames that are not new.
+
+    Returns
+    -------
+    images, illuminations : list of Value
+    """
+    sweep, illuminate = layout.storing(_sweep_tile), layout.storing(_illuminate)
+    sums: list[Value | None] = [None] * len(begun)
+    own: list[Value | None] = [None] * len(begun)
+    for index in range(len(begun)):
+        if index not in same:
+            sums[index] = task(sweep, layout.tiles[index], models[index], begun[index])
+            own[index] = task(illuminate, layout.tiles[index], models[index])
+    images, illuminations = [], []
+    added = zip(add_neighbours(layout, sums), add_neighbours(layout, own), strict=True)
+    for (image_sum, light), image, earlier, at in zip(added, begun, before, models, strict=True):
+        if image_sum is None:
+            images.append(image)
+            illuminations.append(earlier)
+            continue
+        illuminations.append(task(layout.storing(_add), earlier, light))
+        images.append(task(layout.storing(_join), image_sum, illuminations[-1], earlier, at, image))
+    return images, illuminations
+
+
+def _sweep_tile(data: TileData, at: TileModel, image: Array) -> Array:
+    """The overlap sum of a tile's own frames after alternating projections, (y, x) complex64."""
+    swept = sweep_tile(AP(), at, data.tile, load_amplitudes(data.amplitudes), image[...])
+    return swept.left.image_sum
+
+
+def _illuminate(data: TileData, at: TileModel) -> Array:
+    return illuminate_tile(data.tile, at)
+
+
+def _add(before: Array, light: Array) -> Array:
+    return before[...] + light[...]
+
+
+def _join(image_sum: Array, illumination: Array, before: Array, at: TileModel, image: Array) -> Array:
+    """The image of all frames: those that are not new overlap to the image that there is."""
+    start = image[...]
+    return merge(image_sum[...] + before[...] * start, illumination[...], at, start)
+
+
+def _places_under(new: Tiling, old: Tiling, index: int) -> tuple[list[int], list[tuple[Slices, Slices]]]:
+    """The earlier tiles that meet the window of a tile: where their shared pixels are, in each and in it."""
     window = new.tiles[index].window
     shifts = [(0, 0)]
     if new.period is not None:
         shifts = [(y * new.period[0], x * new.period[1]) for y in (-1, 0, 1) for x in (-1, 0, 1)]
-    pieces, places = [], []
-    for tile, image in zip(old.tiles, images, strict=True):
+    held, places = [], []
+    for tile in old.tiles:
         for shift in shifts:
             moved = tile.window.shift(*shift)
             shared = moved.intersection(window)
             if shared is not None:
-                pieces.append(image)
+                held.append(tile.index)
                 places.append((moved.slices_of(shared), window.slices_of(shared)))
-    return pieces, places
+    return held, places
 
 
 def _begin_tile(
-    shape: Shape, device: Device, phase: complex, places: list[tuple[Slices, Slices]], pieces: list[Array]
+    shape: Shape, device: Device, constant: Any, places: list[tuple[Slices, Slices]], pieces: list[Array]
 ) -> Array:
-    """The first image of a tile: a constant, and the pixels of earlier images that it shares."""
-    image = to_device(np.full(shape, phase, dtype=np.complex64), device)
+    """A tile's first image or illumination: a constant, and the pixels that it shares with earlier ones."""
+    image = to_device(np.full(shape, constant), device)
     for (source, target), piece in zip(places, pieces, strict=True):
         image[target] = piece[source]
     return image
@@ -124,7 +189,7 @@ def _sum_lit(image: Array, illumination: Array) -> complex:
     return complex(xp.vdot(illumination[...].astype(np.complex64), image[...]))
 
 
-def _find_phase(sums: list[complex]) -> complex:
+def _find_phase(sums: list[complex]) -> np.complex64:
     """The mean phase factor of all tiles, for pixels that nothing is known of: the same in every new tile."""
     total = sum(sums)
-    return total / abs(total) if total else 1.0
+    return np.complex64(total / abs(total) if total else 1.0)

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 import xarray as xr
 
-__all__ = ["find_faults"]
+from daskptycho.scan.left_out import frames_used
+
+__all__ = ["count_unknowns", "find_faults"]
 
 # Fewer sweeps say nothing about what R2 will reach.
 FEW_SWEEPS = 10
@@ -25,6 +27,9 @@ HALF = 0.5
 # on purpose, so that their R2 goes up and down.
 RISEN, RISEN_REFLECTING = 1.5, 4.0
 NOTICED = 1e-3
+# R2 is too low below this part of the expected one, less the share of the noise that the unknowns of the
+# model take up. With Poisson counts of 1e2 to 1e6 photons a frame R2 ended above 1.3 times that.
+FAR_BELOW = 0.6
 
 
 def find_faults(
@@ -33,6 +38,7 @@ def find_faults(
     scan: xr.Dataset,
     *,
     reflects: bool,
+    unknowns: float = 1.0,
     sweep: int | None = None,
 ) -> list[str]:
     """Sentences about a run that has not gone well; none for a good one.
@@ -46,6 +52,8 @@ def find_faults(
     scan : xarray.Dataset
     reflects : bool
         Whether the algorithm has a stack.
+    unknowns : float
+        Unknowns of the model for each value that was measured, from `count_unknowns`. By default as many.
     sweep : int, optional
         The sweep whose image is the result, if the run ended because it diverged too often.
 
@@ -69,9 +77,33 @@ def find_faults(
         found = f"R2 is {last:.3g}, where counting photons would leave {expected:.2g}"
     elif expected is None and last > HALF:
         found = f"R2 is {last:.3g}: half of the measured intensity is not described"
+    elif expected is not None and last < FAR_BELOW * (1 - unknowns) * expected:
+        return [
+            f"R2 is {last:.2g}, far below the {expected:.2g} that counting photons would leave: the frames "
+            "hold no counts as they were measured, but for instance means of several, smoothed or scaled "
+            "ones, or a simulation without noise. What follows from counts is not valid then: the expected "
+            "R2, and the polish at low dose (polish=False, --no-polish)"
+        ]
     else:
         return []
     return [f"{found}. {_name_causes(scan)}"]
+
+
+def count_unknowns(scan: xr.Dataset, canvas: Sequence[int], probe: Sequence[int] = ()) -> float:
+    """Unknowns of a model for each value that was measured, 1 at most.
+
+    Parameters
+    ----------
+    scan : xarray.Dataset
+    canvas : (int, int)
+        Of the object, whose real and imaginary parts are unknowns of each pixel.
+    probe : sequence of int
+        Shape of a probe that is recovered; empty for a known one.
+    """
+    valid = int(scan["valid"].sum()) if "valid" in scan else scan.sizes["qy"] * scan.sizes["qx"]
+    measured = int(frames_used(scan).sum()) * valid
+    unknowns = 2 * (math.prod(canvas) + (math.prod(probe) if probe else 0))
+    return min(1.0, unknowns / max(measured, 1))
 
 
 def _name_causes(scan: xr.Dataset) -> str:

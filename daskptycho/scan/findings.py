@@ -16,6 +16,7 @@ from daskptycho.scan.left_out import FRAME_USED, frames_used, list_numbers
 from daskptycho.scan.odd_frames import (
     describe_outlying,
     describe_repeated,
+    doubt_distance,
     doubt_step,
     find_dark_frames,
     find_outlying,
@@ -60,7 +61,7 @@ def describe_positions(scan: xr.Dataset) -> list[str]:
         outlying = find_outlying(position, frame_shape)
         if outlying is not None:
             said.append(describe_outlying(outlying, number, position))
-    doubt = doubt_step(position, frame_shape)
+    doubt = doubt_step(position, frame_shape) or doubt_distance(position, frame_shape, scan_period(scan))
     return said if doubt is None else [*said, doubt]
 
 

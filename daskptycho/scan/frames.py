@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -244,7 +244,13 @@ def _read_frames(intensity: Any, number: NDArray[np.int64]) -> NDArray[Any]:
     return np.asarray(frames.compute())
 
 
-def create_frames(store: Store, shape: tuple[int, ...], dtype: np.dtype[Any], tile_frames: int) -> Any:
+def create_frames(
+    store: Store,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    tile_frames: int,
+    codec: Literal["zstd", "lz4"] = "zstd",
+) -> Any:
     """Create the Zarr array of the frames, with one shard for each tile."""
     divisors = [n for n in range(1, 2 * CHUNK_FRAMES + 1) if tile_frames % n == 0]
     chunk = min(divisors, key=lambda n: abs(n - CHUNK_FRAMES))
@@ -256,7 +262,7 @@ def create_frames(store: Store, shape: tuple[int, ...], dtype: np.dtype[Any], ti
         chunks=(chunk, *shape[1:]),
         shards=(tile_frames, *shape[1:]),
         # Bytes that change on a disk or on the way would otherwise become other counts.
-        compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
+        compressors=(BloscCodec(cname=codec, clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
         fill_value=0,
         dimension_names=VARIABLES["intensity"],
         # Chunks of zeros are written too, so that a missing chunk is always an error. The store does not keep

@@ -109,7 +109,8 @@ def lay_out_frames(store: Store, header: xr.Dataset, order: NDArray[np.int64], t
     position[:] = sorted_header["position"].values
     _create(store, FRAME_USED, (frames,), np.bool_, tile_frames, ("frame",), False)
     _create(store, FRAMES_WRITTEN, (-(-frames // tile_frames),), np.int32, 1, ("tile",), NOT_YET)
-    create_frames(store, header["intensity"].shape, header["intensity"].dtype, tile_frames)
+    # Half the processor time of zstd, for a quarter more bytes: a detector does not wait.
+    create_frames(store, header["intensity"].shape, header["intensity"].dtype, tile_frames, "lz4")
     consolidate(store)
 
 

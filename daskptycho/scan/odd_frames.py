@@ -21,6 +21,7 @@ __all__ = [
     "Outlying",
     "describe_outlying",
     "describe_repeated",
+    "doubt_distance",
     "doubt_step",
     "find_dark_frames",
     "find_outlying",
@@ -222,4 +223,37 @@ def doubt_step(position: NDArray[np.float64], frame_shape: Sequence[int]) -> str
     return (
         f"positions span {span[0]:.3g} x {span[1]:.3g} pixels for frames of {frame} pixels, {step:.3g} "
         "pixels from one to the next: the unit of the positions, the energy or a distance may be wrong"
+    )
+
+
+def doubt_distance(
+    position: NDArray[np.float64], frame_shape: Sequence[int], period: Sequence[int] | None = None
+) -> str | None:
+    """A sentence if most frames share no pixel with any other one; None if they do.
+
+    Parameters
+    ----------
+    position : (frame, 2) array
+        In object pixels.
+    frame_shape : (int, int)
+    period : (int, int), optional
+        Of a canvas that wraps round.
+    """
+    if len(position) < 2:
+        return None
+    size = np.asarray(frame_shape, dtype=float)
+    places = position / size
+    box = None
+    if period is not None:
+        box = np.asarray(period) / size
+        places = places % box
+    # In frames, along the axis in which two frames are farther apart.
+    distance, _ = KDTree(places, boxsize=box).query(places, k=2, p=np.inf)
+    usual = float(np.median(distance[:, 1]))
+    if usual < 1:
+        return None
+    return (
+        f"most frames share no pixel with another one: the nearest is {usual * min(size):.3g} pixels away, "
+        f"and a frame has {frame_shape[0]} x {frame_shape[1]}. The unit of the positions, the energy or a "
+        "distance may be wrong"
     )

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from daskptycho.errors import OptionError, StoreError
+from daskptycho.errors import OptionError, StoreError, how_to_install
 from daskptycho.storage.location import Location
 from daskptycho.storage.retrying import LONGEST_PAUSE, patience, strip_queries
 
@@ -49,7 +49,7 @@ def import_obstore() -> Any:
         import obstore.store
     except ImportError as error:
         raise OptionError(
-            "buckets and web servers need obstore; install it with: pip install 'daskptycho[cloud]'"
+            f"buckets and web servers need obstore; install it with: {how_to_install('cloud')}"
         ) from error
     return obstore
 
@@ -148,7 +148,7 @@ def _aws_session(profile: str | None) -> Any:
         import boto3
         import botocore.exceptions
     except ImportError as error:
-        raise OptionError("s3:// needs boto3; install it with: pip install 'daskptycho[cloud]'") from error
+        raise OptionError(f"s3:// needs boto3; install it with: {how_to_install('cloud')}") from error
     try:
         return boto3.Session(profile_name=profile)
     except botocore.exceptions.ProfileNotFound as error:

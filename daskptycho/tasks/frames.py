@@ -191,8 +191,7 @@ def lay_out_amplitudes(
     """
     tiles = len(tiling.tiles)
     valid = scan["valid"].values if "valid" in scan else None
-    # The background is part of the model.
-    detector = place(Detector(valid, None, forward, device))
+    detector = place(Detector(valid, forward, device))
     frames = scan["intensity"].data
     if not hasattr(frames, "__dask_graph__"):
         blocks = [place(frames[tile.frames], Home(tile.index, tiles)) for tile in tiling.tiles]

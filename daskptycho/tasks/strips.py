@@ -7,7 +7,7 @@ scheduler limits first (docs/scale.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,14 +63,14 @@ def _cut_strip(source: Any, strip: Strip) -> CutStrip:
     return CutStrip(_image_of(source)[part], _labels_of(source).cut(part), cut)
 
 
-def bring_strips(layout: Layout, sources: list[Value]) -> list[list[Value]]:
+def bring_strips(layout: Layout, sources: Sequence[Value | None]) -> list[list[Any]]:
     """Bring to each tile the parts of other tiles' images that overlap it.
 
     Parameters
     ----------
     layout : Layout
-    sources : list of Value
-        For each tile its `TileSweep`, or an image on its window.
+    sources : sequence of Value or None
+        For each tile its `TileSweep`, or an image on its window; None if there is nothing to bring.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def bring_strips(layout: Layout, sources: list[Value]) -> list[list[Value]]:
     return [
         [
             sources[strip.source]
-            if share_process(strip.source, strip.target)
+            if sources[strip.source] is None or share_process(strip.source, strip.target)
             else task(_cut_strip, sources[strip.source], strip)
             for strip in layout.tiling.strips_into(tile.index)
         ]
@@ -135,17 +135,26 @@ def cut_labels(pieces: Pieces, strips: list[Strip]) -> Iterator[Labels]:
         yield piece.labels if isinstance(piece, CutStrip) else _labels_of(piece).cut(strip.from_source)
 
 
-def _add_strips(data: TileData, own: Array, pieces: Pieces) -> Array:
-    total = own[...].copy()
-    for strip, pixels in zip(data.strips, cut_strips(pieces, data.strips), strict=True):
+def _add_strips(data: TileData, own: Array | None, pieces: Pieces) -> Array:
+    brought = [of_one for of_one in zip(data.strips, pieces, strict=True) if of_one[1] is not None]
+    strips, pieces = [strip for strip, _ in brought], [piece for _, piece in brought]
+    total = None if own is None else own[...].copy()
+    for strip, pixels in zip(strips, cut_strips(pieces, strips), strict=True):
+        if total is None:
+            total = array_module(pixels).zeros(data.tile.window.shape, dtype=pixels.dtype)
         total[strip.to_target] += pixels
     return total
 
 
-def add_neighbours(layout: Layout, images: list[Value]) -> list[Value]:
-    """Add the strips of its neighbours to each tile's image: the sum over all tiles, on its window."""
+def add_neighbours(layout: Layout, images: Sequence[Value | None]) -> list[Any]:
+    """Add the strips of its neighbours to each tile's image: the sum over all tiles, on its window.
+
+    None stands for zeros, among the images and in the result.
+    """
     brought = bring_strips(layout, images)
     return [
-        task(layout.storing(_add_strips), data, own, pieces) if pieces else own
+        task(layout.storing(_add_strips), data, own, pieces)
+        if any(piece is not None for piece in pieces)
+        else own
         for data, own, pieces in zip(layout.tiles, images, brought, strict=True)
     ]

@@ -24,7 +24,7 @@ from daskptycho.cli import check_gpu, daskptycho
 from daskptycho.cluster import cuda_cluster
 from daskptycho.cluster.cuda_cluster import GpuWork, require_gpus_at_work
 from daskptycho.cluster.devices import Gpu
-from daskptycho.errors import FaultError
+from daskptycho.errors import FaultError, how_to_install
 from daskptycho.model.amplitudes import Amplitudes
 from daskptycho.sync.gramian import Border
 from daskptycho.sync.phases import Phases
@@ -74,7 +74,8 @@ def test_without_a_gpu_a_command_ends_in_one_sentence(
     before = sorted(tmp_path.iterdir())
     assert refused(command, *arguments, *options) == (
         "Error: no GPU can be used here: CuPy is not installed; install it by "
-        "pip install 'daskptycho[gpu-cuda12]', or [gpu-cuda13] with a driver of CUDA 13; "
+        "pip install '.[gpu-cuda12]' in the folder of daskptycho's sources, or [gpu-cuda13] with a driver of "
+        "CUDA 13; "
         "'daskptycho check-gpu' gives details"
     )
     assert sorted(tmp_path.iterdir()) == before
@@ -119,7 +120,7 @@ def test_check_gpu_names_what_is_missing_and_what_to_do() -> None:
     # Every line that fails is followed by a cure.
     for number, line in enumerate(lines):
         assert line.startswith(("ok", " ")) or lines[number + 1].strip().startswith("-> ")
-    assert "pip install 'daskptycho[gpu-cuda1" in result.stdout
+    assert "pip install '.[gpu-cuda1" in result.stdout
     assert result.stderr == "A run with --gpu would not work here: see above what is missing.\n"
 
 
@@ -128,7 +129,7 @@ def test_check_gpu_names_what_is_missing_and_what_to_do() -> None:
 )
 def test_the_extra_suits_the_driver(monkeypatch: pytest.MonkeyPatch, cuda: int | None, extra: str) -> None:
     monkeypatch.setattr(check_gpu, "_driver_cuda_version", lambda: cuda)
-    assert check_gpu._install_command() == f"pip install 'daskptycho[{extra}]'"
+    assert check_gpu._install_command() == how_to_install(extra)
 
 
 # Options that make no sense together

@@ -40,7 +40,7 @@ def _library_path() -> Path | None:
 
 def compiler_missing() -> str | None:
     """Why nothing can be compiled here, or None."""
-    return None if _library_path() else "NVRTC is not installed (pip install 'daskptycho[nvrtc]')"
+    return None if _library_path() else "NVRTC is not installed (pip install '.[nvrtc]')"
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from daskptycho.formats.offers import Taken
 from daskptycho.formats.position_file import read_position_file
 from daskptycho.scan.dataset import create_scan
 
-# Together more than 2000 files.
+# Files of the long tests, together more than 2000; every run of the suite reads a fifth of them.
 EXAMPLES = {"plain": 1000, "nexus": 500, "cxi": 400, "ptyd": 150, "npz": 300}
 
 FRAMES, SIZE = 6, 4
@@ -288,23 +288,28 @@ options_of_import = st.fixed_dictionaries(
 maybe_options = st.one_of(st.just({}), options_of_import)
 
 
-def fuzz(name: str, write: Callable[[Path, list[tuple[Any, ...]]], Path], names: Any) -> Callable[..., None]:
-    """A test that writes random files of one format and reads them."""
+def fuzz(
+    name: str, write: Callable[[Path, list[tuple[Any, ...]]], Path], names: Any
+) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Two tests that write random files of one format and read them: a few, and in the long one many."""
 
-    @settings(max_examples=EXAMPLES[name], deadline=None)
-    @given(
-        chosen=st.lists(members(names), max_size=7),
-        useful=st.integers(0, 2),
-        options=maybe_options,
-        store=st.sampled_from([True] + [False] * 9),
-    )
-    def run(
-        folder: Path, chosen: list[tuple[Any, ...]], useful: int, options: dict[str, Any], store: bool
-    ) -> None:
-        path = write(folder, [*chosen, *USEFUL[:useful]])
-        check(path, folder, store=store, **options)
+    def reading(files: int) -> Callable[..., None]:
+        @settings(max_examples=files)
+        @given(
+            chosen=st.lists(members(names), max_size=7),
+            useful=st.integers(0, 2),
+            options=maybe_options,
+            store=st.sampled_from([True] + [False] * 9),
+        )
+        def run(
+            folder: Path, chosen: list[tuple[Any, ...]], useful: int, options: dict[str, Any], store: bool
+        ) -> None:
+            path = write(folder, [*chosen, *USEFUL[:useful]])
+            check(path, folder, store=store, **options)
 
-    return run
+        return run
+
+    return reading(EXAMPLES[name] // 5), pytest.mark.long(reading(EXAMPLES[name]))
 
 
 def write_plain(folder: Path, chosen: list[tuple[Any, ...]]) -> Path:
@@ -314,7 +319,9 @@ def write_plain(folder: Path, chosen: list[tuple[Any, ...]]) -> Path:
     return path
 
 
-test_any_hdf5_file_is_read_or_refused = fuzz("plain", write_plain, PLAIN_NAMES)
+test_any_hdf5_file_is_read_or_refused, test_many_hdf5_files_are_read_or_refused = fuzz(
+    "plain", write_plain, PLAIN_NAMES
+)
 
 NEXUS_NAMES = st.sampled_from(
     [
@@ -373,7 +380,9 @@ def write_nexus(folder: Path, chosen: list[tuple[Any, ...]]) -> Path:
     return path
 
 
-test_any_nexus_file_is_read_or_refused = fuzz("nexus", write_nexus, NEXUS_NAMES)
+test_any_nexus_file_is_read_or_refused, test_many_nexus_files_are_read_or_refused = fuzz(
+    "nexus", write_nexus, NEXUS_NAMES
+)
 
 DETECTOR = "entry_1/instrument_1/detector_1"
 CXI_NAMES = st.sampled_from(
@@ -404,7 +413,9 @@ def write_cxi(folder: Path, chosen: list[tuple[Any, ...]]) -> Path:
     return path
 
 
-test_any_cxi_file_is_read_or_refused = fuzz("cxi", write_cxi, CXI_NAMES)
+test_any_cxi_file_is_read_or_refused, test_many_cxi_files_are_read_or_refused = fuzz(
+    "cxi", write_cxi, CXI_NAMES
+)
 
 PTYD_NAMES = st.sampled_from(
     [
@@ -423,7 +434,9 @@ def write_ptyd(folder: Path, chosen: list[tuple[Any, ...]]) -> Path:
     return path
 
 
-test_any_ptyd_file_is_read_or_refused = fuzz("ptyd", write_ptyd, PTYD_NAMES)
+test_any_ptyd_file_is_read_or_refused, test_many_ptyd_files_are_read_or_refused = fuzz(
+    "ptyd", write_ptyd, PTYD_NAMES
+)
 
 
 def write_npz(folder: Path, chosen: list[tuple[Any, ...]]) -> Path:
@@ -437,7 +450,9 @@ def write_npz(folder: Path, chosen: list[tuple[Any, ...]]) -> Path:
     return path
 
 
-test_any_npz_archive_is_read_or_refused = fuzz("npz", write_npz, PLAIN_NAMES)
+test_any_npz_archive_is_read_or_refused, test_many_npz_archives_are_read_or_refused = fuzz(
+    "npz", write_npz, PLAIN_NAMES
+)
 
 
 cells = st.one_of(
@@ -454,7 +469,7 @@ text_files = st.builds(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200)
 @given(
     content=st.one_of(text_files.map(lambda text: text.encode("utf-8", "replace")), st.binary(max_size=60))
 )
@@ -472,7 +487,7 @@ def test_any_position_file_is_read_or_refused(folder: Path, content: bytes) -> N
     assert found.values.dtype == np.float64
 
 
-def test_the_suite_reads_at_least_2000_random_files() -> None:
+def test_the_long_tests_read_at_least_2000_random_files() -> None:
     assert sum(EXAMPLES.values()) >= 2000
 
 

@@ -11,6 +11,7 @@ from scipy.io import savemat
 
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats import read_file
+from daskptycho.formats.offers import Taken
 from daskptycho.formats.position_file import read_position_file
 
 # [y, x] of three frames, in micrometres.
@@ -179,18 +180,47 @@ def test_unit_of_positions_may_be_given(unit: str, factor: float, frames: Path, 
 def test_unit_that_contradicts_the_file_is_refused(frames: Path, tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text(lines("{x},{y}", "x_um,y_um"))
     for unit in ("pixel", "mm", "m"):
-        with pytest.raises(ScanError, match=rf"are in um, but position_unit \(--position-unit\) is {unit}"):
+        with pytest.raises(
+            ScanError, match=rf"of p.csv are in um, but position_unit \(--position-unit\) is {unit}"
+        ):
             read_file(frames, position_file=tmp_path / "p.csv", position_unit=unit)
     assert len(read_file(frames, position_file=tmp_path / "p.csv", position_unit="µm")["position"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("p.csv", "p.csv: columns 2 and 3 (x_um and y_um), 3 x 2, um"),
+        ("p.txt", "p.txt: columns 1 and 2, 3 x 2, without a unit"),
+        ("p.h5:/scan/samy+/scan/samx", "p.h5: /scan/samy and /scan/samx, 3 x 2, um"),
+        ("p.npy", "p.npy, 3 x 2, without a unit"),
+    ],
+)
+def test_it_is_said_which_positions_were_taken(name: str, said: str, frames: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(lines("{n},{x},{y}", "index,x_um,y_um"))
+    np.savetxt(tmp_path / "p.txt", YX)
+    np.save(tmp_path / "p.npy", YX)
+    with h5py.File(tmp_path / "p.h5", "w") as file:
+        for axis, values in zip("yx", YX.T, strict=True):
+            file[f"scan/sam{axis}"] = values
+            file[f"scan/sam{axis}"].attrs["units"] = "um"
+    account: list[Taken] = []
+    read_file(frames, position_file=f"{tmp_path}/{name}", report=account.extend)
+    assert [(taken.what, str(taken)) for taken in account][1] == ("positions", said)
+    assert [taken.what for taken in account].count("positions") == 1
 
 
 def test_more_positions_than_frames_and_the_other_way_round(frames: Path, tmp_path: Path) -> None:
     more, fewer = tmp_path / "more.txt", tmp_path / "fewer.txt"
     np.savetxt(more, np.vstack([YX, YX]))
     np.savetxt(fewer, YX[:2])
-    with pytest.raises(ScanError, match=r"3 frames, .* there are 6 positions; .*\(--frames 0:3\)"):
+    with pytest.raises(
+        ScanError, match=r"f.npy has 3 frames, and more.txt has 6 positions; .*\(--frames 0:3\)"
+    ):
         read_file(frames, position_file=more)
-    with pytest.raises(ScanError, match=r"3 frames, .* there are 2 positions; .*\(--frames 0:2\)"):
+    with pytest.raises(
+        ScanError, match=r"f.npy has 3 frames, and fewer.txt has 2 positions; .*\(--frames 0:2\)"
+    ):
         read_file(frames, position_file=fewer)
     found = read_file(frames, position_file=more, frames=(0, 3))
     np.testing.assert_allclose(found["position"], YX)

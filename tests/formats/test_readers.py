@@ -318,7 +318,7 @@ def test_extra_that_is_not_installed_is_named(
 ) -> None:
     sources.write_cxi(truth, tmp_path / "a.cxi")
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
-    with pytest.raises(OptionError, match=r"needs hdf5plugin, .*pip install 'daskptycho\[formats\]'"):
+    with pytest.raises(OptionError, match=r"needs hdf5plugin, .*pip install '.\[formats\]' in the folder"):
         read_file(tmp_path / "a.cxi")
 
 

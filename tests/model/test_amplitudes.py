@@ -17,21 +17,19 @@ from daskptycho.model.amplitudes import prepare_amplitudes
     shape=st.tuples(st.integers(1, 4), st.integers(2, 7), st.integers(2, 7)),
     dtype=st.sampled_from(["uint16", "uint32", "int64", "float32", "float64"]),
     masked=st.booleans(),
-    background=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_measured_amplitude(shape: tuple, dtype: str, masked: bool, background: bool, seed: int) -> None:
+def test_measured_amplitude(shape: tuple, dtype: str, masked: bool, seed: int) -> None:
     random = np.random.default_rng(seed)
     counts = random.integers(0, 50, shape).astype(dtype)
     valid = random.random(shape[1:]) > 0.3 if masked else None
-    dark = random.uniform(0, 9, shape[1:]).astype(np.float32) if background else None
     kept = counts.copy()
-    kept_as = prepare_amplitudes(counts, valid, dark)
+    kept_as = prepare_amplitudes(counts, valid)
     amplitude = kept_as[:]
     assert len(kept_as) == len(counts)
     assert kept_as.total() == pytest.approx((amplitude.clip(0, None).astype(float) ** 2).sum(), rel=1e-5)
-    # Sixteen bits stay sixteen bits, unless something was taken off.
-    assert (kept_as.counts.dtype == np.uint16) == (dtype == "uint16" and not background)
+    # Sixteen bits stay sixteen bits.
+    assert (kept_as.counts.dtype == np.uint16) == (dtype == "uint16")
     np.testing.assert_array_equal(counts, kept)
     assert amplitude.dtype == np.float32
     for frame, found in zip(counts, amplitude, strict=True):
@@ -42,8 +40,7 @@ def test_measured_amplitude(shape: tuple, dtype: str, masked: bool, background: 
                 if valid is not None and not valid[y, x]:
                     assert at == -1
                 else:
-                    left = max(0.0, float(frame[y, x]) - (0 if dark is None else float(dark[y, x])))
-                    assert at == pytest.approx(np.sqrt(left), rel=1e-5)
+                    assert at == pytest.approx(np.sqrt(float(frame[y, x])), rel=1e-5)
 
 
 def test_whatever_stands_in_pixels_that_are_not_valid_is_not_looked_at() -> None:

@@ -312,7 +312,7 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
     found = command("info", "https://host/scan.zarr")
     assert found.exit_code == 2
-    assert "need obstore; install it with: pip install 'daskptycho[cloud]'" in found.stderr
+    assert "need obstore; install it with: pip install '.[cloud]'" in found.stderr
 
 
 def test_a_missing_file_of_this_machine_is_no_error_of_the_bucket(bucket: Bucket) -> None:

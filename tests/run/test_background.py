@@ -165,7 +165,11 @@ def test_a_resumed_run_goes_on_with_what_it_had_found(tmp_path: Path) -> None:
     [
         ({"refine": "haze"}, "refine holds 'haze'; expected one of 'positions', 'gain', 'background'"),
         ({"refine": 3}, "refine is 3; expected one of"),
-        ({"refine": ["background", "smooth-background"]}, "refine holds background twice"),
+        ({"refine": ["background", "background"]}, "refine holds background twice"),
+        (
+            {"refine": ["background", "smooth-background"]},
+            "refine holds background and smooth-background, two ways to refine one background",
+        ),
         ({"refine": "background", "algorithm": "raar"}, "background is refined with algorithm raar"),
     ],
 )

@@ -19,11 +19,13 @@ from distributed import Client, LocalCluster
 import daskptycho as dp
 from daskptycho.cli import daskptycho
 from daskptycho.run.fitting import fit_options
+from daskptycho.run.following import Follower
 from daskptycho.run.growth import Growth, Watch
 from daskptycho.run.guard import MOST_RETURNS
 from daskptycho.run.loop import Loop
 from daskptycho.scan.frames import StoredArray
 from daskptycho.storage.checkpoints import CheckpointStore
+from tests import plain
 
 TILE = 16
 
@@ -86,15 +88,16 @@ def beamline(source: xr.Dataset, tmp_path: Path) -> Iterator[Beamline]:
 
 
 def test_the_image_is_as_good_as_that_of_a_run_that_begins_at_the_end(beamline: Beamline) -> None:
-    seen = []
-    callback = beamline.send_with_sweeps(7, lambda progress: seen.append(progress.growth))
+    seen = {}
+    callback = beamline.send_with_sweeps(7, lambda progress: seen.update({progress.sweep: progress.growth}))
     options: dict[str, Any] = {"update_probe": False, "sweeps": 60}
     followed = dp.reconstruct(dp.open_scan(beamline.url), follow=True, callback=callback, **options)
     offline = dp.reconstruct(dp.open_scan(beamline.url), **options)
-    taken = [growth.taken_up for growth in seen]
+    taken = [growth.taken_up for growth in seen.values()]
     assert taken[0] < taken[-1] == 64
     assert taken == sorted(taken)
-    assert [growth.ended for growth in seen].count(True) == 60
+    # The sweep before the last frames came, after which they were seen, and 60 more.
+    assert [growth.ended for growth in seen.values()].count(True) == 61
     assert followed.attrs["ended"] == "sweeps"
     assert followed.sizes["sweep"] == len(seen)
     assert float(followed["residual"][-1]) < 1.02 * float(offline["residual"][-1]) + 1e-9
@@ -135,6 +138,43 @@ def test_a_new_tile_begins_with_the_pixels_that_it_shares(beamline: Beamline) ->
         # From ones, nothing of the image would be left; one sweep changes what there is by less.
         change = np.linalg.norm((after[new.slices_of(old)] - before)[lit]) / np.linalg.norm(before[lit])
         assert change < 0.5
+
+
+def test_new_tiles_are_seen_before_the_next_sweep(
+    beamline: Beamline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many only some at a time, whose frames are swept once, as if the others fitted the image."""
+    monkeypatch.setattr(Follower, "_most_tiles", lambda own, scan: 1)
+    seen: list[tuple[int, int]] = []
+    images = []
+
+    def callback(progress: dp.Progress) -> None:
+        seen.append((progress.sweep, progress.growth.taken_up))
+        images.append((progress.object(), progress.tiling.window, progress.probe()))
+        if progress.sweep == 2:
+            beamline.send(64)
+
+    while not beamline.writer.written:
+        beamline.send(1)
+    dp.reconstruct(dp.open_scan(beamline.url), follow=True, sweeps=1, update_probe=False, callback=callback)
+    assert seen == [(1, 16), (2, 16), (2, 32), (2, 48), (2, 64), (3, 64)]
+    scan = dp.open_scan(beamline.url)
+    for tile in (1, 2, 3):
+        (earlier, old, probe), (image, new, _) = images[tile : tile + 2]
+        corner = scan["position"].values.astype(int) - (new.y, new.x)
+        before, own = corner[: tile * TILE], corner[tile * TILE : (tile + 1) * TILE]
+        light = plain.illuminate(probe[None].repeat(len(before), axis=0), before, new.shape)
+        start = np.ones(new.shape, dtype=complex)
+        known = start[new.slices_of(old)]
+        known[earlier != 0] = earlier[earlier != 0]
+        probes = probe[None].repeat(len(own), axis=0)
+        amplitude = np.sqrt(scan["intensity"].values[tile * TILE : (tile + 1) * TILE])
+        waves = plain.project(plain.split(start, probes, own), np.fft.ifftshift(amplitude, axes=(1, 2)))
+        total = plain.overlap(plain.weigh(waves, probes), own, new.shape) + light * start
+        light += plain.illuminate(probes, own, new.shape)
+        expected, lit = total / np.maximum(light, 1e-9), light > 0.1 * light.max()
+        assert dp.relative_error(start * lit, expected * lit) > 0.05
+        assert dp.relative_error(image * lit, expected * lit) < 0.005
 
 
 def test_missing_frames_are_no_part_of_the_image(source: xr.Dataset, tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_pairs_and_opening_shrink_with_the_memory(ds: xr.Dataset) -> None:
     known = (Probe(recovered=False),)
     assert fit_options(ds, tiling, HERE, asked, known, 1)[0] == asked
     words: list[str] = []
-    for memory in range(10 * 10**8, 4 * 10**8, -50_000):
+    for memory in range(10 * 10**8, 4 * 10**8, -500_000):
         try:
             fitted, needs = fit_options(ds, tiling, replace(HERE, memory=memory), asked, known, 1)
         except dp.OptionError:

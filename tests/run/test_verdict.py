@@ -11,7 +11,8 @@ import pytest
 import xarray as xr
 
 import daskptycho as dp
-from daskptycho.run.verdict import find_faults
+from daskptycho.run.verdict import count_unknowns, find_faults
+from tests import plain
 
 FALLING = [0.5, 0.3, 0.1, 0.05, 0.03, 0.02, 0.015, 0.012, 0.011, 0.01]
 SCAN = xr.Dataset()
@@ -63,6 +64,25 @@ def test_bad_run_is_told_with_causes_and_a_command(
 def test_algorithms_that_reflect_may_rise() -> None:
     assert not faults([*FALLING, 0.03], reflects=True)
     assert faults([*FALLING, 0.05], reflects=True)
+
+
+def test_r2_far_below_what_counts_allow_is_told() -> None:
+    falling = [0.5, 0.1, *[0.002] * 10]
+    assert "R2 is 0.002, far below the 0.01 that counting" in faults(falling, 0.01, unknowns=0.3)
+    assert not faults(falling, 0.003, unknowns=0.3)
+    # Nearly as many unknowns as values: all noise can be fitted.
+    assert not faults(falling, 0.01, unknowns=0.9)
+    assert not faults(falling[:5], 0.01, unknowns=0.3)
+
+
+def test_unknowns_are_those_of_the_object_and_of_a_probe_that_is_recovered() -> None:
+    scan = plain.scan(frames=(6, 6))
+    values = scan["intensity"].size
+    assert count_unknowns(scan, (40, 30)) == pytest.approx(2400 / values)
+    assert count_unknowns(scan, (40, 30), (2, 12, 10)) == pytest.approx((2400 + 480) / values)
+    used = scan.assign(frame_used=("frame", np.arange(36) < 18))
+    assert count_unknowns(used, (40, 30)) == pytest.approx(2 * 2400 / values)
+    assert count_unknowns(used, (4000, 3000)) == 1
 
 
 # Runs
