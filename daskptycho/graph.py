@@ -219,7 +219,8 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     """
     merges = _merges_at_once(layout, settings)
     placed = place(replace(settings, keeps_image=settings.keeps_image and not merges))
-    shared, own = state.shared, [tile.own for tile in state.tiles]
+    shared: Any = state.shared
+    own: list[Any] = [tile.own for tile in state.tiles]
     if settings.momentum and settings.due and state.previous_shared is not None:
         shared = task(_extrapolate, layout.model.shared, shared, state.previous_shared, placed)
         if any(parameter.name in settings.due for parameter in layout.model.per_frame):
@@ -251,7 +252,8 @@ def _sweep_and_update(
     layout: Layout, state: State, settings: SweepSettings, placed: Value, models: list[TileModel]
 ) -> Updated:
     """Sweep, update the parameters that are due, and weigh the frames with the updated model."""
-    shared, own = models[0].shared, [at.own for at in models]
+    shared: Any = models[0].shared
+    own: list[Any] = [at.own for at in models]
     twice = layout.residency.waves_twice
     first = _sweep_tiles(layout, state, placed, models, "sums only" if twice else "waves")
     updated = task(_update_shared, layout.tile_model, shared, gather_reports(first), placed)

@@ -79,6 +79,7 @@ def make_varying(
     tile_frames: int | None = None,
     jitter: float = 0.5,
     defocus_of_guess: float | None = None,
+    white: bool = True,
 ) -> Varying:
     """Simulate a scan of side x side frames whose probe varies in two modes, slowly and at random.
 
@@ -90,8 +91,10 @@ def make_varying(
         See `drifting.make_drifting`.
     defocus_of_guess : float, optional
         Defocus of the probe in the scan, relative to that of the mean probe; the mean probe by default.
+    white : bool
+        Whether the second mode varies at random; otherwise there is only the first one.
     """
-    frames, given, probe, modes, weight = _photograph(share, side, size, step, photons, seed, jitter)
+    frames, given, probe, modes, weight = _photograph(share, side, size, step, photons, seed, jitter, white)
     guess = probe if defocus_of_guess is None else soft_probe(size, defocus_of_guess)
     guess = guess * np.linalg.norm(probe) / np.linalg.norm(guess)
     scan = scan_of(frames, given, guess, tile_frames or len(given))
@@ -99,8 +102,16 @@ def make_varying(
 
 
 @cache
+@cache
 def _photograph(
-    share: float, side: int, size: int, step: float, photons: float | None, seed: int, jitter: float
+    share: float,
+    side: int,
+    size: int,
+    step: float,
+    photons: float | None,
+    seed: int,
+    jitter: float,
+    white: bool,
 ) -> tuple[NDArray, ...]:
     random = np.random.default_rng((seed, 77))
     y, x = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
@@ -124,9 +135,10 @@ def _photograph(
         modes.append(mode * np.linalg.norm(probe) / np.linalg.norm(mode))
     time = np.linspace(0, 1, len(given))
     slow = np.sin(2 * np.pi * (1.3 * time + random.uniform())) + 0.7 * time
-    weight = np.stack([slow, random.normal(size=len(given))], axis=1).astype(complex)
+    weight = np.stack([slow, random.normal(size=len(given))], axis=1)[:, : 1 + white].astype(complex)
     weight -= weight.mean(axis=0)
-    weight *= np.sqrt(share / 2) / np.sqrt((np.abs(weight) ** 2).mean(axis=0)) if share else 0
+    weight *= np.sqrt(share / weight.shape[1] / (np.abs(weight) ** 2).mean(axis=0))
+    modes = modes[: 1 + white]
     frames = np.empty((len(given), size, size), np.float32)
     cut = slice(size // 2, size // 2 + size)
     for frame, at, own in zip(frames, given, weight, strict=True):

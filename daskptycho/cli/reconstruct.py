@@ -99,7 +99,7 @@ __all__ = ["command"]
 @add_beam_options
 @click.option(
     "--refine",
-    type=click.Choice(["positions", "gain", "background", "smooth-background"]),
+    type=click.Choice(["positions", "gain", "probe-variation", "background", "smooth-background"]),
     multiple=True,
     help="What to refine besides object and probe; may be repeated.",
 )

@@ -31,16 +31,15 @@ __all__ = [
     "illuminate",
     "inverse_illumination",
     "is_lit",
+    "lit_patches",
     "measure_misfits",
     "neighbour_differences",
-    "shift_back",
     "overlap",
     "project_data",
     "shift_probe",
     "split",
     "unshift_probe_sum",
     "unsplit",
-    "wanted_change",
     "weigh",
 ]
 
@@ -121,42 +120,6 @@ def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
         return moved.sum(axis=0)
     back = transform(moved) * _ramps(fraction, moved.shape[-2:]).conj()
     return inverse_transform(back.sum(axis=0))
-
-
-def shift_back(moved: Array, fraction: Array) -> tuple[Array, bool]:
-    """Shift each frame's array, (frame, N, N) complex64, back by the sub-pixel part of its position.
-
-    Returns
-    -------
-    (frame, N, N) complex64 array, bool
-        The arrays, and whether these are their Fourier transforms, as for positions between pixels.
-    """
-    if are_whole_pixels(fraction):
-        return moved, False
-    return transform(moved) * _ramps(fraction, moved.shape[-2:])[:, 0].conj(), True
-
-
-def wanted_change(image: Array, waves: Array, corner: Array, factor: Array | None) -> tuple[Array, Array]:
-    """What each frame would change of the first mode of its probe, and with how much light.
-
-    Parameters
-    ----------
-    image : (y, x) complex64 array
-    waves : (frame, mode, N, N) complex64 array
-        z_i, changes of the exit waves.
-    corner : (frame, 2) array
-    factor : (frame,) float32 array or None
-        g_i, the factor of each frame's probe.
-
-    Returns
-    -------
-    change : (frame, N, N) complex64 array
-        ``conj(g_i psi_i) z_i``
-    power : (frame, N, N) float32 array
-        ``|g_i psi_i|^2``
-    """
-    patch, power = _lit_patches(image, waves, corner, factor)
-    return patch[:, 0].conj() * waves[:, 0], power
 
 
 def split(image: Array, probe: Array, corner: Array, out: Array | None = None) -> Array:
@@ -393,18 +356,27 @@ def add_probe_terms(
     if factor is None and denominator.ndim == 2 and are_whole_pixels(fraction):
         kernels(image).accumulate_probe(image, waves, corner, numerator[None], denominator)
         return
-    patch, power = _lit_patches(image, waves, corner, factor)
+    patch = lit_patches(image, waves.shape[-2:], corner, factor)
+    power = abs(patch) ** 2
     if denominator.ndim == 2:
         denominator += power.sum(axis=0)
     else:
         add_by_class(denominator, power, fraction)
-    numerator += unshift_probe_sum(patch.conj() * waves, fraction)
+    numerator += unshift_probe_sum(patch[:, None].conj() * waves, fraction)
 
 
-def _lit_patches(image: Array, waves: Array, corner: Array, factor: Array | None) -> tuple[Array, Array]:
-    """``g_i psi_i`` under each frame, (frame, 1, N, N) complex64, and its square, (frame, N, N) float32."""
-    unit = array_module(waves).ones((1, 1, *waves.shape[-2:]), dtype=np.complex64)
+def lit_patches(image: Array, shape: tuple[int, int], corner: Array, factor: Array | None) -> Array:
+    """``g_i psi_i`` under frames of this shape, (frame, N, N) complex64.
+
+    Parameters
+    ----------
+    image : (y, x) complex64 array
+    shape : (int, int)
+    corner : (frame, 2) array
+    factor : (frame,) float32 array or None
+        g_i, the factor of each frame's probe; None for ones.
+    """
+    unit = array_module(image).ones((1, 1, *shape), dtype=np.complex64)
     if factor is not None:
         unit = factor.astype(np.complex64)[:, None, None, None] * unit
-    patch = split(image, unit, corner)
-    return patch, abs(patch[:, 0]) ** 2
+    return split(image, unit, corner)[:, 0]

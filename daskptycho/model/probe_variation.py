@@ -1,4 +1,4 @@
-"""A probe that differs from frame to frame, as two parameters of the model: modes, and a weight of each frame.
+"""A probe that differs from frame to frame, as two parameters of the model: modes, and weights of each frame.
 
 Frame i sees the probe ``P_i = P + sum_k w_ik E_k``; of several incoherent modes the first one varies
 (orthogonal probe relaxation: Odstrcil et al., Optics Express 24, 8360 (2016)). The modes E are shared by all
@@ -21,16 +21,17 @@ from numpy.typing import NDArray
 from daskptycho.backend import array_module, inverse_transform, transform
 from daskptycho.errors import OptionError
 from daskptycho.model.momentum import extrapolate
-from daskptycho.model.operators import shift_back, wanted_change
+from daskptycho.model.operators import lit_patches
 from daskptycho.model.parameter import Parameter, Schedule, Sums, Variable, View
 from daskptycho.model.shifted_fit import CLASSES, add_by_class, step_to_shifted_fit
+from daskptycho.model.shifts import are_whole_pixels, make_ramps
 
 __all__ = ["ProbeVariation", "ProbeWeight"]
 
 Array = Any
 
-# First sweep that updates modes, for a probe that is held fixed and for one that is recovered.
-FIRST_UPDATE, FIRST_WHILE_RECOVERED = 6, 12
+# First sweep that updates modes and weights. Later, the object would have taken up what varies slowly.
+FIRST_UPDATE = 2
 # Added to the denominator, relative to its mean; see `probe`.
 DAMPING = np.float32(1e-3)
 
@@ -53,27 +54,27 @@ class ProbeVariation(Parameter):
     smooth: float | None = None
     """Width of the Gaussian over which weights are averaged in the order of acquisition, in frames: for a
     probe that varies slowly. None: each frame has its own weights."""
-    start: int | None = None
-    """First sweep in which modes are fitted; by default 12 while the probe is recovered, and else 6."""
+    start: int = FIRST_UPDATE
+    """First sweep in which modes and weights are fitted. Later, the object has taken up part of what varies
+    slowly."""
     fractional: bool = False
     """Whether any position has a fraction of a pixel; `reconstruct` sets it."""
     name: ClassVar[str] = "probe_variation"
 
     def __post_init__(self) -> None:
-        for name, value in (("modes", self.modes), ("start", 1 if self.start is None else self.start)):
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-                raise OptionError(f"{name} of ProbeVariation is {value!r}; expected a whole number, 1 or more")
+        for name in ("modes", "start"):
+            value: Any = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise OptionError(
+                    f"{name} of ProbeVariation is {value!r}; expected a whole number, 1 or more"
+                )
         smooth: Any = self.smooth
         if smooth is not None and not (isinstance(smooth, numbers.Real) and 0 < float(smooth) < np.inf):
             raise OptionError(f"smooth of ProbeVariation is {smooth!r}; expected frames above 0, or None")
 
-    def resolve(self, *, update_probe: bool) -> ProbeVariation:
-        """The same with its defaults for a probe that is recovered, or held fixed."""
-        return replace(self, start=self.start or (FIRST_WHILE_RECOVERED if update_probe else FIRST_UPDATE))
-
     @property
     def schedule(self) -> Schedule:
-        return Schedule(self.start or FIRST_UPDATE)
+        return Schedule(self.start)
 
     @classmethod
     def choose(cls, scan: Any, options: Mapping[str, Any]) -> tuple[Self, NDArray] | None:
@@ -105,11 +106,10 @@ class ProbeVariation(Parameter):
         numerator, denominator, used = sums
         assert view.weight is not None
         used += np.abs(view.weight[:, 0]).sum(axis=0, dtype=np.float64)
-        wanted, power = wanted_change(image, change, view.corner, view.factor)
-        shifted, is_transformed = shift_back(wanted, view.fraction)
+        wanted, power, is_transformed = _find_wanted(image, change, view)
         fitted = array_module(image).asarray(latest_weights(view.weight))
         for mode, weight in enumerate(fitted.T[..., None, None]):
-            total = (weight.conj() * shifted).sum(axis=0)
+            total = (weight.conj() * wanted).sum(axis=0)
             numerator[mode] += inverse_transform(total) if is_transformed else total
             light = power * (weight.real**2 + weight.imag**2)
             if self.fractional:
@@ -147,6 +147,31 @@ def _divide(numerator: Array, denominator: Array) -> Array:
     return numerator / (denominator + DAMPING * denominator.mean() + np.finfo(np.float32).tiny)
 
 
+def _find_wanted(image: Array, change: Array, view: View) -> tuple[Array, Array, bool]:
+    """What each frame would change of the first mode of the probe, and with how much light.
+
+    Parameters
+    ----------
+    image, change, view
+        As of `Parameter.accumulate`.
+
+    Returns
+    -------
+    wanted : (frame, N, N) complex64 array
+        ``conj(g_i psi_i) chi_i``, shifted back by the sub-pixel part of each position.
+    power : (frame, N, N) float32 array
+        ``|g_i psi_i|^2``
+    is_transformed : bool
+        Whether `wanted` holds Fourier transforms, as for positions between pixels.
+    """
+    patch = lit_patches(image, change.shape[-2:], view.corner, view.factor)
+    wanted, power = patch.conj() * change[:, 0], abs(patch) ** 2
+    if are_whole_pixels(view.fraction):
+        return wanted, power, False
+    along_y, along_x = make_ramps(view.fraction, wanted.shape[-2:])
+    return transform(wanted) * (along_y[:, :, None] * along_x[:, None, :]).conj(), power, True
+
+
 def latest_weights(value: NDArray) -> NDArray[np.complex64]:
     """The weights of modes in use, and for modes on trial those on trial, (frame, variation)."""
     return np.where(value[:, 0] != 0, value[:, 0], value[:, 1])
@@ -181,11 +206,12 @@ class ProbeWeight(Parameter):
                 modes = chosen.modes
                 # Random weights find the directions in which frames differ. They depend on a frame's number
                 # in the scan, not on its tile.
-                number = scan["frame_number"].values if "frame_number" in scan else np.arange(scan.sizes["frame"])
+                frames = np.arange(scan.sizes["frame"])
+                number = scan["frame_number"].values if "frame_number" in scan else frames
                 drawn = np.random.default_rng(0).standard_normal((number.max() + 1, modes, 2))
                 first = np.zeros((len(number), 2, modes), dtype=np.complex64)
                 first[:, 1] = (drawn @ (1, 1j))[number]
-                return cls(chosen.schedule.start), first
+                return cls(chosen.start), first
         return None
 
     def see(self, value: Array, view: View) -> View:
@@ -213,14 +239,15 @@ class ProbeWeight(Parameter):
 
     def accumulate(self, sums: Sums, frames: slice, image: Array, change: Array, view: View) -> None:
         force, matrix = (of_frames[frames] for of_frames in sums)
-        modes = view.variation
-        wanted, power = wanted_change(image, change, view.corner, view.factor)
-        shifted, is_transformed = shift_back(wanted, view.fraction)
+        modes: Any = view.variation
+        wanted, power, is_transformed = _find_wanted(image, change, view)
         for row, of_row in enumerate(transform(modes) if is_transformed else modes):
-            force[:, row] = (of_row.conj() * shifted).sum(axis=(1, 2), dtype=np.complex128)
+            force[:, row] = (of_row.conj() * wanted).sum(axis=(1, 2), dtype=np.complex128)
             # The fraction of the position hardly changes it, and a fit to zero forces does not depend on it.
             for column, mode in enumerate(modes):
-                matrix[:, row, column] = (modes[row].conj() * mode * power).sum(axis=(1, 2), dtype=np.complex128)
+                matrix[:, row, column] = (modes[row].conj() * mode * power).sum(
+                    axis=(1, 2), dtype=np.complex128
+                )
 
     @classmethod
     def result(cls, value: NDArray) -> dict[str, Variable]:

@@ -293,8 +293,8 @@ def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Refined, ...]:
     known = ", ".join(map(repr, WORDS))
     if not isinstance(refine, str | Refined | Sequence):
         raise OptionError(
-            f"refine is {refine!r}; expected one of {known}, a Positions, a ProbeVariation, a Background, or a "
-            "list of these"
+            f"refine is {refine!r}; expected one of {known}, a Positions, a ProbeVariation, a Background, or "
+            "a list of these"
         )
     given = list(refine) if isinstance(refine, Sequence) and not isinstance(refine, str) else [refine]
     chosen: dict[str, Refined] = {}
@@ -303,7 +303,8 @@ def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Refined, ...]:
         parameter = WORDS.get(one) if isinstance(one, str) else one
         if not isinstance(parameter, Refined):
             raise OptionError(
-                f"refine holds {one!r}; expected one of {known}, a Positions, a ProbeVariation or a Background"
+                f"refine holds {one!r}; expected one of {known}, a Positions, a ProbeVariation or a "
+                "Background"
             )
         word, earlier = one if isinstance(one, str) else repr(one), words.get(parameter.name)
         if earlier is not None:
@@ -312,7 +313,7 @@ def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Refined, ...]:
                 f"refine holds {f'{word} twice' if word == earlier else both}; expected it once"
             )
         words[parameter.name] = word
-        if isinstance(parameter, Positions | Gain | ProbeVariation):
+        if isinstance(parameter, Positions | Gain):
             parameter = parameter.resolve(update_probe=update_probe)
         chosen[parameter.name] = parameter
     return tuple(chosen.values())

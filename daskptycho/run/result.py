@@ -23,13 +23,14 @@ from daskptycho.model.gain import Gain
 from daskptycho.model.operators import is_lit
 from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
-from daskptycho.model.probe_variation import ProbeVariation
+from daskptycho.model.probe_variation import ProbeVariation, ProbeWeight
 from daskptycho.model.sweep import FrameMeasures
 from daskptycho.run.misfits import name_misfits
 from daskptycho.scan.dataset import frame_numbers, frames_used, pixel_size, spread_over_frames
 from daskptycho.scan.parts import describe_parts, label_parts
 from daskptycho.storage.old_names import rename_old_variables
 from daskptycho.storage.store import load_dataset, open_dataset, parse_location, read_attributes
+from daskptycho.sync.variation import order_modes
 from daskptycho.tasks.spec import Value, task, values_in
 from daskptycho.tasks.state import State
 from daskptycho.tasks.waiting import compute
@@ -162,9 +163,13 @@ def make_result(
         for i, axis in enumerate(("y", "x"))
     }
     recovered: dict[str, Any] = {}
+    found = found._replace(values=order_variation(found.values))
     for kind in model.PARAMETERS:
         if kind.name in found.values:
             recovered |= kind.result(found.values[kind.name])
+    if ProbeVariation.name in found.values:
+        # It varies the first mode: modes are not mixed.
+        recovered |= {"probe": (("mode", "probe_y", "probe_x"), found.values[Probe.name], {})}
     of_frames: dict[str, Any] = {}
     if found.measures is not None:
         recovered |= {f"frame_{name}": (("frame",), of, {}) for name, of in found.measures._asdict().items()}
@@ -210,6 +215,19 @@ def make_result(
     result["seconds"].attrs["units"] = "s"
     result["spread"].attrs["units"] = "rad"
     return result
+
+
+def order_variation(values: dict[str, NDArray]) -> dict[str, NDArray]:
+    """The values of a model with orthogonal modes of the variation, the one with the most weight first."""
+    if ProbeVariation.name not in values:
+        return values
+    weights, modes = values[ProbeWeight.name][:, 0], values[ProbeVariation.name][0]
+    if not weights.any():
+        ordered, mixed = np.zeros_like(modes), weights
+    else:
+        exact, mixture = order_modes(weights.astype(complex), modes, [values[Probe.name][0]])
+        ordered, mixed = exact.astype(modes.dtype), (weights @ mixture).astype(weights.dtype)
+    return values | {ProbeVariation.name: ordered[None], ProbeWeight.name: mixed[:, None]}
 
 
 def _label_parts(tiling: Tiling, probe: NDArray, history: Sequence[_Sweep]) -> NDArray[np.int64]:

@@ -1,14 +1,14 @@
-"""Weights of a probe that varies, of all frames together: their fit, their significance, and order in the modes.
+"""The variation of the probe after a sweep: weights of all frames together, modes, and their significance.
 
-With the modes held fixed each frame has a small linear system, ``H_i w_i = b_i``. What is common to all frames
-follows from all weights: their mean, which belongs to the probe if that is recovered; a mixture of the modes
-that makes them orthogonal, with weights that are not correlated; and whether they explain more than noise.
+With the modes held fixed each frame has a small linear system, ``H_i dw_i = b_i``. What follows from the
+weights of all frames: their mean, which belongs to the probe if that is recovered; a mixture of modes that
+are orthogonal, with weights that are not correlated; and whether they explain more than noise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +95,7 @@ def find_variation(
         for name in ("value", "before", "force", "matrix")
     )
     weights, start = value[:, 0].astype(np.complex128), modes.start.astype(np.complex128)
-    used = weights.any(axis=0)
+    used: Any = weights.any(axis=0)
     fitted, light = _fit(weights, force, matrix, frames, smooth)
     if not light > 0:
         return Variation(value, np.stack([modes.fitted] * 2), 0.0, 0.0)

@@ -1,4 +1,4 @@
-"""The part of a sweep's graph that fits the weights of a varying probe: sums of tiles, one task, new weights."""
+"""The part of a sweep's graph that fits a varying probe: sums of each tile, then one task for all."""
 
 from __future__ import annotations
 
@@ -88,7 +88,5 @@ def refine_weights(
     sums = [task(_sums, *of_tile) for of_tile in inputs]
     values = before.shared, models[0].shared, shared
     found = task(_find, values, sums, layout.frames, variation.smooth, probe.recovered)
-    own = [
-        task(_take_weights, data, at.own, found) for data, at in zip(layout.tiles, models, strict=True)
-    ]
+    own = [task(_take_weights, data, at.own, found) for data, at in zip(layout.tiles, models, strict=True)]
     return task(_take_modes, shared, found), own, found
