@@ -115,8 +115,8 @@ def _sweep(inputs: SweepInput) -> TileSweep:
     how, tile = settings.how, data.tile
     image = merge_image(data, state, inputs.before)
     moved = measure_change(data, image, state) if settings.measures_change else (0.0, 0.0)
-    if settings.polishes:
-        at, settings = prepare_polish(at, inputs.joined, settings)
+    if settings.polish is not None:
+        at, settings = prepare_polish(at, inputs.joined, settings, settings.polish)
     # For the momentum of the coming sweep.
     kept = image if settings.keeps_image else None
     if settings.momentum:

@@ -338,6 +338,20 @@ def test_info_warns_about_what_is_rarely_intended(tmp_path: Path) -> None:
         assert what in "\n".join(lines)
 
 
+@pytest.mark.parametrize("claimed", ["corner", "centre"])
+def test_wrong_claim_about_the_zero_frequency_is_doubted_once(claimed: str, tmp_path: Path) -> None:
+    file = write_frames_file(tmp_path / "f.npz")
+    if claimed == "centre":
+        counts = np.load(file)["intensity"]
+        write_frames_file(file, intensity=np.fft.ifftshift(counts, axes=(1, 2)))
+    done = run(
+        *("import", file, tmp_path / "s.zarr", "--position-unit", "pixel", "--zero-frequency", claimed)
+    )
+    said = [line for line in done.stderr.splitlines() if "Warning" in line]
+    assert len(said) == 1
+    assert "--zero-frequency corner, or without it if it was given" in said[0]
+
+
 def test_import_says_that_frames_lie_too_far_apart_for_a_right_unit(tmp_path: Path) -> None:
     file = write_frames_file(tmp_path / "f.npz")
     np.savetxt(tmp_path / "p.txt", np.load(file)["position"])
@@ -371,6 +385,25 @@ def test_picture_takes_the_format_of_its_name(work: Path, tmp_path: Path) -> Non
     assert (tmp_path / "p.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_picture_that_is_there_is_kept(work: Path, tmp_path: Path) -> None:
+    result, scan, picture = work / "result.zarr", work / "scan.zarr", tmp_path / "p.png"
+    picture.write_bytes(b"mine")
+    commands = (
+        ("view", result, picture),
+        ("compare", result, scan, picture),
+        ("frc", scan, picture, "--sweeps", 1),
+        ("info", scan, "--picture", picture),
+        ("export", result, picture),
+    )
+    for command in commands:
+        assert "p.png exists already; pass --overwrite to replace it" in expect_refusal(*command)
+        assert picture.read_bytes() == b"mine"
+    for command in (commands[0], commands[3]):
+        run(*command, "--overwrite")
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        picture.write_bytes(b"mine")
+
+
 def test_pictures_show_what_was_asked_for(work: Path, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -383,7 +416,7 @@ def test_pictures_show_what_was_asked_for(work: Path, tmp_path: Path) -> None:
         "probe": ("--only", "probe"),
         "small": ("--only", "probe", "--size", 3, "--dpi", 50),
     }.items():
-        run("view", result, picture, *options)
+        run("view", result, picture, *options, "--overwrite")
         sizes[name] = Image.open(picture).size
     assert sizes["all"][1] > sizes["object"][1]
     assert sizes["object"][0] == sizes["all"][0] == 2 * sizes["phase"][0] == 13 * 150
@@ -489,7 +522,7 @@ def test_resolution_of_a_scan_from_its_halves(tmp_path: Path) -> None:
     for photons in (100, 1e5):
         given = ("--frames", "12x12", "--frame-size", 32, "--step", 4, "--jitter", 1, "--photons", photons)
         run("simulate", tmp_path / "s.zarr", *given, "--overwrite")
-        done = run("frc", tmp_path / "s.zarr", picture, "--sweeps", 20, "--known-probe")
+        done = run("frc", tmp_path / "s.zarr", picture, "--sweeps", 20, "--known-probe", "--overwrite")
         facts[photons] = read_facts(done.stdout)
         assert facts[photons]["frames"] == "72, 72"
     assert facts[100]["FRC crossing"].endswith(" 1/pixel")
@@ -515,7 +548,11 @@ BAD_FILES = {
         "position lies outside the period for",
     ),
     "period too small": ({}, ("--period", "8x50"), "period is (8, 50) pixels; expected at least (32, 32)"),
-    "too few positions": ({"position": np.zeros((7, 2))}, (), "there are 7 positions; expected one for each"),
+    "too few positions": (
+        {"position": np.zeros((7, 2))},
+        (),
+        "30 frames, and 7 positions; expected one for each",
+    ),
     "frames of one dimension": (
         {"intensity": np.zeros(30)},
         (),
@@ -573,7 +610,7 @@ def test_warning_is_one_line(tmp_path: Path) -> None:
     done = run("import", file, tmp_path / "s.zarr", "--position-unit", "pixel", "--zero-frequency", "corner")
     lines = [line for line in done.stderr.splitlines() if "Importing: " not in line]
     assert all(line.startswith("Warning: ") for line in lines)
-    assert any("--zero-frequency centre" in line for line in lines)
+    assert any("--zero-frequency corner" in line for line in lines)
 
 
 def test_damaged_scan_is_refused_and_nothing_is_left(work: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.cli.options import overwrite_option, refuse_to_overwrite
 from daskptycho.cli.terminal import remark, show_facts
 from daskptycho.errors import ScanError
 from daskptycho.views.quantities import format_length
@@ -29,7 +30,8 @@ __all__ = ["command", "resolution_facts"]
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.argument("picture", metavar="[PICTURE]", required=False)
-def command(a: str, b: str, picture: str | None) -> None:
+@overwrite_option
+def command(a: str, b: str, picture: str | None, overwrite: bool) -> None:
     """Register the image A to the image B and measure how close they are.
 
     A and B are results, or simulated scans, of which the true object is compared. The shift, the phase ramp
@@ -39,6 +41,8 @@ def command(a: str, b: str, picture: str | None) -> None:
     """
     from daskptycho.analysis.metrics import common_region, compare_images
 
+    if picture is not None:
+        refuse_to_overwrite(picture, overwrite)
     image, reference = _load_image(a), _load_image(b)
     units = [one.object["y"].attrs.get("units") for one in (image, reference)]
     if set(units) == {"m", "pixel"}:

@@ -8,7 +8,12 @@ import click
 
 from daskptycho.cli.compare import resolution_facts
 from daskptycho.cli.examples import CommandWithExamples
-from daskptycho.cli.options import sync_option, update_probe_option
+from daskptycho.cli.options import (
+    overwrite_option,
+    refuse_to_overwrite,
+    sync_option,
+    update_probe_option,
+)
 from daskptycho.cli.terminal import show_facts, show_progress, verbosity_options
 from daskptycho.errors import ScanError
 
@@ -35,8 +40,9 @@ FEWEST_FRAMES = 8
 @sync_option
 @update_probe_option
 @click.option("--modes", type=int, help="Number of incoherent probe modes; by default, that of the scan.")
+@overwrite_option
 @verbosity_options
-def command(scan: str, picture: str | None, sync: str, **options: Any) -> None:
+def command(scan: str, picture: str | None, sync: str, overwrite: bool, **options: Any) -> None:
     """Reconstruct two halves of SCAN and correlate their images in rings of spatial frequency.
 
     One half has every second frame in the order in which they were measured, the other half the rest. Where
@@ -51,6 +57,8 @@ def command(scan: str, picture: str | None, sync: str, **options: Any) -> None:
     from daskptycho.sync.options import Sync
 
     opened = open_scan(scan)
+    if picture is not None:
+        refuse_to_overwrite(picture, overwrite)
     if "probe" not in opened and options["update_probe"]:
         # One guess for both: two could differ by the sign of the defocus, and the images be mirror twins.
         opened = opened.assign(probe=(("mode", "y", "x"), guess_probe(opened)))

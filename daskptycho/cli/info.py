@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.cli.options import overwrite_option, refuse_to_overwrite
 from daskptycho.cli.terminal import print_warning, show_facts, show_progress
 from daskptycho.views.facts import Counts, mean_step, result_facts, sample_counts, scan_facts
 from daskptycho.views.quantities import format_number
@@ -34,7 +35,8 @@ LIT_RIM = 0.1
 @click.option(
     "--picture", metavar="PICTURE", help="Also draw the mean frame and the positions, or the result, here."
 )
-def command(scan: str, picture: str | None) -> None:
+@overwrite_option
+def command(scan: str, picture: str | None, overwrite: bool) -> None:
     """Describe SCAN: frames, counts, positions and geometry, with a warning for everything unusual.
 
     The mean frame, on a logarithmic scale, and the positions are drawn in characters. SCAN may also be a
@@ -45,6 +47,8 @@ def command(scan: str, picture: str | None) -> None:
     from daskptycho.scan.dataset import open_scan, position_in_pixels, take_used
     from daskptycho.storage.store import parse_location, read_attributes
 
+    if picture is not None:
+        refuse_to_overwrite(picture, overwrite)
     if read_attributes(parse_location(scan)).get("format") == FORMAT:
         result = open_result(scan)
         show_facts(f"{scan}, a result", result_facts(result))

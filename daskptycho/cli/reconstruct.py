@@ -123,6 +123,13 @@ __all__ = ["command"]
     "[default: with --known-probe, if counts are whole and few]",
 )
 @click.option(
+    "--likelihood",
+    type=click.Choice(["amplitude", "poisson"]),
+    default="amplitude",
+    show_default=True,
+    help="What the polish compares with the counts: stabilised amplitudes, or the likelihood of Poisson.",
+)
+@click.option(
     "--subpixel/--whole-pixel",
     default=True,
     show_default=True,

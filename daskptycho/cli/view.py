@@ -9,8 +9,10 @@ import click
 from daskptycho.cli.examples import CommandWithExamples
 from daskptycho.cli.options import (
     colour_map_option,
+    overwrite_option,
     ramp_option,
     range_option,
+    refuse_to_overwrite,
     region_option,
     say_that_ramp_is_removed,
 )
@@ -43,7 +45,7 @@ __all__ = ["command"]
     *("--size", "width"),
     type=click.FloatRange(1, 100),
     metavar="INCHES",
-    help="Width of the figure; its height follows.",
+    help="Width of the figure; its height and the size of its texts follow.",
 )
 @click.option(
     "--dpi",
@@ -52,7 +54,10 @@ __all__ = ["command"]
     show_default=True,
     help="Dots per inch of a picture made of dots.",
 )
-def command(result: str, picture: str | None, sweep: int | None, dpi: float, **options: Any) -> None:
+@overwrite_option
+def command(
+    result: str, picture: str | None, sweep: int | None, dpi: float, overwrite: bool, **options: Any
+) -> None:
     """Draw amplitude, phase, probe modes and residual of RESULT into PICTURE.
 
     PICTURE ends in .png, .pdf, .svg or another format of matplotlib. By default it is a .png file beside
@@ -65,11 +70,12 @@ def command(result: str, picture: str | None, sweep: int | None, dpi: float, **o
     from daskptycho.views.plotting import does_remove_ramp, plot_result
     from daskptycho.views.saving import save_figure
 
-    opened = open_result(result) if sweep is None else open_checkpoint(result, sweep)
     if picture is None:
         location = parse_location(result)
         suffix = "" if sweep is None else f"-sweep-{sweep}"
         picture = str(location.with_name(f"{location.name.removesuffix('.zarr')}{suffix}.png"))
+    opened = open_result(result) if sweep is None else open_checkpoint(result, sweep)
+    refuse_to_overwrite(picture, overwrite)
     click.echo(save_figure(plot_result(opened, **options), picture, dpi))
     if options["only"] not in ("amplitude", "probe") and does_remove_ramp(opened, options["remove_ramp"]):
         say_that_ramp_is_removed(picture)

@@ -308,7 +308,7 @@ def _choose_frames(
     if positions not in (count, frames) and not (chosen is not None and positions >= stop):
         fewer = min(frames, positions)
         chosen_ones = "" if count == frames else f", of which {count} are to be imported"
-        whose = "has" if positions_from == source else f"and {positions_from} has"
+        whose = "and" if positions_from == source else f"and {positions_from} has"
         raise ScanError(
             f"{source} has {frames} frames{chosen_ones}, {whose} {positions} positions; "
             f"expected one for each: if the first {fewer} of both belong together, give frames "

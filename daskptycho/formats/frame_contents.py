@@ -162,12 +162,8 @@ def _find_zero_frequency(
     """Move the zero frequency from the corner to N//2, if the user says or the counts show it to be there."""
     valid = scan.get("valid")
     found = bright_in(sample.mean(axis=0), None if valid is None else np.asarray(valid, dtype=bool))
-    if claimed is not None and found not in (None, claimed):
-        warn_caller(
-            f"zero_frequency is {claimed!r}, but the frames are brightest round the {found}; if the zero "
-            f"frequency lies there, pass zero_frequency={found!r} (--zero-frequency {found})"
-        )
-    elif claimed is None and found == "corner":
+    # A claim that the frames contradict is doubted once all of them have been read.
+    if claimed is None and found == "corner":
         warn_caller(
             f"the frames of {source} are brightest round the corner: the zero frequency is taken to lie "
             "there (--zero-frequency centre if it does not)"

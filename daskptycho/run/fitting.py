@@ -22,7 +22,8 @@ __all__ = ["describe_method", "fit_options"]
 def _smaller(options: RunOptions, *, recovers: bool) -> Iterator[RunOptions]:
     """The options, and what needs less and less memory: no opening, fewer pairs, no L-BFGS.
 
-    L-BFGS is for the object alone: where the model recovers other parameters, momentum takes its place.
+    L-BFGS is for the object alone: where the model recovers other parameters, momentum takes its place. The
+    likelihood of counts needs L-BFGS.
     """
     without = replace(options, algorithm=AP(), momentum="nesterov", opening_sweeps=0, polish_sweeps=0)
     if isinstance(options.algorithm, LBFGS) and recovers:
@@ -35,7 +36,8 @@ def _smaller(options: RunOptions, *, recovers: bool) -> Iterator[RunOptions]:
     if isinstance(options.algorithm, LBFGS):
         for pairs in range(options.algorithm.pairs - 1, 0, -1):
             yield replace(options, algorithm=LBFGS(pairs))
-        yield without
+        if options.likelihood == "amplitude":
+            yield without
 
 
 def fit_options(

@@ -115,7 +115,7 @@ class Setting:
         if noisy:
             # Reflections would find an image that fits the noise.
             options = replace(options, opening_sweeps=0)
-        if options.polish == "auto" and not noisy:
+        if options.polish == "auto" and options.likelihood == "amplitude" and not noisy:
             # With less noise than that, the prior of the polish blurs fine detail and gains nothing.
             options = replace(options, polish_sweeps=0)
         confirmed = persist(confirm_layout(layout, of_tiles))

@@ -18,6 +18,7 @@ from daskptycho.cluster.allocator import release_free_memory
 from daskptycho.errors import ScanError
 from daskptycho.graph import sweep
 from daskptycho.model.algorithms import Algorithm
+from daskptycho.model.likelihood import Likelihood, Poisson, Stabilised
 from daskptycho.model.momentum import next_momentum
 from daskptycho.model.probe import Probe, orthogonalise_modes
 from daskptycho.run.growth import Growth
@@ -36,6 +37,8 @@ from daskptycho.tiling import Tiling, Window
 
 __all__ = ["Loop", "Progress"]
 
+# The likelihood in a polish, by the option of the run.
+POLISHES: dict[str, Likelihood] = {"amplitude": Stabilised(), "poisson": Poisson()}
 # Weight of the penalty on differences of neighbouring pixels at the beginning of an opening.
 SMOOTHING = 0.1
 
@@ -287,10 +290,10 @@ class Loop:
         if begun is not None and not self._polished(standing):
             # Phases found in noise would spoil the polish.
             how = replace(settings.how, normalisation=None)
-            settings = replace(settings, how=how, polishes=True)
+            settings = replace(settings, how=how, polish=POLISHES[options.likelihood])
         # What is made small is another, so that earlier steps do not tell anything.
         anew = begun is not None and standing.sweep in (begun, begun + options.polish_sweeps)
-        measures = options.polish_sweeps > 0 and not settings.polishes
+        measures = options.polish_sweeps > 0 and settings.polish is None
         settings = replace(settings, begins_anew=anew, measures_roughness=measures)
         return settings, step
 

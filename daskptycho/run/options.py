@@ -87,6 +87,7 @@ class RunOptions:
     checkpoint_minutes: float | None
     refine: tuple[Refined, ...] = ()
     follow: bool = False
+    likelihood: Literal["amplitude", "poisson"] = "amplitude"
 
     def __post_init__(self) -> None:
         if not isinstance(self.sync, Sync):
@@ -208,6 +209,7 @@ def check_options(
     seed: Any = 0,
     tolerance: Any = None,
     polish: Any = "auto",
+    likelihood: Any = "amplitude",
     subpixel: Any = True,
     checkpoint_every: Any = None,
     checkpoint_minutes: Any = 10.0,
@@ -236,6 +238,14 @@ def check_options(
         raise OptionError(f"polish is {polish!r}; expected True, False or 'auto'")
     if polish is True and not isinstance(chosen, LBFGS):
         raise OptionError(f"polish is True with algorithm {chosen.name}; expected 'lbfgs', for a known probe")
+    if likelihood not in ("amplitude", "poisson"):
+        raise OptionError(f"likelihood is {likelihood!r}; expected 'amplitude' or 'poisson'")
+    if likelihood == "poisson" and not (polish and isinstance(chosen, LBFGS)):
+        found = f"algorithm {chosen.name}" if polish else "no polish"
+        raise OptionError(
+            f"likelihood is 'poisson' with {found}; expected algorithm 'lbfgs', for a known probe, and a "
+            "polish"
+        )
     return RunOptions(
         sweeps=sweeps,
         algorithm=chosen,
@@ -258,6 +268,7 @@ def check_options(
         if checkpoint_minutes is None
         else require_positive("checkpoint_minutes", checkpoint_minutes),
         follow=bool(follow),
+        likelihood=likelihood,
     )
 
 

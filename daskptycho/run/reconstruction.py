@@ -53,6 +53,7 @@ def reconstruct(
     seed: int = 0,
     tolerance: float | Literal["auto"] | None = None,
     polish: bool | Literal["auto"] = "auto",
+    likelihood: Literal["amplitude", "poisson"] = "amplitude",
     subpixel: bool = True,
     leave_out: ArrayLike = (),
     memory: str | int | None = None,
@@ -120,6 +121,10 @@ def reconstruct(
         Whether the last 20 sweeps, a third of `sweeps` at most, take counts to be Poisson's and differences
         of neighbouring pixels to be about as large as those that the object has. It needs L-BFGS. "auto": if
         the scan holds counts, whole numbers, and counting leaves an R2 above 1e-3.
+    likelihood : "amplitude" or "poisson"
+        What the polish makes small: the misfit of amplitudes, with small counts stabilised, or minus the
+        logarithm of the Poisson likelihood, which is better at about one photon a pixel and less. With
+        "poisson" there is a polish however many counts there are.
     subpixel : bool
         Whether the sub-pixel parts of positions shift the probe; otherwise positions are rounded.
     leave_out : sequence of int
@@ -209,6 +214,7 @@ def reconstruct(
         seed=seed,
         tolerance=tolerance,
         polish=polish,
+        likelihood=likelihood,
         subpixel=subpixel,
         checkpoint_every=checkpoint_every,
         checkpoint_minutes=checkpoint_minutes,

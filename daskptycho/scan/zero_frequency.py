@@ -47,19 +47,23 @@ def doubt_zero_frequency(mean: NDArray[np.float64], *, decisive: bool = False) -
         if corner.off < OFF_CENTRE:
             return (
                 f"the frames are brightest round the corner, but the zero frequency is assumed at {shape}: "
-                "it seems to lie in the corner (--zero-frequency corner; if that was given, leave it out)"
+                "it seems to lie in the corner (import with --zero-frequency corner, or without it if it was "
+                "given)"
             )
         return (
             f"the frames are bright round {corner.centre[0]:.1f}, {corner.centre[1]:.1f} once their halves "
-            f"are exchanged, but the zero frequency is assumed at {shape} (--zero-frequency corner and "
-            f"--centre {corner.centre[0]:.0f},{corner.centre[1]:.0f})"
+            f"are exchanged, but the zero frequency is assumed at {shape} (import with --zero-frequency "
+            f"corner, or without it if it was given, and with --centre {corner.centre[0]:.0f},"
+            f"{corner.centre[1]:.0f})"
         )
     if decisive or here.off < OFF_CENTRE:
         return None
+    y, x = (at - size // 2 for at, size in zip(here.centre, mean.shape, strict=True))
     return (
         f"the bright centre of the frames is at {here.centre[0]:.1f}, {here.centre[1]:.1f}, but the zero "
-        f"frequency is assumed at {shape} (--centre {here.centre[0]:.0f},{here.centre[1]:.0f}, if that is "
-        "where the direct beam lies)"
+        f"frequency is assumed at {shape}: if that is where the direct beam lies, import with --centre "
+        f"{here.centre[0]:.0f},{here.centre[1]:.0f} (or, where frames were cropped, with a centre "
+        f"{y:.0f},{x:.0f} further than then)"
     )
 
 

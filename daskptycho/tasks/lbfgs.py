@@ -15,7 +15,7 @@ import numpy as np
 
 from daskptycho.backend import array_module, find_change
 from daskptycho.model.lbfgs import measure_products, next_step, remember
-from daskptycho.model.likelihood import Stabilised
+from daskptycho.model.likelihood import Likelihood
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import brightest, neighbour_differences, overlap
 from daskptycho.model.sweep import TileSweep, Weighted
@@ -91,7 +91,7 @@ def relative_change(moved: Sequence[tuple[float, float]]) -> float:
 
 
 def prepare_polish(
-    at: TileModel, joined: Joined | None, settings: SweepSettings
+    at: TileModel, joined: Joined | None, settings: SweepSettings, likelihood: Likelihood
 ) -> tuple[TileModel, SweepSettings]:
     """The model with the likelihood of counts, and the settings with the smoothing that fits the object.
 
@@ -100,7 +100,7 @@ def prepare_polish(
     assert joined is not None
     variance = max(joined.roughness, float(np.finfo(np.float32).tiny))
     smoothing = SMOOTHNESS / (2 * variance * float(brightest(at.probe)))
-    model = replace(at.model, likelihood=Stabilised())
+    model = replace(at.model, likelihood=likelihood)
     return at._replace(model=model), replace(settings, smoothing=smoothing)
 
 

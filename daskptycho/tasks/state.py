@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from daskptycho.model.algorithms import AP, LBFGS, Algorithm
 from daskptycho.model.gain import Gain
 from daskptycho.model.lbfgs import Memory, Step, make_step
+from daskptycho.model.likelihood import Likelihood
 from daskptycho.model.model import TileModel
 from daskptycho.model.positions import Positions
 from daskptycho.model.sweep import Leave, OverlapSum, Stack, illuminate_tile, merge
@@ -101,8 +102,8 @@ class SweepSettings:
         Whether to measure what the sweep before changed of the object.
     measures_roughness : bool
         Whether L-BFGS measures how much neighbouring pixels differ, for a polish.
-    polishes : bool
-        Whether the sweep takes counts to be Poisson's, and smooths the object as strongly as that fits it.
+    polish : Likelihood or None
+        That of counts, in the sweeps of a polish, which smooth the object as strongly as that fits it.
     share : float
         The share of each update that is applied.
     """
@@ -117,7 +118,7 @@ class SweepSettings:
     begins_anew: bool = False
     measures_change: bool = False
     measures_roughness: bool = False
-    polishes: bool = False
+    polish: Likelihood | None = None
     share: float = 1.0
 
     @property

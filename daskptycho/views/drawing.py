@@ -15,8 +15,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import hsv_to_rgb
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from numpy.typing import ArrayLike, NDArray
 
@@ -42,6 +46,7 @@ __all__ = [
     "make_picture",
     "phase_limit",
     "phase_limits",
+    "resize_figure",
     "robust_limits",
     "show_phase",
     "show_values",
@@ -289,10 +294,13 @@ def add_scale(axes: Axes, picture: Picture, *, bar: bool = True, vertical: bool 
     add_scale_bar(axes, picture.width, picture.height)
 
 
-def add_scale_bar(axes: Axes, width: float, height: float, metre: float = 1.0) -> None:
+def add_scale_bar(
+    axes: Axes, width: float, height: float, metre: float = 1.0, *, below: bool = False
+) -> None:
     """Add a scale bar to an image, whose width and height are those of the axes.
 
-    `metre` is the length of a metre on the axes; zero if the axes count pixels of an unknown size.
+    `metre` is the length of a metre on the axes; zero if the axes count pixels of an unknown size. The bar is
+    drawn on the image, or `below` it, where it covers nothing.
     """
     length = _round_length(0.25 * width / (metre or 1))
     size, name = length_unit(length) if metre else (1.0, "pixels")
@@ -300,15 +308,37 @@ def add_scale_bar(axes: Axes, width: float, height: float, metre: float = 1.0) -
         axes.transData,
         length * (metre or 1),
         f"{length / size:g} {name}",
-        "lower left",
+        "upper left" if below else "lower left",
         pad=0.35,
-        borderpad=0.6,
+        borderpad=0.0 if below else 0.6,
         sep=4,
+        bbox_to_anchor=(0.0, 0.0) if below else None,
+        bbox_transform=axes.transAxes if below else None,
         size_vertical=0.012 * height,
         fontproperties=FontProperties(size=NORMAL, weight="bold"),
     )
     scale.patch.set(alpha=0.8, linewidth=0, facecolor="white")
     axes.add_artist(scale)
+
+
+def resize_figure(figure: Figure, width: float) -> Figure:
+    """Bring a figure with its texts and lines to another width in inches, in the same proportions."""
+    scale = width / figure.get_figwidth()
+    figure.set_size_inches(width, scale * figure.get_figheight())
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(w_pad=scale * engine.get()["w_pad"], h_pad=scale * engine.get()["h_pad"])
+    for artist in figure.findobj():
+        if isinstance(artist, Text):
+            artist.set_fontsize(scale * float(artist.get_fontsize()))
+        elif isinstance(artist, Line2D):
+            artist.set_linewidth(scale * artist.get_linewidth())
+            artist.set_markersize(scale * artist.get_markersize())
+    for artist in figure.findobj():
+        if isinstance(artist, Axes):
+            # Ticks are made anew when a figure is drawn.
+            artist.tick_params(labelsize=scale * SMALL, length=scale * mpl.rcParams["xtick.major.size"])
+    return figure
 
 
 def _find_lit(

@@ -128,4 +128,4 @@ def draw_moves(axes: Axes, result: xr.Dataset) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("x (pixel)")
     axes.set_ylabel("y (pixel)")
-    axes.set_title("moves of the frames" + (f", {times:g} times as long" if times != 1 else ""))
+    axes.set_title("moves of the frames" + (f",\n{times:g} times as long" if times != 1 else ""))

@@ -55,13 +55,17 @@ def draw_probe(figure: FigureBase, probe: NDArray, pixel_size_m: Sequence[float]
         axes = figure.add_subplot(grid[divmod(mode, columns)])
         # A pixel is one unit wide, and as high as it is in metres.
         axes.imshow(complex_to_rgb(probe[mode]), aspect=1.0 if size is None else size[0] / size[1])
-        if mode == 0:
-            add_scale_bar(axes, width, height, 0.0 if size is None else 1 / size[1])
-        number = f"{mode + 1} of {len(probe)}" if mode + 1 == shown < len(probe) else f"{mode + 1}"
-        name = "probe" if len(probe) == 1 else f"mode {number}: {100 * shares[mode]:.1f} %"
+        if mode == shown - 1 - (shown - 1) % columns:  # the first one of the last row
+            add_scale_bar(axes, width, height, 0.0 if size is None else 1 / size[1], below=True)
+        # Short enough for the narrow panels of six modes.
+        name = "probe" if len(probe) == 1 else f"{mode + 1}: {100 * shares[mode]:.1f} %"
         axes.set_title(name, fontsize=NORMAL)
         axes.set_axis_off()
-    _draw_wheel(figure.add_subplot(grid[:, columns]))
+    wheel = figure.add_subplot(grid[:, columns])
+    _draw_wheel(wheel)
+    if len(probe) > 1:
+        count = f"{shown} of {len(probe)}" if shown < len(probe) else f"{shown}"
+        wheel.set_title(f"{count}\nmodes", fontsize=NORMAL)
 
 
 def _draw_wheel(axes: Axes) -> None:

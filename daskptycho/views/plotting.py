@@ -33,6 +33,7 @@ from daskptycho.views.drawing import (
     complex_to_rgb,
     make_picture,
     phase_limits,
+    resize_figure,
     robust_limits,
     show_phase,
     show_values,
@@ -97,7 +98,7 @@ def plot_result(
     limits : (float, float), optional
         Values at both ends of that colour map, for the phase in radians.
     width : float, optional
-        Width of the figure in inches.
+        Width of the figure in inches; its height, texts and lines follow.
 
     Returns
     -------
@@ -117,15 +118,15 @@ def plot_result(
     above, below = 5.5 * aspect + 0.5, 3.0 if len(result["probe"]) <= 3 else 3.8
     probe, size = result["probe"].values, result.attrs.get("pixel_size_m")
     if only == "probe":
-        figure = _new_figure(6.5, below, width)
+        figure = _new_figure(6.5, below)
         draw_probe(figure, probe, size)
-        return figure
+        return figure if width is None else resize_figure(figure, width)
     parts = ("amplitude", "phase") if only in (None, "object") else (str(only),)
     if only is not None:
-        figure = _new_figure(6.5 * len(parts), above, width)
+        figure = _new_figure(6.5 * len(parts), above)
         panels = figure.subplots(1, len(parts), squeeze=False)[0]
     else:
-        figure = _new_figure(13, above + below + 0.5, width)
+        figure = _new_figure(13, above + below + 0.5)
         figure.suptitle(_headline(result, _read_options(result)), fontsize=LARGE)
         top, bottom = figure.subfigures(2, 1, height_ratios=[above, below], squeeze=False)[:, 0]
         panels = top.subplots(1, 2)
@@ -150,7 +151,7 @@ def plot_result(
         axes.set_title(part, fontsize=NORMAL + 1)
         add_colour_bar(axes, shown, label)
         add_scale(axes, picture, bar=number == 0, vertical=number == 0)
-    return figure
+    return figure if width is None else resize_figure(figure, width)
 
 
 def _draw_found(figure: FigureBase, result: xr.Dataset, name: str) -> None:
@@ -357,12 +358,9 @@ def plot_sync_difference(
     return figure
 
 
-def _new_figure(width: float, height: float, asked: float | None = None) -> Figure:
-    """Make a figure of this size in inches, or as wide as asked, independent of pyplot."""
-    scale = 1.0 if asked is None else asked / width
-    figure = Figure(
-        figsize=(scale * width, scale * height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
-    )
+def _new_figure(width: float, height: float) -> Figure:
+    """Make a figure of this size in inches, independent of pyplot."""
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     FigureCanvasAgg(figure)
     return figure
 

@@ -113,6 +113,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "fractions and modes": ("fractional", {}),
     "fractions, known probe": ("fractional", {"update_probe": False}),
     "invalid pixels and background": ("masked", {}),
+    "likelihood of counts": ("masked", {"update_probe": False, "likelihood": "poisson"}),
     "periodic, random start": ("periodic", {"start": "random", "update_probe": False}),
     "near field": ("near field", {}),
     "near field, fractions and modes": ("near field, fractional", {}),

@@ -37,8 +37,15 @@ def test_a_centre_elsewhere_is_named(shift: tuple[int, int]) -> None:
     said = doubt_zero_frequency(np.roll(MEAN, shift, axis=(0, 1)))
     assert said is not None
     assert "corner" not in said
-    y, x = (float(part) for part in said.split("--centre ")[1].split(",", 2)[:2])
+    y, x = (float(part) for part in said.split("--centre ")[1].split(" ")[0].split(","))
     assert (y, x) == pytest.approx((12 + shift[0], 12 + shift[1]), abs=1.5)
+
+
+def test_advice_for_cropped_frames_is_how_far_the_centre_is_off() -> None:
+    said = doubt_zero_frequency(np.roll(MEAN, (-6, 5), axis=(0, 1)))
+    assert said is not None
+    y, x = (float(part) for part in said.split("a centre ")[1].split(" ")[0].split(","))
+    assert (y, x) == pytest.approx((-6, 5), abs=1.5)
 
 
 def test_a_corner_that_is_off_is_named_with_its_centre() -> None:

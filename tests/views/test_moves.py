@@ -77,7 +77,7 @@ def test_arrows_start_at_the_given_positions_and_point_along_the_moves() -> None
     draw_moves(axes, result)
     (arrows,) = (child for child in axes.get_children() if isinstance(child, Quiver))
     moves = find_moves_in_pixels(result)
-    times = float(axes.get_title().split(", ")[1].split()[0])
+    times = float(axes.get_title().split(",")[1].split()[0])
     np.testing.assert_allclose(np.stack([arrows.V, arrows.U], axis=1), times * moves, rtol=1e-6)
     given = result["position_given"].values / [2e-8, 4e-8]
     np.testing.assert_allclose(np.stack([arrows.Y, arrows.X], axis=1), given, rtol=1e-6)

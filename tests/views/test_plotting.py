@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import operator
+import re
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -10,9 +14,11 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from daskptycho.analysis.metrics import compare_images, relative_error
 from daskptycho.errors import OptionError
+from daskptycho.views.drawing import resize_figure
 from daskptycho.views.plotting import (
     complex_to_rgb,
     plot_comparison,
@@ -82,7 +88,7 @@ def find_by_label(figure: Figure, ylabel: str):
 def test_result_shows_amplitude_phase_modes_and_convergence() -> None:
     result = make_result(make_object(noise=0.01))
     figure = plot_result(result)
-    assert titles(figure) == ["amplitude", "phase", "mode 1: 80.0 %", "mode 2: 20.0 %"]
+    assert titles(figure) == ["amplitude", "phase", "1: 80.0 %", "2: 20.0 %", "2\nmodes"]
     headline = figure.get_suptitle()
     for word in ("36 frames", "AP with momentum and sync", "20 sweeps", "0.0143"):
         assert word in headline
@@ -127,10 +133,43 @@ def test_result_without_sync_or_physical_scale() -> None:
 def test_result_of_many_modes_and_one_sweep_says_so() -> None:
     figure = plot_result(make_result(make_object(), modes=9, sweeps=1))
     assert [title.split(":")[0] for title in titles(figure)[2:]] == [
-        "mode 1", "mode 2", "mode 3", "mode 4", "mode 5", "mode 6 of 9",
+        "1", "2", "3", "4", "5", "6", "6 of 9\nmodes",
     ]  # fmt: skip
     save_nothing = plot_result(make_result(make_object()).isel(sweep=slice(0, 0)))
     assert "sweeps" not in save_nothing.get_suptitle()
+
+
+def test_titles_of_modes_stand_apart_and_their_scale_bar_covers_none() -> None:
+    # The narrowest panels: of eight modes, beside the moves of the frames.
+    result = make_result(make_object(), modes=8)
+    at = np.stack(np.mgrid[:6, :6], axis=-1).reshape(36, 2) * 4.0
+    result["position_given"] = (("frame", "axis"), at)
+    result["position"] = (("frame", "axis"), at + np.random.default_rng(1).normal(size=at.shape))
+    figure = plot_result(result)
+    figure.canvas.draw()
+    panels = [axes for axes in figure.axes if re.match(r"\d: ", axes.get_title())]
+    assert len(panels) == 6
+    extents = [axes.title.get_window_extent() for axes in panels]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(extents, 2))
+    (bar,) = [artist for axes in panels for artist in axes.artists if isinstance(artist, AnchoredSizeBar)]
+    for axes in panels:
+        assert not axes.images[0].get_window_extent().padded(-1).overlaps(bar.get_window_extent())
+
+
+@pytest.mark.parametrize("only", [None, "phase", "probe"])
+def test_texts_and_lines_follow_the_width(only: Any) -> None:
+    result = make_result(make_object())
+    whole, half = plot_result(result, only=only), plot_result(result, only=only)
+    resize_figure(half, whole.get_figwidth() / 2)
+    assert half.get_size_inches() == pytest.approx(whole.get_size_inches() / 2)
+    for figure in (whole, half):
+        figure.canvas.draw()
+    # Everything lies where it was.
+    for own, other in zip(whole.axes, half.axes, strict=True):
+        np.testing.assert_allclose(other.get_position().bounds, own.get_position().bounds, atol=0.05)
+        for name in ("title", "xaxis.label", "yaxis.label"):
+            text = operator.attrgetter(name)
+            assert 2 * text(other).get_fontsize() == pytest.approx(text(own).get_fontsize())
 
 
 def test_a_ramp_is_removed_where_the_probe_was_recovered() -> None:

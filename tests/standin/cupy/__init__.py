@@ -33,6 +33,7 @@ __all__ = [
     "full",
     "get_default_memory_pool",
     "linalg",
+    "log1p",
     "maximum",
     "minimum",
     "ndarray",
@@ -119,6 +120,7 @@ arange = _of_arrays(np.arange)
 bincount = _of_arrays(np.bincount)
 diag = _of_arrays(np.diag)
 exp = _of_arrays(np.exp)
+log1p = _of_arrays(np.log1p)
 maximum = _of_arrays(np.maximum)
 minimum = _of_arrays(np.minimum)
 ones_like = _of_arrays(np.ones_like)

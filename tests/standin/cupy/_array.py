@@ -13,8 +13,19 @@ __all__ = ["behind", "ndarray", "uploaded", "wrapped"]
 
 UFUNCS = {
     *("absolute", "add", "angle", "bitwise_and", "bitwise_or", "conjugate", "equal", "exp", "greater"),
-    *("greater_equal", "invert", "less", "less_equal", "logical_not", "matmul", "maximum", "minimum"),
-    *("multiply", "negative", "not_equal", "power", "sqrt", "square", "subtract", "true_divide", "divide"),
+    *(
+        "greater_equal",
+        "invert",
+        "less",
+        "less_equal",
+        "log1p",
+        "logical_not",
+        "matmul",
+        "maximum",
+        "minimum",
+    ),
+    *("multiply", "negative", "not_equal", "power", "sqrt", "square", "subtract"),
+    *("true_divide", "divide"),
 }
 
 
