@@ -259,7 +259,7 @@ def _sweep_and_update(
     updated = task(_update_shared, layout.tile_model, shared, gather_reports(first), placed)
     varied: Value | None = None
     if ProbeWeight.name in settings.due:
-        updated, own, varied = refine_weights(layout, state, updated, first, models)
+        updated, own, varied = refine_weights(layout, state, updated, first, models, settings)
     elif any(parameter.name in settings.due for parameter in layout.model.per_frame):
         own = [
             task(_update_own, layout.tile_model, *of_tile, placed) for of_tile in zip(own, first, strict=True)

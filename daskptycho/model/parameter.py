@@ -84,6 +84,8 @@ class Parameter(ABC):
         Whether its values stay on the host, also where tiles are on a GPU.
     fits_reflections : bool
         Whether it can be updated from the waves of an algorithm with a stack, which are not the model's.
+    batches : int
+        Arrays of the size of a batch's exit waves that it needs besides those of any sweep.
     weighs_frames : bool
         Whether the weights of frames depend on it: an update then comes before frames are weighed. The object
         is updated together with any other parameter.
@@ -95,6 +97,7 @@ class Parameter(ABC):
     moves_frames: ClassVar[bool] = False
     on_host: ClassVar[bool] = False
     fits_reflections: ClassVar[bool] = False
+    batches: ClassVar[int] = 0
     weighs_frames: ClassVar[bool] = True
 
     @property

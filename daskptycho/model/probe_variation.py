@@ -60,6 +60,7 @@ class ProbeVariation(Parameter):
     fractional: bool = False
     """Whether any position has a fraction of a pixel; `reconstruct` sets it."""
     name: ClassVar[str] = "probe_variation"
+    batches: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
         for name in ("modes", "start"):
@@ -188,9 +189,12 @@ class ProbeWeight(Parameter):
     ----------
     start : int
         First sweep in which they are fitted.
+    modes : int
+        Number of modes.
     """
 
     start: int
+    modes: int
     name: ClassVar[str] = "probe_weight"
     per_frame: ClassVar[bool] = True
     on_host: ClassVar[bool] = True
@@ -211,7 +215,7 @@ class ProbeWeight(Parameter):
                 drawn = np.random.default_rng(0).standard_normal((number.max() + 1, modes, 2))
                 first = np.zeros((len(number), 2, modes), dtype=np.complex64)
                 first[:, 1] = (drawn @ (1, 1j))[number]
-                return cls(chosen.start), first
+                return cls(chosen.start, modes), first
         return None
 
     def see(self, value: Array, view: View) -> View:
@@ -226,7 +230,8 @@ class ProbeWeight(Parameter):
         return "weights of the variation in each frame (recovered)"
 
     def nbytes(self, frames: int) -> int:
-        return 0
+        # With the sums.
+        return 16 * frames * self.modes * (2 + self.modes)
 
     def new_sums(self, value: Array, image: Array) -> Sums:
         """``b_ik = sum conj(psi_i E_k) chi_i``, (frame, variation), and the matrix of the fit.

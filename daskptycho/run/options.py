@@ -30,6 +30,7 @@ from daskptycho.sync.positions import Pace
 __all__ = [
     "GIVEN",
     "Recipe",
+    "Refined",
     "RunOptions",
     "check_options",
     "parse_refine",

@@ -87,8 +87,12 @@ class Standing:
     def drifts(self) -> bool:
         """Whether frames move, gains change or the probe varies."""
         moves = self.pace is not None and self.pace.moving
-        varies = bool(self.history) and self.history[-1].variation_share > 0
-        return moves or varies or (self.gain_pace is not None and self.gain_pace.changing)
+        return moves or self.varies or (self.gain_pace is not None and self.gain_pace.changing)
+
+    @property
+    def varies(self) -> bool:
+        """Whether the probe has been found to vary."""
+        return bool(self.history) and self.history[-1].variation_share > 0
 
     @property
     def waits(self) -> bool:

@@ -16,13 +16,30 @@ from scipy.ndimage import gaussian_filter1d
 
 from daskptycho.sync.positions import Frames
 
-__all__ = ["Modes", "TileWeightSums", "Variation", "find_variation", "order_modes"]
+__all__ = ["Modes", "TileWeightSums", "Variation", "find_variation", "opening_level", "order_modes"]
 
 # Added to H, relative to its mean: a frame on a dark part of the sample has hardly any weights.
 RIDGE = 1e-3
 # The largest eigenvalue of the covariance of noise in p pixels of n frames is its variance times
-# (1 + sqrt(p / n))^2. A mode comes into use above this multiple, and leaves it below half of that.
-SIGNIFICANT = 2.0
+# (1 + sqrt(p / n))^2. In units of that, T of a steady probe comes to rest at 1.0 to 1.2, for any photons. A
+# mode comes into use above the first level, and leaves it below the second.
+OPEN, CLOSE = 2.0, 1.5
+# An image that still settles explains more: T then falls. It has to be at least the share below of what it
+# was this number of sweeps earlier.
+SETTLED, SWEEPS = 0.9, 8
+
+
+def opening_level(tests: Sequence[float]) -> float:
+    """The significance above which a mode comes into use in the coming sweep; infinite while it is too early.
+
+    Parameters
+    ----------
+    tests : sequence of float
+        T of the sweeps done, NaN for those without a test.
+    """
+    if len(tests) < SWEEPS or not np.isfinite(tests[-SWEEPS]):
+        return np.inf
+    return max(OPEN, SETTLED * tests[-SWEEPS])
 
 
 class TileWeightSums(NamedTuple):
@@ -74,6 +91,7 @@ def find_variation(
     *,
     smooth: float | None,
     holds_mean: bool,
+    opens_above: float,
 ) -> Variation:
     """Find the weights of all frames and the next modes.
 
@@ -89,6 +107,8 @@ def find_variation(
         Width of the Gaussian over which weights are averaged in the order of acquisition, in frames.
     holds_mean : bool
         Whether the mean weight stays as it is, since the probe itself is recovered.
+    opens_above : float
+        The significance above which a mode comes into use; see `opening_level`.
     """
     value, before, force, matrix = (
         np.concatenate([getattr(tile, name) for tile in sums])
@@ -116,7 +136,7 @@ def find_variation(
         own = np.einsum("pk,ikl,ql->ipq", back.conj(), matrix[:, trial][:, :, trial], back)
         explained[trial] = np.einsum("ik,ikk->k", np.abs(fitted[:, trial]) ** 2, own.real)
     significance = explained / _noise(sums, frames)
-    opened = significance > np.where(used, SIGNIFICANT / 2, SIGNIFICANT)
+    opened = significance > np.where(used, CLOSE, opens_above)
     if not (opened & ~used).any():
         following[~used] = modes.fitted[~used]
     continued = used & opened

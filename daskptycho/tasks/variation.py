@@ -14,7 +14,7 @@ from daskptycho.sync.variation import Modes, TileWeightSums, Variation, find_var
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.positions import count_lit
 from daskptycho.tasks.spec import Value, task
-from daskptycho.tasks.state import State
+from daskptycho.tasks.state import State, SweepSettings
 
 __all__ = ["refine_weights"]
 
@@ -36,10 +36,12 @@ def _find(
     frames: Frames,
     smooth: float | None,
     holds_mean: bool,
+    opens_above: float,
 ) -> Variation:
     modes = Modes(*(to_host(values[ProbeVariation.name][0]) for values in shared))
     probe = to_host(shared[-1][Probe.name][0])
-    return find_variation(sums, probe, modes, frames, smooth=smooth, holds_mean=holds_mean)
+    how: dict[str, Any] = {"smooth": smooth, "holds_mean": holds_mean, "opens_above": opens_above}
+    return find_variation(sums, probe, modes, frames, **how)
 
 
 def _take_modes(shared: dict[str, Array], found: Variation) -> dict[str, Array]:
@@ -56,6 +58,7 @@ def refine_weights(
     shared: Value,
     swept: list[Value],
     models: list[TileModel],
+    settings: SweepSettings,
 ) -> tuple[Value, list[Value], Value]:
     """Fit the weights of a varying probe, before the frames of a sweep are weighed with it.
 
@@ -70,6 +73,7 @@ def refine_weights(
         The `TileSweep` of each tile, with the sums of `ProbeWeight`.
     models : list of TileModel
         The models of the sweep.
+    settings : SweepSettings
 
     Returns
     -------
@@ -87,6 +91,7 @@ def refine_weights(
     inputs = zip(layout.tiles, swept, models, own, illuminations, strict=True)
     sums = [task(_sums, *of_tile) for of_tile in inputs]
     values = before.shared, models[0].shared, shared
-    found = task(_find, values, sums, layout.frames, variation.smooth, probe.recovered)
+    how = variation.smooth, probe.recovered, settings.variation_opens_above
+    found = task(_find, values, sums, layout.frames, *how)
     own = [task(_take_weights, data, at.own, found) for data, at in zip(layout.tiles, models, strict=True)]
     return task(_take_modes, shared, found), own, found
