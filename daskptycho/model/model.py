@@ -183,7 +183,8 @@ class TileModel(NamedTuple):
     @property
     def damping(self) -> Array:
         """What is added to the illumination, to divide by the sum: float32 without axes; see `merge`."""
-        return (DAMPING_RECOVERED if self.model.recovers else DAMPING) * operators.brightest(self.probe)
+        recovered = any(isinstance(own, Probe) and own.recovered for own in self.model.parameters)
+        return (DAMPING_RECOVERED if recovered else DAMPING) * operators.brightest(self.probe)
 
 
 def move_tile(tile: Tile, device: Device) -> Tile:

@@ -24,9 +24,11 @@ RIDGE = 1e-3
 # (1 + sqrt(p / n))^2. In units of that, T of a steady probe comes to rest at 1.0 to 1.2, for any photons. A
 # mode comes into use above the first level, and leaves it below the second.
 OPEN, CLOSE = 2.0, 1.5
-# An image that still settles explains more: T then falls. It has to be at least the share below of what it
-# was this number of sweeps earlier.
-SETTLED, SWEEPS = 0.9, 8
+# While an image still settles, modes explain more than noise, and T rises and falls. A mode comes into use
+# after this number of tests at the earliest, if T is at least the share below of its maximum since.
+TESTS, SETTLED = 12, 0.9
+# Nor does it with less of the probe's power than this: so little is not told from an image that settles on.
+LEAST = 5e-4
 
 
 def opening_level(tests: Sequence[float]) -> float:
@@ -37,9 +39,10 @@ def opening_level(tests: Sequence[float]) -> float:
     tests : sequence of float
         T of the sweeps done, NaN for those without a test.
     """
-    if len(tests) < SWEEPS or not np.isfinite(tests[-SWEEPS]):
+    last = tests[-TESTS:]
+    if len(last) < TESTS or not np.isfinite(last).all():
         return np.inf
-    return max(OPEN, SETTLED * tests[-SWEEPS])
+    return max(OPEN, SETTLED * max(last))
 
 
 class TileWeightSums(NamedTuple):
@@ -136,7 +139,8 @@ def find_variation(
         own = np.einsum("pk,ikl,ql->ipq", back.conj(), matrix[:, trial][:, :, trial], back)
         explained[trial] = np.einsum("ik,ikk->k", np.abs(fitted[:, trial]) ** 2, own.real)
     significance = explained / _noise(sums, frames)
-    opened = significance > np.where(used, CLOSE, opens_above)
+    enough = used | ((np.abs(fitted) ** 2).mean(axis=0) > LEAST)
+    opened = (significance > np.where(used, CLOSE, opens_above)) & enough
     if not (opened & ~used).any():
         following[~used] = modes.fitted[~used]
     continued = used & opened
