@@ -32,7 +32,7 @@ LEAST = 5e-4
 
 
 def opening_level(tests: Sequence[float]) -> float:
-    """The significance above which a mode comes into use in the coming sweep; infinite while it is too early.
+    """The significance above which modes come into use in the coming sweep; infinite while it is too early.
 
     Parameters
     ----------
@@ -80,8 +80,8 @@ class Variation(NamedTuple):
     modes: NDArray[np.complex64]
     """(2, variation, N, N); see `model.probe_variation.ProbeVariation`."""
     significance: float
-    """T: what the modes take off the misfit, relative to what as many modes fitted to noise would. About 1
-    or less if the probe does not vary."""
+    """T: what a mode takes off the misfit, relative to what one that is fitted to noise would; the most of
+    those on trial, and once all are in use, of these. About 1 if the probe does not vary."""
     share: float
     """``sum_k |w_ik|^2`` of the modes in use, on average: their power relative to the probe's."""
 
@@ -111,7 +111,7 @@ def find_variation(
     holds_mean : bool
         Whether the mean weight stays as it is, since the probe itself is recovered.
     opens_above : float
-        The significance above which a mode comes into use; see `opening_level`.
+        The significance above which modes come into use; see `opening_level`.
     """
     value, before, force, matrix = (
         np.concatenate([getattr(tile, name) for tile in sums])
@@ -139,8 +139,10 @@ def find_variation(
         own = np.einsum("pk,ikl,ql->ipq", back.conj(), matrix[:, trial][:, :, trial], back)
         explained[trial] = np.einsum("ik,ikk->k", np.abs(fitted[:, trial]) ** 2, own.real)
     significance = explained / _noise(sums, frames)
-    enough = used | ((np.abs(fitted) ** 2).mean(axis=0) > LEAST)
-    opened = (significance > np.where(used, CLOSE, opens_above)) & enough
+    most = float(significance[~used].max(initial=0) if not used.all() else significance.max())
+    enough = (significance > OPEN) & ((np.abs(fitted) ** 2).mean(axis=0) > LEAST)
+    # Once the first of them comes into use, so do all that are significant.
+    opened = np.where(used, significance > CLOSE, enough & (most > opens_above))
     if not (opened & ~used).any():
         following[~used] = modes.fitted[~used]
     continued = used & opened
@@ -148,9 +150,7 @@ def find_variation(
     modes_before = np.where(continued[:, None, None], modes.before, following)
     found = np.stack([fitted * opened, weights_before], axis=1).astype(np.complex64)
     share = measure_share(found[:, 0], following, probe)
-    return Variation(
-        found, np.stack([following, modes_before]).astype(np.complex64), float(significance.max()), share
-    )
+    return Variation(found, np.stack([following, modes_before]).astype(np.complex64), most, share)
 
 
 def measure_share(weights: NDArray, modes: NDArray, probe: NDArray) -> float:

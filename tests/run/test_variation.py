@@ -17,7 +17,7 @@ from daskptycho.views.variation import describe_variation
 from tests.stopping import Stop, stop_at
 from tests.varying import Varying, make_varying
 
-GIVEN: dict[str, Any] = {"sweeps": 60, "update_probe": False, "refine": "probe-variation"}
+GIVEN: dict[str, Any] = {"sweeps": 50, "update_probe": False, "refine": "probe-variation"}
 
 
 @cache
@@ -51,14 +51,14 @@ def test_modes_of_the_result_are_orthogonal() -> None:
     assert moments[0, 0].real > moments[1, 1].real
 
 
-@pytest.mark.parametrize("photons", [1e4, 1e5, 1e6])
+@pytest.mark.parametrize("photons", [1e4, 1e6])
 @pytest.mark.parametrize("recovered", [False, True], ids=["held", "recovered"])
 def test_a_steady_probe_is_left_alone(photons: float, recovered: bool) -> None:
     known = varying(share=0.0, photons=photons)
     result = dp.reconstruct(known.scan, **GIVEN | {"update_probe": recovered})
     assert not result["probe_weight"].values.any()
     assert not (result["variation_share"] > 0).any()
-    assert np.isfinite(result["variation_significance"]).sum() > 50
+    assert np.isfinite(result["variation_significance"]).sum() > 40
     assert describe_variation(result) == "Probe: does not vary significantly."
 
 
@@ -69,10 +69,10 @@ def test_end_of_run_says_what_was_found() -> None:
 
 
 def test_slow_weights_are_found_under_more_noise() -> None:
-    known = varying(photons=3e3, white=False)
+    known = varying(photons=1e3, white=False, share=0.2)
     free, smooth = (
         dp.reconstruct(known.scan, **GIVEN | {"refine": dp.ProbeVariation(modes=1, smooth=width)})
-        for width in (None, 4.0)
+        for width in (None, 2.0)
     )
     assert known.correlations(smooth)[0] > known.correlations(free)[0]
 
