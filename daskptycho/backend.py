@@ -36,8 +36,8 @@ __all__ = [
 Array = Any
 Device = Literal["cpu", "gpu"]
 
-# Pixels of exit waves that a CPU core processes at once: 256 KiB of complex64, which fit into its L2 cache.
-CPU_PIXELS = 2**15
+# Pixels of exit waves that a CPU core processes at once: 512 KiB of complex64, which stay in its L2 cache.
+CPU_PIXELS = 2**16
 # Share of a GPU's memory that the exit waves of one batch of frames may fill: larger batches are faster.
 GPU_SHARE = 1 / 64
 # Most parts of a sum over rows, and fewest rows in a part: enough to fill a GPU, few enough to add them up.
@@ -56,14 +56,22 @@ def _on_device(array: Array) -> bool:
 
 def array_module(array: Array) -> ModuleType:
     """The module that this array belongs to: ``numpy`` or ``cupy``."""
-    return importlib.import_module("cupy" if _on_device(array) else "numpy")
+    return sys.modules["cupy"] if _on_device(array) else np
 
 
 def kernels(array: Array) -> ModuleType:
     """The kernels for this array: `cpu_kernels` or `gpu_kernels`."""
-    return importlib.import_module(
-        "daskptycho.gpu_kernels" if _on_device(array) else "daskptycho.cpu_kernels"
-    )
+    return _gpu_kernels() if _on_device(array) else _cpu_kernels()
+
+
+@functools.cache
+def _cpu_kernels() -> ModuleType:
+    return importlib.import_module("daskptycho.cpu_kernels")
+
+
+@functools.cache
+def _gpu_kernels() -> ModuleType:
+    return importlib.import_module("daskptycho.gpu_kernels")
 
 
 def sparse_module(array: Array) -> ModuleType:
@@ -105,6 +113,7 @@ def find_change(illumination: Array, damped: Array, image: Array, total: Array) 
         _image_kernels().find_change(illumination, damped, image, total)
 
 
+@functools.cache
 def _image_kernels() -> ModuleType:
     return importlib.import_module("daskptycho.cpu_image_kernels")
 

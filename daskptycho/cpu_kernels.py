@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from daskptycho.cpu_detector_kernels import project_modulus, take_amplitudes
 from daskptycho.cpu_matrix_kernels import (
     compile_kernel,
     multiply_matrix,
@@ -27,7 +28,7 @@ from daskptycho.cpu_matrix_kernels import (
 __all__ = [
     "accumulate_illumination",
     "accumulate_overlap",
-    "accumulate_probe",
+    "accumulate_probe_step",
     "accumulate_waves",
     "displacement_terms",
     "exit_waves",
@@ -39,6 +40,7 @@ __all__ = [
     "scale_matrix",
     "subtract_component",
     "sum_moduli",
+    "take_amplitudes",
     "weigh_frames",
 ]
 
@@ -94,55 +96,6 @@ def _filter_spectra(spectrum, factor, along_y, along_x):  # type: ignore[no-unty
 def filter_spectra(spectrum: Array, factor: Array, along_y: Array, along_x: Array) -> None:
     """``spectrum[f, m, y, x] *= factor[y, x] * along_y[f, y] * along_x[f, x]``, all complex64."""
     _filter_spectra(_real(spectrum), _real(factor), _real(along_y), _real(along_x))
-
-
-@compile_kernel
-def _project_modulus(wave, amplitude, scale, shift):  # type: ignore[no-untyped-def]
-    frames, modes, height, width2 = wave.shape
-    misfit: Any = 0.0
-    power = np.empty(width2 // 2, dtype=np.float32)
-    whole = shift.shape[0] > 1
-    for f in range(frames):
-        for y in range(height):
-            a, added = amplitude[f, y], shift[y if whole else 0]
-            for x in range(width2 // 2):
-                power[x] = 0
-            for m in range(modes):
-                z = wave[f, m, y]
-                for x in range(width2 // 2):
-                    b, c = z[2 * x], z[2 * x + 1]
-                    power[x] += b * b + c * c
-            row = np.float32(0.0)
-            # A separate loop: together with the branch below, the square root would not be vectorised.
-            for x in range(width2 // 2):
-                power[x] = np.sqrt(power[x] * scale + added[x])
-            for x in range(width2 // 2):
-                modulus, measured = power[x], a[x]
-                target = measured if measured >= 0 else modulus
-                difference = modulus - target
-                row += difference * difference
-                power[x] = scale * target / modulus
-            misfit += row
-            for m in range(modes):
-                z = wave[f, m, y]
-                for x in range(width2 // 2):
-                    factor = power[x]
-                    z[2 * x] *= factor
-                    z[2 * x + 1] *= factor
-    return misfit
-
-
-def project_modulus(wave: Array, amplitude: Array, scale: float, shift: float | Array = 1e-30) -> float:
-    """Give waves the measured modulus, in place, and return the misfit ``sum (|Fz| - a)^2``.
-
-    With several modes, ``|Fz|^2`` is summed over them. `wave` is ``Fz / sqrt(scale)``, from an FFT without
-    its factor, and becomes the projection times ``sqrt(scale)``, for an inverse FFT without its factor.
-    Pixels with a negative amplitude are not valid: they keep their ``Fz`` and do not contribute to the
-    misfit. `shift`, a number or an (N, N) float32 array, is added to ``|Fz|^2``; by default it only keeps the
-    result finite where the wave is zero, which has no phase.
-    """
-    added = shift if np.ndim(shift) else np.full((1, wave.shape[-1]), shift, dtype=np.float32)
-    return float(_project_modulus(_real(wave), amplitude, np.float32(scale), added))
 
 
 @compile_kernel
@@ -232,31 +185,38 @@ def accumulate_illumination(probe: Array, corner: Array, image: Array) -> None:
 
 
 @compile_kernel
-def _accumulate_probe(image, wave, corner, numerator, denominator):  # type: ignore[no-untyped-def]
-    frames, modes, height, width2 = wave.shape
-    own = numerator.shape[0] > 1
+def _accumulate_probe_step(image, projected, probe, corner, numerator, denominator):  # type: ignore[no-untyped-def]
+    frames, modes, height, width2 = projected.shape
+    own = probe.shape[0] > 1
     for f in range(frames):
         copy = f if own else 0
         y0, x0 = corner[f, 0], 2 * corner[f, 1]
         for y in range(height):
             o, d = image[y0 + y, x0 : x0 + width2], denominator[y]
+            for m in range(modes):
+                p, z, n = probe[copy, m, y], projected[f, m, y], numerator[m, y]
+                for x in range(width2 // 2):
+                    a, b, p0, p1 = o[2 * x], o[2 * x + 1], p[2 * x], p[2 * x + 1]
+                    c = z[2 * x] - (a * p0 - b * p1)
+                    e = z[2 * x + 1] - (a * p1 + b * p0)
+                    n[2 * x] += a * c + b * e
+                    n[2 * x + 1] += a * e - b * c
             for x in range(width2 // 2):
                 a, b = o[2 * x], o[2 * x + 1]
                 d[x] += a * a + b * b
-            for m in range(modes):
-                z, n = wave[f, m, y], numerator[copy, m, y]
-                for x in range(width2 // 2):
-                    a, b, c, e = o[2 * x], o[2 * x + 1], z[2 * x], z[2 * x + 1]
-                    n[2 * x] += a * c + b * e
-                    n[2 * x + 1] += a * e - b * c
 
 
-def accumulate_probe(image: Array, wave: Array, corner: Array, numerator: Array, denominator: Array) -> None:
-    """``numerator += conj(image) * wave`` and ``denominator += |image|^2``.
+def accumulate_probe_step(
+    image: Array, projected: Array, probe: Array, corner: Array, numerator: Array, denominator: Array
+) -> None:
+    """Add a probe update's sums over frames, the exit waves ``probe * image`` not kept, only subtracted.
 
-    Both are summed over frames; a numerator with a copy for each frame is not.
+    ``numerator += conj(image) * (projected - probe * image)``, (mode, N, N), and
+    ``denominator += |image|^2``, (N, N) float32, image within the window of each frame.
     """
-    _accumulate_probe(_real(image), _real(wave), corner, _real(numerator), denominator)
+    _accumulate_probe_step(
+        _real(image), _real(projected), _real(probe), corner, _real(numerator), denominator
+    )
 
 
 @compile_kernel

@@ -6,7 +6,6 @@ the transform on Dask's workers, whose allocator returns memory to the system as
 
 from __future__ import annotations
 
-import functools
 import math
 import threading
 from typing import Any, Literal
@@ -21,6 +20,10 @@ Norm = Literal["backward", "ortho", "forward"]
 
 # Bytes to which FFTW's vector instructions need memory aligned. New NumPy arrays are; views may not be.
 ALIGNMENT = 16
+PRECISIONS = (np.dtype(np.complex64), np.dtype(np.complex128))
+# Plans that a thread keeps. With equal blocks of frames a run needs eight: two shapes, which may be aligned,
+# in two directions.
+MOST_PLANS = 16
 # FFTW cannot make two plans at once.
 _planner_lock = threading.Lock()
 _thread_plans = threading.local()
@@ -40,12 +43,9 @@ def ifft2(wave: Array, norm: Norm = "backward", *, overwrite_x: bool = False) ->
 
 
 def _transform_in_place(wave: Array, direction: str, share: float, overwrite: bool) -> Array:
-    dtype = np.result_type(wave, np.complex64)
-    if not (overwrite and wave.dtype == dtype and wave.flags.c_contiguous):
-        wave = np.array(wave, dtype=dtype, order="C")
-    aligned = wave.ctypes.data % ALIGNMENT == 0
-    # A plan holds the memory that it works on, so that threads cannot share one.
-    plan, memory = _recall_plan(wave.shape, dtype, direction, aligned)
+    if not (overwrite and wave.dtype in PRECISIONS and wave.flags.c_contiguous):
+        wave = np.array(wave, dtype=np.result_type(wave, np.complex64), order="C")
+    plan, memory = _recall_plan(wave, direction)
     plan.update_arrays(wave, wave)
     plan.execute()
     # Otherwise the plan would keep a reference to the waves.
@@ -55,13 +55,17 @@ def _transform_in_place(wave: Array, direction: str, share: float, overwrite: bo
     return wave
 
 
-def _recall_plan(
-    shape: tuple[int, ...], dtype: np.dtype[Any], direction: str, aligned: bool
-) -> tuple[Any, Array]:
-    """A plan of this thread, made or recalled, and the memory that it was made with."""
-    recall = _thread_plans.__dict__.setdefault("recall", functools.lru_cache(maxsize=16)(_make_plan))
-    plan: tuple[Any, Array] = recall(shape, dtype, direction, aligned)
-    return plan
+def _recall_plan(wave: Array, direction: str) -> tuple[Any, Array]:
+    """A plan of this thread for such waves, made or recalled, and the memory that it was made with."""
+    # A plan holds the memory that it works on, so that threads cannot share one.
+    plans: dict[Any, tuple[Any, Array]] = _thread_plans.__dict__
+    of = wave.shape, wave.dtype.char, direction, pyfftw.is_byte_aligned(wave, n=ALIGNMENT)
+    if of not in plans:
+        if len(plans) >= MOST_PLANS:
+            # The first is the one made longest ago.
+            del plans[next(iter(plans))]
+        plans[of] = _make_plan(wave.shape, wave.dtype, direction, of[-1])
+    return plans[of]
 
 
 def _make_plan(

@@ -21,6 +21,7 @@ __all__ = [
     "accumulate_illumination",
     "accumulate_overlap",
     "accumulate_probe",
+    "accumulate_probe_step",
     "accumulate_waves",
     "displacement_terms",
     "exit_waves",
@@ -32,6 +33,7 @@ __all__ = [
     "scale_matrix",
     "subtract_component",
     "sum_moduli",
+    "take_amplitudes",
     "weigh_frames",
 ]
 
@@ -157,6 +159,15 @@ def filter_spectra(spectrum: Array, factor: Array, along_y: Array, along_x: Arra
     _launch("filter_spectra", grid, spectrum, factor, along_y, along_x, *_int(modes, height, width))
 
 
+def take_amplitudes(counts: Array, invalid: Array | None, out: Array) -> None:
+    """See `cpu_kernels.take_amplitudes`; CuPy's own kernels do it."""
+    import cupy
+
+    cupy.sqrt(counts, dtype=np.float32, out=out)
+    if invalid is not None:
+        cupy.copyto(out, np.float32(-1), where=invalid)
+
+
 def project_modulus(wave: Array, amplitude: Array, scale: float, shift: float | Array = 1e-30) -> Array:
     """See `cpu_kernels.project_modulus`; the misfit stays on the device, as an array without axes."""
     import cupy
@@ -201,7 +212,10 @@ def accumulate_illumination(probe: Array, corner: Array, image: Array) -> None:
 
 
 def accumulate_probe(image: Array, wave: Array, corner: Array, numerator: Array, denominator: Array) -> None:
-    """See `cpu_kernels.accumulate_probe`."""
+    """``numerator += conj(image) * wave``, ``denominator += |image|^2``, image in the window of each frame.
+
+    Both are summed over frames; a numerator with a copy for each frame is not.
+    """
     import cupy
 
     frames, modes, height, width = wave.shape
@@ -215,6 +229,18 @@ def accumulate_probe(image: Array, wave: Array, corner: Array, numerator: Array,
     denominator += powers.sum(axis=0)
     if not own:
         numerator += parts.sum(axis=0)
+
+
+def accumulate_probe_step(
+    image: Array, projected: Array, probe: Array, corner: Array, numerator: Array, denominator: Array
+) -> None:
+    """See `cpu_kernels.accumulate_probe_step`; the change is kept here, for `accumulate_probe`."""
+    import cupy
+
+    change = cupy.empty_like(projected)
+    exit_waves(image, probe, corner, change)
+    cupy.subtract(projected, change, out=change)
+    accumulate_probe(image, change, corner, numerator[None], denominator)
 
 
 def gramian(

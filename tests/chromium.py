@@ -59,6 +59,11 @@ class Browser:
         assert self._driver.save_screenshot(str(path))
         return path
 
+    def turn_wheel(self, x: float, y: float, delta: float) -> None:
+        """Turn the wheel of the mouse at a point of the window; below zero, figures are zoomed into."""
+        turn = {"type": "mouseWheel", "x": x, "y": y, "deltaX": 0, "deltaY": delta}
+        self._driver.execute_cdp_cmd("Input.dispatchMouseEvent", turn)
+
     def complaints(self) -> list[str]:
         """Warnings and errors in the console since the page was opened."""
         self._log += self._driver.get_log("browser")

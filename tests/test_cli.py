@@ -26,6 +26,7 @@ from click.testing import CliRunner, Result
 import daskptycho as dp
 from daskptycho.cli import daskptycho
 from daskptycho.run.result import write_result
+from daskptycho.scan.calibration import GEOMETRY_NUMBERS
 from daskptycho.sync.options import Sync
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -914,6 +915,40 @@ clusters = pytest.mark.parametrize(
     indirect=True,
     ids=["threads", "workers", "scheduler"],
 )
+
+
+def test_ctrl_c_while_python_ends_leaves_no_traceback() -> None:
+    script = """
+import atexit, os, signal, sys
+from daskptycho.cli import main
+# What is registered last runs first, while Python ends.
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+sys.argv = ["daskptycho", "--version"]
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == ""
+    assert done.stdout.startswith("daskptycho, version")
+
+
+@pytest.mark.parametrize("command", ["import", "record", "simulate"])
+def test_geometry_has_the_same_options_everywhere(command: str) -> None:
+    def geometry(of: str) -> dict[str, Any]:
+        return {
+            param.name: param.type.name
+            for param in daskptycho.commands[of].params
+            if (param.name or "").endswith(("_m", "_eV")) or param.name in ("radiation", "propagation")
+        }
+
+    shared = set(geometry("record"))
+    assert shared == {*GEOMETRY_NUMBERS, "radiation", "propagation"}
+    own = {name: kind for name, kind in geometry(command).items() if name in shared}
+    assert own == {name: kind for name, kind in geometry("record").items() if name in own}
+    # A simulated scan has no calibrated pixel, and one number for its energy.
+    assert set(own) == shared - ({"pixel_size_m", "wavelength_m"} if command == "simulate" else set())
 
 
 @clusters

@@ -37,6 +37,20 @@ def test_filter_spectra(case: Case) -> None:
     np.testing.assert_allclose(found, case.waves * own[:, None], **CLOSE)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("masked", [False, True])
+def test_take_amplitudes(dtype: type, masked: bool) -> None:
+    random = np.random.default_rng(0)
+    counts = random.integers(0, 256, (3, 5, 7)).astype(dtype)
+    invalid = random.random((5, 7)) < 0.3 if masked else None
+    out = np.full(counts.shape, np.nan, dtype=np.float32)
+    cpu_kernels.take_amplitudes(counts, invalid, out)
+    expected = np.sqrt(counts.astype(float))
+    if invalid is not None:
+        expected[:, invalid] = -1
+    np.testing.assert_array_equal(out, expected.astype(np.float32))
+
+
 @settings(max_examples=60)
 @given(cases(), st.sampled_from([1, 0.25, 1 / 256]))
 def test_project_modulus_of_waves_that_lack_a_factor(case: Case, scale: float) -> None:
@@ -47,6 +61,19 @@ def test_project_modulus_of_waves_that_lack_a_factor(case: Case, scale: float) -
     ratio = np.where(valid, case.amplitude, modulus) / modulus
     np.testing.assert_allclose(wave / np.sqrt(scale), case.waves * ratio[:, None], **CLOSE)
     assert found == pytest.approx(((modulus - case.amplitude)[valid] ** 2).sum(), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("modes", [1, 2])
+def test_project_modulus_of_large_frames(modes: int) -> None:
+    random = np.random.default_rng(modes)
+    # More pixels than one loop has, and not a multiple of it.
+    waves, background = complex_noise(random, (2, modes, 70, 130)), random.random((70, 130))
+    amplitude = random.random((2, 70, 130)).astype(np.float32)
+    wave = waves.copy()
+    found = cpu_kernels.project_modulus(wave, amplitude, 1.0, background.astype(np.float32))
+    modulus = np.sqrt((abs(waves.astype(complex)) ** 2).sum(axis=1) + background)
+    np.testing.assert_allclose(wave, waves * (amplitude / modulus)[:, None], **CLOSE)
+    assert found == pytest.approx(((modulus - amplitude) ** 2).sum(), rel=1e-5)
 
 
 def test_project_modulus_of_dark_waves_is_finite() -> None:
@@ -99,16 +126,16 @@ def test_accumulate_illumination_adds(case: Case) -> None:
 
 
 @settings(max_examples=60)
-@given(cases(), st.booleans())
-def test_accumulate_probe_adds(case: Case, own: bool) -> None:
-    numerator = np.ones((len(case.corner) if own else 1, *case.probe.shape), dtype=np.complex64)
+@given(cases())
+def test_accumulate_probe_step_adds(case: Case) -> None:
+    numerator = np.ones(case.probe.shape, dtype=np.complex64)
     denominator = np.ones(case.frame_shape, dtype=np.float32)
-    cpu_kernels.accumulate_probe(case.image, case.waves, case.corner, numerator, denominator)
+    cpu_kernels.accumulate_probe_step(
+        case.image, case.waves, case.own_probe, case.corner, numerator, denominator
+    )
     patches = plain.windows(case.image, case.corner, case.frame_shape)
-    expected = patches.conj()[:, None] * case.waves
-    if not own:
-        expected = expected.sum(axis=0, keepdims=True)
-    np.testing.assert_allclose(numerator, 1 + expected, **CLOSE)
+    change = case.waves - plain.split(case.image, case.probes, case.corner)
+    np.testing.assert_allclose(numerator, 1 + (patches.conj()[:, None] * change).sum(axis=0), **CLOSE)
     np.testing.assert_allclose(denominator, 1 + (abs(patches) ** 2).sum(axis=0), **CLOSE)
 
 

@@ -83,6 +83,49 @@ def test_frames_of_a_zeromq_stream_are_written_while_they_come(scan: Path, tmp_p
     np.testing.assert_array_equal(found["intensity"].values[used], source["intensity"].values[used])
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("stop_after", [36, 30])
+def test_frames_of_a_run_on_a_tiled_server_are_written_while_they_come(
+    scan: Path, tmp_path: Path, stop_after: int
+) -> None:
+    """With measured positions, which differ from the planned ones; and where the run ends early."""
+    server = pytest.importorskip("tiled.server", reason="tiled[server] is not installed")
+    source, grown = dp.open_scan(scan), tmp_path / "grown.zarr"
+    order = np.argsort(source["frame_number"].values)
+    planned = source["position"].values[order]
+    np.savetxt(tmp_path / "plan.txt", planned + np.random.default_rng(0).uniform(-1, 1, planned.shape))
+    with server.SimpleTiledServer(tmp_path / "server") as running:
+        address = running.uri.partition("?")[0]
+        key = {"TILED_API_KEY": running.api_key}
+        detector = subprocess.Popen(
+            [
+                *(sys.executable, str(WORKFLOWS / "tiled_detector.py"), str(scan), address, "42"),
+                *("--rate", "100", "--stop-after", str(stop_after)),
+            ],
+            env=os.environ | key,
+        )
+        try:
+            done = run_script(
+                *("tiled_scan.py", address, "42", grown, "--plan", tmp_path / "plan.txt"),
+                *("--positions", "positions", "--tile-frames", 9),
+                **key,
+            )
+        finally:
+            detector.kill()
+            detector.wait()
+    assert done.returncode == 0, done.stderr
+    assert f"{stop_after} frames written, 0 outside the plan" in done.stdout
+    assert ("frames 30, 31, 32, 33, 34 and 35 of 36 planned frames never came" in done.stderr) == (
+        stop_after == 30
+    )
+    found = dp.open_scan(grown)
+    used, number = found["frame_used"].values, found["frame_number"].values
+    assert sorted(number[used]) == list(range(stop_after))
+    expected = source.isel(frame=order[number[used]])
+    np.testing.assert_array_equal(found["intensity"].values[used], expected["intensity"].values)
+    np.testing.assert_allclose(found["position"].values[used], expected["position"].values)
+
+
 @pytest.fixture
 def slurm(tmp_path: Path) -> Iterator[str]:
     """A PATH on which sbatch starts a job script in the background, and scancel ends it."""

@@ -1,13 +1,16 @@
 """The command line ``daskptycho``: one module of this folder for each command, and what they share.
 
-`refusals` decides how a command ends, `terminal` shows progress and tables, `options` reads values, `cluster`
-starts or finds the workers, `live` serves the live page, `sketch` draws in characters. A command imports
-heavy libraries only when it runs, so that ``--help`` is quick.
+`refusals` decides how a command ends, `terminal` shows progress and tables, `options` reads values,
+`geometry` has the options of a measurement, `cluster` starts or finds the workers, `live` serves the live
+page, `sketch` draws in characters. A command imports heavy libraries only when it runs, so that ``--help`` is
+quick.
 
 This folder may import every other folder of the package. Only the console script and ``__main__`` import it.
 """
 
 from __future__ import annotations
+
+import signal
 
 import click
 
@@ -62,4 +65,8 @@ for _command in (
 
 def main() -> None:
     """Entry point of the console script."""
-    daskptycho(prog_name="daskptycho")
+    try:
+        daskptycho(prog_name="daskptycho")
+    finally:
+        # The command has cleaned up. Ctrl-C while Python itself ends is no error with a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -71,7 +71,7 @@ def command(
     .tif is an OME-TIFF of phase and amplitude. .zarr is an OME-Zarr of both at several resolutions for napari
     and Neuroglancer. .h5, .nxs and .cxi are plain HDF5, NeXus and CXI, each with object, probe and positions.
     .npy is the complex object as a NumPy array. .png is a picture of the phase or the amplitude with one dot
-    per pixel; --part, --colour-map and --range are for it alone.
+    per pixel; --part, --colour-map and --range apply only to it.
     """
     from daskptycho.formats.export import SUFFIXES, export_result
     from daskptycho.run.history import open_checkpoint

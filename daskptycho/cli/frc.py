@@ -43,12 +43,12 @@ FEWEST_FRAMES = 8
 @overwrite_option
 @verbosity_options
 def command(scan: str, picture: str | None, sync: str, overwrite: bool, **options: Any) -> None:
-    """Reconstruct two halves of SCAN and correlate their images in rings of spatial frequency.
+    """Reconstruct two halves of SCAN, and correlate their images ring by ring of spatial frequency.
 
-    One half has every second frame in the order in which they were measured, the other half the rest. Where
-    the correlation falls below the half-bit threshold, the resolution ends. Each half has half the overlap,
-    so a sparse scan looks worse than it is. PICTURE shows both images, their difference and the correlation.
-    Nothing else is written.
+    One half has every second frame in the order in which they were measured, the other half the rest. The
+    resolution is the length at which the correlation falls below the half-bit threshold. Each half has half
+    the overlap, so a sparse scan looks worse than it is. PICTURE shows both images, their difference and the
+    correlation. Nothing else is written.
     """
     from daskptycho.analysis.metrics import common_region, compare_images
     from daskptycho.run.first_probe import guess_probe

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.cli.geometry import add_geometry_options
 from daskptycho.cli.options import (
     LENGTHS,
     PAIR,
     SIZE,
     add_beam_options,
-    detector_distance_option,
-    detector_pixel_size_option,
     leave_out_option,
     overwrite_option,
     refuse_to_overwrite,
-    source_distance_option,
     tile_frames_option,
 )
 from daskptycho.cli.terminal import remark, show_progress, verbosity_options
@@ -123,7 +121,7 @@ class _Key(click.ParamType):
 @click.option(
     "--intensity-key",
     metavar="NAME",
-    help="Name of the frames in FILE; common names are found automatically.",
+    help="Name of the frames in FILE; usual names are found.",
 )
 @click.option(
     "--position-key",
@@ -140,18 +138,20 @@ class _Key(click.ParamType):
 @click.option(
     "--background-key",
     metavar="NAME",
-    help="Name of the counts to subtract, which do not come from the sample; they are never guessed.",
+    help="Name of the background, the mean counts that do not come from the sample. It is never guessed.",
 )
-@click.option("--key", "keys", type=_Key(), multiple=True, help="Name of a number of the geometry.")
+@click.option("--key", "keys", type=_Key(), multiple=True, help="Where a number of the geometry is in FILE.")
 @click.option(
     "--slow-axis",
     type=click.Choice(["y", "x"]),
-    help="Axis that changes from row to row of a raster whose positions FILE gives by row and by column.",
+    help="Axis along which a raster moves from row to row, if FILE has one position for each row and one "
+    "for each column.",
 )
 @click.option(
     "--frame-axis",
     type=click.Choice(["first", "last"]),
-    help="Where the axis of the frames is in their array.  [default: by the number of positions]",
+    help="Whether the frames are counted along the first or the last axes of their array.  [default: by "
+    "the number of positions]",
 )
 @click.option(
     "--frames-hold",
@@ -168,7 +168,7 @@ class _Key(click.ParamType):
     type=_Columns(),
     help="Names or numbers of the two columns of positions among several.",
 )
-@click.option("--frames", type=_Range(), help="Import these frames only.  [default: all]")
+@click.option("--frames", type=_Range(), help="Import only these frames.  [default: all]")
 @click.option(
     "--zero-frequency",
     type=click.Choice(["centre", "corner"]),
@@ -181,11 +181,13 @@ class _Key(click.ParamType):
 )
 @click.option("--crop", type=SIZE, help="Crop frames to this size around the zero frequency.")
 @click.option(
-    "--bin", type=click.IntRange(min=1), help="Sum the counts of squares of this many pixels a side."
+    "--bin",
+    type=click.IntRange(min=1),
+    help="Bin the detector: sum the counts of squares of this many pixels a side.",
 )
-@click.option("--transpose", is_flag=True, help="Exchange the axes of the frames, once they are cropped.")
+@click.option("--transpose", is_flag=True, help="Transpose the frames, after cropping.")
 @click.option(
-    "--flip", type=click.Choice(["y", "x", "yx"]), help="Reverse frames along these axes, after that."
+    "--flip", type=click.Choice(["y", "x", "yx"]), help="Flip the frames along these axes, after transposing."
 )
 @click.option(
     "--pad",
@@ -195,43 +197,24 @@ class _Key(click.ParamType):
 @click.option(
     "--position-axes",
     metavar="AXES",
-    help="Columns of the positions: yx or xy, with a minus before an axis to be reversed.  [default: by "
+    help="Order of the columns of positions: yx or xy, with a minus before an axis that points the other "
+    "way.  [default: by "
     "their names, or yx]",
 )
 @click.option(
-    "--rotation-deg", type=float, help="Rotate the positions relative to the detector, from y to x."
-)
-@click.option(
-    "--position-unit",
-    type=click.Choice(["m", "mm", "um", "nm", "pixel"]),
-    help="Unit of the positions; lengths need the geometry.  [default: that of the file, or m]",
+    "--rotation-deg",
+    type=float,
+    help="Rotate the positions relative to the detector by this angle, from y towards x.",
 )
 @click.option("--scan-shape", type=PAIR, help="Rows and columns of a raster, if FILE has no positions.")
 @click.option("--scan-step-m", type=LENGTHS, help="Step of that raster; one length, or two for y and x.")
+@add_geometry_options(file=True)
 @click.option(
-    "--energy-eV", "energy_eV", type=float, help="Energy of the radiation (or give its wavelength)."
+    "--mrad-per-pixel", type=float, help="Angle that a detector pixel of FILE covers; needs the energy."
 )
-@click.option("--wavelength-m", type=float, help="Wavelength of the radiation (or give its energy).")
-@detector_distance_option
-@detector_pixel_size_option
-@click.option(
-    "--pixel-size-m", type=LENGTHS, help="Size of a pixel of the object, if it is known by calibration."
-)
-@click.option("--mrad-per-pixel", type=float, help="Angle of a detector pixel in FILE; needs the energy.")
 @click.option(
     "--inverse-angstrom-per-pixel", type=float, help="Spatial frequency of a detector pixel in FILE, in 1/A."
 )
-@click.option(
-    "--radiation",
-    type=click.Choice(["photon", "electron"]),
-    help="Kind of radiation.  [default: that of the file, or photon]",
-)
-@click.option(
-    "--propagation",
-    type=click.Choice(["far-field", "near-field"]),
-    help="Diffraction patterns or Fresnel images.  [default: that of the file, or far-field]",
-)
-@source_distance_option
 @click.option(
     "--assume", type=_Assumption(), multiple=True, help="Value for what FILE lacks, as in energy_eV=8000."
 )

@@ -33,7 +33,9 @@ LIT_RIM = 0.1
 )
 @click.argument("scan", metavar="SCAN")
 @click.option(
-    "--picture", metavar="PICTURE", help="Also draw the mean frame and the positions, or the result, here."
+    "--picture",
+    metavar="PICTURE",
+    help="Also draw the mean frame and the positions, or the result, into this file.",
 )
 @overwrite_option
 def command(scan: str, picture: str | None, overwrite: bool) -> None:

@@ -21,8 +21,6 @@ __all__ = [
     "NumberOr",
     "algorithm_option",
     "colour_map_option",
-    "detector_distance_option",
-    "detector_pixel_size_option",
     "leave_out_option",
     "no_iterations_option",
     "options_on_command_line",
@@ -33,7 +31,6 @@ __all__ = [
     "refuse_to_overwrite",
     "region_option",
     "say_that_ramp_is_removed",
-    "source_distance_option",
     "sync_option",
     "tile_frames_option",
     "update_probe_option",
@@ -190,7 +187,7 @@ ramp_option = click.option(
     help="Subtract the mean slope of the phase, or keep it.  [default: subtract if the probe was recovered]",
 )
 region_option = click.option(
-    "--region", type=REGION, help="Rows and columns of the image, counted from its first pixel."
+    "--region", type=REGION, help="Rows and columns of the image to show, counted from its first pixel."
 )
 colour_map_option = click.option(
     *("--colour-map", "--color-map", "--cmap", "colour_map"),
@@ -211,15 +208,6 @@ leave_out_option = click.option(
     metavar="NUMBERS|FILE",
     help="Frames to leave out, as in 3,17,40-45, or a file of their numbers, or a mask (.npy, True: bad).",
 )
-detector_distance_option = click.option(
-    "--detector-distance-m", type=float, help="Distance from the sample to the detector."
-)
-detector_pixel_size_option = click.option(
-    "--detector-pixel-size-m", type=LENGTHS, help="Size of a detector pixel; one length, or two for y and x."
-)
-source_distance_option = click.option(
-    "--source-distance-m", type=float, help="Distance from a point source to the sample (near field)."
-)
 algorithm_option = click.option(
     "--algorithm",
     type=click.Choice(["lbfgs", "ap", "raar", "dm"]),
@@ -231,7 +219,7 @@ sync_option = click.option(
     type=click.Choice(["two-level", "full", "none"]),
     default="two-level",
     show_default=True,
-    help="Synchronise the frames of each tile and then the tiles, all frames at once, or nothing.",
+    help="Synchronise the frames of each tile and then the tiles, or all frames at once, or none.",
 )
 refine_option = click.option(
     "--refine",
@@ -260,13 +248,15 @@ BEAM_OPTIONS = (
     click.option(
         "--probe-defocus-m",
         type=float,
-        help="Guess the probe at this distance behind its focus: above 0 the beam is focused before the "
-        "sample and diverges on it (overfocus), below 0 it is focused behind it.  [default: many are tried]",
+        help="Guess the probe at this distance downstream of its focus: above 0 the focus lies before the "
+        "sample and the beam diverges on it (overfocus), below 0 it lies behind the sample.  "
+        "[default: many are tried]",
     ),
     click.option(
         "--convergence-angle-mrad",
         type=float,
-        help="Guess the probe from an even aperture of this semi-angle.  [default: from the mean frame]",
+        help="Guess the probe from a uniformly filled aperture of this semi-angle.  [default: from the "
+        "mean frame]",
     ),
 )
 

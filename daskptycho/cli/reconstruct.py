@@ -57,12 +57,12 @@ __all__ = ["command"]
     type=click.Choice(["ap", "raar", "dm", "none"]),
     default="raar",
     show_default=True,
-    help="Algorithm to begin with after a random start, until a synchronised region has grown.",
+    help="Algorithm of the first sweeps after a random start, until a synchronised region has grown.",
 )
 @click.option(
     "--momentum",
     type=NumberOr(float, "nesterov"),
-    help="Momentum of ap, from 0 (none) to below 1, or the sequence of Nesterov.  [default: nesterov]",
+    help="Momentum of ap: from 0 (none) to below 1, or Nesterov's sequence.  [default: nesterov]",
 )
 @sync_option
 @click.option(
@@ -96,7 +96,7 @@ __all__ = ["command"]
 @no_iterations_option
 @update_probe_option
 @click.option("--modes", type=int, help="Number of incoherent probe modes; by default, that of the scan.")
-@click.option("--guess-probe", is_flag=True, help="Guess the probe, also if the scan has one.")
+@click.option("--guess-probe", is_flag=True, help="Guess the probe even if the scan has one.")
 @add_beam_options
 @refine_option
 @click.option(
@@ -110,12 +110,12 @@ __all__ = ["command"]
 @click.option(
     "--tolerance",
     type=NumberOr(float, "auto"),
-    help="Stop when the residual falls below this value, or when nothing more is to be gained.",
+    help="Stop once the residual is below this value or, with auto, once residual and object are at rest.",
 )
 @click.option(
     "--polish/--no-polish",
     default=None,
-    help="Let the last sweeps allow for the noise of counts.  "
+    help="Allow for counting noise in the last sweeps.  "
     "[default: with --known-probe, if counts are whole and few]",
 )
 @click.option(
@@ -129,13 +129,14 @@ __all__ = ["command"]
     "--subpixel/--whole-pixel",
     default=True,
     show_default=True,
-    help="Keep fractions of pixels in the positions, or round them.",
+    help="Use positions between pixels, or round them to whole pixels.",
 )
 @leave_out_option
 @click.option(
     "--follow",
     is_flag=True,
-    help="Take up frames of a scan that is still being measured, and make --sweeps after the last.",
+    help="Follow a scan that is still being measured: take up its frames as they come, and make --sweeps "
+    "sweeps after the last one.",
 )
 @click.option(
     "--checkpoint-every", type=int, metavar="N", help="Keep a checkpoint every N sweeps, to resume from."

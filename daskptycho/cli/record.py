@@ -8,12 +8,9 @@ from typing import Any
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.cli.geometry import add_geometry_options
 from daskptycho.cli.options import (
-    LENGTHS,
-    detector_distance_option,
-    detector_pixel_size_option,
     overwrite_option,
-    source_distance_option,
     tile_frames_option,
 )
 from daskptycho.cli.terminal import remark, show_progress, verbosity_options
@@ -41,11 +38,6 @@ __all__ = ["command"]
 @click.option(
     "--plan-columns", metavar="Y,X", help="Names or numbers of its two columns of positions, as in samy,samx."
 )
-@click.option(
-    "--position-unit",
-    type=click.Choice(["m", "mm", "um", "nm", "pixel"]),
-    help="Unit of the positions.  [default: that of the plan, or m]",
-)
 @click.option("--intensity-key", metavar="NAME", help="Path of the frames in an HDF5 file.")
 @click.option(
     "--first-number",
@@ -60,28 +52,9 @@ __all__ = ["command"]
     type=float,
     default=60.0,
     show_default=True,
-    help="End the scan if no frame has come for so long.",
+    help="End the recording if no frame has come for this long.",
 )
-@click.option("--energy-eV", "energy_eV", type=float, help="Energy of the radiation.")
-@click.option("--wavelength-m", type=float, help="Wavelength of the radiation, in place of its energy.")
-@detector_distance_option
-@detector_pixel_size_option
-@source_distance_option
-@click.option("--pixel-size-m", type=LENGTHS, help="Size of a pixel of the object, if it is known.")
-@click.option(
-    "--radiation",
-    type=click.Choice(["photon", "electron"]),
-    default="photon",
-    show_default=True,
-    help="Kind of radiation.",
-)
-@click.option(
-    "--propagation",
-    type=click.Choice(["far-field", "near-field"]),
-    default="far-field",
-    show_default=True,
-    help="Diffraction patterns, or Fresnel images.",
-)
+@add_geometry_options()
 @click.option("--mask-value", type=float, multiple=True, help="Code of bad pixels, which are masked.")
 @click.option("--clip-negative", is_flag=True, help="Set negative counts to 0.")
 @tile_frames_option

@@ -8,12 +8,10 @@ from typing import Any
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
+from daskptycho.cli.geometry import add_geometry_options
 from daskptycho.cli.options import (
     PAIR,
-    detector_distance_option,
-    detector_pixel_size_option,
     overwrite_option,
-    source_distance_option,
     tile_frames_option,
 )
 from daskptycho.cli.terminal import remark, show_progress, verbosity_options
@@ -66,24 +64,7 @@ __all__ = ["command"]
 )
 @click.option("--modes", type=int, default=1, show_default=True, help="Number of incoherent probe modes.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the jitter and the noise.")
-@click.option(
-    "--propagation",
-    type=click.Choice(["far-field", "near-field"]),
-    default="far-field",
-    show_default=True,
-    help="Diffraction patterns, or Fresnel images, which need the geometry.",
-)
-@click.option("--energy-eV", "energy_eV", type=float, help="Energy of the photons or electrons.")
-@detector_distance_option
-@detector_pixel_size_option
-@source_distance_option
-@click.option(
-    "--radiation",
-    type=click.Choice(["photon", "electron"]),
-    default="photon",
-    show_default=True,
-    help="Kind of radiation.",
-)
+@add_geometry_options(simulated=True)
 @tile_frames_option
 @overwrite_option
 @verbosity_options

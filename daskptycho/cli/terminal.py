@@ -60,14 +60,14 @@ def verbosity_options(command: Callable[..., Any]) -> Callable[..., Any]:
             is_flag=True,
             expose_value=False,
             callback=_keep(VERBOSE),
-            help="Write a line for each step of the progress.",
+            help="Print a line for each step.",
         ),
         click.option(
             *("--quiet", "-q"),
             is_flag=True,
             expose_value=False,
             callback=_keep(QUIET),
-            help="Write no progress and no remarks.",
+            help="Print neither progress nor remarks.",
         ),
     ):
         command = option(command)

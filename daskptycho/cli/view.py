@@ -35,7 +35,7 @@ __all__ = ["command"]
 @click.option(
     "--only",
     type=click.Choice(["object", "amplitude", "phase", "probe"]),
-    help="Draw this part alone; the object is amplitude and phase.",
+    help="Draw only this part; the object is amplitude and phase.",
 )
 @region_option
 @colour_map_option
@@ -52,7 +52,7 @@ __all__ = ["command"]
     type=click.FloatRange(10, 2000),
     default=150,
     show_default=True,
-    help="Dots per inch of a picture made of dots.",
+    help="Resolution of a pixel format such as .png, in dots per inch.",
 )
 @overwrite_option
 def command(

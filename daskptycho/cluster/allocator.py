@@ -15,7 +15,7 @@ __all__ = ["release_free_memory", "release_memory_at_once"]
 M_MMAP_THRESHOLD = -3
 # Bytes from which an array's memory is returned at once: more than the arrays of a block of frames
 # (`backend.CPU_PIXELS`), which are allocated and freed all the time in a sweep.
-LEAST = 2**19
+LEAST = 2**20
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from daskptycho.dashboard.view import View
+from daskptycho.dashboard.view import Extent, View
 
 __all__ = ["LatestView"]
 
@@ -36,6 +36,7 @@ class LatestView:
         self._number = 0
         self._number_read = 0
         self._read_at = -OPEN_PAGE_SECONDS
+        self._extent: Extent | None = None
         self._lock = threading.Lock()
 
     def show(self, view: View) -> bool:
@@ -49,6 +50,8 @@ class LatestView:
                 for name in ("image", "probe", "tiles")
                 if getattr(view, name) is None
             }
+            if "image" in pictures:
+                pictures["detail"] = self._view.detail
             self._view = replace(view, **pictures)
             self._number += 1
         return self.is_watched()
@@ -59,6 +62,14 @@ class LatestView:
             self._read_at = self._clock()
             self._number_read = self._number
             return self._number, self._view
+
+    def look_at(self, extent: Extent | None) -> None:
+        """Remember which part of the image a page shows now; None for all of it."""
+        self._extent = extent
+
+    def looked_at(self) -> Extent | None:
+        """The part of the image that was looked at last; None for all of it, or if no page is open."""
+        return self._extent if self.is_watched() else None
 
     def is_watched(self) -> bool:
         """Whether a page is open."""

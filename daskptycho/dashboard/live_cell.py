@@ -9,7 +9,7 @@ import xarray as xr
 
 from daskptycho.dashboard.html_parts import read_asset, render_headline, render_numbers
 from daskptycho.dashboard.live_view import LiveView, make_first_view
-from daskptycho.dashboard.view import View
+from daskptycho.dashboard.view import Extent, View
 from daskptycho.errors import OptionError, how_to_install
 
 __all__ = ["LiveCell"]
@@ -63,6 +63,10 @@ class _Cell:
             self._pictures.update(self._html(_render_pictures(view)))
         # Whether anyone watches a notebook is unknown.
         return True
+
+    def looked_at(self) -> Extent | None:
+        # A picture in a notebook cannot be zoomed.
+        return None
 
     def is_up_to_date(self) -> bool:
         return True

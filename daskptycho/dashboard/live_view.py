@@ -16,8 +16,11 @@ from typing import Literal, Protocol, Self
 import xarray as xr
 
 from daskptycho.dashboard.view import (
+    Extent,
     View,
     choose_scale,
+    find_window,
+    make_detail_picture,
     make_image_picture,
     make_probe_picture,
     make_tile_map,
@@ -45,6 +48,9 @@ class Display(Protocol):
 
     def show(self, view: View) -> bool:
         """Show this view from now on, and return whether somebody watches."""
+
+    def looked_at(self) -> Extent | None:
+        """The part of the image that whoever watches has zoomed into; None for all of it."""
 
     def is_up_to_date(self) -> bool:
         """Whether whoever watches has the newest view."""
@@ -193,15 +199,19 @@ class LiveView:
         view = self._view
         self._pictured_sweep = progress.sweep
         is_last = progress.sweep == view.sweeps or view.status == "done"
+        whole = progress.preview(LAST_PICTURE_PIXELS if is_last else PICTURE_PIXELS)
+        # A recovered probe may have taken up any phase ramp, so that the object's own is unknown.
+        remove_ramp = progress.options.update_probe
+        extent = self._display.looked_at() if whole.step > 1 else None
+        window = None if extent is None else find_window(extent, view.scale, progress.tiling.window)
+        detail = None
+        if window is not None:
+            part = progress.preview(PICTURE_PIXELS, window)
+            detail = make_detail_picture(part, whole, view.scale, progress.sweep, remove_ramp=remove_ramp)
         return replace(
             view,
-            image=make_image_picture(
-                progress.preview(LAST_PICTURE_PIXELS if is_last else PICTURE_PIXELS),
-                view.scale,
-                progress.sweep,
-                # A recovered probe may have taken up any phase ramp, so that the object's own is unknown.
-                remove_ramp=progress.options.update_probe,
-            ),
+            image=make_image_picture(whole, view.scale, progress.sweep, remove_ramp=remove_ramp),
+            detail=detail,
             probe=make_probe_picture(progress.probe()),
             tiles=make_tile_map(progress.tiling, progress.homes(), view.scale),
         )

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from bokeh.document import Document
+from bokeh.events import RangesUpdate, Reset
 from bokeh.models import ColumnDataSource, CustomJS, Div, InlineStyleSheet
 from jinja2 import Template
 
@@ -16,6 +18,7 @@ from daskptycho.dashboard.html_parts import read_asset, render_headline, render_
 from daskptycho.dashboard.latest_view import LatestView
 from daskptycho.dashboard.page_figures import (
     draw_curve,
+    draw_detail,
     draw_image,
     draw_probe,
     draw_tiles,
@@ -23,6 +26,7 @@ from daskptycho.dashboard.page_figures import (
     make_image_figures,
     make_probe_figure,
     make_tile_figure,
+    remove_detail,
 )
 from daskptycho.dashboard.view import View
 
@@ -60,8 +64,8 @@ def fill_page(doc: Document, latest: LatestView | None, dask_page: str = "") -> 
         for name in ("head", "numbers", "workers")
     }
     texts["head"].js_on_change("text", CustomJS(code=STAY_AFTER_END))
-    image, residual, disagreement, probe, tiles = (ColumnDataSource() for _ in range(5))
-    amplitude, phase = make_image_figures(image)
+    image, detail, residual, disagreement, probe, tiles = (ColumnDataSource() for _ in range(6))
+    amplitude, phase = make_image_figures(image, detail)
     figures = {
         "amplitude": amplitude,
         "phase": phase,
@@ -90,14 +94,32 @@ def fill_page(doc: Document, latest: LatestView | None, dask_page: str = "") -> 
         # A picture is sent to the browser only once.
         if view.image is not None and view.image is not shown.get("image"):
             draw_image(image, amplitude, phase, view.image, view.scale)
+            if view.detail is None:
+                remove_detail(detail)
+            else:
+                draw_detail(detail, amplitude, phase, view.detail)
         if view.probe is not None and view.probe is not shown.get("probe"):
             draw_probe(probe, figures["probe"], view.probe)
         if view.tiles is not None and view.tiles is not shown.get("tiles"):
             draw_tiles(tiles, figures["tiles"], view.tiles)
         shown.update(number=number, image=view.image, probe=view.probe, tiles=view.tiles)
 
+    if latest is not None:
+        _report_looks((amplitude, phase), latest)
     update()
     doc.add_periodic_callback(update, PERIOD)
+
+
+def _report_looks(figures: Sequence[Any], latest: LatestView) -> None:
+    """Let the run know which part of the image is looked at, so that the next one has its details."""
+
+    def look(event: RangesUpdate) -> None:
+        (left, right), (top, bottom) = sorted((event.x0, event.x1)), sorted((event.y0, event.y1))
+        latest.look_at((left, right, top, bottom))
+
+    for plot in figures:
+        plot.on_event(RangesUpdate, look)
+        plot.on_event(Reset, lambda _: latest.look_at(None))
 
 
 def _tab_title(view: View) -> str:

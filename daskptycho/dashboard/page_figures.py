@@ -32,6 +32,7 @@ from daskptycho.views.drawing import RIM_COLOUR
 
 __all__ = [
     "draw_curve",
+    "draw_detail",
     "draw_image",
     "draw_probe",
     "draw_tiles",
@@ -39,6 +40,7 @@ __all__ = [
     "make_image_figures",
     "make_probe_figure",
     "make_tile_figure",
+    "remove_detail",
 ]
 
 # Smallest value on a logarithmic axis, since rounding may leave values below zero.
@@ -71,20 +73,26 @@ def _set_style(plot: Any) -> None:
     plot.grid.grid_line_color = "#eef1f5"
 
 
-def make_image_figures(source: ColumnDataSource) -> tuple[Any, Any]:
-    """Make the figures of amplitude and phase, which are moved and zoomed together."""
+def make_image_figures(source: ColumnDataSource, detail: ColumnDataSource) -> tuple[Any, Any]:
+    """Make the figures of amplitude and phase, which are moved and zoomed together.
+
+    `source` holds the whole image, `detail` the part that is looked at, which is drawn on top of it.
+    """
     # Bokeh warns of a figure without data.
     nothing = [np.full((1, 1), np.nan, np.float32)]
     source.data = {"amplitude": nothing, "phase": nothing, "x": [0], "y": [0], "dw": [1], "dh": [1]}
-    amplitude = _make_image_figure("Amplitude", source, "gray")
-    phase = _make_image_figure("Phase (rad)", source, "twilight", amplitude)
+    detail.data = dict(source.data)
+    amplitude = _make_image_figure("Amplitude", source, detail, "gray")
+    phase = _make_image_figure("Phase (rad)", source, detail, "twilight", amplitude)
     bar = phase.right[0]
     bar.ticker = BasicTicker(desired_num_ticks=5)
     bar.formatter = CustomJSTickFormatter(code=RADIANS)
     return amplitude, phase
 
 
-def _make_image_figure(title: str, source: ColumnDataSource, cmap: str, other: Any = None) -> Any:
+def _make_image_figure(
+    title: str, source: ColumnDataSource, detail: ColumnDataSource, cmap: str, other: Any = None
+) -> Any:
     name = title.split()[0].lower()
     plot = figure(
         title=title,
@@ -97,13 +105,20 @@ def _make_image_figure(title: str, source: ColumnDataSource, cmap: str, other: A
         toolbar_location="above",
     )
     mapper = LinearColorMapper(palette=_palette(cmap), low=0, high=1, nan_color=RIM_COLOUR)
-    plot.image(image=name, x="x", y="y", dw="dw", dh="dh", source=source, color_mapper=mapper)
+    whole, _ = (
+        plot.image(image=name, x="x", y="y", dw="dw", dh="dh", source=own, color_mapper=mapper)
+        for own in (source, detail)
+    )
+    if other is None:
+        # The detail is part of the whole and does not change what a reset shows.
+        plot.x_range.renderers = plot.y_range.renderers = [whole]
     plot.add_layout(
         ColorBar(color_mapper=mapper, width=10, padding=4, major_label_text_color="#55616e"), "right"
     )
     wheel = WheelZoomTool(zoom_on_axis=False)
     hover = HoverTool(
-        tooltips=[("x, y", "$x{0.[00]}, $y{0.[00]}"), ("amplitude", "@amplitude"), ("phase", "@phase rad")]
+        renderers=[whole],
+        tooltips=[("x, y", "$x{0.[00]}, $y{0.[00]}"), ("amplitude", "@amplitude"), ("phase", "@phase rad")],
     )
     plot.add_tools(wheel, hover)
     plot.toolbar.active_scroll = wheel
@@ -120,7 +135,6 @@ def draw_image(
     source: ColumnDataSource, amplitude: Any, phase: Any, image: ImagePicture, scale: Scale
 ) -> None:
     """Put an image into the figures of amplitude and phase."""
-    left, right, top, bottom = image.extent
     for plot, (low, high) in (
         (amplitude, image.amplitude_limits),
         (phase, (-image.phase_limit, image.phase_limit)),
@@ -137,6 +151,24 @@ def draw_image(
         phase.right[0].ticker.update(desired_num_ticks=6, mantissas=[1, 2, 5])
     amplitude.title.text = "Amplitude" + _title_suffix(image)
     phase.title.text = "Phase (rad)" + _title_suffix(image)
+    _place_image(source, image)
+
+
+def draw_detail(source: ColumnDataSource, amplitude: Any, phase: Any, detail: ImagePicture) -> None:
+    """Put the part of the image that is looked at on top of the whole, with the same colours."""
+    for plot in (amplitude, phase):
+        plot.title.text = plot.title.text.split(" after ")[0] + _title_suffix(detail)
+    _place_image(source, detail)
+
+
+def remove_detail(source: ColumnDataSource) -> None:
+    """Show the whole image only."""
+    nothing = [np.full((1, 1), np.nan, np.float32)]
+    source.data = dict(source.data) | {"amplitude": nothing, "phase": nothing}
+
+
+def _place_image(source: ColumnDataSource, image: ImagePicture) -> None:
+    left, right, top, bottom = image.extent
     source.data = {
         "amplitude": [image.amplitude],
         "phase": [image.phase],
@@ -148,8 +180,8 @@ def draw_image(
 
 
 def _title_suffix(image: ImagePicture) -> str:
-    thinned = "" if image.step == 1 else f", 1 pixel in {image.step}"
-    return f" after sweep {image.sweep}{thinned}"
+    averaged = "" if image.step == 1 else f", means of {image.step} x {image.step} pixels"
+    return f" after sweep {image.sweep}{averaged}"
 
 
 def make_probe_figure(source: ColumnDataSource) -> Any:

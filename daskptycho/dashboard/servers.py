@@ -26,7 +26,7 @@ from tornado.netutil import bind_sockets
 
 from daskptycho.dashboard.latest_view import LatestView
 from daskptycho.dashboard.page import PATH, fill_page
-from daskptycho.dashboard.view import View
+from daskptycho.dashboard.view import Extent, View
 from daskptycho.errors import OptionError, how_to_install
 
 __all__ = ["LocalServer", "SchedulerServer"]
@@ -38,7 +38,11 @@ CLOSING_SECONDS = 5.0
 # Seconds that a call waits at most for the scheduler's answer.
 ANSWER_SECONDS = 30.0
 # Remote calls that the scheduler answers.
-SHOW, IS_UP_TO_DATE = "daskptycho_show", "daskptycho_is_up_to_date"
+SHOW, IS_UP_TO_DATE, LOOKED_AT = (
+    "daskptycho_show",
+    "daskptycho_is_up_to_date",
+    "daskptycho_looked_at",
+)
 
 
 class LocalServer:
@@ -66,6 +70,9 @@ class LocalServer:
 
     def show(self, view: View) -> bool:
         return self._latest.show(view)
+
+    def looked_at(self) -> Extent | None:
+        return self._latest.looked_at()
 
     def is_up_to_date(self) -> bool:
         return self._latest.is_up_to_date()
@@ -142,19 +149,23 @@ class SchedulerServer:
         return f"{self._client.dashboard_link.removesuffix('/status')}{PATH}?run={self._run}"
 
     def show(self, view: View) -> bool:
-        return self._call(SHOW, view=pickle.dumps(view))
+        return bool(self._call(SHOW, view=pickle.dumps(view)))
+
+    def looked_at(self) -> Extent | None:
+        found = self._call(LOOKED_AT)
+        return None if found is None else tuple(found)
 
     def is_up_to_date(self) -> bool:
-        return self._call(IS_UP_TO_DATE)
+        return bool(self._call(IS_UP_TO_DATE))
 
     def close(self) -> None:
         """Do nothing: the scheduler serves the page for as long as it runs."""
 
-    def _call(self, handler: str, **given: Any) -> bool:
+    def _call(self, handler: str, **given: Any) -> Any:
         # Unlike run_on_scheduler, this does not add a line to the scheduler's log at every sweep.
         # A scheduler that does not answer must not keep a run from ending.
         call = getattr(self._client.scheduler, handler)
-        return bool(self._client.sync(call, callback_timeout=ANSWER_SECONDS, run=self._run, **given))
+        return self._client.sync(call, callback_timeout=ANSWER_SECONDS, run=self._run, **given)
 
 
 def _runs(scheduler: Any) -> dict[str, LatestView]:
@@ -195,7 +206,7 @@ def _fill_page(scheduler: Any, extra: Any, doc: Document) -> None:
     fill_page(doc, latest, dask_page="status")
 
 
-def _make_handlers(runs: dict[str, LatestView]) -> dict[str, Callable[..., bool]]:
+def _make_handlers(runs: dict[str, LatestView]) -> dict[str, Callable[..., Any]]:
     """Make the functions with which the scheduler answers the remote calls."""
 
     def show(run: str, view: bytes) -> bool:
@@ -204,4 +215,7 @@ def _make_handlers(runs: dict[str, LatestView]) -> dict[str, Callable[..., bool]
     def is_up_to_date(run: str) -> bool:
         return run not in runs or runs[run].is_up_to_date()
 
-    return {SHOW: show, IS_UP_TO_DATE: is_up_to_date}
+    def looked_at(run: str) -> Extent | None:
+        return runs[run].looked_at() if run in runs else None
+
+    return {SHOW: show, IS_UP_TO_DATE: is_up_to_date, LOOKED_AT: looked_at}

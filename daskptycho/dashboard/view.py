@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import xarray as xr
@@ -16,17 +17,26 @@ from daskptycho.run.preview import Preview
 from daskptycho.scan.dataset import pixel_size
 from daskptycho.tiling import Tiling, Window
 
+if TYPE_CHECKING:
+    from daskptycho.views.drawing import Picture
+
 __all__ = [
+    "Extent",
     "ImagePicture",
     "ProbePicture",
     "Scale",
     "TileMap",
     "View",
     "choose_scale",
+    "find_window",
+    "make_detail_picture",
     "make_image_picture",
     "make_probe_picture",
     "make_tile_map",
 ]
+
+Extent = tuple[float, float, float, float]
+"""Left, right, top and bottom outer edge of a part of the canvas, in the unit of a scale."""
 
 # Most probe modes in a picture, and most pixels along a side of each.
 MAX_MODES = 6
@@ -58,12 +68,12 @@ class ImagePicture:
     sweep : int
         The sweep after which the picture was made.
     step : int
-        Only every `step`-th pixel of the canvas is shown, along either axis.
+        A pixel of the picture is the mean of `step` x `step` pixels of the canvas.
     """
 
     amplitude: NDArray[np.float32]
     phase: NDArray[np.float32]
-    extent: tuple[float, float, float, float]
+    extent: Extent
     amplitude_limits: tuple[float, float]
     phase_limit: float
     sweep: int
@@ -129,6 +139,8 @@ class View:
         Of the extents of the pictures.
     image, probe, tiles : ImagePicture, ProbePicture, TileMap or None
         None where the picture of an earlier view is to stay.
+    detail : ImagePicture or None
+        The part of the image that is looked at, with more pixels; it belongs to `image`.
     """
 
     scan: str = ""
@@ -146,6 +158,7 @@ class View:
     image: ImagePicture | None = None
     probe: ProbePicture | None = None
     tiles: TileMap | None = None
+    detail: ImagePicture | None = None
 
     @property
     def sweeps_done(self) -> int:
@@ -174,32 +187,88 @@ def choose_scale(scan: xr.Dataset | None, canvas: Window) -> Scale:
     return Scale((size[0] / unit, size[1] / unit), name)
 
 
+def find_window(extent: Extent, scale: Scale, canvas: Window) -> Window | None:
+    """The pixels of the canvas within an extent; None if there are none, or all of them."""
+    left, right, top, bottom = extent
+    edges = []
+    for axis, (low, high) in enumerate(((top, bottom), (left, right))):
+        first, size = (canvas.y, canvas.height) if axis == 0 else (canvas.x, canvas.width)
+        # A pixel reaches half a pixel to both sides of its coordinate.
+        begin = max(first, math.floor(low / scale.pixel[axis] + 0.5))
+        end = min(first + size, math.ceil(high / scale.pixel[axis] + 0.5))
+        edges.append((begin, end - begin))
+    (y, height), (x, width) = edges
+    window = Window(y, x, height, width)
+    return None if height < 1 or width < 1 or window == canvas else window
+
+
 def make_image_picture(preview: Preview, scale: Scale, sweep: int, *, remove_ramp: bool) -> ImagePicture:
     """Prepare a preview of the object for drawing, as `plotting` does for a result."""
-    from daskptycho.views.drawing import make_picture, phase_limit, robust_limits
+    from daskptycho.views.drawing import make_picture
 
-    window, step = preview.window, preview.step
-    centres = {
-        axis: (axis, (first + (np.arange(size) + 0.5) * step - 0.5) * pixel, {"units": scale.unit})
-        for axis, first, size, pixel in zip(
-            ("y", "x"), (window.y, window.x), preview.image.shape, scale.pixel, strict=True
-        )
-    }
-    picture = make_picture(
-        xr.DataArray(preview.image, dims=("y", "x"), coords=centres),
-        preview.illumination,
-        remove_ramp=remove_ramp,
+    picture = make_picture(_with_coordinates(preview, scale), preview.illumination, remove_ramp=remove_ramp)
+    return _split(picture, sweep, preview.step)
+
+
+def make_detail_picture(
+    detail: Preview, whole: Preview, scale: Scale, sweep: int, *, remove_ramp: bool
+) -> ImagePicture:
+    """Prepare a preview of a part of the object for drawing on top of the picture of the whole.
+
+    The same mean phase and the same slope are subtracted from both.
+    """
+    from daskptycho.views.drawing import make_picture
+
+    shown = make_picture(_with_coordinates(whole, scale), whole.illumination, remove_ramp=remove_ramp)
+    # The phase of this product is the plane that was subtracted.
+    plane = whole.image[shown.box] * shown.values.conj()
+    slopes = [
+        np.angle(np.vdot(np.delete(plane, -1, axis), np.delete(plane, 0, axis))) / whole.step
+        for axis in (0, 1)
+    ]
+    y, x = _centres(whole)
+    tilt = np.add.outer(slopes[0] * y[shown.box[0]], slopes[1] * x[shown.box[1]])
+    mean = np.angle(np.sum(plane * np.exp(-1j * tilt)))
+    y, x = _centres(detail)
+    flat = detail.image * np.exp(-1j * (mean + np.add.outer(slopes[0] * y, slopes[1] * x)))
+    part = make_picture(
+        _with_coordinates(replace(detail, image=flat), scale), detail.illumination, remove_mean=False
     )
+    return _split(part, sweep, detail.step)
+
+
+def _centres(preview: Preview) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coordinates y and x of the centres of a preview's blocks, in pixels of the canvas."""
+    window, step = preview.window, preview.step
+    y, x = (
+        first + (np.arange(size) + 0.5) * step - 0.5
+        for first, size in zip((window.y, window.x), preview.image.shape, strict=True)
+    )
+    return y, x
+
+
+def _with_coordinates(preview: Preview, scale: Scale) -> xr.DataArray:
+    """The image of a preview with coordinates in the unit of a scale."""
+    centres = {
+        axis: (axis, own * pixel, {"units": scale.unit})
+        for axis, own, pixel in zip(("y", "x"), _centres(preview), scale.pixel, strict=True)
+    }
+    return xr.DataArray(preview.image, dims=("y", "x"), coords=centres)
+
+
+def _split(picture: Picture, sweep: int, step: int) -> ImagePicture:
+    """Amplitude and phase of a picture, with the ends of their colour maps."""
+    from daskptycho.views.drawing import phase_limit, robust_limits
+
     left, right, bottom, top = picture.extent
     amplitude, phase = np.abs(picture.values), np.angle(picture.values)
-    limits = robust_limits(np.abs(picture.bright))
     for values in (amplitude, phase):
         values[picture.rim] = np.nan
     return ImagePicture(
         amplitude.astype(np.float32),
         phase.astype(np.float32),
         (left, right, top, bottom),
-        limits,
+        robust_limits(np.abs(picture.bright)),
         phase_limit(picture),
         sweep,
         step,

@@ -18,6 +18,7 @@ from daskptycho.errors import OptionError, ScanError, warn_caller
 from daskptycho.formats.frame_contents import apply_to_frames, interpret_frames
 from daskptycho.formats.frame_layout import bin_frames, turn_frames
 from daskptycho.formats.geometry import CALIBRATIONS, combine_geometry, derive_pixel_size
+from daskptycho.formats.offers import CALLED
 from daskptycho.formats.padding import pad_frames
 from daskptycho.formats.positions import Positions
 from daskptycho.formats.units import check_plausible, is_pixels, to_si
@@ -329,8 +330,12 @@ def _make_raster(
     shape = arrangement.scan_shape or scan.get("scan_shape")
     step = arrangement.scan_step_m if arrangement.scan_step_m is not None else scan.get("scan_step_m")
     if shape is None:
+        seen = [", ".join(own.others) for own in scan.get("account", ()) if own.what == CALLED["position"]]
+        there = (
+            f" ({seen[0]} is there: --position-key and --position-columns take two columns)" if seen else ""
+        )
         raise ScanError(
-            f"{source} has {frames} frames and no positions; expected scan_shape (--scan-shape) and "
+            f"{source} has {frames} frames and no positions{there}; expected scan_shape (--scan-shape) and "
             "scan_step_m (--scan-step-m) for a raster, a file of positions (--position-file), or the name of "
             "the positions in the file (--position-key)"
         )

@@ -89,6 +89,14 @@ def small_array(values: NDArray[Any], name: str, where: str) -> NDArray[Any]:
     values = drop_leading_ones(values, DIMENSIONS[name])
     if name == "background" and values.ndim == 3 and values.dtype.kind in "iuf":
         values = values.mean(axis=0)
+    if name == "valid" and values.ndim == 3:
+        raise ScanError(
+            f"valid ({where}) is {said}, a mask for each frame; expected one for all frames, (qy, qx): "
+            f"leave out "
+            "whole frames (leave_out, --leave-out, which takes a mask of frames too), and give pixels that "
+            "are "
+            "bad in single frames a code (mask_value, --mask-value)"
+        )
     if values.dtype.kind not in "biufc" or values.ndim not in (2, DIMENSIONS[name]):
         raise ScanError(f"{name} ({where}) is {said}; expected numbers of {DIMENSIONS[name]} dimensions")
     if name == "probe" and values.ndim == 2:

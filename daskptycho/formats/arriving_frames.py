@@ -38,6 +38,9 @@ class FrameSource(Protocol):
         Frames beyond the end of `wanted` are all returned.
         """
 
+    def describe_lack(self) -> str:
+        """What is lacking for the next frame to come, as far as that is known."""
+
 
 def open_source(path: Path, intensity_key: str | None = None, first_number: int = 0) -> FrameSource:
     """The source at a path: a folder, or an HDF5 file, which need not exist yet.
@@ -88,6 +91,20 @@ class _Hdf5:
                     yield block, array[rows[0] : rows[-1] + 1] if whole else array[rows]
                 self._beyond = max(self._beyond, start + count)
                 start += len(array)
+
+    def describe_lack(self) -> str:
+        if not self._path.exists():
+            return f"{self._path} does not exist yet"
+        with suppress(OSError, RuntimeError, KeyError), self._open() as file:
+            if file is None:
+                return f"{self._path} cannot be opened yet: it may be a file without SWMR that is open"
+            arrays = self._find(file)
+            if not arrays and self._key is not None:
+                return f"{self._path} has no {self._key} yet (intensity_key, --intensity-key)"
+            if not arrays:
+                return f"{self._path} has no array of frames yet"
+            return f"{self._path} has {sum(map(len, arrays)):,} frames, and no new one that is whole"
+        return f"{self._path} cannot be read yet"
 
     def _count_written(self, array: Any, start: int) -> int:
         """Number of frames that a dataset has: those that have been written whole.
@@ -207,6 +224,11 @@ class _Folder:
             self._read.add(file)
             if number >= 0 and _is_new(number, wanted):
                 yield np.array([number]), self._load(file)[np.newaxis]
+
+    def describe_lack(self) -> str:
+        return (
+            f"{self._path} has {len(self._read):,} numbered files (.npy, TIFF), and no new one that is whole"
+        )
 
     def _load(self, file: Path) -> NDArray[Any]:
         try:

@@ -15,7 +15,14 @@ from daskptycho.errors import ScanError, warn_caller
 from daskptycho.formats.lazy_frames import sample_frames
 from daskptycho.scan.optics import NEAR_FIELD
 
-__all__ = ["apply_to_frames", "bright_in", "interpret_frames", "squares_are_counts", "values_are_counts"]
+__all__ = [
+    "apply_to_frames",
+    "bright_in",
+    "interpret_frames",
+    "logarithm_of_counts",
+    "squares_are_counts",
+    "values_are_counts",
+]
 
 # Frames that are looked at.
 SAMPLED_FRAMES = 6
@@ -86,6 +93,24 @@ def squares_are_counts(frames: NDArray[Any]) -> bool:
     )
 
 
+def logarithm_of_counts(frames: NDArray[Any]) -> str | None:
+    """The logarithm that makes whole numbers of all values of frames once it is undone; None if none does."""
+    values = _positive(frames)
+    for name, undo in (("log(1 + counts)", np.expm1), ("log10(1 + counts)", lambda v: 10.0**v - 1)):
+        # Float32 holds the logarithm of so many counts well enough.
+        counts = undo(values[values < np.log1p(LARGEST_SQUARE)])
+        counts = counts[counts <= LARGEST_SQUARE]
+        fractions = np.abs(values - np.rint(values)) > ROUNDING
+        if (
+            counts.size >= max(ENOUGH, values.size // 2)
+            and fractions.mean() > 0.5
+            and np.unique(np.rint(counts)).size > 2
+            and _are_whole(counts)
+        ):
+            return name
+    return None
+
+
 def _positive(frames: NDArray[Any]) -> NDArray[np.float64]:
     values = np.asarray(frames, dtype=np.float64)
     return values[np.isfinite(values) & (values > 0)]
@@ -130,6 +155,13 @@ def interpret_frames(
         raise ScanError(
             f"the frames of {source} are called amplitudes, but are whole numbers as counts are; "
             "expected one of the two: give frames_hold (--frames-hold counts or --frames-hold amplitudes)"
+        )
+    logarithm = logarithm_of_counts(few)
+    if holds is None and logarithm is not None:
+        raise ScanError(
+            f"the frames of {source} hold {logarithm}; expected counts: undo the logarithm in the file, or "
+            f"give "
+            "frames_hold (--frames-hold counts) if these are counts all the same"
         )
     rooted = squares_are_counts(few)
     if holds is None and (named or rooted):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from daskptycho.formats.hdf5_file import (
     attribute,
+    broken_links,
     child,
     create_hdf5,
     is_dataset,
@@ -136,7 +137,7 @@ def hdf5_arrays(file: Any, path: Path, *, matlab: bool = False) -> NamedArrays:
 
     datasets = {name: in_order(item) for name, item in walk(file, lambda _, item: is_dataset(item))}
     attributes = {name: value for name in NUMBERS if (value := attribute(file, name)) is not None}
-    return NamedArrays(datasets, str(path), read, look_up, attributes)
+    return NamedArrays(datasets, str(path), read, look_up, attributes, dict(broken_links(file)))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from daskptycho.formats.lazy_frames import LazyFrames, contiguous_ranges, read_r
 __all__ = [
     "attribute",
     "broken_link",
+    "broken_links",
     "child",
     "create_hdf5",
     "identity",
@@ -237,6 +238,15 @@ def broken_link(group: Any, name: str) -> str:
             return f"is a link to {link.path}, which {link.filename} does not have"
     except OSError as error:
         return f"is a link to {link.filename}, a damaged file: {error}"
+
+
+def broken_links(file: Any) -> Iterator[tuple[str, str]]:
+    """Paths of the links of a file that lead nowhere, and what is wrong with each."""
+    groups = [("", file), *walk(file, lambda _, item: hasattr(item, "keys"))]
+    for above, group in groups:
+        for name in group:
+            if child(group, name) is None:
+                yield f"{above}/{name}", broken_link(group, name)
 
 
 def is_dataset(item: Any) -> bool:

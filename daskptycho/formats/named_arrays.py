@@ -128,6 +128,8 @@ class NamedArrays:
         Returns the array under any path that a user may give, None if there is none.
     attributes : mapping
         Numbers of the file as a whole.
+    broken : mapping
+        What is wrong with links that lead nowhere, by path.
     """
 
     arrays: Mapping[str, Any]
@@ -135,6 +137,7 @@ class NamedArrays:
     read: Callable[[Any], NDArray[Any]] = np.asarray
     look_up: Callable[[str], Any] = lambda key: None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, name: str, key: str) -> tuple[str, Any]:
         """The array that a user has named by its path, or by the end of its path, and its path.
@@ -157,7 +160,8 @@ class NamedArrays:
 
     def not_found(self, name: str, key: str | None) -> ScanError:
         """The error for something that is not among the arrays."""
-        listed = [f"{path} {tuple(int(n) for n in array.shape)}" for path, array in self.arrays.items()]
+        listed = [f"{path}, which {reason}" for path, reason in self.broken.items()]
+        listed += [f"{path} ({describe(array)})" for path, array in self.arrays.items()]
         more = f" and {len(listed) - MOST_LISTED} more" if len(listed) > MOST_LISTED else ""
         usual = f"one of {', '.join(USUAL_NAMES.get(name, ()))}"
         option = f"keys (--key {name}=PATH)" if name in NUMBERS else f"{name}_key (--{name}-key)"

@@ -11,11 +11,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from daskptycho.errors import OptionError, ScanError
+from daskptycho.errors import OptionError, ScanError, warn_caller
 from daskptycho.formats.arriving_frames import FrameSource, open_source
 from daskptycho.formats.position_file import read_position_file
 from daskptycho.formats.units import is_pixels, to_si
 from daskptycho.scan.dataset import create_scan, open_scan
+from daskptycho.scan.left_out import list_numbers
 from daskptycho.scan.scan_writer import ScanWriter
 from daskptycho.storage.store import exists, open_dataset, parse_location
 
@@ -23,6 +24,8 @@ __all__ = ["record"]
 
 # Seconds between two looks at the source.
 PAUSE = 0.1
+# Seconds without a frame after which it is said what is lacking.
+SILENT = 5.0
 
 
 def record(
@@ -87,7 +90,8 @@ def record(
     Warns
     -----
     UserWarning
-        As `ScanWriter`.
+        As `ScanWriter`; frames have come that are beyond the plan; or nothing has come for some seconds: what
+        it waits for.
 
     Raises
     ------
@@ -119,8 +123,36 @@ def record(
         )
     with ScanWriter(scan, mask_value=mask_value, clip_negative=clip_negative) as writer:
         frames = open_source(path, intensity_key, first_number)
-        _record_until_complete(frames, writer, len(position), wait_seconds, progress)
+        beyond = _record_until_complete(frames, writer, len(position), wait_seconds, progress)
+    if beyond:
+        warn_caller(
+            f"{list_numbers(beyond)} of {source} {'is' if len(beyond) == 1 else 'are'} beyond the plan of "
+            f"{len(position)} positions, and left out"
+        )
     return open_scan(scan)
+
+
+class _Patience:
+    """Looks at a source until nothing has come for long; says what it waits for."""
+
+    def __init__(self, source: FrameSource, seconds: float) -> None:
+        self._source, self._seconds, self._said = source, seconds, ""
+        self._latest = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() - self._latest >= self._seconds
+
+    def note_frames(self) -> None:
+        self._latest = time.monotonic()
+
+    def wait(self) -> None:
+        """Wait for a moment; say what for, if that has taken some seconds and was not said yet."""
+        lacking = self._source.describe_lack()
+        if time.monotonic() - self._latest >= SILENT and lacking != self._said:
+            warn_caller(f"record waits: {lacking} (for {self._seconds:g} s at most)")
+            self._said = lacking
+        time.sleep(PAUSE)
 
 
 def _record_until_complete(
@@ -129,32 +161,46 @@ def _record_until_complete(
     planned: int,
     wait_seconds: float,
     progress: Callable[[int, int], object] | None,
-) -> None:
+) -> list[int]:
+    """Record until all planned frames have come; the numbers of those that have come beyond the plan."""
     wanted = np.zeros(planned, dtype=bool)
     wanted[writer.missing] = True
-    latest = time.monotonic()
-    while wanted.any() and time.monotonic() - latest < wait_seconds:
+    beyond: set[int] = set()
+
+    def take() -> bool:
         came = False
         for numbers, counts in source.arrived(wanted):
-            writer.write(counts, numbers)
-            wanted[numbers[numbers < planned]] = False
-            came = True
-            if progress is not None:
-                progress(planned - int(wanted.sum()), planned)
-        if came:
-            latest = time.monotonic()
+            inside = numbers < planned
+            beyond.update(numbers[~inside].tolist())
+            if inside.any():
+                writer.write(counts[inside], numbers[inside])
+                wanted[numbers[inside]] = False
+                came = True
+                if progress is not None:
+                    progress(planned - int(wanted.sum()), planned)
+        return came
+
+    patience = _Patience(source, wait_seconds)
+    while wanted.any() and not patience.is_over:
+        if take():
+            patience.note_frames()
         else:
-            time.sleep(PAUSE)
+            patience.wait()
+    # What has come beside the last frame.
+    take()
+    return sorted(beyond)
 
 
 def _wait_for_first(source: FrameSource, wait_seconds: float, name: object) -> NDArray[Any]:
     """The first frames that have come."""
-    begun = time.monotonic()
-    while time.monotonic() - begun < wait_seconds:
+    patience = _Patience(source, wait_seconds)
+    while not patience.is_over:
         for _, counts in source.arrived(np.zeros(0, dtype=bool)):
             return counts
-        time.sleep(PAUSE)
-    raise ScanError(f"no frame has come from {name} for {wait_seconds:g} s; expected frames")
+        patience.wait()
+    raise ScanError(
+        f"no frame has come from {name} for {wait_seconds:g} s: {source.describe_lack()}; expected frames"
+    )
 
 
 def _read_plan(

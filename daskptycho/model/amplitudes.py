@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from daskptycho.backend import Device, array_module, to_device
+from daskptycho.backend import Device, array_module, kernels, to_device
 from daskptycho.model.forward import FarField, Forward
 
 __all__ = ["Amplitudes", "Detector", "prepare_amplitudes", "take_amplitudes"]
@@ -43,11 +43,11 @@ class Amplitudes:
 
     def take(self, frames: slice, out: Array | None = None) -> Array:
         """The same as ``self[frames]``, written into the (frame, N, N) float32 array `out` if given."""
-        xp = array_module(self.counts)
-        amplitude = xp.sqrt(self.counts[frames], dtype=np.float32, out=out)
-        if self.invalid is not None:
-            xp.copyto(amplitude, np.float32(-1), where=self.invalid)
-        return amplitude
+        counts = self.counts[frames]
+        if out is None:
+            out = array_module(counts).empty(counts.shape, dtype=np.float32)
+        kernels(counts).take_amplitudes(counts, self.invalid, out)
+        return out
 
     def __sizeof__(self) -> int:
         return self.counts.nbytes

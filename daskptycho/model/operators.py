@@ -72,12 +72,6 @@ def frame_blocks(frames: int, probe: Array) -> Iterator[slice]:
         yield slice(number * frames // blocks, (number + 1) * frames // blocks)
 
 
-def _ramps(fraction: Array, shape: tuple[int, int]) -> Array:
-    """Fourier factors that shift by fractions of a pixel, (frame, 1, N, N)."""
-    along_y, along_x = make_ramps(fraction, shape)
-    return along_y[:, None, :, None] * along_x[:, None, None, :]
-
-
 def shift_probe(probe: Array, fraction: Array, variation: tuple[Array, Array] | None = None) -> Array:
     """Shift the probe by the sub-pixel part of each frame's position, once its first mode varies.
 
@@ -95,31 +89,45 @@ def shift_probe(probe: Array, fraction: Array, variation: tuple[Array, Array] | 
     (frame, mode, N, N) complex64 array
         ``(1, mode, N, N)`` if all positions are whole pixels, and the probe does not vary.
     """
-    is_whole = are_whole_pixels(fraction)
-    probes = (probe if is_whole else transform(probe))[None]
+    if are_whole_pixels(fraction):
+        return probe[None] if variation is None else _vary(probe, *variation)
+    factor = np.float32(1 / math.prod(probe.shape[-2:]))
+    spectrum = transform(probe, unitary=False) * factor
+    ramps = _ramps(fraction, probe.shape[-2:])
     if variation is not None:
         modes, weight = variation
-        probes = _vary(probes, modes if is_whole else transform(modes), weight)
-    return probes if is_whole else inverse_transform(probes * _ramps(fraction, probe.shape[-2:]))
+        spectrum = _vary(spectrum, transform(modes, unitary=False) * factor, weight)
+    shifted = array_module(probe).multiply(ramps, spectrum, out=ramps if len(probe) == 1 else None)
+    return inverse_transform(shifted, unitary=False)
 
 
 def _vary(probe: Array, modes: Array, weight: Array) -> Array:
     """``P + sum_k w_ik E_k`` in the first mode, (frame, mode, N, N); see `shift_probe`."""
     xp = array_module(probe)
-    varied = xp.empty((len(weight), *probe.shape[1:]), dtype=np.complex64)
+    varied = xp.empty((len(weight), *probe.shape), dtype=np.complex64)
     varied[:] = probe
-    # A sum over few modes: a product of matrices may add in another order with other threads.
+    # Added one by one: a product of matrices may add in another order with other threads.
     for of_frames, mode in zip(xp.asarray(weight).T, modes, strict=True):
         varied[:, 0] += of_frames[:, None, None] * mode
     return varied
 
 
 def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
-    """Adjoint of `shift_probe`: shift each frame's array back and sum over frames, (mode, N, N)."""
+    """Adjoint of `shift_probe`: shift each frame's array back and sum over frames, (mode, N, N).
+
+    `moved`, (frame, mode, N, N) complex64, may be overwritten.
+    """
     if are_whole_pixels(fraction):
         return moved.sum(axis=0)
-    back = transform(moved) * _ramps(fraction, moved.shape[-2:]).conj()
-    return inverse_transform(back.sum(axis=0))
+    back = transform(moved, unitary=False, overwrite=True)
+    back *= _ramps(-fraction, moved.shape[-2:])
+    return inverse_transform(back.sum(axis=0), unitary=False) * np.float32(1 / math.prod(moved.shape[-2:]))
+
+
+def _ramps(fraction: Array, shape: tuple[int, int]) -> Array:
+    """Fourier factors that shift by fractions of a pixel, (frame, 1, N, N)."""
+    along_y, along_x = make_ramps(fraction, shape)
+    return along_y[:, None, :, None] * along_x[:, None, None, :]
 
 
 def split(image: Array, probe: Array, corner: Array, out: Array | None = None) -> Array:
@@ -353,16 +361,13 @@ def add_probe_terms(
         g_i, the factor of each frame's probe; ones by default.
     """
     numerator, denominator = sums
-    if factor is None and denominator.ndim == 2 and are_whole_pixels(fraction):
-        kernels(image).accumulate_probe(image, waves, corner, numerator[None], denominator)
-        return
-    patch = lit_patches(image, waves.shape[-2:], corner, factor)
-    power = abs(patch) ** 2
+    patch = lit_patches(image, waves.shape[-2:], corner, factor)[:, None]
+    power = patch[:, 0].real ** 2 + patch[:, 0].imag ** 2
     if denominator.ndim == 2:
         denominator += power.sum(axis=0)
     else:
         add_by_class(denominator, power, fraction)
-    numerator += unshift_probe_sum(patch[:, None].conj() * waves, fraction)
+    numerator += unshift_probe_sum(patch.conj() * waves, fraction)
 
 
 def lit_patches(image: Array, shape: tuple[int, int], corner: Array, factor: Array | None) -> Array:

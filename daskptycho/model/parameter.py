@@ -89,6 +89,9 @@ class Parameter(ABC):
     weighs_frames : bool
         Whether the weights of frames depend on it: an update then comes before frames are weighed. The object
         is updated together with any other parameter.
+    takes_projection : bool
+        Whether `accumulate` is given the data projection itself, in place of the change that it makes: the
+        exit waves of the model then need not be kept.
     """
 
     name: ClassVar[str]
@@ -99,6 +102,7 @@ class Parameter(ABC):
     fits_reflections: ClassVar[bool] = False
     batches: ClassVar[int] = 0
     weighs_frames: ClassVar[bool] = True
+    takes_projection: ClassVar[bool] = False
 
     @property
     def between_sweeps(self) -> bool:
@@ -157,7 +161,7 @@ class Parameter(ABC):
         image : (y, x) complex64 array
             The object on the tile's window.
         change : (frame, mode, N, N) complex64 array
-            The data projection minus the exit waves of the model.
+            The data projection minus the exit waves of the model; with `takes_projection`, the projection.
         view : View
         """
         return

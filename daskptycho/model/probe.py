@@ -14,11 +14,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from daskptycho.backend import array_module
+from daskptycho.backend import array_module, kernels
 from daskptycho.errors import OptionError
-from daskptycho.model.operators import add_probe_terms, shift_probe
+from daskptycho.model.operators import add_probe_terms, shift_probe, split
 from daskptycho.model.parameter import Parameter, Schedule, Sums, Variable, View
 from daskptycho.model.shifted_fit import CLASSES, step_to_shifted_fit
+from daskptycho.model.shifts import are_whole_pixels
 
 __all__ = ["Probe", "orthogonalise_modes", "prepare_probe"]
 
@@ -52,6 +53,7 @@ class Probe(Parameter):
     name: ClassVar[str] = "probe"
     has_momentum: ClassVar[bool] = True
     fits_reflections: ClassVar[bool] = True
+    takes_projection: ClassVar[bool] = True
 
     @property
     def schedule(self) -> Schedule | None:
@@ -93,6 +95,13 @@ class Probe(Parameter):
         )
 
     def accumulate(self, sums: Sums, frames: slice, image: Array, change: Array, view: View) -> None:
+        projected, (numerator, denominator) = change, sums
+        if view.factor is None and denominator.ndim == 2 and are_whole_pixels(view.fraction):
+            add = kernels(image).accumulate_probe_step
+            add(image, projected, view.probe, view.corner, numerator, denominator)
+            return
+        waves = split(image, view.probe, view.corner)
+        change = array_module(waves).subtract(projected, waves, out=waves)
         add_probe_terms(image, change, view.corner, view.fraction, sums, view.factor)
 
     def update(self, value: Array, sums: Sums) -> Array:

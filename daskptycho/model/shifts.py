@@ -15,7 +15,8 @@ Array = Any
 
 def are_whole_pixels(fraction: Array) -> bool:
     """Whether positions are known to be whole pixels; fractions on a GPU are not read, which would wait."""
-    return isinstance(fraction, np.ndarray) and not fraction.any()
+    # Asked for each block of frames: `any` of few numbers would take ten times as long.
+    return isinstance(fraction, np.ndarray) and np.count_nonzero(fraction) == 0
 
 
 def make_ramps(fraction: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
@@ -33,8 +34,15 @@ def make_ramps(fraction: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
     along_y, along_x : (frame, N) complex64 arrays
         The factor is their product. The zero frequency is first.
     """
+    return _make_ramp(fraction[:, 0], shape[0]), _make_ramp(fraction[:, 1], shape[1])
+
+
+def _make_ramp(fraction: Array, size: int) -> Array:
     xp = array_module(fraction)
-    qy, qx = xp.fft.fftfreq(shape[0]), xp.fft.fftfreq(shape[1])
-    along_y = xp.exp(-2j * np.pi * fraction[:, 0, None] * qy).astype(np.complex64)
-    along_x = xp.exp(-2j * np.pi * fraction[:, 1, None] * qx).astype(np.complex64)
-    return along_y, along_x
+    # Frequencies from zero on. The others are their negatives, and the factors there the conjugates.
+    angle = (fraction[:, None] * (xp.arange(size // 2 + 1) * (-2 * np.pi / size))).astype(np.float32)
+    ramp = xp.cos(angle) + np.complex64(1j) * xp.sin(angle)
+    if size % 2 == 0:
+        # `fftfreq` has the negative of the highest frequency.
+        ramp[:, -1] = ramp[:, -1].conj()
+    return xp.concatenate([ramp, ramp[:, (size - 1) // 2 : 0 : -1].conj()], axis=1)

@@ -145,13 +145,19 @@ class _FrameCollector:
             )
         elif leave == "waves":
             self.left = Waves(xp.empty((len(tile), *probe.shape), dtype=np.complex64))
+        self._lent: Array | None = None
+
+    def lend(self, frames: slice) -> Array | None:
+        """Where the waves of some frames will be left, for them to be computed there; None if nowhere."""
+        self._lent = self.left.waves[frames] if isinstance(self.left, Waves) else None
+        return self._lent
 
     def add(self, frames: slice, waves: Array, view: View) -> None:
         if isinstance(self.left, OverlapSum):
             unsplit(waves, view.probe, view.corner, self.left.image_sum)
         elif isinstance(self.left, Weighted):
             weigh(waves, view.probe, out=(self.left.frames[frames], self.left.power[frames]))
-        elif isinstance(self.left, Waves):
+        elif isinstance(self.left, Waves) and waves is not self._lent:
             self.left.waves[frames] = waves
 
 
@@ -226,13 +232,15 @@ def sweep_tile(
         likelihood = parameter.watch(at.value(parameter), likelihood, at.model.forward, sums[parameter.name])
     collector = _FrameCollector(leave, tile, probe)
     blocks = list(frame_blocks(len(tile), probe))
-    needs_waves = bool(summed) or getattr(algorithm, "needs_waves", True)
-    buffers = _Buffers(max(block.stop - block.start for block in blocks), probe, apart=needs_waves)
+    compared = [parameter for parameter in summed if not parameter.takes_projection]
+    apart = bool(compared) or getattr(algorithm, "needs_waves", True)
+    buffers = _Buffers(max(block.stop - block.start for block in blocks), probe, apart=apart)
     misfit: Any = 0.0
     for frames in blocks:
         count = frames.stop - frames.start
         view = at.view(tile, frames)
-        waves = split(image, view.probe, view.corner, out=buffers.waves(count))
+        lent = None if apart else collector.lend(frames)
+        waves = split(image, view.probe, view.corner, out=buffers.waves(count) if lent is None else lent)
         old_stack = None if stack is None else _apply_phases(stack, frames)
         z = algorithm.before(waves, old_stack)
         measured = take_amplitudes(amplitude, frames, buffers.amplitude(count))
@@ -248,12 +256,15 @@ def sweep_tile(
         if carried is not None:
             carried[frames] = new_stack
         collector.add(frames, to_overlap, view if following is None else following.view(tile, frames))
-        if summed:
+        for parameter in summed:
+            if parameter.takes_projection:
+                parameter.accumulate(sums[parameter.name], frames, image, projected, view)
+        if compared:
             # What changes between sweeps follows the coming image. Reflections overlap other waves than p.
             coming = xp.subtract(to_overlap, waves) if to_overlap is not projected else None
             # The model's waves are not needed any more: the change is written over them.
             change = xp.subtract(projected, waves, out=waves)
-            for parameter in summed:
+            for parameter in compared:
                 asked = coming if parameter.between_sweeps and coming is not None else change
                 parameter.accumulate(sums[parameter.name], frames, image, asked, view)
     # The misfit is read from a GPU once a sweep, since reading waits for all work that the GPU has queued.

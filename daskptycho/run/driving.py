@@ -14,6 +14,7 @@ from daskptycho.cluster.client import current_client, group_as_run
 from daskptycho.errors import FaultError, OptionError, ScanError
 from daskptycho.model.probe import Probe
 from daskptycho.model.sweep import FrameMeasures
+from daskptycho.run.following import Follower
 from daskptycho.run.keeper import Keeper
 from daskptycho.run.loop import Loop, Progress
 from daskptycho.run.misfits import warn_of_misfits
@@ -51,9 +52,8 @@ class Run:
     begin : callable or None
         Makes the first standing of a loop; None if the keeper has a checkpoint.
     keeper : Keeper
-    grow : callable, optional
-        After a sweep, the loops and the standings to go on with, one after the other; those of the sweep by
-        default.
+    follower : Follower, optional
+        Lays out the stages of a run that follows a scan.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class Run:
         lay_out: Callable[[], Loop],
         begin: Callable[[Loop], Standing] | None,
         keeper: Keeper,
-        grow: Callable[[Loop, Standing], Iterator[tuple[Loop, Standing]]] | None = None,
+        follower: Follower | None = None,
     ) -> None:
-        self._lay_out, self._begin, self._keeper, self._grow = lay_out, begin, keeper, grow
+        self._lay_out, self._begin, self._keeper, self._follower = lay_out, begin, keeper, follower
         self._client = current_client()
         self._loop: Loop | None = None
         # The standing after the last complete sweep, which is saved if the next sweep is interrupted.
@@ -107,6 +107,8 @@ class Run:
             loop, stopped = self._take_up(loop, callback)
             while not stopped and not loop.finished(self._standing):
                 self._standing = loop.advance(self._standing)
+                if self._follower is not None and callback is not None:
+                    loop = self._follower.look(loop)
                 stopped = self._report_progress(loop, self._standing, callback)
                 if not stopped and not loop.finished(self._standing):
                     self._save_between_sweeps(loop)
@@ -130,10 +132,10 @@ class Run:
         stopped : bool
             Whether the callback, which sees the new frames at once, asks the run to stop.
         """
-        if self._grow is None:
+        if self._follower is None:
             return loop, False
         assert self._standing is not None
-        for stage in self._grow(loop, self._standing):
+        for stage in self._follower.grow(loop, self._standing):
             loop, self._standing = stage
             self._loop = loop
             if self._standing.history and self._report_progress(loop, self._standing, callback):
@@ -175,7 +177,7 @@ class Run:
                 yield
         except (ScanError, OptionError) as error:
             # A resumed run would fail in the same way, but for what frames that came later have caused.
-            if self._grow is not None and self._standing is not None and self._standing.history:
+            if self._follower is not None and self._standing is not None and self._standing.history:
                 error.add_note(self._rescue())
             raise
         except OutOfMemory as error:

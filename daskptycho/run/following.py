@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from daskptycho.cluster.workers import Workers
-from daskptycho.errors import ScanError
+from daskptycho.errors import ScanError, warn_caller
 from daskptycho.run.first_probe import guess_probe
 from daskptycho.run.growth import Watch, take_some_tiles
 from daskptycho.run.keeper import Keeper
@@ -34,18 +35,31 @@ __all__ = ["Follower", "stage_settings"]
 
 # Sweeps over the same frames after which a run waits for more, rather than improve an image that will change.
 IDLE_SWEEPS = 30
+# Seconds after which a run that waits says how far the scan is.
+REPORT = 5.0
 # Detector pixels that a stage takes up at most, but for one tile on each thread: a second's work of a core.
 STAGE_PIXELS = 2**25
 
 
 def stage_settings(
-    options: RunOptions, workers: Workers, *, probe: ArrayLike | None = None, modes: Any = None
+    options: RunOptions,
+    find_workers: Callable[[], Workers],
+    *,
+    probe: ArrayLike | None = None,
+    modes: Any = None,
 ) -> Callable[[xr.Dataset], Setting]:
-    """What makes the setting of a stage from the scan with the frames of then; see `choose_setting`."""
+    """What makes the setting of a stage from the scan with the frames of then; see `choose_setting`.
+
+    Workers may join from stage to stage. Memory is planned for as many as there have been at most: those that
+    a cluster lets go while there is little to do come again.
+    """
     guessed: list[NDArray] = []
+    most = 0
 
     def choose(scan: xr.Dataset) -> Setting:
-        used = take_used(scan)
+        nonlocal most
+        used, workers = take_used(scan), find_workers()
+        most = max(most, workers.count)
         own = probe
         if own is None and "probe" not in scan and options.update_probe:
             if not guessed:
@@ -53,7 +67,7 @@ def stage_settings(
                 guessed.append(guess_probe(used))
             own = guessed[0]
         tiling = lay_out_tiles(used, whole_pixel=not options.subpixel)
-        return choose_setting(used, tiling, options, workers, probe=own, modes=modes)
+        return choose_setting(used, tiling, options, replace(workers, count=most), probe=own, modes=modes)
 
     return choose
 
@@ -72,6 +86,9 @@ class Follower:
     def __init__(self, watch: Watch, choose: Callable[[xr.Dataset], Setting], keeper: Keeper) -> None:
         self._watch, self._choose, self._keeper = watch, choose, keeper
         self._setting: Setting | None = None
+        # What was written when the stage began; None if not all of that is taken up.
+        self._of_stage: NDArray[np.int64] | None = None
+        self._has_warned = False
 
     def lay_out(self) -> Loop:
         """The loop of the stage that the keeper has a checkpoint of, or of the frames that are there.
@@ -88,15 +105,15 @@ class Follower:
         self._keeper.begin_stage(scan, kept=kept is not None)
         self._setting = self._choose(scan)
         loop = self._setting.lay_out()
-        growth = self._watch.growth(scan)
+        taken_up = int(frames_used(scan).sum())
+        self._of_stage, ended = self._watch.written, self._watch.ended
         if kept is not None:
             self._watch.look()
-            growth = self._watch.growth(scan)
             # `grow` takes up what has come since, so that the run goes on as if it had never been cut off.
-            is_complete = growth.taken_up == int(frames_used(self._watch.open()).sum())
-            measured = growth.measured if is_complete else growth.taken_up
-            growth = growth._replace(ended=self._keeper.ended_at_checkpoint, measured=measured)
-        return replace(loop, growth=growth)
+            is_complete = taken_up == int(frames_used(self._watch.open()).sum())
+            self._of_stage = self._watch.written if is_complete else None
+            ended = self._keeper.ended_at_checkpoint
+        return replace(loop, growth=self._watch.growth(taken_up)._replace(ended=ended))
 
     def _wait_for_frames(self) -> xr.Dataset:
         """The scan, once it has frames to begin with."""
@@ -107,38 +124,52 @@ class Follower:
                     f"the scan has ended with {self._watch.measured:,} frames in its store, and none of them "
                     "is used; expected frames to reconstruct"
                 )
-            self._watch.wait()
+            self._wait()
         return scan
+
+    def _wait(self) -> bool:
+        """Wait for frames, for some seconds at most; whether any have come. It is said if that takes long."""
+        new = self._watch.wait(REPORT)
+        if (silence := self._watch.describe_silence()) and not self._has_warned:
+            warn_caller(f"the run waits: {silence} (Ctrl-C ends it)")
+        self._has_warned = not new and (self._has_warned or bool(silence))
+        return new
 
     def begin(self, loop: Loop) -> Standing:
         """The standing before the first sweep."""
         assert self._setting is not None
         return self._setting.begin(loop)
 
+    def look(self, loop: Loop) -> Loop:
+        """The same loop, with how far the scan has grown by now."""
+        assert loop.growth is not None
+        self._watch.look()
+        growth = self._watch.growth(loop.growth.taken_up)
+        return replace(loop, growth=growth._replace(ended=loop.is_last))
+
     def grow(self, loop: Loop, standing: Standing) -> Iterator[tuple[Loop, Standing]]:
         """The loop and the standing of each new stage to go on with, after a sweep.
 
         Stages begin if frames have come, or if the scan has ended. A run that has improved the image for
-        long, or has diverged too often, waits for that.
+        long, or has diverged too often, waits for that; meanwhile the same loop comes now and then, with how
+        far the scan is.
         """
-        if loop.is_last or not self._has_news(loop, standing):
+        if loop.is_last:
             return
-        scan, is_last, rest = self._watch.open(), self._watch.ended, True
+        self._watch.look()
+        while not self._watch.ended and self._of_stage is not None:
+            if not np.array_equal(self._watch.written, self._of_stage):
+                break
+            if len(standing.recent) < IDLE_SWEEPS and not standing.guard.exhausted:
+                return
+            if not self._wait():
+                yield self.look(loop), standing
+        self._of_stage, is_last, rest = self._watch.written, self._watch.ended, True
+        scan = self._watch.open()
         while rest:
             part, rest = take_some_tiles(scan, self._keeper.scan, self._most_tiles(scan))
             loop, standing = self._begin_stage(part, loop, standing, is_last=is_last and not rest)
             yield loop, standing
-
-    def _has_news(self, loop: Loop, standing: Standing) -> bool:
-        """Whether there is anything new to take up; waits for it if the run has nothing else to do."""
-        new = self._watch.look()
-        growth = loop.growth
-        assert growth is not None
-        if not new and not self._watch.ended and self._watch.measured <= growth.measured:
-            if len(standing.recent) < IDLE_SWEEPS and not standing.guard.exhausted:
-                return False
-            self._watch.wait()
-        return True
 
     def _most_tiles(self, scan: xr.Dataset) -> int:
         """Number of new tiles that a stage takes up at most."""
@@ -157,7 +188,8 @@ class Follower:
         )
         same_mask = "valid" not in scan or bool((setting.scan["valid"] == before.scan["valid"]).all())
         following = setting.lay_out(loop, same if same_mask else {})
-        following = replace(following, growth=self._watch.growth(scan)._replace(ended=is_last))
+        growth = self._watch.growth(int(frames_used(scan).sum()))
+        following = replace(following, growth=growth._replace(ended=is_last))
         _, own = place_values(following.layout, setting.first_values(following))
         state = persist(carry_over(loop, standing.state, following, own, same))
         self._setting = setting

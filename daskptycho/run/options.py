@@ -88,6 +88,8 @@ class RunOptions:
     checkpoint_minutes: float | None
     refine: tuple[Refined, ...] = ()
     follow: bool = False
+    leave_out: tuple[int, ...] = ()
+    """Numbers of the frames that a run leaves out of a scan that it follows: some may be still to come."""
     likelihood: Literal["amplitude", "poisson"] = "amplitude"
 
     def __post_init__(self) -> None:
@@ -162,7 +164,9 @@ class RunOptions:
         opening = None if self.opening is None else describe_algorithm(self.opening)
         refine = {refined.name: asdict(refined) for refined in self.refine}
         described = {"algorithm": describe_algorithm(self.algorithm), "opening": opening}
-        return asdict(self) | described | {"refine": refine or None}
+        return (
+            asdict(self) | described | {"refine": refine or None, "leave_out": list(self.leave_out) or None}
+        )
 
     @staticmethod
     def from_attributes(attributes: dict[str, Any]) -> RunOptions:
@@ -175,6 +179,7 @@ class RunOptions:
             "refine": tuple(
                 REFINED[name](**values) for name, values in (attributes.get("refine") or {}).items()
             ),
+            "leave_out": tuple(attributes.get("leave_out") or ()),
         }
         return RunOptions(**attributes | made)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +22,12 @@ from daskptycho.run.growth import Watch
 from daskptycho.run.keeper import Keeper, refuse_to_lose_checkpoints
 from daskptycho.run.laying_out import choose_setting
 from daskptycho.run.loop import Progress
-from daskptycho.run.options import GIVEN, Refined, check_options
+from daskptycho.run.options import GIVEN, Refined, RunOptions, check_options
 from daskptycho.run.result import FORMAT
-from daskptycho.scan.dataset import leave_out_frames, take_used, validate_scan
+from daskptycho.scan.dataset import frame_numbers, leave_out_frames, take_used, validate_scan
 from daskptycho.scan.findings import leave_out_dark_frames, warn_of_positions
 from daskptycho.scan.growing import warn_of_growth
+from daskptycho.scan.left_out import find_frames
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.storage.store import Location, parse_location, write_atomically
 from daskptycho.sync.options import Sync
@@ -153,7 +155,7 @@ def reconstruct(
         not ended (`ScanWriter.close`); a scan that has ended without any is an error. Later tiles begin with
         the image and the probe of then. With `sweeps` after the last frame, the image is as good as that of
         a run that begins then.
-        With `start` "ones" and without `refine` only.
+        With `start` "ones" only. Of `refine`, a background can be found along; positions and gains cannot.
     overwrite : bool
         Whether to replace an existing result at `out`, and checkpoints of an earlier run.
 
@@ -229,15 +231,11 @@ def reconstruct(
     workers = find_workers(memory, device)
     target = None if out is None else parse_location(out)
     if follow:
-        if options.start != "ones" or options.refine:
-            found, expected = "start", "'ones': later tiles start from the image so far"
-            if options.refine:
-                found, expected = "refine", "none: refine in a run over the whole scan"
-            raise OptionError(f"{found} with follow; expected {expected}")
-        keeper, watch = Keeper(options, scan, target, device), Watch(scan, leave_out)
-        choose = stage_settings(options, workers, probe=probe, modes=modes)
+        options = _check_follow(options, scan, leave_out)
+        keeper, watch = Keeper(options, scan, target, device), Watch(scan, options.leave_out)
+        choose = stage_settings(options, lambda: find_workers(memory, device), probe=probe, modes=modes)
         follower = Follower(watch, choose, keeper)
-        run = Run(follower.lay_out, follower.begin, keeper, follower.grow)
+        run = Run(follower.lay_out, follower.begin, keeper, follower)
         return _carry_out(run, callback, target, device, overwrite=overwrite)
     if np.size(leave_out):
         scan = leave_out_frames(scan, leave_out)
@@ -254,6 +252,20 @@ def reconstruct(
     setting = choose_setting(scan, tiling, options, workers, probe=probe, modes=modes, image=image)
     run = Run(setting.lay_out, setting.begin, Keeper(options, whole, target, device))
     return _carry_out(run, callback, target, device, overwrite=overwrite)
+
+
+def _check_follow(options: RunOptions, scan: xr.Dataset, leave_out: ArrayLike) -> RunOptions:
+    """The options of a run that follows a scan, with the frames that it leaves out."""
+    if options.start != "ones":
+        raise OptionError("start with follow; expected 'ones': later tiles start from the image so far")
+    own = [parameter.name for parameter in options.refine if parameter.per_frame]
+    if own:
+        raise OptionError(
+            f"{' and '.join(own)} refined with follow, while frames are still to come; expected nothing that "
+            "each frame has of its own: follow the scan without, and refine in a run over the whole of it"
+        )
+    numbers = frame_numbers(scan)[find_frames(frame_numbers(scan), leave_out)]
+    return replace(options, leave_out=tuple(int(number) for number in numbers))
 
 
 def _carry_out(

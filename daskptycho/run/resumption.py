@@ -97,10 +97,12 @@ def resume(
         then.encoding = dict(opened.encoding)
         keeper = Keeper(options, then, target, device, checkpoints, snapshot)
         probe = None if "probe" in opened else np.ones(fixed["frame_shape"])
-        choose = stage_settings(options, workers, probe=probe, modes=fixed["modes"])
-        follower = Follower(Watch(opened), choose, keeper)
+        choose = stage_settings(
+            options, lambda: find_workers(memory, device), probe=probe, modes=fixed["modes"]
+        )
+        follower = Follower(Watch(opened, options.leave_out), choose, keeper)
         with write_atomically(target, kind=FORMAT, overwrite=True) as writable, limit_threads(device):
-            return Run(follower.lay_out, None, keeper, follower.grow).carry_out(callback, writable)
+            return Run(follower.lay_out, None, keeper, follower).carry_out(callback, writable)
     scan = _check_scan(scan, header, fixed)
     # The checkpoint has the probe of the run, whatever it began with.
     probe = None if "probe" in scan else np.ones(fixed["frame_shape"])

@@ -63,6 +63,12 @@ def find_faults(
     """
     if not residuals:
         return []
+    if scan.sizes.get("frame", 0) and frames_used(scan).sum() == 1:
+        return [
+            "the scan has a single frame: without others that overlap it, many images and probes fit it "
+            "equally "
+            "well, and R2 tells nothing; expected a scan of several frames"
+        ]
     last, finite = residuals[-1], [value for value in residuals if math.isfinite(value)]
     if sweep is not None:
         found = f"the reconstruction diverged again and again; the image is that after sweep {sweep}"

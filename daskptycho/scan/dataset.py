@@ -27,10 +27,12 @@ from daskptycho.scan.frames import (
 )
 from daskptycho.scan.growing import (
     FRAMES_WRITTEN,
+    MASKED,
     count_written,
     lay_out_frames,
     mark_written,
     plan_frames,
+    read_masked,
 )
 from daskptycho.scan.header import check_frame_values, make_header, to_array
 from daskptycho.scan.intake import Intake
@@ -369,7 +371,8 @@ def open_scan(url: str | Path) -> xr.Dataset:
                 f"{len(missing)} of {expected} chunks of intensity are missing from the store {location}, "
                 f"first {missing[0]}; write or copy the scan again"
             )
-        aside = [name for name in (*LAZY, FRAMES_WRITTEN) if name in stored]
+        masked = None if written is None else read_masked(location, stored)
+        aside = [name for name in (*LAZY, FRAMES_WRITTEN, MASKED) if name in stored]
         ds = load_dataset(location, stored.drop_vars(aside))
     lazy = {
         name: (variable.dims, open_lazy_array(location, variable, name), variable.attrs, variable.encoding)
@@ -380,10 +383,10 @@ def open_scan(url: str | Path) -> xr.Dataset:
     ds = xr.Dataset({**lazy, **ds.variables}, attrs=ds.attrs)
     ds = ds[[name for name in stored.variables if name in ds]]
     ds.encoding["source"] = str(url)
-    if written is None:
+    if written is None or masked is None:
         validate_scan(ds)
         return ds
-    return mark_written(ds, written)
+    return mark_written(ds, written, masked)
 
 
 def tile_chunks(ds: xr.Dataset) -> tuple[int, ...]:

@@ -1,10 +1,10 @@
 """Scans that grow: laid out before the first frame, with a record of each tile that has been written.
 
-A tile is written in this order: the positions of its frames and which of them are used, its shard of
-``intensity``, and last the number of its frames in ``frames_written (tile)``. Each is one file or object,
-which appears whole or not at all, and readers look at ``frames_written`` first: what it does not name is not
-there yet. Each tile has chunks of its own, so that several writers meet only where they mask pixels, in
-`valid`. `dataset` and `scan_writer` call this module.
+A tile is written in this order: the pixels that it shows not to count, the positions of its frames and which
+of them are used, its shard of ``intensity``, and last the number of its frames in ``frames_written (tile)``.
+Each is one file or object, which appears whole or not at all, and readers look at ``frames_written`` first:
+what it does not name is not there yet. Each tile has chunks of its own, so that several writers never meet.
+`dataset` and `scan_writer` call this module.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FRAMES_WRITTEN",
+    "MASKED",
     "NOT_YET",
     "count_written",
     "describe_growth",
@@ -36,10 +37,13 @@ __all__ = [
     "mark_written",
     "open_arrays",
     "plan_frames",
+    "read_masked",
     "warn_of_growth",
 ]
 
 FRAMES_WRITTEN = "frames_written"
+# Pixels that were found not to count with the frames of a tile; no chunk where there are no new ones.
+MASKED = "masked"
 # In ``frames_written``: the tile is still to come. Zero: it has ended, and none of its frames has come.
 NOT_YET = -1
 
@@ -108,7 +112,10 @@ def lay_out_frames(store: Store, header: xr.Dataset, order: NDArray[np.int64], t
     position.update_attributes(header["position"].attrs)
     position[:] = sorted_header["position"].values
     _create(store, FRAME_USED, (frames,), np.bool_, tile_frames, ("frame",), False)
-    _create(store, FRAMES_WRITTEN, (-(-frames // tile_frames),), np.int32, 1, ("tile",), NOT_YET)
+    tiles = -(-frames // tile_frames)
+    _create(store, FRAMES_WRITTEN, (tiles,), np.int32, 1, ("tile",), NOT_YET)
+    pixels = header["intensity"].shape[1:]
+    _create(store, MASKED, (tiles, *pixels), np.bool_, 1, ("tile", "qy", "qx"), False)
     # Half the processor time of zstd, for a quarter more bytes: a detector does not wait.
     create_frames(store, header["intensity"].shape, header["intensity"].dtype, tile_frames, "lz4")
     consolidate(store)
@@ -147,14 +154,25 @@ def count_written(location: Location, stored: xr.Dataset) -> NDArray[np.int64] |
     """
     if FRAMES_WRITTEN not in stored:
         return None
-    tiles = stored.sizes["tile"]
-    keys = [f"c/{tile}" for tile in range(tiles)]
-    missing = set(list_missing(location.joinpath(FRAMES_WRITTEN), keys))
-    there = np.flatnonzero([key not in missing for key in keys])
-    written = np.full(tiles, NOT_YET, dtype=np.int64)
+    written = np.full(stored.sizes["tile"], NOT_YET, dtype=np.int64)
+    there = _find_chunks(location, stored, FRAMES_WRITTEN)
     if there.size:
         written[there] = stored[FRAMES_WRITTEN].isel(tile=there).values
     return written
+
+
+def read_masked(location: Location, stored: xr.Dataset) -> NDArray[np.bool_]:
+    """Pixels of a scan that grows which the frames of any tile have shown not to count, (qy, qx) bool."""
+    there = _find_chunks(location, stored, MASKED)
+    return np.asarray(stored[MASKED].isel(tile=there).values.any(axis=0))
+
+
+def _find_chunks(location: Location, stored: xr.Dataset, name: str) -> NDArray[np.intp]:
+    """Numbers of the tiles whose chunk of this variable is in the store."""
+    rest = "/0" * (stored[name].ndim - 1)
+    keys = [f"c/{tile}{rest}" for tile in range(stored.sizes["tile"])]
+    missing = set(list_missing(location.joinpath(name), keys))
+    return np.flatnonzero([key not in missing for key in keys])
 
 
 def open_arrays(location: Location) -> dict[str, Any]:
@@ -166,15 +184,16 @@ def open_arrays(location: Location) -> dict[str, Any]:
         return dict(zarr.open_group(open_zarr_store(location, read_only=False), mode="r+").arrays())
 
 
-def mark_written(scan: xr.Dataset, written: NDArray[np.int64]) -> xr.Dataset:
-    """A growing scan whose frames that have not been written are left out; checked like every scan.
+def mark_written(scan: xr.Dataset, written: NDArray[np.int64], masked: NDArray[np.bool_]) -> xr.Dataset:
+    """A growing scan whose frames that have not been written are left out, and whose pixels are masked.
 
     The attributes ``tiles_written`` and ``tiles`` say how far it is. A scan without any frame yet is checked
-    as it is planned.
+    as it is planned, every other one like a scan that was written at once.
     """
     tile_frames = scan["intensity"].data.chunksize[0]
     used = scan[FRAME_USED].values & np.repeat(written > 0, tile_frames)[: scan.sizes["frame"]]
     marked = scan.assign({FRAME_USED: ("frame", used)})
+    marked["valid"] = scan["valid"] & ~masked
     marked.attrs |= {"tiles": len(written), "tiles_written": int((written != NOT_YET).sum())}
     marked.encoding = dict(scan.encoding)
     validate_scan(marked if used.any() else scan.drop_vars(FRAME_USED))

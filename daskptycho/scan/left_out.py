@@ -23,6 +23,7 @@ __all__ = [
     "frames_used",
     "leave_out_frames",
     "list_numbers",
+    "mark_left_out",
     "read_numbers",
     "spread_over_frames",
     "take_used",
@@ -169,11 +170,17 @@ def leave_out_frames(scan: xr.Dataset, numbers: ArrayLike) -> xr.Dataset:
     """
     if not isinstance(scan, xr.Dataset) or "frame" not in scan.sizes:
         raise ScanError(f"the scan is a {type(scan).__name__} without frames; expected one from open_scan")
+    changed = mark_left_out(scan, numbers)
+    if not frames_used(changed).any():
+        raise ScanError("leave_out names every frame; expected some to compute with")
+    return changed
+
+
+def mark_left_out(scan: xr.Dataset, numbers: ArrayLike) -> xr.Dataset:
+    """As `leave_out_frames`, for a scan that grows: more frames may come if none is left."""
     number = scan["frame_number"].values if "frame_number" in scan else np.arange(scan.sizes["frame"])
     used = frames_used(scan).copy()
     used[find_frames(number, numbers)] = False
-    if not used.any():
-        raise ScanError("leave_out names every frame; expected some to compute with")
     changed = scan.assign({FRAME_USED: ("frame", used)})
     changed.encoding = dict(scan.encoding)
     return changed

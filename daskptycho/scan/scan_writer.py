@@ -17,6 +17,7 @@ from daskptycho.scan.dataset import open_scan
 from daskptycho.scan.findings import describe_intake
 from daskptycho.scan.growing import (
     FRAMES_WRITTEN,
+    MASKED,
     NOT_YET,
     count_written,
     describe_growth,
@@ -31,15 +32,12 @@ from daskptycho.storage.store import (
     parse_location,
     release_part,
     retry_store,
-    take_turn,
 )
 
 __all__ = ["ScanWriter"]
 
 # The variables of which each tile has a chunk, in the order in which they are written.
-PARTS = ("position", FRAME_USED, "intensity", FRAMES_WRITTEN)
-# How often a mask is written again that another writer has written over.
-ATTEMPTS = 5
+PARTS = (MASKED, "position", FRAME_USED, "intensity", FRAMES_WRITTEN)
 
 
 class ScanWriter:
@@ -256,7 +254,6 @@ class ScanWriter:
                     refused.append(error)
             if self._counts[tile] == NOT_YET:
                 self._record(tile, 0)
-        self._mask(self._valid)
         if self.outside:
             warn_caller(f"{self.outside} frames were outside the plan, and are left out")
         if missing.size:
@@ -331,7 +328,7 @@ class ScanWriter:
         found, said = describe_intake(header, intake)
         if FRAME_USED in found:
             used[there] = found[FRAME_USED].values
-        self._mask(intake.valid)
+        self._mask(tile, intake.valid)
         for sentence in said:
             self._say(sentence)
         if len(counts) < len(used):
@@ -363,21 +360,12 @@ class ScanWriter:
         numbers = list_numbers(self._plan.numbers[frames][lost])
         self._say(f"{numbers} lie off the canvas of the plan, and are left out", kind="off the canvas")
 
-    def _mask(self, valid: NDArray[np.bool_]) -> None:
-        """Mask pixels that were found not to count, in the store too, where other writers mask theirs."""
-        self._valid &= valid
-        with take_turn(self._location):
-            # In a bucket nothing keeps others out: what they write over is written again.
-            for _ in range(ATTEMPTS):
-                now = self._read_valid()
-                self._valid &= now
-                if np.array_equal(self._valid, now):
-                    break
-                self._write_part("valid", slice(None), self._valid)
-
-    def _read_valid(self) -> NDArray[np.bool_]:
-        stored = self._arrays["valid"]
-        return retry_store(lambda: np.asarray(stored[...]), f"reading {self._location}", self._location)
+    def _mask(self, tile: int, valid: NDArray[np.bool_]) -> None:
+        """Mask pixels that a tile shows not to count, in the store too: in a chunk of the tile's own."""
+        found = self._valid & ~valid
+        if found.any():
+            self._write_part(MASKED, slice(tile, tile + 1), found[np.newaxis])
+            self._valid &= valid
 
     def _record(self, tile: int, frames: int) -> None:
         self._write_part(FRAMES_WRITTEN, slice(tile, tile + 1), np.int32(frames))

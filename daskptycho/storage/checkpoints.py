@@ -12,6 +12,7 @@ sweep N, which cuts the lineage of tasks and is removed once the next checkpoint
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -125,6 +126,7 @@ class CheckpointStore:
     def exists(location: Location) -> bool:
         """Whether a store lies there."""
         if location.is_local:
+            _finish_settling(location)
             with translate_icechunk_errors(location):
                 return location.local_path.is_dir() and icechunk.Repository.exists(make_storage(location))
         return bucket.exists(location)
@@ -170,7 +172,8 @@ class CheckpointStore:
     def settle(self) -> None:
         """Move a new store to the location that it was created for; one that lies there is replaced.
 
-        A run that is killed at any moment before has the checkpoints of the store that lies there.
+        A run that is killed at any moment before has the checkpoints of the store that lies there; between
+        the two renames, those of the new one: whoever looks next makes the second.
         """
         if self.location == self._target:
             return
@@ -178,7 +181,9 @@ class CheckpointStore:
         remove(old)
         with suppress(FileNotFoundError):
             self._target.local_path.rename(old.local_path)
-        self.location.local_path.rename(self._target.local_path)
+        # Another process that looked at this moment has made the second rename.
+        with suppress(FileNotFoundError):
+            self.location.local_path.rename(self._target.local_path)
         remove(old)
         settled = CheckpointStore(self._target)
         self.location, self._repository = settled.location, settled._repository
@@ -326,6 +331,16 @@ class CheckpointStore:
 
     def _state(self, snapshot: str) -> zarr.Group:
         return zarr.open_group(self._session(snapshot).store, path="state", mode="r")
+
+
+def _finish_settling(location: Location) -> None:
+    """Make the second rename of `settle`, if a run was killed before it."""
+    target = location.local_path
+    new, old = (target.with_name(f"{target.name}.{part}") for part in ("new", "old"))
+    if old.is_dir() and not target.exists():
+        with suppress(FileNotFoundError):
+            (new if new.is_dir() else old).rename(target)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _initialise(

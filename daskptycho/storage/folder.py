@@ -27,7 +27,7 @@ from daskptycho.storage.overwriting import (
     full_error,
     unfinished_error,
 )
-from daskptycho.storage.writers import claim, read_writer, release
+from daskptycho.storage.writers import Writer, claim, read_writer, release
 
 __all__ = [
     "claim_tiles",
@@ -35,7 +35,6 @@ __all__ = [
     "list_missing",
     "open_zarr_store",
     "read_bytes",
-    "take_turn",
     "write_atomically",
     "write_bytes",
     "write_file_atomically",
@@ -167,7 +166,7 @@ def _as_only_writer(target: Path, partial: Path, note: Path, *, overwrite: bool)
 
 
 @contextmanager
-def take_turn(target: Path) -> Iterator[None]:
+def _take_turn(target: Path) -> Iterator[None]:
     """Wait until no other process changes what the writers of a scan that grows share, and keep others out.
 
     Raises
@@ -199,7 +198,7 @@ def claim_tiles(target: Path, names: Iterable[str], first: int, last: int) -> Pa
     ScanError
         Another process, which lives or is on another machine, has a note for one of these tiles.
     """
-    with take_turn(target):
+    with _take_turn(target):
         note = _claim_tiles(target, first, last)
     for name in names:
         for tile in range(first, last + 1):
@@ -209,10 +208,24 @@ def claim_tiles(target: Path, names: Iterable[str], first: int, last: int) -> Pa
     return note
 
 
+def find_writers(target: Path) -> list[Writer]:
+    """The processes that have a note that they write tiles of a scan that grows."""
+    found = []
+    for note in _list_notes(target):
+        with suppress(FileNotFoundError):
+            found.append(read_writer(note.read_bytes()))
+    return [writer for writer in found if writer is not None]
+
+
+def _list_notes(target: Path) -> list[Path]:
+    """The notes of the writers of tiles, beside a scan."""
+    return sorted(target.parent.glob(f"{glob.escape(target.name)}.tiles-*-*.writer"))
+
+
 def _claim_tiles(target: Path, first: int, last: int) -> Path:
     """Look at the notes of others and leave one: two steps, which are one writer's at a time."""
     notes = f"{target.name}.tiles-"
-    for other in target.parent.glob(f"{glob.escape(notes)}*-*.writer"):
+    for other in _list_notes(target):
         bounds = other.name.removeprefix(notes).removesuffix(".writer").split("-")
         if int(bounds[0]) > last or int(bounds[1]) < first:
             continue

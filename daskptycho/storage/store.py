@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +18,7 @@ from daskptycho.storage import bucket, bucket_client, folder
 from daskptycho.storage.bucket_client import translate_errors
 from daskptycho.storage.location import Location, parse_location
 from daskptycho.storage.retrying import patience, retry
-from daskptycho.storage.writers import release
+from daskptycho.storage.writers import Writer, release
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -36,7 +36,6 @@ __all__ = [
     "read_bytes",
     "release_part",
     "retry_store",
-    "take_turn",
     "translate_errors",
     "write_atomically",
     "write_bytes",
@@ -88,9 +87,9 @@ def claim_part(location: Location, names: Iterable[str], first: int, last: int) 
     return folder.claim_tiles(location.local_path, names, first, last) if location.is_local else None
 
 
-def take_turn(location: Location) -> AbstractContextManager[None]:
-    """Keep other writers of a scan that grows from what they share, on a disk: see `folder.take_turn`."""
-    return folder.take_turn(location.local_path) if location.is_local else nullcontext()
+def find_writers(location: Location) -> list[Writer] | None:
+    """Who has a note that they write tiles of a scan that grows; None in a bucket, which has no notes."""
+    return folder.find_writers(location.local_path) if location.is_local else None
 
 
 def release_part(note: Path | None) -> None:

@@ -43,6 +43,9 @@ def _cupy() -> ModuleType:
     module = ModuleType("cupy")
     module.asarray = np.asarray  # type: ignore[attr-defined]
     module.empty = lambda shape, dtype: np.full(shape, np.nan, dtype)  # type: ignore[attr-defined]
+    module.empty_like = lambda like: np.full(like.shape, np.nan, like.dtype)  # type: ignore[attr-defined]
+    for name in ("copyto", "sqrt", "subtract"):
+        setattr(module, name, getattr(np, name))
     module.cuda = SimpleNamespace(Device=lambda: SimpleNamespace(id=0))  # type: ignore[attr-defined]
     return module
 

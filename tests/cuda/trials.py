@@ -2,7 +2,8 @@
 
 A trial takes the functions of `daskptycho.gpu_kernels` and raises AssertionError where a number is wrong.
 Sizes are odd, as small as one pixel, and large enough for several blocks a frame; frames lie at the edges
-of the image, apart from each other and upon each other; stacks are empty. `TRIALS` has them by kernel.
+of the image, apart from each other and upon each other; stacks are empty. `TRIALS` has them by kernel, and
+`COMPOSED` those of functions that are made of other kernels and of CuPy's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tests.cuda.matrix_trials import MATRIX_CHECKS, MATRIX_LAYOUTS
 from tests.cuda.shipped import ChooseBlocks
 from tests.plain import complex_noise
 
-__all__ = ["TRIALS", "Trial"]
+__all__ = ["COMPOSED", "TRIALS", "Trial"]
 
 Kernels = Any
 Shape = tuple[int, int]
@@ -218,6 +219,29 @@ def accumulate_probe(layout: Layout, kernels: Kernels) -> None:
     close(denominator, 1 + (abs(patches) ** 2).sum(axis=0))
 
 
+def accumulate_probe_step(layout: Layout, kernels: Kernels) -> None:
+    arrays = arrays_for(layout)
+    numerator = np.ones(arrays.probe.shape[1:], dtype=np.complex64)
+    denominator = np.ones(layout.frame, dtype=np.float32)
+    kernels.accumulate_probe_step(
+        arrays.image, arrays.waves, arrays.probe, layout.corner, numerator, denominator
+    )
+    patches = plain.windows(arrays.image, layout.corner, layout.frame)
+    change = arrays.waves - arrays.probe * patches[:, None]
+    close(numerator, 1 + (patches.conj()[:, None] * change).sum(axis=0))
+    close(denominator, 1 + (abs(patches) ** 2).sum(axis=0))
+
+
+def take_amplitudes(layout: Layout, kernels: Kernels) -> None:
+    amplitude = arrays_for(layout).amplitude
+    counts, invalid = (100 * abs(amplitude)).astype(np.uint16), (amplitude < 0).any(axis=0)
+    for mask in (None, invalid):
+        out = np.full_like(amplitude, np.nan)
+        kernels.take_amplitudes(counts, mask, out)
+        expected = np.sqrt(counts, dtype=np.float32)
+        close(out, expected if mask is None else np.where(mask, np.float32(-1), expected))
+
+
 def displacement_terms(layout: Layout, kernels: Kernels) -> None:
     arrays = arrays_for(layout)
     image, corner = np.pad(arrays.image, 1, mode="wrap"), layout.corner + 1
@@ -383,3 +407,6 @@ TRIALS["project_modulus"] += _special(
 TRIALS["weigh_frames"] += _special(power_of_a_bright_pixel_among_faint_ones)
 TRIALS["multiply_matrix"] += _special(zero_vectors_stay_zero)
 TRIALS["gramian"] += _special(gramian_of_pixels_that_cancel, frames_of_two_tiles)
+COMPOSED: dict[str, list[Trial]] = {
+    check.__name__: _over(LAYOUTS, check) for check in (accumulate_probe_step, take_amplitudes)
+}

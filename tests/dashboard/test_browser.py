@@ -16,6 +16,7 @@ from distributed import Client, LocalCluster
 from PIL import Image
 
 import daskptycho as dp
+from daskptycho.dashboard import live_view
 from tests.chromium import Browser, browser
 from tests.waiting import wait_until
 
@@ -138,6 +139,48 @@ def test_page_follows_a_run_from_before_its_first_sweep_to_its_end(
     # The server of this process has closed, and the page stays as it was.
     assert "done" in chromium.text()
     assert chromium.complaints() == []
+
+
+def test_part_that_is_zoomed_into_gets_its_own_pixels(
+    scan: xr.Dataset, chromium: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_view, "PICTURE_PIXELS", 120)
+    chromium.resize(1400, 900)
+    with dp.LivePage(scan) as page, ThreadPoolExecutor(1) as background, Gate(page) as gate:
+        run = background.submit(dp.reconstruct, scan, sweeps=SWEEPS, callback=gate)
+        chromium.open(page.link)
+        wait_until(lambda: "after the first sweep" in chromium.text())
+        gate.open(1)
+        wait_until(lambda: read_figures(chromium))
+        wait_until(lambda: "means of 3 x 3 pixels" in chromium.ask(TITLE))
+        chromium.picture("zoom-before")
+        x, y = chromium.ask(MIDDLE)
+        chromium.turn_wheel(x, y, -500)
+        wait_until(lambda: page._display.looked_at() is not None)
+        # The next sweep brings the pixels of this part.
+        gate.open(HALFWAY)
+        wait_until(lambda: "means" not in chromium.ask(TITLE))
+        chromium.picture("zoom-after")
+        width, height = chromium.ask(DETAIL)
+        assert 0 < width <= 120
+        assert 0 < height <= 120
+        run.result()
+    assert chromium.complaints() == []
+
+
+TITLE = "Bokeh.documents[0].roots().find(root => root.name == 'amplitude').title.text"
+# The middle of the picture of the amplitude, in pixels of the window.
+MIDDLE = """(() => {
+    const amplitude = Bokeh.documents[0].roots().find(root => root.name == 'amplitude')
+    const view = Bokeh.index.find_one(amplitude), box = view.frame.bbox
+    const at = view.el.getBoundingClientRect()
+    return [at.left + box.left + box.width / 2, at.top + box.top + box.height / 2]
+})()"""
+# Pixels of the part that is drawn on top of the whole.
+DETAIL = """(() => {
+    const amplitude = Bokeh.documents[0].roots().find(root => root.name == 'amplitude')
+    return [...amplitude.renderers[1].data_source.data.amplitude[0].shape]
+})()"""
 
 
 def read_figures(chromium: Browser) -> dict[str, Any] | None:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from bokeh.document import Document
+from bokeh.events import RangesUpdate, Reset
 from bokeh.server.tornado import BokehTornado
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
@@ -26,7 +28,8 @@ from daskptycho.cli import daskptycho
 from daskptycho.dashboard import latest_view, live_view, servers
 from daskptycho.dashboard.html_parts import render_headline, render_numbers
 from daskptycho.dashboard.latest_view import LatestView
-from daskptycho.dashboard.view import Scale, View
+from daskptycho.dashboard.page import fill_page
+from daskptycho.dashboard.view import Extent, Scale, View
 from daskptycho.tasks.waiting import OutOfMemory, WorkersLost
 from daskptycho.views.quantities import format_duration
 
@@ -57,10 +60,14 @@ class Recorder:
     def __init__(self, is_watched: bool) -> None:
         self.views: list[View] = []
         self.is_watched = is_watched
+        self.extent: Extent | None = None
 
     def show(self, view: View) -> bool:
         self.views.append(view)
         return self.is_watched
+
+    def looked_at(self) -> Extent | None:
+        return self.extent
 
     def is_up_to_date(self) -> bool:
         return True
@@ -106,6 +113,61 @@ def test_page_shows_what_the_result_will_be(scan: xr.Dataset, make_page: Any) ->
     assert list(tiles.frames) == [12, 12, 12]
     assert tiles.homes == ("", "", "")
     assert probe.modes.shape == (1, 16, 16, 3)
+
+
+def test_part_that_is_looked_at_has_its_own_pixels(
+    scan: xr.Dataset, make_page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PICTURE_PIXELS", "LAST_PICTURE_PIXELS"):
+        monkeypatch.setattr(live_view, name, 12)
+    page, recorder = make_page(scan, is_watched=True)
+    recorder.extent = (9.7, 18.2, 11.6, 20.4)
+    with page:
+        result = dp.reconstruct(scan, sweeps=SWEEPS, callback=page)
+    last = next(view for view in reversed(recorder.views) if view.image is not None)
+    image, detail = last.image, last.detail
+    assert image is not None
+    assert detail is not None
+    assert image.step == 4
+    assert detail.step == 1
+    # All pixels of which a part is seen: 10 to 18 along x, 12 to 20 along y.
+    assert detail.extent == (9.5, 18.5, 11.5, 20.5)
+    own = result["object"].sel(y=slice(12, 20), x=slice(10, 18)).values
+    np.testing.assert_allclose(detail.amplitude, np.abs(own), rtol=1e-5)
+    # The whole shows means of 4 x 4 of these pixels, with the same phase and slope subtracted.
+    shown = detail.amplitude * np.exp(1j * detail.phase)
+    rows, columns = (
+        int(np.ceil((12 - first) / 4)) for first in (image.extent[2] + 0.5, image.extent[0] + 0.5)
+    )
+    y, x = (
+        int(first + 0.5 + 4 * at) - corner
+        for first, at, corner in ((image.extent[2], rows, 12), (image.extent[0], columns, 10))
+    )
+    mean = shown[y : y + 4, x : x + 4].mean()
+    assert mean == pytest.approx(
+        image.amplitude[rows, columns] * np.exp(1j * image.phase[rows, columns]), abs=0.02
+    )
+    # What is not zoomed into has no detail, and neither has a picture of all pixels.
+    recorder.extent = (-100, 100, -100, 100)
+    with page:
+        dp.reconstruct(scan, sweeps=1, callback=page)
+    assert recorder.views[-1].detail is None
+
+
+def test_a_page_says_which_part_it_shows() -> None:
+    clock = Clock()
+    latest = LatestView(View(), clock)
+    doc = Document()
+    fill_page(doc, latest)
+    (amplitude,) = [root for root in doc.roots if root.name == "amplitude"]
+    assert latest.looked_at() is None
+    amplitude._trigger_event(RangesUpdate(amplitude, x0=3.0, x1=9.0, y0=8.0, y1=2.0))
+    assert latest.looked_at() == (3, 9, 2, 8)
+    amplitude._trigger_event(Reset(amplitude))
+    assert latest.looked_at() is None
+    latest.look_at((0, 1, 0, 1))
+    clock.now += 2 * latest_view.OPEN_PAGE_SECONDS
+    assert latest.looked_at() is None
 
 
 # The sweeps after which pictures and numbers are shown, of fifty sweeps that take half a second each.

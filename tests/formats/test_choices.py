@@ -80,6 +80,49 @@ def test_counts_of_any_kind_are_not_taken_for_amplitudes(h5: Callable[..., Path]
         assert not said
 
 
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+@pytest.mark.parametrize(
+    ("name", "logarithm"),
+    [(r"log\(1 \+ counts\)", np.log1p), (r"log10\(1 \+ counts\)", lambda counts: np.log10(1.0 + counts))],
+)
+def test_logarithms_of_counts_are_refused(
+    name: str, logarithm: Callable[..., Any], kind: str, h5: Callable[..., Path]
+) -> None:
+    path = h5(data=logarithm(COUNTS).astype(kind), position=POSITION)
+    with pytest.raises(ScanError, match=rf"hold {name}; expected counts: undo the logarithm"):
+        read_file(path)
+    assert read_file(path, frames_hold="counts")["intensity"][:].max() < 10
+
+
+def test_frames_of_another_type_are_named_with_it(h5: Callable[..., Path]) -> None:
+    with pytest.raises(ScanError, match=r"it holds /data \(12 x 8 x 8 complex128\)"):
+        read_file(h5(data=COUNTS.astype(complex), position=POSITION))
+
+
+def test_link_to_frames_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["position"] = POSITION
+        file["scan/data"] = h5py.ExternalLink("frames.h5", "/data")
+    with pytest.raises(ScanError, match=r"/scan/data, which is a link to a missing file \(frames.h5\)"):
+        read_file(tmp_path / "a.h5")
+
+
+def test_positions_with_a_third_column_are_named_with_the_option(h5: Callable[..., Path]) -> None:
+    path = h5(data=COUNTS, position=np.column_stack([POSITION, np.zeros(FRAMES)]))
+    with pytest.raises(
+        ScanError, match=r"\(/position \(12 x 3 float64, without a unit\) is there: .*--position-columns"
+    ):
+        read_file(path)
+    found = read_file(path, position_key="position", position_columns=("1", "2"))
+    np.testing.assert_array_equal(found["position"], POSITION)
+
+
+def test_masks_of_single_frames_are_refused_with_what_to_do(h5: Callable[..., Path]) -> None:
+    path = h5(data=COUNTS, position=POSITION, mask=np.ones((FRAMES, SIZE, SIZE), dtype=bool))
+    with pytest.raises(ScanError, match=r"a mask for each frame; .*--leave-out.*--mask-value"):
+        read_file(path, valid_key="mask")
+
+
 def test_whole_numbers_called_amplitudes_are_refused(h5: Callable[..., Path]) -> None:
     path = h5(diffamp=COUNTS, position=POSITION)
     with pytest.raises(ScanError, match=r"called amplitudes, but are whole numbers .*--frames-hold counts"):

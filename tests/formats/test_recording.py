@@ -25,6 +25,12 @@ def counts() -> np.ndarray:
     return np.random.default_rng(5).poisson(40, (FRAMES, SIZE, SIZE)).astype(np.uint16)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Detectors of other tests may take their time."""
+    monkeypatch.setattr("daskptycho.formats.recording.SILENT", np.inf)
+
+
 @pytest.fixture
 def plan(tmp_path: Path) -> Path:
     """Planned positions as a motor controller writes them: x before y, in micrometres."""
@@ -235,3 +241,40 @@ def test_names_in_capitals_and_files_that_vanish_are_no_errors(
     ((numbers, block),) = source.arrived(wanted)
     np.testing.assert_array_equal(numbers, [0])
     np.testing.assert_array_equal(block, counts()[:1])
+
+
+def test_frames_beyond_the_plan_are_named(plan: Path, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "frames.h5", "w") as file:
+        file.create_dataset(
+            "entry/data", data=np.concatenate([counts(), counts()[:3]]), chunks=(1, SIZE, SIZE)
+        )
+    said = r"frames 36, 37 and 38 of .*frames\.h5 are beyond the plan of 36 positions, and left out"
+    with pytest.warns(UserWarning, match=said):
+        check(dp.record(tmp_path / "frames.h5", tmp_path / "scan.zarr", plan, **GEOMETRY))
+
+
+def test_what_a_recording_waits_for_is_said(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    h5py = pytest.importorskip("h5py")
+    monkeypatch.setattr("daskptycho.formats.recording.SILENT", 0.0)
+    path, folder = tmp_path / "frames.h5", tmp_path / "folder"
+    folder.mkdir()
+
+    def record(source: Path, lacking: str, **options: Any) -> None:
+        with (
+            pytest.warns(UserWarning, match=f"record waits: .*{lacking}.* \\(for 0.3 s at most\\)"),
+            pytest.raises(dp.ScanError, match=f"no frame has come from .* for 0.3 s: .*{lacking}"),
+        ):
+            dp.record(source, tmp_path / "scan.zarr", plan, wait_seconds=0.3, **options, **GEOMETRY)
+
+    record(path, "frames.h5 does not exist yet")
+    path.write_bytes(b"not yet")
+    record(path, "frames.h5 cannot be opened yet")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("entry/dark", (0, SIZE, SIZE), "uint16", maxshape=(None, SIZE, SIZE))
+    record(path, r"has no entry/frames yet \(intensity_key, --intensity-key\)", intensity_key="entry/frames")
+    record(path, "has 0 frames, and no new one that is whole")
+    record(folder, "has 0 numbered files")
+    assert not (tmp_path / "scan.zarr").exists()

@@ -17,7 +17,7 @@ import daskptycho as dp
 from daskptycho import backend, gpu_kernels
 from daskptycho.sync.eigensolvers import lanczos, lobpcg, power
 from daskptycho.sync.phases import normalise
-from tests.cuda.trials import TRIALS, Trial
+from tests.cuda.trials import COMPOSED, TRIALS, Trial
 from tests.plain import relative_where_lit
 
 # A card's FFT rounds otherwise than FFTW.
@@ -58,8 +58,8 @@ class OnDevice:
     ("kernel", "trial"),
     [
         pytest.param(kernel, trial, id=f"{kernel}-{trial.what}")
-        for kernel in TRIALS
-        for trial in TRIALS[kernel]
+        for kernel, trials in (TRIALS | COMPOSED).items()
+        for trial in trials
         # The others have arrays that no card has room for.
         if trial.choose_blocks is None
     ],

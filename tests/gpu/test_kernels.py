@@ -14,7 +14,7 @@ from daskptycho import gpu_kernels
 from tests.cuda.catching import SEEDS
 from tests.cuda.emulation import Compiled, compile_source, compiler_missing, kernel_names
 from tests.cuda.shipped import SOURCE, kernels_on
-from tests.cuda.trials import TRIALS, Trial
+from tests.cuda.trials import COMPOSED, TRIALS, Trial
 
 needs_compiler = pytest.mark.skipif(compiler_missing() is not None, reason=str(compiler_missing()))
 
@@ -26,7 +26,7 @@ def compiled() -> Compiled:
 
 def test_every_kernel_has_trials() -> None:
     assert kernel_names(SOURCE) == list(TRIALS)
-    assert set(gpu_kernels.__all__) == set(TRIALS)
+    assert set(gpu_kernels.__all__) == {*TRIALS, *COMPOSED}
 
 
 @needs_compiler
@@ -35,8 +35,8 @@ def test_every_kernel_has_trials() -> None:
     ("kernel", "trial"),
     [
         pytest.param(kernel, trial, id=f"{kernel}-{trial.what}")
-        for kernel in TRIALS
-        for trial in TRIALS[kernel]
+        for kernel, trials in (TRIALS | COMPOSED).items()
+        for trial in trials
     ],
 )
 def test_kernel(compiled: Compiled, kernel: str, trial: Trial, seed: int) -> None:

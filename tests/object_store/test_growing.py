@@ -10,7 +10,15 @@ import pytest
 
 import daskptycho as dp
 from tests.object_store.conftest import Bucket
-from tests.scan.test_scan_writer import FRAMES, KILLED, TILE, check_readable, counts, lay_out
+from tests.scan.test_scan_writer import (
+    FRAMES,
+    KILLED,
+    TILE,
+    check_readable,
+    counts,
+    lay_out,
+    write_faulty_tiles,
+)
 
 
 def test_a_scan_grows_in_a_bucket_as_on_a_disk(bucket: Bucket) -> None:
@@ -36,3 +44,8 @@ def test_a_killed_writer_of_a_bucket_is_succeeded(bucket: Bucket, after: int) ->
     with dp.ScanWriter(url) as writer:
         writer.write(counts()[writer.missing], writer.missing)
     assert check_readable(url) == FRAMES
+
+
+def test_two_writers_of_a_bucket_lose_no_mask(bucket: Bucket) -> None:
+    lay_out(bucket.url("scan.zarr"))
+    write_faulty_tiles(bucket.url("scan.zarr"))

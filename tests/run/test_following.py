@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import numpy as np
@@ -243,6 +248,9 @@ class Notes:
         self.notes.append(view.note)
         return True
 
+    def looked_at(self) -> Any:
+        return None
+
     def is_up_to_date(self) -> bool:
         return True
 
@@ -281,8 +289,123 @@ def test_what_cannot_be_followed_is_refused(source: xr.Dataset, beamline: Beamli
     beamline.send(64)
     with pytest.raises(dp.OptionError, match="start with follow; expected 'ones'"):
         dp.reconstruct(dp.open_scan(beamline.url), follow=True, start="random")
-    with pytest.raises(dp.OptionError, match="refine with follow; expected none"):
-        dp.reconstruct(dp.open_scan(beamline.url), follow=True, refine="positions")
+    with pytest.raises(dp.OptionError, match="positions and gain refined with follow, while frames"):
+        dp.reconstruct(dp.open_scan(beamline.url), follow=True, refine=["positions", "gain"])
+    with pytest.raises(dp.OptionError, match="leave_out names frame 64, which the scan does not have"):
+        dp.reconstruct(dp.open_scan(beamline.url), follow=True, leave_out=[64])
+
+
+def test_a_background_is_found_along(source: xr.Dataset, tmp_path: Path) -> None:
+    counts = source["intensity"].values + np.random.default_rng(0).poisson(20, source["intensity"].shape)
+    with_more = source.assign(intensity=(source["intensity"].dims, counts.astype(np.uint32)))
+    beamline = Beamline(with_more, tmp_path / "scan.zarr")
+    options: dict[str, Any] = {"sweeps": 40, "update_probe": False, "refine": "background"}
+    callback = beamline.send_with_sweeps(6)
+    followed = dp.reconstruct(dp.open_scan(beamline.url), follow=True, callback=callback, **options)
+    offline = dp.reconstruct(dp.open_scan(beamline.url), **options)
+    found, expected = (float(result["background"].mean()) for result in (followed, offline))
+    assert abs(found - 20) < 1.02 * abs(expected - 20)
+    assert found == pytest.approx(20, rel=0.2)
+
+
+def test_frames_to_leave_out_may_be_all_that_there_are_so_far_or_still_to_come(
+    beamline: Beamline, tmp_path: Path
+) -> None:
+    first = dp.open_scan(beamline.url)["frame_number"].values[:TILE]
+    beamline.writer.write(beamline.source["intensity"].values[first], first)
+    beamline.numbers = [number for number in range(64) if number not in first]
+    out = tmp_path / "result.zarr"
+
+    def stop_in_time(progress: dp.Progress) -> bool:
+        assert not progress.growth.ended
+        return True
+
+    Watch(dp.open_scan(beamline.url), first).open()
+    beamline.send(40)
+    left_out = sorted([*first, beamline.numbers[-1]])
+    scan = dp.open_scan(beamline.url)
+    options: dict[str, Any] = {"follow": True, "sweeps": 2, "leave_out": left_out, "checkpoint_every": 1}
+    dp.reconstruct(scan, out, callback=stop_in_time, **options)
+    beamline.send(40)
+    result = dp.resume(out)
+    assert sorted(result["frame_number"].values[~result["frame_used"].values]) == left_out
+
+
+class Clock:
+    """A time that only a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_frames_a_second_are_those_that_came_lately(beamline: Beamline) -> None:
+    clock = Clock()
+    watch = Watch(dp.open_scan(beamline.url), clock=clock)
+    order = dp.open_scan(beamline.url)["frame_number"].values
+    rates = []
+    for tile in range(3):
+        watch.look()
+        rates.append(watch.growth(0).rate)
+        numbers = order[tile * TILE : (tile + 1) * TILE]
+        beamline.writer.write(beamline.source["intensity"].values[numbers], numbers)
+        clock.now += 4
+    assert rates == [0, TILE / 4, TILE / 4]
+    for pause in (0, 60, 1):
+        clock.now += pause
+        watch.look()
+    assert watch.growth(0).rate == 0
+    beamline.send(64)
+
+
+def test_who_writes_is_said_once_no_frame_has_come_for_long(beamline: Beamline) -> None:
+    clock = Clock()
+    watch = Watch(dp.open_scan(beamline.url), clock=clock)
+    watch.look()
+    assert watch.describe_silence() == ""
+    clock.now += 60
+    host = gethostname()
+    alive = f"no tile has come for 60 s; its writer, process {os.getpid()} on {host}, lives"
+    assert watch.describe_silence() == alive
+    assert watch.growth(0).describe() == f"0 of 64 frames measured, 0 in the image; {alive}"
+    (note,) = beamline.url.parent.glob("*.writer")
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    writer = json.loads(note.read_text())
+    note.write_text(json.dumps(writer | {"pid": int(ended.stdout)}))
+    assert (
+        f"its writer, process {int(ended.stdout)} on {host}, has died: start it again"
+        in watch.describe_silence()
+    )
+    note.write_text(json.dumps(writer | {"machine": "another", "host": "detector"}))
+    assert "its writer is process" in watch.describe_silence()
+    note.unlink()
+    assert watch.describe_silence().endswith("no process writes the scan: start its writer")
+    beamline.send(64)
+    watch.look()
+    assert watch.describe_silence() == ""
+
+
+def test_a_run_that_waits_says_so(beamline: Beamline, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("growth.SILENT", 0.0), ("following.REPORT", 0.0), ("following.IDLE_SWEEPS", 2)):
+        monkeypatch.setattr(f"daskptycho.run.{name}", value)
+    reports: list[tuple[int, str]] = []
+
+    def callback(progress: dp.Progress) -> None:
+        reports.append((progress.sweep, progress.growth.silence))
+        if len(reports) == 5:
+            beamline.send(64)
+
+    while not beamline.writer.written:
+        beamline.send(1)
+    with pytest.warns(UserWarning, match="the run waits: no tile has come for 0 s; its writer, process"):
+        dp.reconstruct(dp.open_scan(beamline.url), follow=True, sweeps=1, callback=callback)
+    assert [sweep for sweep, _ in reports[:5]] == [1, 2, 2, 2, 2]
+    assert "lives" in reports[4][1]
+    assert reports[-1] == (3, "")
 
 
 def test_a_scan_that_has_ended_without_frames_is_an_error(beamline: Beamline) -> None:
@@ -305,10 +428,10 @@ def test_a_run_that_diverges_again_and_again_waits_for_more_frames(
         spoilt = standing.sweep >= 2 and not own.is_last
         return advance(replace(own, counts=np.nan) if spoilt else own, standing)
 
-    def send_rest(own: Watch) -> None:
+    def send_rest(own: Watch, seconds: float) -> bool:
         waited.append(len(sweeps))
         beamline.send(64)
-        wait(own)
+        return wait(own, seconds)
 
     monkeypatch.setattr(Loop, "advance", spoil)
     monkeypatch.setattr(Watch, "wait", send_rest)
@@ -390,6 +513,33 @@ def test_a_run_that_is_killed_in_a_new_stage_keeps_its_checkpoints(
     assert resumed["frame_used"].all()
 
 
+def test_a_run_that_is_killed_between_two_renames_keeps_its_checkpoints(
+    beamline: Beamline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rename = tmp_path / "run", Path.rename
+    folder.mkdir()
+    found: list[Path] = []
+
+    def rename_copied(own: Path, target: Path) -> Path:
+        done = rename(own, target)
+        if target.name == "result.zarr.checkpoints.old":
+            found.append(tmp_path / f"killed-{len(found)}")
+            shutil.copytree(folder, found[-1], ignore=shutil.ignore_patterns("*.writer"))
+        return done
+
+    monkeypatch.setattr(Path, "rename", rename_copied)
+    options: dict[str, Any] = {"follow": True, "sweeps": 2, "checkpoint_every": 1}
+    callback = beamline.send_with_sweeps(16)
+    dp.reconstruct(dp.open_scan(beamline.url), folder / "result.zarr", callback=callback, **options)
+    monkeypatch.undo()
+    assert found
+    for killed in found:
+        assert not (killed / "result.zarr.checkpoints").exists()
+        assert dp.checkpoints(killed / "result.zarr")[-1].sweep >= 1
+    assert dp.resume(found[0] / "result.zarr")["frame_used"].all()
+    assert sorted(left.name for left in found[0].iterdir()) == ["result.zarr", "result.zarr.checkpoints"]
+
+
 def test_the_command_line_follows(beamline: Beamline, tmp_path: Path) -> None:
     beamline.send(64)
     out = str(tmp_path / "result.zarr")
@@ -418,6 +568,34 @@ def test_workers_of_a_cluster_follow_too(source: xr.Dataset, tmp_path: Path, out
             target = None if out is None else tmp_path / f"{name}-{out}"
             images.append(dp.reconstruct(dp.open_scan(beamline.url), target, **options)["object"].values)
     assert dp.relative_error(images[1], images[0]) < 1e-4
+
+
+@pytest.mark.timeout(300)
+def test_workers_may_join_as_tiles_come(source: xr.Dataset, tmp_path: Path) -> None:
+    """They get tiles of their own, and the image is that of threads."""
+    beamline = Beamline(source, tmp_path / "scan.zarr")
+    seen: list[tuple[int, int]] = []
+    with (
+        LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        adaptive = cluster.adapt(minimum=1, maximum=1, interval="50 ms")
+
+        def widen(progress: dp.Progress) -> None:
+            if progress.growth.taken_up > TILE and adaptive.minimum == 1:
+                adaptive.minimum = adaptive.maximum = 3
+                client.wait_for_workers(3, timeout=60)
+            seen.append((progress.growth.taken_up, len(set(progress.homes()))))
+
+        callback = beamline.send_with_sweeps(6, widen)
+        followed = dp.reconstruct(dp.open_scan(beamline.url), follow=True, sweeps=12, callback=callback)
+    assert seen[0] == (TILE, 1)
+    assert seen[-1] == (64, 3)
+    again = Beamline(source, tmp_path / "again.zarr")
+    threads = dp.reconstruct(
+        dp.open_scan(again.url), follow=True, sweeps=12, callback=again.send_with_sweeps(6)
+    )
+    assert dp.relative_error(followed["object"].values, threads["object"].values) < 1e-4
 
 
 def test_without_a_probe_one_is_guessed_from_the_first_frames(source: xr.Dataset, tmp_path: Path) -> None:

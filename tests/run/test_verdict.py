@@ -81,7 +81,7 @@ def test_unknowns_are_those_of_the_object_and_of_a_probe_that_is_recovered() -> 
     assert count_unknowns(scan, (40, 30)) == pytest.approx(2400 / values)
     assert count_unknowns(scan, (40, 30), (2, 12, 10)) == pytest.approx((2400 + 480) / values)
     used = scan.assign(frame_used=("frame", np.arange(36) < 18))
-    assert count_unknowns(used, (40, 30)) == pytest.approx(2 * 2400 / values)
+    assert count_unknowns(used, (20, 30)) == pytest.approx(2 * 1200 / values)
     assert count_unknowns(used, (4000, 3000)) == 1
 
 
@@ -130,6 +130,13 @@ def test_result_says_what_went_wrong(tmp_path: Path) -> None:
     assert dp.open_result(out).attrs["warnings"] == said
     assert dp.open_result(out).attrs["expected_residual"] == result.attrs["expected_residual"]
     assert dp.open_checkpoint(out).attrs["expected_residual"] == result.attrs["expected_residual"]
+
+
+def test_image_of_a_single_frame_is_doubted(tmp_path: Path) -> None:
+    scan = simulate(tmp_path, 1e5, frames=(1, 1))
+    with pytest.warns(UserWarning, match="the scan has a single frame: .* R2 tells nothing"):
+        result = dp.reconstruct(scan, sweeps=3)
+    assert "single frame" in result.attrs["warnings"][0]
 
 
 def test_what_is_no_count_has_no_expectation(tmp_path: Path) -> None:

@@ -482,53 +482,48 @@ def test_negative_counts_of_a_signed_type_are_clipped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(scan["intensity"].values, np.maximum(below, 0)[scan["frame_number"].values])
 
 
-@pytest.mark.parametrize("when", ["as the other writes", "after the other has written"])
-def test_the_masks_of_two_writers_are_joined(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
-    path = tmp_path / "scan.zarr"
-    lay_out(path)
+def write_faulty_tiles(url: Path | str) -> None:
+    """Two writers at once, each with a bad pixel in its own frames, which it finds with the first tile."""
     faulty = counts().copy()
-    faulty[np.concatenate([tile_numbers(path, 0), tile_numbers(path, 1)]), 2, 3] = 65535
-    faulty[np.concatenate([tile_numbers(path, 2), tile_numbers(path, 3)]), 5, 6] = 65535
-    one, other = dp.ScanWriter(path, tiles=[0, 1]), dp.ScanWriter(path, tiles=[2, 3])
-    threads: list[threading.Thread] = []
-    write_part = dp.ScanWriter._write_part
-    if when == "as the other writes":
-
-        def let_the_other_in(self: dp.ScanWriter, name: str, where: slice, values: Any) -> None:
-            if name == "valid" and self is one and not threads:
-                # Between the reading and the writing of the mask.
-                threads.append(threading.Thread(target=other.write, args=(faulty, np.arange(FRAMES))))
-                threads[0].start()
-                threads[0].join(timeout=0.5)
-            write_part(self, name, where, values)
-
-        monkeypatch.setattr(dp.ScanWriter, "_write_part", let_the_other_in)
+    faulty[np.concatenate([tile_numbers(url, 0), tile_numbers(url, 1)]), 2, 3] = 65535
+    faulty[np.concatenate([tile_numbers(url, 2), tile_numbers(url, 3)]), 5, 6] = 65535
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        one.write(faulty, np.arange(FRAMES))
-        for thread in threads:
-            thread.join(timeout=60)
-        other.write(faulty, np.arange(FRAMES))
-        one.close()
-        other.close()
-    scan = dp.open_scan(path)
-    assert np.argwhere(~scan["valid"].values).tolist() == [[2, 3], [5, 6]]
+        with dp.ScanWriter(url, tiles=[0, 1]) as one, dp.ScanWriter(url, tiles=[2, 3]) as other:
+            writers = [
+                threading.Thread(target=own.write, args=(faulty, np.arange(FRAMES))) for own in (one, other)
+            ]
+            for writer in writers:
+                writer.start()
+            for writer in writers:
+                writer.join(timeout=60)
+            assert np.argwhere(~dp.open_scan(url)["valid"].values).tolist() == [[2, 3], [5, 6]]
 
 
-def test_a_mask_that_was_written_over_is_written_again_at_the_end(tmp_path: Path) -> None:
+def test_the_masks_of_two_writers_are_joined(tmp_path: Path) -> None:
+    lay_out(tmp_path / "scan.zarr")
+    write_faulty_tiles(tmp_path / "scan.zarr")
+    stored = zarr.open_group(tmp_path / "scan.zarr", mode="r")
+    assert np.argwhere(stored["masked"][...]).tolist() == [[0, 2, 3], [2, 5, 6]]
+    assert stored["valid"][...].all()
+
+
+def test_a_writer_knows_the_mask_of_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "scan.zarr"
     lay_out(path)
     faulty = counts().copy()
     faulty[:, 2, 3] = 65535
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        first = dp.ScanWriter(path)
+        first.write(faulty[tile_numbers(path, 0)], tile_numbers(path, 0))
+        first._release()
         with dp.ScanWriter(path) as writer:
-            writer.write(faulty, np.arange(FRAMES))
-            # As in a bucket, where nothing keeps another writer out.
-            zarr.open_group(path, mode="r+")["valid"][...] = True
-    assert np.argwhere(~dp.open_scan(path)["valid"].values).tolist() == [[2, 3]]
+            writer.write(faulty[writer.missing], writer.missing)
+    scan = dp.open_scan(path)
+    assert np.argwhere(~scan["valid"].values).tolist() == [[2, 3]]
+    assert (scan["intensity"].values[:, 2, 3] == 0).all()
+    assert np.argwhere(zarr.open_group(path, mode="r")["masked"][...]).tolist() == [[0, 2, 3]]
 
 
 def test_of_two_writers_whose_tiles_overlap_one_begins(

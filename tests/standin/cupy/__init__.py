@@ -24,6 +24,7 @@ __all__ = [
     "bincount",
     "concatenate",
     "copyto",
+    "cos",
     "cuda",
     "diag",
     "empty",
@@ -36,11 +37,13 @@ __all__ = [
     "log1p",
     "maximum",
     "minimum",
+    "multiply",
     "ndarray",
     "ones",
     "ones_like",
     "rint",
     "serialise",
+    "sin",
     "sqrt",
     "stack",
     "subtract",
@@ -86,8 +89,8 @@ def copyto(dst: ndarray, src: Any, casting: str = "same_kind", where: ndarray | 
     np.copyto(behind(dst), behind(src), casting=casting, where=True if where is None else behind(where))
 
 
-def concatenate(tup: Any) -> ndarray:
-    return wrapped(np.concatenate([behind(array) for array in _all_on_device(tup)]))
+def concatenate(tup: Any, axis: int = 0) -> ndarray:
+    return wrapped(np.concatenate([behind(array) for array in _all_on_device(tup)], axis=axis))
 
 
 def stack(tup: Any, axis: int = 0) -> ndarray:
@@ -118,13 +121,16 @@ abs = _of_arrays(np.abs)
 angle = _of_arrays(np.angle)
 arange = _of_arrays(np.arange)
 bincount = _of_arrays(np.bincount)
+cos = _of_arrays(np.cos)
 diag = _of_arrays(np.diag)
 exp = _of_arrays(np.exp)
 log1p = _of_arrays(np.log1p)
 maximum = _of_arrays(np.maximum)
 minimum = _of_arrays(np.minimum)
+multiply = _of_arrays(np.multiply)
 ones_like = _of_arrays(np.ones_like)
 rint = _of_arrays(np.rint)
+sin = _of_arrays(np.sin)
 sqrt = _of_arrays(np.sqrt)
 subtract = _of_arrays(np.subtract)
 vdot = _of_arrays(np.vdot)
