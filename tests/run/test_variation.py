@@ -20,9 +20,16 @@ from tests.varying import Varying, make_varying
 GIVEN: dict[str, Any] = {"sweeps": 50, "update_probe": False, "refine": "probe-variation"}
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:R2 is .*, where counting")
+
+
 @cache
 def varying(**options: Any) -> Varying:
     return make_varying(**{"side": 9, "step": 5.0, "tile_frames": 27, "seed": 31} | options)
+
+
+def small() -> Varying:
+    return varying(side=6, size=16, step=2.5, tile_frames=18, share=0.2)
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.5], ids=["whole pixels", "fractions"])
@@ -31,7 +38,7 @@ def test_variation_is_found(jitter: float, recovered: bool) -> None:
     known = varying(jitter=jitter)
     result = dp.reconstruct(known.scan, **GIVEN | {"update_probe": recovered})
     assert (known.correlations(result) > 0.95).all()
-    assert result["variation_share"].values[-1] == pytest.approx(0.1, rel=0.15)
+    assert result["variation_share"].values[-1] == pytest.approx(0.1, rel=0.3)
     with pytest.warns(UserWarning, match="where counting photons would leave"):
         plain = dp.reconstruct(
             known.scan, **GIVEN | {"update_probe": recovered, "refine": (), "algorithm": "ap"}
@@ -78,10 +85,10 @@ def test_slow_weights_are_found_under_more_noise() -> None:
 
 
 def test_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
-    scan, given = varying().scan, GIVEN | {"sweeps": 20, "update_probe": True}
+    scan, given = small().scan, GIVEN | {"sweeps": 24, "update_probe": True}
     expected = dp.reconstruct(scan, **given)
     assert expected["probe_weight"].values.any()
-    for sweep in (3, 13):
+    for sweep in (3, 14, 18):
         with pytest.raises(Stop):
             dp.reconstruct(scan, tmp_path / "r.zarr", callback=stop_at(sweep), overwrite=True, **given)
         found = dp.resume(tmp_path / "r.zarr", scan=scan)
@@ -91,7 +98,7 @@ def test_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(100)
 def test_worker_processes_change_nothing() -> None:
-    scan, given = varying().scan, GIVEN | {"sweeps": 15, "update_probe": True}
+    scan, given = small().scan, GIVEN | {"sweeps": 16, "update_probe": True}
     expected = dp.reconstruct(scan, **given)
     assert expected["probe_weight"].values.any()
     with (
@@ -104,10 +111,10 @@ def test_worker_processes_change_nothing() -> None:
 
 def test_little_memory_changes_nothing(tmp_path: Path) -> None:
     """Images on disk, and amplitudes read from the store in each sweep."""
-    known = varying()
+    known = small()
     named = {name: known.scan[name].values for name in ("intensity", "position", "probe", "frame_number")}
-    ds = dp.create_scan(tmp_path / "scan.zarr", **named, position_unit="pixel", tile_frames=27)
-    given = GIVEN | {"sweeps": 12}
+    ds = dp.create_scan(tmp_path / "scan.zarr", **named, position_unit="pixel", tile_frames=18)
+    given = GIVEN | {"sweeps": 18}
     expected = dp.reconstruct(ds, **given)
     assert expected["probe_weight"].values.any()
     with pytest.MonkeyPatch.context() as patch:
