@@ -451,6 +451,7 @@ def test_refined_positions_are_those_of_the_cpu(
     assert relative_where_lit(found, expected) < 1e-3
 
 
+@pytest.mark.filterwarnings("ignore:R2 is .*, where counting")
 @pytest.mark.parametrize("jitter", [0.0, 0.5], ids=["whole pixels", "fractions"])
 @pytest.mark.parametrize("update_probe", [False, True], ids=["held", "recovered"])
 def test_a_probe_that_varies_is_that_of_the_cpu(
