@@ -30,10 +30,11 @@ from daskptycho.backend import array_module, inverse_transform, to_device, trans
 from daskptycho.cluster.devices import require_gpu
 from daskptycho.model.algorithms import AP
 from daskptycho.model.amplitudes import prepare_amplitudes
+from daskptycho.model.light import illuminate_tile
 from daskptycho.model.model import Model, TileModel, move_tile
 from daskptycho.model.operators import frame_blocks
 from daskptycho.model.probe import Probe
-from daskptycho.model.sweep import illuminate_tile, overlap_waves, sweep_tile
+from daskptycho.model.sweep import overlap_waves, sweep_tile
 from daskptycho.scan.dataset import position_in_pixels
 from daskptycho.sync.eigensolvers import lanczos, power
 from daskptycho.sync.gramian import Border, block_matrix, block_values, block_within

@@ -19,9 +19,9 @@ from daskptycho.backend import Device, array_module, to_device
 from daskptycho.errors import OptionError
 from daskptycho.model.amplitudes import Amplitudes, Detector
 from daskptycho.model.forward import choose_forward
+from daskptycho.model.light import illuminate_tile
 from daskptycho.model.model import TileModel, choose_model, move_tile
 from daskptycho.model.operators import frame_blocks, project_data, split, weigh
-from daskptycho.model.sweep import illuminate_tile
 from daskptycho.scan.dataset import fresnel_kernel, take_used, tile_chunks
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.sync.eigensolvers import Eigenpair, PowerIterate

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from daskptycho.cluster.work import note_sweep
+from daskptycho.model.light import LIGHT, Light
 from daskptycho.model.model import Model, TileModel
 from daskptycho.model.momentum import extrapolate
 from daskptycho.model.parameter import Parameter, Sums
@@ -43,6 +44,7 @@ from daskptycho.tasks.lbfgs import (
     prepare_polish,
     step_tiles,
 )
+from daskptycho.tasks.momentum import extrapolate_values
 from daskptycho.tasks.positions import refine_positions
 from daskptycho.tasks.reports import (
     TileReport,
@@ -62,13 +64,15 @@ from daskptycho.tasks.state import (
     TileState,
     Unmerged,
     illuminate_tiles,
+    light_tiles,
     merge_image,
     merge_images,
     model_on_tiles,
     previous_image,
     stack_of,
+    with_light,
 )
-from daskptycho.tasks.strips import bring_strips
+from daskptycho.tasks.strips import add_neighbours, bring_strips
 from daskptycho.tasks.two_level import join_tiles, synchronise_swept
 from daskptycho.tasks.variation import refine_weights
 
@@ -187,19 +191,6 @@ def _update(parameter: Parameter, value: Array, sums: Sums, settings: SweepSetti
     return value + (following - value) * np.float32(settings.share)
 
 
-def _extrapolate(
-    parameters: tuple[Parameter, ...],
-    values: dict[str, Array],
-    previous: dict[str, Array],
-    settings: SweepSettings,
-) -> dict[str, Array]:
-    return values | {
-        own.name: own.extrapolate(values[own.name], previous.get(own.name), settings.momentum)
-        for own in parameters
-        if own.name in settings.due
-    }
-
-
 def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State, Value]:
     """Make the graph of one sweep over all tiles.
 
@@ -222,17 +213,24 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     shared: Any = state.shared
     own: list[Any] = [tile.own for tile in state.tiles]
     if settings.momentum and settings.due and state.previous_shared is not None:
-        shared = task(_extrapolate, layout.model.shared, shared, state.previous_shared, placed)
-        if any(parameter.name in settings.due for parameter in layout.model.per_frame):
-            of_frames = layout.model.per_frame
-            own = [task(_extrapolate, of_frames, of_tile, {}, placed) for of_tile in own]
-    models = model_on_tiles(layout, shared, own, settings.due | settings.tested)
+        shared, own = extrapolate_values(layout, state, placed, settings)
+    weighs = any(own.weighs_frames and own.name in settings.due for own in layout.model.parameters)
+    unlit = ProbeWeight.name in settings.due or (settings.how.normalisation is not None and not weighs)
+    if settings.begins_with_light or unlit:
+        state = light_tiles(layout, state)
+    # What is tested needs the light of the probe that the sweep begins with, which momentum has changed.
+    lights = bool(settings.tested) if weighs else state.tiles[0].illumination is None
+    summed = settings.due | settings.tested | ({LIGHT} if lights else set())
+    models = model_on_tiles(layout, shared, own, summed)
     varied: Value | None = None
-    if any(own.weighs_frames and own.name in settings.due for own in layout.model.parameters):
+    if weighs:
         swept, after, first, varied = _sweep_and_update(layout, state, settings, placed, models)
+        state = _take_light(layout, state, first) if lights else state
     else:
+        merging = [tile.illumination for tile in state.tiles]
+        swept = first = _sweep_tiles(layout, state, placed, models, settings.leave, merging)
+        state = _take_light(layout, state, first) if lights else state
         illuminations = [tile.illumination for tile in state.tiles]
-        swept = first = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations)
         if settings.due:
             shared = task(_update_shared, layout.tile_model, shared, gather_reports(swept), placed)
         after = State(shared, _make_unmerged_tiles(illuminations, own))
@@ -246,6 +244,17 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     if varied is not None:
         report = task(add_variation, report, varied)
     return after, report
+
+
+def _own_light(swept: TileSweep) -> Array:
+    light = cast(Light, swept.sums[LIGHT])
+    return light.illumination[...]
+
+
+def _take_light(layout: Layout, state: State, swept: list[Value]) -> State:
+    """The state before a sweep, with the illumination that the sweep has summed up."""
+    own = [task(layout.storing(_own_light), of_tile) for of_tile in swept]
+    return replace(state, tiles=with_light(state.tiles, add_neighbours(layout, own)))
 
 
 def _sweep_and_update(

@@ -61,8 +61,9 @@ class Browser:
 
     def turn_wheel(self, x: float, y: float, delta: float) -> None:
         """Turn the wheel of the mouse at a point of the window; below zero, figures are zoomed into."""
-        turn = {"type": "mouseWheel", "x": x, "y": y, "deltaX": 0, "deltaY": delta}
-        self._driver.execute_cdp_cmd("Input.dispatchMouseEvent", turn)
+        turned = {"deltaX": 0, "deltaY": delta}
+        for event in ({"type": "mouseMoved"}, {"type": "mouseWheel"} | turned):
+            self._driver.execute_cdp_cmd("Input.dispatchMouseEvent", event | {"x": x, "y": y})
 
     def complaints(self) -> list[str]:
         """Warnings and errors in the console since the page was opened."""

@@ -756,18 +756,49 @@ def test_bug_is_not_a_refusal(work: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert isinstance(invoke("view", work / "result.zarr").exception, RuntimeError)
 
 
+def test_command_that_is_interrupted_while_it_is_loaded_ends_in_a_line() -> None:
+    code = """
+import sys
+from daskptycho.__main__ import main
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "daskptycho.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "Interrupted; nothing incomplete is left behind.\n"
+
+
 # Help
 
 
 def test_help_is_quick() -> None:
     heavy = {"dask", "distributed", "matplotlib", "numba", "numpy", "rich", "scipy", "xarray", "zarr"}
     code = (
-        "import sys\nfrom daskptycho.cli import main\nsys.argv = ['daskptycho', '--help']\n"
+        "import sys\nfrom daskptycho.__main__ import main\nsys.argv = ['daskptycho', '--help']\n"
         f"try: main()\nexcept SystemExit: print(*({heavy!r} & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "Commands:" in done.stdout
     assert done.stderr.split() == []
+
+
+def test_a_run_begins_without_what_it_does_not_need(work: Path, tmp_path: Path) -> None:
+    unneeded = {"bokeh", "boto3", "h5py", "IPython", "matplotlib", "obstore", "skimage", "tifffile"}
+    unneeded |= {f"scipy.{name}" for name in ("interpolate", "io", "ndimage", "optimize", "signal", "stats")}
+    arguments = ["reconstruct", str(work / "scan.zarr"), str(tmp_path / "result.zarr"), "--sweeps", "1"]
+    code = (
+        f"import sys\nfrom daskptycho.cli import main\nsys.argv = ['daskptycho', *{arguments!r}]\n"
+        f"try: main()\nexcept SystemExit: print(sorted({unneeded!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
+    assert (tmp_path / "result.zarr").exists()
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -920,7 +951,7 @@ clusters = pytest.mark.parametrize(
 def test_ctrl_c_while_python_ends_leaves_no_traceback() -> None:
     script = """
 import atexit, os, signal, sys
-from daskptycho.cli import main
+from daskptycho.__main__ import main
 # What is registered last runs first, while Python ends.
 atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
 sys.argv = ["daskptycho", "--version"]

@@ -5,12 +5,10 @@
 page, `sketch` draws in characters. A command imports heavy libraries only when it runs, so that ``--help`` is
 quick.
 
-This folder may import every other folder of the package. Only the console script and ``__main__`` import it.
+This folder may import every other folder of the package. Only ``__main__`` imports it.
 """
 
 from __future__ import annotations
-
-import signal
 
 import click
 
@@ -31,7 +29,7 @@ from daskptycho.cli.simulate import command as simulate_command
 from daskptycho.cli.view import command as view_command
 from daskptycho.version import __version__
 
-__all__ = ["daskptycho", "main"]
+__all__ = ["daskptycho"]
 
 
 @click.group(
@@ -61,12 +59,3 @@ for _command in (
     check_gpu_command,
 ):
     daskptycho.add_command(_command)
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    try:
-        daskptycho(prog_name="daskptycho")
-    finally:
-        # The command has cleaned up. Ctrl-C while Python itself ends is no error with a traceback.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)

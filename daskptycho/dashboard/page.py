@@ -78,6 +78,9 @@ def fill_page(doc: Document, latest: LatestView | None, dask_page: str = "") -> 
         figure.name = name
     doc.template = Template(read_asset("page.html"))
     doc.template_variables["dask_page"] = escape(dask_page)
+    if latest is not None:
+        # A document learns of these when a figure is added.
+        _report_looks((amplitude, phase), latest)
     for root in (*texts.values(), *figures.values()):
         doc.add_root(root)
     shown: dict[str, Any] = {"number": None}
@@ -104,8 +107,6 @@ def fill_page(doc: Document, latest: LatestView | None, dask_page: str = "") -> 
             draw_tiles(tiles, figures["tiles"], view.tiles)
         shown.update(number=number, image=view.image, probe=view.probe, tiles=view.tiles)
 
-    if latest is not None:
-        _report_looks((amplitude, phase), latest)
     update()
     doc.add_periodic_callback(update, PERIOD)
 

@@ -52,7 +52,10 @@ const names = {"-1": "-π", "-0.5": "-π/2", "0": "0", "0.5": "π/2", "1": "π"}
 return names[part.toFixed(3).replace(/\\.?0+$/, "")] ?? tick.toFixed(2)
 """
 # Labels of a logarithmic axis.
-SHORT = "return tick >= 0.001 && tick < 1000 ? String(+tick.toPrecision(3)) : tick.toExponential(0)"
+SHORT = (
+    "return tick >= 0.001 && tick < 1000 ? String(+tick.toPrecision(3)) : "
+    "tick.toExponential(1).replace('.0', '')"
+)
 
 
 def _palette(name: str) -> list[str]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
 from daskptycho.errors import ScanError
 from daskptycho.formats.lazy_frames import LazyFrames, frames_of_array
@@ -72,6 +71,8 @@ def read_matlab_positions(path: Path, keys: Keys) -> Positions:
 
 def load_arrays(path: Path) -> NamedArrays:
     """Read all arrays of a MATLAB file."""
+    from scipy.io import loadmat
+
     try:
         contents = loadmat(path)
     except Exception as error:  # damaged files make the reader raise all kinds of errors

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from daskptycho.backend import array_module, to_device_of, to_host
 from daskptycho.errors import OptionError
@@ -97,6 +96,9 @@ class Background(Parameter):
         if self.smooth is None:
             step = excess.sum() / max(weight.sum(), TINY)
         else:
+            # Imported where it is needed: runs that find no background begin without it.
+            from scipy.ndimage import gaussian_filter
+
             blur = {"sigma": float(self.smooth), "mode": "constant"}
             step = gaussian_filter(excess, **blur) / np.maximum(gaussian_filter(weight, **blur), TINY)
         following = np.where(weight > 0, np.maximum(to_host(value) + step, 0), 0)

@@ -129,7 +129,9 @@ class TileModel(NamedTuple):
     own: dict[str, Array]
     """Values for the tile's frames of the parameters that have a value for each frame, by name."""
     due: frozenset[str] = frozenset()
-    """Names of the parameters that the sweep updates."""
+    """Names of the parameters that the sweep updates, and of what else it sums up; see `sweep_tile`."""
+    in_place: bool = False
+    """Whether tiles have their frames where the parameters put them; see `place`."""
 
     @property
     def probe(self) -> Array:
@@ -147,6 +149,13 @@ class TileModel(NamedTuple):
         """The value of a parameter on this tile."""
         return (self.own if parameter.per_frame else self.shared)[parameter.name]
 
+    def place(self, tile: Tile) -> tuple[TileModel, Tile]:
+        """The tile with its frames where they are, and the model for such tiles.
+
+        Blocks of frames are then viewed without finding each time where they are.
+        """
+        return self._replace(in_place=True), self.locate(tile)
+
     def locate(self, tile: Tile) -> Tile:
         """The tile with its frames at the corners and fractions where the model's parameters put them."""
         if not self.model.moves_frames:
@@ -158,7 +167,7 @@ class TileModel(NamedTuple):
         """Positions and factors of some frames; the fractions of frames that move are on the host."""
         view = View(tile.corner[frames], tile.fraction[frames])
         for parameter in self.model.parameters:
-            if not isinstance(parameter, Probe):
+            if not isinstance(parameter, Probe) and not (self.in_place and parameter.moves_frames):
                 view = self._see(parameter, view, frames)
         return view
 

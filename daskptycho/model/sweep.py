@@ -14,6 +14,7 @@ import numpy as np
 from daskptycho.backend import array_module, to_host
 from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.amplitudes import take_amplitudes
+from daskptycho.model.light import LIGHT, Light
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import (
     brightest,
@@ -36,7 +37,6 @@ __all__ = [
     "TileSweep",
     "Waves",
     "Weighted",
-    "illuminate_tile",
     "measure_tile",
     "merge",
     "overlap_waves",
@@ -94,7 +94,7 @@ class TileSweep(NamedTuple):
     left: Any
     """`OverlapSum`, `Weighted`, `Waves`, a synchronised tile (`sync.two_level.TileSum`), or None."""
     sums: dict[str, Sums]
-    """Sums for the update of each parameter that is due, by name."""
+    """Sums for the update of each parameter that is due, by name, and `Light` if it is."""
     carried: Array | None = None
     """(frame, mode, N, N) complex64 next stack, for an algorithm that has one."""
     start: Array | None = None
@@ -202,7 +202,8 @@ def sweep_tile(
     ----------
     algorithm : Algorithm
     at : TileModel
-        The model with its values on the tile. Sums are computed for the parameters in `at.due`.
+        The model with its values on the tile. Sums are computed for the parameters in `at.due`, and the light
+        if that has `LIGHT`: frames at fractional positions have their probes at hand in a sweep.
     tile : Tile
     amplitude : Amplitudes or (frame, N, N) float32 array
         From `amplitudes.prepare_amplitudes`.
@@ -236,26 +237,26 @@ def sweep_tile(
     apart = bool(compared) or getattr(algorithm, "needs_waves", True)
     buffers = _Buffers(max(block.stop - block.start for block in blocks), probe, apart=apart)
     misfit: Any = 0.0
+    light: Array | None = None
+    weighing = None if following is None else following.place(tile)
+    at, tile = at.place(tile)
     for frames in blocks:
         count = frames.stop - frames.start
         view = at.view(tile, frames)
+        if LIGHT in at.due:
+            light = illuminate(view.probe, view.corner, tile.window.shape, light)
         lent = None if apart else collector.lend(frames)
         waves = split(image, view.probe, view.corner, out=buffers.waves(count) if lent is None else lent)
         old_stack = None if stack is None else _apply_phases(stack, frames)
         z = algorithm.before(waves, old_stack)
         measured = take_amplitudes(amplitude, frames, buffers.amplitude(count))
-        projected, block_misfit = project_data(
-            z,
-            measured,
-            at.model.forward.at(view.fraction),
-            likelihood,
-            out=buffers.projected(count, z),
-        )
+        forward, out = at.model.forward.at(view.fraction), buffers.projected(count, z)
+        projected, block_misfit = project_data(z, measured, forward, likelihood, out=out)
         misfit += block_misfit
         to_overlap, new_stack = algorithm.after(waves, z, projected, old_stack)
         if carried is not None:
             carried[frames] = new_stack
-        collector.add(frames, to_overlap, view if following is None else following.view(tile, frames))
+        collector.add(frames, to_overlap, view if weighing is None else weighing[0].view(weighing[1], frames))
         for parameter in summed:
             if parameter.takes_projection:
                 parameter.accumulate(sums[parameter.name], frames, image, projected, view)
@@ -270,6 +271,8 @@ def sweep_tile(
     # The misfit is read from a GPU once a sweep, since reading waits for all work that the GPU has queued.
     found = np.atleast_1d(to_host(misfit))
     objective = float(found[1]) if len(found) > 1 else None
+    if light is not None:
+        sums[LIGHT] = Light(light)
     return TileSweep(float(found[0]), collector.left, sums, carried, objective=objective)
 
 
@@ -296,19 +299,10 @@ def _collect_frames(
     tile: Tile, waves: Array, at: TileModel, leave: Leave
 ) -> OverlapSum | Weighted | Waves | None:
     collector = _FrameCollector(leave, tile, at.probe)
+    at, tile = at.place(tile)
     for frames in frame_blocks(len(tile), at.probe):
         collector.add(frames, waves[frames], at.view(tile, frames))
     return collector.left
-
-
-def illuminate_tile(tile: Tile, at: TileModel) -> Array:
-    """Illumination of a tile's own frames on its window, (y, x) float32."""
-    out = None
-    # Block by block, since each frame at a fractional position has its own copy of the probe.
-    for frames in frame_blocks(len(tile), at.probe):
-        view = at.view(tile, frames)
-        out = illuminate(view.probe, view.corner, tile.window.shape, out)
-    return out
 
 
 class FrameMeasures(NamedTuple):

@@ -53,6 +53,7 @@ from daskptycho.tasks.spec import Home, Value, place, task, values_in
 from daskptycho.tasks.state import (
     State,
     TileState,
+    light_tiles,
     model_on_tiles,
 )
 from daskptycho.tasks.waiting import compute, persist
@@ -197,7 +198,8 @@ class Checkpoints:
         str
             The id of the checkpoint.
         """
-        state, layout, anchor = standing.state, loop.layout, standing.anchor
+        layout, anchor = loop.layout, standing.anchor
+        state = light_tiles(layout, standing.state)
         session = self.store.begin(standing.sweep, temporary=temporary)
         models = model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles])
         nothing: list[Any] = [None] * len(models)

@@ -31,7 +31,7 @@ from daskptycho.run.verdict import count_unknowns, find_faults
 from daskptycho.storage.retrying import fail_fast
 from daskptycho.tasks.interrupts import catch_stop_signals
 from daskptycho.tasks.measures import measure_frames
-from daskptycho.tasks.state import merge_images
+from daskptycho.tasks.state import light_tiles, merge_images
 from daskptycho.tasks.waiting import OutOfMemory, WorkersLost, compute, has_workers, retry_lost
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class Run:
 
 
 def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset:
-    state = standing.state
+    state = light_tiles(loop.layout, standing.state)
     images = merge_images(loop.layout, state)
     measures = compute(measure_frames(loop.layout, state, images))
     residual, overlap = (np.concatenate(parts) for parts in zip(*measures, strict=True))

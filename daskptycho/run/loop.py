@@ -32,8 +32,8 @@ from daskptycho.run.standing import Standing, SweepRecord
 from daskptycho.sync.variation import opening_level
 from daskptycho.tasks.layout import Layout
 from daskptycho.tasks.reports import Report
-from daskptycho.tasks.spec import Value, find_workers_of, task, values_in
-from daskptycho.tasks.state import State, SweepSettings, merge_images
+from daskptycho.tasks.spec import Value, find_workers_of, task
+from daskptycho.tasks.state import State, SweepSettings, light_tiles, merge_images
 from daskptycho.tasks.waiting import compute, persist
 from daskptycho.tiling import Tiling, Window
 
@@ -123,12 +123,11 @@ class Progress:
         RuntimeError
             As for `object`.
         """
-        state = self._current()
-        illuminations = [tile.illumination for tile in state.tiles]
+        illuminations = [tile.illumination for tile in self._lit().tiles]
         return make_preview(self.tiling, self._images(), illuminations, most, window)
 
     def _images(self) -> list[Value]:
-        state = self._current()
+        state = self._lit()
         illuminations = [tile.illumination for tile in state.tiles]
         return show_lit(merge_images(self._layout, state), illuminations, state.shared)
 
@@ -144,7 +143,11 @@ class Progress:
 
     def homes(self) -> list[str]:
         """Address of a worker that holds the data of each tile; empty strings without a cluster."""
-        return find_workers_of(list(values_in([tile.illumination for tile in self._current().tiles])))
+        # Where frames have moved, images are merged already, and the illumination is not known yet.
+        tiles = self._current().tiles
+        return find_workers_of(
+            [tile.image if tile.illumination is None else tile.illumination for tile in tiles]
+        )
 
     def probe(self) -> NDArray[np.complex64]:
         """Fetch the current probe, in orthogonal modes of decreasing power.
@@ -164,6 +167,11 @@ class Progress:
         if self._state is None:
             raise RuntimeError(f"the image of sweep {self.sweep} is gone; ask for it inside the callback")
         return self._state
+
+    def _lit(self) -> State:
+        if self._state is not None:
+            self._state = light_tiles(self._layout, self._state)
+        return self._current()
 
     def expire(self) -> None:
         """Release the state, once the run continues after the callback."""

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from daskptycho.model.algorithms import AP
 from daskptycho.model.amplitudes import Amplitudes, prepare_amplitudes
+from daskptycho.model.light import illuminate_tile
 from daskptycho.model.model import Model, TileModel
 from daskptycho.model.probe import Probe
-from daskptycho.model.sweep import illuminate_tile, merge, overlap_waves, sweep_tile
+from daskptycho.model.sweep import merge, overlap_waves, sweep_tile
 from daskptycho.scan.dataset import position_in_pixels, take_used
 from daskptycho.tiling import Tile, make_tiling
 

@@ -143,12 +143,13 @@ class Standing:
             attributes["polished_from"],
             Guard(**attributes["guard"]),
             stage=attributes.get("stage", 0),
-            pace=None if attributes.get("pace") is None else Pace(**attributes["pace"]),
-            gain_pace=_recall_gain_pace(attributes.get("gain_pace")),
+            pace=_recall_pace(Pace, attributes.get("pace")),
+            gain_pace=_recall_pace(GainPace, attributes.get("gain_pace")),
         )
 
 
-def _recall_gain_pace(described: Mapping[str, Any] | None) -> GainPace | None:
+def _recall_pace(kind: Any, described: Mapping[str, Any] | None) -> Any:
     if described is None:
         return None
-    return GainPace(**{**described, "tests": tuple(described["tests"])})
+    # Checkpoints of earlier releases lack the tests of positions.
+    return kind(**{**described, "tests": tuple(described.get("tests", ()))})

@@ -15,13 +15,21 @@ from numpy.typing import NDArray
 
 from daskptycho.backend import Device, array_module, to_device
 from daskptycho.model.algorithms import AP
+from daskptycho.model.light import illuminate_tile
 from daskptycho.model.model import TileModel
-from daskptycho.model.sweep import illuminate_tile, merge, sweep_tile
+from daskptycho.model.sweep import merge, sweep_tile
 from daskptycho.run.loop import Loop
 from daskptycho.tasks.frames import load_amplitudes
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value, task
-from daskptycho.tasks.state import State, TileState, illuminate_tiles, merge_images, model_on_tiles
+from daskptycho.tasks.state import (
+    State,
+    TileState,
+    illuminate_tiles,
+    light_tiles,
+    merge_images,
+    model_on_tiles,
+)
 from daskptycho.tasks.strips import add_neighbours
 from daskptycho.tiling import Shape, Tiling
 
@@ -73,6 +81,7 @@ def carry_over(earlier: Loop, state: State, loop: Loop, own: list[Any], same: di
         From `match_tiles`.
     """
     layout, old = loop.layout, earlier.layout
+    state = light_tiles(old, state)
     images, lights = merge_images(old, state), [tile.illumination for tile in state.tiles]
     phase = task(_find_phase, [task(_sum_lit, *of_tile) for of_tile in zip(images, lights, strict=True)])
     begun, before = [], []

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from daskptycho.errors import ScanError
 
@@ -199,7 +198,10 @@ def _find_hot(of: PixelStatistics, valid: NDArray[np.bool_]) -> Found:
         return []
     around = np.ones((3, 3), dtype=bool)
     around[1, 1] = False
-    neighbours = ndimage.maximum_filter(
+    # Imported where it is needed: runs begin without it.
+    from scipy.ndimage import maximum_filter
+
+    neighbours = maximum_filter(
         np.where(valid, np.maximum(of.highest, 0), 0), footprint=around, mode="constant"
     )
     found = of.lowest > FAR_ABOVE_NEIGHBOURS * np.maximum(neighbours, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,9 +11,9 @@ from scipy import fft
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import cg
 
-from daskptycho.tiling import Pairs
+from daskptycho.tiling import Pairs, Shape, overlapping_pairs
 
-__all__ = ["label_linked", "overlap_of_probes", "pair_weights", "solve", "subtract_means"]
+__all__ = ["FrameGraph", "laplacian", "link_frames", "pair_weights", "solve", "subtract_means"]
 
 # Two frames are linked if they share more light than this part of what each shares with itself.
 LINKED = 1e-3
@@ -21,12 +21,47 @@ LINKED = 1e-3
 ACCURACY = 1e-3
 
 
-def label_linked(pairs: Pairs, shared: NDArray, frames: int) -> NDArray[np.int64]:
-    """Number of the part of each frame, (frame,); `shared` is that of `overlap_of_probes`."""
-    linked = shared > LINKED * shared[pairs.first == pairs.second].max()
-    first, second = pairs.first[linked], pairs.second[linked]
-    links = sp.coo_array((np.ones(len(first)), (first, second)), shape=(frames, frames))
-    return connected_components(links, directed=False)[1].astype(np.int64)
+class FrameGraph(NamedTuple):
+    """The graph of frames that share light."""
+
+    pairs: Pairs
+    """Linked pairs, and each frame with itself. Those that share less light would triple their number and
+    change what is found by half a per cent."""
+    shared: NDArray[np.float64]
+    """(pair,) ``o_ij``: the autocorrelation of the probe's power at the distance of each pair."""
+    part: NDArray[np.int64]
+    """(frame,) number of the part of each frame: parts are not linked with each other."""
+
+
+def link_frames(position: NDArray, probe: NDArray, period: Shape | None) -> FrameGraph:
+    """Find the pairs of frames that share light.
+
+    Parameters
+    ----------
+    position : (frame, 2) array
+        In pixels.
+    probe : (mode, N, N) complex64 array
+    period : (int, int) or None
+        Size of a canvas that wraps round, in pixels.
+    """
+    height, width = probe.shape[-2:]
+    power = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=0)
+    spectrum = np.abs(fft.rfft2(power, (2 * height, 2 * width))) ** 2
+    correlation = np.maximum(fft.irfft2(spectrum, (2 * height, 2 * width)), 0)
+    links = correlation > LINKED * correlation[0, 0]
+    # The correlation is even: its first quarter tells how far links reach along each axis.
+    reach = (
+        1 + int(np.flatnonzero(links.any(axis=1)[:height]).max(initial=0)),
+        1 + int(np.flatnonzero(links.any(axis=0)[:width]).max(initial=0)),
+    )
+    near = overlapping_pairs(np.rint(position).astype(np.int64), reach, period)
+    dy, dx = near.offset.T
+    linked = links[dy, dx]
+    pairs = Pairs(near.first[linked], near.second[linked], near.offset[linked])
+    ends = (pairs.first, pairs.second)
+    matrix = sp.coo_array((np.ones(len(pairs)), ends), shape=(len(position), len(position)))
+    part = connected_components(matrix, directed=False)[1].astype(np.int64)
+    return FrameGraph(pairs, correlation[dy, dx][linked], part)
 
 
 def subtract_means(values: NDArray, part: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -36,26 +71,20 @@ def subtract_means(values: NDArray, part: NDArray[np.int64]) -> NDArray[np.float
     return values - means[part].reshape(values.shape)
 
 
-def overlap_of_probes(probe: NDArray, pairs: Pairs) -> NDArray[np.float64]:
-    """``o_ij``: the autocorrelation of the probe's power at the distance of each pair, (pair,)."""
-    power = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=0)
-    shape = tuple(2 * size for size in power.shape)
-    correlation = fft.irfft2(np.abs(fft.rfft2(power, shape)) ** 2, shape)
-    return np.maximum(correlation[pairs.offset[:, 0] % shape[0], pairs.offset[:, 1] % shape[1]], 0)
-
-
-def pair_weights(pairs: Pairs, curvature: NDArray, shared: NDArray) -> NDArray[np.float64]:
-    """W_ij of each pair, (pair, component); for positions the components are yy, yx and xx.
+def pair_weights(graph: FrameGraph, curvature: NDArray) -> NDArray[np.float64]:
+    """``W_ij = o_ij / sqrt(s_i s_j) (H'_i + H'_j) / 2`` of each pair with ``s_i = sum_j o_ij``.
 
     Parameters
     ----------
-    pairs : Pairs
+    graph : FrameGraph
     curvature : (frame, component) array
-        H'.
-    shared : (pair,) array
-        o_ij.
+        H'; for positions the components are yy, yx and xx.
+
+    Returns
+    -------
+    (pair, component) array
     """
-    first, second = pairs.first, pairs.second
+    first, second, shared = graph.pairs.first, graph.pairs.second, graph.shared
     frames, apart = len(curvature), first != second
     total = np.bincount(first, shared, frames) + np.bincount(second[apart], shared[apart], frames)
     share = shared / np.sqrt(total[first] * total[second])
@@ -63,8 +92,46 @@ def pair_weights(pairs: Pairs, curvature: NDArray, shared: NDArray) -> NDArray[n
     return weights
 
 
+def laplacian(weights: NDArray, pairs: Pairs, frames: int, anchor: NDArray) -> Any:
+    """``diag(sum_j W_ij) - W`` with an anchor added to the diagonal, a sparse matrix.
+
+    Parameters
+    ----------
+    weights : (pair, component) array
+        W_ij: one number, or yy, yx and xx.
+    pairs : Pairs
+    frames : int
+    anchor : (component,) array
+
+    Returns
+    -------
+    (frame, frame) or (2 frame, 2 frame) sparse array
+        With three components y and x of each frame in turn.
+    """
+    apart = pairs.first != pairs.second
+    first, second, weights = pairs.first[apart], pairs.second[apart], weights[apart]
+    own = np.arange(frames)
+    rows, columns = np.concatenate([first, second, own]), np.concatenate([second, first, own])
+    twice = np.concatenate([weights, weights])
+    total = np.stack([np.bincount(rows[:-frames], column, frames) for column in twice.T], axis=1)
+    values = np.concatenate([-twice, total + anchor])
+    pattern = sp.coo_array((np.arange(len(rows)), (rows, columns)), shape=(frames, frames)).tocsr()
+    values = values[pattern.data]
+    if weights.shape[1] == 1:
+        return sp.csr_array((values[:, 0], pattern.indices, pattern.indptr), shape=pattern.shape)
+    blocks = values[:, [0, 1, 1, 2]].reshape(-1, 2, 2)
+    size = 2 * frames
+    return sp.bsr_array((blocks, pattern.indices, pattern.indptr), shape=(size, size)).tocsr()
+
+
 def solve(matrix: Any, force: NDArray, most_steps: int) -> NDArray[np.float64]:
-    """Solve ``matrix @ found = force`` by conjugate gradients; forces may have several components."""
-    jacobi = sp.diags_array(1 / matrix.diagonal())
-    found, _ = cg(matrix, force.ravel(), rtol=ACCURACY, maxiter=most_steps, M=jacobi)
-    return found.reshape(force.shape)
+    """Solve ``matrix @ found = force`` by conjugate gradients; forces may have several components.
+
+    The matrix is one of rows (`scipy.sparse.csr_array`), as from `laplacian`.
+    """
+    # Rows and columns are scaled to a diagonal of ones rather than preconditioned, which takes half as long.
+    scale = 1 / np.sqrt(matrix.diagonal())
+    values = matrix.data * np.repeat(scale, np.diff(matrix.indptr)) * scale[matrix.indices]
+    scaled = sp.csr_array((values, matrix.indices, matrix.indptr), shape=matrix.shape)
+    found, _ = cg(scaled, scale * force.ravel(), rtol=ACCURACY, maxiter=most_steps)
+    return (scale * found).reshape(force.shape)

@@ -16,12 +16,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from daskptycho.sync.frame_graph import label_linked, overlap_of_probes, pair_weights, solve, subtract_means
+from daskptycho.sync.frame_graph import laplacian, link_frames, pair_weights, solve, subtract_means
 from daskptycho.sync.positions import Frames
-from daskptycho.tiling import Pairs, overlapping_pairs
 
 __all__ = ["GainPace", "Gains", "TileGainForces", "find_gains"]
 
@@ -133,11 +131,9 @@ def find_gains(
     # Each pixel of the object fits two numbers.
     lit = sum(tile.lit for tile in forces)
     variance = sum(tile.misfit for tile in forces) / max(frames.pixels - 2 * lit, frames.pixels / 4)
-    pairs = overlapping_pairs(np.rint(position).astype(np.int64), probe.shape[-2:], frames.period)
-    shared = overlap_of_probes(probe, pairs)
-    part = label_linked(pairs, shared, len(force))
-    weights = pair_weights(pairs, curvature[:, None], shared)[:, 0]
-    matrix = _laplacian(weights, pairs, len(force), ANCHOR * curvature.mean())
+    graph = link_frames(position, probe, frames.period)
+    weights, part = pair_weights(graph, curvature[:, None]), graph.part
+    matrix = laplacian(weights, graph.pairs, len(force), ANCHOR * curvature.mean(keepdims=True))
     # The mean of the gains of a part is a factor of the object. A frame by itself keeps its gain.
     force = subtract_means(force, part)
     delta = solve(matrix, force, MOST_STEPS)
@@ -150,13 +146,3 @@ def find_gains(
         place = subtract_means(position, part)
         delta = delta - place @ np.linalg.lstsq(place, delta, rcond=None)[0]
     return Gains(delta, significance)
-
-
-def _laplacian(weights: NDArray, pairs: Pairs, frames: int, anchor: float) -> sp.csr_array:
-    """``diag(sum_j W_ij) - W`` and a multiple of the identity, (frame, frame)."""
-    apart = pairs.first != pairs.second
-    first, second, weights = pairs.first[apart], pairs.second[apart], weights[apart]
-    rows, columns = np.concatenate([first, second]), np.concatenate([second, first])
-    twice = np.concatenate([weights, weights])
-    matrix = sp.csr_array((-twice, (rows, columns)), shape=(frames, frames))
-    return (matrix + sp.diags_array(np.bincount(rows, twice, frames) + anchor)).tocsr()

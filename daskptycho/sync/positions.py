@@ -18,12 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.interpolate import BSpline
 
-from daskptycho.sync.frame_graph import label_linked, overlap_of_probes, pair_weights, solve, subtract_means
-from daskptycho.tiling import Pairs, Shape, overlapping_pairs
+from daskptycho.sync.frame_graph import laplacian, link_frames, pair_weights, solve, subtract_means
+from daskptycho.tiling import Pairs, Shape
 
 __all__ = [
     "FARTHEST",
@@ -108,6 +106,10 @@ class Pace:
         Whether frames took a step after the last sweep, and none was looked for.
     updates : int
         Number of updates so far.
+    tests : tuple of float
+        Significance of the last tests, at most `TESTS`, before frames move.
+    residual : float
+        R2 of the last sweep.
     """
 
     every: int
@@ -118,6 +120,8 @@ class Pace:
     scale: float = 1.0
     just_moved: bool = False
     updates: int = 0
+    tests: tuple[float, ...] = ()
+    residual: float = 0.0
 
     @staticmethod
     def begin(start: int, every: int) -> Pace:
@@ -134,7 +138,11 @@ class Pace:
 
     def moves(self, significance: float) -> bool:
         """Whether frames move, at this significance."""
-        return self.moving or significance > OPEN
+        if self.moving or significance > CLEAR:
+            return True
+        tests = (*self.tests, significance)[-TESTS:]
+        settled = len(tests) == TESTS and max(tests) < SETTLED * min(tests)
+        return settled and significance > OPEN + OPEN_OF_NOISE * self.residual
 
     def after(self, residuals: Sequence[float], significance: float) -> Pace:
         """The pace after a sweep, from R2 of all sweeps so far and the significance, NaN without a test."""
@@ -143,28 +151,47 @@ class Pace:
             # The step is too long if moves make the misfit rise.
             rises = residuals[-1] > (1 + RISE) * residuals[-2]
             scale = max(LEAST_SCALE, scale / 2) if rises else min(1.0, scale * 1.1)
+        last = residuals[-1]
         if np.isnan(significance):
-            return replace(self, due_in=self.due_in - 1, scale=scale, just_moved=False)
+            return replace(self, due_in=self.due_in - 1, scale=scale, just_moved=False, residual=last)
         moves = self.moves(significance)
         quiet = self.quiet + 1 if significance < CLOSE else 0
         moving = moves and quiet < 2
-        interval = self.every if moving else min(MOST_INTERVAL, 2 * self.interval)
+        interval = self._wait(significance, moving)
         return Pace(
             *(self.every, interval, interval, moving, quiet if moving else 0, scale),
             just_moved=moves and not self.looks(),
             updates=self.updates + moves,
+            tests=() if moves else (*self.tests, significance)[-TESTS:],
+            residual=last,
         )
+
+    def _wait(self, significance: float, moving: bool) -> int:
+        """Sweeps to the next test, after one of this significance."""
+        if moving:
+            rests = CLOSE <= significance < REST
+            return min(MOST_INTERVAL_AT_REST, 2 * self.interval) if rests else self.every
+        return max(2, self.every) if significance > OPEN else min(MOST_INTERVAL, 2 * self.interval)
 
     def after_return(self) -> Pace:
         """The pace once the run has gone back to an earlier image, with frames where they were then."""
         scale = max(LEAST_SCALE, self.scale / 2)
-        return replace(self, due_in=self.interval, scale=scale, just_moved=False)
+        return replace(self, due_in=self.interval, scale=scale, just_moved=False, tests=())
 
 
-# Frames begin to move above the first significance, and stop after two updates below the second. Errors of a
-# fifth of a pixel at 1e5 photons in a frame give 40.
-OPEN = 3.0
-CLOSE = 0.2
+# Frames begin to move at once above this significance. An image that has not converged gives exact positions
+# 5 to 30 after ten to twenty sweeps; errors of a fifth of a pixel at 1e5 photons in a frame give 40.
+CLEAR = 45.0
+# They also begin to move above the first of these numbers, and the second times R2 more, once the last tests
+# are alike: within this factor. Few counts are not distributed normally: exact positions give 1 at 1e5
+# photons in a frame, but 2.5 to 13 at 1e4.
+OPEN, OPEN_OF_NOISE = 5.0, 500.0
+SETTLED = 1.5
+TESTS = 5
+# Updates become rarer below the first significance, with at most so many sweeps between them. They stop after
+# two in a row below the last.
+REST, MOST_INTERVAL_AT_REST = 1.0, 4
+CLOSE = 0.15
 # Updates from one time that frames are looked for to the next.
 LOOK_EVERY = 5
 # Most sweeps between two tests of positions that do not move.
@@ -228,6 +255,9 @@ class Freedom:
             knots = np.linspace(0, 1, KNOTS - 2)
             ends = np.concatenate([[0] * 3, knots, [1] * 3])
             time = (number - number.min()) / max(np.ptp(number), 1)
+            # Imported where it is needed: runs that refine no smooth positions begin without it.
+            from scipy.interpolate import BSpline
+
             curves: NDArray[np.float64] = BSpline.design_matrix(time, ends, 3).toarray()
             return curves
         assert self.line is not None
@@ -279,10 +309,9 @@ def find_moves(
     still = np.zeros_like(force)
     if not ridge > 0:
         return Moves(still, 0.0, astray, still.astype(np.int64))
-    pairs = overlapping_pairs(np.rint(position).astype(np.int64), probe.shape[-2:], frames.period)
-    shared = overlap_of_probes(probe, pairs)
-    part = label_linked(pairs, shared, len(position))
-    weights = pair_weights(pairs, curvature + ridge * np.array([1, 0, 1]), shared)
+    graph = link_frames(position, probe, frames.period)
+    pairs, part = graph.pairs, graph.part
+    weights = pair_weights(graph, curvature + ridge * np.array([1, 0, 1]))
     shares = weights[:, 0] + weights[:, 2]
     offset = position - frames.place
     expected = np.rint(_mean_of_neighbours(shares, pairs, offset) - offset).astype(np.int64)
@@ -294,7 +323,7 @@ def find_moves(
     if part.any():
         # Nothing tells how far each part moves as a whole.
         force = subtract_means(force, part)
-    matrix = laplacian(weights, pairs, len(position), ANCHOR * ridge)
+    matrix = laplacian(weights, pairs, len(position), ANCHOR * ridge * np.array([1, 0, 1]))
     delta = freedom.limit(matrix, force, frames.place, frames.number)
     significance = float((force * delta).sum() / (variance * len(delta)))
     if not pace.moves(significance):
@@ -307,22 +336,6 @@ def find_moves(
     delta += _clip_length(last, FASTEST) if freedom.only == "free" else last
     delta = subtract_means(freedom.take_off(delta, frames.place, frames.number), part)
     return Moves(delta, significance, astray, expected)
-
-
-def laplacian(weights: NDArray, pairs: Pairs, frames: int, anchor: float) -> Any:
-    """``diag(sum_j W_ij) - W`` and a multiple of the identity, (2 frame, 2 frame): y and x of each frame."""
-    apart = pairs.first != pairs.second
-    first, second, weights = pairs.first[apart], pairs.second[apart], weights[apart]
-    rows, columns = np.concatenate([first, second]), np.concatenate([second, first])
-    twice = np.concatenate([weights, weights])
-    diagonal = np.stack([np.bincount(rows, twice[:, k], frames) for k in range(3)], axis=1)
-    own = np.arange(frames)
-    rows, columns = np.concatenate([rows, own]), np.concatenate([columns, own])
-    values = np.concatenate([-twice, diagonal + anchor * np.array([1, 0, 1])])
-    blocks = values[:, [0, 1, 1, 2]].reshape(-1, 2, 2)
-    order = np.lexsort((columns, rows))
-    starts = np.searchsorted(rows[order], np.arange(frames + 1))
-    return sp.bsr_array((blocks[order], columns[order], starts), shape=(2 * frames, 2 * frames))
 
 
 def _mean_of_neighbours(weight: NDArray, pairs: Pairs, value: NDArray) -> NDArray[np.float64]:

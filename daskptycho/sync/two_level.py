@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from daskptycho.backend import array_module, to_device_of, to_host
 from daskptycho.model.algorithms import Algorithm
+from daskptycho.model.light import illuminate_tile
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import overlap
-from daskptycho.model.sweep import Stack, Weighted, illuminate_tile, merge, sweep_tile
+from daskptycho.model.sweep import Stack, Weighted, merge, sweep_tile
 from daskptycho.sync.gramian import Border, GramianBlock, block_matrix, block_values
 from daskptycho.sync.options import Synchronisation
 from daskptycho.sync.parts import find_links, galerkin_matrix, synchronise, synchronise_one, synchronise_parts

@@ -27,6 +27,7 @@ from daskptycho.tasks.state import (
     SweepSettings,
     TileState,
     illuminate_tiles,
+    light_tiles,
     merge_images,
     model_on_tiles,
     previous_image,
@@ -121,6 +122,7 @@ def refine_gains(
     forces = [task(_forces, *of_tile) for of_tile in inputs]
     assert settings.gain_pace is not None
     gains = task(_find, before.shared, forces, layout.frames, settings.gain_pace, gain.holds_slope)
+    after = light_tiles(layout, after)
     own = [task(_adjust, data, tile.own, gains) for data, tile in zip(layout.tiles, after.tiles, strict=True)]
     lit = illuminate_tiles(layout, model_on_tiles(layout, after.shared, own))
     follow, previous = layout.storing(_follow), layout.storing(previous_image)

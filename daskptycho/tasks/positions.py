@@ -27,7 +27,6 @@ from daskptycho.tasks.state import (
     State,
     SweepSettings,
     TileState,
-    illuminate_tiles,
     merge_images,
     model_on_tiles,
     previous_image,
@@ -136,7 +135,7 @@ def refine_positions(
     Returns
     -------
     state : State
-        `after` with frames moved, images merged and the illumination renewed.
+        `after` with frames moved and images merged. The illumination is not known until the coming sweep.
     moves : Value
         The `Moves` of all frames.
     """
@@ -163,11 +162,10 @@ def refine_positions(
 
 
 def _move_frames(layout: Layout, state: State, images: list[Value], own: list[Value]) -> list[TileState]:
-    """The tiles of a state with merged images and with frames at new positions, their light renewed."""
+    """The tiles of a state with merged images and with frames at new positions."""
     previous = layout.storing(previous_image)
-    illuminations = illuminate_tiles(layout, model_on_tiles(layout, state.shared, own))
-    of_tiles = zip(layout.tiles, state.tiles, images, illuminations, own, strict=True)
+    of_tiles = zip(layout.tiles, state.tiles, images, own, strict=True)
     return [
-        TileState(image, illumination, of_frames, task(previous, tile), task(stack_of, data, tile))
-        for data, tile, image, illumination, of_frames in of_tiles
+        TileState(image, None, of_frames, task(previous, tile), task(stack_of, data, tile))
+        for data, tile, image, of_frames in of_tiles
     ]

@@ -7,7 +7,7 @@ and from the strips of neighbouring tiles, which saves one task for each tile an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from daskptycho.model.algorithms import AP, LBFGS, Algorithm
 from daskptycho.model.gain import Gain
 from daskptycho.model.lbfgs import Memory, Step, make_step
+from daskptycho.model.light import illuminate_tile
 from daskptycho.model.likelihood import Likelihood
 from daskptycho.model.model import TileModel
 from daskptycho.model.positions import Positions
-from daskptycho.model.sweep import Leave, OverlapSum, Stack, illuminate_tile, merge
+from daskptycho.model.sweep import Leave, OverlapSum, Stack, merge
 from daskptycho.sync.gains import GainPace
 from daskptycho.sync.options import Sync, Synchronisation
 from daskptycho.sync.phases import Phases
@@ -39,6 +40,7 @@ __all__ = [
     "Unmerged",
     "illuminate_tiles",
     "image_before",
+    "light_tiles",
     "memory_of",
     "merge_image",
     "merge_images",
@@ -46,6 +48,7 @@ __all__ = [
     "previous_image",
     "stack_of",
     "sum_turned",
+    "with_light",
 ]
 
 Array = Any
@@ -144,6 +147,12 @@ class SweepSettings:
         return "overlap sum" if self.how.normalisation is None else "weighted frames"
 
     @property
+    def begins_with_light(self) -> bool:
+        """Whether the illumination is needed before all frames are swept."""
+        inner = self.how.sync.inner > 1
+        return inner or self.measures_change or self.pairs > 0 or self.smoothing > 0
+
+    @property
     def two_level(self) -> bool:
         """Whether the sweep synchronises on two levels."""
         return self.how.normalisation is not None and self.how.sync.method == "two-level"
@@ -209,7 +218,8 @@ class TileState(NamedTuple):
     image: Any
     """(y, x) complex64 array, `Unmerged` or `Stepped`."""
     illumination: Any
-    """(y, x) float32 N on the tile's window, summed over all tiles."""
+    """(y, x) float32 N on the tile's window, summed over all tiles; None if frames have moved since it was
+    known. See `light_tiles`."""
     own: Any
     """A dictionary: the values, for the tile's frames, of parameters that have one for each frame."""
     previous: Any = None
@@ -325,6 +335,22 @@ def illuminate_tiles(layout: Layout, models: Sequence[TileModel]) -> list[Value]
     return add_neighbours(
         layout, [task(illuminate, *of_tile) for of_tile in zip(layout.tiles, models, strict=True)]
     )
+
+
+def light_tiles(layout: Layout, state: State) -> State:
+    """The same state with the illumination known on all tiles; it is computed where frames have moved since.
+
+    The coming sweep sums it up at little cost. It is needed earlier for a checkpoint or a picture.
+    """
+    if all(tile.illumination is not None for tile in state.tiles):
+        return state
+    found = illuminate_tiles(layout, model_on_tiles(layout, state.shared, [tile.own for tile in state.tiles]))
+    return replace(state, tiles=with_light(state.tiles, found))
+
+
+def with_light(tiles: Sequence[TileState], illuminations: Sequence[Value]) -> list[TileState]:
+    """The same tiles with N, (y, x) float32, summed over all tiles."""
+    return [tile._replace(illumination=lit) for tile, lit in zip(tiles, illuminations, strict=True)]
 
 
 def merge_images(layout: Layout, state: State) -> list[Value]:

@@ -161,9 +161,9 @@ def test_a_page_says_which_part_it_shows() -> None:
     fill_page(doc, latest)
     (amplitude,) = [root for root in doc.roots if root.name == "amplitude"]
     assert latest.looked_at() is None
-    amplitude._trigger_event(RangesUpdate(amplitude, x0=3.0, x1=9.0, y0=8.0, y1=2.0))
+    doc.callbacks.trigger_event(RangesUpdate(amplitude, x0=3.0, x1=9.0, y0=8.0, y1=2.0))
     assert latest.looked_at() == (3, 9, 2, 8)
-    amplitude._trigger_event(Reset(amplitude))
+    doc.callbacks.trigger_event(Reset(amplitude))
     assert latest.looked_at() is None
     latest.look_at((0, 1, 0, 1))
     clock.now += 2 * latest_view.OPEN_PAGE_SECONDS

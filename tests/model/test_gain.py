@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 import daskptycho as dp
 from daskptycho.model.algorithms import AP
 from daskptycho.model.gain import Gain
+from daskptycho.model.light import illuminate_tile
 from daskptycho.model.probe import Probe
-from daskptycho.model.sweep import illuminate_tile, merge, sweep_tile
+from daskptycho.model.sweep import merge, sweep_tile
 from daskptycho.sync.options import Sync
 from daskptycho.tasks.layout import Residency
 from daskptycho.tiling import Tile

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from daskptycho.model import operators
 from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.forward import FarField
+from daskptycho.model.light import illuminate_tile
 from daskptycho.model.model import Model, TileModel
 from daskptycho.model.probe import Probe
 from daskptycho.model.sweep import (
@@ -19,7 +20,6 @@ from daskptycho.model.sweep import (
     Stack,
     Waves,
     Weighted,
-    illuminate_tile,
     merge,
     overlap_waves,
     sweep_tile,

@@ -182,7 +182,7 @@ def test_frames_stay_within_reach() -> None:
     ("refined", "message"),
     [
         ("beam", "refine holds 'beam'"),
-        (["positions", EARLY], "positions twice"),
+        (["positions", EARLY], "two ways to refine one positions; expected it once"),
         (3, "refine is 3"),
     ],
 )
