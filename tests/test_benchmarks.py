@@ -24,6 +24,7 @@ BENCHMARKS = ROOT / "benchmarks"
         ("raster", ["8x8", "default", "no sync"]),
         ("noise", ["3 000", "default"]),
         ("background", ["found smooth", "flat"]),
+        ("peers", ["8x8", "recovered", "daskptycho"]),
         ("parts", ["2 x 5", "two-level", "largest ratio"]),
         ("memory", ["probe recovered", "images on disk", "of the amplitudes"]),
         ("sweep", ["FFT pair", "Gramian", "FFT library"]),

@@ -15,6 +15,8 @@ Array = Any
 
 # Added to |Fz|^2: where the wave is zero, which has no phase, the result stays finite.
 TINY = np.float32(1e-30)
+# Added to counts and to their means in a polish, in counts.
+SHIFT = 0.1
 
 
 class Likelihood(Protocol):
@@ -71,14 +73,14 @@ class Amplitude:
 
 @dataclass(frozen=True)
 class Stabilised:
-    """The misfit ``sum (sqrt(|Fz|^2 + 3/8) - sqrt(I + 3/8))^2`` of Poisson counts I.
+    """The misfit ``sum (sqrt(|Fz|^2 + c) - sqrt(I + c))^2`` of Poisson counts I, with a shift c.
 
-    The shift stabilises the variance of small counts too (Anscombe, Biometrika 35, 246 (1948)), and keeps
-    pixels without counts from pulling at the object. In place of the data projection, ``Fz`` is multiplied by
-    ``sqrt((I + 3/8) / (|Fz|^2 + 3/8))``.
+    The shift makes the variance of small counts steadier (Anscombe, Biometrika 35, 246 (1948), for c = 3/8),
+    and keeps pixels without counts from pulling at the object. In place of the data projection, ``Fz`` is
+    multiplied by ``sqrt((I + c) / (|Fz|^2 + c))``.
     """
 
-    shift: float = 0.375
+    shift: float = SHIFT
     background: Array | None = None
     """As of `Amplitude`: b is added to ``|Fz|^2``."""
 
@@ -106,7 +108,7 @@ class Poisson:
     weight (Yavuz and Fessler, Med. Image Anal. 2, 369 (1998), with the shift for noise of another kind).
     """
 
-    shift: float = 0.1
+    shift: float = SHIFT
     background: Array | None = None
     """As of `Amplitude`: b is added to ``|Fz|^2``."""
 

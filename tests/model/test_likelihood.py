@@ -23,8 +23,8 @@ def of_roots(expected: np.ndarray, counts: np.ndarray) -> float:
 
 
 def stabilised(expected: np.ndarray, counts: np.ndarray) -> float:
-    """sum (sqrt(|Fz|^2 + b + 3/8) - sqrt(I + 3/8))^2."""
-    return float(((np.sqrt(expected + 0.375) - np.sqrt(counts + 0.375)) ** 2).sum())
+    """sum (sqrt(|Fz|^2 + b + 0.1) - sqrt(I + 0.1))^2."""
+    return float(((np.sqrt(expected + 0.1) - np.sqrt(counts + 0.1)) ** 2).sum())
 
 
 def quarter_of_the_deviance(expected: np.ndarray, counts: np.ndarray) -> float:

@@ -112,6 +112,20 @@ def affine_part(moves: np.ndarray, place: np.ndarray) -> np.ndarray:
     return basis @ np.linalg.lstsq(basis, moves, rcond=None)[0]
 
 
+def test_pictures_show_the_light_of_frames_that_have_moved() -> None:
+    known = drifting("white")
+    ends = refine(known.scan, sweeps=8)
+    assert ends["position_moved"][7] > 0.1
+    lights = []
+
+    def look(progress: dp.Progress) -> None:
+        if progress.sweep == 8:
+            lights.append(progress.preview(most=10**6).illumination)
+
+    refine(known.scan, sweeps=9, callback=look)
+    np.testing.assert_allclose(lights[0], ends["illumination"], rtol=1e-6)
+
+
 def test_pixels_that_are_not_valid() -> None:
     known = drifting("white")
     valid = np.random.default_rng(0).random((32, 32)) > 0.05

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from daskptycho.sync.frame_graph import FrameGraph, laplacian, pair_weights
+from daskptycho.sync.frame_graph import FrameGraph, laplacian, link_frames, pair_weights
 from daskptycho.sync.positions import Frames, Freedom, Pace, TileForces, find_moves
 from daskptycho.tiling import overlapping_pairs
 
@@ -206,3 +206,56 @@ def test_step_halves_where_a_move_makes_the_misfit_rise() -> None:
     assert pace.after([1.0, 1.001], np.nan).scale == 1.0
     grown = Pace(2, 1, 2, moving=True, scale=0.5, just_moved=True).after([1.0, 0.9], 50.0)
     assert grown.scale == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize(
+    ("tests", "residual", "opens"),
+    [
+        # An image that converges, with exact positions.
+        ([40, 26, 15, 11, 8, 6], 1e-3, False),
+        # Small errors, which remain.
+        ([20, 13, 12, 11, 12, 12], 1e-3, True),
+        # The same where there are few photons.
+        ([20, 13, 12, 11, 12, 12], 0.02, False),
+        ([100], 0.02, True),
+    ],
+    ids=["converging", "settled", "noise", "clear"],
+)
+def test_frames_move_once_tests_agree(tests: list[float], residual: float, opens: bool) -> None:
+    pace = Pace.begin(start=1, every=1)
+    for significance in tests:
+        assert not pace.moving
+        pace = pace.after([residual], significance)
+    assert pace.moving == opens
+
+
+def test_updates_become_rare_at_rest() -> None:
+    pace = Pace.begin(start=1, every=1).after([1e-3], 100.0)
+    intervals = []
+    for significance in [10.0, 0.9, 0.8, 0.7, 2.0]:
+        pace = pace.after([1e-3], significance)
+        intervals.append(pace.due_in)
+    assert intervals == [1, 2, 4, 4, 1]
+
+
+@pytest.mark.parametrize("period", [None, (30, 30)])
+def test_links_are_those_of_all_pairs_that_share_light(period: tuple[int, int] | None) -> None:
+    position = np.random.default_rng(3).uniform(0, 30, (40, 2))
+    position[39] = 50
+    graph = link_frames(position, gaussian(), period)
+    power = np.zeros((120, 120))
+    power[: FRAME[0], : FRAME[1]] = abs(gaussian()[0].astype(complex)) ** 2
+    itself = (power**2).sum()
+    expected = {}
+    for i, j in zip(*np.triu_indices(40), strict=True):
+        by = (np.rint(position[j]) - np.rint(position[i])).astype(int)
+        if period is not None:
+            by = (by + 15) % 30 - 15
+        shared = (power * np.roll(power, by, axis=(0, 1))).sum()
+        if shared > 1e-3 * itself:
+            expected[i, j] = shared
+    found = dict(zip(zip(graph.pairs.first, graph.pairs.second, strict=True), graph.shared, strict=True))
+    assert found.keys() == expected.keys()
+    np.testing.assert_allclose(list(found.values()), [expected[pair] for pair in found], rtol=1e-6)
+    assert all(graph.part[i] == graph.part[j] for i, j in expected)
+    assert (np.bincount(graph.part)[graph.part[39]] == 1) == (period is None)
