@@ -47,7 +47,7 @@ def _write_slope(image: Array, axis: int, out: Array, weight: Array | None = Non
         twice = twice.conj()
         twice *= weight[inner]
     out[...] = 0
-    array_module(image).multiply(twice.real, np.float32(0.5), out=out[inner])
+    out[inner] = twice.real * np.float32(0.5)
 
 
 def weigh_fields(tile: Tile, at: TileModel, fields: Array) -> Array:
@@ -149,7 +149,8 @@ def look_around(
             continue
         places, corner = places[inside], corner[inside]
         waves = split(image, view.probe, corner)
-        measured = array_module(image).repeat(amplitude[frame : frame + 1], len(places), axis=0)
+        measured = array_module(image).empty((len(places), height, width), dtype=np.float32)
+        measured[...] = amplitude[frame : frame + 1]
         forward = at.model.forward.at(view.fraction)
         misfits = [float(one) for one in measure_misfits(waves, measured, forward, at.likelihood)]
         best = int(np.argmin(misfits))
