@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import daskptycho as dp
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats import read_file
 from daskptycho.scan.dataset import create_scan
