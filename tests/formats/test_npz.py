@@ -160,7 +160,7 @@ def test_flat_frames_contradict_nothing(tmp_path: Path) -> None:
         (
             {"frames_2": np.ones((4, 8, 9)), "scan": np.ones((4, 2))},
             {},
-            r"intensity is not found in .*holds frames_2 \(4 x 8 x 9 float64\), scan \(4 x 2 float64\); .*--intensity-key",
+            r"not found in .*holds frames_2 \(4 x 8 x 9 float64\), scan \(4 x 2 float64\); .*--intensity-key",
         ),
         (good(scan=None), {}, r"20 frames and no positions; .*--position-key"),
         (good(), {"probe_key": "beam"}, r"probe is not found .*data \(20 x 8 x 9 float32\).*expected 'beam'"),
