@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from daskptycho.backend import array_module, kernels
 from daskptycho.model.model import TileModel
-from daskptycho.model.operators import measure_misfits, split
+from daskptycho.model.operators import frame_blocks, measure_misfits, split
 from daskptycho.model.positions import Derivatives
 from daskptycho.tiling import Tile
 
@@ -148,10 +148,13 @@ def look_around(
         if not inside.any():
             continue
         places, corner = places[inside], corner[inside]
-        waves = split(image, view.probe, corner)
-        measured = array_module(image).repeat(amplitude[frame : frame + 1], len(places), axis=0)
-        forward = at.model.forward.at(view.fraction)
-        misfits = [float(one) for one in measure_misfits(waves, measured, forward, at.likelihood)]
+        measured, misfits = amplitude[frame : frame + 1], []
+        for some in frame_blocks(len(places), at.probe):
+            count = some.stop - some.start
+            waves = split(image, view.probe, corner[some])
+            forward = at.model.forward.at(view.fraction.repeat(count, axis=0))
+            same = array_module(image).repeat(measured, count, axis=0)
+            misfits += [float(one) for one in measure_misfits(waves, same, forward, at.likelihood)]
         best = int(np.argmin(misfits))
         if not near or misfits[best] < CLEARLY * misfits[0]:
             found[frame] = places[best]
