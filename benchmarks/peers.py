@@ -1,6 +1,6 @@
 """Compare with other packages on the same frames, from the same start: error against seconds and iterations.
 
-    python benchmarks/peers.py --picture docs/peers.png      # an hour; makes environments by pip
+    python benchmarks/peers.py --picture peers.png      # an hour; makes environments by pip
     python benchmarks/peers.py --side 16 --peer "pty-chi LSQML"
     python benchmarks/peers.py --quick
 

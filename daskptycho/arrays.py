@@ -200,7 +200,7 @@ def _weighted_frames(amplitude: Array, tile: Any, model: Any, device: Device) ->
         view = at.view(moved, frames)
         waves = split(image, view.probe, view.corner)
         forward = at.model.forward.at(view.fraction)
-        projected, _ = project_data(waves, amplitude[frames], forward, at.model.likelihood)
+        projected, _ = project_data(waves, amplitude[frames], forward, at.likelihood)
         weigh(projected, view.probe, out=(weighted[frames], power[frames]))
     return weighted
 

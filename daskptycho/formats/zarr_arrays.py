@@ -14,7 +14,8 @@ from daskptycho.errors import ScanError, warn_caller
 from daskptycho.formats.lazy_frames import LazyFrames, frames_of_array
 from daskptycho.formats.named_arrays import NamedArrays, read_named_arrays
 from daskptycho.formats.offers import NO_KEYS, Keys
-from daskptycho.storage.store import open_zarr_store, parse_location, translate_errors
+from daskptycho.storage.location import Location
+from daskptycho.storage.store import list_missing, open_zarr_store, parse_location, translate_errors
 
 __all__ = ["is_zarr", "read_zarr"]
 
@@ -54,6 +55,8 @@ def read_zarr(path: Path | str, keys: Keys = NO_KEYS) -> dict[str, Any]:
             node = zarr.open(open_zarr_store(location), mode="r")
             if node.attrs.get("format") in OWN_FORMATS:
                 raise ScanError(f"{path} is a scan or a result already; expected data of another program")
+            if isinstance(node, zarr.Group):
+                _require_listing(node, location)
             members = {"array": node} if isinstance(node, zarr.Array) else dict(node.members(max_depth=None))
         except (KeyError, TypeError, AttributeError, FileNotFoundError) as error:
             raise ScanError(f"{path} cannot be read as a Zarr store: {error}") from error
@@ -62,17 +65,35 @@ def read_zarr(path: Path | str, keys: Keys = NO_KEYS) -> dict[str, Any]:
 
     def open_frames(where: str, *, last: bool) -> LazyFrames:
         array = arrays.find("intensity", where)[1]
-        missing = array.nchunks - array.nchunks_initialized
-        if missing == array.nchunks:
+        keys = _chunk_keys(array)
+        missing = len(list_missing(location, keys))
+        if missing == len(keys):
             raise ScanError(f"{where} of {path} was never written; expected its chunks")
         if missing:
             warn_caller(
-                f"{missing} of the {array.nchunks} chunks of {where} of {name} are not there, and are read "
+                f"{missing} of the {len(keys)} chunks of {where} of {name} are not there, and are read "
                 f"as {array.fill_value}: they are empty, or were not copied"
             )
         return frames_of_array(lambda: nullcontext(_Checked(array)), array.shape, array.dtype, last=last)
 
     return read_named_arrays(arrays, keys, name, open_frames)
+
+
+def _require_listing(group: zarr.Group, location: Location) -> None:
+    """Refuse a group whose members cannot be found: a web server does not list what it has."""
+    if location.scheme.startswith("http") and group.metadata.consolidated_metadata is None:
+        raise ScanError(
+            f"{location} does not say which arrays it has, and a web server does not list them; expected "
+            "consolidated metadata (zarr.consolidate_metadata), or a copy of the store"
+        )
+
+
+def _chunk_keys(array: zarr.Array) -> list[str]:
+    """The keys under which the chunks of an array, or its shards, lie in the store."""
+    stored = array.shards or array.chunks
+    counts = [-(-size // chunk) for size, chunk in zip(array.shape, stored, strict=True)]
+    above = f"{array.path}/" if array.path else ""
+    return [above + array.metadata.encode_chunk_key(at) for at in np.ndindex(*counts)]
 
 
 class _Checked:

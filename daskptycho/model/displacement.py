@@ -47,7 +47,7 @@ def _write_slope(image: Array, axis: int, out: Array, weight: Array | None = Non
         twice = twice.conj()
         twice *= weight[inner]
     out[...] = 0
-    array_module(image).multiply(twice.real, np.float32(0.5), out=out[inner])
+    out[inner] = twice.real * np.float32(0.5)
 
 
 def weigh_fields(tile: Tile, at: TileModel, fields: Array) -> Array:
@@ -148,13 +148,14 @@ def look_around(
         if not inside.any():
             continue
         places, corner = places[inside], corner[inside]
-        measured, misfits = amplitude[frame : frame + 1], []
+        misfits: list[float] = []
         for some in frame_blocks(len(places), at.probe):
             count = some.stop - some.start
             waves = split(image, view.probe, corner[some])
+            measured = array_module(image).empty((count, height, width), dtype=np.float32)
+            measured[...] = amplitude[frame : frame + 1]
             forward = at.model.forward.at(view.fraction.repeat(count, axis=0))
-            same = array_module(image).repeat(measured, count, axis=0)
-            misfits += [float(one) for one in measure_misfits(waves, same, forward, at.likelihood)]
+            misfits += [float(one) for one in measure_misfits(waves, measured, forward, at.likelihood)]
         best = int(np.argmin(misfits))
         if not near or misfits[best] < CLEARLY * misfits[0]:
             found[frame] = places[best]

@@ -158,8 +158,7 @@ class Positions(Parameter):
 
     def accumulate(self, sums: Sums, frames: slice, image: Array, change: Array, view: View) -> None:
         force, curvature, total, _, misfit = sums
-        numbers = change.view(np.float32).reshape(len(change), -1)
-        misfit[frames] = array_module(image).einsum("fp,fp->f", numbers, numbers)
+        misfit[frames] = (change.real**2 + change.imag**2).sum(axis=(1, 2, 3))
         kernels(image).displacement_terms(
             image, change, view.probe, view.corner, force[frames], curvature[frames]
         )

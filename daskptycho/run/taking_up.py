@@ -1,9 +1,9 @@
 """The state of a run with more frames: what is known of the image is carried over to its tiles.
 
 A tile that has not changed keeps its image and its frames. A new one begins with the pixels that it shares
-with others, and with a constant elsewhere. Its frames are then swept once with the probe so far, so that it
-is seen before the next sweep over all tiles, which may take long. The probe goes on as it is; momentum and
-stacks begin anew.
+with others, where these have light, and with a constant elsewhere. Its frames are then swept once with the
+probe so far, so that it is seen before the next sweep over all tiles, which may take long. The probe goes on
+as it is; momentum and stacks begin anew.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from daskptycho.backend import Device, array_module, to_device
 from daskptycho.model.algorithms import AP
 from daskptycho.model.light import illuminate_tile
 from daskptycho.model.model import TileModel
+from daskptycho.model.operators import brightest
 from daskptycho.model.sweep import merge, sweep_tile
 from daskptycho.run.loop import Loop
 from daskptycho.tasks.frames import load_amplitudes
@@ -34,6 +35,9 @@ from daskptycho.tasks.strips import add_neighbours
 from daskptycho.tiling import Shape, Tiling
 
 __all__ = ["carry_over", "match_tiles"]
+
+# Light, as a share of the probe's brightest pixel, with which half of an earlier image is taken over.
+DIM = 0.1
 
 Array = Any
 Slices = tuple[slice, slice]
@@ -84,6 +88,7 @@ def carry_over(earlier: Loop, state: State, loop: Loop, own: list[Any], same: di
     state = light_tiles(old, state)
     images, lights = merge_images(old, state), [tile.illumination for tile in state.tiles]
     phase = task(_find_phase, [task(_sum_lit, *of_tile) for of_tile in zip(images, lights, strict=True)])
+    models = model_on_tiles(layout, state.shared, own)
     begun, before = [], []
     for tile in layout.tiling.tiles:
         if tile.index in same:
@@ -91,25 +96,26 @@ def carry_over(earlier: Loop, state: State, loop: Loop, own: list[Any], same: di
             before.append(lights[same[tile.index]])
             continue
         held, places = _places_under(layout.tiling, old.tiling, tile.index)
-        of_tile = (tile.window.shape, layout.device)
-        for values, constant, into in ((images, phase, begun), (lights, np.float32(0), before)):
-            pieces = [values[index] for index in held]
-            cut = task(
-                *(layout.storing(_begin_tile), *of_tile, constant, places, pieces),
-                home=layout.home(tile.index),
-            )
-            into.append(cut)
-    models = model_on_tiles(layout, state.shared, own)
+        pieces, lit = ([values[index] for index in held] for values in (images, lights))
+        home, of_tile = layout.home(tile.index), (tile.window.shape, layout.device, places)
+        begin = layout.storing(_begin_tile)
+        begun.append(task(begin, *of_tile, pieces, phase, home=home))
+        before.append(task(begin, *of_tile, lit, np.float32(0), home=home))
     if len(same) < len(old.tiling.tiles):
         # Frames have moved or gone, whose light cannot be told from that of the others.
         tiles = zip(begun, illuminate_tiles(layout, models), own, strict=True)
     else:
-        tiles = zip(*_sweep_new(layout, models, same, begun, before), own, strict=True)
+        tiles = zip(*_sweep_new(layout, models, same, begun, before, phase), own, strict=True)
     return State(state.shared, [TileState(*of_tile) for of_tile in tiles])
 
 
 def _sweep_new(
-    layout: Layout, models: list[TileModel], same: dict[int, int], begun: list[Value], before: list[Value]
+    layout: Layout,
+    models: list[TileModel],
+    same: dict[int, int],
+    begun: list[Value],
+    before: list[Value],
+    phase: Value,
 ) -> tuple[list[Value], list[Value]]:
     """Sweep the new tiles once, as if all frames of the others fitted the image.
 
@@ -121,28 +127,45 @@ def _sweep_new(
         Its keys are the numbers of the tiles that are not new.
     begun, before : list of Value
         Image of each tile, and its illumination by the frames that are not new.
+    phase : Value
+        The constant for pixels that nothing is known of.
 
     Returns
     -------
     images, illuminations : list of Value
     """
-    sweep, illuminate = layout.storing(_sweep_tile), layout.storing(_illuminate)
-    sums: list[Value | None] = [None] * len(begun)
+    new = [index for index in range(len(begun)) if index not in same]
     own: list[Value | None] = [None] * len(begun)
-    for index in range(len(begun)):
-        if index not in same:
-            sums[index] = task(sweep, layout.tiles[index], models[index], begun[index])
-            own[index] = task(illuminate, layout.tiles[index], models[index])
-    images, illuminations = [], []
-    added = zip(add_neighbours(layout, sums), add_neighbours(layout, own), strict=True)
-    for (image_sum, light), image, earlier, at in zip(added, begun, before, models, strict=True):
-        if image_sum is None:
-            images.append(image)
-            illuminations.append(earlier)
-            continue
-        illuminations.append(task(layout.storing(_add), earlier, light))
-        images.append(task(layout.storing(_join), image_sum, illuminations[-1], earlier, at, image))
+    for index in new:
+        own[index] = task(layout.storing(_illuminate), layout.tiles[index], models[index])
+    lights = add_neighbours(layout, own)
+    starts, illuminations = list(begun), list(before)
+    for index, light in enumerate(lights):
+        if light is not None:
+            of_tile = (begun[index], before[index], light, models[index], phase)
+            starts[index] = task(layout.storing(_forget_rim), *of_tile)
+            illuminations[index] = task(layout.storing(_add), before[index], light)
+    sums: list[Value | None] = [None] * len(begun)
+    for index in new:
+        sums[index] = task(layout.storing(_sweep_tile), layout.tiles[index], models[index], starts[index])
+    images = [
+        start
+        if image_sum is None
+        else task(layout.storing(_join), image_sum, illuminations[index], before[index], models[index], start)
+        for index, (image_sum, start) in enumerate(zip(add_neighbours(layout, sums), starts, strict=True))
+    ]
     return images, illuminations
+
+
+def _forget_rim(image: Array, before: Array, light: Array, at: TileModel, phase: complex) -> Array:
+    """An image whose dim rim, which is noise, is nearer to the constant, where new frames see it."""
+    seen, constant = before[...], np.complex64(phase)
+    xp = array_module(seen)
+    coming = xp.minimum(light[...], np.float32(DIM) * brightest(at.probe))
+    share = seen / xp.maximum(seen + coming, np.finfo(np.float32).tiny)
+    # Where nobody sees it, it stays.
+    share[coming <= 0] = 1
+    return constant + share * (image[...] - constant)
 
 
 def _sweep_tile(data: TileData, at: TileModel, image: Array) -> Array:
@@ -183,9 +206,9 @@ def _places_under(new: Tiling, old: Tiling, index: int) -> tuple[list[int], list
 
 
 def _begin_tile(
-    shape: Shape, device: Device, constant: Any, places: list[tuple[Slices, Slices]], pieces: list[Array]
+    shape: Shape, device: Device, places: list[tuple[Slices, Slices]], pieces: list[Array], constant: Any
 ) -> Array:
-    """A tile's first image or illumination: a constant, and the pixels that it shares with earlier ones."""
+    """A tile's first image or illumination: the pixels that it shares with earlier ones, else a constant."""
     image = to_device(np.full(shape, constant), device)
     for (source, target), piece in zip(places, pieces, strict=True):
         image[target] = piece[source]

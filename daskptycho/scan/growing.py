@@ -163,6 +163,9 @@ def count_written(location: Location, stored: xr.Dataset) -> NDArray[np.int64] |
 
 def read_masked(location: Location, stored: xr.Dataset) -> NDArray[np.bool_]:
     """Pixels of a scan that grows which the frames of any tile have shown not to count, (qy, qx) bool."""
+    if MASKED not in stored:
+        # Laid out before there was such a variable.
+        return np.zeros(stored["valid"].shape, dtype=bool)
     there = _find_chunks(location, stored, MASKED)
     return np.asarray(stored[MASKED].isel(tile=there).values.any(axis=0))
 

@@ -132,6 +132,10 @@ class ScanWriter:
         self._used = scan[FRAME_USED].values.copy()
         self._valid = scan["valid"].values.copy()
         self._arrays = open_arrays(self._location)
+        if MASKED not in self._arrays:
+            raise ScanError(
+                f"{url} was laid out by an older version; expected a scan of this one: lay it out again"
+            )
 
     @property
     def written(self) -> int:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -206,6 +210,39 @@ def test_chunks_that_are_not_there_are_said(tmp_path: Path) -> None:
         read_file(path)
 
 
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """The address of a plain web server, which lists nothing, over the folder of the test."""
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join(10)
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+@pytest.mark.parametrize("version", [2, 3])
+def test_stores_of_others_are_read_from_a_web_server(version: Any, web: str, tmp_path: Path) -> None:
+    path = write_zarr(version)(tmp_path)
+    with pytest.raises(ScanError, match="a web server does not list them; expected consolidated metadata"):
+        read_file(f"{web}/{path.name}")
+    zarr.consolidate_metadata(path)
+    here, there = read_file(path), read_file(f"{web}/{path.name}")
+    np.testing.assert_array_equal(there["intensity"][:], here["intensity"][:])
+    np.testing.assert_array_equal(there["position"], here["position"])
+    chunks = [file for file in (path / "scan" / "data").rglob("*0") if file.is_file()]
+    chunks[0].unlink()
+    with pytest.warns(UserWarning, match="1 of the 3 chunks of scan/data"):
+        read_file(f"{web}/{path.name}")
+
+
 def test_pictures_with_colours_are_no_frames(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.ones((8, 8, 3), dtype=np.uint8), photometric="rgb")
     with pytest.raises(ScanError, match="it is a picture with colours"):
@@ -222,7 +259,7 @@ def test_command_line_turns_bins_and_chooses(tmp_path: Path) -> None:
         daskptycho, ["import", *map(str, [tmp_path / "a.npy", tmp_path / "s.zarr", *options])]
     )
     assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines()[0] == "frames  array, 6 x 8 x 10 uint16"
+    assert done.stdout.splitlines()[0] == "frames     array, 6 x 8 x 10 uint16"
     scan = dp.open_scan(tmp_path / "s.zarr").sortby("frame_number")
     assert scan["frame_number"].values.tolist() == [1, 2, 3, 4]
     np.testing.assert_allclose(scan["position"], table[1:5, [2, 1]] * 1e-6)
