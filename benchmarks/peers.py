@@ -64,7 +64,8 @@ def draw(found: Found, path: Path) -> None:
             axes.set_xlabel("seconds of one core")
             axes.grid(alpha=0.3, which="both")
         row[0].set_ylabel("relative error")
-    panels[0, 0].legend(fontsize="small")
+    lines, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=1 + len(sides), fontsize="small")
     figure.savefig(path, dpi=150)
 
 

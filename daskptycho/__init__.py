@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from daskptycho.model.algorithms import AP, LBFGS, RAAR, Algorithm, DifferenceMap
     from daskptycho.model.background import Background
     from daskptycho.model.positions import Positions
+    from daskptycho.model.probe_variation import ProbeVariation
     from daskptycho.run.first_probe import guess_probe
     from daskptycho.run.history import Checkpoint, checkpoints, open_checkpoint
     from daskptycho.run.loop import Progress
@@ -45,6 +46,7 @@ _MODULES = {
     "OptionError": "errors",
     "Background": "model.background",
     "Positions": "model.positions",
+    "ProbeVariation": "model.probe_variation",
     "Progress": "run.loop",
     "LBFGS": "model.algorithms",
     "RAAR": "model.algorithms",
@@ -105,6 +107,7 @@ __all__ = [
     "LivePage",
     "OptionError",
     "Positions",
+    "ProbeVariation",
     "Progress",
     "ScanError",
     "ScanWriter",

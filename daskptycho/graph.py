@@ -25,6 +25,7 @@ from daskptycho.model.light import LIGHT, Light
 from daskptycho.model.model import Model, TileModel
 from daskptycho.model.momentum import extrapolate
 from daskptycho.model.parameter import Parameter, Sums
+from daskptycho.model.probe_variation import ProbeWeight
 from daskptycho.model.sweep import (
     Leave,
     TileSweep,
@@ -43,11 +44,13 @@ from daskptycho.tasks.lbfgs import (
     prepare_polish,
     step_tiles,
 )
+from daskptycho.tasks.momentum import extrapolate_values
 from daskptycho.tasks.positions import refine_positions
 from daskptycho.tasks.reports import (
     TileReport,
     add_gains,
     add_moves,
+    add_variation,
     gather_reports,
     summarise,
     summarise_joined,
@@ -71,6 +74,7 @@ from daskptycho.tasks.state import (
 )
 from daskptycho.tasks.strips import add_neighbours, bring_strips
 from daskptycho.tasks.two_level import join_tiles, synchronise_swept
+from daskptycho.tasks.variation import refine_weights
 
 __all__ = [
     "sweep",
@@ -95,6 +99,19 @@ class SweepInput(NamedTuple):
     """N of the coming merge, if it is known already. The tile is then synchronised in the same task."""
     following: TileModel | None = None
     """The model to weigh the frames with; that of the sweep by default."""
+
+
+class Updated(NamedTuple):
+    """A sweep that has updated parameters."""
+
+    swept: list[Value]
+    """The `TileSweep` of each tile, weighed with the updated model."""
+    after: State
+    """The model after the sweep, and its illumination; without images."""
+    first: list[Value]
+    """The `TileSweep` of each tile with its sums."""
+    varied: Value | None
+    """The `Variation` of the probe, if its weights were fitted."""
 
 
 def _sweep(inputs: SweepInput) -> TileSweep:
@@ -174,16 +191,6 @@ def _update(parameter: Parameter, value: Array, sums: Sums, settings: SweepSetti
     return value + (following - value) * np.float32(settings.share)
 
 
-def _extrapolate_shared(
-    model: Model, shared: dict[str, Array], previous: dict[str, Array], settings: SweepSettings
-) -> dict[str, Array]:
-    return shared | {
-        parameter.name: extrapolate(shared[parameter.name], previous[parameter.name], settings.momentum)
-        for parameter in model.shared
-        if parameter.has_momentum and parameter.name in settings.due
-    }
-
-
 def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State, Value]:
     """Make the graph of one sweep over all tiles.
 
@@ -203,18 +210,21 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     """
     merges = _merges_at_once(layout, settings)
     placed = place(replace(settings, keeps_image=settings.keeps_image and not merges))
-    shared, own = state.shared, [tile.own for tile in state.tiles]
+    shared: Any = state.shared
+    own: list[Any] = [tile.own for tile in state.tiles]
     if settings.momentum and settings.due and state.previous_shared is not None:
-        shared = task(_extrapolate_shared, layout.tile_model, shared, state.previous_shared, placed)
+        shared, own = extrapolate_values(layout, state, placed, settings)
     weighs = any(own.weighs_frames and own.name in settings.due for own in layout.model.parameters)
-    if settings.begins_with_light or (settings.how.normalisation is not None and not weighs):
+    unlit = ProbeWeight.name in settings.due or (settings.how.normalisation is not None and not weighs)
+    if settings.begins_with_light or unlit:
         state = light_tiles(layout, state)
     # What is tested needs the light of the probe that the sweep begins with, which momentum has changed.
     lights = bool(settings.tested) if weighs else state.tiles[0].illumination is None
     summed = settings.due | settings.tested | ({LIGHT} if lights else set())
     models = model_on_tiles(layout, shared, own, summed)
+    varied: Value | None = None
     if weighs:
-        swept, after, first = _sweep_and_update(layout, state, settings, placed, models)
+        swept, after, first, varied = _sweep_and_update(layout, state, settings, placed, models)
         state = _take_light(layout, state, first) if lights else state
     else:
         merging = [tile.illumination for tile in state.tiles]
@@ -231,6 +241,8 @@ def sweep(layout: Layout, state: State, settings: SweepSettings) -> tuple[State,
     if settings.gain_pace is not None:
         after, gains = refine_gains(layout, state, after, first, models, settings)
         report = task(add_gains, report, gains)
+    if varied is not None:
+        report = task(add_variation, report, varied)
     return after, report
 
 
@@ -247,23 +259,17 @@ def _take_light(layout: Layout, state: State, swept: list[Value]) -> State:
 
 def _sweep_and_update(
     layout: Layout, state: State, settings: SweepSettings, placed: Value, models: list[TileModel]
-) -> tuple[list[Value], State, list[Value]]:
-    """Sweep, update the parameters that are due, and weigh the frames with the updated model.
-
-    Returns
-    -------
-    swept : list of Value
-        The `TileSweep` of each tile, weighed.
-    after : State
-        The model after the sweep, and its illumination; without images.
-    first : list of Value
-        The `TileSweep` of each tile with its sums.
-    """
-    shared, own = models[0].shared, [tile.own for tile in state.tiles]
+) -> Updated:
+    """Sweep, update the parameters that are due, and weigh the frames with the updated model."""
+    shared: Any = models[0].shared
+    own: list[Any] = [at.own for at in models]
     twice = layout.residency.waves_twice
     first = _sweep_tiles(layout, state, placed, models, "sums only" if twice else "waves")
     updated = task(_update_shared, layout.tile_model, shared, gather_reports(first), placed)
-    if any(parameter.name in settings.due for parameter in layout.model.per_frame):
+    varied: Value | None = None
+    if ProbeWeight.name in settings.due:
+        updated, own, varied = refine_weights(layout, state, updated, first, models, settings)
+    elif any(parameter.name in settings.due for parameter in layout.model.per_frame):
         own = [
             task(_update_own, layout.tile_model, *of_tile, placed) for of_tile in zip(own, first, strict=True)
         ]
@@ -271,13 +277,13 @@ def _sweep_and_update(
     illuminations = illuminate_tiles(layout, following)
     if twice:
         # The update needs the sums of all tiles; their waves do not fit into memory until then.
-        models = model_on_tiles(layout, shared, [tile.own for tile in state.tiles])
+        models = model_on_tiles(layout, shared, [at.own for at in models])
         swept = _sweep_tiles(layout, state, placed, models, settings.leave, illuminations, following)
     else:
         weigh = layout.storing(_weigh)
         inputs = zip(layout.tiles, first, illuminations, following, strict=True)
         swept = [task(weigh, placed, *of_tile) for of_tile in inputs]
-    return swept, State(updated, _make_unmerged_tiles(illuminations, own)), first
+    return Updated(swept, State(updated, _make_unmerged_tiles(illuminations, own)), first, varied)
 
 
 def _merges_at_once(layout: Layout, settings: SweepSettings) -> bool:

@@ -143,7 +143,7 @@ def make_drifting(
     guess = np.sqrt(dose) * guess / np.linalg.norm(guess)
     power = power_of(beam, len(true), seed)
     guess *= np.sqrt(np.exp(np.log(power).mean()))
-    return Drifting(_scan_of(frames, given, guess, tile_frames or len(true)), true, seed, np.sqrt(power))
+    return Drifting(scan_of(frames, given, guess, tile_frames or len(true)), true, seed, np.sqrt(power))
 
 
 def power_of(beam: str, frames: int, seed: int) -> NDArray[np.float64]:
@@ -186,7 +186,7 @@ def photographed(
     return frames, given, true
 
 
-def _scan_of(frames: NDArray, given: NDArray, probe: NDArray, tile_frames: int) -> xr.Dataset:
+def scan_of(frames: NDArray, given: NDArray, probe: NDArray, tile_frames: int) -> xr.Dataset:
     from daskptycho.tiling import compact_order
 
     order = compact_order(given, tile_frames)

@@ -27,6 +27,7 @@ __all__ = [
     "overwrite_option",
     "ramp_option",
     "range_option",
+    "refine_option",
     "refuse_to_overwrite",
     "region_option",
     "say_that_ramp_is_removed",
@@ -219,6 +220,12 @@ sync_option = click.option(
     default="two-level",
     show_default=True,
     help="Synchronise the frames of each tile and then the tiles, or all frames at once, or none.",
+)
+refine_option = click.option(
+    "--refine",
+    type=click.Choice(["positions", "gain", "probe-variation", "background", "smooth-background"]),
+    multiple=True,
+    help="What to refine besides object and probe; may be repeated.",
 )
 update_probe_option = click.option(
     "--update-probe/--known-probe",

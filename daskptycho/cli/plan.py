@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from daskptycho.cli.examples import CommandWithExamples
-from daskptycho.cli.options import algorithm_option, sync_option, update_probe_option
+from daskptycho.cli.options import algorithm_option, refine_option, sync_option, update_probe_option
 from daskptycho.cli.terminal import show_facts
 from daskptycho.views.quantities import format_number, pluralise
 
@@ -44,6 +44,7 @@ __all__ = ["command"]
 @sync_option
 @update_probe_option
 @click.option("--modes", type=click.IntRange(1), help="Number of probe modes; by default, that of the scan.")
+@refine_option
 def command(
     scan: str,
     workers: int | None,
@@ -53,6 +54,7 @@ def command(
     sync: str,
     update_probe: bool,
     modes: int | None,
+    refine: tuple[str, ...],
 ) -> None:
     """Estimate what reconstructing SCAN needs: tiles, tasks, and bytes held, read and exchanged.
 
@@ -60,11 +62,11 @@ def command(
     """
     from dataclasses import replace
 
+    import numpy as np
+
     from daskptycho.cluster.workers import find_workers
     from daskptycho.model.forward import FarField
     from daskptycho.model.model import choose_model
-    from daskptycho.model.parameter import Parameter
-    from daskptycho.model.probe import Probe
     from daskptycho.run.fitting import describe_method, fit_options
     from daskptycho.run.memory import count_sweep_tasks
     from daskptycho.run.options import check_options
@@ -81,16 +83,23 @@ def command(
         found = replace(found, count=workers, threads=1, memory=share)
     if threads is not None:
         found = replace(found, threads=threads)
-    tiling = lay_out_tiles(opened)
-    parameters: tuple[Parameter, ...] = (Probe(recovered=update_probe),)
-    if "probe" in opened:
-        options = {"modes": modes, "update_probe": update_probe}
-        parameters = choose_model(opened, options, FarField())[0].parameters
     asked = check_options(
         algorithm=algorithm,
         sync=Sync(None if sync == "none" else sync),  # type: ignore[arg-type]
         update_probe=update_probe,
+        refine=refine,
     )
+    frame_shape = opened.sizes["qy"], opened.sizes["qx"]
+    tiling = lay_out_tiles(opened, margin=asked.margin(frame_shape))
+    options = {
+        "modes": modes,
+        "update_probe": update_probe,
+        "refine": asked.refine,
+        "fractional": not all(tile.is_whole_pixel for tile in tiling.tiles),
+        # Its shape alone matters.
+        "probe": None if "probe" in opened else np.ones(frame_shape),
+    }
+    parameters = choose_model(opened, options, FarField())[0].parameters
     of_frame = modes or (opened.sizes["mode"] if "probe" in opened else 1)
     fitted, needs = fit_options(opened, tiling, found, asked, parameters, of_frame)
     recipe = fitted.recipe(of_frame, parameters)

@@ -19,6 +19,7 @@ from daskptycho.cli.options import (
     no_iterations_option,
     options_on_command_line,
     overwrite_option,
+    refine_option,
     refuse_to_overwrite,
     sync_option,
     update_probe_option,
@@ -97,12 +98,7 @@ __all__ = ["command"]
 @click.option("--modes", type=int, help="Number of incoherent probe modes; by default, that of the scan.")
 @click.option("--guess-probe", is_flag=True, help="Guess the probe even if the scan has one.")
 @add_beam_options
-@click.option(
-    "--refine",
-    type=click.Choice(["positions", "gain", "background", "smooth-background"]),
-    multiple=True,
-    help="What to refine besides object and probe; may be repeated.",
-)
+@refine_option
 @click.option(
     "--start",
     type=click.Choice(["ones", "random"]),

@@ -267,6 +267,10 @@ def summarise_run(result: xr.Dataset, sweeps: int) -> str:
         from daskptycho.views.beam import describe_gain
 
         refined += f"\n{describe_gain(result)}"
+    if "probe_weight" in result:
+        from daskptycho.views.variation import describe_variation
+
+        refined += f"\n{describe_variation(result)}"
     said = f"Residual {residual:.4g}{allowed}{last} after {done}{early} sweeps in {seconds:.3g} s.{end}"
     return said + refined
 

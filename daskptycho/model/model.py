@@ -18,6 +18,7 @@ from daskptycho.model.likelihood import Amplitude, Likelihood
 from daskptycho.model.parameter import Parameter, View
 from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
+from daskptycho.model.probe_variation import ProbeVariation, ProbeWeight
 from daskptycho.model.shifts import are_whole_pixels
 from daskptycho.tiling import Tile
 
@@ -26,7 +27,7 @@ __all__ = ["PARAMETERS", "Model", "TileModel", "choose_model", "move_tile"]
 Array = Any
 
 # Every kind of parameter, in the order in which they are applied to the view of a frame.
-PARAMETERS: tuple[type[Parameter], ...] = (Positions, Gain, Probe, Background)
+PARAMETERS: tuple[type[Parameter], ...] = (Positions, Gain, ProbeVariation, ProbeWeight, Probe, Background)
 
 # Damping of the object's step, relative to the probe's brightest pixel. Without it, the rim of a scan
 # diverges where the probe is poor. While the probe is recovered, the rim needs more.
@@ -191,7 +192,8 @@ class TileModel(NamedTuple):
     @property
     def damping(self) -> Array:
         """What is added to the illumination, to divide by the sum: float32 without axes; see `merge`."""
-        return (DAMPING_RECOVERED if self.model.recovers else DAMPING) * operators.brightest(self.probe)
+        recovered = any(isinstance(own, Probe) and own.recovered for own in self.model.parameters)
+        return (DAMPING_RECOVERED if recovered else DAMPING) * operators.brightest(self.probe)
 
 
 def move_tile(tile: Tile, device: Device) -> Tile:

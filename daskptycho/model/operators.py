@@ -31,6 +31,7 @@ __all__ = [
     "illuminate",
     "inverse_illumination",
     "is_lit",
+    "lit_patches",
     "measure_misfits",
     "neighbour_differences",
     "overlap",
@@ -71,26 +72,44 @@ def frame_blocks(frames: int, probe: Array) -> Iterator[slice]:
         yield slice(number * frames // blocks, (number + 1) * frames // blocks)
 
 
-def shift_probe(probe: Array, fraction: Array) -> Array:
-    """Shift the probe by the sub-pixel part of each frame's position.
+def shift_probe(probe: Array, fraction: Array, variation: tuple[Array, Array] | None = None) -> Array:
+    """Shift the probe by the sub-pixel part of each frame's position, once its first mode varies.
 
     Parameters
     ----------
     probe : (mode, N, N) complex64 array
     fraction : (frame, 2) array
         Sub-pixel part [y, x] of the position, in pixels.
+    variation : pair of arrays, optional
+        E, (variation, N, N) complex64, and w, (frame, variation) complex64 on the host: what is shifted is
+        ``P + sum_k w_ik E_k`` in the first mode.
 
     Returns
     -------
     (frame, mode, N, N) complex64 array
-        ``(1, mode, N, N)`` if all positions are whole pixels.
+        ``(1, mode, N, N)`` if all positions are whole pixels, and the probe does not vary.
     """
     if are_whole_pixels(fraction):
-        return probe[None]
-    spectrum = transform(probe, unitary=False) * np.float32(1 / math.prod(probe.shape[-2:]))
+        return probe[None] if variation is None else _vary(probe, *variation)
+    factor = np.float32(1 / math.prod(probe.shape[-2:]))
+    spectrum = transform(probe, unitary=False) * factor
     ramps = _ramps(fraction, probe.shape[-2:])
+    if variation is not None:
+        modes, weight = variation
+        spectrum = _vary(spectrum, transform(modes, unitary=False) * factor, weight)
     shifted = array_module(probe).multiply(ramps, spectrum, out=ramps if len(probe) == 1 else None)
     return inverse_transform(shifted, unitary=False)
+
+
+def _vary(probe: Array, modes: Array, weight: Array) -> Array:
+    """``P + sum_k w_ik E_k`` in the first mode, (frame, mode, N, N); see `shift_probe`."""
+    xp = array_module(probe)
+    varied = xp.empty((len(weight), *probe.shape), dtype=np.complex64)
+    varied[:] = probe
+    # Added one by one: a product of matrices may add in another order with other threads.
+    for of_frames, mode in zip(xp.asarray(weight).T, modes, strict=True):
+        varied[:, 0] += of_frames[:, None, None] * mode
+    return varied
 
 
 def unshift_probe_sum(moved: Array, fraction: Array) -> Array:
@@ -342,10 +361,7 @@ def add_probe_terms(
         g_i, the factor of each frame's probe; ones by default.
     """
     numerator, denominator = sums
-    unit = _unit_probe(waves)
-    if factor is not None:
-        unit = factor.astype(np.complex64)[:, None, None, None] * unit
-    patch = split(image, unit, corner)
+    patch = lit_patches(image, waves.shape[-2:], corner, factor)[:, None]
     power = patch[:, 0].real ** 2 + patch[:, 0].imag ** 2
     if denominator.ndim == 2:
         denominator += power.sum(axis=0)
@@ -354,6 +370,18 @@ def add_probe_terms(
     numerator += unshift_probe_sum(patch.conj() * waves, fraction)
 
 
-def _unit_probe(waves: Array) -> Array:
-    """A probe of ones, (1, 1, N, N)."""
-    return array_module(waves).ones((1, 1, *waves.shape[-2:]), dtype=np.complex64)
+def lit_patches(image: Array, shape: tuple[int, int], corner: Array, factor: Array | None) -> Array:
+    """``g_i psi_i`` under frames of this shape, (frame, N, N) complex64.
+
+    Parameters
+    ----------
+    image : (y, x) complex64 array
+    shape : (int, int)
+    corner : (frame, 2) array
+    factor : (frame,) float32 array or None
+        g_i, the factor of each frame's probe; None for ones.
+    """
+    unit = array_module(image).ones((1, 1, *shape), dtype=np.complex64)
+    if factor is not None:
+        unit = factor.astype(np.complex64)[:, None, None, None] * unit
+    return split(image, unit, corner)[:, 0]

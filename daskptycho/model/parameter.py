@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from daskptycho.model.forward import Forward
 from daskptycho.model.likelihood import Likelihood
+from daskptycho.model.momentum import extrapolate
 
 __all__ = ["Parameter", "Schedule", "Sums", "Variable", "View"]
 
@@ -56,6 +57,10 @@ class View(NamedTuple):
     """(frame,) float32 factor of each frame's probe; None stands for ones."""
     probe: Array = None
     """(copy, mode, N, N) complex64 probe: one copy for each frame, or one for all of them."""
+    variation: Array | None = None
+    """(variation, N, N) complex64 E_k, by which the first mode of the probe varies; None if it does not."""
+    weight: Array | None = None
+    """(frame, 2, variation) complex64 on the host: see `probe_variation.ProbeWeight`."""
 
 
 class Parameter(ABC):
@@ -74,7 +79,13 @@ class Parameter(ABC):
     has_momentum : bool
         Whether a sweep with momentum extrapolates it.
     moves_frames : bool
-        Whether it moves frames; its values then stay on the host.
+        Whether it moves frames.
+    on_host : bool
+        Whether its values stay on the host, also where tiles are on a GPU.
+    fits_reflections : bool
+        Whether it can be updated from the waves of an algorithm with a stack, which are not the model's.
+    batches : int
+        Arrays of the size of a batch's exit waves that it needs besides those of any sweep.
     weighs_frames : bool
         Whether the weights of frames depend on it: an update then comes before frames are weighed. The object
         is updated together with any other parameter.
@@ -87,6 +98,9 @@ class Parameter(ABC):
     per_frame: ClassVar[bool] = False
     has_momentum: ClassVar[bool] = False
     moves_frames: ClassVar[bool] = False
+    on_host: ClassVar[bool] = False
+    fits_reflections: ClassVar[bool] = False
+    batches: ClassVar[int] = 0
     weighs_frames: ClassVar[bool] = True
     takes_projection: ClassVar[bool] = False
 
@@ -163,6 +177,13 @@ class Parameter(ABC):
     def update(self, value: Array, sums: Sums) -> Array:
         """The next value, from the sums of all tiles, or with `per_frame` of the frames' own tile."""
         return value
+
+    def extrapolate(self, value: Array, previous: Array | None, momentum: float) -> Array:
+        """The value that a sweep with momentum starts from.
+
+        `previous` is that of the sweep before, None for values of frames.
+        """
+        return extrapolate(value, previous, momentum) if self.has_momentum else value
 
     def sum_bytes(self, pixels: int, modes: int) -> int:
         """Bytes of the sums of a tile with frames of this number of pixels."""

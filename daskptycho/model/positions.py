@@ -80,6 +80,7 @@ class Positions(Parameter):
     name: ClassVar[str] = "positions"
     per_frame: ClassVar[bool] = True
     moves_frames: ClassVar[bool] = True
+    on_host: ClassVar[bool] = True
 
     @property
     def between_sweeps(self) -> bool:

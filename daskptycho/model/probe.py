@@ -52,6 +52,7 @@ class Probe(Parameter):
     fractional: bool = False
     name: ClassVar[str] = "probe"
     has_momentum: ClassVar[bool] = True
+    fits_reflections: ClassVar[bool] = True
     takes_projection: ClassVar[bool] = True
 
     @property
@@ -72,7 +73,11 @@ class Probe(Parameter):
         return (whole * (np.sqrt(counts / frames) / np.linalg.norm(whole))).astype(first.dtype)
 
     def see(self, value: Array, view: View) -> View:
-        probe = shift_probe(value, view.fraction)
+        weight = None if view.weight is None else view.weight[:, 0]
+        if weight is None or not weight.any():
+            probe = shift_probe(value, view.fraction)
+        else:
+            probe = shift_probe(value, view.fraction, (view.variation, weight))
         if view.factor is not None:
             probe = probe * view.factor[:, None, None, None]
         return view._replace(probe=probe)

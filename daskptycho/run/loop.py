@@ -26,8 +26,10 @@ from daskptycho.run.guard import ANCHOR_SWEEPS, Guard, drop_anchor, go_back, war
 from daskptycho.run.memory import Needs
 from daskptycho.run.options import RunOptions
 from daskptycho.run.preview import Preview, make_preview
+from daskptycho.run.restart import begin_anew, has_to_begin_anew
 from daskptycho.run.result import assemble_canvas, show_lit
 from daskptycho.run.standing import Standing, SweepRecord
+from daskptycho.sync.variation import opening_level
 from daskptycho.tasks.layout import Layout
 from daskptycho.tasks.reports import Report
 from daskptycho.tasks.spec import Value, find_workers_of, task
@@ -266,7 +268,7 @@ class Loop:
         if not algorithm.has_stack:
             return due
         # With reflections, what is compared with the frames are not the waves of the model.
-        return due - {own.name for own in self.layout.model.parameters if not own.weighs_frames}
+        return due - {own.name for own in self.layout.model.parameters if not own.fits_reflections}
 
     def settings(self, standing: Standing) -> tuple[SweepSettings, float | None]:
         """The settings of the coming sweep, and t of Nesterov's sequence after it."""
@@ -293,6 +295,7 @@ class Loop:
             share=guard.share,
             pace=pace if pace is not None and pace.due() and opening is None else None,
             gain_pace=gains if gains is not None and gains.due() and opening is None else None,
+            variation_opens_above=opening_level([done.variation_significance for done in history]),
         )
         begun = standing.polished_from
         if begun is not None and not self._polished(standing):
@@ -328,7 +331,8 @@ class Loop:
         seconds = time.perf_counter() - begun
         # What was not tested has not moved.
         moved, changed = (0.0 if np.isnan(size) else size for size in (report.moved, report.gain_changed))
-        found = (report.significance, moved, report.gain_significance, changed)
+        varied = (report.variation_significance, report.variation_share)
+        found = (report.significance, moved, report.gain_significance, changed, *varied)
         record = SweepRecord(residual, report.disagreement, report.spread, seconds, *found)
         # L-BFGS takes back steps that R2 rises by, and frames that move shorten theirs.
         reflects = settings.algorithm.has_stack or standing.cadence.growing or settings.pairs > 0
@@ -351,6 +355,8 @@ class Loop:
             following = replace(following, pace=pace)
         if standing.gain_pace is not None:
             following = replace(following, gain_pace=standing.gain_pace.after(record.gain_significance))
+        if has_to_begin_anew(standing, following, self.options):
+            following = begin_anew(self.layout, following, self.options)
         return replace(following, polished_from=self._polished_from(following))
 
     def _return(self, standing: Standing, history: tuple[SweepRecord, ...]) -> Standing:

@@ -269,7 +269,8 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
     batch = 0
     if workers.device == "gpu" and workers.memory is not None:
         # Exit waves of a batch of frames; on a CPU they fit into the cache.
-        batch = GPU_BATCHES * min(max(pixels) * wave, int(GPU_SHARE * workers.memory))
+        batches = GPU_BATCHES + sum(parameter.batches for parameter in recipe.parameters)
+        batch = batches * min(max(pixels) * wave, int(GPU_SHARE * workers.memory))
     # Images inside a task; more where it measures products of the pairs of L-BFGS.
     inner_images = (3 if merges else 4) + (5 if recipe.pairs else 0)
     return Needs(

@@ -22,6 +22,7 @@ from daskptycho.model.gain import Gain
 from daskptycho.model.parameter import Parameter
 from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
+from daskptycho.model.probe_variation import ProbeVariation
 from daskptycho.sync.gains import GainPace
 from daskptycho.sync.options import Sync
 from daskptycho.sync.positions import Pace
@@ -29,6 +30,7 @@ from daskptycho.sync.positions import Pace
 __all__ = [
     "GIVEN",
     "Recipe",
+    "Refined",
     "RunOptions",
     "check_options",
     "parse_refine",
@@ -38,17 +40,20 @@ __all__ = [
     "resolve_momentum",
 ]
 
+Refined = Positions | Gain | ProbeVariation | Background
 # What `reconstruct` can refine besides object and probe, by name.
-REFINED: dict[str, type[Positions] | type[Gain] | type[Background]] = {
+REFINED: dict[str, type[Refined]] = {
     Positions.name: Positions,
     Gain.name: Gain,
+    ProbeVariation.name: ProbeVariation,
     Background.name: Background,
 }
 # The words for it, and pixels over which a smooth background is averaged.
 SMOOTH = 3.0
-WORDS: dict[str, Positions | Gain | Background] = {
+WORDS: dict[str, Refined] = {
     "positions": Positions(),
     "gain": Gain(refined=True),
+    "probe-variation": ProbeVariation(),
     "background": Background(),
     "smooth-background": Background(SMOOTH),
 }
@@ -81,7 +86,7 @@ class RunOptions:
     subpixel: bool
     checkpoint_every: int | None
     checkpoint_minutes: float | None
-    refine: tuple[Positions | Gain | Background, ...] = ()
+    refine: tuple[Refined, ...] = ()
     follow: bool = False
     leave_out: tuple[int, ...] = ()
     """Numbers of the frames that a run leaves out of a scan that it follows: some may be still to come."""
@@ -225,7 +230,7 @@ def check_options(
     """
     sync = Sync() if sync is None else sync
     refined = parse_refine(refine, update_probe=bool(update_probe))
-    drifts = any(one.between_sweeps for one in refined)
+    drifts = any(one.between_sweeps or isinstance(one, ProbeVariation) for one in refined)
     chosen = resolve_algorithm(algorithm, momentum, sync, recovers=bool(update_probe), refines=drifts)
     others = [one.name for one in refined if not one.moves_frames]
     if chosen.has_stack and others:
@@ -306,20 +311,24 @@ def resolve_algorithm(
     return chosen
 
 
-def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Positions | Gain | Background, ...]:
+def parse_refine(refine: Any, *, update_probe: bool) -> tuple[Refined, ...]:
     """Make the parameters to refine from words or from parameters, with their defaults resolved."""
     known = ", ".join(map(repr, WORDS))
-    if not isinstance(refine, str | Positions | Background | Sequence):
+    if not isinstance(refine, str | Refined | Sequence):
         raise OptionError(
-            f"refine is {refine!r}; expected one of {known}, a Positions, a Background, or a list of these"
+            f"refine is {refine!r}; expected one of {known}, a Positions, a ProbeVariation, a Background, or "
+            "a list of these"
         )
     given = list(refine) if isinstance(refine, Sequence) and not isinstance(refine, str) else [refine]
-    chosen: dict[str, Positions | Gain | Background] = {}
+    chosen: dict[str, Refined] = {}
     words: dict[str, str] = {}
     for one in given:
         parameter = WORDS.get(one) if isinstance(one, str) else one
-        if not isinstance(parameter, Positions | Gain | Background):
-            raise OptionError(f"refine holds {one!r}; expected one of {known}, a Positions or a Background")
+        if not isinstance(parameter, Refined):
+            raise OptionError(
+                f"refine holds {one!r}; expected one of {known}, a Positions, a ProbeVariation or a "
+                "Background"
+            )
         word, earlier = one if isinstance(one, str) else repr(one), words.get(parameter.name)
         if earlier is not None:
             both = f"{earlier} and {word}, two ways to refine one {parameter.name}"

@@ -15,8 +15,6 @@ from daskptycho.backend import Device
 from daskptycho.cluster.workers import find_workers, limit_threads
 from daskptycho.errors import OptionError
 from daskptycho.model.algorithms import Algorithm
-from daskptycho.model.background import Background
-from daskptycho.model.positions import Positions
 from daskptycho.run.driving import Run
 from daskptycho.run.first_probe import guess_probe
 from daskptycho.run.following import Follower, stage_settings
@@ -24,7 +22,7 @@ from daskptycho.run.growth import Watch
 from daskptycho.run.keeper import Keeper, refuse_to_lose_checkpoints
 from daskptycho.run.laying_out import choose_setting
 from daskptycho.run.loop import Progress
-from daskptycho.run.options import GIVEN, RunOptions, check_options
+from daskptycho.run.options import GIVEN, Refined, RunOptions, check_options
 from daskptycho.run.result import FORMAT
 from daskptycho.scan.dataset import frame_numbers, leave_out_frames, take_used, validate_scan
 from daskptycho.scan.findings import leave_out_dark_frames, warn_of_positions
@@ -50,7 +48,7 @@ def reconstruct(
     update_probe: bool = True,
     probe: ArrayLike | None = None,
     modes: int | None = None,
-    refine: str | Positions | Background | Sequence[str | Positions | Background] = (),
+    refine: str | Refined | Sequence[str | Refined] = (),
     start: Literal["ones", "random"] | ArrayLike = "ones",
     seed: int = 0,
     tolerance: float | Literal["auto"] | None = None,
@@ -105,10 +103,10 @@ def reconstruct(
         the scan has none either, `guess_probe` makes one.
     modes : int, optional
         Number of incoherent probe modes; that of the probe by default.
-    refine : str, `Positions`, `Background`, or a sequence of these
-        What to refine besides object and probe: ``"positions"``, ``"background"``, ``"smooth-background"``, a
-        `Positions` or a `Background` with options; ``"gain"``, the beam's gain at each frame, from that of
-        the scan if it has one. Nothing by default.
+    refine : str, `Positions`, `ProbeVariation`, `Background`, or a sequence of these
+        What to refine besides object and probe: ``"positions"``, ``"probe-variation"``, ``"background"``,
+        ``"smooth-background"``, a `Positions`, a `ProbeVariation` or a `Background` with options; ``"gain"``,
+        the beam's gain at each frame, from that of the scan if it has one. Nothing by default.
     start : "ones", "random" or (y, x) array
         A constant object, random phases in every frame, or an object on the scan's canvas, as a result has
         it. Where frames may move, the canvas has a margin; an object without it is taken too, and begins
@@ -173,7 +171,9 @@ def reconstruct(
         ``frame_residual (frame)``, the R2 of each frame; ``frame_overlap (frame)``, the share of its light on
         pixels that other frames light too; ``background (qy, qx)``, if there is one; ``gain (frame)``, if
         the scan has it or it is refined, with geometric mean 1, and
-        in the second case for each sweep ``gain_significance`` and ``gain_changed``;
+        in the second case for each sweep ``gain_significance`` and ``gain_changed``; if the probe may vary,
+        ``probe_variation (variation, probe_y, probe_x)``, ``probe_weight (frame, variation)`` and for each
+        sweep ``variation_significance`` and ``variation_share``;
         and for each ``sweep``: ``residual``, ``disagreement``, ``spread`` (in radians) and ``seconds``, as in
         `Progress`. What belongs to a frame is NaN for those that were left out, and their part is -1.
 

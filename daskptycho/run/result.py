@@ -23,12 +23,14 @@ from daskptycho.model.gain import Gain
 from daskptycho.model.operators import is_lit
 from daskptycho.model.positions import Positions
 from daskptycho.model.probe import Probe
+from daskptycho.model.probe_variation import ProbeVariation, ProbeWeight
 from daskptycho.model.sweep import FrameMeasures
 from daskptycho.run.misfits import name_misfits
 from daskptycho.scan.dataset import frame_numbers, frames_used, pixel_size, spread_over_frames
 from daskptycho.scan.parts import describe_parts, label_parts
 from daskptycho.storage.old_names import rename_old_variables
 from daskptycho.storage.store import load_dataset, open_dataset, parse_location, read_attributes
+from daskptycho.sync.variation import order_modes
 from daskptycho.tasks.spec import Value, task, values_in
 from daskptycho.tasks.state import State
 from daskptycho.tasks.waiting import compute
@@ -73,6 +75,10 @@ class _Sweep(Protocol):
     def gain_significance(self) -> float: ...
     @property
     def gain_changed(self) -> float: ...
+    @property
+    def variation_significance(self) -> float: ...
+    @property
+    def variation_share(self) -> float: ...
 
 
 def assemble_canvas(tiling: Tiling, images: Sequence[Value]) -> NDArray:
@@ -157,9 +163,13 @@ def make_result(
         for i, axis in enumerate(("y", "x"))
     }
     recovered: dict[str, Any] = {}
+    found = found._replace(values=order_variation(found.values))
     for kind in model.PARAMETERS:
         if kind.name in found.values:
             recovered |= kind.result(found.values[kind.name])
+    if ProbeVariation.name in found.values:
+        # It varies the first mode: modes are not mixed.
+        recovered |= {"probe": (("mode", "probe_y", "probe_x"), found.values[Probe.name], {})}
     of_frames: dict[str, Any] = {}
     if found.measures is not None:
         recovered |= {f"frame_{name}": (("frame",), of, {}) for name, of in found.measures._asdict().items()}
@@ -207,6 +217,19 @@ def make_result(
     return result
 
 
+def order_variation(values: dict[str, NDArray]) -> dict[str, NDArray]:
+    """The values of a model with orthogonal modes of the variation, the one with the most weight first."""
+    if ProbeVariation.name not in values:
+        return values
+    weights, modes = values[ProbeWeight.name][:, 0], values[ProbeVariation.name][0]
+    if not weights.any():
+        ordered, mixed = np.zeros_like(modes), weights
+    else:
+        exact, mixture = order_modes(weights.astype(complex), modes, [values[Probe.name][0]])
+        ordered, mixed = exact.astype(modes.dtype), (weights @ mixture).astype(weights.dtype)
+    return values | {ProbeVariation.name: ordered[None], ProbeWeight.name: mixed[:, None]}
+
+
 def _label_parts(tiling: Tiling, probe: NDArray, history: Sequence[_Sweep]) -> NDArray[np.int64]:
     residual = history[-1].residual if history else 1.0
     return label_parts(tiling.corner, probe, tiling.frame_shape, tiling.period, residual)
@@ -242,6 +265,8 @@ def _drifts_of_sweeps(
         names |= {"position_significance": "significance", "position_moved": "moved"}
     if Gain.name in options.get("refine", {}):
         names |= {"gain_significance": "gain_significance", "gain_changed": "gain_changed"}
+    if ProbeVariation.name in values:
+        names |= {name: name for name in ("variation_significance", "variation_share")}
     return {
         name: ("sweep", np.array([getattr(sweep, field) for sweep in history]))
         for name, field in names.items()

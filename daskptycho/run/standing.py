@@ -34,6 +34,10 @@ class SweepRecord(NamedTuple):
     """T of the gains; NaN if the sweep did not test them. See `sync.gains.Gains`."""
     gain_changed: float = 0.0
     """How much ``log g`` changed after the sweep: root mean square."""
+    variation_significance: float = np.nan
+    """T of the variation of the probe; NaN if the sweep did not fit its weights. See `sync.variation`."""
+    variation_share: float = np.nan
+    """Power of the variation relative to the probe's; NaN likewise."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,14 @@ class Standing:
 
     @property
     def drifts(self) -> bool:
-        """Whether frames move or gains change."""
+        """Whether frames move, gains change or the probe varies."""
         moves = self.pace is not None and self.pace.moving
-        return moves or (self.gain_pace is not None and self.gain_pace.changing)
+        return moves or self.varies or (self.gain_pace is not None and self.gain_pace.changing)
+
+    @property
+    def varies(self) -> bool:
+        """Whether the probe has been found to vary."""
+        return bool(self.history) and self.history[-1].variation_share > 0
 
     @property
     def waits(self) -> bool:

@@ -54,7 +54,7 @@ def place_values(layout: Layout, first: dict[str, NDArray]) -> tuple[Value, list
         )
         for tile in layout.tiling.tiles
     ]
-    at_home = frozenset(parameter.name for parameter in layout.model.parameters if parameter.moves_frames)
+    at_home = frozenset(parameter.name for parameter in layout.model.parameters if parameter.on_host)
     return shared, [task(_move_values, values, layout.device, at_home) for values in own]
 
 

@@ -121,7 +121,7 @@ class Layout:
     device : "cpu" or "gpu"
         Where the arrays of all tasks are.
     frames : Value or None
-        `Frames`, if they move in the course of the run.
+        `Frames`, if any parameter of the model has a value for each of them.
     """
 
     tiling: Tiling
@@ -206,7 +206,7 @@ def lay_out(
         parts=find_overlaps(blocks) if blocks else None,
         residency=residency,
         device=device,
-        frames=place(_describe_frames(scan, tiling)) if model.between_sweeps else None,
+        frames=place(_describe_frames(scan, tiling)) if model.per_frame else None,
     )
 
 

@@ -12,6 +12,7 @@ from daskptycho.model.sweep import TileSweep
 from daskptycho.sync.gains import Gains
 from daskptycho.sync.phases import Phases
 from daskptycho.sync.positions import Moves
+from daskptycho.sync.variation import Variation
 from daskptycho.tasks.lbfgs import relative_change
 from daskptycho.tasks.spec import Value, in_one_process, task
 from daskptycho.tasks.state import Joined
@@ -21,6 +22,7 @@ __all__ = [
     "TileReport",
     "add_gains",
     "add_moves",
+    "add_variation",
     "gather_reports",
     "summarise",
     "summarise_joined",
@@ -45,6 +47,10 @@ class Report(NamedTuple):
     """See `sync.gains.Gains`; NaN if gains were not tested."""
     gain_changed: float = np.nan
     """Root mean square of the change of ``log g``; NaN likewise."""
+    variation_significance: float = np.nan
+    """See `sync.variation.Variation`; NaN if the sweep did not fit the weights of a varying probe."""
+    variation_share: float = np.nan
+    """Power of the variation relative to the probe's; NaN likewise."""
 
 
 class TileReport(NamedTuple):
@@ -95,6 +101,11 @@ def add_moves(report: Report, moves: Moves) -> Report:
 def add_gains(report: Report, gains: Gains) -> Report:
     """The report of a sweep after which gains were tested."""
     return report._replace(gain_significance=gains.significance, gain_changed=_rms(gains.change))
+
+
+def add_variation(report: Report, found: Variation) -> Report:
+    """The report of a sweep that has fitted the weights of a varying probe."""
+    return report._replace(variation_significance=found.significance, variation_share=found.share)
 
 
 def _rms(values: NDArray) -> float:

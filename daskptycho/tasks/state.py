@@ -109,6 +109,8 @@ class SweepSettings:
         That of counts, in the sweeps of a polish, which smooth the object as strongly as that fits it.
     share : float
         The share of each update that is applied.
+    variation_opens_above : float
+        Significance above which modes of a varying probe come into use; see `sync.variation`.
     """
 
     algorithm: Algorithm = field(default_factory=AP)
@@ -123,6 +125,7 @@ class SweepSettings:
     measures_roughness: bool = False
     polish: Likelihood | None = None
     share: float = 1.0
+    variation_opens_above: float = np.inf
 
     @property
     def pairs(self) -> int:

@@ -345,6 +345,10 @@ def result_facts(result: xr.Dataset) -> list[Facts]:
         from daskptycho.views.beam import describe_gain
 
         run.append(("beam", describe_gain(result).removeprefix("Beam: ")))
+    if "probe_weight" in result:
+        from daskptycho.views.variation import describe_variation
+
+        run.append(("probe", describe_variation(result).removeprefix("Probe: ")))
     return [
         image,
         run,

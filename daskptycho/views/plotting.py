@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
@@ -50,6 +50,7 @@ from daskptycho.views.panels import (
 )
 from daskptycho.views.quantities import length_unit
 from daskptycho.views.regions import crop_flattened
+from daskptycho.views.variation import draw_variation
 
 __all__ = [
     "complex_to_rgb",
@@ -129,16 +130,12 @@ def plot_result(
         figure.suptitle(_headline(result, _read_options(result)), fontsize=LARGE)
         top, bottom = figure.subfigures(2, 1, height_ratios=[above, below], squeeze=False)[:, 0]
         panels = top.subplots(1, 2)
-        drawings = [
-            draw
-            for name, draw in (("position_given", draw_moves), ("gain_changed", draw_gain))
-            if name in result
-        ]
-        widths = [1.15 if len(probe) > 1 else 0.7, *[0.8] * len(drawings), 1.0]
+        found = [name for name in ("position_given", "gain_changed", "probe_weight") if name in result]
+        widths = [1.15 if len(probe) > 1 else 0.7, *[0.8] * len(found), 1.0]
         modes, *between, curve = bottom.subfigures(1, len(widths), width_ratios=widths)
         draw_probe(modes, probe, size)
-        for panel, draw in zip(between, drawings, strict=True):
-            draw(panel.subplots(), result)
+        for panel, name in zip(between, found, strict=True):
+            _draw_found(panel, result, name)
         draw_convergence(curve.subplots(), result)
     for number, (axes, part) in enumerate(zip(panels, parts, strict=True)):
         own_map, own_limits = (colour_map, limits) if part == parts[-1] else (None, None)
@@ -155,6 +152,15 @@ def plot_result(
         add_colour_bar(axes, shown, label)
         add_scale(axes, picture, bar=number == 0, vertical=number == 0)
     return figure if width is None else resize_figure(figure, width)
+
+
+def _draw_found(figure: FigureBase, result: xr.Dataset, name: str) -> None:
+    """Draw what a run has found besides object and probe, named by a variable of its result."""
+    if name == "probe_weight":
+        draw_variation(figure, result)
+    else:
+        draw = draw_moves if name == "position_given" else draw_gain
+        draw(figure.subplots(), result)
 
 
 def does_remove_ramp(result: xr.Dataset, remove_ramp: bool | None) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import daskptycho as dp
 from daskptycho.errors import OptionError, ScanError
 from daskptycho.formats import read_file
 from daskptycho.scan.dataset import create_scan
@@ -159,10 +160,10 @@ def test_flat_frames_contradict_nothing(tmp_path: Path) -> None:
         (
             {"frames_2": np.ones((4, 8, 9)), "scan": np.ones((4, 2))},
             {},
-            r"intensity is not found in .*holds frames_2 \(4, 8, 9\), scan \(4, 2\); .*--intensity-key",
+            r"not found in .*holds frames_2 \(4 x 8 x 9 float64\), scan \(4 x 2 float64\); .*--intensity-key",
         ),
         (good(scan=None), {}, r"20 frames and no positions; .*--position-key"),
-        (good(), {"probe_key": "beam"}, r"probe is not found .*data \(20, 8, 9\).*expected 'beam'"),
+        (good(), {"probe_key": "beam"}, r"probe is not found .*data \(20 x 8 x 9 float32\).*expected 'beam'"),
         (good(), {"intensity_key": "scan"}, r"intensity \(scan\) is 20 x 2 float64; expected counts"),
         (good(scan=np.ones(20)), {}, "20 frames and no positions"),
         (
@@ -170,7 +171,7 @@ def test_flat_frames_contradict_nothing(tmp_path: Path) -> None:
             {"position_key": "scan"},
             r"scan is float64 of the shape \(20,\); expected pos",
         ),
-        (good(data=np.array([{}], dtype=object)), {}, r"intensity is not found .*data \(1,\)"),
+        (good(data=np.array([{}], dtype=object)), {}, r"intensity is not found .*data \(1 object\)"),
     ],
 )
 def test_bad_arrays_are_named(tmp_path: Path, arrays: dict, options: dict, words: str) -> None:

@@ -32,6 +32,7 @@ from daskptycho.tasks.waiting import compute
 from daskptycho.tiling import Tiling
 from tests import islands
 from tests.plain import relative_where_lit
+from tests.varying import make_varying
 
 pytestmark = [pytest.mark.usefixtures("standin")]
 
@@ -448,3 +449,18 @@ def test_refined_positions_are_those_of_the_cpu(
     assert abs(moved).max() > 0.1
     np.testing.assert_allclose(found["position"], expected["position"], atol=1e-3)
     assert relative_where_lit(found, expected) < 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:R2 is .*, where counting")
+@pytest.mark.parametrize("jitter", [0.0, 0.5], ids=["whole pixels", "fractions"])
+@pytest.mark.parametrize("update_probe", [False, True], ids=["held", "recovered"])
+def test_a_probe_that_varies_is_that_of_the_cpu(
+    standin: ModuleType, jitter: float, update_probe: bool
+) -> None:
+    known = make_varying(side=6, size=16, step=2.5, jitter=jitter, seed=3, tile_frames=12, share=0.2)
+    given: dict[str, Any] = {"refine": "probe-variation", "sweeps": 15, "update_probe": update_probe}
+    expected = dp.reconstruct(known.scan, **given)
+    assert expected["probe_weight"].values.any()
+    found, _ = on_gpu(standin, known.scan, **given)
+    np.testing.assert_allclose(found["variation_share"], expected["variation_share"], rtol=1e-2)
+    assert relative_where_lit(found, expected) < 1e-2
