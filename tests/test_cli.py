@@ -20,11 +20,13 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+import rich.progress
 import xarray as xr
 from click.testing import CliRunner, Result
 
 import daskptycho as dp
 from daskptycho.cli import daskptycho
+from daskptycho.cli.terminal import ProgressBars
 from daskptycho.run.result import write_result
 from daskptycho.scan.calibration import GEOMETRY_NUMBERS
 from daskptycho.sync.options import Sync
@@ -874,6 +876,19 @@ def test_progress_in_a_file_says_when_and_how_long(work: Path, tmp_path: Path) -
     assert len(told) == 50
     silent = run(*command, "--overwrite", "--quiet")
     assert (silent.stdout, silent.stderr) == ("", "")
+
+
+def test_a_run_that_waits_does_not_fill_a_log() -> None:
+    """It reports its last sweep every few seconds, for as long as no frame comes."""
+    lines: list[str] = []
+    log = ProgressBars(rich.progress.Progress(disable=True), lines.append).tiles("Following")
+    for number in (1, 2, 2, 2, 10, 10, 10):
+        log(number, 20)
+    assert [line.rpartition(": ")[2].split("   ")[0] for line in lines] == [
+        "tile 1 of 20",
+        "tile 2 of 20",
+        "tile 10 of 20",
+    ]
 
 
 def test_progress_over_frames_is_written_into_a_file_too(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -124,6 +126,39 @@ def test_frames_of_a_run_on_a_tiled_server_are_written_while_they_come(
     expected = source.isel(frame=order[number[used]])
     np.testing.assert_array_equal(found["intensity"].values[used], expected["intensity"].values)
     np.testing.assert_allclose(found["position"].values[used], expected["position"].values)
+
+
+def test_frames_on_a_tiled_server_wait_for_their_positions(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the array of positions appears after that of the frames, no frame gets its planned position."""
+    source, grown = dp.open_scan(scan), tmp_path / "grown.zarr"
+    order = np.argsort(source["frame_number"].values)
+    measured = source["position"].values[order]
+    np.savetxt(tmp_path / "plan.txt", measured + np.random.default_rng(0).uniform(-1, 1, measured.shape))
+
+    class Run(dict[str, np.ndarray]):
+        looks = 0
+
+        @property
+        def metadata(self) -> dict[str, dict]:
+            return {"stop": {}} if self.looks > 2 else {}
+
+        def __contains__(self, name: object) -> bool:
+            self.looks += name == "positions"
+            return super().__contains__(name) and (name == "frames" or self.looks > 2)
+
+    run = Run(frames=source["intensity"].values[order], positions=measured)
+    client = ModuleType("tiled.client")
+    vars(client)["from_uri"] = lambda _: {"42": run}
+    monkeypatch.setitem(sys.modules, "tiled", ModuleType("tiled"))
+    monkeypatch.setitem(sys.modules, "tiled.client", client)
+    given = ["http://server", "42", str(grown), "--plan", str(tmp_path / "plan.txt")]
+    monkeypatch.setattr(sys, "argv", ["tiled_scan.py", *given, "--positions", "positions"])
+    runpy.run_path(str(WORKFLOWS / "tiled_scan.py"), run_name="__main__")
+    found = dp.open_scan(grown)
+    expected = source["position"].values[order][found["frame_number"].values]
+    np.testing.assert_allclose(found["position"].values, expected)
 
 
 @pytest.fixture

@@ -66,11 +66,11 @@ def main() -> None:
     with dp.ScanWriter(options.scan) as writer:
         while True:
             # In this order: what the run has when it has ended is all of it.
-            has_ended = "stop" in find(client, options.run).metadata
-            frames = find(client, f"{options.run}/{options.frames}")
-            positions = options.positions and find(client, f"{options.run}/{options.positions}")
-            # A position may come a moment before its frame, or after it.
-            there = len(frames) if positions is None else min(len(frames), len(positions))
+            run = find(client, options.run)
+            has_ended = "stop" in run.metadata
+            arrays = [find(run, path) for path in (options.frames, options.positions) if path is not None]
+            # A position may come a moment before its frame, or after it, as may the whole array of them.
+            there = min(0 if array is None else len(array) for array in arrays)
             most_behind = max(most_behind, there - done)
             if there == done:
                 if has_ended:
@@ -78,8 +78,7 @@ def main() -> None:
                 time.sleep(PAUSE)
                 continue
             part = slice(done, min(there, done + BLOCK))
-            measured = None if positions is None else positions[part]
-            writer.write(frames[part], range(part.start, part.stop), measured)
+            writer.write(arrays[0][part], range(part.start, part.stop), *(own[part] for own in arrays[1:]))
             done = part.stop
     # What did not come, ScanWriter says.
     print(f"{writer.written} frames written, {writer.outside} outside the plan, {most_behind} behind at most")

@@ -92,10 +92,14 @@ class _Log:
     def __init__(self, label: str, unit: str, echo: Callable[[str], None], each: bool) -> None:
         self._label, self._unit, self._echo, self._each = label, unit, echo, each
         self._first: tuple[int, float] | None = None
+        self._latest: int | None = None
 
     def write(self, number: int, total: int, note: str = "", pace: float = math.nan) -> None:
         """Write a line about a step, if it is due. `pace`, seconds per unit, is used until one is known."""
-        now = time.monotonic()
+        if number == self._latest and not self._each:
+            # A run that waits for frames reports the same sweep again and again.
+            return
+        now, self._latest = time.monotonic(), number
         if self._first is None:
             self._first = (number, now)
         elif number % max(1, total // LOG_LINES) and number != total and not self._each:

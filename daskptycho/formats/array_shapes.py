@@ -92,10 +92,8 @@ def small_array(values: NDArray[Any], name: str, where: str) -> NDArray[Any]:
     if name == "valid" and values.ndim == 3:
         raise ScanError(
             f"valid ({where}) is {said}, a mask for each frame; expected one for all frames, (qy, qx): "
-            f"leave out "
-            "whole frames (leave_out, --leave-out, which takes a mask of frames too), and give pixels that "
-            "are "
-            "bad in single frames a code (mask_value, --mask-value)"
+            "leave out whole frames (leave_out, --leave-out, which takes a mask of frames too), and give "
+            "pixels that are bad in single frames a code (mask_value, --mask-value)"
         )
     if values.dtype.kind not in "biufc" or values.ndim not in (2, DIMENSIONS[name]):
         raise ScanError(f"{name} ({where}) is {said}; expected numbers of {DIMENSIONS[name]} dimensions")

@@ -160,8 +160,7 @@ def interpret_frames(
     if holds is None and logarithm is not None:
         raise ScanError(
             f"the frames of {source} hold {logarithm}; expected counts: undo the logarithm in the file, or "
-            f"give "
-            "frames_hold (--frames-hold counts) if these are counts all the same"
+            "give frames_hold (--frames-hold counts) if these are counts all the same"
         )
     rooted = squares_are_counts(few)
     if holds is None and (named or rooted):

@@ -148,10 +148,11 @@ class _Patience:
 
     def wait(self) -> None:
         """Wait for a moment; say what for, if that has taken some seconds and was not said yet."""
-        lacking = self._source.describe_lack()
-        if time.monotonic() - self._latest >= SILENT and lacking != self._said:
-            warn_caller(f"record waits: {lacking} (for {self._seconds:g} s at most)")
-            self._said = lacking
+        if time.monotonic() - self._latest >= SILENT:
+            lacking = self._source.describe_lack()
+            if lacking != self._said:
+                warn_caller(f"record waits: {lacking} (for {self._seconds:g} s at most)")
+                self._said = lacking
         time.sleep(PAUSE)
 
 

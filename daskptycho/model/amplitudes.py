@@ -80,7 +80,8 @@ def prepare_amplitudes(
     xp = array_module(intensity)
     forward = FarField() if forward is None else forward
     small = intensity.dtype in (np.uint8, np.uint16)
-    counts = forward.arrange(intensity if small else intensity.astype(np.float32))
+    # Kernels run over the pixels of whole frames; arrays in memory may have any order of their axes.
+    counts = xp.ascontiguousarray(forward.arrange(intensity if small else intensity.astype(np.float32)))
     invalid = None
     if valid is not None:
         invalid = forward.arrange(~xp.asarray(valid, dtype=bool))

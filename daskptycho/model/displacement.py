@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from daskptycho.backend import array_module, kernels
 from daskptycho.model.model import TileModel
-from daskptycho.model.operators import measure_misfits, split
+from daskptycho.model.operators import frame_blocks, measure_misfits, split
 from daskptycho.model.positions import Derivatives
 from daskptycho.tiling import Tile
 
@@ -148,11 +148,14 @@ def look_around(
         if not inside.any():
             continue
         places, corner = places[inside], corner[inside]
-        waves = split(image, view.probe, corner)
-        measured = array_module(image).empty((len(places), height, width), dtype=np.float32)
-        measured[...] = amplitude[frame : frame + 1]
-        forward = at.model.forward.at(view.fraction)
-        misfits = [float(one) for one in measure_misfits(waves, measured, forward, at.likelihood)]
+        misfits: list[float] = []
+        for some in frame_blocks(len(places), at.probe):
+            count = some.stop - some.start
+            waves = split(image, view.probe, corner[some])
+            measured = array_module(image).empty((count, height, width), dtype=np.float32)
+            measured[...] = amplitude[frame : frame + 1]
+            forward = at.model.forward.at(view.fraction.repeat(count, axis=0))
+            misfits += [float(one) for one in measure_misfits(waves, measured, forward, at.likelihood)]
         best = int(np.argmin(misfits))
         if not near or misfits[best] < CLEARLY * misfits[0]:
             found[frame] = places[best]

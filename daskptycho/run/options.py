@@ -239,6 +239,7 @@ def check_options(
             "expected one without a stack, as 'ap'"
         )
     sweeps = require_whole("sweeps", sweeps, least=1)
+    polish_sweeps = min(POLISH_SWEEPS, sweeps // 3) if polish and isinstance(chosen, LBFGS) else 0
     opens = isinstance(chosen, LBFGS) and opening is not None and start == "ones"
     if polish not in (True, False, "auto"):
         raise OptionError(f"polish is {polish!r}; expected True, False or 'auto'")
@@ -251,6 +252,11 @@ def check_options(
         raise OptionError(
             f"likelihood is 'poisson' with {found}; expected algorithm 'lbfgs', for a known probe, and a "
             "polish"
+        )
+    if likelihood == "poisson" and not polish_sweeps:
+        raise OptionError(
+            f"likelihood is 'poisson' with sweeps={sweeps}, of which the polish makes a third; expected 3 or "
+            "more"
         )
     return RunOptions(
         sweeps=sweeps,
@@ -265,7 +271,7 @@ def check_options(
         seed=require_whole("seed", seed, least=0),
         tolerance=tolerance if tolerance in (None, "auto") else require_positive("tolerance", tolerance),
         polish=polish,
-        polish_sweeps=min(POLISH_SWEEPS, sweeps // 3) if polish and isinstance(chosen, LBFGS) else 0,
+        polish_sweeps=polish_sweeps,
         subpixel=bool(subpixel),
         checkpoint_every=None
         if checkpoint_every is None

@@ -66,8 +66,7 @@ def find_faults(
     if scan.sizes.get("frame", 0) and frames_used(scan).sum() == 1:
         return [
             "the scan has a single frame: without others that overlap it, many images and probes fit it "
-            "equally "
-            "well, and R2 tells nothing; expected a scan of several frames"
+            "equally well, and R2 tells nothing; expected a scan of several frames"
         ]
     last, finite = residuals[-1], [value for value in residuals if math.isfinite(value)]
     if sweep is not None:

@@ -247,6 +247,8 @@ def doubt_distance(
     if period is not None:
         box = np.asarray(period) / size
         places = places % box
+        # The remainder of a tiny negative number is rounded to the box itself, which `KDTree` refuses.
+        places[places >= box] = 0
     # In frames, along the axis in which two frames are farther apart.
     distance, _ = KDTree(places, boxsize=box).query(places, k=2, p=np.inf)
     usual = float(np.median(distance[:, 1]))

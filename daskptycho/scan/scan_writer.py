@@ -376,7 +376,7 @@ class ScanWriter:
         self._counts[tile] = frames
 
     def _write_part(self, name: str, where: slice, values: Any) -> None:
-        """Write a part of a variable: a whole chunk or shard, or all of `valid`."""
+        """Write a part of a variable: a whole chunk or shard."""
         array = self._arrays[name]
 
         def write() -> None:

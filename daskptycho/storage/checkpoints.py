@@ -156,7 +156,10 @@ class CheckpointStore:
         tiles : int
             Number of tiles.
         """
-        new = location.with_name(f"{location.name}.new") if location.is_local else location
+        new = location
+        if location.is_local:
+            _finish_settling(location)
+            new = location.with_name(f"{location.name}.new")
         remove(new)
         try:
             with translate_icechunk_errors(location):
@@ -338,9 +341,11 @@ def _finish_settling(location: Location) -> None:
     target = location.local_path
     new, old = (target.with_name(f"{target.name}.{part}") for part in ("new", "old"))
     if old.is_dir() and not target.exists():
-        with suppress(FileNotFoundError):
+        # Another process may have made it since, or this one may not write here.
+        with suppress(OSError):
             (new if new.is_dir() else old).rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _initialise(

@@ -32,6 +32,7 @@ from daskptycho.storage.writers import Writer, claim, read_writer, release
 __all__ = [
     "claim_tiles",
     "exists",
+    "find_writers",
     "list_missing",
     "open_zarr_store",
     "read_bytes",

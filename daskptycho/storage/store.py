@@ -27,6 +27,7 @@ __all__ = [
     "Location",
     "claim_part",
     "exists",
+    "find_writers",
     "list_missing",
     "load_dataset",
     "open_dataset",

@@ -1,4 +1,4 @@
-"""Amplitudes from counts: pixels in order, background subtracted, invalid ones marked."""
+"""Amplitudes from counts: pixels in order, invalid ones marked."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from daskptycho.model.amplitudes import prepare_amplitudes
     shape=st.tuples(st.integers(1, 4), st.integers(2, 7), st.integers(2, 7)),
     dtype=st.sampled_from(["uint16", "uint32", "int64", "float32", "float64"]),
     masked=st.booleans(),
+    turned=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_measured_amplitude(shape: tuple, dtype: str, masked: bool, seed: int) -> None:
+def test_measured_amplitude(shape: tuple, dtype: str, masked: bool, turned: bool, seed: int) -> None:
     random = np.random.default_rng(seed)
     counts = random.integers(0, 50, shape).astype(dtype)
     valid = random.random(shape[1:]) > 0.3 if masked else None
+    if turned:
+        # As frames of a file with the axes the other way round are in memory.
+        counts = counts.transpose(0, 2, 1).copy().transpose(0, 2, 1)
     kept = counts.copy()
     kept_as = prepare_amplitudes(counts, valid)
     amplitude = kept_as[:]

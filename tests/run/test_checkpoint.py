@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -236,6 +237,18 @@ def test_a_new_store_replaces_an_old_one_as_a_whole(store: CheckpointStore) -> N
     assert opened.read_constants()["counts"] == 2.5
     assert read_tile(store.location, replacing, "a", 1, (4,))[0, 0] == 8
     assert [path.name for path in store.location.local_path.parent.iterdir()] == ["c"]
+
+
+def test_a_run_that_begins_after_a_kill_between_two_renames_loses_no_store(store: CheckpointStore) -> None:
+    kept, folder = commit(store, 1, 1), store.location.local_path
+    # As a run is killed that replaces a store: the old one is aside, the new one is not yet in its place.
+    folder.rename(folder.with_name("c.old"))
+    shutil.copytree(folder.with_name("c.old"), folder.with_name("c.new"))
+    header = xr.Dataset({"position": (("frame", "axis"), np.zeros((3, 2)))})
+    # Killed too, before its first checkpoint.
+    CheckpointStore.create(store.location, header, {"counts": 2.5}, {"a": Part((4, 2), "complex64")}, 2)
+    assert CheckpointStore.exists(store.location)
+    assert [found.id for found in CheckpointStore(store.location).list_snapshots()] == [kept]
 
 
 def test_a_store_without_checkpoints_is_nothing_to_lose(scan: xr.Dataset, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import daskptycho as dp
-from daskptycho.scan.odd_frames import doubt_step, find_dark_frames, find_outlying
+from daskptycho.scan.odd_frames import doubt_distance, doubt_step, find_dark_frames, find_outlying
 from tests.smooth_rendering import frames_at, probe_of, raster
 
 POSITION = raster()
@@ -113,6 +113,13 @@ def test_a_step_below_a_pixel_is_doubted() -> None:
     said = doubt_step(POSITION / 10, SHAPE)
     assert said is not None
     assert "the unit of the positions, the energy or a distance may be wrong" in said
+
+
+def test_frames_at_the_rim_of_a_periodic_canvas_are_near_those_at_the_other() -> None:
+    # Rounding may leave a position a trace below zero.
+    position = np.array([[-1e-17, 0.0], [30.0, -1e-17], [30.0, 30.0]])
+    assert doubt_distance(position, (16, 16), (32, 32)) is None
+    assert "share no pixel" in str(doubt_distance(position, (16, 16)))
 
 
 def test_a_frame_that_was_read_out_twice_is_named(tmp_path: Path) -> None:
