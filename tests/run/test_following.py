@@ -294,6 +294,8 @@ def test_what_cannot_be_followed_is_refused(source: xr.Dataset, beamline: Beamli
     beamline.send(64)
     with pytest.raises(dp.OptionError, match="start with follow; expected 'ones'"):
         dp.reconstruct(dp.open_scan(beamline.url), follow=True, start="random")
+    with pytest.raises(dp.OptionError, match="probe_variation refined with follow, while frames"):
+        dp.reconstruct(dp.open_scan(beamline.url), follow=True, refine="probe-variation")
     with pytest.raises(dp.OptionError, match="positions and gain refined with follow, while frames"):
         dp.reconstruct(dp.open_scan(beamline.url), follow=True, refine=["positions", "gain"])
     with pytest.raises(dp.OptionError, match="leave_out names frame 64, which the scan does not have"):
