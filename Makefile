@@ -8,7 +8,7 @@ DOCS_STAMP := $(VENV)/.daskptycho-docs-installed
 LONG_STAMP := $(VENV)/.daskptycho-long-installed
 EXTRAS := cloud,dashboard,dev,fftw,formats,slurm
 # Too large to install for every run of the tests.
-LONG_EXTRAS := nvrtc
+LONG_EXTRAS := nvrtc,tiled
 PIP := $(RUN) -m pip --disable-pip-version-check
 # The oldest and the newest Python that pyproject.toml names, and the oldest release of Dask that it allows. Each
 # Python has an environment of its own; that of the oldest one has the oldest Dask.

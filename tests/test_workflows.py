@@ -85,6 +85,7 @@ def test_frames_of_a_zeromq_stream_are_written_while_they_come(scan: Path, tmp_p
     np.testing.assert_array_equal(found["intensity"].values[used], source["intensity"].values[used])
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("stop_after", [36, 30])
 def test_frames_of_a_run_on_a_tiled_server_are_written_while_they_come(
