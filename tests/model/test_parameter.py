@@ -176,9 +176,7 @@ def test_own_parameters_go_through_sweeps(
         own = replace(on, probe=strength[:, None, None, None] * on.probe)
         waves = own.data(own.split(image))
         strength = strength * along / power
-        after = replace(
-            on, probe=strength[:, None, None, None] * on.probe, damping=plain.damping_of(ds, 1e-2)
-        )
+        after = replace(on, probe=strength[:, None, None, None] * on.probe)
         image = after.image(waves, image)
         found = compute([tile.own for tile in state.tiles])
         assert [len(values["strength"]) for values in found] == list(chunks)
