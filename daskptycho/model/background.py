@@ -47,6 +47,7 @@ class Background(Parameter):
     recovered: bool = True
     """Whether it is found along, beginning with that of the scan; False holds that of the scan."""
     name: ClassVar[str] = "background"
+    fits_reflections: ClassVar[bool] = False
     weighs_frames: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

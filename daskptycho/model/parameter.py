@@ -99,7 +99,7 @@ class Parameter(ABC):
     has_momentum: ClassVar[bool] = False
     moves_frames: ClassVar[bool] = False
     on_host: ClassVar[bool] = False
-    fits_reflections: ClassVar[bool] = False
+    fits_reflections: ClassVar[bool] = True
     batches: ClassVar[int] = 0
     weighs_frames: ClassVar[bool] = True
     takes_projection: ClassVar[bool] = False

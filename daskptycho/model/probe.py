@@ -52,7 +52,6 @@ class Probe(Parameter):
     fractional: bool = False
     name: ClassVar[str] = "probe"
     has_momentum: ClassVar[bool] = True
-    fits_reflections: ClassVar[bool] = True
     takes_projection: ClassVar[bool] = True
 
     @property

@@ -60,6 +60,7 @@ class ProbeVariation(Parameter):
     fractional: bool = False
     """Whether any position has a fraction of a pixel; `reconstruct` sets it."""
     name: ClassVar[str] = "probe_variation"
+    fits_reflections: ClassVar[bool] = False
     batches: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
@@ -196,6 +197,7 @@ class ProbeWeight(Parameter):
     start: int
     modes: int
     name: ClassVar[str] = "probe_weight"
+    fits_reflections: ClassVar[bool] = False
     per_frame: ClassVar[bool] = True
     on_host: ClassVar[bool] = True
 
