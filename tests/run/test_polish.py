@@ -127,3 +127,11 @@ def test_a_noisy_run_ends_at_rest(counts: xr.Dataset, tmp_path: Path, options: d
 def test_a_callback_that_ends_the_run_is_told(counts: xr.Dataset) -> None:
     found = dp.reconstruct(counts, sweeps=9, callback=lambda progress: progress.sweep == 2, **KNOWN)
     assert found.attrs["ended"] == "callback"
+
+
+def test_the_r2_of_a_warning_is_that_of_the_end(counts: xr.Dataset) -> None:
+    with pytest.warns(UserWarning, match="R2 is") as told:
+        result = dp.reconstruct(counts, sweeps=18, start="random", sync=dp.Sync(method=None), **KNOWN)
+    last = result["residual"].values[-1]
+    assert last < result["residual"].values[11]
+    assert f"R2 is {last:.3g}," in str(told[0].message)
