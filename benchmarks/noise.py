@@ -145,6 +145,8 @@ def main(
             measure = true_error(scan, known=True, weighted=not unweighted)
             for name in PEERS_COMPARED if peers else ():
                 found = run_peer(PEERS[name], Trial(scan), measure, iterations=3 * sweeps[-1])
+                if not found:
+                    continue
                 passed = [
                     min((own for own in found if own.iteration >= n), default=found[-1]) for n in sweeps
                 ]

@@ -1,4 +1,4 @@
-"""Kernels on the pixels of the detector, compiled by Numba: part of `cpu_kernels`, which alone imports them.
+"""Kernels on the pixels of the detector, compiled by Numba: only `cpu_kernels` imports them.
 
 They run over the pixels of a whole frame rather than over rows, which are short loops in small frames.
 """

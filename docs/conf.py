@@ -50,7 +50,7 @@ numpydoc_show_class_members = False
 numpydoc_validation_checks = {"GL08", "PR01", "PR02", "PR03", "PR04", "PR07", "RT01", "SS03"}
 # The fields of dataclasses are documented as attributes.
 numpydoc_validation_exclude = {
-    r"\.(Algorithm|Background|Checkpoint|Gramian|LBFGS|Positions|Progress|RAAR|Sync)$"
+    r"\.(Algorithm|Background|Checkpoint|Gramian|LBFGS|Positions|ProbeVariation|Progress|RAAR|Sync)$"
 }
 # Only names of this package can be resolved: the documentation is built without internet access.
 nitpick_ignore_regex = [(r"py:.*", r"(?!daskptycho\b).*")]

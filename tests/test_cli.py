@@ -795,7 +795,7 @@ def test_a_run_begins_without_what_it_does_not_need(work: Path, tmp_path: Path) 
     unneeded |= {f"scipy.{name}" for name in ("interpolate", "io", "ndimage", "optimize", "signal", "stats")}
     arguments = ["reconstruct", str(work / "scan.zarr"), str(tmp_path / "result.zarr"), "--sweeps", "1"]
     code = (
-        f"import sys\nfrom daskptycho.cli import main\nsys.argv = ['daskptycho', *{arguments!r}]\n"
+        f"import sys\nfrom daskptycho.__main__ import main\nsys.argv = ['daskptycho', *{arguments!r}]\n"
         f"try: main()\nexcept SystemExit: print(sorted({unneeded!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -96,7 +96,7 @@ def command(
         "update_probe": update_probe,
         "refine": asked.refine,
         "fractional": not all(tile.is_whole_pixel for tile in tiling.tiles),
-        # Its shape alone matters.
+        # Only its shape matters.
         "probe": None if "probe" in opened else np.ones(frame_shape),
     }
     parameters = choose_model(opened, options, FarField())[0].parameters

@@ -15,6 +15,7 @@ from daskptycho.backend import Device
 from daskptycho.cluster.workers import find_workers, limit_threads
 from daskptycho.errors import OptionError
 from daskptycho.model.algorithms import Algorithm
+from daskptycho.model.probe_variation import ProbeVariation
 from daskptycho.run.driving import Run
 from daskptycho.run.first_probe import guess_probe
 from daskptycho.run.following import Follower, stage_settings
@@ -155,7 +156,8 @@ def reconstruct(
         not ended (`ScanWriter.close`); a scan that has ended without any is an error. Later tiles begin with
         the image and the probe of then. With `sweeps` after the last frame, the image is as good as that of
         a run that begins then.
-        With `start` "ones" only. Of `refine`, a background can be found along; positions and gains cannot.
+        With `start` "ones" only. Of `refine`, a background can be found along; positions, gains and a
+        variation of the probe cannot.
     overwrite : bool
         Whether to replace an existing result at `out`, and checkpoints of an earlier run.
 
@@ -258,7 +260,8 @@ def _check_follow(options: RunOptions, scan: xr.Dataset, leave_out: ArrayLike) -
     """The options of a run that follows a scan, with the frames that it leaves out."""
     if options.start != "ones":
         raise OptionError("start with follow; expected 'ones': later tiles start from the image so far")
-    own = [parameter.name for parameter in options.refine if parameter.per_frame]
+    # Modes of a varying probe are shared, but each frame has its own weights of them.
+    own = [one.name for one in options.refine if one.per_frame or isinstance(one, ProbeVariation)]
     if own:
         raise OptionError(
             f"{' and '.join(own)} refined with follow, while frames are still to come; expected nothing that "

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 from daskptycho.sync.positions import Frames
 
@@ -189,6 +188,9 @@ def _noise(sums: Sequence[TileWeightSums], frames: Frames) -> float:
 
 def _average(values: NDArray, number: NDArray, width: float) -> NDArray:
     """Values of frames, averaged over a Gaussian in the order of their numbers."""
+    # Imported where it is needed: runs that average no weights begin without it.
+    from scipy.ndimage import gaussian_filter1d
+
     order = np.argsort(number, kind="stable")
     averaged = np.empty_like(values)
     averaged[order] = gaussian_filter1d(values[order], width, axis=0, mode="constant")
