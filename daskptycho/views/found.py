@@ -22,16 +22,27 @@ __all__ = ["describe_found", "draw_found", "list_drawable"]
 
 def describe_found(result: xr.Dataset) -> list[str]:
     """A sentence on each thing that was refined, such as "Beam: decays by 30 % over the scan."."""
-    sentences = []
-    if "position_given" in result:
-        sentences.append(describe_moves(result))
-    if "gain_changed" in result:
-        sentences.append(describe_gain(result))
-    if "probe_weight" in result:
-        sentences.append(describe_variation(result))
+    sentences, visible = [], list_drawable(result)
+    for name, series, thing, describe in (
+        ("position_given", "position", "Positions", describe_moves),
+        ("gain_changed", "gain", "Beam", describe_gain),
+        ("probe_weight", "variation", "Probe", describe_variation),
+    ):
+        if name not in result:
+            continue
+        if name in visible or _is_tested(result, f"{series}_significance"):
+            sentences.append(describe(result))
+        else:
+            sentences.append(
+                f"{thing}: not tested: {result.sizes['sweep']} sweeps, or the counts, are too few."
+            )
     if "background" in json.loads(result.attrs.get("options", "{}")).get("refine", {}):
         sentences.append(_describe_background(result))
     return sentences
+
+
+def _is_tested(result: xr.Dataset, significance: str) -> bool:
+    return significance not in result or bool(result[significance].notnull().any())
 
 
 def _describe_background(result: xr.Dataset) -> str:

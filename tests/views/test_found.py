@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import xarray as xr
+from matplotlib.text import Text
 
 import daskptycho as dp
 from daskptycho.views.facts import result_facts
@@ -21,7 +22,7 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
 
 
 def reconstruct(scan: xr.Dataset, **options: Any) -> xr.Dataset:
-    return dp.reconstruct(scan, sweeps=16, update_probe=False, **options)
+    return dp.reconstruct(scan, **{"sweeps": 24, "update_probe": False} | options)
 
 
 def test_what_a_good_scan_does_not_have_is_said_and_not_drawn(scan: xr.Dataset) -> None:
@@ -29,10 +30,13 @@ def test_what_a_good_scan_does_not_have_is_said_and_not_drawn(scan: xr.Dataset) 
     said = describe_found(result)
     assert [sentence.split(":")[0] for sentence in said] == ["Positions", "Beam", "Probe", "Background"]
     assert list_drawable(result) == []
-    labels = [
-        text.get_text() for text in dp.plot_result(result).findobj(lambda artist: hasattr(artist, "get_text"))
-    ]
+    labels = [text.get_text() for text in dp.plot_result(result).findobj(Text)]
     assert not any("variation" in label or "moves" in label or label == "beam" for label in labels)
+
+
+def test_what_was_never_tested_is_not_said_to_fit(scan: xr.Dataset) -> None:
+    (said,) = describe_found(reconstruct(scan, refine="positions", sweeps=5))
+    assert said == "Positions: not tested: 5 sweeps, or the counts, are too few."
 
 
 def test_a_background_is_said_in_counts(scan: xr.Dataset) -> None:
@@ -53,5 +57,5 @@ def test_info_says_the_same_and_names_what_was_refined(scan: xr.Dataset) -> None
     facts = dict(fact for group in result_facts(result) for fact in group)
     assert facts["positions"] == "the given ones fit, and were kept"
     assert facts["beam"] == "no change that is significant"
-    assert "positions (every 1, " in facts["refine"]
+    assert "positions (every " in facts["refine"]
     assert "_" not in facts["refine"]
