@@ -218,7 +218,8 @@ def tutorial(work: Path, target: Path) -> None:
     opened = dp.simulate_scan(work / "tutorial.zarr", (24, 24), 32, step=8, jitter=1, photons=1e5)
     given: dict[str, Any] = {"start": "random", "update_probe": False}
     without = dp.reconstruct(opened, sweeps=40, sync=Sync(method=None), **given)
-    result = dp.reconstruct(opened, sweeps=60, **given)
+    dp.reconstruct(opened, work / "result.zarr", sweeps=40, **given)
+    result = dp.resume(work / "result.zarr", sweeps=60)
     for one, name in ((without, "tutorial-without-sync"), (result, "tutorial-result")):
         large = save_figure(dp.plot_result(one), work / f"{name}.png")
         shrink(large, target / f"{name}.png", 900)

@@ -248,7 +248,7 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def summarise_run(result: xr.Dataset, sweeps: int) -> str:
-    """Summarise a run: residual, disagreement, sweeps and seconds, and in a second line what was refined."""
+    """Summarise a run: residual, disagreement, sweeps, seconds; and in further lines what was refined."""
     done, residual = result.sizes["sweep"], float(result["residual"][-1])
     early = f" of {sweeps}" if done < sweeps else ""
     disagreement = result["disagreement"].values
@@ -258,21 +258,10 @@ def summarise_run(result: xr.Dataset, sweeps: int) -> str:
     expected = result.attrs.get("expected_residual")
     allowed = "" if expected is None else f", {expected:.3g} expected from the counts"
     end = " The tolerance is reached." if result.attrs.get("ended") == "tolerance" else ""
-    refined = ""
-    if "position_given" in result:
-        from daskptycho.views.moves import describe_moves
+    from daskptycho.views.found import describe_found
 
-        refined = f"\n{describe_moves(result)}"
-    if "gain_changed" in result:
-        from daskptycho.views.beam import describe_gain
-
-        refined += f"\n{describe_gain(result)}"
-    if "probe_weight" in result:
-        from daskptycho.views.variation import describe_variation
-
-        refined += f"\n{describe_variation(result)}"
     said = f"Residual {residual:.4g}{allowed}{last} after {done}{early} sweeps in {seconds:.3g} s.{end}"
-    return said + refined
+    return "\n".join([said, *describe_found(result)])
 
 
 def print_warning(message: str) -> None:

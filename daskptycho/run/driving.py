@@ -230,8 +230,12 @@ def _make_result(scan: xr.Dataset, loop: Loop, standing: Standing) -> xr.Dataset
     recovered = outcome.values[Probe.name].shape if loop.options.update_probe else ()
     # The prior of a polish raises R2 on purpose.
     fitted = standing.history[standing.stage : standing.polished_from]
+    residuals = [done.residual for done in fitted]
+    if residuals and standing.history[-1].residual < residuals[-1]:
+        # It lowers R2 where the sweeps before it had not yet converged.
+        residuals.append(standing.history[-1].residual)
     faults = find_faults(
-        [done.residual for done in fitted],
+        residuals,
         loop.expected,
         scan,
         reflects=loop.options.algorithm.has_stack,

@@ -248,6 +248,12 @@ def check_options(
     if likelihood not in ("amplitude", "poisson"):
         raise OptionError(f"likelihood is {likelihood!r}; expected 'amplitude' or 'poisson'")
     if likelihood == "poisson" and not (polish and isinstance(chosen, LBFGS)):
+        if polish and drifts:
+            found = f"{', '.join(one.name for one in refined)} refined"
+            raise OptionError(
+                f"likelihood is 'poisson' with {found}; expected no such refine: it needs algorithm 'ap', "
+                "and the likelihood that of a polish with 'lbfgs'"
+            )
         found = f"algorithm {chosen.name}" if polish else "no polish"
         raise OptionError(
             f"likelihood is 'poisson' with {found}; expected algorithm 'lbfgs', for a known probe, and a "

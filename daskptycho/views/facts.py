@@ -305,6 +305,8 @@ def _frame_facts(result: xr.Dataset) -> Facts:
 
 def result_facts(result: xr.Dataset) -> list[Facts]:
     """Facts of a result in groups: image, run, options, origin."""
+    from daskptycho.views.found import describe_found
+
     options: dict[str, Any] = json.loads(result.attrs.get("options", "{}"))
     disagreement = [float(value) for value in result["disagreement"].values if not math.isnan(value)]
     height, width = result["object"].shape
@@ -337,18 +339,9 @@ def result_facts(result: xr.Dataset) -> list[Facts]:
             else "never synchronised",
         ),
     ]
-    if "position_given" in result:
-        from daskptycho.views.moves import describe_moves
-
-        run.append(("positions", describe_moves(result).removeprefix("Positions: ")))
-    if "gain_changed" in result:
-        from daskptycho.views.beam import describe_gain
-
-        run.append(("beam", describe_gain(result).removeprefix("Beam: ")))
-    if "probe_weight" in result:
-        from daskptycho.views.variation import describe_variation
-
-        run.append(("probe", describe_variation(result).removeprefix("Probe: ")))
+    for sentence in describe_found(result):
+        name, found = sentence.split(": ", 1)
+        run.append((name.lower(), found.removesuffix(".")))
     return [
         image,
         run,
@@ -364,7 +357,11 @@ def result_facts(result: xr.Dataset) -> list[Facts]:
 def _format_value(value: Any) -> str:
     """Write the value of an option in words."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_format_value(part)}" for name, part in value.items())
+        return ", ".join(
+            f"{name.replace('_', ' ')} {f'({text})' if isinstance(part, dict) else text}"
+            for name, part in value.items()
+            if (text := _format_value(part))
+        )
     return (
         {True: "yes", False: "no", None: "none"}[value]
         if value is None or isinstance(value, bool)

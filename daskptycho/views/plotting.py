@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +22,6 @@ from numpy.typing import ArrayLike, NDArray
 from daskptycho.analysis.metrics import Comparison, common_region
 from daskptycho.scan.dataset import frame_numbers, pixel_size, position_in_pixels, tile_chunks
 from daskptycho.storage.old_names import rename_old_variables
-from daskptycho.views.beam import draw_gain
 from daskptycho.views.drawing import (
     MOST_PIXELS,
     NORMAL,
@@ -38,7 +37,7 @@ from daskptycho.views.drawing import (
     show_phase,
     show_values,
 )
-from daskptycho.views.moves import draw_moves
+from daskptycho.views.found import draw_found, list_drawable
 from daskptycho.views.panels import (
     FIRST,
     SECOND,
@@ -50,7 +49,6 @@ from daskptycho.views.panels import (
 )
 from daskptycho.views.quantities import length_unit
 from daskptycho.views.regions import crop_flattened
-from daskptycho.views.variation import draw_variation
 
 __all__ = [
     "complex_to_rgb",
@@ -66,6 +64,8 @@ __all__ = [
 Part = Literal["object", "amplitude", "phase", "probe"]
 # Font size of a headline, in points.
 LARGE = 15
+# Algorithms as they are written in a headline.
+ALGORITHMS = {"lbfgs": "L-BFGS", "ap": "AP", "raar": "RAAR", "dm": "difference map"}
 
 
 def plot_result(
@@ -130,12 +130,12 @@ def plot_result(
         figure.suptitle(_headline(result, _read_options(result)), fontsize=LARGE)
         top, bottom = figure.subfigures(2, 1, height_ratios=[above, below], squeeze=False)[:, 0]
         panels = top.subplots(1, 2)
-        found = [name for name in ("position_given", "gain_changed", "probe_weight") if name in result]
+        found = list_drawable(result)
         widths = [1.15 if len(probe) > 1 else 0.7, *[0.8] * len(found), 1.0]
         modes, *between, curve = bottom.subfigures(1, len(widths), width_ratios=widths)
         draw_probe(modes, probe, size)
         for panel, name in zip(between, found, strict=True):
-            _draw_found(panel, result, name)
+            draw_found(panel, result, name)
         draw_convergence(curve.subplots(), result)
     for number, (axes, part) in enumerate(zip(panels, parts, strict=True)):
         own_map, own_limits = (colour_map, limits) if part == parts[-1] else (None, None)
@@ -152,15 +152,6 @@ def plot_result(
         add_colour_bar(axes, shown, label)
         add_scale(axes, picture, bar=number == 0, vertical=number == 0)
     return figure if width is None else resize_figure(figure, width)
-
-
-def _draw_found(figure: FigureBase, result: xr.Dataset, name: str) -> None:
-    """Draw what a run has found besides object and probe, named by a variable of its result."""
-    if name == "probe_weight":
-        draw_variation(figure, result)
-    else:
-        draw = draw_moves if name == "position_given" else draw_gain
-        draw(figure.subplots(), result)
 
 
 def does_remove_ramp(result: xr.Dataset, remove_ramp: bool | None) -> bool:
@@ -385,11 +376,10 @@ def _headline(result: xr.Dataset, options: Mapping[str, Any]) -> str:
     """The run in one line: frames, algorithm, sweeps and the last residual."""
     words = [f"{result.sizes['frame']} frames"] if "frame" in result.sizes else []
     if "algorithm" in options:
-        name = str(options["algorithm"]).replace("-", " ")
+        name = str(options["algorithm"])
         extras = ["momentum"] if options.get("momentum") else []
         extras += ["sync"] if np.isfinite(sweep_series(result, "disagreement")).any() else []
-        name = name.upper() if name in ("ap", "raar") else name
-        words.append(" with ".join([name, *([" and ".join(extras)] if extras else [])]))
+        words.append(" with ".join([ALGORITHMS.get(name, name), *([" and ".join(extras)] if extras else [])]))
     residual = sweep_series(result, "residual")
     if residual.size:
         words += [f"{residual.size} sweep{'s' * (residual.size > 1)}", f"$R^2$ = {residual[-1]:.3g}"]

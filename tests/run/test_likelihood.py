@@ -138,6 +138,7 @@ def test_it_is_resumed_to_the_same_bits(tmp_path: Path, cut: int) -> None:
     [
         ({"update_probe": True}, "likelihood is 'poisson' with algorithm ap; expected algorithm 'lbfgs'"),
         ({"algorithm": "raar"}, "likelihood is 'poisson' with algorithm raar"),
+        ({"refine": ["positions", "gain"]}, "likelihood is 'poisson' with positions, gain refined; .*'ap'"),
         ({"polish": False}, "likelihood is 'poisson' with no polish"),
         ({"sweeps": 2}, "likelihood is 'poisson' with sweeps=2, .* expected 3 or more"),
         ({"likelihood": "gauss"}, "likelihood is 'gauss'; expected 'amplitude' or 'poisson'"),

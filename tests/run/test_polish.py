@@ -127,3 +127,10 @@ def test_a_noisy_run_ends_at_rest(counts: xr.Dataset, tmp_path: Path, options: d
 def test_a_callback_that_ends_the_run_is_told(counts: xr.Dataset) -> None:
     found = dp.reconstruct(counts, sweeps=9, callback=lambda progress: progress.sweep == 2, **KNOWN)
     assert found.attrs["ended"] == "callback"
+
+
+def test_the_r2_of_a_warning_is_that_of_the_end(tmp_path: Path) -> None:
+    scan = dp.simulate_scan(tmp_path / "scan.zarr", (12, 12), 16, 4, jitter=1, photons=1e4, seed=4)
+    with pytest.warns(UserWarning, match="R2 is") as told:
+        result = dp.reconstruct(scan, sweeps=18, start="random", sync=dp.Sync(method=None), **KNOWN)
+    assert f"R2 is {result['residual'].values[-1]:.3g}," in str(told[0].message)
