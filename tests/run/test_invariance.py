@@ -131,6 +131,7 @@ def test_chunks_across_the_detector_change_nothing(raster: xr.Dataset) -> None:
     assert_same(images(raster.chunk({"qy": 8}), sweeps=2), images(raster, sweeps=2))
 
 
+@pytest.mark.filterwarnings("ignore:the scan has a single frame")
 def test_a_part_of_a_scan_is_a_scan(raster: xr.Dataset) -> None:
     result = dp.reconstruct(raster.isel(frame=slice(10, 40)), sweeps=3)
     assert result.sizes["frame"] == 30
