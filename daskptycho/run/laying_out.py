@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from daskptycho.cluster.allocator import release_memory_at_once
 from daskptycho.cluster.client import current_client
 from daskptycho.cluster.workers import Workers
-from daskptycho.errors import ScanError
+from daskptycho.errors import OptionError, ScanError
 from daskptycho.model.background import Background
 from daskptycho.model.forward import choose_forward
 from daskptycho.model.model import Model, choose_model
@@ -78,7 +78,8 @@ class Setting:
         Raises
         ------
         OptionError
-            The run does not fit into the memory of the workers.
+            The run does not fit into the memory of the workers, or Poisson's likelihood is asked for without
+            counts.
         ScanError
             All counts are zero, or some are negative or not finite.
         """
@@ -111,6 +112,10 @@ class Setting:
             raise ScanError(f"intensity holds {found}; expected diffraction frames")
         in_parts = options.sync.method == "two-level" and has_parts(self.tiling)
         of_counts = None if np.isnan(expected).any() else sum(expected) / counts
+        if of_counts is None and options.likelihood == "poisson":
+            raise OptionError(
+                "likelihood is 'poisson', and the frames hold fractions; expected counts, or likelihood='amplitude'"
+            )
         noisy = of_counts is not None and of_counts > NOISY
         if noisy:
             # Reflections would find an image that fits the noise.

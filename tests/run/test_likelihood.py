@@ -147,3 +147,9 @@ def test_it_is_resumed_to_the_same_bits(tmp_path: Path, cut: int) -> None:
 def test_what_it_cannot_be_used_with_is_said(options: dict[str, Any], message: str) -> None:
     with pytest.raises(dp.OptionError, match=message):
         dp.reconstruct(rendered(500), **POISSON | options)
+
+
+def test_frames_that_hold_no_counts_are_refused() -> None:
+    ds = rendered(500)
+    with pytest.raises(dp.OptionError, match="likelihood is 'poisson', and the frames hold fractions"):
+        dp.reconstruct(ds.assign(intensity=ds["intensity"] * np.float32(0.37)), **POISSON)
