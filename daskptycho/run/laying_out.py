@@ -114,7 +114,7 @@ class Setting:
         of_counts = None if np.isnan(expected).any() else sum(expected) / counts
         if of_counts is None and options.likelihood == "poisson":
             raise OptionError(
-                "likelihood is 'poisson', and the frames hold fractions; expected counts, or likelihood='amplitude'"
+                "likelihood is 'poisson', and the frames hold fractions; expected counts, or 'amplitude'"
             )
         noisy = of_counts is not None and of_counts > NOISY
         if noisy:
