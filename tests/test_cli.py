@@ -30,6 +30,7 @@ from daskptycho.cli.terminal import ProgressBars
 from daskptycho.run.result import write_result
 from daskptycho.scan.calibration import GEOMETRY_NUMBERS
 from daskptycho.sync.options import Sync
+from tests.stopping import Stop, stop_at
 
 ROOT = Path(__file__).resolve().parents[1]
 SIEMENS = ROOT.parent / "shared" / "data" / "siemens-star-small.npz.bz2"
@@ -756,6 +757,16 @@ def test_bug_is_not_a_refusal(work: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("daskptycho.run.result.open_result", broken)
     assert isinstance(invoke("view", work / "result.zarr").exception, RuntimeError)
+
+
+@pytest.mark.parametrize("command", [["view"], ["export", "image.tif"]], ids=lambda words: words[0])
+def test_result_of_a_run_that_was_stopped_is_not_there_yet(work: Path, tmp_path: Path, command: list) -> None:
+    out = tmp_path / "stopped.zarr"
+    with pytest.raises(Stop):
+        dp.reconstruct(dp.open_scan(work / "scan.zarr"), out, sweeps=8, callback=stop_at(2))
+    name, *others = command
+    line = expect_refusal(name, out, *(tmp_path / other for other in others))
+    assert line.endswith(f"sweep 2 is kept: finish it with daskptycho resume {out}, or use --sweep 2")
 
 
 def test_command_that_is_interrupted_while_it_is_loaded_ends_in_a_line() -> None:

@@ -74,8 +74,7 @@ def command(
     per pixel; --part, --colour-map and --range apply only to it.
     """
     from daskptycho.formats.export import SUFFIXES, export_result
-    from daskptycho.run.history import open_checkpoint
-    from daskptycho.run.result import open_result
+    from daskptycho.run.history import open_checkpoint, open_finished
     from daskptycho.views.plotting import does_remove_ramp
     from daskptycho.views.regions import crop_result
     from daskptycho.views.saving import save_image
@@ -91,7 +90,7 @@ def command(
                 f"{' and '.join(useless)} with a {suffix} file; expected a .png, or none of these"
             )
     refuse_to_overwrite(file, overwrite)
-    opened = open_result(result) if sweep is None else open_checkpoint(result, sweep)
+    opened = open_finished(result) if sweep is None else open_checkpoint(result, sweep)
     removed = does_remove_ramp(opened, remove_ramp) if suffix in PHASES else bool(remove_ramp)
     if suffix == ".png":
         click.echo(save_image(opened, file, remove_ramp=removed, region=region, **options))

@@ -64,8 +64,7 @@ def command(
     RESULT with the same name, followed by the number of the sweep if --sweep is given. Colour map and range
     are those of the phase, or of the amplitude with --only amplitude.
     """
-    from daskptycho.run.history import open_checkpoint
-    from daskptycho.run.result import open_result
+    from daskptycho.run.history import open_checkpoint, open_finished
     from daskptycho.storage.store import parse_location
     from daskptycho.views.plotting import does_remove_ramp, plot_result
     from daskptycho.views.saving import save_figure
@@ -74,7 +73,7 @@ def command(
         location = parse_location(result)
         suffix = "" if sweep is None else f"-sweep-{sweep}"
         picture = str(location.with_name(f"{location.name.removesuffix('.zarr')}{suffix}.png"))
-    opened = open_result(result) if sweep is None else open_checkpoint(result, sweep)
+    opened = open_finished(result) if sweep is None else open_checkpoint(result, sweep)
     refuse_to_overwrite(picture, overwrite)
     click.echo(save_figure(plot_result(opened, **options), picture, dpi))
     if options["only"] not in ("amplitude", "probe") and does_remove_ramp(opened, options["remove_ramp"]):

@@ -5,6 +5,7 @@ Users call it as ``daskptycho.checkpoints`` and ``daskptycho.open_checkpoint``.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,11 +14,11 @@ import dask
 import numpy as np
 import xarray as xr
 
-from daskptycho.errors import OptionError, ScanError
+from daskptycho.errors import OptionError, ScanError, StoreError
 from daskptycho.run.checkpoint import Checkpoints, location_of, read_tiling
 from daskptycho.run.checkpoint_parts import is_tiled
 from daskptycho.run.options import RunOptions
-from daskptycho.run.result import Outcome, make_result, show_lit
+from daskptycho.run.result import Outcome, make_result, open_result, show_lit
 from daskptycho.storage.checkpoints import CheckpointStore
 from daskptycho.storage.store import Location, parse_location
 from daskptycho.tasks.waiting import compute
@@ -27,6 +28,7 @@ __all__ = [
     "checkpoints",
     "open_checkpoint",
     "open_checkpoint_store",
+    "open_finished",
     "read_progress",
     "read_scan_header",
 ]
@@ -128,6 +130,29 @@ def open_checkpoint(out: str | Path, sweep: int | None = None) -> xr.Dataset:
         known = store.read_constants()["expected"]
         history = kept.standing.history
         return make_result(header, checkpoints.tiling, outcome, history, options, known)
+
+
+def open_finished(out: str | Path) -> xr.Dataset:
+    """Open a result; of a run that was stopped before it had one, say how to continue it.
+
+    Raises
+    ------
+    ScanError, StoreError, OptionError
+        As for `open_result`.
+    """
+    try:
+        return open_result(out)
+    except ScanError as error:
+        kept: list[Checkpoint] = []
+        with suppress(ScanError, StoreError):
+            kept = checkpoints(out)
+        if not kept:
+            raise
+        sweep = kept[-1].sweep
+        raise ScanError(
+            f"{error}; its run was stopped, and sweep {sweep} is kept: finish it with daskptycho resume "
+            f"{out}, or use --sweep {sweep}"
+        ) from error
 
 
 def open_checkpoint_store(target: Location) -> CheckpointStore:

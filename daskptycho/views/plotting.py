@@ -259,8 +259,8 @@ def plot_comparison(
     shift, ramp = registration.shift, registration.ramp
     figure.suptitle(
         f"{names[0]} against {names[1]}: relative error {comparison.error:.3g}\n"
-        f"removed: shift ({shift[0]:.2f}, {shift[1]:.2f}) pixels, "
-        f"ramp ({ramp[0]:.4f}, {ramp[1]:.4f}) rad/pixel, scale {abs(registration.scale):.3g}",
+        f"removed: shift ({shift[0]:z.2f}, {shift[1]:z.2f}) pixels, "
+        f"ramp ({ramp[0]:z.4f}, {ramp[1]:z.4f}) rad/pixel, scale {abs(registration.scale):.3g}",
         fontsize=NORMAL + 2,
     )
     axes = figure.subplots(2, 3)
