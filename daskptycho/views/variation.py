@@ -11,8 +11,6 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from daskptycho.views.drawing import NORMAL, complex_to_rgb
-
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
 
@@ -50,6 +48,9 @@ def describe_variation(result: xr.Dataset) -> str:
 
 def draw_variation(figure: FigureBase, result: xr.Dataset) -> None:
     """Draw the modes of the variation, and below them their weights in the order of acquisition."""
+    # Matplotlib is not imported by a run that only describes what it has found.
+    from daskptycho.views.drawing import NORMAL, complex_to_rgb
+
     shares = _shares(result)
     shown = min(len(shares), MOST_MODES)
     grid = figure.add_gridspec(2, shown, height_ratios=[1, 1.4])
