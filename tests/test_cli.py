@@ -755,7 +755,7 @@ def test_bug_is_not_a_refusal(work: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def broken(url: str) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("daskptycho.run.result.open_result", broken)
+    monkeypatch.setattr("daskptycho.run.history.open_finished", broken)
     assert isinstance(invoke("view", work / "result.zarr").exception, RuntimeError)
 
 
