@@ -61,7 +61,7 @@ class Background(Parameter):
 
     @classmethod
     def choose(cls, scan: Any, options: Mapping[str, Any]) -> tuple[Self, NDArray] | None:
-        asked = next((own for own in options.get("refine", ()) if isinstance(own, cls)), None)
+        asked = cls.asked(options)
         if asked is None and "background" not in scan:
             return None
         first = np.zeros((scan.sizes["qy"], scan.sizes["qx"]), dtype=np.float32)

@@ -68,7 +68,7 @@ class Gain(Parameter):
 
     @classmethod
     def choose(cls, scan: Any, options: Mapping[str, Any]) -> tuple[Self, NDArray] | None:
-        refined = next((one for one in options.get("refine", ()) if isinstance(one, cls)), None)
+        refined = cls.asked(options)
         frames = scan.sizes["frame"]
         if "gain" not in scan:
             return None if refined is None else (refined, np.ones(frames, dtype=np.float32))

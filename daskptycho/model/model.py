@@ -62,11 +62,6 @@ class Model:
         return tuple(parameter for parameter in self.parameters if parameter.per_frame)
 
     @property
-    def recovers(self) -> bool:
-        """Whether any parameter that frames are weighed by is updated in the course of a run."""
-        return any(own.weighs_frames and own.schedule is not None for own in self.parameters)
-
-    @property
     def between_sweeps(self) -> tuple[Parameter, ...]:
         """The parameters that are updated between two sweeps, for all frames together."""
         return tuple(parameter for parameter in self.parameters if parameter.between_sweeps)

@@ -115,6 +115,11 @@ class Parameter(ABC):
         return None
 
     @classmethod
+    def asked(cls, options: Mapping[str, Any]) -> Self | None:
+        """What `refine` holds of this kind; None if it is not to be found along."""
+        return next((one for one in options.get("refine", ()) if isinstance(one, cls)), None)
+
+    @classmethod
     @abstractmethod
     def choose(cls, scan: Any, options: Mapping[str, Any]) -> tuple[Self, NDArray] | None:
         """Choose the parameter and its first value for a scan and the options of a run.

@@ -113,10 +113,8 @@ class Positions(Parameter):
 
     @classmethod
     def choose(cls, scan: Any, options: Mapping[str, Any]) -> tuple[Self, NDArray] | None:
-        for chosen in options.get("refine", ()):
-            if isinstance(chosen, cls):
-                return chosen, np.zeros((scan.sizes["frame"], 2, 2))
-        return None
+        chosen = cls.asked(options)
+        return None if chosen is None else (chosen, np.zeros((scan.sizes["frame"], 2, 2)))
 
     def see(self, value: Array, view: View) -> View:
         corner, fraction = split_position(view.corner + view.fraction + value[:, 0])

@@ -80,12 +80,12 @@ class ProbeVariation(Parameter):
 
     @classmethod
     def choose(cls, scan: Any, options: Mapping[str, Any]) -> tuple[Self, NDArray] | None:
-        for chosen in options.get("refine", ()):
-            if isinstance(chosen, cls):
-                shape = (2, chosen.modes, scan.sizes["qy"], scan.sizes["qx"])
-                fractional = bool(options.get("fractional", False))
-                return replace(chosen, fractional=fractional), np.zeros(shape, dtype=np.complex64)
-        return None
+        chosen = cls.asked(options)
+        if chosen is None:
+            return None
+        shape = (2, chosen.modes, scan.sizes["qy"], scan.sizes["qx"])
+        fractional = bool(options.get("fractional", False))
+        return replace(chosen, fractional=fractional), np.zeros(shape, dtype=np.complex64)
 
     def see(self, value: Array, view: View) -> View:
         # `Probe.see` applies it, before each frame's shift.
@@ -207,18 +207,18 @@ class ProbeWeight(Parameter):
 
     @classmethod
     def choose(cls, scan: Any, options: Mapping[str, Any]) -> tuple[Self, NDArray] | None:
-        for chosen in options.get("refine", ()):
-            if isinstance(chosen, ProbeVariation):
-                modes = chosen.modes
-                # Random weights find the directions in which frames differ. They depend on a frame's number
-                # in the scan, not on its tile.
-                frames = np.arange(scan.sizes["frame"])
-                number = scan["frame_number"].values if "frame_number" in scan else frames
-                drawn = np.random.default_rng(0).standard_normal((number.max() + 1, modes, 2))
-                first = np.zeros((len(number), 2, modes), dtype=np.complex64)
-                first[:, 1] = (drawn @ (1, 1j))[number]
-                return cls(chosen.start, modes), first
-        return None
+        chosen = ProbeVariation.asked(options)
+        if chosen is None:
+            return None
+        modes = chosen.modes
+        # Random weights find the directions in which frames differ. They depend on a frame's number in the
+        # scan, not on its tile.
+        frames = np.arange(scan.sizes["frame"])
+        number = scan["frame_number"].values if "frame_number" in scan else frames
+        drawn = np.random.default_rng(0).standard_normal((number.max() + 1, modes, 2))
+        first = np.zeros((len(number), 2, modes), dtype=np.complex64)
+        first[:, 1] = (drawn @ (1, 1j))[number]
+        return cls(chosen.start, modes), first
 
     def see(self, value: Array, view: View) -> View:
         return view._replace(weight=value)

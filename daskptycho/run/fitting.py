@@ -58,7 +58,7 @@ def fit_options(
         The run does not fit with the least of these options.
     """
     refused: OptionError | None = None
-    recovers = any(own.weighs_frames and own.schedule is not None for own in parameters)
+    recovers = options.recipe(modes, parameters).recovers
     for most in (Residency.HELD, None):
         for smaller in _smaller(options, recovers=recovers):
             recipe = smaller.recipe(modes, parameters)

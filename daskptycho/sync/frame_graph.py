@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,12 +14,41 @@ from scipy.sparse.linalg import cg
 
 from daskptycho.tiling import Pairs, Shape, overlapping_pairs
 
-__all__ = ["FrameGraph", "laplacian", "link_frames", "pair_weights", "solve", "subtract_means"]
+__all__ = ["FrameGraph", "Frames", "laplacian", "link_frames", "pair_weights", "solve", "subtract_means"]
 
 # Two frames are linked if they share more light than this part of what each shares with itself.
 LINKED = 1e-3
 # Relative residual at which conjugate gradients stop.
 ACCURACY = 1e-3
+
+
+class FittedTile(Protocol):
+    """The part of what a tile contributes that tells the noise of its frames."""
+
+    @property
+    def misfit(self) -> float: ...
+
+    @property
+    def lit(self) -> int:
+        """Number of pixels of the object that its frames determine; shared ones count in one tile only."""
+
+
+class Frames(NamedTuple):
+    """What is known of all frames of a run and does not change."""
+
+    place: NDArray[np.float64]
+    """(frame, 2) given positions in pixels."""
+    number: NDArray[np.int64]
+    """(frame,) numbers in the order of acquisition."""
+    period: Shape | None
+    pixels: float
+    """Number of valid pixels of all frames."""
+
+    def estimate_variance(self, tiles: Sequence[FittedTile]) -> float:
+        """The variance of the noise of a measured amplitude, from the misfits of all tiles."""
+        # Each pixel of the object fits two numbers.
+        lit = sum(tile.lit for tile in tiles)
+        return sum(tile.misfit for tile in tiles) / max(self.pixels - 2 * lit, self.pixels / 4)
 
 
 class FrameGraph(NamedTuple):

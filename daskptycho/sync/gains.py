@@ -18,8 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.sync.frame_graph import laplacian, link_frames, pair_weights, solve, subtract_means
-from daskptycho.sync.positions import Frames
+from daskptycho.sync.frame_graph import Frames, laplacian, link_frames, pair_weights, solve, subtract_means
 
 __all__ = ["GainPace", "Gains", "TileGainForces", "find_gains"]
 
@@ -128,9 +127,7 @@ def find_gains(
     still = np.zeros(len(force))
     if not curvature.mean() > 0:
         return Gains(still, 0.0)
-    # Each pixel of the object fits two numbers.
-    lit = sum(tile.lit for tile in forces)
-    variance = sum(tile.misfit for tile in forces) / max(frames.pixels - 2 * lit, frames.pixels / 4)
+    variance = frames.estimate_variance(forces)
     graph = link_frames(position, probe, frames.period)
     weights, part = pair_weights(graph, curvature[:, None]), graph.part
     matrix = laplacian(weights, graph.pairs, len(force), ANCHOR * curvature.mean(keepdims=True))

@@ -20,12 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.sync.frame_graph import laplacian, link_frames, pair_weights, solve, subtract_means
-from daskptycho.tiling import Pairs, Shape
+from daskptycho.sync.frame_graph import Frames, laplacian, link_frames, pair_weights, solve, subtract_means
+from daskptycho.tiling import Pairs
 
 __all__ = [
     "FARTHEST",
-    "Frames",
     "Freedom",
     "Moves",
     "Pace",
@@ -269,18 +268,6 @@ class Freedom:
 KNOTS = 12
 
 
-class Frames(NamedTuple):
-    """What is known of all frames of a run and does not change."""
-
-    place: NDArray[np.float64]
-    """(frame, 2) given positions in pixels."""
-    number: NDArray[np.int64]
-    """(frame,) numbers in the order of acquisition."""
-    period: Shape | None
-    pixels: float
-    """Number of valid pixels of all frames."""
-
-
 def find_moves(
     forces: Sequence[TileForces], probe: NDArray, frames: Frames, pace: Pace, freedom: Freedom
 ) -> Moves:
@@ -299,9 +286,7 @@ def find_moves(
         np.concatenate([getattr(tile, name) for tile in forces])
         for name in ("position", "force", "noise", "curvature")
     )
-    # Each pixel of the object fits two numbers.
-    lit = sum(tile.lit for tile in forces)
-    variance = sum(tile.misfit for tile in forces) / max(frames.pixels - 2 * lit, frames.pixels / 4)
+    variance = frames.estimate_variance(forces)
     force = force - variance * noise
     ridge = RIDGE * curvature[:, [0, 2]].mean()
     misfits = np.concatenate([tile.misfits for tile in forces])

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.sync.positions import Frames
+from daskptycho.sync.frame_graph import Frames
 
 __all__ = ["Modes", "TileWeightSums", "Variation", "find_variation", "opening_level", "order_modes"]
 
@@ -179,10 +179,8 @@ def _fit(
 
 def _noise(sums: Sequence[TileWeightSums], frames: Frames) -> float:
     """What a mode that is fitted to noise takes off the misfit."""
-    lit, count = sum(tile.lit for tile in sums), sum(len(tile.value) for tile in sums)
-    # Each pixel of the object fits two numbers.
-    variance = sum(tile.misfit for tile in sums) / max(frames.pixels - 2 * lit, frames.pixels / 4)
-    noise = variance * count * (1 + np.sqrt(frames.pixels / count / count)) ** 2
+    count = sum(len(tile.value) for tile in sums)
+    noise = frames.estimate_variance(sums) * count * (1 + np.sqrt(frames.pixels / count / count)) ** 2
     return float(max(noise, np.finfo(float).tiny))
 
 

@@ -17,8 +17,8 @@ from daskptycho.model.gain import Gain, GainDerivatives
 from daskptycho.model.model import TileModel
 from daskptycho.model.probe import Probe
 from daskptycho.model.sweep import TileSweep
+from daskptycho.sync.frame_graph import Frames
 from daskptycho.sync.gains import GainPace, Gains, TileGainForces, find_gains
-from daskptycho.sync.positions import Frames
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.positions import count_lit
 from daskptycho.tasks.spec import Value, task

@@ -17,9 +17,9 @@ from daskptycho.backend import Device
 from daskptycho.model.amplitudes import Amplitudes
 from daskptycho.model.model import Model, move_tile
 from daskptycho.scan.dataset import frame_numbers
+from daskptycho.sync.frame_graph import Frames
 from daskptycho.sync.gramian import GramianBlock, block_within, gramian_blocks
 from daskptycho.sync.parts import Groups, find_overlaps
-from daskptycho.sync.positions import Frames
 from daskptycho.tasks.frames import StoredAmplitudes, confirm_counts, lay_out_amplitudes
 from daskptycho.tasks.spec import Home, Value, place, task
 from daskptycho.tasks.spill import StoringImages

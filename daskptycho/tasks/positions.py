@@ -19,7 +19,8 @@ from daskptycho.model.model import TileModel
 from daskptycho.model.positions import Derivatives, Positions
 from daskptycho.model.probe import Probe
 from daskptycho.model.sweep import TileSweep
-from daskptycho.sync.positions import FARTHEST, Frames, Freedom, Moves, Pace, TileForces, find_moves
+from daskptycho.sync.frame_graph import Frames
+from daskptycho.sync.positions import FARTHEST, Freedom, Moves, Pace, TileForces, find_moves
 from daskptycho.tasks.frames import load_amplitudes
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.spec import Value, task

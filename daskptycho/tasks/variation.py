@@ -9,7 +9,7 @@ from daskptycho.model.model import TileModel
 from daskptycho.model.probe import Probe
 from daskptycho.model.probe_variation import ProbeVariation, ProbeWeight
 from daskptycho.model.sweep import TileSweep
-from daskptycho.sync.positions import Frames
+from daskptycho.sync.frame_graph import Frames
 from daskptycho.sync.variation import Modes, TileWeightSums, Variation, find_variation
 from daskptycho.tasks.layout import Layout, TileData
 from daskptycho.tasks.positions import count_lit

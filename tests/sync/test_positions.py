@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from daskptycho.sync.frame_graph import FrameGraph, laplacian, link_frames, pair_weights
-from daskptycho.sync.positions import Frames, Freedom, Pace, TileForces, find_moves
+from daskptycho.sync.frame_graph import FrameGraph, Frames, laplacian, link_frames, pair_weights
+from daskptycho.sync.positions import Freedom, Pace, TileForces, find_moves
 from daskptycho.tiling import overlapping_pairs
 
 FRAME = (8, 6)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from daskptycho.sync.positions import Frames
+from daskptycho.sync.frame_graph import Frames
 from daskptycho.sync.variation import (
     TESTS,
     Modes,
