@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import Client, LocalCluster
 
 import daskptycho as dp
-from daskptycho.run import memory
 from daskptycho.views.beam import describe_gain
 from tests.drifting import Drifting, make_drifting
+from tests.elsewhere import images_on_disk, two_workers
 from tests.stopping import Stop, stop_at
 
 GIVEN: dict[str, Any] = {"sweeps": 50, "update_probe": False, "refine": "gain"}
@@ -149,10 +148,7 @@ def test_worker_processes_change_nothing() -> None:
     scan, given = unsteady("decay").scan, GIVEN | {"sweeps": 18}
     expected = dp.reconstruct(scan, **given)
     assert expected["gain_changed"].values.any()
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-        Client(cluster),
-    ):
+    with two_workers():
         found = dp.reconstruct(scan, **given)
     xr.testing.assert_equal(found.drop_vars("seconds"), expected.drop_vars("seconds"))
 
@@ -164,7 +160,6 @@ def test_little_memory_changes_nothing(tmp_path: Path) -> None:
     ds = dp.create_scan(tmp_path / "scan.zarr", **named, position_unit="pixel", tile_frames=27)
     given = GIVEN | {"sweeps": 18}
     expected = dp.reconstruct(ds, **given)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory.Needs, "fits", property(lambda needs: needs.residency.images_on_disk))
+    with images_on_disk():
         found = dp.reconstruct(ds, **given)
     xr.testing.assert_equal(found.drop_vars("seconds"), expected.drop_vars("seconds"))

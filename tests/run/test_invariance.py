@@ -10,10 +10,10 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import Client, LocalCluster
 
 import daskptycho as dp
 from tests import plain
+from tests.elsewhere import two_workers
 from tests.run.conftest import perturbed
 
 NO_SYNC = dp.Sync(method=None)
@@ -90,10 +90,7 @@ def test_worker_processes_change_nothing(scans: dict[str, xr.Dataset], tiled: xr
     raster = scans["raster"]
     expected = images(raster, sweeps=3), images(periodic, **random), images(raster, sweeps=1)
     seen = []
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-        Client(cluster),
-    ):
+    with two_workers():
         run = images(tiled, sweeps=3, callback=lambda progress: seen.append(progress.object()))
         found = run, images(periodic.chunk({"frame": 32}), **random)
         in_memory = images(tiled.compute(), sweeps=1)

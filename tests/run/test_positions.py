@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import Client, LocalCluster
 
 import daskptycho as dp
 from tests import islands
 from tests.drifting import Drifting, make_drifting
+from tests.elsewhere import images_on_disk, two_workers
 from tests.stopping import Stop, stop_at
 
 KNOWN: dict[str, Any] = {"update_probe": False}
@@ -249,10 +249,7 @@ def test_worker_processes_change_nothing() -> None:
     scan = drifting("white").scan
     given: dict[str, Any] = {"sweeps": 12, "refine": dp.Positions(start=4)} | KNOWN
     expected = dp.reconstruct(scan, **given)
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-        Client(cluster),
-    ):
+    with two_workers():
         found = dp.reconstruct(scan, **given)
     xr.testing.assert_equal(found.drop_vars("seconds"), expected.drop_vars("seconds"))
 
@@ -264,10 +261,7 @@ def test_little_memory_changes_nothing(tmp_path: Path) -> None:
     ds = dp.create_scan(tmp_path / "scan.zarr", **named, position_unit="pixel", tile_frames=27)
     given: dict[str, Any] = {"sweeps": 12, "refine": dp.Positions(start=4)} | KNOWN
     expected = dp.reconstruct(ds, **given)
-    from daskptycho.run import memory
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory.Needs, "fits", property(lambda needs: needs.residency.images_on_disk))
+    with images_on_disk():
         found = dp.reconstruct(ds, **given)
     xr.testing.assert_equal(found.drop_vars("seconds"), expected.drop_vars("seconds"))
 

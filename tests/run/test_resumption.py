@@ -14,6 +14,7 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 import daskptycho as dp
+from tests.elsewhere import two_workers
 from tests.stopping import Stop, stop_at
 from tests.waiting import wait_until
 
@@ -163,10 +164,7 @@ def test_earlier_run_is_not_lost_by_beginning_anew(scan: xr.Dataset, tmp_path: P
 
 def test_run_of_worker_processes_goes_on_in_threads_and_back(scan: xr.Dataset, tmp_path: Path) -> None:
     expected = dp.reconstruct(scan, sweeps=SWEEPS)
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-        Client(cluster),
-    ):
+    with two_workers():
         cut_off(scan, tmp_path / "r.zarr", 4)
     with pytest.raises(Stop):
         dp.resume(tmp_path / "r.zarr", callback=stop_at(6))

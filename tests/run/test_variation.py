@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import Client, LocalCluster
 
 import daskptycho as dp
-from daskptycho.run import memory
 from daskptycho.views.variation import describe_variation
+from tests.elsewhere import images_on_disk, two_workers
 from tests.stopping import Stop, stop_at
 from tests.varying import Varying, make_varying
 
@@ -101,10 +100,7 @@ def test_worker_processes_change_nothing() -> None:
     scan, given = small().scan, GIVEN | {"sweeps": 16, "update_probe": True}
     expected = dp.reconstruct(scan, **given)
     assert expected["probe_weight"].values.any()
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-        Client(cluster),
-    ):
+    with two_workers():
         found = dp.reconstruct(scan, **given)
     xr.testing.assert_equal(found.drop_vars("seconds"), expected.drop_vars("seconds"))
 
@@ -117,8 +113,7 @@ def test_little_memory_changes_nothing(tmp_path: Path) -> None:
     given = GIVEN | {"sweeps": 18}
     expected = dp.reconstruct(ds, **given)
     assert expected["probe_weight"].values.any()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory.Needs, "fits", property(lambda needs: needs.residency.images_on_disk))
+    with images_on_disk():
         found = dp.reconstruct(ds, **given)
     xr.testing.assert_equal(found.drop_vars("seconds"), expected.drop_vars("seconds"))
 
