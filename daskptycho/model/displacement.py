@@ -21,7 +21,7 @@ __all__ = ["carry_image", "look_around", "pull_of_image", "sum_moves", "weigh_fi
 
 Array = Any
 
-# Noise alone drives frames apart, by as much for each frame whatever the overlap: apart they leave more of the
+# Noise drives frames apart, each by as much whatever the overlap: apart they leave more of the
 # object to each of them, and counts whose square root is on average too small fit a larger image. A pull of
 # this strength towards more light makes up for it. It is measured, on rendered scans with 7 to 30 frames on
 # each pixel: their scale is then right to 2e-4 at 1e6 photons in a frame, and to 1.5e-3 at 1e5. The light is
@@ -157,7 +157,7 @@ def carry_image(image: Array, moves: Array, illumination: Array, damping: Array)
 
 
 def _interpolate(image: Array, shift: Array, axis: int) -> Array:
-    """``image(r - shift(r))`` along an axis, by cubic convolution (Keys, IEEE Trans. ASSP 29, 1153 (1981))."""
+    """``image(r - shift(r))`` along an axis by cubic convolution (Keys, IEEE Trans. ASSP 29, 1153, 1981)."""
     xp, size = array_module(image), image.shape[axis]
     own = xp.arange(size)[:, None] if axis == 0 else xp.arange(size)
     below = xp.floor(-shift)

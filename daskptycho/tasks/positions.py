@@ -161,7 +161,13 @@ def refine_positions(
     own = [
         task(_move, data, tile.own, moves, rule) for data, tile in zip(layout.tiles, after.tiles, strict=True)
     ]
-    carried = _carry_images(layout, before, after, own)
+    if settings.algorithm.has_stack:
+        # Its waves are those of an image that stays where it is.
+        previous = layout.storing(previous_image)
+        earlier = [task(previous, tile) for tile in after.tiles]
+        carried = list(zip(merge_images(layout, after), earlier, strict=True))
+    else:
+        carried = _carry_images(layout, before, after, own)
     if settings.pace.looks():
         models = model_on_tiles(layout, after.shared, own)
         images = [image for image, _ in carried]
