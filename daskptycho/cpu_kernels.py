@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from daskptycho.cpu_detector_kernels import project_modulus, take_amplitudes
+from daskptycho.cpu_grid_kernels import count_linked_parts, solve_on_grid
 from daskptycho.cpu_matrix_kernels import (
     compile_kernel,
     multiply_matrix,
@@ -30,14 +31,17 @@ __all__ = [
     "accumulate_overlap",
     "accumulate_probe_step",
     "accumulate_waves",
+    "count_linked_parts",
     "displacement_terms",
     "exit_waves",
     "field_sums",
     "filter_spectra",
     "gramian",
+    "multiply_frames",
     "multiply_matrix",
     "project_modulus",
     "scale_matrix",
+    "solve_on_grid",
     "subtract_component",
     "sum_moduli",
     "take_amplitudes",
@@ -249,6 +253,35 @@ def gramian(
 ) -> None:
     """``out[k] = sum_r conj(first[i]) second[j] weight`` over the pixels r that pair k = (i, j) shares."""
     _gramian(_real(first), _real(second), pair, offset, corner, weight, out)
+
+
+@compile_kernel
+def _multiply_frames(frames, image, turned, corner, out):  # type: ignore[no-untyped-def]
+    height, width = frames.shape[1], frames.shape[2]
+    for f in range(frames.shape[0]):
+        start = 2 * corner[f, 1]
+        real: Any = 0.0
+        imaginary: Any = 0.0
+        for y in range(height):
+            u = frames[f, y]
+            a = image[corner[f, 0] + y, start : start + width]
+            b = turned[corner[f, 0] + y, start : start + width]
+            row_real, row_imaginary = np.float32(0.0), np.float32(0.0)
+            for x in range(width):
+                row_real += u[x] * a[x]
+                row_imaginary += u[x] * b[x]
+            real += row_real
+            imaginary += row_imaginary
+        out[f] = complex(real, imaginary)
+
+
+def multiply_frames(frames: Array, image: Array, corner: Array, out: Array) -> None:
+    """``out[f] = sum conj(frames[f]) image`` over the window of each frame.
+
+    `frames` is (frame, N, N) complex64, `image` (y, x) complex64, and `out` (frame,) complex128.
+    """
+    # Im(conj(u) v) is the product of u and -i v as pairs of real numbers, as Re(conj(u) v) is of u and v.
+    _multiply_frames(_real(frames), _real(image), _real(np.complex64(-1j) * image), corner, out)
 
 
 @compile_kernel

@@ -28,6 +28,7 @@ __all__ = [
     "field_sums",
     "filter_spectra",
     "gramian",
+    "multiply_frames",
     "multiply_matrix",
     "project_modulus",
     "scale_matrix",
@@ -250,6 +251,19 @@ def gramian(
     tables = [_keep_on_device(_identity, table)[0] for table in (pair, offset, corner)]
     sizes = _int(*first.shape[1:], weight.shape[1])
     _launch("gramian", (len(pair),), first, second, *tables, weight, out, *sizes)
+
+
+def multiply_frames(frames: Array, image: Array, corner: Array, out: Array) -> None:
+    """See `cpu_kernels.multiply_frames`."""
+    import cupy
+
+    unit = cupy.ones((1, 1, *frames.shape[1:]), dtype=np.complex64)
+    for start in range(0, len(frames), GROUP):
+        some = slice(start, start + GROUP)
+        patches = cupy.empty((len(frames[some]), 1, *frames.shape[1:]), dtype=np.complex64)
+        exit_waves(image, unit, corner[some], patches)
+        products = cupy.conj(frames[some]) * patches[:, 0]
+        out[some] = products.sum(axis=(1, 2), dtype=np.complex128)
 
 
 def displacement_terms(

@@ -139,6 +139,15 @@ class Synchronisation:
         """Whether phases are applied only if they are significant (see `phases.keep_significant`)."""
         return self.sync.every == "auto" and self.normalisation == "degree"
 
+    @property
+    def coarse(self) -> bool:
+        """Whether small phases may come from a coarse grid in place of H (see `coarse`)."""
+        sync = self.sync
+        chosen = (
+            sync.iterations == "auto" and sync.eigensolver == "lanczos" and self.normalisation == "degree"
+        )
+        return chosen and not self.in_parts
+
 
 @dataclass(frozen=True)
 class Cadence:

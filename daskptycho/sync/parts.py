@@ -244,7 +244,7 @@ def synchronise(
         If there is one part, they have still to be compared with the residual (`phases.keep_significant`).
         If there are several, those that are not significant are ones already.
     """
-    groups = find_links(h)
+    groups = find_links(h) if len(power) > 1 else None
     if groups is None:
         return synchronise_one(h, power, how, steps)
     found = synchronise_parts(h, power, how, groups, steps=steps)

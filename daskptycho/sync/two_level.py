@@ -17,12 +17,13 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from daskptycho.backend import array_module, to_device_of, to_host
+from daskptycho.backend import array_module, inner_products, to_device_of, to_host
 from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.light import illuminate_tile
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import overlap
 from daskptycho.model.sweep import Stack, Weighted, merge, sweep_tile
+from daskptycho.sync.coarse import synchronise_coarsely
 from daskptycho.sync.gramian import Border, GramianBlock, block_matrix, block_values
 from daskptycho.sync.options import Synchronisation
 from daskptycho.sync.parts import find_links, galerkin_matrix, synchronise, synchronise_one, synchronise_parts
@@ -58,6 +59,8 @@ class TileSum(NamedTuple):
     """The parts of the tile; None if it has one."""
     labels: Labels = Labels()
     """The part that each pixel belongs to."""
+    agreement: float | None = None
+    """``sum_r |O_t|^2 / N``, if it is known already."""
 
     def with_images(self, convert: Callable[[Array], Any]) -> TileSum:
         """The same with `convert` applied to each (y, x) array."""
@@ -65,9 +68,18 @@ class TileSum(NamedTuple):
 
 
 def synchronise_tile(
-    tile: Tile, weighted: Weighted, block: GramianBlock, weight: Array, how: Synchronisation, misfit: float
+    tile: Tile,
+    weighted: Weighted,
+    block: GramianBlock,
+    weight: Array,
+    how: Synchronisation,
+    misfit: float,
+    probe: Array | None = None,
+    plain: Array | None = None,
 ) -> TileSum:
-    """Solve the eigenproblem of one tile, and sum its frames with the phases found.
+    """Find the phases of the frames of one tile, and sum them with these.
+
+    Small phases follow from a coarse grid, others from the eigenproblem of H.
 
     Frames that are linked only through other tiles, or not at all, are parts of the tile. Each part is an
     eigenproblem of its own, and an element of G.
@@ -84,9 +96,18 @@ def synchronise_tile(
     misfit : float
         ``sum (|Fz| - a)^2`` of the tile. Divided by the tile's power it is the residual that decides whether
         the phases are significant.
+    probe : (mode, N, N) complex64 array, optional
+        Without it, there is no coarse grid.
+    plain : (y, x) complex64 array, optional
+        The overlap sum without phases, if it is known already.
     """
     power = float(weighted.power.sum())
     residual, pixels = misfit / power if power else 0.0, math.prod(weighted.frames.shape[1:])
+    if how.coarse and block.grid is not None and probe is not None:
+        limit = residual if how.only_significant else None
+        coarse = synchronise_coarsely(tile, *weighted, block.grid, weight, probe, limit, plain)
+        if coarse is not None:
+            return TileSum(coarse.image_sum, coarse.found, power, agreement=coarse.agreement)
     near = block.near if how.near_pairs and not how.in_parts else None
     matrix = _compute_h(tile, weighted, near or block, weight)
     groups = find_links(matrix)
@@ -169,7 +190,9 @@ def sweep_inside(
         if around.block is None:
             image_sum = overlap(swept.left.frames, located.corner, tile.window.shape)
         else:
-            tile_sum = synchronise_tile(located, swept.left, around.block, weight, how, swept.misfit)
+            tile_sum = synchronise_tile(
+                *(located, swept.left, around.block, weight, how, swept.misfit, at.probe)
+            )
             image_sum, phase = tile_sum.image_sum, tile_sum.found.phase
         image = merge(image_sum + image * others, around.illumination, at, image)
         stack = None if swept.carried is None else Stack(swept.carried, phase)
@@ -223,24 +246,30 @@ def galerkin_row(
     labels : sequence of Labels, optional
         The parts that the pixels of each strip belong to; by default no other tile has parts.
     """
-    weighted = own.image_sum.conj()
-    weighted *= weight
     found = own.found
     scalars = (misfit, own.power, found.spread, found.disagreement, found.localisation, len(found.phase))
     labels = [Labels()] * len(strips) if labels is None else labels
     if own.parts is not None or any(of_strip.label is not None for of_strip in labels):
+        weighted = own.image_sum.conj()
+        weighted *= weight
         tiles, entries, parts = row_of_parts(
             *(index, own.image_sum, weighted, own.parts, own.labels),
             zip(pieces, labels, strips, strict=True),
         )
         return GalerkinRow(tiles, entries, *scalars, parts)
-    values = [(weighted * own.image_sum).sum(dtype=np.complex128)]
+    agreement = own.agreement
+    if agreement is None:
+        agreement = float(inner_products(weight, own.image_sum, [own.image_sum])[0])
+    values = []
     for piece, strip in zip(pieces, strips, strict=True):
-        values.append((weighted[strip.to_target] * piece).sum(dtype=np.complex128))
+        weighted = own.image_sum[strip.to_target].conj() * weight[strip.to_target]
+        values.append((weighted * piece).sum(dtype=np.complex128))
     return GalerkinRow(
         np.array([index, *(strip.source for strip in strips)], dtype=np.int64),
         # G has a few numbers for each tile; only these are copied from a GPU.
-        to_host(array_module(weighted).stack(values)),
+        np.array(
+            [agreement, *(to_host(array_module(weight).stack(values)) if values else ())], dtype=complex
+        ),
         *scalars,
     )
 

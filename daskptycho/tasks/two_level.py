@@ -9,7 +9,6 @@ from typing import Any
 
 from daskptycho.model.model import TileModel
 from daskptycho.model.sweep import TileSweep
-from daskptycho.sync.options import Synchronisation
 from daskptycho.sync.phases import Phases
 from daskptycho.sync.two_level import GalerkinRow, find_tile_phases, galerkin_row, synchronise_tile
 from daskptycho.tasks.layout import Layout, TileData, find_pairs
@@ -33,7 +32,10 @@ def synchronise_swept(
     weight = at.inverse_illumination(illumination[...])
     tile = at.locate(data.tile)
     block = find_pairs(data.pairs, tile)
-    return swept._replace(left=synchronise_tile(tile, swept.left, block, weight, how, swept.misfit))
+    # Without smoothing that is the overlap sum of the frames.
+    plain = None if swept.smoothing else swept.unturned
+    of_tile = (tile, swept.left, block, weight)
+    return swept._replace(left=synchronise_tile(*of_tile, how, swept.misfit, at.probe, plain))
 
 
 def measure_row(
