@@ -1,7 +1,7 @@
 """Sums over frames on a coarse grid, and the equations between its nodes, compiled by Numba.
 
-They are part of `cpu_kernels`, which alone imports them. A frame lies between the four nodes around its place,
-[y, x] in distances of nodes, and shares its number between them bilinearly.
+They are part of `cpu_kernels`, which alone imports them. A frame lies between the four nodes around its
+place, [y, x] in distances of nodes, and shares its number between them bilinearly.
 """
 
 from __future__ import annotations

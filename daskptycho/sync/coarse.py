@@ -1,7 +1,7 @@
 """Phases of frames from a coarse grid, without the Gramian.
 
-Phases that only a synchronisation can find vary slowly from frame to frame: the sweeps find all others. If they
-are small as well, they follow from the frames' agreement ``omega* H omega`` to second order,
+Phases that only a synchronisation can find vary slowly from frame to frame: the sweeps find all others. If
+they are small as well, they follow from the frames' agreement ``omega* H omega`` to second order,
 ``1* H 1 + 2 b . phi - phi . L phi``. Neither part needs the pairs of frames:
 
 - ``b_i = Im sum_j H_ij = Im <u_i, O / N>`` is a product of each frame with the overlap sum O.

@@ -142,8 +142,8 @@ class GramianBlock:
     def outline(self) -> GramianBlock:
         """The same block without the arrays of its pairs."""
         nothing = np.empty((0, 2), dtype=np.int64)
-        nothing_else = {"pattern": None, "near": None, "grid": None}
-        return replace(self, pair=nothing, offset=nothing, border=nothing[:, 0], **nothing_else)
+        pairs = replace(self, pair=nothing, offset=nothing, border=nothing[:, 0])
+        return replace(pairs, pattern=None, near=None, grid=None)
 
 
 @dataclass(frozen=True)

@@ -143,10 +143,8 @@ class Synchronisation:
     def coarse(self) -> bool:
         """Whether small phases may come from a coarse grid in place of H (see `coarse`)."""
         sync = self.sync
-        chosen = (
-            sync.iterations == "auto" and sync.eigensolver == "lanczos" and self.normalisation == "degree"
-        )
-        return chosen and not self.in_parts
+        is_default = sync.iterations == "auto" and sync.eigensolver == "lanczos"
+        return is_default and self.normalisation == "degree" and not self.in_parts
 
 
 @dataclass(frozen=True)

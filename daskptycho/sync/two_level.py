@@ -267,9 +267,7 @@ def galerkin_row(
     return GalerkinRow(
         np.array([index, *(strip.source for strip in strips)], dtype=np.int64),
         # G has a few numbers for each tile; only these are copied from a GPU.
-        np.array(
-            [agreement, *(to_host(array_module(weight).stack(values)) if values else ())], dtype=complex
-        ),
+        np.concatenate([[agreement], to_host(array_module(weight).stack(values)) if values else []]) + 0j,
         *scalars,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from daskptycho.model.model import TileModel
 from daskptycho.model.sweep import TileSweep
+from daskptycho.sync.options import Synchronisation
 from daskptycho.sync.phases import Phases
 from daskptycho.sync.two_level import GalerkinRow, find_tile_phases, galerkin_row, synchronise_tile
 from daskptycho.tasks.layout import Layout, TileData, find_pairs
