@@ -113,6 +113,55 @@ def find_change(illumination: Array, damped: Array, image: Array, total: Array) 
         _image_kernels().find_change(illumination, damped, image, total)
 
 
+def compare_sums(illumination: Array, image: Array, total: Array, least: float) -> Array:
+    """``Im(conj(image) total) / illumination`` and ``|image|^2``, (2, y, x) float32.
+
+    The first is zero where the illumination is not above `least`.
+
+    Parameters
+    ----------
+    illumination : (y, x) float32 array
+    image, total : (y, x) complex64 arrays
+    least : float
+    """
+    xp = array_module(total)
+    out = xp.empty((2, *total.shape), dtype=np.float32)
+    if not _on_device(total):
+        _image_kernels().compare_sums(illumination, image, total, least, out)
+        return out
+    out[0] = (image.conj() * total).imag / xp.maximum(illumination, np.float32(least))
+    out[0] *= illumination > np.float32(least)
+    out[1] = image.real**2 + image.imag**2
+    return out
+
+
+def turn_image(image: Array, row: Array, column: Array, nodes: Array) -> Array:
+    """The image with its pixels turned by small phases phi, bilinear between nodes.
+
+    They are multiplied by ``(1 + i phi / 2) / (1 - i phi / 2)``, which is ``exp(i phi)`` up to phi^3 / 12.
+
+    Parameters
+    ----------
+    image : (y, x) complex64 array
+    row, column : (y,) and (x,) float32 arrays on the host
+        Place of each row and column among the nodes, from 0 to their number less one.
+    nodes : (row, column) float32 array on the host
+        phi of the nodes, at least two along either axis.
+    """
+    if not _on_device(image):
+        return _image_kernels().turn_image(image, row, column, nodes)
+    xp = array_module(image)
+    above, left = (
+        np.minimum(place.astype(np.int64), count - 2)
+        for place, count in zip((row, column), nodes.shape, strict=True)
+    )
+    t, s = xp.asarray(row - above)[:, None], xp.asarray(column - left)
+    corners = [xp.asarray(nodes[np.ix_(above + down, left + across)]) for down in (0, 1) for across in (0, 1)]
+    phi = (1 - t) * ((1 - s) * corners[0] + s * corners[1]) + t * ((1 - s) * corners[2] + s * corners[3])
+    half = np.complex64(0.5j) * phi.astype(np.float32)
+    return image * ((1 + half) / (1 - half))
+
+
 @functools.cache
 def _image_kernels() -> ModuleType:
     return importlib.import_module("daskptycho.cpu_image_kernels")

@@ -55,45 +55,50 @@ def _add_stiffness(place, power, yy, yx, xx, out):  # type: ignore[no-untyped-de
                 value += yx * (down[a] * across[b] + across[a] * down[b])
                 # The neighbour of the first node that the second one is, row by row.
                 to = 3 * (b // 2 - a // 2 + 1) + b % 2 - a % 2 + 1
-                out[y + a // 2, x + a % 2, to] += power[f] * value
+                out[to, y + a // 2, x + a % 2] += power[f] * value
 
 
 @compile_kernel
 def _multiply_stencil(stencil, vector, out):  # type: ignore[no-untyped-def]
-    rows, columns = vector.shape
-    for y in range(rows):
-        for x in range(columns):
-            total = 0.0
-            for down in range(max(-1, -y), min(2, rows - y)):
-                for across in range(max(-1, -x), min(2, columns - x)):
-                    total += stencil[y, x, 3 * down + across + 4] * vector[y + down, x + across]
+    dot = 0.0
+    for y in range(1, vector.shape[0] - 1):
+        for x in range(1, vector.shape[1] - 1):
+            total = stencil[0, y, x] * vector[y - 1, x - 1] + stencil[1, y, x] * vector[y - 1, x]
+            total += stencil[2, y, x] * vector[y - 1, x + 1] + stencil[3, y, x] * vector[y, x - 1]
+            total += stencil[4, y, x] * vector[y, x] + stencil[5, y, x] * vector[y, x + 1]
+            total += stencil[6, y, x] * vector[y + 1, x - 1] + stencil[7, y, x] * vector[y + 1, x]
+            total += stencil[8, y, x] * vector[y + 1, x + 1]
             out[y, x] = total
+            dot += total * vector[y, x]
+    return dot
 
 
 @compile_kernel
 def _solve(stencil, right, steps, accuracy):  # type: ignore[no-untyped-def]
-    inverse = np.empty_like(right)
-    for y in range(right.shape[0]):
-        for x in range(right.shape[1]):
-            own = stencil[y, x, 4]
+    rows, columns = right.shape
+    inverse = np.zeros_like(right)
+    for y in range(rows):
+        for x in range(columns):
             # A node that no frame is near has no equation.
-            inverse[y, x] = 1 / own if own > 0 else 0.0
-    found, product = np.zeros_like(right), np.empty_like(right)
-    residual = right.copy()
+            if stencil[4, y, x] > 0:
+                inverse[y, x] = 1 / stencil[4, y, x]
+    found, product, residual = np.zeros_like(right), np.zeros_like(right), right.copy()
     step = inverse * residual
     square = (residual * step).sum()
     least = accuracy**2 * square
     for _ in range(steps):
-        if square <= least:
+        curvature = _multiply_stencil(stencil, step, product)
+        if square <= least or curvature <= 0:
             break
-        _multiply_stencil(stencil, step, product)
-        curvature = (step * product).sum()
-        if curvature <= 0:
-            break
-        found += (square / curvature) * step
-        residual -= (square / curvature) * product
-        following = (inverse * residual * residual).sum()
-        step = inverse * residual + (following / square) * step
+        along, following = square / curvature, 0.0
+        for y in range(rows):
+            for x in range(columns):
+                found[y, x] += along * step[y, x]
+                residual[y, x] -= along * product[y, x]
+                following += inverse[y, x] * residual[y, x] ** 2
+        for y in range(rows):
+            for x in range(columns):
+                step[y, x] = inverse[y, x] * residual[y, x] + following / square * step[y, x]
         square = following
     return found
 
@@ -106,8 +111,8 @@ def solve_on_grid(
     torque: Array,
     steps: int,
     accuracy: float,
-) -> Array:
-    """Solve ``sum_f power_f (grad phi)* S (grad phi) / 2 - sum_f torque_f phi_f -> least`` on the nodes.
+) -> tuple[Array, Array]:
+    """Make ``sum_f power_f (grad phi)* S (grad phi) / 2 - sum_f torque_f phi_f`` small.
 
     Parameters
     ----------
@@ -124,15 +129,21 @@ def solve_on_grid(
 
     Returns
     -------
-    (frame,) float64 array
-        phi of each frame, between the nodes around it.
+    nodes : (row, column) float64 array
+        phi of the nodes.
+    found : (frame,) float64 array
+        phi of the frames, from the nodes around each.
     """
-    stencil, right = np.zeros((*shape, 9)), np.zeros(shape)
-    _add_stiffness(place, power, *spread, stencil)
-    _add_frames(place, torque, right)
+    # A border of one node without equations, so that each node has eight neighbours.
+    inside = place + 1
+    bordered = (shape[0] + 2, shape[1] + 2)
+    stencil, right = np.zeros((9, *bordered)), np.zeros(bordered)
+    _add_stiffness(inside, power, *spread, stencil)
+    _add_frames(inside, torque, right)
+    nodes = _solve(stencil, right, steps, accuracy)
     found = np.empty(len(place))
-    _interpolate(place, _solve(stencil, right, steps, accuracy), found)
-    return found
+    _interpolate(inside, nodes, found)
+    return nodes[1:-1, 1:-1], found
 
 
 @compile_kernel

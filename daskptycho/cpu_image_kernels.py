@@ -11,7 +11,7 @@ import numpy as np
 
 from daskptycho.cpu_matrix_kernels import compile_kernel
 
-__all__ = ["add_multiple", "find_change", "inner_products"]
+__all__ = ["add_multiple", "compare_sums", "find_change", "inner_products", "turn_image"]
 
 Array = Any
 
@@ -64,3 +64,46 @@ def _find_change(illumination, damped, image, out):  # type: ignore[no-untyped-d
 def find_change(illumination: Array, damped: Array, image: Array, total: Array) -> None:
     """See `backend.find_change`."""
     _find_change(illumination, damped, _as_real(image), _as_real(total))
+
+
+@compile_kernel
+def _compare_sums(illumination, image, total, least, out):  # type: ignore[no-untyped-def]
+    for y in range(illumination.shape[0]):
+        n, a, o = illumination[y], image[y], total[y]
+        turn, power = out[0, y], out[1, y]
+        for x in range(n.size):
+            real, imaginary = a[2 * x], a[2 * x + 1]
+            power[x] = real * real + imaginary * imaginary
+            product = real * o[2 * x + 1] - imaginary * o[2 * x]
+            turn[x] = product / n[x] if n[x] > least else np.float32(0.0)
+
+
+def compare_sums(illumination: Array, image: Array, total: Array, least: float, out: Array) -> None:
+    """See `backend.compare_sums`."""
+    _compare_sums(illumination, _as_real(image), _as_real(total), np.float32(least), out)
+
+
+@compile_kernel
+def _turn_image(image, row, column, nodes, out):  # type: ignore[no-untyped-def]
+    upper = np.empty(nodes.shape[1], dtype=np.float32)
+    for y in range(image.shape[0]):
+        above = min(int(row[y]), nodes.shape[0] - 2)
+        t = row[y] - above
+        for node in range(nodes.shape[1]):
+            upper[node] = (1 - t) * nodes[above, node] + t * nodes[above + 1, node]
+        for x in range(column.size):
+            left = min(int(column[x]), nodes.shape[1] - 2)
+            s = column[x] - left
+            half = ((1 - s) * upper[left] + s * upper[left + 1]) / 2
+            scale = 1 / (1 + half * half)
+            cosine, sine = (1 - half * half) * scale, 2 * half * scale
+            a, b = image[y, 2 * x], image[y, 2 * x + 1]
+            out[y, 2 * x] = a * cosine - b * sine
+            out[y, 2 * x + 1] = a * sine + b * cosine
+
+
+def turn_image(image: Array, row: Array, column: Array, nodes: Array) -> Array:
+    """See `backend.turn_image`."""
+    out = np.empty_like(image)
+    _turn_image(_as_real(image), row, column, nodes, _as_real(out))
+    return out

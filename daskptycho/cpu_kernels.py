@@ -37,7 +37,7 @@ __all__ = [
     "field_sums",
     "filter_spectra",
     "gramian",
-    "multiply_frames",
+    "measure_turns",
     "multiply_matrix",
     "project_modulus",
     "scale_matrix",
@@ -256,32 +256,22 @@ def gramian(
 
 
 @compile_kernel
-def _multiply_frames(frames, image, turned, corner, out):  # type: ignore[no-untyped-def]
-    height, width = frames.shape[1], frames.shape[2]
-    for f in range(frames.shape[0]):
-        start = 2 * corner[f, 1]
-        real: Any = 0.0
-        imaginary: Any = 0.0
-        for y in range(height):
-            u = frames[f, y]
-            a = image[corner[f, 0] + y, start : start + width]
-            b = turned[corner[f, 0] + y, start : start + width]
-            row_real, row_imaginary = np.float32(0.0), np.float32(0.0)
-            for x in range(width):
-                row_real += u[x] * a[x]
-                row_imaginary += u[x] * b[x]
-            real += row_real
-            imaginary += row_imaginary
-        out[f] = complex(real, imaginary)
+def _measure_turns(first, second, out):  # type: ignore[no-untyped-def]
+    for f in range(len(out)):
+        total: Any = 0.0
+        for row in range(first.shape[1]):
+            a, b = first[f, row], second[f, row]
+            turned = np.float32(0.0)
+            for x in range(a.size // 2):
+                turned += a[2 * x] * b[2 * x + 1] - a[2 * x + 1] * b[2 * x]
+            total += turned
+        out[f] = total
 
 
-def multiply_frames(frames: Array, image: Array, corner: Array, out: Array) -> None:
-    """``out[f] = sum conj(frames[f]) image`` over the window of each frame.
-
-    `frames` is (frame, N, N) complex64, `image` (y, x) complex64, and `out` (frame,) complex128.
-    """
-    # Im(conj(u) v) is the product of u and -i v as pairs of real numbers, as Re(conj(u) v) is of u and v.
-    _multiply_frames(_real(frames), _real(image), _real(np.complex64(-1j) * image), corner, out)
+def measure_turns(first: Array, second: Array, out: Array) -> None:
+    """``out[f] = Im sum conj(first[f]) second[f]`` of (frame, mode, N, N) complex64 waves; `out` is float64."""
+    rows = (len(first), -1, 2 * first.shape[-1])
+    _measure_turns(_real(first).reshape(rows), _real(second).reshape(rows), out)
 
 
 @compile_kernel

@@ -28,7 +28,7 @@ __all__ = [
     "field_sums",
     "filter_spectra",
     "gramian",
-    "multiply_frames",
+    "measure_turns",
     "multiply_matrix",
     "project_modulus",
     "scale_matrix",
@@ -253,17 +253,12 @@ def gramian(
     _launch("gramian", (len(pair),), first, second, *tables, weight, out, *sizes)
 
 
-def multiply_frames(frames: Array, image: Array, corner: Array, out: Array) -> None:
-    """See `cpu_kernels.multiply_frames`."""
+def measure_turns(first: Array, second: Array, out: Array) -> None:
+    """See `cpu_kernels.measure_turns`."""
     import cupy
 
-    unit = cupy.ones((1, 1, *frames.shape[1:]), dtype=np.complex64)
-    for start in range(0, len(frames), GROUP):
-        some = slice(start, start + GROUP)
-        patches = cupy.empty((len(frames[some]), 1, *frames.shape[1:]), dtype=np.complex64)
-        exit_waves(image, unit, corner[some], patches)
-        products = cupy.conj(frames[some]) * patches[:, 0]
-        out[some] = products.sum(axis=(1, 2), dtype=np.complex128)
+    products = cupy.conj(first) * second
+    out[:] = products.imag.reshape(len(first), -1).sum(axis=1, dtype=np.float64)
 
 
 def displacement_terms(

@@ -4,7 +4,8 @@ Phases that only a synchronisation can find vary slowly from frame to frame: the
 they are small as well, they follow from the frames' agreement ``omega* H omega`` to second order,
 ``1* H 1 + 2 b . phi - phi . L phi``. Neither part needs the pairs of frames:
 
-- ``b_i = Im sum_j H_ij = Im <u_i, O / N>`` is a product of each frame with the overlap sum O.
+- ``b_i = Im sum_j H_ij = Im <u_i, O / N>`` is known from the overlap sum O and the image that the sweep began
+  with (`_measure_torque`): the frames need not be kept.
 - ``phi . L phi = sum_ij H_ij (phi_i - phi_j)^2 / 2``, where phi varies slowly, is ``sum_i |z_i|^2`` times the
   squared difference of phi over the distance to a frame that shares light with frame i. If frames lie evenly,
   that is ``grad phi* S grad phi``, with S the covariance of the probe's intensity.
@@ -22,12 +23,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from daskptycho.backend import array_module, inner_products, kernels, to_device_of, to_host
-from daskptycho.model.operators import overlap
+from daskptycho.backend import (
+    array_module,
+    compare_sums,
+    inner_products,
+    kernels,
+    to_device_of,
+    to_host,
+    turn_image,
+)
+from daskptycho.model.operators import illuminate
+from daskptycho.model.sweep import OverlapSum
+from daskptycho.sync.options import SMALL
 from daskptycho.sync.phases import Phases, keep_significant
 from daskptycho.tiling import Shape, Tile
 
-__all__ = ["CoarseGrid", "Synchronised", "lay_grid", "synchronise_coarsely"]
+__all__ = ["CoarseGrid", "Synchronised", "are_linked", "lay_grid", "synchronise_coarsely"]
 
 Array = Any
 
@@ -40,11 +51,9 @@ MOST_NODES = 2
 # Two frames are linked here if they share more than this part of the probe's light. L is that of frames which
 # lie evenly, and too large where links are faint.
 LINKED = 0.05
-# Largest phase of frames against the overlap of all, root mean square in radians, that counts as small.
-SMALL = 0.2
 # Relative residual at which conjugate gradients stop.
 ACCURACY = 1e-4
-# Relative rounding error of the frames' agreement.
+# What is below this share of the most is zero.
 ROUNDING = 1e-6
 
 
@@ -69,6 +78,8 @@ class Synchronised(NamedTuple):
     image_sum: Array
     """(y, x) complex64 overlap sum with the phases found."""
     found: Phases
+    power: float
+    """``sum |z_i|^2`` over the tile's frames."""
     agreement: float
     """``sum_r |image_sum|^2 / N``: the element of G on the diagonal."""
 
@@ -101,102 +112,127 @@ def lay_grid(
     return CoarseGrid(place, (rows, columns), distance, pair, offset)
 
 
+def are_linked(grid: CoarseGrid, probe: Array) -> bool:
+    """Whether bright links hold all frames of a tile together: the Gramian has to tell what faint ones do."""
+    light = _intensity(probe)
+    shape = (2 * light.shape[0], 2 * light.shape[1])
+    shared = np.fft.irfft2(abs(np.fft.rfft2(light, shape)) ** 2, shape)
+    least = LINKED * float(shared[0, 0])
+    if not least > 0:
+        return False
+    parts: int = kernels(shared).count_linked_parts(grid.pair, grid.offset, shared, least, len(grid.place))
+    return parts == 1
+
+
 def synchronise_coarsely(
     tile: Tile,
-    frames: Array,
-    power: Array,
     grid: CoarseGrid,
+    swept: OverlapSum,
+    image: Array,
     weight: Array,
     probe: Array,
-    residual: float | None,
-    plain: Array | None = None,
-) -> Synchronised | None:
-    """Find small phases that vary slowly, and sum the frames with them.
+    misfit: float | None,
+) -> Synchronised:
+    """Find small phases that vary slowly, and turn the overlap sum of a tile by them.
 
     Parameters
     ----------
     tile : Tile
-    frames : (frame, N, N) complex64 array
-        Weighted frames.
-    power : (frame,) float64 array
-        ``|z_i|^2``.
     grid : CoarseGrid
+    swept : OverlapSum
+        Without phases.
+    image : (y, x) complex64 array
+        psi, the object that the sweep began with.
     weight : (y, x) float32 array
         1 / N on the tile's window, N summed over all tiles.
     probe : (mode, N, N) complex64 array
-    residual : float or None
-        R2 of the tile, if only phases that are significant are to be applied.
-    plain : (y, x) complex64 array, optional
-        The overlap sum without phases, if it is known already.
-
-    Returns
-    -------
-    Synchronised or None
-        None if the phases are not small, or if frames are linked by faint light or not at all: the Gramian
-        has to tell then.
+    misfit : float or None
+        ``sum (|Fz| - a)^2`` of the tile, if only phases that are significant are to be applied.
     """
-    light = to_host((array_module(probe).abs(probe) ** 2).sum(axis=0)).astype(np.float64)
-    if not light.any() or not _are_linked(grid, light):
-        return None
-    if plain is None:
-        plain = overlap(frames, tile.corner, tile.window.shape)
-    products = _multiply_frames(frames, plain * weight, tile.corner)
-    of_frame = to_host(power)
-    total = float(of_frame.sum())
-    if not total:
-        return None
-    turn = np.angle(products)
-    if (of_frame * turn**2).sum() > SMALL**2 * total:
-        return None
+    total = swept.image_sum
+    torque, of_frame = _measure_torque(tile, swept, image, probe)
+    power = float(of_frame.sum())
+    like = array_module(total).empty(0)
+    ones = Phases(to_device_of(np.ones(len(tile), dtype=np.complex64), like), 0.0, 0.0, 1.0)
+    agreement = float(inner_products(weight, total, [total])[0])
+    if not power:
+        return Synchronised(total.copy(), ones, power, agreement)
     # Rounding errors must not pass for a torque on all frames.
-    torque = products.imag - of_frame * (products.imag.sum() / total)
+    torque -= of_frame * (torque.sum() / power)
+    turned = math.sqrt(float((torque**2 / np.maximum(of_frame, ROUNDING * power / len(tile))).sum() / power))
+    if turned > SMALL:
+        return Synchronised(
+            total.copy(), replace(ones, spread=turned, disagreement=turned**2), power, agreement
+        )
     steps = math.ceil(max(24, math.sqrt(math.prod(grid.shape))))
-    phi = kernels(torque).solve_on_grid(
-        *(grid.place, grid.shape, of_frame, _measure_spread(light, grid.distance), torque, steps, ACCURACY)
+    nodes, phi = kernels(torque).solve_on_grid(
+        *(grid.place, grid.shape, of_frame, _measure_spread(probe, grid.distance), torque, steps, ACCURACY)
     )
-    phi -= (of_frame * phi).sum() / total
-    spread = math.sqrt(float((of_frame * phi**2).sum() / total))
+    mean = float((of_frame * phi).sum()) / power
+    phi -= mean
     gain = float((torque * phi).sum())
-    phase = to_device_of(np.exp(1j * phi).astype(np.complex64), power)
-    # What the phases leave of the frames' disagreement.
-    whole = float(abs(products).sum())
-    left = max(0.0, 1 - (float(products.real.sum()) + gain) / whole) if whole else 0.0
-    found = Phases(phase, left, spread, 1.0, gain)
-    kept = found if residual is None else keep_significant(found, residual)
-    agreement = float(inner_products(weight, plain, [plain])[0])
-    if kept is found:
-        turned = overlap(frames, tile.corner, tile.window.shape, phase)
-        gained = float(inner_products(weight, turned, [turned])[0])
-        if gained >= (1 - ROUNDING) * agreement:
-            return Synchronised(turned, found, gained)
-        kept = replace(found, phase=array_module(phase).ones_like(phase))
-    return Synchronised(plain, kept, agreement)
+    found = Phases(
+        to_device_of(np.exp(1j * phi).astype(np.complex64), like),
+        # What the frames disagree by, and the phases take away.
+        gain / power,
+        math.sqrt(float((of_frame * phi**2).sum()) / power),
+        1.0,
+        gain,
+    )
+    kept = found if misfit is None else keep_significant(found, misfit / power)
+    if kept is not found:
+        return Synchronised(total.copy(), kept, power, agreement)
+    row, column = [
+        np.clip((np.arange(size) - centre - first) / grid.distance, 0, most - 1).astype(np.float32)
+        for size, centre, first, most in zip(
+            total.shape, _measure_centre(probe), tile.corner.min(axis=0), grid.shape, strict=True
+        )
+    ]
+    turned_sum = turn_image(total, row, column, (nodes - mean).astype(np.float32))
+    return Synchronised(turned_sum, found, power, agreement)
 
 
-def _multiply_frames(frames: Array, image: Array, corner: NDArray[np.int64]) -> NDArray[np.complex128]:
-    """``<u_i, image>`` over the pixels of each frame, on the host."""
-    products = array_module(frames).empty(len(frames), dtype=np.complex128)
-    kernels(frames).multiply_frames(frames, image, corner, products)
-    found: NDArray[np.complex128] = to_host(products)
-    return found
+def _measure_torque(
+    tile: Tile, swept: OverlapSum, image: Array, probe: Array
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """B and ``|z_i|^2`` of each frame, to first order in what the sweep changed; both on the host.
+
+    ``u_i = w_i psi + d_i`` with small d, and w the probe's intensity, leads to
+    ``b_i = Im sum_r w_i conj(psi) O / N - Im <psi, u_i>``, N summed over the frames of the tile.
+    """
+    xp = array_module(probe)
+    intensity = (xp.abs(probe) ** 2).sum(axis=0, dtype=np.float32)[None]
+    own = illuminate(probe[None], tile.corner, tile.window.shape)
+    least = ROUNDING * float(intensity.max())
+    fields = compare_sums(own, image, swept.image_sum, least)
+    sums = xp.empty((len(tile), 2), dtype=np.float64)
+    kernels(probe).field_sums(intensity, fields, tile.corner, sums)
+    torque, power = to_host(sums).T.copy()
+    if swept.turn is not None:
+        torque -= to_host(swept.turn)
+    return torque, power
 
 
-def _are_linked(grid: CoarseGrid, light: NDArray[np.float64]) -> bool:
-    """Whether bright links hold all frames together."""
-    shape = (2 * light.shape[0], 2 * light.shape[1])
-    spectrum = np.fft.rfft2(light, shape)
-    shared = np.fft.irfft2(abs(spectrum) ** 2, shape)
-    least = LINKED * float(shared[0, 0])
-    frames = len(grid.place)
-    parts: int = kernels(shared).count_linked_parts(grid.pair, grid.offset, shared, least, frames)
-    return parts == 1
+def _intensity(probe: Array) -> NDArray[np.float64]:
+    """Intensity of the probe, (N, N), on the host."""
+    intensity: NDArray[np.float64] = (abs(to_host(probe)) ** 2).sum(axis=0, dtype=np.float64)
+    return intensity
 
 
-def _measure_spread(light: NDArray[np.float64], unit: float) -> tuple[float, float, float]:
-    """Covariance of the probe's intensity, yy, yx, and xx, in squares of a unit of length."""
+def _measure_centre(probe: Array) -> tuple[float, float]:
+    """Centre of the probe's intensity, [y, x] in pixels."""
+    light = _intensity(probe)
     along_y, along_x = light.sum(axis=1), light.sum(axis=0)
+    y, x = (float(along @ np.arange(len(along)) / along.sum()) for along in (along_y, along_x))
+    return y, x
+
+
+def _measure_spread(probe: Array, unit: float) -> tuple[float, float, float]:
+    """Covariance of the probe's intensity, yy, yx, and xx, in squares of a unit of length."""
+    light = _intensity(probe)
     y, x = (
-        np.arange(len(along)) - (along @ np.arange(len(along))) / along.sum() for along in (along_y, along_x)
+        np.arange(size) - centre for size, centre in zip(light.shape, _measure_centre(probe), strict=True)
     )
     scale = light.sum() * unit**2
+    along_y, along_x = light.sum(axis=1), light.sum(axis=0)
     return float(along_y @ y**2 / scale), float(y @ light @ x / scale), float(along_x @ x**2 / scale)

@@ -8,7 +8,15 @@ from typing import Literal
 
 from daskptycho.errors import OptionError
 
-__all__ = ["SIGNIFICANT", "Cadence", "Normalisation", "Sync", "Synchronisation", "check_normalisation"]
+__all__ = [
+    "SIGNIFICANT",
+    "SMALL",
+    "Cadence",
+    "Normalisation",
+    "Sync",
+    "Synchronisation",
+    "check_normalisation",
+]
 
 Normalisation = Literal["frame", "degree"]
 
@@ -26,6 +34,8 @@ NOISE, SETTLED_IN_NOISE = 0.2, 0.04
 # to 0.2 R2, long-range errors of a clean scan cause R2 and more (benchmarks/noise.py, raster.py). Phases of
 # noise would introduce long-range errors into a good start, which no frame can correct.
 SIGNIFICANT = 0.5
+# Phases below this, root mean square in radians, may come from a coarse grid (`coarse`).
+SMALL = 0.2
 
 # Sweeps before the first synchronisation unless the start is random: until then phases reflect the start, not
 # the sample.
@@ -133,18 +143,13 @@ class Synchronisation:
     in_parts: bool = False
     """Whether the frames of the scan or of a tile fall into parts. Thin tiles are then to be expected, whose
     phases have to gain more than noise would (see `phases.keep_gained`)."""
+    coarse: bool = False
+    """Whether phases are known to be so small that a coarse grid in place of H will do (see `coarse`)."""
 
     @property
     def only_significant(self) -> bool:
         """Whether phases are applied only if they are significant (see `phases.keep_significant`)."""
         return self.sync.every == "auto" and self.normalisation == "degree"
-
-    @property
-    def coarse(self) -> bool:
-        """Whether small phases may come from a coarse grid in place of H (see `coarse`)."""
-        sync = self.sync
-        is_default = sync.iterations == "auto" and sync.eigensolver == "lanczos"
-        return is_default and self.normalisation == "degree" and not self.in_parts
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,8 @@ class Cadence:
         Sweeps until the next synchronisation; one or less if the coming sweep synchronises.
     near_pairs : bool
         Whether the last phases stood out from the noise so far that near neighbours determine the next ones.
+    coarse : bool
+        Whether the last phases were so small that the next ones may come from a coarse grid.
     """
 
     sync: Sync
@@ -174,6 +181,7 @@ class Cadence:
     interval: int
     due_in: int
     near_pairs: bool = False
+    coarse: bool = False
 
     @staticmethod
     def begin(sync: Sync, *, growing: bool) -> Cadence:
@@ -194,7 +202,8 @@ class Cadence:
 
     def coming(self) -> Synchronisation:
         """Whether and how the coming sweep synchronises."""
-        return Synchronisation(self.sync, self.normalisation if self.due() else None, self.near_pairs)
+        normalisation = self.normalisation if self.due() else None
+        return Synchronisation(self.sync, normalisation, self.near_pairs, coarse=self.coarse)
 
     def after(self, residual: float, spread: float, localisation: float) -> Cadence:
         """The cadence after a sweep, from its R2 and the spread and localisation of its phases.
@@ -217,4 +226,12 @@ class Cadence:
         elif spread > 2 * SIGNIFICANT * residual:
             interval = max(1, interval // 2)
         near_pairs = not growing and self.sync.every == "auto" and spread > 2 * SIGNIFICANT * residual
-        return replace(self, growing=growing, interval=interval, due_in=interval, near_pairs=near_pairs)
+        following = replace(self, growing=growing, interval=interval, due_in=interval)
+        coarse = not growing and spread < SMALL and self._may_be_coarse()
+        return replace(following, near_pairs=near_pairs, coarse=coarse)
+
+    def _may_be_coarse(self) -> bool:
+        """Whether nothing is asked of the eigensolver."""
+        sync = self.sync
+        asked = sync.iterations != "auto" or sync.eigensolver != "lanczos" or sync.normalisation == "frame"
+        return sync.method == "two-level" and not asked

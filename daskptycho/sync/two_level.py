@@ -23,7 +23,6 @@ from daskptycho.model.light import illuminate_tile
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import overlap
 from daskptycho.model.sweep import Stack, Weighted, merge, sweep_tile
-from daskptycho.sync.coarse import synchronise_coarsely
 from daskptycho.sync.gramian import Border, GramianBlock, block_matrix, block_values
 from daskptycho.sync.options import Synchronisation
 from daskptycho.sync.parts import find_links, galerkin_matrix, synchronise, synchronise_one, synchronise_parts
@@ -68,18 +67,9 @@ class TileSum(NamedTuple):
 
 
 def synchronise_tile(
-    tile: Tile,
-    weighted: Weighted,
-    block: GramianBlock,
-    weight: Array,
-    how: Synchronisation,
-    misfit: float,
-    probe: Array | None = None,
-    plain: Array | None = None,
+    tile: Tile, weighted: Weighted, block: GramianBlock, weight: Array, how: Synchronisation, misfit: float
 ) -> TileSum:
-    """Find the phases of the frames of one tile, and sum them with these.
-
-    Small phases follow from a coarse grid, others from the eigenproblem of H.
+    """Solve the eigenproblem of one tile, and sum its frames with the phases found.
 
     Frames that are linked only through other tiles, or not at all, are parts of the tile. Each part is an
     eigenproblem of its own, and an element of G.
@@ -96,18 +86,9 @@ def synchronise_tile(
     misfit : float
         ``sum (|Fz| - a)^2`` of the tile. Divided by the tile's power it is the residual that decides whether
         the phases are significant.
-    probe : (mode, N, N) complex64 array, optional
-        Without it, there is no coarse grid.
-    plain : (y, x) complex64 array, optional
-        The overlap sum without phases, if it is known already.
     """
     power = float(weighted.power.sum())
     residual, pixels = misfit / power if power else 0.0, math.prod(weighted.frames.shape[1:])
-    if how.coarse and block.grid is not None and probe is not None:
-        limit = residual if how.only_significant else None
-        coarse = synchronise_coarsely(tile, *weighted, block.grid, weight, probe, limit, plain)
-        if coarse is not None:
-            return TileSum(coarse.image_sum, coarse.found, power, agreement=coarse.agreement)
     near = block.near if how.near_pairs and not how.in_parts else None
     matrix = _compute_h(tile, weighted, near or block, weight)
     groups = find_links(matrix)
@@ -190,9 +171,7 @@ def sweep_inside(
         if around.block is None:
             image_sum = overlap(swept.left.frames, located.corner, tile.window.shape)
         else:
-            tile_sum = synchronise_tile(
-                *(located, swept.left, around.block, weight, how, swept.misfit, at.probe)
-            )
+            tile_sum = synchronise_tile(located, swept.left, around.block, weight, how, swept.misfit)
             image_sum, phase = tile_sum.image_sum, tile_sum.found.phase
         image = merge(image_sum + image * others, around.illumination, at, image)
         stack = None if swept.carried is None else Stack(swept.carried, phase)
