@@ -113,26 +113,36 @@ def find_change(illumination: Array, damped: Array, image: Array, total: Array) 
         _image_kernels().find_change(illumination, damped, image, total)
 
 
-def compare_sums(illumination: Array, image: Array, total: Array, least: float) -> Array:
-    """``Im(conj(image) total) / illumination`` and ``|image|^2``, (2, y, x) float32.
-
-    The first is zero where the illumination is not above `least`.
+def compare_sums(
+    illumination: Array, image: Array, total: Array, least: float, block: int
+) -> tuple[Array, Array]:
+    """How far sums of frames turned away from an image, and the power of the image.
 
     Parameters
     ----------
     illumination : (y, x) float32 array
     image, total : (y, x) complex64 arrays
     least : float
+    block : int
+
+    Returns
+    -------
+    turn : (y, x) float32 array
+        ``Im(conj(image) total) / illumination``, zero where the illumination is not above `least`.
+    power : (y / block, x / block) float32 array
+        Sums of ``|image|^2`` over blocks of pixels; the last ones may be smaller.
     """
-    xp = array_module(total)
-    out = xp.empty((2, *total.shape), dtype=np.float32)
+    xp, (height, width) = array_module(total), total.shape
+    rows, columns = -(-height // block), -(-width // block)
     if not _on_device(total):
-        _image_kernels().compare_sums(illumination, image, total, least, out)
+        out = np.empty((height, width), dtype=np.float32), np.zeros((rows, columns), dtype=np.float32)
+        _image_kernels().compare_sums(illumination, image, total, least, block, out)
         return out
-    out[0] = (image.conj() * total).imag / xp.maximum(illumination, np.float32(least))
-    out[0] *= illumination > np.float32(least)
-    out[1] = image.real**2 + image.imag**2
-    return out
+    turn = (image.conj() * total).imag / xp.maximum(illumination, np.float32(least))
+    turn *= illumination > np.float32(least)
+    power = xp.zeros((rows * block, columns * block), dtype=np.float32)
+    power[:height, :width] = image.real**2 + image.imag**2
+    return turn, power.reshape(rows, block, columns, block).sum(axis=(1, 3))
 
 
 def turn_image(image: Array, row: Array, column: Array, nodes: Array) -> Array:

@@ -12,7 +12,7 @@ import numpy as np
 
 from daskptycho.cpu_matrix_kernels import compile_kernel
 
-__all__ = ["count_linked_parts", "solve_on_grid"]
+__all__ = ["solve_on_grid"]
 
 Array = Any
 
@@ -144,39 +144,3 @@ def solve_on_grid(
     found = np.empty(len(place))
     _interpolate(inside, nodes, found)
     return nodes[1:-1, 1:-1], found
-
-
-@compile_kernel
-def _root_of(parent, f):  # type: ignore[no-untyped-def]
-    while parent[f] != f:
-        parent[f] = parent[parent[f]]
-        f = parent[f]
-    return f
-
-
-@compile_kernel
-def _count_linked_parts(pair, offset, light, least, frames):  # type: ignore[no-untyped-def]
-    height, width = light.shape
-    parent = np.arange(frames)
-    parts = frames
-    for k in range(len(pair)):
-        if light[offset[k, 0] % height, offset[k, 1] % width] > least:
-            first, second = _root_of(parent, pair[k, 0]), _root_of(parent, pair[k, 1])
-            if first != second:
-                parent[max(first, second)] = min(first, second)
-                parts -= 1
-    return parts
-
-
-def count_linked_parts(pair: Array, offset: Array, light: Array, least: float, frames: int) -> int:
-    """Number of parts that frames fall into if pairs link them that share more light than `least`.
-
-    Parameters
-    ----------
-    pair, offset : (pair, 2) int64 arrays
-    light : (2 N, 2 N) float64 array
-        Light that two frames share, by their offset; negative offsets count from the end.
-    least : float
-    frames : int
-    """
-    return int(_count_linked_parts(pair, offset, light, least, frames))

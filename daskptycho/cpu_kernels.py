@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from daskptycho.cpu_detector_kernels import project_modulus, take_amplitudes
-from daskptycho.cpu_grid_kernels import count_linked_parts, solve_on_grid
+from daskptycho.cpu_grid_kernels import solve_on_grid
 from daskptycho.cpu_matrix_kernels import (
     compile_kernel,
     multiply_matrix,
@@ -31,7 +31,6 @@ __all__ = [
     "accumulate_overlap",
     "accumulate_probe_step",
     "accumulate_waves",
-    "count_linked_parts",
     "displacement_terms",
     "exit_waves",
     "field_sums",
@@ -269,7 +268,7 @@ def _measure_turns(first, second, out):  # type: ignore[no-untyped-def]
 
 
 def measure_turns(first: Array, second: Array, out: Array) -> None:
-    """``out[f] = Im sum conj(first[f]) second[f]`` of (frame, mode, N, N) complex64 waves; `out` is float64."""
+    """``out[f] = Im sum conj(first[f]) second[f]`` of (frame, mode, N, N) waves; `out` is float64."""
     rows = (len(first), -1, 2 * first.shape[-1])
     _measure_turns(_real(first).reshape(rows), _real(second).reshape(rows), out)
 

@@ -162,7 +162,9 @@ def _weigh(settings: SweepSettings, data: TileData, first: TileSweep, merging: A
     """Weigh the waves of a sweep with the updated model, and synchronise the tile if the sweep does so."""
     coarse = settings.two_level and is_coarse(data, at, settings.how)
     if coarse or settings.leave == "overlap sum":
-        left: Any = overlap_waves(data.tile, first.left.waves, at, first.start[...] if coarse else None)
+        left: Any = overlap_waves(
+            data.tile, first.left.waves, at, cast(Any, first.start)[...] if coarse else None
+        )
     else:
         left = weigh_waves(data.tile, first.left.waves, at)
     swept = first._replace(left=left, sums={})

@@ -221,8 +221,8 @@ def sweep_tile(
     stack : Stack, optional
         From the sweep before; None in the first sweep.
     leave : "overlap sum", "overlap sum and turns", "weighted frames", "waves" or "sums only"
-        The form in which the frames are returned: "overlap sum", which serves a synchronisation on a coarse
-        grid, with the turn of each frame if it has one; "weighted frames", for any other synchronisation;
+        The form in which the frames are returned: "overlap sum", with their turns for a synchronisation on a
+        coarse grid; "weighted frames", for any other synchronisation;
         "waves", which `weigh_waves` or `overlap_waves` weigh once the parameters are updated; or not at all.
         Object and parameters are updated one after the other: fitted to the same frames at the same time,
         together they would apply twice the correction that the data ask for.

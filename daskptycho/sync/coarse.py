@@ -21,7 +21,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import minimum_spanning_tree
 
 from daskptycho.backend import (
     array_module,
@@ -53,6 +55,8 @@ MOST_NODES = 2
 LINKED = 0.05
 # Relative residual at which conjugate gradients stop.
 ACCURACY = 1e-4
+# Pixels along a side of the blocks in which the power of frames is summed.
+BLOCK = 4
 # What is below this share of the most is zero.
 ROUNDING = 1e-6
 
@@ -66,10 +70,10 @@ class CoarseGrid(NamedTuple):
     """Number of nodes along y and x."""
     distance: float
     """Distance of neighbouring nodes in pixels."""
-    pair: NDArray[np.int64]
-    """(pair, 2) numbers of frames that are near neighbours."""
-    offset: NDArray[np.int64]
-    """(pair, 2) corner of the second one minus corner of the first."""
+    link: NDArray[np.int64]
+    """(link, 2) all different offsets of the nearest pairs of frames that hold the tile together."""
+    block: NDArray[np.int64]
+    """(frame, 2) corner of each frame, in blocks of `BLOCK` pixels."""
 
 
 class Synchronised(NamedTuple):
@@ -97,19 +101,27 @@ def lay_grid(
     pair, offset : (pair, 2) int64 arrays
         The near neighbours among the frames.
     """
-    if len(corner) < LEAST_FRAMES or (corner[pair[:, 1]] - corner[pair[:, 0]] != offset).any():
+    if len(corner) < LEAST_FRAMES or min(frame_shape) < 2 * BLOCK:
+        return None
+    if (corner[pair[:, 1]] - corner[pair[:, 0]] != offset).any():
         return None
     apart = np.hypot(offset[:, 0], offset[:, 1])
-    apart[apart == 0] = np.inf
+    first, second = pair.T
     nearest = np.full(len(corner), np.inf)
-    for side in (0, 1):
-        np.minimum.at(nearest, pair[:, side], apart)
+    for side in (first, second):
+        np.minimum.at(nearest, side, np.where(apart > 0, apart, np.inf))
+    # Two frames at the same place are one apart: a tree has no edges of length zero.
+    tree = minimum_spanning_tree(sp.coo_array((apart + 1, (first, second)), shape=(len(corner), len(corner))))
+    if tree.nnz + 1 < len(corner):
+        return None
+    row, column = tree.nonzero()
+    link = np.unique(corner[column] - corner[row], axis=0)
     distance = min(NODE_DISTANCE * float(np.median(nearest)), min(frame_shape) / 2)
     place = (corner - corner.min(axis=0)) / distance
     rows, columns = (int(most) + 2 for most in np.floor(place.max(axis=0)))
     if rows * columns > MOST_NODES * len(corner):
         return None
-    return CoarseGrid(place, (rows, columns), distance, pair, offset)
+    return CoarseGrid(place, (rows, columns), distance, link, corner // BLOCK)
 
 
 def are_linked(grid: CoarseGrid, probe: Array) -> bool:
@@ -117,11 +129,8 @@ def are_linked(grid: CoarseGrid, probe: Array) -> bool:
     light = _intensity(probe)
     shape = (2 * light.shape[0], 2 * light.shape[1])
     shared = np.fft.irfft2(abs(np.fft.rfft2(light, shape)) ** 2, shape)
-    least = LINKED * float(shared[0, 0])
-    if not least > 0:
-        return False
-    parts: int = kernels(shared).count_linked_parts(grid.pair, grid.offset, shared, least, len(grid.place))
-    return parts == 1
+    y, x = grid.link.T
+    return bool((shared[y, x] > LINKED * shared[0, 0]).all())
 
 
 def synchronise_coarsely(
@@ -132,6 +141,7 @@ def synchronise_coarsely(
     weight: Array,
     probe: Array,
     misfit: float | None,
+    own: Array | None = None,
 ) -> Synchronised:
     """Find small phases that vary slowly, and turn the overlap sum of a tile by them.
 
@@ -148,9 +158,11 @@ def synchronise_coarsely(
     probe : (mode, N, N) complex64 array
     misfit : float or None
         ``sum (|Fz| - a)^2`` of the tile, if only phases that are significant are to be applied.
+    own : (y, x) float32 array, optional
+        Illumination of the tile's own frames, if it is known.
     """
     total = swept.image_sum
-    torque, of_frame = _measure_torque(tile, swept, image, probe)
+    torque, of_frame = _measure_torque(tile, grid, swept, image, probe, own)
     power = float(of_frame.sum())
     like = array_module(total).empty(0)
     ones = Phases(to_device_of(np.ones(len(tile), dtype=np.complex64), like), 0.0, 0.0, 1.0)
@@ -193,7 +205,7 @@ def synchronise_coarsely(
 
 
 def _measure_torque(
-    tile: Tile, swept: OverlapSum, image: Array, probe: Array
+    tile: Tile, grid: CoarseGrid, swept: OverlapSum, image: Array, probe: Array, own: Array | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """B and ``|z_i|^2`` of each frame, to first order in what the sweep changed; both on the host.
 
@@ -201,13 +213,19 @@ def _measure_torque(
     ``b_i = Im sum_r w_i conj(psi) O / N - Im <psi, u_i>``, N summed over the frames of the tile.
     """
     xp = array_module(probe)
-    intensity = (xp.abs(probe) ** 2).sum(axis=0, dtype=np.float32)[None]
-    own = illuminate(probe[None], tile.corner, tile.window.shape)
-    least = ROUNDING * float(intensity.max())
-    fields = compare_sums(own, image, swept.image_sum, least)
-    sums = xp.empty((len(tile), 2), dtype=np.float64)
-    kernels(probe).field_sums(intensity, fields, tile.corner, sums)
-    torque, power = to_host(sums).T.copy()
+    intensity = (xp.abs(probe) ** 2).sum(axis=0, dtype=np.float32)
+    if own is None:
+        own = illuminate(probe[None], tile.corner, tile.window.shape)
+    turn, around = compare_sums(own, image, swept.image_sum, ROUNDING * float(intensity.max()), BLOCK)
+    torque, power = (xp.empty((len(tile), 1), dtype=np.float64) for _ in range(2))
+    kernels(probe).field_sums(intensity[None], turn[None], tile.corner, torque)
+    # The power only weighs the frames, and need not be exact.
+    height, width = (size // BLOCK for size in intensity.shape)
+    blocks = (
+        intensity[: height * BLOCK, : width * BLOCK].reshape(height, BLOCK, width, BLOCK).mean(axis=(1, 3))
+    )
+    kernels(probe).field_sums(xp.ascontiguousarray(blocks)[None], around[None], tile.corner // BLOCK, power)
+    torque, power = to_host(torque)[:, 0], to_host(power)[:, 0]
     if swept.turn is not None:
         torque -= to_host(swept.turn)
     return torque, power

@@ -144,7 +144,7 @@ class Synchronisation:
     """Whether the frames of the scan or of a tile fall into parts. Thin tiles are then to be expected, whose
     phases have to gain more than noise would (see `phases.keep_gained`)."""
     coarse: bool = False
-    """Whether phases are known to be so small that a coarse grid in place of H will do (see `coarse`)."""
+    """Whether phases may be so small that a coarse grid in place of H will do (see `coarse`)."""
 
     @property
     def only_significant(self) -> bool:
@@ -173,7 +173,8 @@ class Cadence:
     near_pairs : bool
         Whether the last phases stood out from the noise so far that near neighbours determine the next ones.
     coarse : bool
-        Whether the last phases were so small that the next ones may come from a coarse grid.
+        Whether the next phases may come from a coarse grid: unless a random start is growing, or the last
+        ones were large.
     """
 
     sync: Sync
@@ -187,7 +188,8 @@ class Cadence:
     def begin(sync: Sync, *, growing: bool) -> Cadence:
         """The cadence of the first sweep."""
         settling = 0 if growing or sync.every != "auto" else SETTLING_SWEEPS
-        return Cadence(sync, growing, interval=1, due_in=1 + settling)
+        begun = Cadence(sync, growing, interval=1, due_in=1 + settling)
+        return replace(begun, coarse=not growing and begun._may_be_coarse())
 
     @property
     def normalisation(self) -> Normalisation:

@@ -50,23 +50,25 @@ def synchronise_swept(
     `illumination` and `at` are those of the coming merge. The `TileSweep` returned holds a `TileSum`.
     """
     assert data.pairs is not None
-    weight = at.inverse_illumination(illumination[...])
     if isinstance(swept.left, OverlapSum):
-        return swept._replace(left=_synchronise_coarsely(data, swept, weight, at, how))
+        return swept._replace(left=_synchronise_coarsely(data, swept, illumination[...], at, how))
+    weight = at.inverse_illumination(illumination[...])
     tile = at.locate(data.tile)
     block = find_pairs(data.pairs, tile)
     return swept._replace(left=synchronise_tile(tile, swept.left, block, weight, how, swept.misfit))
 
 
 def _synchronise_coarsely(
-    data: TileData, swept: TileSweep, weight: Array, at: TileModel, how: Synchronisation
+    data: TileData, swept: TileSweep, illumination: Array, at: TileModel, how: Synchronisation
 ) -> TileSum:
     assert isinstance(data.pairs, GramianBlock)
     assert data.pairs.grid is not None
     assert swept.start is not None
+    weight = at.inverse_illumination(illumination)
     misfit = swept.misfit if how.only_significant else None
     own = synchronise_coarsely(
-        *(data.tile, data.pairs.grid, swept.left, swept.start[...], weight, at.probe, misfit)
+        *(data.tile, data.pairs.grid, swept.left, swept.start[...], weight, at.probe, misfit),
+        own=None if data.strips else illumination,
     )
     return TileSum(own.image_sum, own.found, own.power, agreement=own.agreement)
 
