@@ -65,8 +65,7 @@ class OverlapSum(NamedTuple):
     phase: Array | None = None
     """(frame,) complex64 omega_i, the phase applied to each frame; None stands for ones."""
     turn: Array | None = None
-    """(frame,) float64 ``Im <psi, u_i>``: how far each frame turned away from the image that the sweep began
-    with. None if it was not measured."""
+    """(frame,) float64 ``Im <psi, u_i>``, psi what the sweep began with; None if it was not measured."""
 
     def with_images(self, convert: Any) -> OverlapSum:
         """The same with `convert` applied to the (y, x) array."""
@@ -139,7 +138,7 @@ class _FrameCollector:
     def __init__(self, leave: Leave, tile: Tile, probe: Array, image: Array | None = None) -> None:
         xp, frame_shape = array_module(probe), probe.shape[-2:]
         self.left: OverlapSum | Weighted | Waves | None = None
-        self._image = image
+        self._image, self._lent = image, None
         if leave in ("overlap sum", "overlap sum and turns"):
             turn = None if leave == "overlap sum" else xp.empty(len(tile), dtype=np.float64)
             self.left = OverlapSum(xp.zeros(tile.window.shape, dtype=np.complex64), turn=turn)
@@ -150,7 +149,6 @@ class _FrameCollector:
             )
         elif leave == "waves":
             self.left = Waves(xp.empty((len(tile), *probe.shape), dtype=np.complex64))
-        self._lent: Array | None = None
 
     def lend(self, frames: slice) -> Array | None:
         """Where the waves of some frames will be left, for them to be computed there; None if nowhere."""
@@ -158,7 +156,6 @@ class _FrameCollector:
         return self._lent
 
     def add(self, frames: slice, waves: Array, view: View, own: Array | None = None) -> None:
-        """Collect the waves of some frames; `own` are the exit waves of the image, if they are known."""
         if isinstance(self.left, OverlapSum):
             unsplit(waves, view.probe, view.corner, self.left.image_sum)
             if self.left.turn is not None:
@@ -266,10 +263,8 @@ def sweep_tile(
         to_overlap, new_stack = algorithm.after(waves, z, projected, old_stack)
         if carried is not None:
             carried[frames] = new_stack
-        if weighing is None:
-            collector.add(frames, to_overlap, view, own=waves if apart else None)
-        else:
-            collector.add(frames, to_overlap, weighing[0].view(weighing[1], frames))
+        weighed = view if weighing is None else weighing[0].view(weighing[1], frames)
+        collector.add(frames, to_overlap, weighed, waves if apart and weighing is None else None)
         for parameter in summed:
             if parameter.takes_projection:
                 parameter.accumulate(sums[parameter.name], frames, image, projected, view)
@@ -302,12 +297,9 @@ def weigh_waves(tile: Tile, waves: Array, at: TileModel) -> Weighted:
 
 
 def overlap_waves(tile: Tile, waves: Array, at: TileModel, image: Array | None = None) -> OverlapSum:
-    """The overlap sum of the weighted frames of `weigh_waves`, without keeping these.
-
-    With the image that the sweep began with, the turns of the frames are measured too.
-    """
+    """The overlap sum of the frames of `weigh_waves`, and their turns if there is the image to compare with."""
     left = _collect_frames(
-        *(tile, waves, at, "overlap sum" if image is None else "overlap sum and turns", image)
+        tile, waves, at, "overlap sum and turns" if image is not None else "overlap sum", image
     )
     assert isinstance(left, OverlapSum)
     return left

@@ -207,7 +207,7 @@ def synchronise_coarsely(
 def _measure_torque(
     tile: Tile, grid: CoarseGrid, swept: OverlapSum, image: Array, probe: Array, own: Array | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """B and ``|z_i|^2`` of each frame, to first order in what the sweep changed; both on the host.
+    """The b and ``|z_i|^2`` of each frame, to first order in what the sweep changed; both on the host.
 
     ``u_i = w_i psi + d_i`` with small d, and w the probe's intensity, leads to
     ``b_i = Im sum_r w_i conj(psi) O / N - Im <psi, u_i>``, N summed over the frames of the tile.
@@ -221,10 +221,9 @@ def _measure_torque(
     kernels(probe).field_sums(intensity[None], turn[None], tile.corner, torque)
     # The power only weighs the frames, and need not be exact.
     height, width = (size // BLOCK for size in intensity.shape)
-    blocks = (
-        intensity[: height * BLOCK, : width * BLOCK].reshape(height, BLOCK, width, BLOCK).mean(axis=(1, 3))
-    )
-    kernels(probe).field_sums(xp.ascontiguousarray(blocks)[None], around[None], tile.corner // BLOCK, power)
+    blocks = intensity[: height * BLOCK, : width * BLOCK].reshape(height, BLOCK, width, BLOCK)
+    mean = xp.ascontiguousarray(blocks.mean(axis=(1, 3)))
+    kernels(probe).field_sums(mean[None], around[None], grid.block, power)
     torque, power = to_host(torque)[:, 0], to_host(power)[:, 0]
     if swept.turn is not None:
         torque -= to_host(swept.turn)
