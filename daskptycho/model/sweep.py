@@ -297,10 +297,9 @@ def weigh_waves(tile: Tile, waves: Array, at: TileModel) -> Weighted:
 
 
 def overlap_waves(tile: Tile, waves: Array, at: TileModel, image: Array | None = None) -> OverlapSum:
-    """The overlap sum of the frames of `weigh_waves`, and their turns if there is the image to compare with."""
-    left = _collect_frames(
-        tile, waves, at, "overlap sum and turns" if image is not None else "overlap sum", image
-    )
+    """The overlap sum of the frames of `weigh_waves`; their turns too, if an image is given."""
+    leave: Leave = "overlap sum" if image is None else "overlap sum and turns"
+    left = _collect_frames(tile, waves, at, leave, image)
     assert isinstance(left, OverlapSum)
     return left
 
