@@ -17,7 +17,6 @@ the nodes.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,35 +170,35 @@ def synchronise_coarsely(
         return Synchronised(total.copy(), ones, power, agreement)
     # Rounding errors must not pass for a torque on all frames.
     torque -= of_frame * (torque.sum() / power)
-    turned = math.sqrt(float((torque**2 / np.maximum(of_frame, ROUNDING * power / len(tile))).sum() / power))
-    if turned > SMALL:
-        return Synchronised(
-            total.copy(), replace(ones, spread=turned, disagreement=turned**2), power, agreement
-        )
     steps = math.ceil(max(24, math.sqrt(math.prod(grid.shape))))
     nodes, phi = kernels(torque).solve_on_grid(
         *(grid.place, grid.shape, of_frame, _measure_spread(probe, grid.distance), torque, steps, ACCURACY)
     )
     mean = float((of_frame * phi).sum()) / power
     phi -= mean
-    gain = float((torque * phi).sum())
+    gain, spread = float((torque * phi).sum()), math.sqrt(float((of_frame * phi**2).sum()) / power)
+    # How far frames turn from what all of them are together. If that is not small, the spread tells it, so
+    # that the next synchronisation has the Gramian.
+    turned = math.sqrt(float((torque**2 / np.maximum(of_frame, ROUNDING * power / len(tile))).sum() / power))
     found = Phases(
         to_device_of(np.exp(1j * phi).astype(np.complex64), like),
         # What the frames disagree by, and the phases take away.
         gain / power,
-        math.sqrt(float((of_frame * phi**2).sum()) / power),
+        max(spread, turned) if turned > SMALL else spread,
         1.0,
         gain,
     )
     kept = found if misfit is None else keep_significant(found, misfit / power)
     if kept is not found:
         return Synchronised(total.copy(), kept, power, agreement)
-    row, column = [
-        np.clip((np.arange(size) - centre - first) / grid.distance, 0, most - 1).astype(np.float32)
-        for size, centre, first, most in zip(
-            total.shape, _measure_centre(probe), tile.corner.min(axis=0), grid.shape, strict=True
-        )
-    ]
+    # Beyond the outermost frames phases stay as they are there.
+    ranges = zip(
+        *(total.shape, _measure_centre(probe), tile.corner.min(axis=0), grid.place.max(axis=0)), strict=True
+    )
+    row, column = (
+        np.clip((np.arange(size) - centre - first) / grid.distance, 0, last).astype(np.float32)
+        for size, centre, first, last in ranges
+    )
     turned_sum = turn_image(total, row, column, (nodes - mean).astype(np.float32))
     return Synchronised(turned_sum, found, power, agreement)
 

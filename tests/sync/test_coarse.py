@@ -80,7 +80,6 @@ def test_large_phases_are_left_to_the_gramian(tmp_path: Path) -> None:
     at, truth, left = turned_frames(scan, tile, np.random.default_rng(0).uniform(-3, 3, len(tile)))
     weight = at.inverse_illumination(illuminate_tile(tile, at))
     found = synchronise_coarsely(tile, grid, left, truth, weight, at.probe, 0.0)
-    np.testing.assert_array_equal(found.found.phase, 1)
     cadence = Cadence.begin(Sync(), growing=False)
     assert cadence.coming().coarse
     assert not cadence.after(0.01, found.found.spread, 1.0).coarse
