@@ -16,6 +16,7 @@ the nodes.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -123,13 +124,41 @@ def lay_grid(
     return CoarseGrid(place, (rows, columns), distance, link, corner // BLOCK)
 
 
+class _Light(NamedTuple):
+    """What a coarse grid needs to know of a probe."""
+
+    shared: NDArray[np.float64]
+    """(2 N, 2 N) light that two frames share, by their offset, relative to that of one frame with itself."""
+    centre: tuple[float, float]
+    """Centre of the intensity, [y, x] in pixels."""
+    spread: tuple[float, float, float]
+    """Covariance of the intensity, yy, yx, and xx, in square pixels."""
+
+
+def _measure_light(probe: Array) -> _Light:
+    probe = np.ascontiguousarray(to_host(probe))
+    return _measure_light_of(probe.tobytes(), probe.shape, probe.dtype.str)
+
+
+# All tiles of a sweep have the same probe, and most sweeps that of the one before.
+@functools.lru_cache(maxsize=4)
+def _measure_light_of(values: bytes, shape: tuple[int, ...], dtype: str) -> _Light:
+    probe = np.frombuffer(values, dtype=dtype).reshape(shape)
+    light = (abs(probe) ** 2).sum(axis=0, dtype=np.float64)
+    light /= light.sum() or 1.0
+    along_y, along_x = light.sum(axis=1), light.sum(axis=0)
+    centre = float(along_y @ np.arange(len(along_y))), float(along_x @ np.arange(len(along_x)))
+    y, x = (np.arange(size) - middle for size, middle in zip(light.shape, centre, strict=True))
+    spread = float(along_y @ y**2), float(y @ light @ x), float(along_x @ x**2)
+    double = (2 * light.shape[0], 2 * light.shape[1])
+    shared = np.fft.irfft2(abs(np.fft.rfft2(light, double)) ** 2, double)
+    return _Light(shared / (shared[0, 0] or 1.0), centre, spread)
+
+
 def are_linked(grid: CoarseGrid, probe: Array) -> bool:
     """Whether bright links hold all frames of a tile together: the Gramian has to tell what faint ones do."""
-    light = _intensity(probe)
-    shape = (2 * light.shape[0], 2 * light.shape[1])
-    shared = np.fft.irfft2(abs(np.fft.rfft2(light, shape)) ** 2, shape)
     y, x = grid.link.T
-    return bool((shared[y, x] > LINKED * shared[0, 0]).all())
+    return bool((_measure_light(probe).shared[y, x] > LINKED).all())
 
 
 def synchronise_coarsely(
@@ -170,9 +199,11 @@ def synchronise_coarsely(
         return Synchronised(total.copy(), ones, power, agreement)
     # Rounding errors must not pass for a torque on all frames.
     torque -= of_frame * (torque.sum() / power)
+    light = _measure_light(probe)
+    stiffness = tuple(element / grid.distance**2 for element in light.spread)
     steps = math.ceil(max(24, math.sqrt(math.prod(grid.shape))))
     nodes, phi = kernels(torque).solve_on_grid(
-        *(grid.place, grid.shape, of_frame, _measure_spread(probe, grid.distance), torque, steps, ACCURACY)
+        *(grid.place, grid.shape, of_frame, stiffness, torque, steps, ACCURACY)
     )
     mean = float((of_frame * phi).sum()) / power
     phi -= mean
@@ -192,9 +223,7 @@ def synchronise_coarsely(
     if kept is not found:
         return Synchronised(total.copy(), kept, power, agreement)
     # Beyond the outermost frames phases stay as they are there.
-    ranges = zip(
-        *(total.shape, _measure_centre(probe), tile.corner.min(axis=0), grid.place.max(axis=0)), strict=True
-    )
+    ranges = zip(*(total.shape, light.centre, tile.corner.min(axis=0), grid.place.max(axis=0)), strict=True)
     row, column = (
         np.clip((np.arange(size) - centre - first) / grid.distance, 0, last).astype(np.float32)
         for size, centre, first, last in ranges
@@ -227,28 +256,3 @@ def _measure_torque(
     if swept.turn is not None:
         torque -= to_host(swept.turn)
     return torque, power
-
-
-def _intensity(probe: Array) -> NDArray[np.float64]:
-    """Intensity of the probe, (N, N), on the host."""
-    intensity: NDArray[np.float64] = (abs(to_host(probe)) ** 2).sum(axis=0, dtype=np.float64)
-    return intensity
-
-
-def _measure_centre(probe: Array) -> tuple[float, float]:
-    """Centre of the probe's intensity, [y, x] in pixels."""
-    light = _intensity(probe)
-    along_y, along_x = light.sum(axis=1), light.sum(axis=0)
-    y, x = (float(along @ np.arange(len(along)) / along.sum()) for along in (along_y, along_x))
-    return y, x
-
-
-def _measure_spread(probe: Array, unit: float) -> tuple[float, float, float]:
-    """Covariance of the probe's intensity, yy, yx, and xx, in squares of a unit of length."""
-    light = _intensity(probe)
-    y, x = (
-        np.arange(size) - centre for size, centre in zip(light.shape, _measure_centre(probe), strict=True)
-    )
-    scale = light.sum() * unit**2
-    along_y, along_x = light.sum(axis=1), light.sum(axis=0)
-    return float(along_y @ y**2 / scale), float(y @ light @ x / scale), float(along_x @ x**2 / scale)
