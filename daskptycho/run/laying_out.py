@@ -13,12 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from daskptycho.cluster.allocator import release_memory_at_once
 from daskptycho.cluster.client import current_client
 from daskptycho.cluster.workers import Workers
-from daskptycho.errors import OptionError, ScanError
+from daskptycho.errors import FaultError, OptionError, ScanError
 from daskptycho.model.background import Background
 from daskptycho.model.forward import choose_forward
 from daskptycho.model.model import Model, choose_model
 from daskptycho.run.fitting import fit_options
 from daskptycho.run.loop import Loop
+from daskptycho.run.memory import Needs
 from daskptycho.run.options import RunOptions
 from daskptycho.run.standing import Standing
 from daskptycho.run.start import RandomPhases, begin_random, begin_uniform, place_values
@@ -29,7 +30,7 @@ from daskptycho.tasks.frames import measure_counts
 from daskptycho.tasks.layout import confirm_layout, lay_out
 from daskptycho.tasks.reports import Report
 from daskptycho.tasks.spec import task
-from daskptycho.tasks.waiting import compute, persist
+from daskptycho.tasks.waiting import OutOfMemory, compute, persist
 from daskptycho.tiling import Tiling
 
 __all__ = ["Setting", "choose_setting"]
@@ -82,11 +83,20 @@ class Setting:
             counts.
         ScanError
             All counts are zero, or some are negative or not finite.
+        FaultError
+            A worker or this process ran out of memory.
         """
-        device = self.workers.device
         options, needs = fit_options(
             *(self.scan, self.tiling, self.workers, self.options, self.model.parameters, self.modes)
         )
+        try:
+            return self._make_loop(options, needs, earlier, same)
+        except OutOfMemory as error:
+            raise FaultError(f"{error}; {needs.explain()}") from error
+
+    def _make_loop(
+        self, options: RunOptions, needs: Needs, earlier: Loop | None, same: Mapping[int, int] | None
+    ) -> Loop:
         if needs.residency.streamed and current_client() is None:
             release_memory_at_once()
         if earlier is None or same is None or earlier.layout.residency is not needs.residency:
@@ -96,7 +106,7 @@ class Setting:
             lay_out(
                 *(self.scan, self.tiling, self.model, options.sync.method),
                 residency=needs.residency,
-                device=device,
+                device=self.workers.device,
                 earlier=known,
             )
         )

@@ -202,6 +202,17 @@ def test_run_out_of_memory_says_what_was_planned(
     assert "Sweep 3 is kept" in failed.value.__notes__[0]
 
 
+def test_run_out_of_memory_before_its_first_sweep_says_what_was_planned(
+    scan: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(reading: Reading) -> Any:
+        raise MemoryError("no room for a tile")
+
+    monkeypatch.setattr(Reading, "__call__", read)
+    with pytest.raises(dp.FaultError, match=r"\(no room for a tile\); .* were planned for its largest task"):
+        dp.reconstruct(scan, tmp_path / "r.zarr", sweeps=SWEEPS, memory="8 GiB")
+
+
 # Stores
 
 
