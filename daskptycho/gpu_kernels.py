@@ -255,10 +255,7 @@ def gramian(
 
 def measure_turns(first: Array, second: Array, out: Array) -> None:
     """See `cpu_kernels.measure_turns`."""
-    import cupy
-
-    products = cupy.conj(first) * second
-    out[:] = products.imag.reshape(len(first), -1).sum(axis=1, dtype=np.float64)
+    out[:] = (first.conj() * second).imag.sum(axis=(1, 2, 3), dtype=np.float64)
 
 
 def displacement_terms(
