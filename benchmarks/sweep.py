@@ -23,17 +23,19 @@ from timing import processor_seconds
 
 import daskptycho as dp
 from daskptycho.backend import inverse_transform, transform
-from daskptycho.model.algorithms import AP
+from daskptycho.model.algorithms import AP, RAAR, Algorithm
 from daskptycho.model.amplitudes import prepare_amplitudes
 from daskptycho.model.light import illuminate_tile
 from daskptycho.model.model import Model, TileModel
 from daskptycho.model.operators import frame_blocks
 from daskptycho.model.probe import Probe, prepare_probe
-from daskptycho.model.sweep import overlap_waves, sweep_tile
+from daskptycho.model.sweep import Leave, overlap_waves, sweep_tile
 from daskptycho.scan.dataset import position_in_pixels
+from daskptycho.sync.coarse import are_linked, synchronise_coarsely
 from daskptycho.sync.gramian import Border, GramianBlock, block_matrix, block_values, block_within
-from daskptycho.sync.options import Sync
+from daskptycho.sync.options import Sync, Synchronisation
 from daskptycho.sync.phases import normalise, solve
+from daskptycho.sync.two_level import TileSum, find_tile_phases, galerkin_row, synchronise_tile
 from daskptycho.tiling import Tiling, make_tiling
 
 
@@ -80,9 +82,11 @@ def time_synchronisation(scan: Any, tiling: Tiling, rounds: int) -> dict[str, fl
     tile, probe = tiling.tiles[0], scan["probe"].values
     at = TileModel(Model((Probe(),)), {"probe": probe}, {})
     image = np.ones(tile.window.shape, dtype=np.complex64)
-    weight = at.inverse_illumination(illuminate_tile(tile, at))
+    lit = illuminate_tile(tile, at)
+    weight = at.inverse_illumination(lit)
     amplitude = prepare_amplitudes(scan["intensity"].values)
     weighted = sweep_tile(AP(), at, tile, amplitude, image, leave="weighted frames").left
+    overlapped = sweep_tile(AP(), at, tile, amplitude, image).left
     block = block_within(tile, tiling.frame_shape, None).to("cpu")
     # As long as few pairs are found near, all are.
     near = block.near or block
@@ -94,6 +98,26 @@ def time_synchronisation(scan: Any, tiling: Tiling, rounds: int) -> dict[str, fl
     def eigensolver(h: Any) -> None:
         solve(normalise(h, weighted.power, "degree"), Sync())
 
+    def sweep(leave: Leave, algorithm: Algorithm | None = None) -> Any:
+        return sweep_tile(algorithm or AP(), at, tile, amplitude, image, leave=leave)
+
+    def strips(own: TileSum, how: Synchronisation) -> None:
+        find_tile_phases([galerkin_row(0, own, [], [], weight)], how, 0.0)
+
+    def synchronise_on_grid() -> None:
+        assert block.grid is not None
+        if not are_linked(block.grid, probe):
+            raise ValueError("frames are linked by faint light only")
+        own = synchronise_coarsely(tile, block.grid, overlapped, image, weight, probe, 0.0, lit)
+        strips(
+            TileSum(own.image_sum, own.found, own.power, agreement=own.agreement),
+            Synchronisation(Sync(), "degree"),
+        )
+
+    def synchronise_near() -> None:
+        how = Synchronisation(Sync(), "degree", near_pairs=True)
+        strips(synchronise_tile(tile, weighted, block, weight, how, 0.0), how)
+
     h, h_near = gramian(block), gramian(near)
     _, ratios = time_in_pairs(
         (len(tile), *probe.shape),
@@ -102,6 +126,11 @@ def time_synchronisation(scan: Any, tiling: Tiling, rounds: int) -> dict[str, fl
             "eigensolver": lambda: eigensolver(h),
             "Gramian, near pairs": lambda: gramian(near),
             "eigensolver, near pairs": lambda: eigensolver(h_near),
+            "sweep that keeps frames": lambda: sweep("weighted frames"),
+            "synchronisation, near pairs": synchronise_near,
+            "synchronisation, coarse grid": synchronise_on_grid,
+            "sweep of RAAR": lambda: sweep_tile(RAAR(), at, tile, amplitude, image),
+            "sweep of RAAR with turns": lambda: sweep("overlap sum and turns", RAAR()),
         },
         rounds,
     )

@@ -113,6 +113,65 @@ def find_change(illumination: Array, damped: Array, image: Array, total: Array) 
         _image_kernels().find_change(illumination, damped, image, total)
 
 
+def compare_sums(
+    illumination: Array, image: Array, total: Array, least: float, block: int
+) -> tuple[Array, Array]:
+    """How far sums of frames turned away from an image, and the power of the image.
+
+    Parameters
+    ----------
+    illumination : (y, x) float32 array
+    image, total : (y, x) complex64 arrays
+    least : float
+    block : int
+
+    Returns
+    -------
+    turn : (y, x) float32 array
+        ``Im(conj(image) total) / illumination``, zero where the illumination is not above `least`.
+    power : (y / block, x / block) float32 array
+        Sums of ``|image|^2`` over blocks of pixels; the last ones may be smaller.
+    """
+    xp, (height, width) = array_module(total), total.shape
+    rows, columns = -(-height // block), -(-width // block)
+    if not _on_device(total):
+        out = np.empty((height, width), dtype=np.float32), np.zeros((rows, columns), dtype=np.float32)
+        _image_kernels().compare_sums(illumination, image, total, least, block, out)
+        return out
+    turn = (image.conj() * total).imag / xp.maximum(illumination, np.float32(least))
+    turn *= illumination > np.float32(least)
+    power = xp.zeros((rows * block, columns * block), dtype=np.float32)
+    power[:height, :width] = image.real**2 + image.imag**2
+    return turn, power.reshape(rows, block, columns, block).sum(axis=(1, 3))
+
+
+def turn_image(image: Array, row: Array, column: Array, nodes: Array) -> Array:
+    """The image with its pixels turned by small phases phi, bilinear between nodes.
+
+    They are multiplied by ``(1 + i phi / 2) / (1 - i phi / 2)``, which is ``exp(i phi)`` up to phi^3 / 12.
+
+    Parameters
+    ----------
+    image : (y, x) complex64 array
+    row, column : (y,) and (x,) float32 arrays on the host
+        Place of each row and column among the nodes, from 0 to their number less one.
+    nodes : (row, column) float32 array on the host
+        phi of the nodes, at least two along either axis.
+    """
+    if not _on_device(image):
+        return _image_kernels().turn_image(image, row, column, nodes)
+    xp = array_module(image)
+    above, left = (
+        np.minimum(place.astype(np.int64), count - 2)
+        for place, count in zip((row, column), nodes.shape, strict=True)
+    )
+    t, s = xp.asarray(row - above)[:, None], xp.asarray(column - left)
+    corners = [xp.asarray(nodes[np.ix_(above + down, left + across)]) for down in (0, 1) for across in (0, 1)]
+    phi = (1 - t) * ((1 - s) * corners[0] + s * corners[1]) + t * ((1 - s) * corners[2] + s * corners[3])
+    half = np.complex64(0.5j) * phi.astype(np.float32)
+    return image * ((1 + half) / (1 - half))
+
+
 @functools.cache
 def _image_kernels() -> ModuleType:
     return importlib.import_module("daskptycho.cpu_image_kernels")

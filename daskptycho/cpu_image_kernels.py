@@ -11,7 +11,7 @@ import numpy as np
 
 from daskptycho.cpu_matrix_kernels import compile_kernel
 
-__all__ = ["add_multiple", "find_change", "inner_products"]
+__all__ = ["add_multiple", "compare_sums", "find_change", "inner_products", "turn_image"]
 
 Array = Any
 
@@ -64,3 +64,55 @@ def _find_change(illumination, damped, image, out):  # type: ignore[no-untyped-d
 def find_change(illumination: Array, damped: Array, image: Array, total: Array) -> None:
     """See `backend.find_change`."""
     _find_change(illumination, damped, _as_real(image), _as_real(total))
+
+
+@compile_kernel
+def _compare_sums(illumination, image, total, least, block, out, power):  # type: ignore[no-untyped-def]
+    for y in range(illumination.shape[0]):
+        n, a, o, turn = illumination[y], image[y], total[y], out[y]
+        for x in range(n.size):
+            product = a[2 * x] * o[2 * x + 1] - a[2 * x + 1] * o[2 * x]
+            turn[x] = product / n[x] if n[x] > least else np.float32(0.0)
+        around = power[y // block]
+        for first in range(0, n.size, block):
+            here = np.float32(0.0)
+            for x in range(first, min(first + block, n.size)):
+                here += a[2 * x] * a[2 * x] + a[2 * x + 1] * a[2 * x + 1]
+            around[first // block] += here
+
+
+def compare_sums(
+    illumination: Array, image: Array, total: Array, least: float, block: int, out: tuple[Array, Array]
+) -> None:
+    """See `backend.compare_sums`."""
+    _compare_sums(illumination, _as_real(image), _as_real(total), np.float32(least), block, *out)
+
+
+@compile_kernel
+def _turn_image(image, row, column, nodes, out):  # type: ignore[no-untyped-def]
+    width = column.size
+    left, share = np.empty(width, dtype=np.int64), np.empty(width, dtype=np.float32)
+    for x in range(width):
+        left[x] = min(int(column[x]), nodes.shape[1] - 2)
+        share[x] = column[x] - left[x]
+    line, half = np.empty(nodes.shape[1], dtype=np.float32), np.empty(width, dtype=np.float32)
+    for y in range(row.size):
+        above = min(int(row[y]), nodes.shape[0] - 2)
+        t = np.float32(row[y] - above)
+        for node in range(line.size):
+            line[node] = (nodes[above, node] + t * (nodes[above + 1, node] - nodes[above, node])) / 2
+        for x in range(width):
+            half[x] = line[left[x]] + share[x] * (line[left[x] + 1] - line[left[x]])
+        a, o = image[y], out[y]
+        for x in range(width):
+            scale = np.float32(1.0) / (np.float32(1.0) + half[x] * half[x])
+            cosine, sine = np.float32(2.0) * scale - np.float32(1.0), np.float32(2.0) * half[x] * scale
+            o[2 * x] = a[2 * x] * cosine - a[2 * x + 1] * sine
+            o[2 * x + 1] = a[2 * x] * sine + a[2 * x + 1] * cosine
+
+
+def turn_image(image: Array, row: Array, column: Array, nodes: Array) -> Array:
+    """See `backend.turn_image`."""
+    out = np.empty_like(image)
+    _turn_image(_as_real(image), row, column, nodes, _as_real(out))
+    return out

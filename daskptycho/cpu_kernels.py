@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from daskptycho.cpu_detector_kernels import project_modulus, take_amplitudes
+from daskptycho.cpu_grid_kernels import solve_on_grid
 from daskptycho.cpu_matrix_kernels import (
     compile_kernel,
     multiply_matrix,
@@ -35,9 +36,11 @@ __all__ = [
     "field_sums",
     "filter_spectra",
     "gramian",
+    "measure_turns",
     "multiply_matrix",
     "project_modulus",
     "scale_matrix",
+    "solve_on_grid",
     "subtract_component",
     "sum_moduli",
     "take_amplitudes",
@@ -249,6 +252,25 @@ def gramian(
 ) -> None:
     """``out[k] = sum_r conj(first[i]) second[j] weight`` over the pixels r that pair k = (i, j) shares."""
     _gramian(_real(first), _real(second), pair, offset, corner, weight, out)
+
+
+@compile_kernel
+def _measure_turns(first, second, out):  # type: ignore[no-untyped-def]
+    for f in range(len(out)):
+        total: Any = 0.0
+        for row in range(first.shape[1]):
+            a, b = first[f, row], second[f, row]
+            turned = np.float32(0.0)
+            for x in range(a.size // 2):
+                turned += a[2 * x] * b[2 * x + 1] - a[2 * x + 1] * b[2 * x]
+            total += turned
+        out[f] = total
+
+
+def measure_turns(first: Array, second: Array, out: Array) -> None:
+    """``out[f] = Im sum conj(first[f]) second[f]`` of (frame, mode, N, N) waves; `out` is float64."""
+    rows = (len(first), -1, 2 * first.shape[-1])
+    _measure_turns(_real(first).reshape(rows), _real(second).reshape(rows), out)
 
 
 @compile_kernel

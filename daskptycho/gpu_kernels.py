@@ -28,6 +28,7 @@ __all__ = [
     "field_sums",
     "filter_spectra",
     "gramian",
+    "measure_turns",
     "multiply_matrix",
     "project_modulus",
     "scale_matrix",
@@ -250,6 +251,11 @@ def gramian(
     tables = [_keep_on_device(_identity, table)[0] for table in (pair, offset, corner)]
     sizes = _int(*first.shape[1:], weight.shape[1])
     _launch("gramian", (len(pair),), first, second, *tables, weight, out, *sizes)
+
+
+def measure_turns(first: Array, second: Array, out: Array) -> None:
+    """See `cpu_kernels.measure_turns`."""
+    out[:] = (first.conj() * second).imag.sum(axis=(1, 2, 3), dtype=np.float64)
 
 
 def displacement_terms(

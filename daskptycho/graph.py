@@ -73,7 +73,7 @@ from daskptycho.tasks.state import (
     with_light,
 )
 from daskptycho.tasks.strips import add_neighbours, bring_strips
-from daskptycho.tasks.two_level import join_tiles, synchronise_swept
+from daskptycho.tasks.two_level import choose_leave, is_coarse, join_tiles, synchronise_swept
 from daskptycho.tasks.variation import refine_weights
 
 __all__ = [
@@ -137,10 +137,13 @@ def _sweep(inputs: SweepInput) -> TileSweep:
         )
     if isinstance(data.amplitudes, StoredAmplitudes):
         amplitudes = release_as_read(amplitudes)
+    leave = inputs.leave
+    if inputs.merging is not None and settings.two_level:
+        leave = choose_leave(data, at, inputs.following, settings)
     swept = sweep_tile(
         *(settings.algorithm, at, tile, amplitudes, image),
         stack=stack,
-        leave=inputs.leave,
+        leave=leave,
         following=inputs.following,
     )
     note_sweep()
@@ -157,8 +160,14 @@ def _sweep(inputs: SweepInput) -> TileSweep:
 
 def _weigh(settings: SweepSettings, data: TileData, first: TileSweep, merging: Array, at: TileModel) -> Any:
     """Weigh the waves of a sweep with the updated model, and synchronise the tile if the sweep does so."""
-    weigh = overlap_waves if settings.leave == "overlap sum" else weigh_waves
-    swept = first._replace(left=weigh(data.tile, first.left.waves, at), sums={})
+    coarse = settings.two_level and is_coarse(data, at, settings.how)
+    if coarse or settings.leave == "overlap sum":
+        left: Any = overlap_waves(
+            data.tile, first.left.waves, at, cast(Any, first.start)[...] if coarse else None
+        )
+    else:
+        left = weigh_waves(data.tile, first.left.waves, at)
+    swept = first._replace(left=left, sums={})
     return synchronise_swept(data, swept, merging, at, settings.how) if settings.two_level else swept
 
 

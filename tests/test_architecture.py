@@ -20,7 +20,8 @@ GROUND = {"errors", "version", "tiling"}
 MAY_IMPORT: dict[str, set[str]] = {
     "cpu_matrix_kernels": set(),
     "cpu_detector_kernels": {"cpu_matrix_kernels"},
-    "cpu_kernels": {"cpu_detector_kernels", "cpu_matrix_kernels"},
+    "cpu_grid_kernels": {"cpu_matrix_kernels"},
+    "cpu_kernels": {"cpu_detector_kernels", "cpu_grid_kernels", "cpu_matrix_kernels"},
     "cpu_image_kernels": {"cpu_matrix_kernels"},
     "gpu_kernels": set(),
     "fftw": set(),
@@ -48,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # One tile, eager: it knows arrays, and nothing of where they come from.
 EAGER = {"model", "sync", "backend", "cpu_kernels", "cpu_image_kernels", "cpu_matrix_kernels"}
-EAGER |= {"cpu_detector_kernels", "gpu_kernels", "fftw", "tiling"}
+EAGER |= {"cpu_detector_kernels", "cpu_grid_kernels", "gpu_kernels", "fftw", "tiling"}
 NOT_IN_EAGER = {"dask", "distributed", "xarray", "zarr", "matplotlib", "click", "rich"}
 
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "core", "base"}

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from daskptycho.backend import array_module, to_host
+from daskptycho.backend import array_module, kernels, to_host
 from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.amplitudes import take_amplitudes
 from daskptycho.model.light import LIGHT, Light
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 Array = Any
-Leave = Literal["overlap sum", "weighted frames", "waves", "sums only"]
+Leave = Literal["overlap sum", "overlap sum and turns", "weighted frames", "waves", "sums only"]
 
 
 class Weighted(NamedTuple):
@@ -64,6 +64,8 @@ class OverlapSum(NamedTuple):
     """(y, x) complex64 ``sum_i omega_i u_i(r - x_i)`` on the tile's window."""
     phase: Array | None = None
     """(frame,) complex64 omega_i, the phase applied to each frame; None stands for ones."""
+    turn: Array | None = None
+    """(frame,) float64 ``Im <psi, u_i>``, psi what the sweep began with; None if it was not measured."""
 
     def with_images(self, convert: Any) -> OverlapSum:
         """The same with `convert` applied to the (y, x) array."""
@@ -133,11 +135,13 @@ class TileSweep(NamedTuple):
 class _FrameCollector:
     """Collects the waves of a sweep block by block in `left`, in the form that `leave` asks for."""
 
-    def __init__(self, leave: Leave, tile: Tile, probe: Array) -> None:
+    def __init__(self, leave: Leave, tile: Tile, probe: Array, image: Array | None = None) -> None:
         xp, frame_shape = array_module(probe), probe.shape[-2:]
         self.left: OverlapSum | Weighted | Waves | None = None
-        if leave == "overlap sum":
-            self.left = OverlapSum(xp.zeros(tile.window.shape, dtype=np.complex64))
+        self._image, self._lent = image, None
+        if leave in ("overlap sum", "overlap sum and turns"):
+            turn = None if leave == "overlap sum" else xp.empty(len(tile), dtype=np.float64)
+            self.left = OverlapSum(xp.zeros(tile.window.shape, dtype=np.complex64), turn=turn)
         elif leave == "weighted frames":
             self.left = Weighted(
                 xp.empty((len(tile), *frame_shape), dtype=np.complex64),
@@ -145,16 +149,18 @@ class _FrameCollector:
             )
         elif leave == "waves":
             self.left = Waves(xp.empty((len(tile), *probe.shape), dtype=np.complex64))
-        self._lent: Array | None = None
 
     def lend(self, frames: slice) -> Array | None:
         """Where the waves of some frames will be left, for them to be computed there; None if nowhere."""
         self._lent = self.left.waves[frames] if isinstance(self.left, Waves) else None
         return self._lent
 
-    def add(self, frames: slice, waves: Array, view: View) -> None:
+    def add(self, frames: slice, waves: Array, view: View, own: Array | None = None) -> None:
         if isinstance(self.left, OverlapSum):
             unsplit(waves, view.probe, view.corner, self.left.image_sum)
+            if self.left.turn is not None:
+                own = split(self._image, view.probe, view.corner) if own is None else own
+                kernels(waves).measure_turns(own, waves, self.left.turn[frames])
         elif isinstance(self.left, Weighted):
             weigh(waves, view.probe, out=(self.left.frames[frames], self.left.power[frames]))
         elif isinstance(self.left, Waves) and waves is not self._lent:
@@ -211,8 +217,9 @@ def sweep_tile(
         The object on the tile's window.
     stack : Stack, optional
         From the sweep before; None in the first sweep.
-    leave : "overlap sum", "weighted frames", "waves" or "sums only"
-        The form in which the frames are returned: "overlap sum"; "weighted frames", for a synchronisation;
+    leave : "overlap sum", "overlap sum and turns", "weighted frames", "waves" or "sums only"
+        The form in which the frames are returned: "overlap sum", with their turns for a synchronisation on a
+        coarse grid; "weighted frames", for any other synchronisation;
         "waves", which `weigh_waves` or `overlap_waves` weigh once the parameters are updated; or not at all.
         Object and parameters are updated one after the other: fitted to the same frames at the same time,
         together they would apply twice the correction that the data ask for.
@@ -231,7 +238,7 @@ def sweep_tile(
     likelihood = at.likelihood
     for parameter in summed:
         likelihood = parameter.watch(at.value(parameter), likelihood, at.model.forward, sums[parameter.name])
-    collector = _FrameCollector(leave, tile, probe)
+    collector = _FrameCollector(leave, tile, probe, image)
     blocks = list(frame_blocks(len(tile), probe))
     compared = [parameter for parameter in summed if not parameter.takes_projection]
     apart = bool(compared) or getattr(algorithm, "needs_waves", True)
@@ -256,7 +263,8 @@ def sweep_tile(
         to_overlap, new_stack = algorithm.after(waves, z, projected, old_stack)
         if carried is not None:
             carried[frames] = new_stack
-        collector.add(frames, to_overlap, view if weighing is None else weighing[0].view(weighing[1], frames))
+        weighed = view if weighing is None else weighing[0].view(weighing[1], frames)
+        collector.add(frames, to_overlap, weighed, waves if apart and weighing is None else None)
         for parameter in summed:
             if parameter.takes_projection:
                 parameter.accumulate(sums[parameter.name], frames, image, projected, view)
@@ -288,17 +296,18 @@ def weigh_waves(tile: Tile, waves: Array, at: TileModel) -> Weighted:
     return left
 
 
-def overlap_waves(tile: Tile, waves: Array, at: TileModel) -> OverlapSum:
-    """The overlap sum of the weighted frames of `weigh_waves`, without keeping these."""
-    left = _collect_frames(tile, waves, at, "overlap sum")
+def overlap_waves(tile: Tile, waves: Array, at: TileModel, image: Array | None = None) -> OverlapSum:
+    """The overlap sum of the frames of `weigh_waves`; their turns too, if an image is given."""
+    leave: Leave = "overlap sum" if image is None else "overlap sum and turns"
+    left = _collect_frames(tile, waves, at, leave, image)
     assert isinstance(left, OverlapSum)
     return left
 
 
 def _collect_frames(
-    tile: Tile, waves: Array, at: TileModel, leave: Leave
+    tile: Tile, waves: Array, at: TileModel, leave: Leave, image: Array | None = None
 ) -> OverlapSum | Weighted | Waves | None:
-    collector = _FrameCollector(leave, tile, at.probe)
+    collector = _FrameCollector(leave, tile, at.probe, image)
     at, tile = at.place(tile)
     for frames in frame_blocks(len(tile), at.probe):
         collector.add(frames, waves[frames], at.view(tile, frames))

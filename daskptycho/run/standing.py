@@ -115,6 +115,7 @@ class Standing:
             "interval": self.cadence.interval,
             "due_in": self.cadence.due_in,
             "near_pairs": self.cadence.near_pairs,
+            "coarse": self.cadence.coarse,
             "change": None if np.isnan(self.change) else self.change,
             "polished_from": self.polished_from,
             "guard": asdict(self.guard),
@@ -134,8 +135,9 @@ class Standing:
                 attributes["growing"],
                 attributes["interval"],
                 attributes["due_in"],
-                # Checkpoints of earlier releases lack it.
+                # Checkpoints of earlier releases lack these.
                 attributes.get("near_pairs", False),
+                attributes.get("coarse", False),
             ),
             attributes["step"],
             tuple(SweepRecord(*map(float, row)) for row in history),

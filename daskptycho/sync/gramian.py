@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from daskptycho.backend import Device, array_module, kernels, sparse_module, to_device, to_host
+from daskptycho.sync.coarse import CoarseGrid, lay_grid
 from daskptycho.tiling import Shape, Tile, Tiling, overlapping_pairs
 
 __all__ = [
@@ -104,6 +105,8 @@ class GramianBlock:
         adds it.
     near : GramianBlock, optional
         The same block with the pairs of near neighbours only (`keep_near`); None if it has few others.
+    grid : CoarseGrid, optional
+        The coarse grid of a tile, from which small phases of its frames follow without H (see `coarse`).
     """
 
     row: int
@@ -115,6 +118,7 @@ class GramianBlock:
     pairs: int
     pattern: Pattern | None = None
     near: GramianBlock | None = None
+    grid: CoarseGrid | None = None
 
     def to(self, device: Device) -> GramianBlock:
         """The same block with its arrays and its pattern on a device."""
@@ -138,7 +142,8 @@ class GramianBlock:
     def outline(self) -> GramianBlock:
         """The same block without the arrays of its pairs."""
         nothing = np.empty((0, 2), dtype=np.int64)
-        return replace(self, pair=nothing, offset=nothing, border=nothing[:, 0], pattern=None, near=None)
+        pairs = replace(self, pair=nothing, offset=nothing, border=nothing[:, 0])
+        return replace(pairs, pattern=None, near=None, grid=None)
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,10 @@ def block_within(tile: Tile, frame_shape: Shape, period: Shape | None) -> Gramia
         np.arange(len(tile)),
         len(pairs),
     )
-    return replace(block, near=keep_near(block))
+    near = keep_near(block)
+    nearest = block if near is None else near
+    grid = lay_grid(tile.corner, frame_shape, nearest.pair, nearest.offset)
+    return replace(block, near=near, grid=grid)
 
 
 def keep_near(block: GramianBlock) -> GramianBlock | None:

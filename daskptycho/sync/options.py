@@ -8,7 +8,15 @@ from typing import Literal
 
 from daskptycho.errors import OptionError
 
-__all__ = ["SIGNIFICANT", "Cadence", "Normalisation", "Sync", "Synchronisation", "check_normalisation"]
+__all__ = [
+    "SIGNIFICANT",
+    "SMALL",
+    "Cadence",
+    "Normalisation",
+    "Sync",
+    "Synchronisation",
+    "check_normalisation",
+]
 
 Normalisation = Literal["frame", "degree"]
 
@@ -26,6 +34,8 @@ NOISE, SETTLED_IN_NOISE = 0.2, 0.04
 # to 0.2 R2, long-range errors of a clean scan cause R2 and more (benchmarks/noise.py, raster.py). Phases of
 # noise would introduce long-range errors into a good start, which no frame can correct.
 SIGNIFICANT = 0.5
+# Phases below this, root mean square in radians, may come from a coarse grid (`coarse`).
+SMALL = 0.2
 
 # Sweeps before the first synchronisation unless the start is random: until then phases reflect the start, not
 # the sample.
@@ -133,6 +143,8 @@ class Synchronisation:
     in_parts: bool = False
     """Whether the frames of the scan or of a tile fall into parts. Thin tiles are then to be expected, whose
     phases have to gain more than noise would (see `phases.keep_gained`)."""
+    coarse: bool = False
+    """Whether phases may be so small that a coarse grid in place of H will do (see `coarse`)."""
 
     @property
     def only_significant(self) -> bool:
@@ -160,6 +172,9 @@ class Cadence:
         Sweeps until the next synchronisation; one or less if the coming sweep synchronises.
     near_pairs : bool
         Whether the last phases stood out from the noise so far that near neighbours determine the next ones.
+    coarse : bool
+        Whether the next phases may come from a coarse grid: unless a random start is growing, or the last
+        ones were large.
     """
 
     sync: Sync
@@ -167,12 +182,14 @@ class Cadence:
     interval: int
     due_in: int
     near_pairs: bool = False
+    coarse: bool = False
 
     @staticmethod
     def begin(sync: Sync, *, growing: bool) -> Cadence:
         """The cadence of the first sweep."""
         settling = 0 if growing or sync.every != "auto" else SETTLING_SWEEPS
-        return Cadence(sync, growing, interval=1, due_in=1 + settling)
+        begun = Cadence(sync, growing, interval=1, due_in=1 + settling)
+        return replace(begun, coarse=not growing and begun._may_be_coarse())
 
     @property
     def normalisation(self) -> Normalisation:
@@ -187,7 +204,8 @@ class Cadence:
 
     def coming(self) -> Synchronisation:
         """Whether and how the coming sweep synchronises."""
-        return Synchronisation(self.sync, self.normalisation if self.due() else None, self.near_pairs)
+        normalisation = self.normalisation if self.due() else None
+        return Synchronisation(self.sync, normalisation, self.near_pairs, coarse=self.coarse)
 
     def after(self, residual: float, spread: float, localisation: float) -> Cadence:
         """The cadence after a sweep, from its R2 and the spread and localisation of its phases.
@@ -210,4 +228,12 @@ class Cadence:
         elif spread > 2 * SIGNIFICANT * residual:
             interval = max(1, interval // 2)
         near_pairs = not growing and self.sync.every == "auto" and spread > 2 * SIGNIFICANT * residual
-        return replace(self, growing=growing, interval=interval, due_in=interval, near_pairs=near_pairs)
+        following = replace(self, growing=growing, interval=interval, due_in=interval)
+        coarse = not growing and spread < SMALL and self._may_be_coarse()
+        return replace(following, near_pairs=near_pairs, coarse=coarse)
+
+    def _may_be_coarse(self) -> bool:
+        """Whether nothing is asked of the eigensolver."""
+        sync = self.sync
+        asked = sync.iterations != "auto" or sync.eigensolver != "lanczos" or sync.normalisation == "frame"
+        return sync.method == "two-level" and not asked

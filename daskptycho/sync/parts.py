@@ -244,7 +244,7 @@ def synchronise(
         If there is one part, they have still to be compared with the residual (`phases.keep_significant`).
         If there are several, those that are not significant are ones already.
     """
-    groups = find_links(h)
+    groups = find_links(h) if len(power) > 1 else None
     if groups is None:
         return synchronise_one(h, power, how, steps)
     found = synchronise_parts(h, power, how, groups, steps=steps)
@@ -258,8 +258,8 @@ def synchronise_one(
     assert how.normalisation is not None
     if len(power) == 1:
         # Divided by its own degree the only entry is one; divided by the power it tells how far frames agree.
-        own = normalise(h, power, how.normalisation).matrix.data
-        value = float(own[0].real) if len(own) else 0.0
+        whole = abs(h.data).sum() if how.normalisation == "degree" else power[0]
+        value = float(h.data[0].real / whole) if len(h.data) and whole else 0.0
         return Phases(array_module(power).ones(1, dtype=np.complex64), 1 - value, 0.0, 1.0)
     number = (steps or how.sync.steps)(len(power))
     pair = solve(normalise(h, power, how.normalisation), how.sync, number)

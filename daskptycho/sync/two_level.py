@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from daskptycho.backend import array_module, to_device_of, to_host
+from daskptycho.backend import array_module, inner_products, to_device_of, to_host
 from daskptycho.model.algorithms import Algorithm
 from daskptycho.model.light import illuminate_tile
 from daskptycho.model.model import TileModel
@@ -58,6 +58,8 @@ class TileSum(NamedTuple):
     """The parts of the tile; None if it has one."""
     labels: Labels = Labels()
     """The part that each pixel belongs to."""
+    agreement: float | None = None
+    """``sum_r |O_t|^2 / N``, if it is known already."""
 
     def with_images(self, convert: Callable[[Array], Any]) -> TileSum:
         """The same with `convert` applied to each (y, x) array."""
@@ -223,24 +225,28 @@ def galerkin_row(
     labels : sequence of Labels, optional
         The parts that the pixels of each strip belong to; by default no other tile has parts.
     """
-    weighted = own.image_sum.conj()
-    weighted *= weight
     found = own.found
     scalars = (misfit, own.power, found.spread, found.disagreement, found.localisation, len(found.phase))
     labels = [Labels()] * len(strips) if labels is None else labels
     if own.parts is not None or any(of_strip.label is not None for of_strip in labels):
+        weighted = own.image_sum.conj()
+        weighted *= weight
         tiles, entries, parts = row_of_parts(
             *(index, own.image_sum, weighted, own.parts, own.labels),
             zip(pieces, labels, strips, strict=True),
         )
         return GalerkinRow(tiles, entries, *scalars, parts)
-    values = [(weighted * own.image_sum).sum(dtype=np.complex128)]
+    agreement = own.agreement
+    if agreement is None:
+        agreement = float(inner_products(weight, own.image_sum, [own.image_sum])[0])
+    values = []
     for piece, strip in zip(pieces, strips, strict=True):
-        values.append((weighted[strip.to_target] * piece).sum(dtype=np.complex128))
+        weighted = own.image_sum[strip.to_target].conj() * weight[strip.to_target]
+        values.append((weighted * piece).sum(dtype=np.complex128))
     return GalerkinRow(
         np.array([index, *(strip.source for strip in strips)], dtype=np.int64),
         # G has a few numbers for each tile; only these are copied from a GPU.
-        to_host(array_module(weighted).stack(values)),
+        np.concatenate([[agreement], to_host(array_module(weight).stack(values)) if values else []]) + 0j,
         *scalars,
     )
 

@@ -18,7 +18,7 @@ from daskptycho.model.lbfgs import measure_products, next_step, remember
 from daskptycho.model.likelihood import Likelihood
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import brightest, neighbour_differences, overlap
-from daskptycho.model.sweep import TileSweep, Weighted
+from daskptycho.model.sweep import OverlapSum, TileSweep, Weighted
 from daskptycho.sync.phases import Phases
 from daskptycho.sync.two_level import TileSum
 from daskptycho.tasks.layout import Layout, TileData
@@ -54,6 +54,8 @@ def add_unturned_sum(
     total: Array | None = None
     if settings.pairs and isinstance(swept.left, Weighted):
         total = overlap(swept.left.frames, at.locate(data.tile).corner, data.tile.window.shape)
+    elif settings.pairs and settings.two_level and isinstance(swept.left, OverlapSum):
+        total = swept.left.image_sum
     if settings.smoothing and swept.start is not None:
         differences = neighbour_differences(swept.start, _share_lit(data, illumination[...]))
         differences *= np.float32(settings.smoothing) * brightest(at.probe)

@@ -8,18 +8,38 @@ from __future__ import annotations
 from typing import Any
 
 from daskptycho.model.model import TileModel
-from daskptycho.model.sweep import TileSweep
+from daskptycho.model.sweep import Leave, OverlapSum, TileSweep
+from daskptycho.sync.coarse import are_linked, synchronise_coarsely
+from daskptycho.sync.gramian import GramianBlock
 from daskptycho.sync.options import Synchronisation
 from daskptycho.sync.phases import Phases
-from daskptycho.sync.two_level import GalerkinRow, find_tile_phases, galerkin_row, synchronise_tile
+from daskptycho.sync.two_level import GalerkinRow, TileSum, find_tile_phases, galerkin_row, synchronise_tile
 from daskptycho.tasks.layout import Layout, TileData, find_pairs
 from daskptycho.tasks.spec import Value, task
 from daskptycho.tasks.state import State, SweepSettings, model_on_tiles
 from daskptycho.tasks.strips import Pieces, cut_labels, cut_strips
 
-__all__ = ["find_phases", "join_tiles", "measure_row", "synchronise_swept"]
+__all__ = ["choose_leave", "find_phases", "is_coarse", "join_tiles", "measure_row", "synchronise_swept"]
 
 Array = Any
+
+
+def is_coarse(data: TileData, at: TileModel, how: Synchronisation) -> bool:
+    """Whether the phases of a tile's frames come from a coarse grid, so that a sweep need not keep frames."""
+    if how.in_parts or how.normalisation is None or not isinstance(data.pairs, GramianBlock):
+        return False
+    return how.coarse and data.pairs.grid is not None and are_linked(data.pairs.grid, at.probe)
+
+
+def choose_leave(
+    data: TileData, at: TileModel, following: TileModel | None, settings: SweepSettings
+) -> Leave:
+    """The form in which a tile that is synchronised in the task of its sweep returns its frames."""
+    if not is_coarse(data, following or at, settings.how):
+        return "weighted frames"
+    # The data projection alone turns no frame away from the image.
+    turns = following is not None or getattr(settings.algorithm, "needs_waves", True)
+    return "overlap sum and turns" if turns else "overlap sum"
 
 
 def synchronise_swept(
@@ -30,10 +50,27 @@ def synchronise_swept(
     `illumination` and `at` are those of the coming merge. The `TileSweep` returned holds a `TileSum`.
     """
     assert data.pairs is not None
+    if isinstance(swept.left, OverlapSum):
+        return swept._replace(left=_synchronise_coarsely(data, swept, illumination[...], at, how))
     weight = at.inverse_illumination(illumination[...])
     tile = at.locate(data.tile)
     block = find_pairs(data.pairs, tile)
     return swept._replace(left=synchronise_tile(tile, swept.left, block, weight, how, swept.misfit))
+
+
+def _synchronise_coarsely(
+    data: TileData, swept: TileSweep, illumination: Array, at: TileModel, how: Synchronisation
+) -> TileSum:
+    assert isinstance(data.pairs, GramianBlock)
+    assert data.pairs.grid is not None
+    assert swept.start is not None
+    weight = at.inverse_illumination(illumination)
+    misfit = swept.misfit if how.only_significant else None
+    own = synchronise_coarsely(
+        *(data.tile, data.pairs.grid, swept.left, swept.start[...], weight, at.probe, misfit),
+        own=None if data.strips else illumination,
+    )
+    return TileSum(own.image_sum, own.found, own.power, agreement=own.agreement)
 
 
 def measure_row(

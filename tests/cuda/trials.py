@@ -265,6 +265,14 @@ def field_sums(layout: Layout, kernels: Kernels) -> None:
     close(out, np.stack([(power * patch).sum(axis=(1, 2)) for patch in patches], axis=1))
 
 
+def measure_turns(layout: Layout, kernels: Kernels) -> None:
+    arrays = arrays_for(layout)
+    other = arrays.waves[:, ::-1, ::-1].copy()
+    out = np.full(len(other), np.nan)
+    kernels.measure_turns(arrays.waves, other, out)
+    close(out, (arrays.waves.astype(complex).conj() * other).imag.sum(axis=(1, 2, 3)))
+
+
 def gramian(layout: Layout, kernels: Kernels) -> None:
     """Every pair of frames, with nothing in common too, and each with itself; conjugate to the last bit."""
     arrays = arrays_for(layout)
@@ -408,5 +416,5 @@ TRIALS["weigh_frames"] += _special(power_of_a_bright_pixel_among_faint_ones)
 TRIALS["multiply_matrix"] += _special(zero_vectors_stay_zero)
 TRIALS["gramian"] += _special(gramian_of_pixels_that_cancel, frames_of_two_tiles)
 COMPOSED: dict[str, list[Trial]] = {
-    check.__name__: _over(LAYOUTS, check) for check in (accumulate_probe_step, take_amplitudes)
+    check.__name__: _over(LAYOUTS, check) for check in (accumulate_probe_step, measure_turns, take_amplitudes)
 }
