@@ -252,6 +252,7 @@ def reconstruct(
     tiling = lay_out_tiles(scan, whole_pixel=not options.subpixel, margin=margin)
     image = None if isinstance(start, str) else _place_image(start, tiling, margin)
     setting = choose_setting(scan, tiling, options, workers, probe=probe, modes=modes, image=image)
+    setting = setting.join_tiles()
     run = Run(setting.lay_out, setting.begin, Keeper(options, whole, target, device))
     return _carry_out(run, callback, target, device, overwrite=overwrite)
 
