@@ -217,7 +217,11 @@ def planned(side: int, frame: int, step: int, tile_frames: int) -> xr.Dataset:
     return xr.Dataset(
         {
             "intensity": (("frame", "qy", "qx"), frames),
-            "position": (("frame", "axis"), position[compact_order(position, tile_frames)]),
+            "position": (
+                ("frame", "axis"),
+                position[compact_order(position, tile_frames)],
+                {"units": "pixel"},
+            ),
             "probe": (("mode", "probe_y", "probe_x"), np.ones((1, frame, frame), dtype=np.complex64)),
         }
     )
@@ -252,5 +256,6 @@ def test_a_million_frames_have_few_tasks() -> None:
     stored, two = lay_out_tiles(big), Workers(2, 1, None)
     joined = fit_tiles(big, stored, two, check_options(update_probe=False), KNOWN, 1)
     assert (len(stored.tiles), len(joined.tiles)) == (977, 16)
-    tasks = count_sweep_tasks(big, joined, Recipe(parameters=KNOWN), workers=2)
-    assert tasks <= 2 * 20
+    for pairs in (0, 5):
+        tasks = count_sweep_tasks(big, joined, Recipe(parameters=KNOWN, pairs=pairs), workers=2)
+        assert tasks <= 2 * 20
