@@ -71,6 +71,9 @@ def reconstruct(
     ``distributed.Client`` is open. The image does not depend on threads or workers, and with ``Sync("full")``
     not on the tiles either.
 
+    Tiles of the scan are joined into larger ones, as long as 16 are left, four for each thread, and memory is
+    enough. More than four threads, or less memory, can thus make other tiles.
+
     Parameters
     ----------
     scan : xarray.Dataset
