@@ -18,6 +18,7 @@ import xarray as xr
 from daskptycho.dashboard.view import (
     Extent,
     View,
+    add_plan,
     choose_scale,
     find_window,
     make_detail_picture,
@@ -208,12 +209,16 @@ class LiveView:
         if window is not None:
             part = progress.preview(PICTURE_PIXELS, window)
             detail = make_detail_picture(part, whole, view.scale, progress.sweep, remove_ramp=remove_ramp)
+        tiles = make_tile_map(progress.tiling, progress.homes(), view.scale)
+        growth = progress.growth
+        if self._scan is not None and growth is not None and not growth.ended:
+            tiles = add_plan(tiles, self._scan, growth.written, view.scale)
         return replace(
             view,
             image=make_image_picture(whole, view.scale, progress.sweep, remove_ramp=remove_ramp),
             detail=detail,
             probe=make_probe_picture(progress.probe()),
-            tiles=make_tile_map(progress.tiling, progress.homes(), view.scale),
+            tiles=tiles,
         )
 
     def _give_up(self, error: Exception) -> None:

@@ -43,6 +43,8 @@ __all__ = [
     "remove_detail",
 ]
 
+# Colour of tiles that are measured and not in the image, and of the edge of those to come.
+MEASURED = "#c3ccd6"
 # Smallest value on a logarithmic axis, since rounding may leave values below zero.
 LEAST = 1e-9
 # Labels of phases: simple fractions of pi are written as such.
@@ -284,7 +286,7 @@ def make_tile_figure(source: ColumnDataSource) -> Any:
     """Make the figure of the tiles on the canvas, each in the colour of its worker."""
     source.data = {
         **{"left": [0], "right": [1], "top": [0], "bottom": [1]},
-        **{"colour": ["white"], "frames": [0], "home": [""], "tile": [0]},
+        **{"colour": ["white"], "edge": ["white"], "frames": [""], "home": [""], "tile": [""]},
     }
     plot = figure(
         title="Tiles",
@@ -300,7 +302,7 @@ def make_tile_figure(source: ColumnDataSource) -> Any:
         source=source,
         fill_color="colour",
         fill_alpha=0.55,
-        line_color="white",
+        line_color="edge",
         line_width=1,
     )
     plot.add_tools(
@@ -312,18 +314,22 @@ def make_tile_figure(source: ColumnDataSource) -> Any:
 
 
 def draw_tiles(source: ColumnDataSource, plot: Any, tiles: TileMap) -> None:
-    """Put the tiles into their figure."""
-    colours = assign_colours(tiles.homes)
-    left, right, top, bottom = tiles.extent.T
+    """Put the tiles into their figure, on top of those that are planned."""
+    colours, number, ahead = assign_colours(tiles.homes), len(tiles.homes), len(tiles.planned)
+    left, right, top, bottom = np.concatenate([tiles.planned, tiles.extent]).T
     source.data = {
         "left": left,
         "right": right,
         "top": top,
         "bottom": bottom,
-        "colour": [colours[home] for home in tiles.homes],
-        "frames": tiles.frames,
-        "home": [home or "this process" for home in tiles.homes],
-        "tile": np.arange(len(tiles.homes)),
+        "colour": [*np.where(tiles.written, MEASURED, "white"), *(colours[home] for home in tiles.homes)],
+        "edge": [*[MEASURED] * ahead, *["white"] * number],
+        "frames": [*[""] * ahead, *map(str, tiles.frames)],
+        "home": [
+            *np.where(tiles.written, "measured, not in the image yet", "to be measured"),
+            *(home or "this process" for home in tiles.homes),
+        ],
+        "tile": [*[""] * ahead, *map(str, range(number))],
     }
-    number = len(tiles.homes)
-    plot.title.text = f"{number:,} tile{'' if number == 1 else 's'}, coloured by where they run"
+    of_plan = f"{number:,} of {ahead:,}" if ahead else f"{number:,}"
+    plot.title.text = f"{of_plan} tile{'' if max(number, ahead) == 1 else 's'}, coloured by where they run"

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from daskptycho.run.preview import Preview
-from daskptycho.scan.dataset import pixel_size
+from daskptycho.scan.dataset import pixel_size, position_in_pixels, tile_chunks
 from daskptycho.tiling import Tiling, Window
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = [
     "Scale",
     "TileMap",
     "View",
+    "add_plan",
     "choose_scale",
     "find_window",
     "make_detail_picture",
@@ -108,11 +110,17 @@ class TileMap:
         Number of frames in each tile.
     homes : tuple of str
         Address of each tile's worker; empty where threads of one process compute.
+    planned : (planned tile, 4) array
+        Extents of all tiles of the plan, if the scan is still being measured.
+    written : (planned tile,) bool array
+        Whether each of these has been measured.
     """
 
     extent: NDArray[np.float64]
     frames: NDArray[np.int64]
     homes: tuple[str, ...]
+    planned: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 4)))
+    written: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=bool))
 
 
 @dataclass(frozen=True)
@@ -288,14 +296,29 @@ def make_probe_picture(probe: NDArray[np.complex64]) -> ProbePicture:
 
 def make_tile_map(tiling: Tiling, homes: list[str], scale: Scale) -> TileMap:
     """Draw each tile as the bounding box of its frames' centres, widened by half a scan step."""
-    tiles = tiling.tiles
-    extent = np.empty((len(tiles), 4))
-    for own, tile in zip(extent, tiles, strict=True):
-        low, high = tile.corner.min(axis=0), tile.corner.max(axis=0)
-        step = np.sqrt(np.prod(high - low + 1.0) / len(tile))
-        for axis, first in ((1, tile.window.x), (0, tile.window.y)):
-            middle = first + (tiling.frame_shape[axis] - 1) / 2
+    corners = [np.add(tile.corner, (tile.window.y, tile.window.x)) for tile in tiling.tiles]
+    names = tuple(home.rpartition("://")[2] for home in homes)
+    frames = np.array([len(tile) for tile in tiling.tiles])
+    return TileMap(_enclose_tiles(corners, tiling.frame_shape, scale), frames, names)
+
+
+def add_plan(tiles: TileMap, scan: xr.Dataset, written: Sequence[bool], scale: Scale) -> TileMap:
+    """Add the tiles of a scan that is still being measured, as planned, and which of them are written."""
+    corners = np.split(position_in_pixels(scan), np.cumsum(tile_chunks(scan))[:-1])
+    frame_shape = scan.sizes["qy"], scan.sizes["qx"]
+    return replace(
+        tiles, planned=_enclose_tiles(corners, frame_shape, scale), written=np.array(written, dtype=bool)
+    )
+
+
+def _enclose_tiles(corners: Sequence[NDArray], frame_shape: tuple[int, int], scale: Scale) -> NDArray:
+    """The extent of each tile, (tile, 4), from the corners of its frames, (frame, 2) in pixels."""
+    extent = np.empty((len(corners), 4))
+    for own, corner in zip(extent, corners, strict=True):
+        low, high = corner.min(axis=0), corner.max(axis=0)
+        step = np.sqrt(np.prod(high - low + 1.0) / len(corner))
+        for axis in (1, 0):
+            middle = (frame_shape[axis] - 1) / 2
             edges = middle + np.array([low[axis] - step / 2, high[axis] + step / 2])
             own[2 - 2 * axis :][:2] = edges * scale.pixel[axis]
-    names = tuple(home.rpartition("://")[2] for home in homes)
-    return TileMap(extent, np.array([len(tile) for tile in tiles]), names)
+    return extent

@@ -44,6 +44,8 @@ class Growth(NamedTuple):
     """What is known of the writer, if no frame has come for long."""
     stage: int = 0
     """Number of sweeps done when the last of these frames came in."""
+    written: tuple[bool, ...] = ()
+    """Whether each tile of the plan is in the store, or has ended without frames."""
 
     @property
     def behind(self) -> int:
@@ -166,7 +168,10 @@ class Watch:
         """How far the scan has grown, for a run that has taken up so many of its frames."""
         # The scan may have been opened later than it was looked at.
         measured = max(self.measured, taken_up)
-        return Growth(self._planned, measured, taken_up, self.ended, self._rate, self.describe_silence())
+        return Growth(
+            *(self._planned, measured, taken_up, self.ended, self._rate, self.describe_silence()),
+            written=tuple((self.written != NOT_YET).tolist()),
+        )
 
 
 def take_some_tiles(scan: xr.Dataset, before: xr.Dataset, most: int) -> tuple[xr.Dataset, bool]:

@@ -259,10 +259,10 @@ def check_options(
             f"likelihood is 'poisson' with {found}; expected algorithm 'lbfgs', for a known probe, and a "
             "polish"
         )
-    if likelihood == "poisson" and not polish_sweeps:
+    if (polish is True or likelihood == "poisson") and not polish_sweeps:
+        asked = "polish is True" if polish is True else "likelihood is 'poisson'"
         raise OptionError(
-            f"likelihood is 'poisson' with sweeps={sweeps}, of which the polish makes a third; expected 3 or "
-            "more"
+            f"{asked} with sweeps={sweeps}, of which the polish makes a third; expected 3 or more"
         )
     return RunOptions(
         sweeps=sweeps,

@@ -27,6 +27,8 @@ __all__ = ["Intake"]
 # Equal frames are one that was read out twice where the chance for it is below exp(-60): even among all pairs
 # of a million frames none is expected.
 SURE_COPY = 60.0
+# So many counts of a tile have their common divisor taken. It means something for so many different ones.
+SAMPLE, FEWEST_DIFFERENT = 4096, 8
 
 
 class Intake:
@@ -66,6 +68,8 @@ class Intake:
         self.totals = np.zeros(shape[0])
         self.lost = np.zeros(shape[0], dtype=bool)
         self.whole = True
+        # The largest number that divides all counts that were looked at, and some of these.
+        self._divisor, self._different = 0, np.zeros(0, dtype=np.int64)
         self.findings: list[str] = []
         self.stale = False
         self._prints: dict[tuple[int, float], int] = {}
@@ -85,6 +89,7 @@ class Intake:
     def begin_again(self) -> None:
         """Take all tiles in again, with the pixels that are known now."""
         self.stale, self._clipped, self.whole = False, 0, True
+        self._divisor, self._different = 0, self._different[:0]
         if not self._complete:
             self.statistics = PixelStatistics(self.statistics.shape, self._dtype)
             self._prints.clear()
@@ -122,7 +127,16 @@ class Intake:
             tile = np.where(self.valid, tile, tile.dtype.type(0))
         self.totals[number] = tile.sum(axis=(1, 2), dtype=np.float64)
         self.whole = self.whole and (tile.dtype.kind != "f" or bool((tile == np.rint(tile)).all()))
+        if self.whole and self._divisor != 1:
+            self._divide(tile)
         return tile
+
+    def _divide(self, tile: NDArray[Any]) -> None:
+        """Keep what divides the counts of a tile, too."""
+        lit = tile[tile > 0]
+        counts = np.unique(lit[:: max(1, lit.size // SAMPLE)].astype(np.float64)).astype(np.int64)
+        self._divisor = int(np.gcd.reduce(counts, initial=self._divisor))
+        self._different = np.unique(np.concatenate([self._different, counts]))[:FEWEST_DIFFERENT]
 
     def _blank_lost(self, tile: NDArray[Any], number: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which frames have no finite count on any valid pixel."""
@@ -233,6 +247,12 @@ class Intake:
         unexplained = self._saturated()
         if unexplained:
             said.append(unexplained)
+        if self.whole and self._divisor > 1 and len(self._different) == FEWEST_DIFFERENT:
+            said.append(
+                f"all counts are multiples of {self._divisor:,}: units of a detector, or photons times that. "
+                "Their noise is larger than that of so many photons, and what follows from it (the expected "
+                f"R2, the polish at low dose) is not valid; expected photons: divide by {self._divisor:,}"
+            )
         return said
 
     def _saturated(self) -> str | None:

@@ -5,12 +5,13 @@ The command line and `plotting` call this module, for results whose gains were r
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+
+from daskptycho.views.run_options import read_refined
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def describe_gain(result: xr.Dataset) -> str:
     if dim.any():
         frames = "1 frame has" if dim.sum() == 1 else f"{dim.sum()} frames have"
         words += f"; {frames} less than half of the light"
-    if json.loads(result.attrs.get("options", "{}")).get("refine", {}).get("gain", {}).get("holds_slope"):
+    if (read_refined(result, "gain") or {}).get("holds_slope"):
         words += "; a slope over the sample cannot be told from the probe, and was left as given"
     return f"Beam: {words}."
 

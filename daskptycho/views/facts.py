@@ -6,7 +6,6 @@ only.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from daskptycho.errors import ScanError, StoreError
 from daskptycho.views.quantities import format_length, format_number
+from daskptycho.views.run_options import read_options
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -307,7 +307,7 @@ def result_facts(result: xr.Dataset) -> list[Facts]:
     """Facts of a result in groups: image, run, options, origin."""
     from daskptycho.views.found import describe_found
 
-    options: dict[str, Any] = json.loads(result.attrs.get("options", "{}"))
+    options = read_options(result)
     disagreement = [float(value) for value in result["disagreement"].values if not math.isnan(value)]
     height, width = result["object"].shape
     unit = result["y"].attrs.get("units")

@@ -5,13 +5,13 @@ The command line, `facts` and `plotting` call this module.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import xarray as xr
 
 from daskptycho.views.beam import describe_gain, draw_gain
 from daskptycho.views.moves import describe_moves, draw_moves, find_moves_in_pixels
+from daskptycho.views.run_options import read_refined
 from daskptycho.views.variation import describe_variation, draw_variation
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def describe_found(result: xr.Dataset) -> list[str]:
             sentences.append(
                 f"{thing}: not tested: {result.sizes['sweep']} sweeps, or the counts, are too few."
             )
-    if "background" in json.loads(result.attrs.get("options", "{}")).get("refine", {}):
+    if read_refined(result, "background") is not None:
         sentences.append(_describe_background(result))
     return sentences
 

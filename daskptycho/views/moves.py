@@ -5,12 +5,13 @@ The command line and `plotting` call this module, for results whose positions we
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+
+from daskptycho.views.run_options import read_refined
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +101,7 @@ def _rms(moves: NDArray) -> float:
 
 def _warn_of_limit(result: xr.Dataset, moves: NDArray) -> str:
     """How many frames are as far from their given position as they may move, if any."""
-    options = json.loads(result.attrs.get("options", "{}")).get("refine", {}).get("positions", {})
+    options = read_refined(result, "positions") or {}
     limit = options.get("limit") or max(1, min(result["probe"].shape[-2:]) // 4)
     stopped = int((np.abs(moves).max(axis=1) >= limit - 0.5).sum())
     if not stopped:

@@ -6,7 +6,6 @@ own and does not touch pyplot, so that it works in notebooks, in scripts and wit
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -49,6 +48,7 @@ from daskptycho.views.panels import (
 )
 from daskptycho.views.quantities import length_unit
 from daskptycho.views.regions import crop_flattened
+from daskptycho.views.run_options import read_options
 
 __all__ = [
     "complex_to_rgb",
@@ -127,7 +127,7 @@ def plot_result(
         panels = figure.subplots(1, len(parts), squeeze=False)[0]
     else:
         figure = _new_figure(13, above + below + 0.5)
-        figure.suptitle(_headline(result, _read_options(result)), fontsize=LARGE)
+        figure.suptitle(_headline(result, read_options(result)), fontsize=LARGE)
         top, bottom = figure.subfigures(2, 1, height_ratios=[above, below], squeeze=False)[:, 0]
         panels = top.subplots(1, 2)
         found = list_drawable(result)
@@ -156,7 +156,7 @@ def plot_result(
 
 def does_remove_ramp(result: xr.Dataset, remove_ramp: bool | None) -> bool:
     """Whether the mean slope of the phase is subtracted: as asked, or if the probe was recovered."""
-    return bool(_read_options(result).get("update_probe", False)) if remove_ramp is None else remove_ramp
+    return bool(read_options(result).get("update_probe", False)) if remove_ramp is None else remove_ramp
 
 
 def make_result_picture(
@@ -359,17 +359,6 @@ def _new_figure(width: float, height: float) -> Figure:
 def _mean_phase_factor(image: xr.DataArray, weight: NDArray) -> complex:
     """Factor that removes the mean phase of an image, weighted by the illumination."""
     return complex(np.exp(-1j * np.angle(np.sum(weight * image.values))))
-
-
-def _read_options(result: xr.Dataset) -> Mapping[str, Any]:
-    """Read the options of the run from a result; empty if they are missing or damaged."""
-    options = result.attrs.get("options", {})
-    if isinstance(options, str):
-        try:
-            options = json.loads(options)
-        except ValueError:
-            return {}
-    return options if isinstance(options, Mapping) else {}
 
 
 def _headline(result: xr.Dataset, options: Mapping[str, Any]) -> str:

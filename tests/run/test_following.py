@@ -241,16 +241,16 @@ def test_a_scan_that_has_ended_is_reconstructed_as_ever(beamline: Beamline) -> N
     np.testing.assert_array_equal(followed["object"], offline["object"])
 
 
-class Notes:
-    """A display that keeps what the page says."""
+class Views:
+    """A display that keeps what the page shows."""
 
     link = ""
 
     def __init__(self) -> None:
-        self.notes: list[str] = []
+        self.views: list[Any] = []
 
     def show(self, view: Any) -> bool:
-        self.notes.append(view.note)
+        self.views.append(view)
         return True
 
     def looked_at(self) -> Any:
@@ -266,7 +266,7 @@ class Notes:
 def test_the_page_says_how_far_the_scan_and_the_run_are(
     beamline: Beamline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    display = Notes()
+    display = Views()
     monkeypatch.setattr("daskptycho.dashboard.servers.LocalServer", lambda view: display)
     page = dp.LivePage(dp.open_scan(beamline.url), "out.zarr")
     # Numbers are due at each sweep.
@@ -274,10 +274,17 @@ def test_the_page_says_how_far_the_scan_and_the_run_are(
     with page:
         callback = beamline.send_with_sweeps(6, page)
         dp.reconstruct(dp.open_scan(beamline.url), follow=True, sweeps=2, callback=callback)
-    live = [note for note in display.notes if "frames measured" in note]
+    notes = [view.note for view in display.views]
+    live = [note for note in notes if "frames measured" in note]
     assert live[0].startswith("16 of 64 frames measured")
     assert live[0].endswith(", 16 in the image.")
-    assert display.notes[-1] == "The result is in out.zarr."
+    assert notes[-1] == "The result is in out.zarr."
+    # The tiles to come lie where they are once they are there.
+    first, *_, last = (view.tiles for view in display.views if view.tiles is not None)
+    assert first.written.tolist() == [True, False, False, False]
+    np.testing.assert_allclose(first.planned, last.extent)
+    assert len(first.extent) == 1
+    assert len(last.planned) == 0
 
 
 def test_what_is_behind_is_counted() -> None:

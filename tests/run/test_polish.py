@@ -77,6 +77,11 @@ def test_polish_needs_lbfgs(counts: xr.Dataset, options: dict) -> None:
         dp.reconstruct(counts, sweeps=9, polish=True, **options)
 
 
+def test_polish_needs_three_sweeps(counts: xr.Dataset) -> None:
+    with pytest.raises(dp.OptionError, match=r"polish is True with sweeps=2, .* expected 3 or more"):
+        dp.reconstruct(counts, sweeps=2, polish=True, **KNOWN)
+
+
 @pytest.mark.parametrize("cut", [5, 16, 24], ids=["before", "between", "in the polish"])
 def test_polish_is_resumed_to_the_same_bits(counts: xr.Dataset, tmp_path: Path, cut: int) -> None:
     expected = dp.reconstruct(counts, sweeps=27, **KNOWN)

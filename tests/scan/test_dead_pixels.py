@@ -193,3 +193,18 @@ def test_a_detector_of_codes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(dp.OptionError, match="mask_value is 'many'; expected a number"):
         written(tmp_path, counts, mask_value="many")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", ["u4", "f4"])
+def test_counts_that_were_multiplied_are_said(tmp_path: Path, dtype: str) -> None:
+    counts = (50 * COUNTS.astype("u4")).astype(dtype)
+    with pytest.warns(UserWarning, match="all counts are multiples of 50: .*: divide by 50$"):
+        written(tmp_path, counts)
+
+
+@pytest.mark.parametrize("counts", [COUNTS, 50 * (COUNTS > 0)], ids=["photons", "two levels"])
+def test_counts_that_may_be_photons_are_taken_in_silence(tmp_path: Path, counts: np.ndarray) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        written(tmp_path, counts)
+    assert not any("multiples" in str(warning.message) for warning in caught)
