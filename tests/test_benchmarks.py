@@ -34,6 +34,7 @@ BENCHMARKS = ROOT / "benchmarks"
         ("live", ["writer by itself", "seen after", "of a core"]),
         ("scale", ["strong", "received per sweep", "Modelled"]),
         ("many_sweeps", ["tasks now"]),
+        ("scheduler", ["2,500", "busiest worker"]),
     ],
 )
 def test_benchmark_runs(name: str, words: list[str]) -> None:
