@@ -87,29 +87,31 @@ def fit_tiles(
 ) -> Tiling:
     """Join the tiles of a scan into larger ones, so that a sweep has few tasks, as far as memory allows.
 
-    Nothing else may suffer: the run has the options and the residency that it would have with the tiles of
-    the scan, and each thread has its share. The number of workers and threads does not matter up to four.
+    Nothing else may suffer: the run has no less of its options in memory than with the tiles of the scan, and
+    each thread has its share. The number of workers and threads does not matter up to four.
     """
     least = max(LEAST_TILES, LEAST_OF_THREAD * workers.count * workers.threads)
     if len(tiling.tiles) <= least:
         return tiling
-    try:
-        fitted, needs = fit_options(scan, tiling, workers, options, parameters, modes)
-    except OptionError:
-        # The run is refused once it begins.
-        return tiling
-    pixels = tiling.frame_shape[0] * tiling.frame_shape[1]
+
+    def rank(own: Tiling) -> tuple[int, ...]:
+        """The less the run has in memory, the larger."""
+        try:
+            fitted, needs = fit_options(scan, own, workers, options, parameters, modes)
+        except OptionError:
+            return (2,)
+        recovers = options.recipe(modes, parameters).recovers
+        kept = list(_smaller(options, recovers=recovers)).index(fitted)
+        return needs.residency is not Residency.HELD, kept, list(Residency).index(needs.residency)
+
+    pixels, most_rank = tiling.frame_shape[0] * tiling.frame_shape[1], rank(tiling)
     for most in JOINED_PIXELS:
         chunks = join_consecutive(tiling, most // (pixels * modes), least)
         if len(chunks) == len(tiling.tiles):
             break
         whole, margin = not options.subpixel, options.margin(tiling.frame_shape)
         joined = lay_out_tiles(scan, chunks, whole_pixel=whole, margin=margin)
-        try:
-            found, its = fit_options(scan, joined, workers, options, parameters, modes)
-        except OptionError:
-            continue
-        if found == fitted and its.residency is needs.residency:
+        if rank(joined) <= most_rank:
             return joined
     return tiling
 

@@ -20,10 +20,11 @@ from daskptycho.cluster.workers import Workers
 from daskptycho.model.probe import Probe
 from daskptycho.run import fitting
 from daskptycho.run.fitting import fit_options, fit_tiles
-from daskptycho.run.memory import FULL, count_sweep_tasks, estimate_needs
+from daskptycho.run.memory import FULL, count_sweep_tasks
 from daskptycho.run.options import Recipe, check_options
 from daskptycho.scan.dataset import tile_chunks
 from daskptycho.scan.tiles import join_consecutive, lay_out_tiles
+from daskptycho.tasks.layout import Residency
 from daskptycho.tiling import Tiling, compact_order, make_tiling
 from tests import plain
 from tests.elsewhere import two_workers
@@ -153,17 +154,20 @@ def test_what_belongs_to_a_pixel_or_a_frame_stays_with_it(
 def test_joined_tiles_are_read_from_the_store_in_each_sweep(scan: xr.Dataset) -> None:
     options: dict[str, Any] = {"sweeps": 3, "update_probe": False, "algorithm": "ap"}
     held = dp.reconstruct(scan, **options)
-    recipe = Recipe(parameters=KNOWN)
+    tiling, asked, here = lay_out_tiles(scan), check_options(**options), Workers(1, 1, None)
+    joined = fit_tiles(scan, tiling, here, asked, KNOWN, 1)
+    assert len(joined.tiles) == JOINED
+
+    def streams(own: Tiling, memory: int) -> bool:
+        workers = replace(here, memory=memory)
+        return fit_options(scan, own, workers, asked, KNOWN, 1)[1].residency is Residency.STREAMED
+
+    # Less and less memory than the run needs to hold its frames, until it streams. With stored tiles it would
+    # then have its images on disk besides, since their windows overlap more.
+    most = math.ceil(fit_options(scan, joined, here, asked, KNOWN, 1)[1].worker / FULL)
+    memory = next(least for least in range(most, 0, -10_000) if streams(joined, least))
+    assert not streams(tiling, memory)
     with dask.config.set(num_workers=1):
-        here = Workers(1, 1, None)
-        tiling = lay_out_tiles(scan)
-        joined = fit_tiles(scan, tiling, here, check_options(**options), KNOWN, 1)
-        assert len(joined.tiles) == JOINED
-        # The most memory in which it streams even so: only the counts of all frames do not fit.
-        needs = [estimate_needs(scan, own, here, recipe) for own in (joined, tiling)]
-        memory = math.ceil(min(one.worker for one in needs) / FULL) - 1000
-        for own in (joined, tiling):
-            assert estimate_needs(scan, own, replace(here, memory=memory), recipe).residency.streamed
         assert tiles_of(scan, memory=memory, **options) == JOINED
         streamed = dp.reconstruct(scan, memory=memory, **options)
     xr.testing.assert_allclose(streamed.drop_vars("seconds"), held.drop_vars("seconds"), rtol=1e-5)
@@ -239,10 +243,11 @@ def test_tiles_stay_as_stored_where_joined_ones_find_no_room() -> None:
     needs = [fit_options(large, own, four, options, KNOWN, 1)[1] for own in (stored, joined(None))]
     enough, more = (math.ceil(one.worker / FULL) + 1 for one in needs)
     assert enough < more
-    assert joined(more) == joined(None)
+    assert len(joined(more).tiles) == 16
     assert joined(enough) is stored
     # Where nothing fits, the run itself says so.
-    assert joined(1000) is stored
+    with pytest.raises(dp.OptionError, match="memory"):
+        fit_options(large, joined(1000), replace(four, memory=1000), options, KNOWN, 1)
 
 
 def test_plan_says_what_is_joined(scan: xr.Dataset) -> None:
