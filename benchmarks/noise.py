@@ -134,13 +134,17 @@ def main(
                 run = measure_run(scan, sweeps[-1], well_lit=unweighted, **options)
                 error = run.error if unweighted else run.weighted_error
                 errors[dose, name] = [float(error[n - 1]) for n in sweeps]
-            for name, options in (("default", {}), ("poisson", {"likelihood": "poisson"})):
+            polishes: dict[str, dict[str, Any]] = {"default": {}}
+            if dose is not None:
+                # Without noise the frames hold fractions, and no counts.
+                polishes["poisson"] = {"likelihood": "poisson"}
+            for name, options in polishes.items():
                 polished = [measure_run(scan, n, well_lit=unweighted, **options) for n in sweeps]
                 errors[dose, name] = [
                     float((run.error if unweighted else run.weighted_error)[-1]) for run in polished
                 ]
             dose_text = "no noise" if dose is None else f"{dose:,}".replace(",", " ")
-            for name in (*runs, "default", "poisson"):
+            for name in (*runs, *polishes):
                 add_row(dose_text, name, errors[dose, name])
             measure = true_error(scan, known=True, weighted=not unweighted)
             for name in PEERS_COMPARED if peers else ():

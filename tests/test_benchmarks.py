@@ -32,6 +32,7 @@ BENCHMARKS = ROOT / "benchmarks"
         ("million", ["576 frames", "relative error", "outside of tasks"]),
         ("object_store", ["read bucket", "of the disk's"]),
         ("live", ["writer by itself", "seen after", "of a core"]),
+        ("live_faults", ["writer and follower", "error of the image"]),
         ("scale", ["strong", "received per sweep", "Modelled"]),
         ("many_sweeps", ["tasks now"]),
         ("scheduler", ["2,500", "busiest worker"]),

@@ -1,9 +1,9 @@
 """Positions of the frames as a parameter of the model: offsets from the given positions, found along.
 
 Its value is a ``(frame, 2, 2)`` float64 array: how far each frame lies from its given position, and its last
-move, for momentum, both [y, x] in pixels. Each tile computes the derivatives of the misfit by the offsets of
-its own frames. An offset changes the image under all frames that overlap, so that the offsets of all frames
-are found together from these derivatives (`sync.positions`), and change between two sweeps.
+move, which the image follows, both [y, x] in pixels. Each tile computes the derivatives of the misfit by the
+offsets of its own frames. An offset changes the image under all frames that overlap, so that the offsets of
+all frames are found together from these derivatives (`sync.positions`), and change between two sweeps.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,11 @@ EVERY = 2
 OPEN = 5.0
 SETTLED = 0.8
 TESTS = 5
+# Gains also begin to change above this significance if each of so many tests is above the one before, by this
+# share at least: the image settles, and the gains fit it less and less. For a steady beam it falls from test
+# to test. Later, the image would have adapted to wrong gains, which takes as many sweeps to undo.
+CLEAR = 80.0
+RISES, RISE = 2, 0.03
 # Most by which the logarithm of a gain changes in one update.
 LIMIT = 1.0
 
@@ -86,8 +92,14 @@ class GainPace:
 
     def changes(self, significance: float) -> bool:
         """Whether gains change, at this significance."""
+        if self.changing:
+            return True
+        last = (*self.tests[-RISES:], significance)
+        rises = len(last) > RISES and all(later > (1 + RISE) * one for one, later in pairwise(last))
+        if rises and significance > CLEAR:
+            return True
         settled = len(self.tests) == TESTS and significance > SETTLED * self.tests[0]
-        return self.changing or (settled and significance > OPEN)
+        return settled and significance > OPEN
 
     @property
     def is_decided(self) -> bool:

@@ -40,8 +40,6 @@ ANCHOR = 1e-3
 MOST_STEPS = 300
 # An update moves frames by this multiple of the solution. Half of a wave's change is seen in its amplitudes.
 FACTOR = 2.0
-# Most pixels that momentum adds to a move.
-FASTEST = 0.1
 # A frame whose misfit is above this multiple of the median is looked for.
 WORSE = 2.0
 # Pixels around where its neighbours would have it in which it is looked for.
@@ -66,8 +64,6 @@ class TileForces(NamedTuple):
     """Number of pixels of the object that the tile's frames determine; shared ones count in one tile only."""
     misfits: NDArray[np.float64]
     """(frame,) misfit of each frame."""
-    last: NDArray[np.float64]
-    """(frame, 2) last move of each frame, in pixels."""
 
 
 class Moves(NamedTuple):
@@ -213,14 +209,11 @@ class Freedom:
         A part that is taken off the moves, named like `only`; None for no part but the common shift.
     line : int or None
         Number of frames in a line.
-    momentum : float
-        Share of the last move that is added to the next.
     """
 
     only: str = "free"
     hold: str | None = None
     line: int | None = None
-    momentum: float = 0.0
 
     def limit(self, matrix: Any, force: NDArray, place: NDArray, number: NDArray) -> NDArray[np.float64]:
         """Solve for the moves of `only`, (frame, 2); see `basis` for the arguments."""
@@ -316,9 +309,6 @@ def find_moves(
     delta = FACTOR * pace.scale * subtract_means(delta, part)
     smooth = _mean_of_neighbours(shares, pairs, delta)
     delta = smooth + _clip_length(delta - smooth, LIMIT)
-    last = freedom.momentum * np.concatenate([tile.last for tile in forces])
-    # Momentum serves slow errors. A single frame that strays would run away with it.
-    delta += _clip_length(last, FASTEST) if freedom.only == "free" else last
     delta = subtract_means(freedom.take_off(delta, frames.place, frames.number), part)
     return Moves(delta, significance, astray, expected)
 

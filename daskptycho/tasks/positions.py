@@ -3,7 +3,7 @@
 The derivatives of `model.positions` come with a sweep. What the image adds to them needs the changes of
 neighbouring tiles, which come as strips, and a second pass over the frames without Fourier transforms. One
 task finds the moves of all frames. Frames move between two sweeps: the image is merged where they were, and
-the coming sweep starts from it with the frames at their new positions.
+moves along with them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from daskptycho.backend import to_host
-from daskptycho.model.displacement import look_around, pull_of_image
+from daskptycho.model.displacement import carry_image, look_around, pull_of_image, sum_moves
 from daskptycho.model.model import TileModel
 from daskptycho.model.positions import Derivatives, Positions
 from daskptycho.model.probe import Probe
@@ -62,8 +62,7 @@ def _forces(
     force, curvature = to_host(derivatives.force - image), to_host(derivatives.curvature)
     lit = count_lit(data, at.inverse_illumination(of_tiles) > 0)
     misfits = to_host(derivatives.misfit)
-    last = at.own[Positions.name][:, 1]
-    return TileForces(position, force, to_host(noise), curvature, swept.misfit, lit, misfits, last)
+    return TileForces(position, force, to_host(noise), curvature, swept.misfit, lit, misfits)
 
 
 def count_lit(data: TileData, lit: Array) -> int:
@@ -81,6 +80,16 @@ def _find(
     shared: dict[str, Array], forces: list[TileForces], frames: Frames, pace: Pace, freedom: Freedom
 ) -> Moves:
     return find_moves(forces, to_host(shared[Probe.name]), frames, pace, freedom)
+
+
+def _sum_moves(data: TileData, at: TileModel, moved: dict[str, Array]) -> Array:
+    return sum_moves(data.tile, at, moved[Positions.name][:, 1])
+
+
+def _carry(image: Array | None, moves: Array, at: TileModel, illumination: Array) -> Array | None:
+    if image is None:
+        return None
+    return carry_image(image[...], moves[...], illumination[...], at.damping)
 
 
 class Rule(NamedTuple):
@@ -146,27 +155,43 @@ def refine_positions(
     inputs = zip(layout.tiles, swept, models, changes, illuminations, strict=True)
     forces = [task(_forces, *of_tile) for of_tile in inputs]
     assert settings.pace is not None
-    freedom = Freedom(positions.moves, positions.hold, positions.line, settings.momentum)
+    freedom = Freedom(positions.moves, positions.hold, positions.line)
     moves = task(_find, before.shared, forces, layout.frames, settings.pace, freedom)
     rule = Rule(positions, layout.tiling.frame_shape)
     own = [
         task(_move, data, tile.own, moves, rule) for data, tile in zip(layout.tiles, after.tiles, strict=True)
     ]
-    # Where frames were.
-    images = merge_images(layout, after)
+    if settings.algorithm.has_stack:
+        # Its waves are those of an image that stays where it is.
+        previous = layout.storing(previous_image)
+        earlier = [task(previous, tile) for tile in after.tiles]
+        carried = list(zip(merge_images(layout, after), earlier, strict=True))
+    else:
+        carried = _carry_images(layout, before, after, own)
     if settings.pace.looks():
         models = model_on_tiles(layout, after.shared, own)
+        images = [image for image, _ in carried]
         own = [
             task(_look, *of_tile, moves, rule) for of_tile in zip(layout.tiles, models, images, strict=True)
         ]
-    return replace(after, tiles=_move_frames(layout, after, images, own)), moves
+    of_tiles = zip(layout.tiles, after.tiles, carried, own, strict=True)
+    tiles = [
+        TileState(image, None, of_frames, previous, task(stack_of, data, tile))
+        for data, tile, (image, previous), of_frames in of_tiles
+    ]
+    return replace(after, tiles=tiles), moves
 
 
-def _move_frames(layout: Layout, state: State, images: list[Value], own: list[Value]) -> list[TileState]:
-    """The tiles of a state with merged images and with frames at new positions."""
-    previous = layout.storing(previous_image)
-    of_tiles = zip(layout.tiles, state.tiles, images, own, strict=True)
+def _carry_images(
+    layout: Layout, before: State, after: State, moved: list[Value]
+) -> list[tuple[Value, Value]]:
+    """The image of each tile and the one before it, for momentum, where frames that have moved carry them."""
+    models = model_on_tiles(layout, after.shared, [tile.own for tile in after.tiles])
+    of_tiles = zip(layout.tiles, models, moved, strict=True)
+    sums = add_neighbours(layout, [task(layout.storing(_sum_moves), *of_tile) for of_tile in of_tiles])
+    carry, previous = layout.storing(_carry), layout.storing(previous_image)
+    lit = [tile.illumination for tile in before.tiles]
+    inputs = zip(merge_images(layout, after), after.tiles, sums, models, lit, strict=True)
     return [
-        TileState(image, None, of_frames, task(previous, tile), task(stack_of, data, tile))
-        for data, tile, image, of_frames in of_tiles
+        (task(carry, image, *how), task(carry, task(previous, tile), *how)) for image, tile, *how in inputs
     ]

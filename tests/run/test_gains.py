@@ -43,6 +43,13 @@ def test_gains_are_found(beam: str, photons: float, most: float) -> None:
     assert np.log(result["gain"].values).mean() == pytest.approx(0, abs=1e-4)
 
 
+def test_a_clear_decay_is_found_before_the_image_has_settled() -> None:
+    known = unsteady("decay")
+    found = dp.reconstruct(known.scan, **GIVEN | {"sweeps": 12})
+    assert not found["gain_changed"].values[:7].any()
+    assert known.gain_error(found) < 0.02
+
+
 def test_image_gains_from_it() -> None:
     known = unsteady("decay")
     plain = dp.reconstruct(known.scan, **GIVEN | {"refine": (), "algorithm": "ap"})

@@ -63,12 +63,9 @@ def dense_laplacian(position: NDArray, curvature: NDArray, ridge: float, anchor:
 def forces(position: NDArray, force: NDArray, curvature: NDArray, cut: int, **changed: NDArray) -> list:
     """Two tiles: the frames before and from `cut`."""
     none, ones = np.zeros_like(force), np.ones(len(force))
-    noise, last = changed.get("noise", none), changed.get("last", none)
-    misfits = changed.get("misfits", ones)
+    noise, misfits = changed.get("noise", none), changed.get("misfits", ones)
     return [
-        TileForces(
-            position[part], force[part], noise[part], curvature[part], 1.0, 10, misfits[part], last[part]
-        )
+        TileForces(position[part], force[part], noise[part], curvature[part], 1.0, 10, misfits[part])
         for part in (slice(0, cut), slice(cut, None))
     ]
 
@@ -131,22 +128,6 @@ def test_forces_of_noise_move_nothing() -> None:
     assert find_moves(
         forces(position, force, curvature, 10), gaussian(), FRAMES, MOVING, Freedom()
     ).offset.any()
-
-
-def test_momentum_adds_the_last_move_up_to_a_tenth_of_a_pixel() -> None:
-    position, curvature = raster(), curvatures(25)
-    last = np.zeros((25, 2))
-    last[3], last[4] = (0.08, 0), (0, -5)
-    faster = Freedom(momentum=0.5)
-    none = np.zeros((25, 2))
-    moves = [
-        find_moves(forces(position, none, curvature, 10, last=own), gaussian(), FRAMES, MOVING, faster).offset
-        for own in (none, last)
-    ]
-    gained = moves[1] - moves[0]
-    gained -= gained[0]
-    np.testing.assert_allclose(gained[3], (0.04, 0), atol=1e-9)
-    np.testing.assert_allclose(gained[4], (0, -0.1), atol=1e-9)
 
 
 def test_what_is_held_does_not_move() -> None:
