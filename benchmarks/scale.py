@@ -270,6 +270,11 @@ def travelling_strips(tiles: float, workers: int) -> float:
     return 6 / rows if rows > 1 else 6 + 2 / each
 
 
+def tasks_that_cut(tiles: float, workers: int) -> float:
+    """Tasks for a tile that cut strips: one for each of the neighbours of a worker, eight at most."""
+    return min(travelling_strips(tiles, workers), 8 * workers / tiles)
+
+
 def _model_g_seconds(tiles: float, solved: dict[int, float]) -> float:
     """Seconds to solve G: interpolated, and beyond the measured range with the power 3/2 of the tiles."""
     most = max(solved)
@@ -306,7 +311,7 @@ def _make_model_table(each_task: float, own_tasks: int, planning: float, solved:
                 busiest = math.ceil(tiles / gpus)
                 counts = 2 * frames * FRAME**2 / gpus
                 # A streamed run merges its images in tasks of their own.
-                for_tile = own_tasks + (counts > KEPT) + travelling_strips(tiles, gpus)
+                for_tile = own_tasks + (counts > KEPT) + tasks_that_cut(tiles, gpus)
                 seconds = (
                     busiest * tile * GPU_FRAME,
                     busiest * 2 * 8 * halo / WIRE,

@@ -55,7 +55,7 @@ from daskptycho.tasks.reports import (
     summarise,
     summarise_joined,
 )
-from daskptycho.tasks.spec import Value, place, task
+from daskptycho.tasks.spec import Value, flatten, place, task
 from daskptycho.tasks.state import (
     Joined,
     State,
@@ -174,7 +174,7 @@ def _weigh(settings: SweepSettings, data: TileData, first: TileSweep, merging: A
 def _update_shared(
     model: Model, shared: dict[str, Array], reports: list[TileReport], settings: SweepSettings
 ) -> dict[str, Array]:
-    updated = dict(shared)
+    updated, reports = dict(shared), flatten(reports)
     for parameter in model.shared:
         if parameter.name in settings.due:
             total = reduce(parameter.add, (report.sums[parameter.name] for report in reports))

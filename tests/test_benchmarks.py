@@ -35,6 +35,7 @@ BENCHMARKS = ROOT / "benchmarks"
         ("live_faults", ["writer and follower", "error of the image"]),
         ("scale", ["strong", "received per sweep", "Modelled"]),
         ("many_sweeps", ["tasks now"]),
+        ("scheduler", ["2,500", "busiest worker"]),
     ],
 )
 def test_benchmark_runs(name: str, words: list[str]) -> None:

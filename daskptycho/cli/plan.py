@@ -67,7 +67,7 @@ def command(
     from daskptycho.cluster.workers import find_workers
     from daskptycho.model.forward import FarField
     from daskptycho.model.model import choose_model
-    from daskptycho.run.fitting import describe_method, fit_options
+    from daskptycho.run.fitting import describe_method, fit_options, fit_tiles
     from daskptycho.run.memory import count_sweep_tasks
     from daskptycho.run.options import check_options
     from daskptycho.scan.dataset import open_scan, take_used
@@ -101,13 +101,15 @@ def command(
     }
     parameters = choose_model(opened, options, FarField())[0].parameters
     of_frame = modes or (opened.sizes["mode"] if "probe" in opened else 1)
+    stored, tiling = len(tiling.tiles), fit_tiles(opened, tiling, found, asked, parameters, of_frame)
     fitted, needs = fit_options(opened, tiling, found, asked, parameters, of_frame)
     recipe = fitted.recipe(of_frame, parameters)
     tasks = count_sweep_tasks(opened, tiling, recipe, residency=needs.residency, workers=found.count)
-    show_facts(f"Reconstruction of {scan}", _needs_facts(needs, tasks, describe_method(fitted, asked)))
+    facts = _needs_facts(needs, tasks, describe_method(fitted, asked), stored)
+    show_facts(f"Reconstruction of {scan}", facts)
 
 
-def _needs_facts(needs: Needs, tasks: int, method: str) -> list[list[tuple[str, str]]]:
+def _needs_facts(needs: Needs, tasks: int, method: str, stored: int) -> list[list[tuple[str, str]]]:
     """What a run needs, in groups: work, memory, end of the run."""
     from dask.utils import format_bytes
 
@@ -115,6 +117,7 @@ def _needs_facts(needs: Needs, tasks: int, method: str) -> list[list[tuple[str, 
         return format_bytes(size) if size else "nothing"
 
     workers = needs.workers
+    joined = f", joined from {format_number(stored)} of the scan" if stored != needs.tiles else ""
     limit = "" if workers.memory is None else f" of {format_bytes(workers.memory)}"
     read = (
         f"{format_size(needs.read)} per sweep from the store"
@@ -129,7 +132,10 @@ def _needs_facts(needs: Needs, tasks: int, method: str) -> list[list[tuple[str, 
         [
             ("workers", f"{workers.count} with {pluralise(workers.threads, 'thread')} each"),
             ("algorithm", method),
-            ("tiles", f"{format_number(needs.tiles)} with {format_number(needs.frames)} frames in all"),
+            (
+                "tiles",
+                f"{format_number(needs.tiles)} with {format_number(needs.frames)} frames in all{joined}",
+            ),
             ("tasks", f"{format_number(tasks)} per sweep, {tasks / needs.tiles:.3g} per tile"),
         ],
         [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from daskptycho.backend import Device, array_module, kernels, to_device
 from daskptycho.model.forward import FarField, Forward
 
-__all__ = ["Amplitudes", "Detector", "prepare_amplitudes", "take_amplitudes"]
+__all__ = ["Amplitudes", "Detector", "join_amplitudes", "prepare_amplitudes", "take_amplitudes"]
 
 Array = Any
 
@@ -110,6 +111,28 @@ class Detector:
         """Prepare the amplitudes of (frame, qy, qx) counts on the device."""
         valid = None if self.valid is None else to_device(self.valid, self.device)
         return prepare_amplitudes(to_device(frames, self.device), valid, self.forward)
+
+
+def join_amplitudes(parts: Iterable[Amplitudes], frames: int) -> Amplitudes:
+    """Join the amplitudes of consecutive frames.
+
+    Parameters
+    ----------
+    parts : iterable of Amplitudes
+        At least one; each is copied, and dropped, before the next one is asked for.
+    frames : int
+        Number of frames of all parts.
+    """
+    counts: Array | None = None
+    invalid, start = None, 0
+    for part in parts:
+        if len(part) == frames:
+            return part
+        if counts is None:
+            counts = array_module(part.counts).empty((frames, *part.counts.shape[1:]), part.counts.dtype)
+        counts[start : start + len(part)] = part.counts
+        invalid, start = part.invalid, start + len(part)
+    return Amplitudes(counts, invalid)
 
 
 def take_amplitudes(amplitude: Array, frames: slice, out: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Fits the options of a run into memory: without room, the opening and the pairs of L-BFGS shrink."""
+"""Fits a run into memory: without room, tiles stay as they are stored, the opening and L-BFGS shrink."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ from daskptycho.model.algorithms import AP, LBFGS
 from daskptycho.model.parameter import Parameter
 from daskptycho.run.memory import Needs, estimate_needs
 from daskptycho.run.options import RunOptions
+from daskptycho.scan.tiles import join_consecutive, lay_out_tiles
 from daskptycho.tasks.layout import Residency
 from daskptycho.tiling import Tiling
 
-__all__ = ["describe_method", "fit_options"]
+__all__ = ["describe_method", "fit_options", "fit_tiles"]
+
+# Detector pixels of a tile that is joined from stored ones, times the modes of the probe: two seconds of a
+# core for a sweep. The smaller ones are tried where memory has no room.
+JOINED_PIXELS = (2**26, 2**25, 2**24)
+# Least numbers of tiles that are left, in all and for each thread, so that all have about equal shares.
+LEAST_TILES, LEAST_OF_THREAD = 16, 4
 
 
 def _smaller(options: RunOptions, *, recovers: bool) -> Iterator[RunOptions]:
@@ -68,6 +75,45 @@ def fit_options(
                 refused = error
     assert refused is not None
     raise refused
+
+
+def fit_tiles(
+    scan: xr.Dataset,
+    tiling: Tiling,
+    workers: Workers,
+    options: RunOptions,
+    parameters: tuple[Parameter, ...],
+    modes: int,
+) -> Tiling:
+    """Join the tiles of a scan into larger ones, so that a sweep has few tasks, as far as memory allows.
+
+    Nothing else may suffer: the run has no less of its options in memory than with the tiles of the scan, and
+    each thread has its share. The number of workers and threads does not matter up to four.
+    """
+    least = max(LEAST_TILES, LEAST_OF_THREAD * workers.count * workers.threads)
+    if len(tiling.tiles) <= least:
+        return tiling
+
+    def rank(own: Tiling) -> tuple[int, ...]:
+        """The less the run has in memory, the larger."""
+        try:
+            fitted, needs = fit_options(scan, own, workers, options, parameters, modes)
+        except OptionError:
+            return (2,)
+        recovers = options.recipe(modes, parameters).recovers
+        kept = list(_smaller(options, recovers=recovers)).index(fitted)
+        return needs.residency is not Residency.HELD, kept, list(Residency).index(needs.residency)
+
+    pixels, most_rank = tiling.frame_shape[0] * tiling.frame_shape[1], rank(tiling)
+    for most in JOINED_PIXELS:
+        chunks = join_consecutive(tiling, most // (pixels * modes), least)
+        if len(chunks) == len(tiling.tiles):
+            break
+        whole, margin = not options.subpixel, options.margin(tiling.frame_shape)
+        joined = lay_out_tiles(scan, chunks, whole_pixel=whole, margin=margin)
+        if rank(joined) <= most_rank:
+            return joined
+    return tiling
 
 
 def describe_method(fitted: RunOptions, asked: RunOptions) -> str:

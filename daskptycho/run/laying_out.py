@@ -17,7 +17,7 @@ from daskptycho.errors import FaultError, OptionError, ScanError
 from daskptycho.model.background import Background
 from daskptycho.model.forward import choose_forward
 from daskptycho.model.model import Model, choose_model
-from daskptycho.run.fitting import fit_options
+from daskptycho.run.fitting import fit_options, fit_tiles
 from daskptycho.run.loop import Loop
 from daskptycho.run.memory import Needs
 from daskptycho.run.options import RunOptions
@@ -65,6 +65,11 @@ class Setting:
     model: Model
     first: dict[str, NDArray]
     image: NDArray | None = None
+
+    def join_tiles(self) -> Setting:
+        """The same setting, with tiles that are joined as far as memory allows."""
+        given = (self.scan, self.tiling, self.workers, self.options, self.model.parameters, self.modes)
+        return replace(self, tiling=fit_tiles(*given))
 
     def lay_out(self, earlier: Loop | None = None, same: Mapping[int, int] | None = None) -> Loop:
         """Lay out the run on the workers, and make its loop.

@@ -289,10 +289,10 @@ def _needs(scan: xr.Dataset, tiling: Tiling, workers: Workers, recipe: Recipe, r
         read=sum(pixels) * scan["intensity"].dtype.itemsize * (passes if streamed else 0),
         strips=sum(map(_pixels, travelling)) * (COMPLEX + (FLOAT if recipe.recovers else 0)),
         # Tasks of a sweep and of the one before: two for each tile, six if the model is updated, one more if
-        # images are merged by tasks of their own, and one for each strip that is sent to another process.
+        # images are merged by tasks of their own, and one for all strips from one worker to another.
         bookkeeping=2
         * BOOKKEEPING
-        * (passes * len(travelling) + (4 * passes - 2 + merges) * len(tiling.tiles)),
+        * (passes * _count_ways(tiling, workers.count) + (4 * passes - 2 + merges) * len(tiling.tiles)),
         result=math.prod(tiling.window.shape) * (COMPLEX + FLOAT),
     )
 
@@ -362,11 +362,21 @@ def count_sweep_tasks(
 
 
 def _tasks_between(tiling: Tiling, recipe: Recipe, workers: int) -> int:
-    """Tasks of a sweep for what workers send each other: strips, and reports to the first of them."""
-    tiles = len(tiling.tiles)
-    cuts = len(tiling.strips_between_workers(workers)) * (2 if recipe.recovers else 1)
-    away = sum(assign_worker(tile, tiles, workers) > 0 for tile in range(tiles))
+    """Tasks of a sweep in which workers cut what they send each other: strips, reports to the first."""
+    cuts = _count_ways(tiling, workers) * (2 if recipe.recovers else 1)
+    away = min(workers, len(tiling.tiles)) - 1
     if recipe.pairs:
         # What each tile measured for the step of L-BFGS.
         return cuts + away * (1 + (recipe.method == "full"))
     return cuts + away * (recipe.recovers + (recipe.method != "two-level"))
+
+
+def _count_ways(tiling: Tiling, workers: int) -> int:
+    """Number of ways from one worker to another that strips take."""
+    tiles = len(tiling.tiles)
+    return len(
+        {
+            tuple(assign_worker(tile, tiles, workers) for tile in (strip.source, strip.target))
+            for strip in tiling.strips_between_workers(workers)
+        }
+    )

@@ -71,6 +71,9 @@ def reconstruct(
     ``distributed.Client`` is open. The image does not depend on threads or workers, and with ``Sync("full")``
     not on the tiles either.
 
+    Tiles of the scan are joined into larger ones, as long as 16 are left, four for each thread, and memory is
+    enough. More than four threads, or less memory, can thus make other tiles.
+
     Parameters
     ----------
     scan : xarray.Dataset
@@ -252,6 +255,7 @@ def reconstruct(
     tiling = lay_out_tiles(scan, whole_pixel=not options.subpixel, margin=margin)
     image = None if isinstance(start, str) else _place_image(start, tiling, margin)
     setting = choose_setting(scan, tiling, options, workers, probe=probe, modes=modes, image=image)
+    setting = setting.join_tiles()
     run = Run(setting.lay_out, setting.begin, Keeper(options, whole, target, device))
     return _carry_out(run, callback, target, device, overwrite=overwrite)
 

@@ -23,7 +23,7 @@ from daskptycho.run.laying_out import choose_setting
 from daskptycho.run.loop import Loop, Progress
 from daskptycho.run.options import require_whole
 from daskptycho.run.result import FORMAT
-from daskptycho.scan.dataset import open_scan, take_used, tile_chunks, validate_scan
+from daskptycho.scan.dataset import open_scan, take_used, validate_scan
 from daskptycho.storage.store import parse_location, write_atomically
 from daskptycho.tasks.frames import SAME_COUNTS
 
@@ -107,7 +107,7 @@ def resume(
     # The checkpoint has the probe of the run, whatever it began with.
     probe = None if "probe" in scan else np.ones(fixed["frame_shape"])
     setting = choose_setting(
-        _take_tiles(scan, fixed), checkpoints.tiling, options, workers, probe=probe, modes=fixed["modes"]
+        take_used(scan), checkpoints.tiling, options, workers, probe=probe, modes=fixed["modes"]
     )
 
     def lay_out() -> Loop:
@@ -153,12 +153,6 @@ def _check_scan(scan: xr.Dataset | None, header: xr.Dataset, fixed: dict[str, An
                 "as the run began with"
             )
     return scan.assign(frame_used=header["frame_used"]) if "frame_used" in header else scan
-
-
-def _take_tiles(scan: xr.Dataset, fixed: dict[str, Any]) -> xr.Dataset:
-    """The frames that the run uses, chunked like its tiles."""
-    used, tiles = take_used(scan), tuple(fixed["tiles"])
-    return used if tile_chunks(used) == tiles else used.chunk({"frame": tiles, "qy": -1, "qx": -1})
 
 
 def _check_variable(name: str, found: xr.DataArray | None, expected: xr.DataArray | None) -> None:

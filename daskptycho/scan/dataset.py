@@ -178,7 +178,7 @@ def create_scan(
     period : (int, int), optional
         Size in object pixels, [y, x], of a canvas that wraps round. At least twice the frame.
     tile_frames : int, optional
-        Number of frames in a tile, which is one shard of the store and one task of a sweep. By default a tile
+        Number of frames in a tile, which is one shard of the store; a run may join tiles. By default a tile
         has at most about four million detector pixels, and all tiles are of about equal size.
     frame_number : (frame,) int array, optional
         Numbers of the frames, kept in the scan; by default their index in `intensity`.

@@ -23,9 +23,10 @@ from daskptycho.model.light import illuminate_tile
 from daskptycho.model.model import TileModel
 from daskptycho.model.operators import overlap
 from daskptycho.model.sweep import Stack, Weighted, merge, sweep_tile
+from daskptycho.sync.blocks import synchronise_frames
 from daskptycho.sync.gramian import Border, GramianBlock, block_matrix, block_values
 from daskptycho.sync.options import Synchronisation
-from daskptycho.sync.parts import find_links, galerkin_matrix, synchronise, synchronise_one, synchronise_parts
+from daskptycho.sync.parts import find_links, galerkin_matrix, synchronise, synchronise_parts
 from daskptycho.sync.phases import Phases, keep_gained, keep_significant
 from daskptycho.sync.tile_parts import Labels, RowParts, TileParts, label_pixels, row_of_parts
 from daskptycho.tiling import Strip, Tile
@@ -97,7 +98,7 @@ def synchronise_tile(
         matrix = _compute_h(tile, weighted, block, weight)
         groups = find_links(matrix)
     if groups is None:
-        found = synchronise_one(matrix, weighted.power, how)
+        found = synchronise_frames(tile, matrix, weighted.power, how)
         if how.only_significant:
             found = keep_significant(found, residual)
             found = keep_gained(found, misfit, pixels) if how.in_parts else found

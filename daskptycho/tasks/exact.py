@@ -23,7 +23,7 @@ from daskptycho.sync.phases import Phases, keep_significant
 from daskptycho.tasks.blockwise import Ground, find_phases, gramian_of_blocks
 from daskptycho.tasks.chunks import chunk_objects
 from daskptycho.tasks.layout import Layout, TileData
-from daskptycho.tasks.spec import Value, task
+from daskptycho.tasks.spec import Value, flatten, task
 from daskptycho.tasks.state import State, SweepSettings, model_on_tiles
 from daskptycho.tiling import Shape
 
@@ -139,7 +139,7 @@ def find_all_phases(layout: Layout, swept: list[Value], after: State, settings: 
 def _keep_significant(found: Phases, reports: list[Any], settings: SweepSettings) -> Phases:
     if not settings.how.only_significant:
         return found
-    return keep_significant(found, sum(report.misfit for report in reports) / settings.counts)
+    return keep_significant(found, sum(report.misfit for report in flatten(reports)) / settings.counts)
 
 
 def _turn(data: TileData, swept: TileSweep, at: TileModel, found: Phases) -> TileSweep:

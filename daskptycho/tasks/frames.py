@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import dask.core
+import numpy as np
 import xarray as xr
 from dask.optimization import cull
 from dask.task_spec import DataNode, GraphNode, Task
 
 from daskptycho.backend import Device, array_module
 from daskptycho.errors import StoreError
-from daskptycho.model.amplitudes import Amplitudes, Detector
+from daskptycho.model.amplitudes import Amplitudes, Detector, join_amplitudes
 from daskptycho.model.counting import expect_misfit
 from daskptycho.model.forward import Forward
 from daskptycho.storage.retrying import retry, strip_queries
@@ -47,9 +48,10 @@ PART_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Reading:
-    """The task of a dask array that reads one tile's frames. A call runs it in the calling task."""
+    """The task of a dask array that reads one chunk of frames. A call runs it in the calling task."""
 
     node: GraphNode
+    frames: int
 
     def __call__(self) -> Array:
         return self.node({})
@@ -61,37 +63,41 @@ class StoredAmplitudes:
 
     Attributes
     ----------
-    frames : Reading
-        Reads the tile's frames from the scan's dask array.
+    chunks : list of Reading
+        Read the tile's frames from the scan's dask array, chunk by chunk.
     detector : Detector
     counts : float or None
         Sum of the counts, once it is known.
     """
 
-    frames: Reading
+    chunks: list[Reading]
     detector: Detector
     counts: float | None = None
 
     def read(self) -> Amplitudes:
-        """Read the tile's frames, in the calling task.
+        """Read the tile's frames, in the calling task, one chunk after the other.
 
         Raises
         ------
         OSError
             All attempts to read from the store failed, or the counts have changed since the first reading.
         """
-        return retry(self._read, f"reading {self.frames.node.key} of the scan", OSError)
+        return retry(self._read, f"reading {self.chunks[0].node.key} of the scan", OSError)
 
     def _read(self) -> Amplitudes:
+        frames = sum(chunk.frames for chunk in self.chunks)
+        return _check_counts(join_amplitudes(map(self._read_chunk, self.chunks), frames), self.counts)
+
+    def _read_chunk(self, chunk: Reading) -> Amplitudes:
         try:
-            frames = self.frames()
+            frames = chunk()
         except (MemoryError, StoreError, TypeError):
             raise
         except Exception as error:
             # Each kind of store raises different errors.
             reason = strip_queries(str(error))
             raise OSError(f"frames of the scan cannot be read: {type(error).__name__}: {reason}") from error
-        return _check_counts(self.detector.prepare(frames), self.counts)
+        return self.detector.prepare(frames)
 
 
 def load_amplitudes(amplitudes: Amplitudes | StoredAmplitudes) -> Amplitudes:
@@ -171,15 +177,15 @@ def _check_counts(amplitudes: Amplitudes, counts: float | None) -> Amplitudes:
     return amplitudes
 
 
-def _read_block(graph: Mapping[Any, Any], key: Any) -> Reading:
-    """Fuse all tasks that one block of a dask array needs into one."""
+def _read_block(graph: Mapping[Any, Any], key: Any, frames: int) -> Reading:
+    """Fuse all tasks that one block of a dask array, with so many frames, needs into one."""
     # Only the part of the graph that the block needs, since it is sent with every tile.
     part, _ = cull(graph, [key])
     if any(isinstance(node, tuple) and node and callable(node[0]) for node in part.values()):
         # Tasks in the notation of Dask before 2025.
-        return Reading(Task(key, dask.core.get, dict(part), key))
+        return Reading(Task(key, dask.core.get, dict(part), key), frames)
     nodes = [node if isinstance(node, GraphNode) else DataNode(name, node) for name, node in part.items()]
-    return Reading(Task.fuse(*nodes, key=key))
+    return Reading(Task.fuse(*nodes, key=key), frames)
 
 
 def lay_out_amplitudes(
@@ -196,14 +202,23 @@ def lay_out_amplitudes(
     if not hasattr(frames, "__dask_graph__"):
         blocks = [place(frames[tile.frames], Home(tile.index, tiles)) for tile in tiling.tiles]
         return [task(_prepare, detector, block) for block in blocks]
-    # A tile holds whole frames, even if the scan is chunked across detector pixels.
-    frames = frames.rechunk({1: -1, 2: -1})
+    frames = _chunk_by_tiles(frames, tiling)
     graph, keys = dict(frames.__dask_graph__()), list(dask.core.flatten(frames.__dask_keys__()))
-    stored = [
-        task(StoredAmplitudes, _read_block(graph, key), detector, home=Home(index, tiles))
-        for index, key in enumerate(keys)
-    ]
+    readings = [_read_block(graph, *chunk) for chunk in zip(keys, frames.chunks[0], strict=True)]
+    starts = np.cumsum([0, *frames.chunks[0]])
+    stored = []
+    for tile in tiling.tiles:
+        first, end = np.searchsorted(starts, [tile.frames.start, tile.frames.stop])
+        stored.append(task(StoredAmplitudes, readings[first:end], detector, home=Home(tile.index, tiles)))
     return stored if streamed else [task(StoredAmplitudes.read, tile) for tile in stored]
+
+
+def _chunk_by_tiles(frames: Array, tiling: Tiling) -> Array:
+    """A dask array with whole frames in each chunk, and whole chunks in each tile."""
+    ends = {tile.frames.stop for tile in tiling.tiles}
+    if ends <= set(np.cumsum(frames.chunks[0]).tolist()):
+        return frames.rechunk({1: -1, 2: -1})
+    return frames.rechunk({0: tuple(map(len, tiling.tiles)), 1: -1, 2: -1})
 
 
 def _prepare(detector: Detector, frames: Array) -> Amplitudes:

@@ -161,7 +161,7 @@ def lay_out(
     ----------
     scan : xarray.Dataset
     tiling : Tiling
-        Its tiles are the chunks of the scan.
+        Each of its tiles has whole chunks of the scan, which is chunked anew otherwise.
     model : Model
     method : "two-level", "full" or None
         The method of synchronisation, which determines the pairs of frames to find.

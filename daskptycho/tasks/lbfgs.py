@@ -22,7 +22,7 @@ from daskptycho.model.sweep import OverlapSum, TileSweep, Weighted
 from daskptycho.sync.phases import Phases
 from daskptycho.sync.two_level import TileSum
 from daskptycho.tasks.layout import Layout, TileData
-from daskptycho.tasks.spec import Value, in_one_process, task
+from daskptycho.tasks.spec import Value, flatten, gather, task
 from daskptycho.tasks.state import (
     Joined,
     Measured,
@@ -166,13 +166,17 @@ def at_damping(at: TileModel, smoothing: float) -> Array:
     return at.damping + np.float32(4 * smoothing) * brightest(at.probe) if smoothing else at.damping
 
 
-def _report_measured(measured: Measured) -> Measured:
-    return measured._replace(memory=None)
+def _report_measured(measured: list[Measured]) -> list[Measured]:
+    return [own._replace(memory=None) for own in measured]
 
 
 def _join(
-    measured: list[Measured], joined: Joined | None, found: Phases | None, settings: SweepSettings
+    gathered: list[Measured | list[Measured]],
+    joined: Joined | None,
+    found: Phases | None,
+    settings: SweepSettings,
 ) -> Joined:
+    measured = flatten(gathered)
     misfit = sum(own.misfit for own in measured)
     if settings.two_level:
         found = find_phases([own.row for own in measured if own.row is not None], settings)
@@ -223,10 +227,7 @@ def step_tiles(
     joined = before.joined
     inputs = zip(layout.tiles, models, illuminations, before.tiles, swept, pieces, strict=True)
     measured = [task(_measure, _TileInput(*of_tile), joined, settings) for of_tile in inputs]
-    share_process = in_one_process(len(measured))
-    reports = [
-        own if share_process(0, index) else task(_report_measured, own) for index, own in enumerate(measured)
-    ]
+    reports = gather(measured, _report_measured)
     joined = task(_join, reports, joined, found, settings)
     synchronised = settings.how.normalisation is not None
     phases = joined if settings.two_level else None

@@ -14,7 +14,7 @@ from daskptycho.sync.phases import Phases
 from daskptycho.sync.positions import Moves
 from daskptycho.sync.variation import Variation
 from daskptycho.tasks.lbfgs import relative_change
-from daskptycho.tasks.spec import Value, in_one_process, task
+from daskptycho.tasks.spec import Value, flatten, gather
 from daskptycho.tasks.state import Joined
 
 __all__ = [
@@ -61,6 +61,10 @@ class TileReport(NamedTuple):
     moved: tuple[float, float] = (0.0, 0.0)
 
 
+def _report_tiles(swept: list[TileSweep]) -> list[TileReport]:
+    return [_report_tile(of_tile) for of_tile in swept]
+
+
 def _report_tile(swept: TileSweep) -> TileReport:
     # Sums with images are for the neighbours of the tile, not for the task of all tiles.
     small = {name: sums for name, sums in swept.sums.items() if not hasattr(sums, "with_images")}
@@ -68,16 +72,13 @@ def _report_tile(swept: TileSweep) -> TileReport:
 
 
 def gather_reports(swept: list[Value]) -> list[Value]:
-    """The input of one task for all tiles: whole sweeps from its own process, reports from others."""
-    share_process = in_one_process(len(swept))
-    return [
-        of_tile if share_process(0, index) else task(_report_tile, of_tile)
-        for index, of_tile in enumerate(swept)
-    ]
+    """The sweeps of all tiles, or their reports, for one task, which has to `spec.flatten` them."""
+    return gather(swept, _report_tiles)
 
 
 def summarise(reports: list[TileReport], found: Phases | None) -> Report:
     """Sum up the reports of all tiles, with what their synchronisation found."""
+    reports = flatten(reports)
     misfit = sum(report.misfit for report in reports)
     return _make_report(misfit, found, relative_change([report.moved for report in reports]))
 

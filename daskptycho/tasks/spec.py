@@ -16,6 +16,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import dask.base
@@ -30,9 +31,11 @@ __all__ = [
     "Home",
     "Value",
     "count_tasks",
+    "find_processes",
     "find_workers_of",
+    "flatten",
     "futures_in",
-    "in_one_process",
+    "gather",
     "persist",
     "place",
     "substitute",
@@ -256,12 +259,34 @@ def find_workers_of(values: Sequence[Value]) -> list[str]:
     return [next(iter(holders.get(value.key, ())), "") for value in values]
 
 
-def in_one_process(tiles: int) -> Callable[[int, int], bool]:
-    """A function of two tile numbers: whether both tiles have their home in the same process now.
+def find_processes(tiles: int) -> list[str]:
+    """Address of the worker that is the home of each of so many tiles now; empty strings without a cluster.
 
-    `tiles` is the number of all tiles.
+    Tiles of the same worker follow each other.
     """
     homes = find_homes()
-    return lambda first, second: (
-        homes is None or homes.address(Home(first, tiles)) == homes.address(Home(second, tiles))
-    )
+    return ["" if homes is None else homes.address(Home(tile, tiles)) for tile in range(tiles)]
+
+
+def gather(values: list[Value], shorten: Callable[[list[Any]], list[Any]]) -> list[Value]:
+    """Make the input of one task for all tiles, which `flatten` turns into one entry for each tile.
+
+    Parameters
+    ----------
+    values : list of Value
+        One for each tile.
+    shorten : callable
+        Makes a list of what is sent from a list of such values. It runs in one task for each process but that
+        of the first tile, whose values are taken as they are.
+    """
+    gathered: list[Value] = []
+    of_tiles = zip(find_processes(len(values)), values, strict=True)
+    for _, group in groupby(of_tiles, key=lambda of_tile: of_tile[0]):
+        own = [value for _, value in group]
+        gathered += [task(shorten, own)] if gathered else own
+    return gathered
+
+
+def flatten(gathered: list[Any]) -> list[Any]:
+    """The entries of all tiles, in the task that `gather` has made its input for."""
+    return [entry for part in gathered for entry in (part if isinstance(part, list) else [part])]

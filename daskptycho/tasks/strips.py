@@ -1,6 +1,6 @@
 """Strips: the parts of a tile's image that the tasks of neighbouring tiles need.
 
-A strip that is sent to another process is cut out in a separate task. From a tile in the same process a task
+All strips that one process sends to another are cut out in one task. From a tile in the same process a task
 takes the whole image and cuts the strip itself. That saves most of a sweep's tasks, whose number the
 scheduler limits first (docs/scale.md).
 """
@@ -17,7 +17,7 @@ from daskptycho.model.sweep import TileSweep
 from daskptycho.sync.tile_parts import Labels
 from daskptycho.sync.two_level import TileSum
 from daskptycho.tasks.layout import Layout, TileData
-from daskptycho.tasks.spec import Value, in_one_process, task
+from daskptycho.tasks.spec import Value, find_processes, task
 from daskptycho.tiling import Strip
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 
 Array = Any
 Pieces = list[Any]
-"""For each strip of a tile, in order: the whole value of the neighbour, or only the strip (`CutStrip`)."""
+"""For each strip of a tile, in order: the whole value of the neighbour, or `Parcel`."""
 
 
 class CutStrip(NamedTuple):
@@ -44,6 +44,10 @@ class CutStrip(NamedTuple):
     """The part of the neighbour that each belongs to."""
     unturned: Array | None = None
     """Those of `TileSweep.unturned`, if there is one."""
+
+
+Parcel = dict[tuple[int, int], CutStrip]
+"""What one process sends to another, by the tile and by the number of the strip among those of the tile."""
 
 
 def _image_of(source: Any) -> Array:
@@ -63,6 +67,11 @@ def _cut_strip(source: Any, strip: Strip) -> CutStrip:
     return CutStrip(_image_of(source)[part], _labels_of(source).cut(part), cut)
 
 
+def _cut_strips(sources: list[Any], tiles: list[int], strips: list[tuple[int, Strip]]) -> Parcel:
+    by_tile = dict(zip(tiles, sources, strict=True))
+    return {(strip.target, number): _cut_strip(by_tile[strip.source], strip) for number, strip in strips}
+
+
 def bring_strips(layout: Layout, sources: Sequence[Value | None]) -> list[list[Any]]:
     """Bring to each tile the parts of other tiles' images that overlap it.
 
@@ -77,22 +86,38 @@ def bring_strips(layout: Layout, sources: Sequence[Value | None]) -> list[list[A
     list of lists of Value
         For each tile the `Pieces` from which `cut_strips` gets the pixels.
     """
-    share_process = in_one_process(len(sources))
-    return [
-        [
-            sources[strip.source]
-            if sources[strip.source] is None or share_process(strip.source, strip.target)
-            else task(_cut_strip, sources[strip.source], strip)
-            for strip in layout.tiling.strips_into(tile.index)
-        ]
-        for tile in layout.tiling.tiles
-    ]
+    process = find_processes(len(sources))
+    brought: list[list[Any]] = []
+    sent: dict[tuple[str, str], list[tuple[int, Strip]]] = {}
+    for tile in layout.tiling.tiles:
+        strips = layout.tiling.strips_into(tile.index)
+        brought.append([sources[strip.source] for strip in strips])
+        for number, strip in enumerate(strips):
+            way = (process[strip.source], process[strip.target])
+            if sources[strip.source] is not None and way[0] != way[1]:
+                sent.setdefault(way, []).append((number, strip))
+    for parcel in sent.values():
+        tiles = sorted({strip.source for _, strip in parcel})
+        cut = task(_cut_strips, [sources[tile] for tile in tiles], tiles, parcel)
+        for number, strip in parcel:
+            brought[strip.target][number] = cut
+    return brought
+
+
+def _open_pieces(pieces: Pieces, strips: list[Strip]) -> Iterator[tuple[Strip, Any]]:
+    """Yield each strip of a tile with the whole value of its neighbour, its `CutStrip`, or None."""
+    for number, (piece, strip) in enumerate(zip(pieces, strips, strict=True)):
+        yield strip, piece[strip.target, number] if isinstance(piece, dict) else piece
+
+
+def _pixels_of(piece: Any, strip: Strip) -> Array:
+    return piece.pixels if isinstance(piece, CutStrip) else _image_of(piece)[strip.from_source]
 
 
 def cut_strips(pieces: Pieces, strips: list[Strip]) -> Iterator[Array]:
-    """Yield the pixels of each strip, (y, x)."""
-    for piece, strip in zip(pieces, strips, strict=True):
-        yield piece.pixels if isinstance(piece, CutStrip) else _image_of(piece)[strip.from_source]
+    """Yield the pixels of each strip of a tile, (y, x)."""
+    for strip, piece in _open_pieces(pieces, strips):
+        yield _pixels_of(piece, strip)
 
 
 def add_unturned(own: TileSweep, pieces: Pieces, strips: list[Strip], total: Array) -> None:
@@ -100,7 +125,7 @@ def add_unturned(own: TileSweep, pieces: Pieces, strips: list[Strip], total: Arr
     if own.unturned is None:
         return
     total += own.unturned[...]
-    for piece, strip in zip(pieces, strips, strict=True):
+    for strip, piece in _open_pieces(pieces, strips):
         # Pixels that were cut out are those of the strip already.
         cut = isinstance(piece, CutStrip)
         total[strip.to_target] += piece.unturned if cut else piece.unturned[strip.from_source]
@@ -131,15 +156,16 @@ def share_neighbours(window: Array, strips: list[Strip]) -> tuple[Array, Array]:
 
 def cut_labels(pieces: Pieces, strips: list[Strip]) -> Iterator[Labels]:
     """Yield the parts of the neighbours that the pixels of each strip belong to."""
-    for piece, strip in zip(pieces, strips, strict=True):
+    for strip, piece in _open_pieces(pieces, strips):
         yield piece.labels if isinstance(piece, CutStrip) else _labels_of(piece).cut(strip.from_source)
 
 
 def _add_strips(data: TileData, own: Array | None, pieces: Pieces) -> Array:
-    brought = [of_one for of_one in zip(data.strips, pieces, strict=True) if of_one[1] is not None]
-    strips, pieces = [strip for strip, _ in brought], [piece for _, piece in brought]
     total = None if own is None else own[...].copy()
-    for strip, pixels in zip(strips, cut_strips(pieces, strips), strict=True):
+    for strip, piece in _open_pieces(pieces, data.strips):
+        if piece is None:
+            continue
+        pixels = _pixels_of(piece, strip)
         if total is None:
             total = array_module(pixels).zeros(data.tile.window.shape, dtype=pixels.dtype)
         total[strip.to_target] += pixels

@@ -282,8 +282,8 @@ def test_frames_that_vanish_do_not_become_zeros(
 
 
 def test_frames_that_are_held_are_not_read_anew_as_zeros(scan: xr.Dataset) -> None:
-    frames = Reading(DataNode("x", scan["intensity"].values[:9]))
-    amplitudes = StoredAmplitudes(frames, Detector(None, FarField(), "cpu")).read()
+    frames = Reading(DataNode("x", scan["intensity"].values[:9]), 9)
+    amplitudes = StoredAmplitudes([frames], Detector(None, FarField(), "cpu")).read()
     assert confirm_counts(amplitudes, amplitudes.total()) is amplitudes
     with pytest.raises(OSError, match="parts of its store are gone"):
         confirm_counts(amplitudes, 2 * amplitudes.total())

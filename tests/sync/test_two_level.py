@@ -259,19 +259,25 @@ def test_only_strips_and_scalars_leave_a_worker() -> None:
         recipe = Recipe(momentum=False, parameters=(Probe(recovered=False),))
         tasks = count_sweep_tasks(ds, tiling, recipe, workers=2)
     worker = [tile * 2 // tiles for tile in range(tiles)]
-    cut = [key for key in graph if key_split(key) == "cut-strip"]
+    cut = [key for key in graph if key_split(key) == "cut-strips"]
     travelling = [own for own in tiling.strips if worker[own.source] != worker[own.target]]
-    assert 0 < len(cut) == 2 * len(travelling)
+    # In each of the two sweeps one task for either way, with all strips that go there.
+    assert len(cut) == 2 * 2
+    sent = [[strip for _, strip in graph[key].args[2]()] for key in cut]
+    assert sum(map(len, sent)) == 2 * len(travelling)
+    for strips in sent:
+        assert len({(worker[own.source], worker[own.target]) for own in strips}) == 1
+        assert all(own in travelling for own in strips)
     assert tiling.strips_between_workers(2) == travelling
     assert counted == tasks
     # Without its strips no tile's graph touches what the tasks of a tile on the other worker read.
     rows = following.tiles[0].image.phases.needs[:tiles]
     assert {key_split(row.key) for row in rows} == {"row"}
     per_tile = [
-        reached(graph, [tile.image, row], stop={"cut-strip", "find-phases"})
+        reached(graph, [tile.image, row], stop={"cut-strips", "find-phases"})
         for tile, row in zip(following.tiles, rows, strict=True)
     ]
-    assert {key_split(key) for key in per_tile[0]} >= {"sweep", "row", "cut-strip", "find-phases"}
+    assert {key_split(key) for key in per_tile[0]} >= {"sweep", "row", "cut-strips", "find-phases"}
     for one, two in combinations(range(tiles), 2):
         if worker[one] != worker[two]:
             shared = {key_split(key) for key in per_tile[one] & per_tile[two]}
@@ -284,7 +290,7 @@ def test_nothing_is_cut_for_a_tile_in_the_same_process() -> None:
     settings = choose_settings(layout, sync=EVERY)
     tasks = new_tasks(sweep(layout, begin(layout, ds), settings), given=layout)
     assert {key_split(key) for key in tasks} >= {"sweep", "row", "find-phases"}
-    assert "cut-strip" not in {key_split(key) for key in tasks}
+    assert "cut-strips" not in {key_split(key) for key in tasks}
 
 
 def reached(graph: dict, content: Any, stop: set[str]) -> set:
