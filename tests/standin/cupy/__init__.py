@@ -34,6 +34,7 @@ __all__ = [
     "full",
     "get_default_memory_pool",
     "linalg",
+    "log",
     "log1p",
     "maximum",
     "minimum",
@@ -124,6 +125,7 @@ bincount = _of_arrays(np.bincount)
 cos = _of_arrays(np.cos)
 diag = _of_arrays(np.diag)
 exp = _of_arrays(np.exp)
+log = _of_arrays(np.log)
 log1p = _of_arrays(np.log1p)
 maximum = _of_arrays(np.maximum)
 minimum = _of_arrays(np.minimum)
