@@ -22,6 +22,7 @@ __all__ = [
     "asarray",
     "ascontiguousarray",
     "bincount",
+    "clip",
     "concatenate",
     "copyto",
     "cos",
@@ -31,6 +32,7 @@ __all__ = [
     "empty_like",
     "exp",
     "fft",
+    "floor",
     "full",
     "get_default_memory_pool",
     "linalg",
@@ -48,6 +50,7 @@ __all__ = [
     "sqrt",
     "stack",
     "subtract",
+    "take_along_axis",
     "vdot",
     "where",
     "zeros",
@@ -122,9 +125,11 @@ abs = _of_arrays(np.abs)
 angle = _of_arrays(np.angle)
 arange = _of_arrays(np.arange)
 bincount = _of_arrays(np.bincount)
+clip = _of_arrays(np.clip)
 cos = _of_arrays(np.cos)
 diag = _of_arrays(np.diag)
 exp = _of_arrays(np.exp)
+floor = _of_arrays(np.floor)
 log = _of_arrays(np.log)
 log1p = _of_arrays(np.log1p)
 maximum = _of_arrays(np.maximum)
@@ -135,6 +140,7 @@ rint = _of_arrays(np.rint)
 sin = _of_arrays(np.sin)
 sqrt = _of_arrays(np.sqrt)
 subtract = _of_arrays(np.subtract)
+take_along_axis = _of_arrays(np.take_along_axis)
 vdot = _of_arrays(np.vdot)
 where = _of_arrays(np.where)
 zeros_like = _of_arrays(np.zeros_like)
