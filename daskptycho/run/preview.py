@@ -77,8 +77,8 @@ def make_preview(
     shape = tuple(-(-size // step) for size in window.shape)
     image, light, pixels = np.zeros(shape, np.complex128), np.zeros(shape), np.zeros(shape)
     for part in compute(parts):
-        # Tiles hold the same merged pixels where they overlap. Counted twice, these only have a larger
-        # weight.
+        # Tiles hold the same merged pixels where they overlap, or nearly so after frames have moved. Counted
+        # twice, these only have a larger weight.
         where = np.ix_(*part.blocks)
         np.add.at(image, where, part.image)
         np.add.at(light, where, part.illumination)

@@ -89,7 +89,7 @@ def assemble_canvas(tiling: Tiling, images: Sequence[Value]) -> NDArray:
         if canvas is None:
             canvas = np.zeros(tiling.window.shape, dtype=part.dtype)
         rows, columns = tiling.indices(tile.window)
-        # Tiles hold the same merged pixels where their windows overlap.
+        # Tiles hold the same merged pixels where their windows overlap, or nearly so after frames have moved.
         for band in (slice(first, first + BAND) for first in range(0, len(rows), BAND)):
             # An image on disk is read band by band.
             canvas[np.ix_(rows[band], columns)] = part[band, :]

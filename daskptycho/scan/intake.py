@@ -249,7 +249,7 @@ class Intake:
             said.append(unexplained)
         if self.whole and self._divisor > 1 and len(self._different) == FEWEST_DIFFERENT:
             said.append(
-                f"all counts are multiples of {self._divisor:,}: units of a detector, or photons times that. "
+                f"the counts are multiples of {self._divisor:,}: units of a detector, or photons times that. "
                 "Their noise is larger than that of so many photons, and what follows from it (the expected "
                 f"R2, the polish at low dose) is not valid; expected photons: divide by {self._divisor:,}"
             )

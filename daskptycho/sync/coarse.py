@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +49,8 @@ Array = Any
 LEAST_FRAMES = 64
 # Distance of nodes, in that of a frame from its nearest neighbour; a half of a frame at most.
 NODE_DISTANCE = 2.0
+# Phases with a larger spread, in radians, are not small: the grid has not found them.
+MOST_SPREAD = 1.0
 # Most nodes for each frame: a tile whose frames lie farther apart has no grid.
 MOST_NODES = 2
 # Two frames are linked here if they share more than this part of the probe's light. L is that of frames which
@@ -91,7 +94,7 @@ class Synchronised(NamedTuple):
 def lay_grid(
     corner: NDArray[np.int64], frame_shape: Shape, pair: NDArray[np.int64], offset: NDArray[np.int64]
 ) -> CoarseGrid | None:
-    """Lay the nodes of a tile; None if its frames are few, thinly spread, or meet across the period.
+    """Lay the nodes of a tile; None if its frames are few, lie unevenly, or meet across the period.
 
     Parameters
     ----------
@@ -117,6 +120,9 @@ def lay_grid(
     row, column = tree.nonzero()
     link = np.unique(corner[column] - corner[row], axis=0)
     distance = min(NODE_DISTANCE * float(np.median(nearest)), min(frame_shape) / 2)
+    if tree.data.max() - 1 > distance:
+        # Frames do not lie evenly, and nothing would hold the nodes between lines or patches of them.
+        return None
     place = (corner - corner.min(axis=0)) / distance
     rows, columns = (int(most) + 2 for most in np.floor(place.max(axis=0)))
     if rows * columns > MOST_NODES * len(corner):
@@ -219,6 +225,9 @@ def synchronise_coarsely(
         1.0,
         gain,
     )
+    if not spread < MOST_SPREAD:
+        # The next synchronisation has the Gramian, as after any large spread.
+        return Synchronised(total.copy(), replace(ones, spread=MOST_SPREAD), power, agreement)
     kept = found if misfit is None else keep_significant(found, misfit / power)
     if kept is not found:
         return Synchronised(total.copy(), kept, power, agreement)
@@ -250,7 +259,7 @@ def _measure_torque(
     # The power only weighs the frames, and need not be exact.
     height, width = (size // BLOCK for size in intensity.shape)
     blocks = intensity[: height * BLOCK, : width * BLOCK].reshape(height, BLOCK, width, BLOCK)
-    mean = xp.ascontiguousarray(blocks.mean(axis=(1, 3)))
+    mean = xp.ascontiguousarray(blocks.sum(axis=(1, 3)) / np.float32(BLOCK**2))
     kernels(probe).field_sums(mean[None], around[None], grid.block, power)
     torque, power = to_host(torque)[:, 0], to_host(power)[:, 0]
     if swept.turn is not None:

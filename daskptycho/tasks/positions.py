@@ -115,7 +115,7 @@ def _look(data: TileData, at: TileModel, image: Array, moves: Moves, rule: Rule)
     centre = {int(frame): expected[frame] for frame in frames}
     by = look_around(data.tile, at, load_amplitudes(data.amplitudes), image[...], centre, FARTHEST)
     value, astray = at.own[Positions.name].copy(), by.any(axis=1)
-    # They begin anew there, without momentum.
+    # They begin again there.
     value[astray] = rule.positions.move(value, by, data.tile, rule.frame_shape)[astray]
     value[astray, 1] = 0
     return at.own | {Positions.name: value}

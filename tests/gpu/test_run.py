@@ -26,10 +26,11 @@ from daskptycho.model.amplitudes import Amplitudes
 from daskptycho.run import fitting
 from daskptycho.scan.tiles import lay_out_tiles
 from daskptycho.sync.eigensolvers import LANCZOS_BASIS
+from daskptycho.tasks import two_level
 from daskptycho.tasks.layout import Layout, Residency
 from daskptycho.tasks.state import merge_images
 from daskptycho.tasks.waiting import compute
-from daskptycho.tiling import Tiling
+from daskptycho.tiling import Tile, Tiling
 from tests import islands
 from tests.plain import relative_where_lit
 from tests.varying import make_varying
@@ -464,3 +465,22 @@ def test_a_probe_that_varies_is_that_of_the_cpu(
     found, _ = on_gpu(standin, known.scan, **given)
     np.testing.assert_allclose(found["variation_share"], expected["variation_share"], rtol=1e-2)
     assert relative_where_lit(found, expected) < 1e-2
+
+
+@pytest.mark.parametrize("algorithm", ["lbfgs", "ap", "raar"])
+def test_phases_from_a_coarse_grid_are_those_of_the_cpu(
+    tmp_path: Path, algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = dp.simulate_scan(tmp_path / "s.zarr", frames=(8, 8), frame_size=16, step=4, jitter=1, seed=2)
+    modules: list[str] = []
+    solve = two_level.synchronise_coarsely
+
+    def note(tile: Tile, grid: Any, swept: Any, image: Any, *others: Any, **given: Any) -> Any:
+        modules.append(backend.array_module(image).__name__)
+        return solve(tile, grid, swept, image, *others, **given)
+
+    monkeypatch.setattr(two_level, "synchronise_coarsely", note)
+    options: dict[str, Any] = {"algorithm": algorithm, "sweeps": SWEEPS, "update_probe": False}
+    expected, found = dp.reconstruct(scan, **options), dp.reconstruct(scan, device="gpu", **options)
+    assert set(modules) == {"numpy", "cupy"}
+    assert relative_where_lit(found, expected) < CLOSE

@@ -140,13 +140,18 @@ def test_what_belongs_to_a_pixel_or_a_frame_stays_with_it(
     scan = scan.assign(valid=(("qy", "qx"), valid), gain=("frame", gain))
     scan["background"] = (("qy", "qx"), np.full((16, 16), 0.5, dtype=np.float32))
     options: dict[str, Any] = {
-        **{"sweeps": 3, "sync": dp.Sync("full", every=1, iterations=200), "update_probe": False},
-        **{"leave_out": left_out, "refine": ["gain", "positions"], "algorithm": "ap"},
+        **{"sweeps": 10, "sync": dp.Sync("full", every=1, iterations=200), "update_probe": False},
+        **{"leave_out": left_out, "refine": ["gain", dp.Positions(start=3)], "algorithm": "ap"},
     }
     found, expected = dp.reconstruct(scan, **options), as_it_is_stored(monkeypatch, scan, **options)
-    assert plain.relative(found["object"].values, expected["object"].values) < 1e-5
-    for name in ("gain", "position", "frame_residual", "frame_overlap"):
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-3)
+    assert abs(found["position"] - found["position_given"]).max() > 0.1
+    # Where frames have moved, tiles agree but for the seams.
+    assert plain.relative(found["object"].values, expected["object"].values) < 0.02
+    np.testing.assert_allclose(found["gain"], expected["gain"], rtol=1e-2)
+    apart = found["position"].values - expected["position"].values
+    assert np.sqrt((apart**2).mean()) < 0.05
+    for name in ("frame_residual", "frame_overlap"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=0.02)
     assert np.isnan(found["gain"].values[8:13]).all()
     np.testing.assert_array_equal(found["frame_used"], ~np.isin(numbers, left_out))
 

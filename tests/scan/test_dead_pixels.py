@@ -198,7 +198,7 @@ def test_a_detector_of_codes_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["u4", "f4"])
 def test_counts_that_were_multiplied_are_said(tmp_path: Path, dtype: str) -> None:
     counts = (50 * COUNTS.astype("u4")).astype(dtype)
-    with pytest.warns(UserWarning, match="all counts are multiples of 50: .*: divide by 50$"):
+    with pytest.warns(UserWarning, match="the counts are multiples of 50: .*: divide by 50$"):
         written(tmp_path, counts)
 
 

@@ -20,7 +20,7 @@ from daskptycho.sync.coarse import CoarseGrid, are_linked, synchronise_coarsely
 from daskptycho.sync.gramian import block_within
 from daskptycho.sync.options import Cadence, Sync
 from daskptycho.tiling import Tile, make_tiling
-from tests import plain
+from tests import islands, plain
 
 
 def simulate(folder: Path, **options: Any) -> Any:
@@ -119,6 +119,47 @@ def test_a_random_start_begins_with_the_gramian() -> None:
     grown = begun.after(0.1, 0.01, 1.5)
     assert not grown.growing
     assert grown.coming().coarse
+
+
+def lines(rows: int, columns: int, step: tuple[int, int]) -> np.ndarray:
+    y, x = np.mgrid[:rows, :columns]
+    return np.stack([step[0] * y.ravel(), step[1] * x.ravel()], axis=1)
+
+
+UNEVEN = {
+    "lines": lines(10, 24, (8, 2)),
+    "columns": lines(22, 10, (2, 7)),
+    "patches": np.concatenate([lines(9, 9, (2, 2)), np.add(lines(9, 9, (2, 2)), (0, 26))]),
+    "random": np.random.default_rng(2).integers(0, 70, (150, 2)),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"algorithm": "ap"}], ids=["lbfgs", "ap"])
+@pytest.mark.parametrize("corner", UNEVEN.values(), ids=UNEVEN)
+def test_frames_that_lie_unevenly_fit_as_well_as_with_the_gramian(
+    tmp_path: Path, corner: np.ndarray, options: dict[str, Any]
+) -> None:
+    scan = islands.simulate(tmp_path / "scan.zarr", corner, None)
+    syncs = dp.Sync(), dp.Sync(iterations=24)
+    found, expected = (
+        islands.measure_error(dp.reconstruct(scan, sweeps=24, update_probe=False, sync=sync, **options))
+        for sync in syncs
+    )
+    assert found < 1.05 * expected + 1e-4
+
+
+def test_phases_that_are_not_small_are_not_applied(tmp_path: Path) -> None:
+    scan = simulate(tmp_path)
+    tile, grid = grid_of(scan)
+    assert grid is not None
+    at, truth, left = turned_frames(scan, tile, np.zeros(len(tile)))
+    # A torque that no small phases explain.
+    left = left._replace(image_sum=(left.image_sum * np.linspace(-90j, 90j, truth.shape[1])).astype("c8"))
+    weight = at.inverse_illumination(illuminate_tile(tile, at))
+    found = synchronise_coarsely(tile, grid, left, truth, weight, at.probe, None)
+    assert (found.found.phase == 1).all()
+    assert found.found.spread == 1.0
+    np.testing.assert_array_equal(found.image_sum, left.image_sum)
 
 
 def test_image_is_turned_between_nodes() -> None:
