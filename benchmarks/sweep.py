@@ -164,7 +164,7 @@ def main(quick: bool) -> None:
         table.add_column(name, justify="left" if name in ("part", "positions") else "right")
     with tempfile.TemporaryDirectory() as folder:
         for size in (32,) if quick else (32, 64, 128):
-            frames, rounds = 6 if quick else max(12, 1024 // size), 1 if quick else 15
+            frames, rounds = 8 if quick else max(12, 1024 // size), 1 if quick else 15
             scans = [simulate(Path(folder), size, frames, subpixel=subpixel) for subpixel in (False, True)]
             for modes, subpixel in ((1, False), (3, False), (1, True)):
                 scan, tiling = scans[subpixel]
