@@ -36,6 +36,8 @@ NOISE, SETTLED_IN_NOISE = 0.2, 0.04
 SIGNIFICANT = 0.5
 # Phases below this, root mean square in radians, may come from a coarse grid (`coarse`).
 SMALL = 0.2
+# That holds to first order in what a sweep changes, which is not little where R2 is above this.
+FITTED = 0.25
 
 # Sweeps before the first synchronisation unless the start is random: until then phases reflect the start, not
 # the sample.
@@ -229,7 +231,7 @@ class Cadence:
             interval = max(1, interval // 2)
         near_pairs = not growing and self.sync.every == "auto" and spread > 2 * SIGNIFICANT * residual
         following = replace(self, growing=growing, interval=interval, due_in=interval)
-        coarse = not growing and spread < SMALL and self._may_be_coarse()
+        coarse = not growing and spread < SMALL and residual < FITTED and self._may_be_coarse()
         return replace(following, near_pairs=near_pairs, coarse=coarse)
 
     def _may_be_coarse(self) -> bool:

@@ -98,7 +98,7 @@ def test_pixels_that_are_not_valid_do_no_harm(raster: xr.Dataset) -> None:
     ds = raster.compute()
     valid = np.random.default_rng(0).random((16, 16)) > 0.1
     ds["intensity"] = ds["intensity"].where(valid, 1e6)
-    with pytest.warns(UserWarning, match="half of the measured intensity is not described|R2 has risen"):
+    with pytest.warns(UserWarning, match="half of the measured intensity is not described"):
         spoilt = dp.reconstruct(ds, sweeps=30, update_probe=False)
     ds["valid"] = (("qy", "qx"), valid)
     masked = dp.reconstruct(ds, sweeps=30, update_probe=False)
